@@ -1,0 +1,1 @@
+"""The embedded default: a stand-in for LiteLLM, and the demonstration that runs on it."""

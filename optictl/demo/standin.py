@@ -1,0 +1,160 @@
+"""A stand-in for LiteLLM: an OpenAI-compatible upstream that answers at once and without a model.
+
+It is what `optictl demo` runs against and what a new release is proven with; it says so
+in every answer. Tests script it: `respond` may replace any answer.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+LABEL = "optictl stand-in"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back over the wire. `delay` is seconds before the first byte."""
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it arrived. `body` is the parsed JSON, or None."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any] | None
+
+    @property
+    def model(self) -> str:
+        return str((self.body or {}).get("model", ""))
+
+
+def _words(messages: list[Any]) -> int:
+    return sum(len(str(m.get("content") or "").split()) for m in messages if isinstance(m, dict))
+
+
+def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
+    """A whole chat.completion for a request body; tokens are counted as words."""
+    count = int(body.get("n") or 1)
+    messages = body.get("messages") or []
+    # the first word is a number because `bon` asks for a rating and reads one
+    answers = [text if text is not None else f"{7 + i % 3} This is answer {i + 1} of the {LABEL}." for i in range(count)]
+    prompt, completed = _words(messages), sum(len(answer.split()) for answer in answers)
+    return {
+        "id": "chatcmpl-standin",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.get("model"),
+        "choices": [
+            {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
+            for i, answer in enumerate(answers)
+        ],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": prompt + completed},
+    }
+
+
+class StandIn:
+    """An upstream on a free loopback port.
+
+    `respond(seen)` may return a Reply to replace the default answer, or None to keep it.
+    `seen` collects every request in the order of arrival. `key`, if given, is demanded as
+    the bearer. Nothing is ever written to disk.
+    """
+
+    def __init__(
+        self,
+        models: tuple[str, ...] = ("jerry-xl",),
+        key: str | None = None,
+        respond: Callable[[Seen], Reply | None] | None = None,
+        port: int = 0,
+    ) -> None:
+        self.models, self.key, self.respond = models, key, respond
+        self.seen: list[Seen] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._server.daemon_threads = True
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def calls(self) -> list[Seen]:
+        """The completions asked for so far, without OptiLLM's `max_tokens=1` probes."""
+        return [s for s in self.seen if s.method == "POST" and s.body and s.body.get("max_tokens") != 1]
+
+    @contextmanager
+    def running(self) -> Iterator[StandIn]:
+        """Serve in a thread until the block ends."""
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _answer(self, seen: Seen) -> Reply:
+        if self.respond is not None and (scripted := self.respond(seen)) is not None:
+            return scripted
+        if self.key is not None and seen.headers.get("authorization") != f"Bearer {self.key}":
+            return Reply(401, {"error": {"message": "wrong key", "type": "auth_error", "code": "401"}})
+        if seen.path == "/v1/models":
+            return Reply(body={"object": "list", "data": [self._model(name) for name in self.models]})
+        if seen.path != "/v1/chat/completions" or seen.body is None:
+            return Reply(404, {"error": {"message": "not found", "code": "404"}})
+        if seen.model not in self.models:
+            return Reply(400, {"error": {"message": f"unknown model {seen.model}", "code": "400"}})
+        return Reply(body=completion(seen.body))
+
+    @staticmethod
+    def _model(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": LABEL}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        standin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def _serve(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+                try:
+                    body = json.loads(raw) if raw else None
+                except ValueError:
+                    body = None
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                seen = Seen(self.command, self.path, headers, body if isinstance(body, dict) else None)
+                standin.seen.append(seen)
+                reply = standin._answer(seen)
+                time.sleep(reply.delay)
+                data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                try:
+                    self.send_response(reply.status)
+                    self.send_header("content-type", "application/json")
+                    self.send_header("content-length", str(len(data)))
+                    for name, value in reply.headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(data)
+                except OSError:
+                    self.close_connection = True  # the caller gave up waiting
+
+            do_GET = do_POST = _serve
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Silent: the terminal belongs to optictl."""
+
+        return Handler

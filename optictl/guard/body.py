@@ -1,0 +1,166 @@
+"""A client's request body: validated, and reduced to what a strategy may see. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from .answers import Refused
+
+#: How OptiLLM finds a strategy in a message (server.py, extract_optillm_approach).
+_TAG = re.compile(r"<optillm_approach>(.*?)</optillm_approach>")
+_ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
+#: The number of answers OpenAI's API allows; each is a whole strategy here.
+_MAX_N = 128
+#: More names than this do not fit into a header that every client accepts.
+_MAX_DROPPED = 32
+#: What every strategy honours. All else is dropped, and named.
+_HONOURED = {"model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"}
+
+
+@dataclass(frozen=True)
+class Body:
+    """A checked request. `choice` is the strategy asked for inside the body, if any."""
+
+    model: str
+    messages: list[dict[str, str]]
+    n: int
+    limits: dict[str, int]
+    stream: bool
+    include_usage: bool
+    choice: str | None
+    dropped: list[str]
+
+    def for_optillm(self, strategy: str, base_model: str) -> bytes:
+        """The JSON that OptiLLM receives: never a key that the door does not know."""
+        return json.dumps(
+            {"model": f"{strategy}-{base_model}", "messages": self.messages, "n": self.n, **self.limits}
+        ).encode()
+
+
+def _bad(message: str, code: str = "invalid_request") -> Refused:
+    return Refused(400, code, message)
+
+
+def load(raw: bytes) -> dict[str, Any]:
+    """Bytes -> a JSON object, or Refused 400."""
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _bad("the body is not valid JSON", "invalid_json") from None
+    if not isinstance(data, dict):
+        raise _bad("the body must be a JSON object")
+    return data
+
+
+def _content(message: dict[str, Any], where: str, dropped: set[str]) -> str:
+    content = message.get("content")
+    if content is None and message.get("role") in ("assistant", "tool", "function"):
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise _bad(f"{where}.content must be text or a list of parts")
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise _bad(f"{where}.content holds a part that is no object with a type")
+        if part["type"] == "text":
+            if not isinstance(part.get("text"), str):
+                raise _bad(f"{where}.content holds a text part without text")
+            texts.append(part["text"])
+        else:
+            dropped.add("images" if part["type"] in ("image_url", "input_image") else part["type"])
+    return " ".join(texts)
+
+
+def _without_tags(text: str, choices: list[str]) -> str:
+    # taken out until none is left: removing one may put the halves of another together
+    while match := _TAG.search(text):
+        choices.append(match.group(1))
+        text = (text[: match.start()] + text[match.end() :]).strip()
+    return text
+
+
+def _messages(data: dict[str, Any], dropped: set[str], choices: list[str]) -> list[dict[str, str]]:
+    messages = data.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _bad("messages must be a list with at least one message")
+    system: list[str] = []
+    turns: list[dict[str, str]] = []
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise _bad(f"{where} must be an object")
+        role = message.get("role")
+        if not isinstance(role, str) or role not in _ROLES:
+            raise _bad(f"{where}.role must be one of {', '.join(sorted(_ROLES))}")
+        if role in ("tool", "function") or message.get("tool_calls"):
+            dropped.add("tools")
+        text = _without_tags(_content(message, where, dropped), choices)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _bad(f"{where}.content holds half a surrogate pair") from None
+        if role in ("system", "developer"):
+            system.append(text)
+        elif role in ("user", "assistant"):
+            turns.append({"role": role, "content": text})
+    if not any(turn["role"] == "user" and turn["content"].strip() for turn in turns):
+        raise _bad("messages must hold a user message with text")
+    if len(turns) > 1:
+        dropped.add("turns")  # OptiLLM flattens a conversation into one text
+    # OptiLLM keeps only the last system message: hand it one
+    return ([{"role": "system", "content": "\n\n".join(filter(None, system))}] if system else []) + turns
+
+
+def _count(data: dict[str, Any], name: str, most: int) -> int | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise _bad(f"{name} must be a whole number from 1 to {most}")
+    return value
+
+
+def parse(data: dict[str, Any]) -> Body:
+    """A JSON object -> Body.
+
+    Raises:
+        Refused: 400 with the place and what is expected there.
+    """
+    model = data.get("model")
+    if not isinstance(model, str) or not model:
+        raise _bad("model must be a strategy and a base model, as in moa-jerry-xl")
+    stream = data.get("stream")
+    if stream not in (None, True, False) or isinstance(stream, int) and not isinstance(stream, bool):
+        raise _bad("stream must be true or false")
+    options = data.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise _bad("stream_options must be an object")
+    dropped = {key for key, value in data.items() if key not in _HONOURED and value is not None}
+    choices: list[str] = []
+    messages = _messages(data, dropped, choices)
+    asked = data.get("optillm_approach")
+    if asked is not None and not isinstance(asked, str):
+        raise _bad("optillm_approach must be text")
+    asked_for = [choice for choice in [*choices, asked] if choice]
+    if len(set(asked_for)) > 1:
+        raise _bad("the request asks for several strategies at once", "strategy_not_enabled")
+    limits = {name: _count(data, name, 2**31 - 1) for name in ("max_tokens", "max_completion_tokens")}
+    return Body(
+        model=model,
+        messages=messages,
+        n=_count(data, "n", _MAX_N) or 1,
+        limits={name: value for name, value in limits.items() if value is not None},
+        stream=bool(stream),
+        include_usage=bool((options or {}).get("include_usage")),
+        choice=asked_for[0] if asked_for else None,
+        dropped=sorted(_header_safe(name) for name in dropped - {"optillm_approach"})[:_MAX_DROPPED],
+    )
+
+
+def _header_safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40] or "?"

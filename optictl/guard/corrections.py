@@ -1,0 +1,122 @@
+"""The corrections of OptiLLM's behaviour, each one small, named and bound to versions.
+
+The wheel stays untouched: every correction replaces one name in a loaded module. A
+version that none of them was verified against is refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from . import ledger
+from .settings import Refusal, Settings
+from .upstream import BoundClient
+
+
+@dataclass(frozen=True)
+class Correction:
+    """`apply(server, settings, client)` mends `defect` in the OptiLLM `versions` that have it."""
+
+    name: str
+    defect: str
+    versions: tuple[str, ...]
+    apply: Callable[[ModuleType, Settings, Any], None]
+
+
+CORRECTIONS: list[Correction] = []
+
+
+def _correction(defect: str, versions: tuple[str, ...]) -> Callable[..., Any]:
+    def register(function: Callable[[ModuleType, Settings, Any], None]) -> Any:
+        CORRECTIONS.append(Correction(function.__name__, defect, versions, function))
+        return function
+
+    return register
+
+
+@_correction("every OpenAI client is built anew, and with a client's own sk- key", versions=("0.3.12",))
+def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> None:
+    """`OpenAI(...)` in the server and in the proxy plugin yields the process's one client.
+
+    So a bearer that begins with sk- cannot replace OPENAI_API_KEY, and the plugin's calls
+    are counted and retried like all others.
+    """
+    import optillm.plugins.proxy.client as plugin_client
+
+    def the_client(**_arguments: Any) -> Any:
+        return client
+
+    server.OpenAI = the_client  # type: ignore[attr-defined]
+    plugin_client.OpenAI = the_client  # type: ignore[attr-defined,assignment]
+
+
+@_correction("the client is chosen by the environment at every request", versions=("0.3.12",))
+def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
+    """`get_config` hands a strategy the client that counts for its request.
+
+    With `--approach proxy` that client is the proxy plugin's, without the fallback client
+    which would hide a failing provider.
+    """
+    if settings.approach == "proxy":
+        from optillm.plugins.proxy.client import ProxyClient
+        from optillm.plugins.proxy.config import ProxyConfig
+
+        inner: Any = ProxyClient(config=ProxyConfig.load(), fallback_client=None)
+    else:
+        inner = client
+
+    def get_config() -> tuple[Any, None]:
+        request = ledger.current.get()
+        return (client if request is None else BoundClient(inner, request)), None
+
+    server.get_config = get_config  # type: ignore[attr-defined]
+
+
+@_correction("with --approach proxy only the proxy runs, never the prefix strategy", versions=("0.3.12",))
+def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> None:
+    """The strategy that the door let in is the one that runs, on the base model it named.
+
+    OptiLLM turns `moa-jerry-xl` into `proxy-moa-jerry-xl`, reads ['proxy', 'moa'] and runs
+    the first. Here the proxy is the client (see `bound_client`), so it leaves the list.
+    """
+    parse = server.parse_combined_approach
+
+    def parse_combined_approach(model: str, known: list[str], plugins: dict[str, Any]) -> tuple[str, list[str], str]:
+        operation, approaches, base_model = parse(model, known, plugins)
+        if approaches[0] == "proxy" and len(approaches) > 1:
+            approaches = approaches[1:]
+        request = ledger.current.get()
+        if request is None or (operation, approaches, base_model) != ("SINGLE", [request.strategy], request.base_model):
+            # the door checked the name already; this is the second lock
+            raise ledger.Abort(400, "strategy_not_enabled", "OptiLLM understood the model name differently")
+        return operation, approaches, base_model
+
+    server.parse_combined_approach = parse_combined_approach  # type: ignore[attr-defined]
+
+
+#: What OptiLLM answers, with status 200, when a strategy could do nothing.
+#: Read in moa.py, bon.py, plansearch.py, mars/, plugins/majority_voting and plugins/genselect.
+ERROR_TEXTS = (
+    "Error: Could not generate any completions",
+    "Error: Could not generate any candidates",
+    "Error: Response was truncated due to token limit.",
+    "Error generating solution:",
+    "No consistent answer found.",
+)
+
+
+def is_error_text(text: str) -> bool:
+    """Whether an answer is one of OptiLLM's own failure texts."""
+    return text.startswith(ERROR_TEXTS)
+
+
+def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> None:
+    """Apply every correction, or raise Refusal for an OptiLLM that was never verified."""
+    unknown = [c.name for c in CORRECTIONS if version not in c.versions]
+    if unknown:
+        raise Refusal(f"OptiLLM {version} is not one the guard knows ({', '.join(unknown)})")
+    for correction in CORRECTIONS:
+        correction.apply(server, settings, client)

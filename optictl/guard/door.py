@@ -1,0 +1,212 @@
+"""The door: a WSGI application in front of OptiLLM's.
+
+Every request is authenticated, validated, matched against the enabled strategies and
+base models and checked for a routing loop before OptiLLM sees it; OptiLLM's answer is
+completed, or turned into an honest error, before the client sees it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.wrappers import Request, Response
+
+from . import GUARD_VERSION, answers, body, corrections, journal, ledger
+from .answers import Refused
+from .settings import Settings
+
+_CHAT = "/v1/chat/completions"
+_METHODS = {_CHAT: "POST", "/v1/models": "GET", "/health": "GET"}
+#: The upstream's word is final for these: trying again cannot help.
+_FINAL = {400, 401, 403, 404, 413, 415, 421, 422}
+
+WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def resolve(model: str, choice: str | None, settings: Settings, loaded: set[str]) -> tuple[str, str]:
+    """The strategy and base model of a request, or Refused 400.
+
+    Only a whole match counts: `moa-proxy-large` is not silently `large`, as in OptiLLM,
+    whose parser eats every leading strategy word.
+    """
+    base = next((b for b in settings.base_models if model.endswith(f"-{b}")), None)
+    if model in settings.base_models:
+        raise Refused(400, "strategy_prefix_required", f"{model} has no strategy prefix: ask for {settings.strategies[0]}-{model}")
+    prefix = model[: -len(base) - 1] if base else model.split("-", 1)[0]
+    if not base and prefix in settings.strategies:
+        raise Refused(400, "base_model_unknown", f"{model}: the base models are {', '.join(settings.base_models)}")
+    strategy = choice or prefix
+    if not base or prefix not in settings.strategies or strategy not in settings.strategies:
+        wrong = strategy if base and prefix in settings.strategies else prefix
+        raise Refused(
+            400, "strategy_not_enabled", f"{wrong!r} is not an enabled strategy; these are: {', '.join(settings.strategies)}"
+        )
+    if strategy not in loaded:
+        raise Refused(400, "strategy_not_loaded", f"OptiLLM did not load {strategy}; its start-up log says why")
+    return strategy, base
+
+
+class Door:
+    """OptiLLM's Flask application `app`, guarded. `loaded` are the strategies that it can run."""
+
+    def __init__(self, app: WSGIApp, settings: Settings, loaded: set[str]) -> None:
+        self.app, self.settings, self.loaded = app, settings, loaded
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = Request(environ)
+        request.max_content_length = self.settings.max_body_bytes
+        try:
+            response = self._respond(request)
+        except Refused as refusal:
+            journal.write("refused", status=refusal.status, code=refusal.code)
+            response = answers.error(refusal.status, refusal.code, refusal.message, refusal.headers)
+        except Exception as error:
+            journal.write("defect", exception=type(error).__name__)
+            response = answers.error(500, "internal_error", "the guard met a defect of its own; the journal names it")
+        response.headers["x-optillm-guard"] = GUARD_VERSION
+        return response(environ, start_response)
+
+    def _respond(self, request: Request) -> Response:
+        allowed = _METHODS.get(request.path)
+        if request.path != "/health":
+            self._authenticate(request)
+        if allowed is None:
+            raise Refused(404, "not_found", f"there is nothing at this path; try {_CHAT}")
+        if request.method != allowed and not (allowed == "GET" and request.method == "HEAD"):
+            raise Refused(405, "method_not_allowed", f"{request.path} takes {allowed}", {"Allow": allowed})
+        if request.path == _CHAT:
+            return self._chat(request)
+        response = Response.from_app(self.app, request.environ, buffered=True)
+        if response.status_code < 400:
+            return response
+        return answers.error(502, "upstream_failed", f"the upstream did not list its models: {_message(response)}")
+
+    def _authenticate(self, request: Request) -> None:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        expected = self.settings.proxy_key.encode()
+        if scheme.lower() != "bearer" or not secrets.compare_digest(key.strip().encode("utf-8", "surrogateescape"), expected):
+            raise Refused(401, "invalid_api_key", "the proxy key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+
+    def _read(self, request: Request) -> bytes:
+        if request.mimetype != "application/json":
+            raise Refused(415, "unsupported_media_type", "the body must be application/json")
+        try:
+            return request.get_data()
+        except RequestEntityTooLarge:
+            limit = self.settings.max_body_bytes
+            raise Refused(413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)") from None
+        except ClientDisconnected:
+            raise Refused(400, "invalid_request", "the body ended early") from None
+
+    def _chat(self, request: Request) -> Response:
+        data = body.load(self._read(request))
+        self._break_loop(data)
+        asked = body.parse(data)
+        strategy, base_model = resolve(asked.model, asked.choice, self.settings, self.loaded)
+        entry = ledger.Request(
+            strategy, base_model, max_calls=self.settings.max_upstream_calls, timeout=self.settings.request_timeout
+        )
+        response = self._run(request, asked, entry)
+        response.headers.update(answers.facts(entry, asked.dropped))
+        _account(entry, response)
+        return response
+
+    def _break_loop(self, data: dict[str, Any]) -> None:
+        messages = data.get("messages")
+        if not isinstance(messages, list):
+            return
+        owners = ledger.in_flight.owners(ledger.fingerprint(messages))
+        if not owners:
+            return
+        message = (
+            f"routing loop: {data.get('model')!r} came back to OptiLLM while OptiLLM waits for this very call; "
+            "LiteLLM must send base models to a real model. `optictl check` finds the entry"
+        )
+        for owner in owners:
+            owner.abort(ledger.Abort(421, "loop_detected", message))
+        raise Refused(421, "loop_detected", message, {"x-should-retry": "false"})
+
+    def _run(self, request: Request, asked: body.Body, entry: ledger.Request) -> Response:
+        payload = asked.for_optillm(entry.strategy, entry.base_model)
+        environ = {
+            **request.environ,
+            "wsgi.input": io.BytesIO(payload),
+            "CONTENT_LENGTH": str(len(payload)),
+            "CONTENT_TYPE": "application/json",
+            # OptiLLM checks the key once more, in this spelling
+            "HTTP_AUTHORIZATION": f"Bearer {self.settings.proxy_key}",
+        }
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        try:
+            with ledger.attributed_to(entry):
+                inner = Response.from_app(self.app, environ, buffered=True)
+        except ledger.Abort as abort:
+            return answers.error(abort.status, abort.code, abort.message, {"x-should-retry": "false"})
+        if entry.aborted is not None:  # a strategy with threads of its own swallowed it
+            abort = entry.aborted
+            return answers.error(abort.status, abort.code, abort.message, {"x-should-retry": "false"})
+        texts = _texts(inner)
+        if texts is None or all(corrections.is_error_text(text) for text in texts):
+            return _failure(entry, inner)
+        whole = answers.completion(entry, asked.model, texts)
+        if asked.stream:
+            return Response(answers.stream(whole, asked.include_usage), mimetype="text/event-stream")
+        return Response(json.dumps(whole), mimetype="application/json")
+
+
+def _texts(inner: Response) -> list[str] | None:
+    """The answer's texts, or None when OptiLLM did not produce any."""
+    if inner.status_code != 200:
+        return None
+    data = json.loads(inner.get_data())
+    texts = [choice["message"]["content"] for choice in data.get("choices", ())]
+    return texts if texts and all(isinstance(text, str) for text in texts) else None
+
+
+def _message(inner: Response) -> str:
+    try:
+        return str(json.loads(inner.get_data())["error"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return f"status {inner.status_code}"
+
+
+def _failure(entry: ledger.Request, inner: Response) -> Response:
+    """An honest error for a strategy that produced no answer."""
+    failures = entry.failures
+    if not failures:
+        return answers.error(502, "strategy_failed", f"{entry.strategy} produced no answer from what the upstream sent")
+    last = failures[-1]
+    said = f"the upstream answered {last.status}" if last.status else "the upstream did not answer"
+    message = f"{said}: {last.error}" if last.error else said
+    headers = {"x-should-retry": "false"} if last.status in _FINAL else {}
+    if last.status == 429:
+        if last.retry_after:
+            headers["Retry-After"] = last.retry_after
+        return answers.error(429, "upstream_rate_limited", message, headers)
+    if last.status == 421:
+        return answers.error(421, "loop_detected", message, headers)
+    return answers.error(502, "upstream_failed", message, headers)
+
+
+def _account(entry: ledger.Request, response: Response) -> None:
+    """The request's one line in the journal."""
+    journal.write(
+        "request",
+        id=entry.id,
+        strategy=entry.strategy,
+        base_model=entry.base_model,
+        status=response.status_code,
+        seconds=round(time.monotonic() - entry.started, 3),
+        upstream_calls=len(entry.strategy_calls),
+        upstream_failures=len(entry.failures),
+        upstream_probes=len(entry.calls) - len(entry.strategy_calls),
+        upstream_statuses=sorted({call.status for call in entry.calls}),
+        prompt_tokens=entry.total("prompt_tokens"),
+        completion_tokens=entry.total("completion_tokens"),
+    )

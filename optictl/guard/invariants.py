@@ -1,0 +1,161 @@
+"""What must hold before OptiLLM may start. Pure: facts in, reasons out.
+
+`optictl check` and `optictl run` judge the same facts with the same functions, so the
+service and its supervisor can never disagree. Facts about OptiLLM 0.3.12 that stand
+behind each rule are in the README's table of defects.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+#: name -> what it does to OptiLLM 0.3.12
+FORBIDDEN = {
+    "OPTILLM_API_KEY": "switches OptiLLM to local inference",
+    "CEREBRAS_API_KEY": "outranks OPENAI_API_KEY and sends prompts to another provider",
+    "AZURE_OPENAI_API_KEY": "is a second way off this machine",
+    "OPENAI_BASE_URL": "redirects upstream calls",
+    "OPENAI_LOG": "makes the OpenAI client log prompts",
+    "HTTP_PROXY": "sends loopback calls and their key through a proxy",
+    "HTTPS_PROXY": "sends loopback calls and their key through a proxy",
+    "ALL_PROXY": "sends loopback calls and their key through a proxy",
+}
+_OPTILLM_DEFAULT = "changes one of OptiLLM's defaults"
+
+MIN_KEY_LENGTH = 24
+MIN_KEY_VARIETY = 8
+
+
+def forbidden_variables(environ: Iterable[str]) -> dict[str, str]:
+    """The forbidden names among `environ`, each with what it would do. Values are never looked at."""
+    found: dict[str, str] = {}
+    for name in environ:
+        upper = name.upper()
+        if upper in FORBIDDEN and (name == upper or upper.endswith("_PROXY")):
+            found[name] = FORBIDDEN[upper]
+        elif name.startswith("OPTILLM_"):
+            found[name] = _OPTILLM_DEFAULT
+    return found
+
+
+def key_weakness(key: str, upstream_key: str = "") -> str | None:
+    """Why the proxy key may not be used, or None. Never quotes the key."""
+    if not key:
+        return "is empty"
+    if key.startswith("sk-"):
+        return "begins with sk-, so OptiLLM would send it upstream in place of OPENAI_API_KEY"
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return "holds white space or characters that cannot stand in a header"
+    if len(key) < MIN_KEY_LENGTH:
+        return f"is shorter than {MIN_KEY_LENGTH} characters"
+    if len(set(key)) < MIN_KEY_VARIETY:
+        return f"has fewer than {MIN_KEY_VARIETY} different characters"
+    if key == upstream_key:
+        return "is the same as OPENAI_API_KEY"
+    return None
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if not host:
+        return False
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def upstream_problem(base_url: str) -> str | None:
+    """Why this may not be the upstream, or None."""
+    try:
+        parts = urlsplit(base_url)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in ("http", "https"):
+        return "is not an http URL"
+    if not is_loopback(host):
+        return "does not point at this machine"
+    if parts.username or parts.password:
+        return "holds a user name or password"
+    if parts.path.rstrip("/") != "/v1" or parts.query or parts.fragment:
+        return "must end in /v1"
+    return None
+
+
+def same_endpoint(left: str, right: str) -> bool:
+    """Whether two base URLs are the same but for a trailing slash."""
+    return left.rstrip("/") == right.rstrip("/")
+
+
+def proxy_config_problems(text: str | None, base_url: str) -> list[str]:
+    """What is wrong with a proxy_config.yaml, given its text (None: the file is missing).
+
+    OptiLLM 0.3.12 falls back to its packaged example (public providers) when the file is
+    missing and to no provider at all when it cannot be read; both answer 200.
+    """
+    if text is None:
+        return ["is missing: OptiLLM would use its packaged example with public providers"]
+    try:
+        data: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        return [f"is not valid YAML{where}"]
+    if not isinstance(data, dict):
+        return ["is not a mapping"]
+    providers = data.get("providers")
+    if not isinstance(providers, list) or not providers:
+        return ["names no provider"]
+    problems = []
+    for index, provider in enumerate(providers):
+        if not isinstance(provider, dict):
+            problems.append(f"provider {index + 1} is not a mapping")
+            continue
+        name = provider.get("name", index + 1)
+        url = provider.get("base_url")
+        if not isinstance(url, str) or not same_endpoint(url, base_url):
+            problems.append(f"provider {name} is not the upstream {base_url}")
+        if provider.get("api_key") != "${OPENAI_API_KEY}":
+            problems.append(f"provider {name} does not take its key from ${{OPENAI_API_KEY}}")
+        if provider.get("model_map"):
+            problems.append(f"provider {name} renames models")
+    if len(providers) > 1:
+        problems.append(f"names {len(providers)} providers, not LiteLLM alone")
+    return problems
+
+
+def refusals(
+    *,
+    host: str,
+    base_url: str,
+    approach: str,
+    proxy_key: str,
+    environ: Mapping[str, str],
+    uid: int,
+    proxy_config: str | None,
+) -> list[str]:
+    """Every reason not to start; an empty list means go."""
+    reasons = []
+    if uid == 0:
+        reasons.append("runs as root")
+    reasons += [f"{name} is set: it {effect}" for name, effect in sorted(forbidden_variables(environ).items())]
+    upstream_key = environ.get("OPENAI_API_KEY", "").strip()
+    if not upstream_key:
+        reasons.append("OPENAI_API_KEY is missing: OptiLLM would ignore --base-url")
+    if host != "127.0.0.1":
+        reasons.append(f"--host {host} is not 127.0.0.1")
+    if problem := upstream_problem(base_url):
+        reasons.append(f"--base-url {problem}")
+    if weakness := key_weakness(proxy_key, upstream_key):
+        reasons.append(f"the proxy key {weakness}")
+    if approach == "proxy":
+        reasons += [f"proxy_config.yaml {problem}" for problem in proxy_config_problems(proxy_config, base_url)]
+    return reasons

@@ -1,0 +1,174 @@
+"""What one request really caused upstream, and which calls are in flight now.
+
+A call is entered where it leaves the process (`upstream.CountingClient.send`), so
+retries of the SDK and OptiLLM's hidden probes are seen as well as what a strategy
+asked for. The request that a call belongs to travels in a context variable which the
+strategy's own client sets in whatever thread the strategy calls from.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Abort(BaseException):
+    """Ends a strategy at once.
+
+    Not an `Exception`: OptiLLM's strategies catch those, try again and may answer 200
+    with an error text.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass
+class Call:
+    """One HTTP request to the upstream. `seconds` is wall time; `status` 0 means no answer."""
+
+    model: str
+    probe: bool = False
+    status: int = 0
+    seconds: float = 0.0
+    completions: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    error: str = ""
+    retry_after: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return not 200 <= self.status < 300
+
+
+@dataclass
+class Request:
+    """One client request: what was asked for, and every upstream call it caused."""
+
+    strategy: str
+    base_model: str
+    max_calls: int
+    timeout: float
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.monotonic)
+    calls: list[Call] = field(default_factory=list)
+    aborted: Abort | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def abort(self, reason: Abort) -> None:
+        """No further upstream call of this request is let through; the first reason stands."""
+        with self._lock:
+            self.aborted = self.aborted or reason
+
+    def enter(self, call: Call) -> None:
+        """Account for a call that is about to be sent.
+
+        Raises:
+            Abort: the request has used up its calls or its time, or was ended by the breaker.
+        """
+        if self.remaining() <= 0:
+            self.abort(Abort(504, "request_timeout", f"the strategy did not finish within {self.timeout:g} s"))
+        with self._lock:
+            if self.aborted is None and not call.probe and len(self.strategy_calls) >= self.max_calls:
+                self.aborted = Abort(
+                    429,
+                    "upstream_call_limit",
+                    f"the strategy asked for more than {self.max_calls} upstream calls (limits.max_upstream_calls)",
+                )
+            if self.aborted is not None:
+                raise self.aborted
+            self.calls.append(call)
+
+    def remaining(self) -> float:
+        """Seconds left until the request's deadline; may be negative."""
+        return self.started + self.timeout - time.monotonic()
+
+    @property
+    def strategy_calls(self) -> list[Call]:
+        """The calls the strategy made, without OptiLLM's own `max_tokens=1` probes."""
+        return [call for call in self.calls if not call.probe]
+
+    @property
+    def failures(self) -> list[Call]:
+        return [call for call in self.strategy_calls if call.failed]
+
+    def total(self, name: str) -> int:
+        """The sum of one of Call's numbers over every call, probes included: they cost tokens too."""
+        return sum(getattr(call, name) for call in self.calls)
+
+
+current: contextvars.ContextVar[Request | None] = contextvars.ContextVar("current", default=None)
+
+
+@contextmanager
+def attributed_to(request: Request) -> Iterator[None]:
+    """Upstream calls made inside, in this thread, belong to `request`."""
+    token = current.set(request)
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return " ".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return ""
+
+
+def fingerprint(messages: Iterable[Any]) -> bytes:
+    """A digest of a conversation that survives a trip through LiteLLM.
+
+    Messages without text do not count: strategies add empty system messages and some
+    providers drop them. Roles `developer` and `system` are one.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for message in messages:
+        if not isinstance(message, dict):
+            continue
+        text = _text(message.get("content")).strip()
+        if text:
+            role = message.get("role")
+            digest.update(f"{'system' if role == 'developer' else role}\0{text}\0".encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+class InFlight:
+    """The conversations this process waits for upstream, by fingerprint."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[bytes, list[Request]] = {}
+
+    @contextmanager
+    def waiting(self, mark: bytes, request: Request) -> Iterator[None]:
+        with self._lock:
+            self._waiting.setdefault(mark, []).append(request)
+        try:
+            yield
+        finally:
+            with self._lock:
+                requests = self._waiting[mark]
+                requests.remove(request)
+                if not requests:
+                    del self._waiting[mark]
+
+    def owners(self, mark: bytes) -> list[Request]:
+        """The requests that wait for an answer to exactly this conversation."""
+        with self._lock:
+            return list(self._waiting.get(mark, ()))
+
+
+in_flight = InFlight()

@@ -1,0 +1,167 @@
+"""Starting and serving: refuse or load, then gunicorn's threaded worker.
+
+One worker process with threads: OptiLLM's strategies wait on the network, and the
+breaker and the counts live in one process. gunicorn takes the listening socket, drains
+on SIGTERM for `--drain-timeout` seconds and starts a worker that died anew without
+closing the socket.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import AppImportError
+from gunicorn.glogging import Logger
+
+from . import invariants, journal
+from .settings import EXIT_CONFIG, Refusal, Settings, parse
+
+if TYPE_CHECKING:
+    from .door import Door
+
+#: Threads are started on demand; a strategy holds one for its whole length.
+THREADS = 128
+#: Longer than the keep-alive of the HTTP clients that LiteLLM uses, so that the client closes first.
+KEEPALIVE_SECONDS = 75
+
+
+def proxy_config_path() -> Path:
+    """The file that OptiLLM's proxy plugin will read, found as the plugin finds it."""
+    directory = Path.home() / ".optillm"
+    for name in ("proxy_config.yaml", "proxy_config.yml"):
+        if (directory / name).exists():
+            return directory / name
+    return directory / "proxy_config.yaml"
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def check(settings: Settings) -> None:
+    """Raise Refusal, with every reason in one line, unless this may start."""
+    reasons = invariants.refusals(
+        host=settings.host,
+        base_url=settings.base_url,
+        approach=settings.approach,
+        proxy_key=settings.proxy_key,
+        environ=os.environ,
+        uid=os.getuid(),
+        proxy_config=_read(proxy_config_path()),
+    )
+    if reasons:
+        raise Refusal("; ".join(reasons))
+
+
+def _optillm_arguments(settings: Settings) -> list[str]:
+    # only this process sees its sys.argv: /proc/PID/cmdline keeps the reference
+    arguments = ["optillm", "--host", settings.host, "--port", str(settings.port)]
+    arguments += ["--base-url", settings.base_url, "--model", settings.model]
+    arguments += ["--optillm-api-key", settings.proxy_key]
+    if settings.approach != "auto":  # "auto" is OptiLLM's default and not among its choices
+        arguments += ["--approach", settings.approach]
+    return arguments
+
+
+def load(settings: Settings) -> Door:
+    """Import and start OptiLLM in this process, corrected, and put the door in front of it.
+
+    Raises:
+        Refusal: the OptiLLM found is not one that the corrections were verified against,
+            or it reads one of the model names differently.
+    """
+    # imported here, in the worker: gunicorn's master stays a third of the size without them
+    from . import corrections, upstream
+    from .door import Door
+
+    version = importlib.metadata.version("optillm")
+    sys.argv = _optillm_arguments(settings)
+    import optillm.server as server
+
+    # main() reads the arguments, loads plugins and ends in app.run: gunicorn serves instead
+    server.app.run = lambda *_args, **_options: None  # type: ignore[method-assign]
+    server.main()
+    parse_name = server.parse_combined_approach
+    client = upstream.build(settings, os.environ["OPENAI_API_KEY"].strip())
+    corrections.apply(server, settings, client, version)
+    loaded = {*server.known_approaches, *server.plugin_approaches}
+    for strategy in loaded.intersection(settings.strategies):
+        for base_model in settings.base_models:
+            name = f"{strategy}-{base_model}"
+            if parse_name(name, server.known_approaches, server.plugin_approaches) != ("SINGLE", [strategy], base_model):
+                raise Refusal(f"OptiLLM does not read {name} as {strategy} on {base_model}: rename the base model")
+    missing = sorted(set(settings.strategies) - loaded)
+    journal.write("loaded", optillm=version, strategies=sorted(loaded.intersection(settings.strategies)), missing=missing)
+    journal.serving(explain=missing)
+    return Door(server.app, settings, loaded)
+
+
+class _Log(Logger):  # type: ignore[misc]
+    """gunicorn's messages go through the journal's JSON lines."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log.setLevel("WARNING")
+        self.error_log.propagate = True
+        self.access_log.disabled = True
+
+
+class _Service(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = {
+            "bind": f"{self.settings.host}:{self.settings.port}",
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": THREADS,
+            "worker_connections": 1024,
+            "keepalive": KEEPALIVE_SECONDS,
+            "graceful_timeout": max(1, round(self.settings.drain_timeout)),
+            "control_socket_disable": True,
+            "logger_class": _Log,
+            "proc_name": "optillm-proxy",
+            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+            "post_worker_init": lambda _worker: journal.write("serving", port=self.settings.port),
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Door:
+        try:
+            return load(self.settings)
+        except Refusal as refusal:
+            raise AppImportError(_words(refusal)) from None  # gunicorn prints it
+        except (Exception, SystemExit) as error:
+            journal.write("crashed", exception=type(error).__name__, message=str(error))
+            raise RuntimeError("OptiLLM did not start") from None
+
+
+def _words(refusal: Refusal) -> str:
+    return f"optillm-guard: refused to start: {refusal}"
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM. Returns 78 when the service must not start; sys.exit(2) on wrong flags."""
+    try:
+        settings = parse(argv)
+        check(settings)
+    except Refusal as refusal:
+        print(_words(refusal), file=sys.stderr, flush=True)
+        return EXIT_CONFIG
+    journal.start()
+    try:
+        _Service(settings).run()
+    except SystemExit as stop:
+        return EXIT_CONFIG if stop.code == Arbiter.APP_LOAD_ERROR else int(stop.code or 0)
+    return 0

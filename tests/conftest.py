@@ -1,0 +1,42 @@
+"""Fixtures: a real release of OptiLLM 0.3.12, built once a session from the shipped lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def release() -> Path:
+    """A directory with `.venv/`, `guard/` and an empty `work/`, reachable by every user.
+
+    The venv is kept between sessions, keyed by the lock; the guard is always today's.
+    """
+    lock = ROOT / "templates/locks/optillm-0.3.12-proxy.txt"
+    mark = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    place = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
+    place.mkdir(mode=0o755, exist_ok=True)
+    directory = place / mark
+    done = directory / "complete"
+    uv = find_uv_bin()
+    if not done.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True)
+        subprocess.run(
+            [uv, "pip", "install", "-q", "--python", str(directory / ".venv/bin/python"), "--no-deps", "--require-hashes",
+             "--link-mode=copy", "--compile-bytecode", "-r", str(lock)],
+            check=True,
+        )  # fmt: skip
+        (directory / "work").mkdir()
+        done.touch()
+    shutil.rmtree(directory / "guard", ignore_errors=True)
+    shutil.copytree(ROOT / "optictl/guard", directory / "guard", ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
