@@ -35,9 +35,7 @@ class Body:
 
     def for_optillm(self, strategy: str, base_model: str) -> bytes:
         """The JSON that OptiLLM receives: never a key that the door does not know."""
-        return json.dumps(
-            {"model": f"{strategy}-{base_model}", "messages": self.messages, "n": self.n, **self.limits}
-        ).encode()
+        return json.dumps({"model": f"{strategy}-{base_model}", "messages": self.messages, "n": self.n, **self.limits}).encode()
 
 
 def _bad(message: str, code: str = "invalid_request") -> Refused:
@@ -135,7 +133,7 @@ def parse(data: dict[str, Any]) -> Body:
     if not isinstance(model, str) or not model:
         raise _bad("model must be a strategy and a base model, as in moa-jerry-xl")
     stream = data.get("stream")
-    if stream not in (None, True, False) or isinstance(stream, int) and not isinstance(stream, bool):
+    if stream not in (None, True, False) or (isinstance(stream, int) and not isinstance(stream, bool)):
         raise _bad("stream must be true or false")
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):

@@ -97,22 +97,6 @@ def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> Non
     server.parse_combined_approach = parse_combined_approach  # type: ignore[attr-defined]
 
 
-#: What OptiLLM answers, with status 200, when a strategy could do nothing.
-#: Read in moa.py, bon.py, plansearch.py, mars/, plugins/majority_voting and plugins/genselect.
-ERROR_TEXTS = (
-    "Error: Could not generate any completions",
-    "Error: Could not generate any candidates",
-    "Error: Response was truncated due to token limit.",
-    "Error generating solution:",
-    "No consistent answer found.",
-)
-
-
-def is_error_text(text: str) -> bool:
-    """Whether an answer is one of OptiLLM's own failure texts."""
-    return text.startswith(ERROR_TEXTS)
-
-
 def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> None:
     """Apply every correction, or raise Refusal for an OptiLLM that was never verified."""
     unknown = [c.name for c in CORRECTIONS if version not in c.versions]

@@ -17,8 +17,9 @@ from typing import Any
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
-from . import GUARD_VERSION, answers, body, corrections, journal, ledger
+from . import GUARD_VERSION, answers, body, journal, ledger
 from .answers import Refused
+from .error_texts import is_error_text
 from .settings import Settings
 
 _CHAT = "/v1/chat/completions"
@@ -37,7 +38,9 @@ def resolve(model: str, choice: str | None, settings: Settings, loaded: set[str]
     """
     base = next((b for b in settings.base_models if model.endswith(f"-{b}")), None)
     if model in settings.base_models:
-        raise Refused(400, "strategy_prefix_required", f"{model} has no strategy prefix: ask for {settings.strategies[0]}-{model}")
+        raise Refused(
+            400, "strategy_prefix_required", f"{model} has no strategy prefix: ask for {settings.strategies[0]}-{model}"
+        )
     prefix = model[: -len(base) - 1] if base else model.split("-", 1)[0]
     if not base and prefix in settings.strategies:
         raise Refused(400, "base_model_unknown", f"{model}: the base models are {', '.join(settings.base_models)}")
@@ -152,7 +155,7 @@ class Door:
             abort = entry.aborted
             return answers.error(abort.status, abort.code, abort.message, {"x-should-retry": "false"})
         texts = _texts(inner)
-        if texts is None or all(corrections.is_error_text(text) for text in texts):
+        if texts is None or all(is_error_text(text) for text in texts):
             return _failure(entry, inner)
         whole = answers.completion(entry, asked.model, texts)
         if asked.stream:

@@ -1,0 +1,83 @@
+"""The live process, found by the port it listens on, however it was started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from optictl.checks.registry import Finding, check
+from optictl.checks.site import Site
+from optictl.guard import invariants
+from optictl.host import files, processes
+
+_OURS = "stop it and start the service that optictl installs (optictl run)"
+
+
+@check("bind.loopback", "Only this machine can reach the service", "every listening socket on 127.0.0.1", live=True)
+def bind_loopback(site: Site) -> Iterator[Finding]:
+    live = site.live
+    every = {one.inode: one for one in processes.listeners()}
+    # a service may listen elsewhere too: look at all sockets of the processes that hold the port
+    pids = {p.pid for p in live.processes}
+    held = {inode for pid, inodes in processes.owners(set(every)).items() if pid in pids for inode in inodes}
+    sockets = [every[inode] for inode in held] or live.listening
+    for one in sockets:
+        if not invariants.is_loopback(one.address):
+            yield Finding(f"listens on {one.address}:{one.port}", "fail", _OURS, "other machines can reach it")
+        elif one.port != site.config.listen.port:
+            yield Finding(f"also listens on {one.address}:{one.port}", "fail", _OURS)
+    yield Finding(", ".join(sorted({f"{one.address}:{one.port}" for one in sockets})))
+
+
+@check("process.non-root", "The service does not run as root", "a user other than root", live=True)
+def process_non_root(site: Site) -> Iterator[Finding]:
+    for process in site.live.processes:
+        if process.uid == 0:
+            yield Finding(f"process {process.pid} runs as root", "fail", _OURS)
+    yield Finding(f"uid {', '.join(sorted({str(p.uid) for p in site.live.processes}))}")
+
+
+@check("process.guarded", "The guard stands in front of OptiLLM", "the guard of the release in force answers", live=True)
+def process_guarded(site: Site) -> Iterator[Finding]:
+    version = site.health.headers.get("x-optillm-guard")
+    if version is None:
+        yield Finding(
+            f"process {site.live.pids} answers without the guard",
+            "fail",
+            _OURS,
+            "a strategy may silently not run, and prompts may leave",
+        )
+        return
+    work = (site.release / "work").resolve()
+    for process in site.live.processes:
+        # its argument list names the link `current`, which may have moved since; its directory cannot
+        if process.cwd is not None and process.cwd != work:
+            yield Finding(f"process {process.pid} runs from {process.cwd.parent.name}", "fail", "restart the service")
+    yield Finding(f"guard {version} of {site.release.name}")
+
+
+@check(
+    "proxy-config.in-force",
+    "The live process reads the provider file that was rendered",
+    "its HOME leads to it, and it is not newer than the process",
+    live=True,
+)
+def proxy_config_in_force(site: Site) -> Iterator[Finding]:
+    wanted = site.paths.proxy_config
+    for process in site.live.processes:
+        if process.environ is None:
+            raise PermissionError(13, "not readable", f"/proc/{process.pid}/environ")
+        home = process.environ.get("HOME")
+        if home is None:
+            yield Finding(f"process {process.pid} has no HOME", "fail", _OURS)
+            continue
+        directory = Path(home) / ".optillm"
+        names = [directory / name for name in ("proxy_config.yaml", "proxy_config.yml")]
+        path = next((p for p in names if files.facts(p).kind != "missing"), names[0])
+        if path.resolve() != wanted.resolve():
+            yield Finding(f"process {process.pid} reads {path}, not {wanted}", "fail", _OURS)
+        for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
+            yield Finding(f"{path} {problem}", "fail", "optictl install, then restart the service")
+        if (changed := files.modified(path)) and changed > processes.started(process.pid) + 2:  # btime counts whole seconds
+            yield Finding(f"{path} was changed after process {process.pid} had started", "warn", "restart the service")
+    yield Finding(f"{wanted}, read by process {site.live.pids}")

@@ -1,0 +1,122 @@
+"""The registry of checks and how they are run. Knows no product."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Any
+
+from optictl.results import SEVERITY, Result, Status
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found. A check without bad findings has passed."""
+
+    found: str
+    status: Status = "pass"
+    remedy: str = ""
+    cause: str = ""
+
+
+class Skip(Exception):
+    """A check's precondition is missing; `str()` says which. Neither a pass nor a failure."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """`run(site)` yields findings. `live` checks need a running service. `timeout` in seconds."""
+
+    id: str
+    title: str
+    expected: str
+    live: bool
+    timeout: float
+    run: Callable[[Any], Iterator[Finding]]
+
+
+_CHECKS: dict[str, Check] = {}
+
+
+def check(
+    id: str, title: str, expected: str, *, live: bool = False, timeout: float = 15
+) -> Callable[[Callable[[Any], Iterator[Finding]]], Callable[[Any], Iterator[Finding]]]:
+    """Register a check under an id that scripts may rely on."""
+
+    def register(run: Callable[[Any], Iterator[Finding]]) -> Callable[[Any], Iterator[Finding]]:
+        _CHECKS[id] = Check(id, title, expected, live, timeout, run)
+        return run
+
+    return register
+
+
+def all_checks() -> list[Check]:
+    """Every check, in the order in which a report lists them."""
+    from optictl.checks import environment, health, installed, process  # noqa: F401  (they register themselves)
+
+    return list(_CHECKS.values())
+
+
+def select(only: Sequence[str]) -> list[Check]:
+    """The checks with these ids or in these families (`health`, `health.alive`); all for none.
+
+    Raises:
+        KeyError: with a name that is neither.
+    """
+    checks = all_checks()
+    for name in only:
+        if not any(c.id == name or c.id.startswith(f"{name}.") for c in checks):
+            raise KeyError(name)
+    return [c for c in checks if not only or any(c.id == name or c.id.startswith(f"{name}.") for name in only)]
+
+
+def _result(check: Check, findings: list[Finding]) -> Result:
+    status: Status = max((f.status for f in findings), key=SEVERITY.index, default="pass")
+    # what is good is not worth a word next to what is not
+    told = [f for f in findings if f.status == status]
+    joined = {
+        name: "; ".join(dict.fromkeys(filter(None, (getattr(f, name) for f in told)))) for name in ("found", "remedy", "cause")
+    }
+    return Result(
+        check.id, check.title, status, check.expected, joined["found"] or "as expected", joined["cause"], joined["remedy"]
+    )
+
+
+def _run(check: Check, site: Any) -> Result:
+    try:
+        return _result(check, list(check.run(site)))
+    except Skip as reason:
+        return Result(check.id, check.title, "skip", check.expected, str(reason))
+    except PermissionError as error:
+        return Result(
+            check.id,
+            check.title,
+            "skip",
+            check.expected,
+            f"no permission to read {error.filename}",
+            remedy="sudo optictl check",
+        )
+    except Exception as error:  # noqa: BLE001  (a check that crashes must be seen, and must not stop the others)
+        cause = f"{type(error).__name__}: {error}"
+        return Result(check.id, check.title, "error", check.expected, "the check itself failed", cause)
+
+
+def run(checks: Sequence[Check], site: Any) -> list[Result]:
+    """Run checks side by side; each has its own time limit and ends as exactly one result."""
+    pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="check")
+    try:
+        started = time.monotonic()
+        running: list[tuple[Check, Future[Result]]] = [(c, pool.submit(_run, c, site)) for c in checks]
+        results = []
+        for check, future in running:
+            try:
+                results.append(future.result(max(0.0, started + check.timeout - time.monotonic())))
+            except FutureTimeout:
+                found = f"no answer after {check.timeout:g} s"
+                results.append(Result(check.id, check.title, "error", check.expected, found, "the check timed out"))
+        return results
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,81 @@
+"""render-* and config: text from the configuration, to stdout. They need no root and no machine."""
+
+from __future__ import annotations
+
+import typer
+
+from optictl.cli.options import ConfigOption, Place, RootOption, UserOption, place
+
+config_app = typer.Typer(no_args_is_help=True, help="About the configuration file.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("render-unit", rich_help_panel="Artefacts", epilog="Example: optictl render-unit > optillm-proxy.service")(
+        render_unit
+    )
+    app.command("render-socket", rich_help_panel="Artefacts", epilog="Example: optictl render-socket")(render_socket)
+    app.command("render-env", rich_help_panel="Artefacts", epilog="Example: optictl render-env")(render_env)
+    app.command("render-proxy-config", rich_help_panel="Artefacts", epilog="Example: optictl render-proxy-config")(
+        render_proxy_config
+    )
+    app.command("render-litellm", rich_help_panel="Artefacts", epilog="Example: optictl render-litellm >> litellm.yaml")(
+        render_litellm
+    )
+    config_app.command("schema", epilog="Example: optictl config schema > optictl.schema.json")(schema)
+    config_app.command("show", epilog="Example: optictl config show --config my.yaml")(show)
+    app.add_typer(config_app, name="config", rich_help_panel="Artefacts")
+
+
+def _artefact(where: Place, name: str) -> None:
+    from optictl import render, report
+
+    config = where.config()
+    texts = {
+        "unit": lambda: render.unit(config, where.paths),
+        "socket": lambda: render.socket(config, where.paths),
+        "env": lambda: render.env(config),
+        "proxy-config": lambda: render.proxy_config(config),
+        "litellm": lambda: render.litellm(config, where.paths),
+        "configuration": lambda: render.configuration(config),
+    }
+    report.raw(texts[name]())
+
+
+def render_unit(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print optillm-proxy.service."""
+    _artefact(place(config, root, user), "unit")
+
+
+def render_socket(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print optillm-proxy.socket."""
+    _artefact(place(config, root, user), "socket")
+
+
+def render_env(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print the env file's skeleton. It never prints a secret's value."""
+    _artefact(place(config, root, user), "env")
+
+
+def render_proxy_config(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print proxy_config.yaml: LiteLLM as the only provider."""
+    _artefact(place(config, root, user), "proxy-config")
+
+
+def render_litellm(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print the model_list entries that publish every strategy in LiteLLM."""
+    _artefact(place(config, root, user), "litellm")
+
+
+def show(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print the configuration in force, defaults filled in."""
+    _artefact(place(config, root, user), "configuration")
+
+
+def schema() -> None:
+    """Print the JSON Schema of optictl.yaml, for editors."""
+    import json
+
+    from optictl import config, report
+
+    report.raw(json.dumps(config.schema(), indent=2) + "\n")

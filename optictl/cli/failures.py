@@ -1,0 +1,50 @@
+"""How commands end: exit codes, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+#: sysexits.h EX_CONFIG
+CONFIG_INVALID = 78
+INTERRUPTED = 130
+
+debug = False
+
+
+def guarded(app: Callable[[], Any]) -> int:
+    """Run the command line; no failure but with --debug ends in a traceback."""
+    try:
+        app()
+    except SystemExit as stop:  # typer ends every command this way
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader went away; nothing more can be said, and Python must not try at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as failure:  # noqa: BLE001
+        return _explain(failure)
+    return 0
+
+
+def _explain(failure: Exception) -> int:
+    from optictl import report
+    from optictl.config import ConfigError
+    from optictl.errors import OptictlError
+
+    if isinstance(failure, ConfigError):
+        report.config_error(failure, f"edit {failure.source}; optictl config schema prints what may stand there")
+        return CONFIG_INVALID
+    if isinstance(failure, PermissionError):
+        failure = OptictlError(f"no permission for {failure.filename}", remedy="run it with sudo, or use --user or --root DIR")
+    if isinstance(failure, OptictlError):
+        report.error(failure)
+        return 1
+    if debug:
+        raise failure
+    report.unexpected(failure)
+    return 1

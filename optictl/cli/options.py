@@ -1,0 +1,61 @@
+"""The options that commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from optictl.config import Config
+    from optictl.paths import Paths
+
+
+class Output(str, enum.Enum):
+    """How results are written."""
+
+    text = "text"
+    json = "json"
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="PATH", envvar="OPTICTL_CONFIG", help="Configuration file instead of the deployment's own."
+    ),
+]
+RootOption = Annotated[
+    Path | None, typer.Option("--root", metavar="DIR", envvar="OPTICTL_ROOT", help="A deployment wholly below DIR.")
+]
+UserOption = Annotated[bool, typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's.")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text for people, json for programs.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which deployment a command is about."""
+
+    paths: Paths
+    config_path: Path
+    explicit: bool
+
+    def config(self) -> Config:
+        """Its configuration; the defaults where there is no file and none was named."""
+        from optictl import deploy
+
+        return deploy.load_config(self.config_path, required=self.explicit)
+
+
+def place(config: Path | None, root: Path | None, user: bool) -> Place:
+    """The deployment that the options name."""
+    from optictl import paths
+
+    if root is not None and user:
+        raise typer.BadParameter("--root and --user exclude each other")
+    found = paths.user(os.environ) if user else paths.system(root.absolute() if root else None)
+    return Place(found, config.absolute() if config else found.config, config is not None)

@@ -1,0 +1,97 @@
+"""check, smoke, demo: commands that look and prove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optictl.cli.options import ConfigOption, Output, OutputOption, RootOption, UserOption, place
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    panel = "Proof"
+    app.command("check", rich_help_panel=panel, epilog="Example: optictl check --only health --output json")(check)
+    app.command("smoke", rich_help_panel=panel, epilog="Example: optictl smoke moa-jerry-xl")(smoke)
+    app.command("demo", rich_help_panel=panel, epilog="Example: optictl demo --once")(demo)
+
+
+def check(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ID", help="One check or one family (health). May be repeated.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the checks and what each expects; run none.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is good.")] = False,
+    config: ConfigOption = None,
+    root: RootOption = None,
+    user: UserOption = False,
+    output: OutputOption = Output.text,
+) -> None:
+    """Judge every invariant of a deployment and of the live process. Reads, never writes, costs no token."""
+    from optictl import report
+    from optictl.checks import registry
+    from optictl.checks.site import Site
+
+    try:
+        checks = registry.select(only or ())
+    except KeyError as unknown:
+        raise typer.BadParameter(
+            f"there is no check or family {unknown}; optictl check --list shows them", param_hint="--only"
+        ) from None
+    if listed:
+        for one in checks:
+            report.message(f"{one.id:<28} {one.expected}")
+        return
+    where = place(config, root, user)
+    with report.progress("checking"):
+        found = registry.run(checks, Site(where.paths, where.config_path))
+    raise typer.Exit(0 if report.results("check", found, output.value, quiet=quiet) else 1)
+
+
+def smoke(
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every enabled strategy of every base model.")] = False,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Ask this instead of the built-in riddle.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", min=1, help="Per model. Default: timeouts.request.")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", metavar="FILE", exists=True, help="Key to send, instead of the proxy key.")
+    ] = None,
+    config: ConfigOption = None,
+    root: RootOption = None,
+    user: UserOption = False,
+    output: OutputOption = Output.text,
+) -> None:
+    """Send one real request per model and prove what it caused upstream. Costs tokens.
+
+    Passes only if the strategy that ran is the one asked for, more than one completion was
+    sampled, every upstream call used the base model and none failed.
+    """
+    from optictl import report, smokes
+
+    where = place(config, root, user)
+    deployed = where.config()
+    names = smokes.names(deployed, models or [], every)
+    keys = smokes.keys(where.paths, key_file)
+    with report.progress("smoking") as say:
+        found = smokes.run(deployed, keys, names, prompt, timeout, url, say)
+    raise typer.Exit(0 if report.results("smoke", found, output.value) else 1)
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Stop when everything is proven.")] = False,
+    directory: Annotated[
+        Path | None, typer.Option("--directory", metavar="DIR", help="Keep the demonstration here instead of in the cache.")
+    ] = None,
+) -> None:
+    """Install, run, check and smoke OptiLLM against an embedded stand-in for LiteLLM.
+
+    Needs no root, no systemd and no LiteLLM; no model is asked. A second run reuses the release.
+    """
+    from optictl.demo import show
+
+    raise typer.Exit(show.demonstrate(directory.absolute() if directory else None, once))

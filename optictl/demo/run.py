@@ -1,0 +1,96 @@
+"""The demonstration: everything, without root, systemd or LiteLLM.
+
+A private directory under the user's cache holds a whole deployment; the stand-in takes
+LiteLLM's place. A second run finds the release that the first one built.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from optictl import deploy, paths, render, service, smoke
+from optictl.checks import registry
+from optictl.checks.site import Site
+from optictl.config import Config
+from optictl.demo.standin import StandIn
+from optictl.errors import OptictlError
+from optictl.host import files, network
+from optictl.paths import Paths
+from optictl.plan import Change
+from optictl.releases import Progress
+from optictl.results import Result
+
+
+def directory() -> Path:
+    """Where the demonstration keeps its deployment. Root's own cache is closed to the service user."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/optictl/demo")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "optictl" / "demo"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running demonstration."""
+
+    config: Config
+    paths: Paths
+    proxy_key: str
+
+    def checks(self, only: list[str] | None = None) -> list[Result]:
+        """Every check on the running deployment."""
+        return registry.run(registry.select(only or ()), Site(self.paths))
+
+    def smokes(self) -> Iterator[Result]:
+        """Every enabled strategy, each as soon as it is proven."""
+        upstream_key = Site(self.paths).upstream_key
+        plain = smoke.plain_tokens(self.config, upstream_key, smoke.PROMPT, self.config.model, 30)
+        for strategy in self.config.strategies:
+            model = f"{strategy}-{self.config.model}"
+            yield smoke.judge(model, self.config, smoke.run(self.config.url, self.proxy_key, model, smoke.PROMPT, 60), plain)
+
+
+def _write_operators_files(place: Paths, config: Config, upstream_key: str, proxy_key: str) -> None:
+    files.make_directory(place.etc)
+    files.write(place.config, render.configuration(config), 0o644)
+    files.write(place.env, f"OPENAI_API_KEY={upstream_key}\n", 0o600)
+    files.write(place.proxy_key, proxy_key + "\n", 0o600)
+
+
+@contextmanager
+def running(root: Path, progress: Progress, done: Callable[[Change], None]) -> Iterator[Demo]:
+    """Install (or find) a deployment below `root`, and run it on free ports against the stand-in."""
+    files.make_directory(root)
+    try:
+        with files.exclusive(root / ".lock"):
+            yield from _running(root, progress, done)
+    except files.Locked as holder:
+        raise OptictlError(f"{holder} runs the demonstration already", remedy="stop it first") from None
+
+
+def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> Iterator[Demo]:
+    place = paths.system(root)
+    # fresh keys and ports at every run: nothing of a demonstration is worth keeping but the release
+    upstream_key, proxy_key = f"stand-in-{secrets.token_hex(8)}", deploy.new_proxy_key()
+    with StandIn(models=(Config().model,), key=upstream_key).running() as upstream:
+        config = Config().moved(network.free_port(), upstream.base_url, drain=5)
+        _write_operators_files(place, config, upstream_key, proxy_key)
+        installation = deploy.plan_install(config, place)
+        if not any(change.action == "build" for change in installation.changes):
+            progress(f"the release {installation.want.id} is here already")
+        deploy.apply_install(installation, None, None, progress, done)
+        log = root / "service.log"
+        with (
+            log.open("wb") as output,
+            service.running(
+                config, place.current, place.home, proxy_key=proxy_key, upstream_key=upstream_key, output=output
+            ) as process,
+        ):
+            progress(f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}")
+            service.wait_ready(process, config, log)
+            yield Demo(config, place, proxy_key)

@@ -1,0 +1,42 @@
+"""`optictl demo` on the screen."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+from optictl import report
+from optictl.demo import run
+from optictl.results import good
+
+
+def demonstrate(directory: Path | None, once: bool) -> int:
+    """Install, run, check, smoke; then stop, or stay up until Ctrl-C. 0 when everything was proven."""
+    root = directory or run.directory()
+    report.headline("1. install OptiLLM below " + str(root))
+    with report.progress("installing") as say, run.running(root, say, report.done) as demo:
+        report.headline("2. check the running service")
+        checked = demo.checks()
+        report.results("demo", checked, "text")
+        report.headline("3. smoke every strategy (the stand-in answers, no model is asked)")
+        smoked = list(demo.smokes())
+        report.results("demo", smoked, "text")
+        proven = good(checked) and good(smoked)
+        if not once and proven:
+            _stay(demo)
+    return 0 if proven else 1
+
+
+def _stay(demo: run.Demo) -> None:
+    model = f"{demo.config.strategies[0]}-{demo.config.model}"
+    report.headline("It stays up. Try it from another terminal; Ctrl-C ends it.")
+    report.example(
+        f"curl -si {demo.config.url}/chat/completions -H 'content-type: application/json' "
+        f'-H "authorization: Bearer $(cat {demo.paths.proxy_key})" '
+        f"""-d '{{"model": "{model}", "messages": [{{"role": "user", "content": "hello"}}]}}'"""
+    )
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()

@@ -1,0 +1,166 @@
+"""init and install: read facts, plan, apply, each step in an order that leaves what runs alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optictl import config as configuration
+from optictl import plan, releases, render
+from optictl.config import Config
+from optictl.errors import OptictlError
+from optictl.host import files
+from optictl.paths import Paths
+from optictl.plan import Artefact, Change, Found
+from optictl.releases import Progress, Wanted
+
+
+def new_proxy_key() -> str:
+    """256 random bits. The word in front keeps it from ever beginning with sk-."""
+    return f"optillm-{secrets.token_urlsafe(32)}"
+
+
+def load_config(path: Path, *, required: bool = False) -> Config:
+    """The configuration at `path`, or the defaults where there is none.
+
+    Raises:
+        ConfigError: it is there and not valid.
+        OptictlError: it cannot be read, or is required and missing.
+    """
+    try:
+        text = files.read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptictlError(f"cannot read {path}: {getattr(error, 'strerror', error)}", remedy="run it with sudo") from None
+    if text is None:
+        if required:
+            raise OptictlError(f"there is no configuration at {path}", remedy="optictl init")
+        return Config()
+    return configuration.parse(text, str(path))
+
+
+def _found(artefacts: list[Artefact]) -> dict[Path, Found]:
+    try:
+        return {
+            # the text of a secret is no fact that a plan needs
+            a.path: Found(f := files.facts(a.path), None if a.keep or f.kind != "file" else files.read(a.path))
+            for a in artefacts
+        }
+    except PermissionError as error:
+        raise _denied(error) from None
+
+
+def _denied(error: OSError) -> OptictlError:
+    return OptictlError(
+        f"no permission for {error.filename}",
+        remedy="run it with sudo, or use --user or --root DIR for a deployment of your own",
+    )
+
+
+def _apply(change: Change) -> None:
+    if (artefact := change.artefact) is None:
+        return
+    if change.action == "mode":
+        files.set_mode(artefact.path, artefact.mode)
+        return
+    if files.facts(artefact.path).kind == "directory":
+        raise OptictlError(f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away")
+    files.make_directory(artefact.path.parent)
+    files.write(artefact.path, artefact.text, artefact.mode)
+
+
+def init(paths: Paths) -> tuple[list[Change], list[Path]]:
+    """Make what the operator owns: configuration, env file, proxy key. Overwrites nothing.
+
+    Returns:
+        What was made, and what was there already.
+    """
+    defaults = Config()
+    artefacts = plan.operators_files(render.configuration(defaults), defaults, paths, new_proxy_key())
+    found = _found(artefacts)
+    missing = [a for a in artefacts if found[a.path].facts.kind == "missing"]
+    made = [Change("create", str(a.path), "it is missing", "", a) for a in missing]
+    try:
+        for change in made:
+            _apply(change)
+    except PermissionError as error:
+        raise _denied(error) from None
+    return made, [a.path for a in artefacts if a not in missing]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A planned installation: the changes, and what is needed to apply them."""
+
+    config: Config
+    paths: Paths
+    want: Wanted
+    changes: list[Change]
+
+
+def plan_install(config: Config, paths: Paths) -> Installation:
+    """What `install` would do now. Reads, never writes."""
+    want = releases.wanted(config, paths)
+    artefacts = plan.operators_files(render.configuration(config), config, paths, new_proxy_key())
+    artefacts += plan.rendered_files(config, paths)
+    changes = plan.changes(
+        artefacts,
+        _found(artefacts),
+        os.geteuid(),
+        release=want.id,
+        built=releases.record(want.directory(paths)) is not None,
+        current=releases.in_force(paths),
+    )
+    return Installation(config, paths, want, changes)
+
+
+def apply_install(
+    installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress,
+    done: Callable[[Change], None],
+) -> None:  # fmt: skip
+    """Apply a planned installation. A step that fails leaves what was in force in force.
+
+    Raises:
+        OptictlError: a step failed; what was done so far is whole, and a second run goes on.
+    """
+    paths = installation.paths
+    try:
+        files.make_directory(paths.opt)
+        with files.exclusive(paths.opt / ".lock"):
+            _apply_all(installation, python, wheelhouse, progress, done)
+    except files.Locked as holder:
+        raise OptictlError(f"{holder} is working on this deployment", remedy="wait for it to end") from None
+    except PermissionError as error:
+        raise _denied(error) from None
+    except OSError as error:
+        raise OptictlError(
+            f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
+            remedy="mend it and run optictl install again; what was in force still is",
+        ) from None
+
+
+def _apply_all(
+    installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress,
+    done: Callable[[Change], None],
+) -> None:  # fmt: skip
+    paths, want = installation.paths, installation.want
+    for change in installation.changes:
+        if change.action == "build":
+            interpreter = releases.interpreter(_others_must_reach(paths), python, progress)
+            files.make_directory(paths.releases)
+            for leftover in releases.half_built(paths):
+                progress(f"removing the half-built {leftover.name}")
+                files.remove(leftover)
+            releases.build(want, paths, installation.config, interpreter, wheelhouse, progress)
+        elif change.action == "switch":
+            releases.switch(paths, want.id)
+        else:
+            _apply(change)
+        done(change)
+
+
+def _others_must_reach(paths: Paths) -> bool:
+    """Whether the service runs as another user than the one who installs."""
+    return paths.scope == "system" and os.geteuid() == 0

@@ -1,0 +1,11 @@
+"""Failures that a person can act on."""
+
+from __future__ import annotations
+
+
+class OptictlError(Exception):
+    """What went wrong, and the command or the act that mends it. Exit code 1."""
+
+    def __init__(self, what: str, remedy: str = "", detail: str = "") -> None:
+        super().__init__(what)
+        self.what, self.remedy, self.detail = what, remedy, detail

@@ -1,0 +1,202 @@
+"""Files: facts about them, and writes that are whole or did not happen."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What stands at a path. `mode` is the permission bits; all but `kind` are 0 for "missing"."""
+
+    kind: Literal["missing", "file", "directory", "link", "other"]
+    mode: int = 0
+    uid: int = 0
+    size: int = 0
+
+
+def facts(path: Path) -> FileFacts:
+    """Facts about the path itself: a symbolic link is a link, whatever it points at."""
+    try:
+        info = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return FileFacts("missing")
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+    kind = kinds.get(stat.S_IFMT(info.st_mode), "other")
+    return FileFacts(kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_size)  # type: ignore[arg-type]
+
+
+def read(path: Path) -> str | None:
+    """The file's text, or None where there is no file.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def sync_directory(path: Path) -> None:
+    """A rename lasts only once its directory is on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write(path: Path, text: str, mode: int) -> None:
+    """Write-new, fsync, rename. The file has its final mode before it has any content."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """The directory and its missing parents; the umask does not count."""
+    for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
+        missing.mkdir()
+        missing.chmod(mode if missing == path else 0o755)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a symbolic link to `target` in one step: at every moment there is one."""
+    temporary = link.with_name(f".{link.name}.new")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    sync_directory(link.parent)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Mend a file's permission bits."""
+    path.chmod(mode)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole tree; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy Python sources, readable by every user, without caches."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy one file, readable by every user."""
+    shutil.copyfile(source, target)
+    target.chmod(0o644)
+
+
+def sha256(path: Path) -> str:
+    """The file's digest in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: object) -> str:  # Python 3.10 has no file_digest
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):  # type: ignore[attr-defined]
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def tree(directory: Path) -> Iterator[Path]:
+    """Every file below a directory, links not followed, in a stable order."""
+    for root, directories, names in os.walk(directory):
+        directories.sort()
+        for name in sorted(names):
+            yield Path(root) / name
+
+
+def size(directory: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum(path.lstat().st_size for path in tree(directory))
+
+
+def closed_to_others(paths: Iterable[Path]) -> Path | None:
+    """The first part of these paths that another user may not enter or read, or None."""
+    for path in paths:
+        real = path.resolve()
+        for part in (*reversed(real.parents), real):
+            try:
+                mode = part.stat().st_mode
+            except OSError:
+                return part
+            needed = stat.S_IXOTH if part.is_dir() else stat.S_IROTH | stat.S_IXOTH
+            if mode & needed != needed:
+                return part
+    return None
+
+
+class Locked(Exception):
+    """Somebody else holds the lock; `str()` says who."""
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file, or raise Locked with what its holder wrote into it. A dead holder holds nothing."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(os.read(handle, 200).decode(errors="replace").strip() or "another optictl") from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def scratch(mode: int = 0o755) -> Iterator[Path]:
+    """A temporary directory below /tmp, gone afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="optictl-"))
+    try:
+        path.chmod(mode)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def modified(path: Path) -> float:
+    """When the file was last changed, in seconds since the epoch; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

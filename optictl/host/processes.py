@@ -1,0 +1,185 @@
+"""Processes: what /proc tells about a service, and services that optictl starts itself."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from optictl.host import files
+
+_LISTEN = "0A"
+_NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening TCP socket: its address and port, and the inode by which /proc knows it."""
+
+    address: str
+    port: int
+    inode: str
+
+
+@dataclass(frozen=True)
+class Process:
+    """A live process. `environ` is None where this user may not read it."""
+
+    pid: int
+    uid: int
+    argv: tuple[str, ...]
+    cwd: Path | None
+    environ: dict[str, str] | None
+    executable: Path | None
+
+
+def _address(text: str) -> str:
+    """`0100007F` -> `127.0.0.1`: /proc/net/tcp has each 32-bit word in the machine's byte order."""
+    words = [text[i : i + 8] for i in range(0, len(text), 8)]
+    packed = b"".join(struct.pack("=I", int(word, 16)) for word in words)
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def listeners() -> list[Listener]:
+    """Every listening TCP socket of this network namespace."""
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in (files.read(Path("/proc/net") / table) or "").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                address, port = fields[1].rsplit(":", 1)
+                found.append(Listener(_address(address), int(port, 16), fields[9]))
+    return found
+
+
+def _sockets(pid: int) -> set[str]:
+    inodes = set()
+    with suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                target = os.readlink(entry.path)
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    return inodes
+
+
+def owners(inodes: set[str]) -> dict[int, set[str]]:
+    """pid -> which of these sockets it holds, for the processes this user may look into.
+
+    PID 1 is left out: systemd keeps the sockets that it hands on.
+    """
+    found = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and entry.name != "1" and (held := _sockets(int(entry.name)) & inodes):
+            found[int(entry.name)] = held
+    return found
+
+
+def _link(path: str) -> Path | None:
+    try:
+        return Path(os.readlink(path))
+    except OSError:
+        return None
+
+
+def look(pid: int) -> Process | None:
+    """Facts about a process, or None when it is gone."""
+    try:
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        uid = Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return None
+    environ = None
+    with suppress(OSError):
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        environ = dict(os.fsdecode(p).split("=", 1) for p in pairs if b"=" in p)
+    return Process(pid, uid, tuple(os.fsdecode(a) for a in argv), _link(f"/proc/{pid}/cwd"), environ, _link(f"/proc/{pid}/exe"))
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a service runs as when optictl starts it. None for both: the caller."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+
+def service_identity(name: str) -> Identity:
+    """The caller, or for root the service's own user (`nobody` where that does not exist): never root."""
+    if os.geteuid() != 0:
+        return Identity()
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return Identity(_NOBODY, _NOBODY)
+    return Identity(entry.pw_uid, entry.pw_gid)
+
+
+def _die_with_parent() -> None:
+    # a service in the foreground must not outlive the optictl that was killed above it
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def start(
+    command: Sequence[str], environment: dict[str, str], cwd: Path, output: IO[bytes] | None, identity: Identity
+) -> subprocess.Popen[bytes]:
+    """Start a service with exactly this environment, in a session of its own (no Ctrl-C reaches it)."""
+    user: dict[str, Any] = {}
+    if identity.uid is not None:
+        user = {"user": identity.uid, "group": identity.gid, "extra_groups": []}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+        **user,
+    )
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """SIGTERM, and SIGKILL to the whole session after `seconds`; the exit code."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return process.returncode
+
+
+@contextmanager
+def credential(secret: str, identity: Identity) -> Iterator[Path]:
+    """A file with a secret that only the service may read, as systemd's LoadCredential makes one."""
+    with files.scratch(0o700) as directory:
+        path = directory / "proxy_key"
+        files.write(path, secret + "\n", 0o400)
+        if identity.uid is not None and identity.gid is not None:
+            os.chown(path, identity.uid, identity.gid)
+            os.chown(directory, identity.uid, identity.gid)
+        yield path
+
+
+def started(pid: int) -> float:
+    """When a process started, in seconds since the epoch; infinity when it is gone."""
+    try:
+        # the fields after the program's name, which may itself hold blanks: starttime is the 20th of them
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        boot = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return float("inf")
+    return boot + ticks / os.sysconf("SC_CLK_TCK")

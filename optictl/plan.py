@@ -1,0 +1,118 @@
+"""Wanted + found -> changes, each with its reason. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from optictl import render
+from optictl.config import Config
+from optictl.host.files import FileFacts
+from optictl.paths import Paths
+
+Action = Literal["create", "replace", "mode", "build", "switch"]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A file that a deployment consists of.
+
+    `keep`: made once and never overwritten, it is the operator's. `secret`: its text is
+    shown nowhere.
+    """
+
+    path: Path
+    text: str
+    mode: int
+    keep: bool = False
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What stands at an artefact's path now."""
+
+    facts: FileFacts
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step of a plan: what is done to which target, why, and the difference it makes."""
+
+    action: Action
+    target: str
+    reason: str
+    diff: str = ""
+    artefact: Artefact | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        return {"action": self.action, "target": self.target, "reason": self.reason, "diff": self.diff}
+
+
+def operators_files(config_text: str, config: Config, paths: Paths, proxy_key: str) -> list[Artefact]:
+    """What `init` makes and nobody ever overwrites."""
+    return [
+        Artefact(paths.config, config_text, 0o644, keep=True),
+        Artefact(paths.env, render.env(config), 0o600, keep=True, secret=True),
+        Artefact(paths.proxy_key, proxy_key + "\n", 0o600, keep=True, secret=True),
+    ]
+
+
+def rendered_files(config: Config, paths: Paths) -> list[Artefact]:
+    """What follows from the configuration alone."""
+    return [
+        Artefact(paths.proxy_config, render.proxy_config(config), 0o644),
+        Artefact(paths.socket, render.socket(config, paths), 0o644),
+        Artefact(paths.service, render.unit(config, paths), 0o644),
+    ]
+
+
+def _diff(artefact: Artefact, old: str | None) -> str:
+    if artefact.secret:
+        return "(secret, not shown)"
+    lines = difflib.unified_diff(
+        (old or "").splitlines(keepends=True),
+        artefact.text.splitlines(keepends=True),
+        "/dev/null" if old is None else str(artefact.path),
+        str(artefact.path),
+    )
+    return "".join(lines)
+
+
+def change(artefact: Artefact, found: Found, uid: int) -> Change | None:
+    """The change that makes a path what it should be, or None. `uid` is who deploys."""
+    target, facts = str(artefact.path), found.facts
+    if facts.kind == "missing":
+        return Change("create", target, "it is missing", _diff(artefact, None), artefact)
+    if facts.kind != "file":
+        return Change("replace", target, f"a {facts.kind} stands there", _diff(artefact, None), artefact)
+    if not artefact.keep and found.text != artefact.text:
+        return Change(
+            "replace", target, "it differs from what the configuration asks for", _diff(artefact, found.text), artefact
+        )
+    if facts.uid != uid and not artefact.keep:
+        return Change("replace", target, f"it belongs to uid {facts.uid}, not {uid}", "", artefact)
+    if facts.mode != artefact.mode:
+        return Change("mode", target, f"its mode is {facts.mode:04o}, not {artefact.mode:04o}", "", artefact)
+    return None
+
+
+def changes(
+    artefacts: list[Artefact], found: dict[Path, Found], uid: int, *, release: str, built: bool, current: str | None
+) -> list[Change]:
+    """A whole installation's steps, in the order in which they are applied.
+
+    The release is built and proven before anything in force is touched, and switched to
+    last. `release` is the wanted release's id, `current` the one in force.
+    """
+    steps = []
+    if not built:
+        steps.append(Change("build", release, "this release is not on this machine yet"))
+    steps += [c for a in artefacts if (c := change(a, found[a.path], uid)) is not None]
+    if current != release:
+        reason = "no release is in force" if current is None else f"{current} is in force"
+        steps.append(Change("switch", release, reason))
+    return steps

@@ -1,0 +1,138 @@
+"""Configuration -> the text of every artefact. Pure; no template may use an undefined name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from optictl.config import Config
+    from optictl.paths import Paths
+
+#: Where LiteLLM finds the proxy key. Not an OPTILLM_ name: in a shared env file the guard would refuse that.
+LITELLM_KEY_VARIABLE = "LITELLM_OPTILLM_KEY"
+#: Seconds that LiteLLM waits longer than the guard does, so that the guard's answer arrives.
+LITELLM_GRACE = 30
+#: Seconds that systemd waits longer than the drain takes.
+STOP_GRACE = 15
+
+
+def template_directory() -> Path:
+    """`templates/`: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "templates"
+    return installed if installed.is_dir() else package.parent / "templates"
+
+
+@cache
+def _environment() -> Environment:
+    # the output is configuration for systemd and YAML, never HTML
+    return Environment(
+        loader=FileSystemLoader(template_directory()),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _render(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(values)
+
+
+def guard_arguments(config: Config, key_reference: str) -> list[str]:
+    """The guard's flags, every one explicit. `key_reference` is `@FILE`, never a key."""
+    return [
+        "--host", config.listen.host,
+        "--port", str(config.listen.port),
+        "--base-url", config.upstream.base_url,
+        "--approach", config.approach,
+        "--model", config.model,
+        "--optillm-api-key", key_reference,
+        "--strategies", ",".join(config.strategies),
+        "--base-models", ",".join(config.base_models),
+        "--max-retries", str(config.upstream.max_retries),
+        "--request-timeout", str(config.timeouts.request),
+        "--drain-timeout", str(config.timeouts.drain),
+        "--max-upstream-calls", str(config.limits.max_upstream_calls),
+        "--max-body-bytes", str(config.limits.max_body_bytes),
+    ]  # fmt: skip
+
+
+def command(config: Config, release: Path, key_reference: str) -> list[str]:
+    """The service's whole command line, from the release at `release`."""
+    return [str(release / ".venv/bin/python"), "-I", str(release / "guard"), *guard_arguments(config, key_reference)]
+
+
+def _systemd_word(word: str) -> str:
+    """A word of ExecStart=, quoted where systemd would split or expand it."""
+    word = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch(r"[A-Za-z0-9@%$_./:,=+&|-]+", word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _exec_start(words: Sequence[str]) -> str:
+    """The specification's six flags on a line, then one a line: a diff of two units shows what changed."""
+    lines = [" ".join(words[:3]), " ".join(words[3:15])]
+    lines += [" ".join(words[i : i + 2]) for i in range(15, len(words), 2)]
+    return " \\\n  ".join(lines)
+
+
+def unit(config: Config, paths: Paths) -> str:
+    """optillm-proxy.service"""
+    words = [_systemd_word(word) for word in command(config, paths.current, "@CREDENTIAL")]
+    # %d is the service's credential directory, which only systemd knows
+    words[words.index("@CREDENTIAL")] = "@%d/proxy_key"
+    places = (paths.opt, paths.home)
+    return _render(
+        "optillm-proxy.service.j2",
+        version=config.optillm.version,
+        exec_start=_exec_start(words),
+        working_directory=paths.current / "work",
+        env_file=paths.env,
+        home=paths.home,
+        proxy_key_file=paths.proxy_key,
+        stop_timeout=config.timeouts.drain + STOP_GRACE,
+        scope=paths.scope,
+        # a deployment that --root put below a home cannot have homes hidden from it
+        below_home=any(place.is_relative_to(home) for place in places for home in (Path("/home"), Path("/root"))),
+    )
+
+
+def socket(config: Config, paths: Paths) -> str:
+    """optillm-proxy.socket"""
+    return _render("optillm-proxy.socket.j2", host=config.listen.host, port=config.listen.port, scope=paths.scope)
+
+
+def env(config: Config) -> str:
+    """The env file's skeleton. It never holds a value: the operator's file does."""
+    return _render("env.j2", base_url=config.upstream.base_url)
+
+
+def proxy_config(config: Config) -> str:
+    """~/.optillm/proxy_config.yaml of the service."""
+    return _render("proxy_config.yaml.j2", base_url=config.upstream.base_url, request_timeout=config.timeouts.request)
+
+
+def litellm(config: Config, paths: Paths) -> str:
+    """The model_list entries that publish every enabled strategy of every base model."""
+    return _render(
+        "litellm.yaml.j2",
+        published=config.published,
+        url=config.url,
+        key_variable=LITELLM_KEY_VARIABLE,
+        proxy_key_file=paths.proxy_key,
+        timeout=config.timeouts.request + LITELLM_GRACE,
+    )
+
+
+def configuration(config: Config) -> str:
+    """A commented optictl.yaml."""
+    return _render("optictl.yaml.j2", config=config)

@@ -1,0 +1,202 @@
+"""The only code that prints: words and tables for people, one JSON envelope for programs.
+
+Results go to stdout, everything else to stderr. Where stdout is no terminal there is no
+colour and no line is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from optictl.results import SEVERITY, Result, good
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from optictl.config import ConfigError
+    from optictl.errors import OptictlError
+    from optictl.plan import Change
+
+SCHEMA = 1
+_STYLE = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim", "error": "bold magenta"}
+_ACTION = {"create": "green", "build": "green", "replace": "yellow", "mode": "yellow", "switch": "cyan"}
+#: A pipe gets lines as long as they are.
+_PIPE_WIDTH = 1000
+
+recording: Console | None = None
+"""Set by the script that draws the README's picture: everything is printed there."""
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    if recording is not None:
+        return recording
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    return Console(stderr=stderr, highlight=False, width=width, soft_wrap=width is not None)
+
+
+def raw(text: str) -> None:
+    """An artefact, byte for byte, to stdout."""
+    sys.stdout.write(text)
+
+
+def envelope(command: str, results: Sequence[dict[str, Any]], ok: bool) -> None:
+    """The versioned JSON envelope, alone on stdout."""
+    data = {"schema": SCHEMA, "command": command, "status": "ok" if ok else "failed", "results": list(results)}
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def note(text: str) -> None:
+    """One line of what is going on, to stderr."""
+    from rich.markup import escape
+
+    _console(stderr=True).print(f"[dim]{escape(text)}[/dim]")
+
+
+def headline(text: str) -> None:
+    """The title of a part of a longer command."""
+    from rich.markup import escape
+
+    _console(stderr=recording is None).print(f"\n[bold]{escape(text)}[/bold]")
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str], None]]:
+    """A spinner that says what is being done; in a pipe, a line each."""
+    console = _console(stderr=True)
+    if not console.is_terminal or recording is not None:
+        yield note
+        return
+    from rich.markup import escape
+
+    with console.status(f"{escape(title)} ...") as status:
+
+        def say(text: str) -> None:
+            console.print(f"[dim]{escape(text)}[/dim]")
+            status.update(f"{escape(text)} ...")
+
+        yield say
+
+
+def results(command: str, found: Sequence[Result], output: str, *, quiet: bool = False) -> bool:
+    """Print results; True when none failed. `quiet` leaves out the passed ones (text only)."""
+    ok = good(found)
+    if output == "json":
+        envelope(command, [r.as_dict() for r in found], ok)
+        return ok
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for r in found:
+        if not (quiet and r.status == "pass"):
+            table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", r.id, escape(r.found))
+    if table.row_count:
+        console.print(table)
+    for r in sorted(found, key=lambda r: -SEVERITY.index(r.status)):
+        if r.status in ("warn", "fail", "error"):
+            _explain(console, r)
+    counts = [f"{n} {status}" for status in reversed(SEVERITY) if (n := sum(r.status == status for r in found))]
+    console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(_summary(found, ok))}[/] [dim]({', '.join(counts)})[/dim]")
+    return ok
+
+
+def _explain(console: Console, r: Result) -> None:
+    from rich.markup import escape
+    from rich.padding import Padding
+
+    console.print(f"\n[{_STYLE[r.status]}]{r.id}[/] {escape(r.title)}")
+    for name in ("expected", "found", "cause", "remedy"):
+        if text := getattr(r, name):
+            console.print(Padding(f"[dim]{name:<9}[/dim]{escape(text)}", (0, 0, 0, 2)))
+
+
+def _summary(found: Sequence[Result], ok: bool) -> str:
+    if not ok:
+        worst = next(r for r in found if r.status in ("fail", "error"))
+        return f"{worst.id}: {worst.found}"
+    seen = sum(r.status == "pass" for r in found)
+    return f"{seen} of {len(found)} seen to be good" if seen < len(found) else "All good"
+
+
+def changes(planned: Sequence[Change]) -> None:
+    """A plan: each change with its reason, then its diff."""
+    from rich.markup import escape
+    from rich.syntax import Syntax
+
+    console = _console()
+    for change in planned:
+        style = _ACTION[change.action]
+        console.print(f"[{style}]{change.action:<8}[/]{escape(change.target)} [dim]({escape(change.reason)})[/dim]")
+        if change.diff.startswith("---"):
+            if console.is_terminal:
+                console.print(Syntax(change.diff, "diff", background_color="default", word_wrap=True))
+            else:
+                console.print(change.diff, markup=False, end="")
+        elif change.diff:
+            console.print(f"        {change.diff}", style="dim", markup=False)
+
+
+def done(change: Change) -> None:
+    """One applied change."""
+    words = {
+        "create": "created",
+        "replace": "replaced",
+        "mode": "mode set on",
+        "build": "built and proven",
+        "switch": "now in force:",
+    }
+    note(f"{words[change.action]} {change.target}")
+
+
+def message(text: str) -> None:
+    """A line of a command's result for people, to stdout."""
+    _console().print(text, markup=False, soft_wrap=True)
+
+
+def example(command: str) -> None:
+    """A command to copy, never wrapped by us."""
+    _console().print(command, markup=False, soft_wrap=True, style="cyan")
+
+
+def error(problem: OptictlError) -> None:
+    """What went wrong, what was said, and what mends it, to stderr."""
+    from rich.markup import escape
+
+    console = _console(stderr=True)
+    console.print(f"[bold red]error[/]  {escape(problem.what)}")
+    if problem.detail:
+        console.print(escape(problem.detail), style="dim", soft_wrap=True)
+    if problem.remedy:
+        console.print(f"[bold]mend[/]   {escape(problem.remedy)}")
+
+
+def config_error(invalid: ConfigError, remedy: str) -> None:
+    """Every problem of a configuration, with its place, to stderr."""
+    from rich.markup import escape
+
+    console = _console(stderr=True)
+    console.print(f"[bold red]error[/]  the configuration {escape(invalid.source)} cannot be used:")
+    for problem in invalid.problems:
+        console.print(f"       {escape(str(problem))}")
+    console.print(f"[bold]mend[/]   {escape(remedy)}")
+
+
+def unexpected(failure: BaseException) -> None:
+    """A defect of optictl itself, without its traceback."""
+    from rich.markup import escape
+
+    console = _console(stderr=True)
+    console.print(f"[bold red]error[/]  a defect of optictl: {escape(type(failure).__name__)}: {escape(str(failure))}")
+    console.print("[bold]mend[/]   run it again with --debug and report the traceback")

@@ -1,0 +1,117 @@
+"""One real request through the proxy, and the proof of what it caused upstream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optictl import models
+from optictl.config import Config
+from optictl.guard.error_texts import is_error_text
+from optictl.host import network
+from optictl.host.network import Answer
+from optictl.results import Result
+
+PROMPT = (
+    "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. What does the ball cost? Think it through."
+)
+_REMEDY = "optictl check names what is wrong"
+
+
+def _header(answer: Answer, name: str) -> str | None:
+    """A guard's header, also as LiteLLM hands it on."""
+    return answer.headers.get(f"x-optillm-{name}") or answer.headers.get(f"llm_provider-x-optillm-{name}")
+
+
+def _number(answer: Answer, name: str) -> int:
+    text = _header(answer, name) or ""
+    return int(text) if text.isdigit() else 0
+
+
+def _content(answer: Answer) -> str:
+    try:
+        return str(answer.data["choices"][0]["message"]["content"] or "")
+    except (KeyError, IndexError, TypeError):
+        return ""
+
+
+def error_message(answer: Answer) -> str:
+    """Why a request failed, in the server's own words where it has some."""
+    if not answer.status:
+        return answer.error
+    data = answer.data
+    error = data.get("error") if isinstance(data, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return f"{answer.status}: {message or answer.text[:200] or 'no text'}"
+
+
+def _tokens(answer: Answer) -> dict[str, int]:
+    usage = answer.data.get("usage") if isinstance(answer.data, dict) else None
+    usage = usage if isinstance(usage, dict) else {}
+    names = {"prompt": "prompt_tokens", "completion": "completion_tokens", "total": "total_tokens"}
+    return {short: int(usage.get(name) or 0) for short, name in names.items()}
+
+
+def judge(model: str, config: Config, answer: Answer, plain_tokens: int = 0) -> Result:
+    """What an answer proves. Pure.
+
+    It passes only if the strategy that ran is the one asked for, more than one completion
+    was sampled, every upstream call used the base model, none failed and the answer is no
+    error text. `plain_tokens` is what the same prompt cost without a strategy, 0 if unknown.
+    """
+    target = config.publish.get(model, model)
+    wanted = models.split(target, config.strategies, config.base_models)
+    strategy, base_model = wanted or ("", "")
+    ran, calls = _header(answer, "strategy"), _number(answer, "upstream-calls")
+    completions, failures = _number(answer, "upstream-completions"), _number(answer, "upstream-failures")
+    used = [name for name in (_header(answer, "upstream-models") or "").split(",") if name]
+    text, tokens = _content(answer), _tokens(answer)
+    problems = []
+    if answer.status != 200:
+        problems.append(error_message(answer))
+    elif ran is None:
+        problems.append("the answer carries no proof: this OptiLLM runs without the guard, so nobody can tell what it did")
+    else:
+        if ran != strategy:
+            problems.append(f"{ran} ran, not {strategy}")
+        if completions < 2:
+            problems.append(f"{completions} completion(s) sampled upstream: no strategy ran")
+        if used != [base_model]:
+            problems.append(f"upstream calls used {', '.join(used) or 'no model'}, not {base_model}")
+        if failures:
+            problems.append(f"{failures} of {calls} upstream calls failed")
+        if not text or is_error_text(text):
+            problems.append(f"the answer is an error text: {text[:100]!r}")
+    data: dict[str, Any] = {
+        "strategy": ran,
+        "base_model": base_model,
+        "upstream_calls": calls,
+        "upstream_models": used,
+        "upstream_failures": failures,
+        "latency_ms": round(answer.seconds * 1000),
+        "tokens": tokens,
+        "answer": text,
+    }
+    dearer = f", {tokens['total'] / plain_tokens:.1f} times a plain call" if plain_tokens and tokens["total"] else ""
+    did = f"{calls} calls, {completions} completions, {tokens['total']} tokens, {answer.seconds:.2f} s{dearer}"
+    return Result(
+        id=model,
+        title=f"{strategy} on {base_model}",
+        status="fail" if problems else "pass",
+        expected=f"{strategy} samples {base_model} more than once",
+        found="; ".join(problems) if problems else did,
+        remedy=_REMEDY if problems else "",
+        data=data,
+    )
+
+
+def plain_tokens(config: Config, upstream_key: str, prompt: str, base_model: str, timeout: float) -> int:
+    """What the prompt costs without a strategy: one call straight to LiteLLM. 0 when it fails."""
+    body = {"model": base_model, "messages": [{"role": "user", "content": prompt}]}
+    url = f"{config.upstream.base_url}/chat/completions"
+    return _tokens(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))["total"]
+
+
+def run(url: str, key: str, model: str, prompt: str, timeout: float) -> Answer:
+    """One completion through the proxy at `url` (with /v1); `timeout` in seconds."""
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    return network.request("POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout)

@@ -1,0 +1,82 @@
+"""`optictl smoke`: which models, with which keys, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optictl import models, smoke
+from optictl.checks.registry import Skip
+from optictl.checks.site import Site
+from optictl.config import Config
+from optictl.errors import OptictlError
+from optictl.host import files
+from optictl.paths import Paths
+from optictl.results import Result
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The proxy key, and LiteLLM's key where it can be read ("" otherwise)."""
+
+    proxy: str
+    upstream: str
+
+
+def names(config: Config, asked: list[str], every: bool) -> list[str]:
+    """The models to smoke.
+
+    Raises:
+        OptictlError: none was named, or one is not served by this deployment.
+    """
+    wanted = [*asked, *(name for name in config.published if every)]
+    if not wanted:
+        raise OptictlError("no model was named", remedy=f"optictl smoke {next(iter(config.published))}, or --all")
+    for name in wanted:
+        if models.split(config.publish.get(name, name), config.strategies, config.base_models) is None:
+            raise OptictlError(
+                f"{name} is not an enabled strategy on a base model", remedy=f"one of these: {', '.join(config.published)}"
+            )
+    return list(dict.fromkeys(wanted))
+
+
+def keys(paths: Paths, key_file: Path | None) -> Keys:
+    """The keys of a deployment.
+
+    Raises:
+        OptictlError: there is no proxy key, or it may not be read.
+    """
+    site = Site(paths)
+    try:
+        proxy = site.proxy_key if key_file is None else (files.read(key_file) or "").strip()
+    except Skip as missing:
+        raise OptictlError(str(missing), remedy="optictl init") from None
+    try:
+        return Keys(proxy, site.upstream_key)
+    except (Skip, PermissionError):
+        return Keys(proxy, "")
+
+
+def run(
+    config: Config, keys: Keys, wanted: list[str], prompt: str | None, timeout: float | None, url: str | None,
+    say: Callable[[str], None],
+) -> list[Result]:  # fmt: skip
+    """Smoke each model; before that, ask LiteLLM once per base model what a plain call costs."""
+    text, seconds = prompt or smoke.PROMPT, timeout or config.timeouts.request + 10
+    plain: dict[str, int] = {}
+    results = []
+    for name in wanted:
+        # a published name exists only in LiteLLM; the proxy itself knows what it stands for
+        target = name if url else config.publish.get(name, name)
+        _, base_model = models.split(config.publish.get(name, name), config.strategies, config.base_models) or (
+            "",
+            config.model,
+        )
+        if keys.upstream and base_model not in plain:
+            say(f"asking {base_model} once without a strategy")
+            plain[base_model] = smoke.plain_tokens(config, keys.upstream, text, base_model, seconds)
+        say(f"asking {name}")
+        answer = smoke.run((url or config.url).rstrip("/"), keys.proxy, target, text, seconds)
+        results.append(smoke.judge(name, config, answer, plain.get(base_model, 0)))
+    return results
