@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from optictl import models
 from optictl.guard import invariants
+
+if TYPE_CHECKING:
+    import yaml
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,8 @@ def _known_keys(path: tuple[Any, ...]) -> list[str]:
 
 def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> tuple[dict[tuple[Any, ...], int], list[Problem]]:
     """Line numbers of every key and item of a YAML tree, and its duplicate keys."""
+    import yaml
+
     lines: dict[tuple[Any, ...], int] = {}
     problems: list[Problem] = []
     children: list[tuple[Any, yaml.Node, yaml.Node]] = []
@@ -231,8 +235,9 @@ def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> tuple[dict[tup
     elif isinstance(node, yaml.SequenceNode):
         children = [(index, value, value) for index, value in enumerate(node.value)]
     for step, anchor, value in children:
-        lines[(*path, step)] = anchor.start_mark.line + 1
-        below, wrong = _lines(value, (*path, step))
+        place = (*path, step)
+        lines[place] = anchor.start_mark.line + 1
+        below, wrong = _lines(value, place)
         lines.update(below)
         problems += wrong
     return lines, problems
@@ -260,6 +265,8 @@ def parse(text: str, source: str) -> Config:
     Raises:
         ConfigError: with every problem, `source` naming the file.
     """
+    import yaml  # most of the time there is no file, and this is a good part of a fast command
+
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)

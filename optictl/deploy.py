@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl import config as configuration
 from optictl import plan, releases, render
 from optictl.config import Config
 from optictl.errors import OptictlError
@@ -21,24 +20,6 @@ from optictl.releases import Progress, Wanted
 def new_proxy_key() -> str:
     """256 random bits. The word in front keeps it from ever beginning with sk-."""
     return f"optillm-{secrets.token_urlsafe(32)}"
-
-
-def load_config(path: Path, *, required: bool = False) -> Config:
-    """The configuration at `path`, or the defaults where there is none.
-
-    Raises:
-        ConfigError: it is there and not valid.
-        OptictlError: it cannot be read, or is required and missing.
-    """
-    try:
-        text = files.read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptictlError(f"cannot read {path}: {getattr(error, 'strerror', error)}", remedy="run it with sudo") from None
-    if text is None:
-        if required:
-            raise OptictlError(f"there is no configuration at {path}", remedy="optictl init")
-        return Config()
-    return configuration.parse(text, str(path))
 
 
 def _found(artefacts: list[Artefact]) -> dict[Path, Found]:

@@ -15,11 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[import-not-found,no-redef]
-
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
 
@@ -29,18 +24,20 @@ def run(*command: str, cwd: Path = ROOT) -> str:
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def pins() -> list[str]:
+    """The requirements of the dependency group `optillm`."""
+    group = re.search(r"^optillm = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.M)
+    if group is None:
+        sys.exit("pyproject.toml: the dependency group optillm must stand on one line")
+    return re.findall(r'"([^"]+)"', group.group(1))
+
+
 def version() -> str:
     """The pinned OptiLLM version."""
     for requirement in pins():
         if match := re.fullmatch(r"optillm==(.+)", requirement):
             return match.group(1)
     sys.exit("pyproject.toml: the dependency group optillm pins no optillm==VERSION")
-
-
-def pins() -> list[str]:
-    """The requirements of the dependency group `optillm`."""
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return list(data["dependency-groups"]["optillm"])
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from optictl import deploy
+from optictl import loading
 from optictl.checks.registry import Finding, Skip, check
 from optictl.checks.site import Site
 from optictl.config import ConfigError
@@ -17,7 +17,7 @@ from optictl.host import files
 def config_valid(site: Site) -> Iterator[Finding]:
     remedy = f"edit {site.config_path}"
     try:
-        deploy.load_config(site.config_path)
+        loading.load(site.config_path)
     except ConfigError as invalid:
         yield Finding("; ".join(map(str, invalid.problems)), "fail", remedy)
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from optictl import deploy, releases
+from optictl import loading, releases
 from optictl.checks.registry import Skip
 from optictl.config import Config, ConfigError
 from optictl.errors import OptictlError
@@ -54,7 +54,7 @@ class Site:
     @cached_property
     def config(self) -> Config:
         try:
-            return deploy.load_config(self.config_path)
+            return loading.load(self.config_path)
         except (ConfigError, OptictlError):
             raise Skip("the configuration is not valid: see config.valid") from None
 

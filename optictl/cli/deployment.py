@@ -81,9 +81,9 @@ def install(
         report.headline("check")
     good = report.results("install", found, output.value)
     if text and good and installation.changes:
-        report.message(
-            f"Next: optictl run{_again(root, user)}, or as a service: systemctl daemon-reload && systemctl enable --now optillm-proxy.socket"
-        )
+        report.message(f"Next: optictl run{_again(root, user)}")
+        if not root and not user:
+            report.message("Or as a service: systemctl daemon-reload && systemctl enable --now optillm-proxy.socket")
     raise typer.Exit(0 if good else 1)
 
 

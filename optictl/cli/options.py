@@ -46,9 +46,9 @@ class Place:
 
     def config(self) -> Config:
         """Its configuration; the defaults where there is no file and none was named."""
-        from optictl import deploy
+        from optictl import loading
 
-        return deploy.load_config(self.config_path, required=self.explicit)
+        return loading.load(self.config_path, required=self.explicit)
 
 
 def place(config: Path | None, root: Path | None, user: bool) -> Place:

@@ -50,7 +50,7 @@ def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> 
         return client
 
     server.OpenAI = the_client  # type: ignore[attr-defined]
-    plugin_client.OpenAI = the_client  # type: ignore[attr-defined,assignment]
+    plugin_client.OpenAI = the_client
 
 
 @_correction("the client is chosen by the environment at every request", versions=("0.3.12",))

@@ -73,7 +73,8 @@ class Door:
             journal.write("defect", exception=type(error).__name__)
             response = answers.error(500, "internal_error", "the guard met a defect of its own; the journal names it")
         response.headers["x-optillm-guard"] = GUARD_VERSION
-        return response(environ, start_response)
+        answer: Iterable[bytes] = response(environ, start_response)
+        return answer
 
     def _respond(self, request: Request) -> Response:
         allowed = _METHODS.get(request.path)
@@ -100,7 +101,8 @@ class Door:
         if request.mimetype != "application/json":
             raise Refused(415, "unsupported_media_type", "the body must be application/json")
         try:
-            return request.get_data()
+            raw: bytes = request.get_data()
+            return raw
         except RequestEntityTooLarge:
             limit = self.settings.max_body_bytes
             raise Refused(413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)") from None
@@ -150,10 +152,10 @@ class Door:
             with ledger.attributed_to(entry):
                 inner = Response.from_app(self.app, environ, buffered=True)
         except ledger.Abort as abort:
-            return answers.error(abort.status, abort.code, abort.message, {"x-should-retry": "false"})
-        if entry.aborted is not None:  # a strategy with threads of its own swallowed it
-            abort = entry.aborted
-            return answers.error(abort.status, abort.code, abort.message, {"x-should-retry": "false"})
+            entry.abort(abort)
+        if entry.aborted is not None:  # also when a strategy with threads of its own swallowed it
+            reason = entry.aborted
+            return answers.error(reason.status, reason.code, reason.message, {"x-should-retry": "false"})
         texts = _texts(inner)
         if texts is None or all(is_error_text(text) for text in texts):
             return _failure(entry, inner)

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 #: name -> what it does to OptiLLM 0.3.12
 FORBIDDEN = {
     "OPTILLM_API_KEY": "switches OptiLLM to local inference",
@@ -101,6 +99,8 @@ def proxy_config_problems(text: str | None, base_url: str) -> list[str]:
     OptiLLM 0.3.12 falls back to its packaged example (public providers) when the file is
     missing and to no provider at all when it cannot be read; both answer 200.
     """
+    import yaml  # optictl's light commands use this module and need no YAML
+
     if text is None:
         return ["is missing: OptiLLM would use its packaged example with public providers"]
     try:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 THREADS = 128
 #: Longer than the keep-alive of the HTTP clients that LiteLLM uses, so that the client closes first.
 KEEPALIVE_SECONDS = 75
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
 def proxy_config_path() -> Path:
@@ -88,7 +89,7 @@ def load(settings: Settings) -> Door:
     import optillm.server as server
 
     # main() reads the arguments, loads plugins and ends in app.run: gunicorn serves instead
-    server.app.run = lambda *_args, **_options: None  # type: ignore[method-assign]
+    server.app.run = lambda *_args, **_options: None
     server.main()
     parse_name = server.parse_combined_approach
     client = upstream.build(settings, os.environ["OPENAI_API_KEY"].strip())
@@ -131,7 +132,8 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "logger_class": _Log,
             "proc_name": "optillm-proxy",
-            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+            # the worker's heartbeat is a file's times: in memory where there is such a place
+            "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             "post_worker_init": lambda _worker: journal.write("serving", port=self.settings.port),
         }
         for name, value in settings.items():

@@ -66,7 +66,7 @@ def _sockets(pid: int) -> set[str]:
     with suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with suppress(OSError):
-                target = os.readlink(entry.path)
+                target = str(Path(entry.path).readlink())
                 if target.startswith("socket:["):
                     inodes.add(target[8:-1])
     return inodes
@@ -86,7 +86,7 @@ def owners(inodes: set[str]) -> dict[int, set[str]]:
 
 def _link(path: str) -> Path | None:
     try:
-        return Path(os.readlink(path))
+        return Path(path).readlink()
     except OSError:
         return None
 
