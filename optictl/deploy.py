@@ -118,7 +118,7 @@ def apply_install(
     except OSError as error:
         raise OptictlError(
             f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
-            remedy="mend it and run optictl install again; what was in force still is",
+            remedy=f"mend it and run {paths.command('install')} again; what was in force still is",
         ) from None
 
 

@@ -22,16 +22,17 @@ def run(config: Config, paths: Paths) -> int:
     """
     release = releases.in_force(paths)
     if release is None:
-        raise OptictlError(f"no release is in force at {paths.current}", remedy="optictl install")
+        raise OptictlError(f"no release is in force at {paths.current}", remedy=paths.command("install"))
     if any(one.port == config.listen.port for one in processes.listeners()):
         raise OptictlError(
-            f"port {config.listen.port} is taken already", remedy="optictl check --only process tells by whom; stop it first"
+            f"port {config.listen.port} is taken already",
+            remedy=f"{paths.command('check --only process')} tells by whom; stop it first",
         )
     site = Site(paths)
     try:
         proxy_key, upstream_key = site.proxy_key, site.upstream_key
     except Skip as missing:
-        raise OptictlError(str(missing), remedy=f"optictl init, and OPENAI_API_KEY=... in {paths.env}") from None
+        raise OptictlError(str(missing), remedy=f"{paths.command('init')}, and OPENAI_API_KEY=... in {paths.env}") from None
     stopping = False
 
     def stop(number: int, _frame: FrameType | None) -> None:

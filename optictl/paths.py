@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ class Paths:
     opt: Path
     home: Path
     units: Path
+    #: what names this deployment on the command line ("--root DIR", "--user" or nothing)
+    flags: str = ""
+
+    def command(self, name: str) -> str:
+        """The optictl command that does `name` to this deployment, to be copied by a person."""
+        return f"optictl {name} {self.flags}".rstrip()
 
     @property
     def config(self) -> Path:
@@ -67,6 +74,7 @@ def system(root: Path | None = None) -> Paths:
         opt=base / "opt" / NAME,
         home=base / "var/lib" / NAME,
         units=base / "etc/systemd/system",
+        flags=f"--root {shlex.quote(str(root))}" if root else "",
     )
 
 
@@ -85,4 +93,5 @@ def user(environ: Mapping[str, str]) -> Paths:
         opt=xdg("XDG_DATA_HOME", ".local/share") / NAME,
         home=xdg("XDG_STATE_HOME", ".local/state") / NAME,
         units=xdg("XDG_CONFIG_HOME", ".config") / "systemd/user",
+        flags="--user",
     )

@@ -162,7 +162,7 @@ def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheel
     except ToolError as error:
         raise OptictlError(
             f"the release could not be built: {error.what} failed",
-            remedy="mend what it names and run optictl install again; what was in force still is",
+            remedy=f"mend what it names and run {paths.command('install')} again; what was in force still is",
             detail=error.output,
         ) from None
     progress("proving the release: starting it and running one strategy against the stand-in")

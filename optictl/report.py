@@ -119,7 +119,7 @@ def _explain(console: Console, r: Result) -> None:
     console.print(f"\n[{_STYLE[r.status]}]{r.id}[/] {escape(r.title)}")
     for name in ("expected", "found", "cause", "remedy"):
         if text := getattr(r, name):
-            console.print(Padding(f"[dim]{name:<9}[/dim]{escape(text)}", (0, 0, 0, 2)))
+            console.print(Padding(f"[dim]{name:<9}[/dim]{escape(text)}", (0, 0, 0, 2), expand=False))
 
 
 def _summary(found: Sequence[Result], ok: bool) -> str:

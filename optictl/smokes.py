@@ -51,7 +51,7 @@ def keys(paths: Paths, key_file: Path | None) -> Keys:
     try:
         proxy = site.proxy_key if key_file is None else (files.read(key_file) or "").strip()
     except Skip as missing:
-        raise OptictlError(str(missing), remedy="optictl init") from None
+        raise OptictlError(str(missing), remedy=paths.command("init")) from None
     try:
         return Keys(proxy, site.upstream_key)
     except (Skip, PermissionError):

@@ -25,7 +25,7 @@ def config_valid(site: Site) -> Iterator[Finding]:
         yield Finding(error.what, "fail", error.remedy)
         return
     if files.facts(site.config_path).kind == "missing":
-        yield Finding(f"no {site.config_path}: the defaults are in force", "warn", "optictl init")
+        yield Finding(f"no {site.config_path}: the defaults are in force", "warn", site.paths.command("init"))
     else:
         yield Finding(f"{site.config_path} is valid")
 
@@ -68,7 +68,7 @@ def env_upstream_key(site: Site) -> Iterator[Finding]:
     path = site.paths.env
     text = files.read(path)
     if text is None:
-        yield Finding(f"there is no {path}", "fail", "optictl init, then put LiteLLM's key into it")
+        yield Finding(f"there is no {path}", "fail", f"{site.paths.command('init')}, then put LiteLLM's key into it")
     elif not site.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(
             f"OPENAI_API_KEY is empty in {path}",
@@ -86,7 +86,7 @@ def env_upstream_key(site: Site) -> Iterator[Finding]:
     f"at least {invariants.MIN_KEY_LENGTH} characters, not beginning with sk-",
 )
 def key_strength(site: Site) -> Iterator[Finding]:
-    remedy = f"rm {site.paths.proxy_key} && optictl init, then give LiteLLM the new key"
+    remedy = f"rm {site.paths.proxy_key} && {site.paths.command('init')}, then give LiteLLM the new key"
     weakness = invariants.key_weakness(site.proxy_key, site.env.get("OPENAI_API_KEY", "").strip())
     if weakness:
         yield Finding(f"the key in {site.paths.proxy_key} {weakness}", "fail", remedy)
@@ -106,7 +106,7 @@ def key_not_in_argv(site: Site) -> Iterator[Finding]:
             yield Finding(
                 f"a key stands in the argument list of process {process.pid}",
                 "fail",
-                "stop it and start the service that optictl installs (optictl run)",
+                site.ours,
                 "every local user can read /proc/PID/cmdline",
             )
     yield Finding(f"none in process {site.live.pids}")

@@ -28,7 +28,7 @@ def health_alive(site: Site) -> Iterator[Finding]:
         yield Finding(
             smoke.error_message(answer),
             "fail",
-            "start it: optictl run, or systemctl start optillm-proxy; journalctl -u optillm-proxy tells why not",
+            f"start it: {site.paths.command('run')}, or systemctl start optillm-proxy (journalctl -u optillm-proxy)",
         )
 
 
@@ -39,7 +39,7 @@ def health_locked(site: Site) -> Iterator[Finding]:
     if answer.status == 401:
         yield Finding("401 without a key")
     else:
-        yield Finding(smoke.error_message(answer), "fail", "stop it and start the service that optictl installs (optictl run)")
+        yield Finding(smoke.error_message(answer), "fail", site.ours)
 
 
 @check("health.connected", "The service reaches LiteLLM through its own key", "GET /v1/models lists the base model", live=True)

@@ -16,8 +16,6 @@ from optictl.errors import OptictlError
 from optictl.guard import invariants
 from optictl.host import files
 
-_INSTALL = "optictl install"
-
 
 @check(
     "proxy-config.litellm-only",
@@ -27,7 +25,7 @@ _INSTALL = "optictl install"
 def proxy_config_litellm_only(site: Site) -> Iterator[Finding]:
     path = site.paths.proxy_config
     for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
-        yield Finding(f"{path} {problem}", "fail", _INSTALL)
+        yield Finding(f"{path} {problem}", "fail", site.paths.command("install"))
     yield Finding(f"{path} names {site.config.upstream.base_url}")
 
 
@@ -61,13 +59,15 @@ def files_ownership(site: Site) -> Iterator[Finding]:
             continue
         seen += 1
         if facts.kind != kind:
-            yield Finding(f"{path} is a {facts.kind}, not a {kind}", "fail", f"remove {path} and run {_INSTALL}")
+            yield Finding(
+                f"{path} is a {facts.kind}, not a {kind}", "fail", f"remove {path} and run {site.paths.command('install')}"
+            )
         elif facts.uid != owner:
             yield Finding(f"{path} belongs to uid {facts.uid}, not {owner}", "fail", f"chown {owner} {path}")
         elif facts.mode & ~mode:
             yield Finding(f"the mode of {path} is {facts.mode:04o}, wider than {mode:04o}", "fail", f"chmod {mode:o} {path}")
     if not seen:
-        raise Skip(f"nothing is installed: run {_INSTALL}")
+        raise Skip(f"nothing is installed: run {site.paths.command('install')}")
     yield Finding(f"{seen} paths as they should be")
 
 
@@ -104,9 +104,13 @@ def release_pinned(site: Site) -> Iterator[Finding]:
     record = releases.record(site.release) or {}
     venv = site.release / ".venv"
     expected, found = record["distributions"], releases.distributions(venv)
-    again = f"rm -r {site.release} && {_INSTALL}"
+    again = f"rm -r {site.release} && {site.paths.command('install')}"
     if record["optillm"] != site.config.optillm.version:
-        yield Finding(f"OptiLLM {record['optillm']} is in force, {site.config.optillm.version} is configured", "fail", _INSTALL)
+        yield Finding(
+            f"OptiLLM {record['optillm']} is in force, {site.config.optillm.version} is configured",
+            "fail",
+            site.paths.command("install"),
+        )
     for name in sorted({*expected, *found}):
         if name not in found:
             yield Finding(f"{name} is missing", "fail", again)
@@ -134,14 +138,18 @@ def release_pinned(site: Site) -> Iterator[Finding]:
 @check(
     "release.starts",
     "The release starts and runs a strategy",
-    "ready on a free port, locked, one strategy against the stand-in",
+    "it serves now; else: ready on a free port, locked, one strategy",
     timeout=120,
 )
 def release_starts(site: Site) -> Iterator[Finding]:
+    if site.serving is not None:
+        # it has started, and a second one beside it would disturb it
+        yield Finding(f"it serves now, as process {site.serving.pids}")
+        return
     try:
         proof = releases.prove(site.release, site.config)
     except OptictlError as error:
-        yield Finding(error.what, "fail", f"rm -r {site.release} && {_INSTALL}", error.detail[-300:])
+        yield Finding(error.what, "fail", f"rm -r {site.release} && {site.paths.command('install')}", error.detail[-300:])
     else:
         yield Finding(f"{proof['strategy']} ran with {proof['upstream_calls']} upstream calls")
 
@@ -160,7 +168,7 @@ def workdir_empty(site: Site) -> Iterator[Finding]:
         code = {str(p.relative_to(directory)) for p in files.tree(directory / "optillm") if "__pycache__" not in p.parts}
         if extra := sorted(code - wanted):
             yield Finding(
-                f"{directory} holds {', '.join(extra[:3])}", "fail", f"remove it, or name it under plugins: and run {_INSTALL}",
+                f"{directory} holds {', '.join(extra[:3])}", "fail", f"remove it, or name it under plugins: ({site.paths.command('install')})",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )  # fmt: skip
         facts = files.facts(directory)

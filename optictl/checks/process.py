@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optictl.checks.registry import Finding, check
-from optictl.checks.site import Site
+from optictl.checks.site import GUARD_HEADER, Site
 from optictl.guard import invariants
 from optictl.host import files, processes
-
-_OURS = "stop it and start the service that optictl installs (optictl run)"
 
 
 @check("bind.loopback", "Only this machine can reach the service", "every listening socket on 127.0.0.1", live=True)
@@ -23,9 +21,9 @@ def bind_loopback(site: Site) -> Iterator[Finding]:
     sockets = [every[inode] for inode in held] or live.listening
     for one in sockets:
         if not invariants.is_loopback(one.address):
-            yield Finding(f"listens on {one.address}:{one.port}", "fail", _OURS, "other machines can reach it")
+            yield Finding(f"listens on {one.address}:{one.port}", "fail", site.ours, "other machines can reach it")
         elif one.port != site.config.listen.port:
-            yield Finding(f"also listens on {one.address}:{one.port}", "fail", _OURS)
+            yield Finding(f"also listens on {one.address}:{one.port}", "fail", site.ours)
     yield Finding(", ".join(sorted({f"{one.address}:{one.port}" for one in sockets})))
 
 
@@ -33,18 +31,18 @@ def bind_loopback(site: Site) -> Iterator[Finding]:
 def process_non_root(site: Site) -> Iterator[Finding]:
     for process in site.live.processes:
         if process.uid == 0:
-            yield Finding(f"process {process.pid} runs as root", "fail", _OURS)
+            yield Finding(f"process {process.pid} runs as root", "fail", site.ours)
     yield Finding(f"uid {', '.join(sorted({str(p.uid) for p in site.live.processes}))}")
 
 
 @check("process.guarded", "The guard stands in front of OptiLLM", "the guard of the release in force answers", live=True)
 def process_guarded(site: Site) -> Iterator[Finding]:
-    version = site.health.headers.get("x-optillm-guard")
+    version = site.health.headers.get(GUARD_HEADER)
     if version is None:
         yield Finding(
             f"process {site.live.pids} answers without the guard",
             "fail",
-            _OURS,
+            site.ours,
             "a strategy may silently not run, and prompts may leave",
         )
         return
@@ -69,15 +67,15 @@ def proxy_config_in_force(site: Site) -> Iterator[Finding]:
             raise PermissionError(13, "not readable", f"/proc/{process.pid}/environ")
         home = process.environ.get("HOME")
         if home is None:
-            yield Finding(f"process {process.pid} has no HOME", "fail", _OURS)
+            yield Finding(f"process {process.pid} has no HOME", "fail", site.ours)
             continue
         directory = Path(home) / ".optillm"
         names = [directory / name for name in ("proxy_config.yaml", "proxy_config.yml")]
         path = next((p for p in names if files.facts(p).kind != "missing"), names[0])
         if path.resolve() != wanted.resolve():
-            yield Finding(f"process {process.pid} reads {path}, not {wanted}", "fail", _OURS)
+            yield Finding(f"process {process.pid} reads {path}, not {wanted}", "fail", site.ours)
         for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
-            yield Finding(f"{path} {problem}", "fail", "optictl install, then restart the service")
+            yield Finding(f"{path} {problem}", "fail", f"{site.paths.command('install')}, then restart the service")
         if (changed := files.modified(path)) and changed > processes.started(process.pid) + 2:  # btime counts whole seconds
             yield Finding(f"{path} was changed after process {process.pid} had started", "warn", "restart the service")
     yield Finding(f"{wanted}, read by process {site.live.pids}")

@@ -17,6 +17,10 @@ from optictl.host.processes import Listener, Process
 from optictl.paths import Paths
 
 
+#: A guarded OptiLLM sends it with every answer.
+GUARD_HEADER = "x-optillm-guard"
+
+
 def variables(text: str) -> dict[str, str]:
     """An EnvironmentFile's assignments, as systemd reads them (quotes taken off)."""
     found = {}
@@ -85,8 +89,13 @@ class Site:
         """The directory of the release in force."""
         release = releases.in_force(self.paths)
         if release is None:
-            raise Skip(f"no release is in force at {self.paths.current}: run optictl install")
+            raise Skip(f"no release is in force at {self.paths.current}: run {self.paths.command('install')}")
         return self.paths.releases / release
+
+    @property
+    def ours(self) -> str:
+        """The remedy for a process that is not the one optictl starts."""
+        return f"stop it and start the service that optictl installs ({self.paths.command('run')})"
 
     @cached_property
     def live(self) -> Live:
@@ -102,6 +111,16 @@ class Site:
                 raise Skip(f"port {port} belongs to another user's process: run it with sudo")
             raise Skip(f"no process serves port {port} yet: only systemd holds its socket")
         return Live(listening, found)
+
+    @cached_property
+    def serving(self) -> Live | None:
+        """What serves the port, if that is the release in force behind its guard; else None."""
+        try:
+            live, work = self.live, (self.release / "work").resolve()
+        except Skip:
+            return None
+        ours = all(p.cwd == work for p in live.processes)
+        return live if ours and self.health.status == 200 and GUARD_HEADER in self.health.headers else None
 
     def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Answer:
         """GET a path of the proxy."""

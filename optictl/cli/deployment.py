@@ -35,7 +35,9 @@ def init(root: RootOption = None, user: UserOption = False, output: OutputOption
         report.message(f"created  {change.target}")
     for path in kept:
         report.message(f"kept     {path}")
-    report.message(f"\nNext: write LiteLLM's key into {where.paths.env} (OPENAI_API_KEY=...), then: optictl install")
+    report.message(
+        f"\nNext: write LiteLLM's key into {where.paths.env} (OPENAI_API_KEY=...), then: {where.paths.command('install')}"
+    )
 
 
 def install(
@@ -81,14 +83,10 @@ def install(
         report.headline("check")
     good = report.results("install", found, output.value)
     if text and good and installation.changes:
-        report.message(f"Next: optictl run{_again(root, user)}")
+        report.message(f"Next: {where.paths.command('run')}")
         if not root and not user:
             report.message("Or as a service: systemctl daemon-reload && systemctl enable --now optillm-proxy.socket")
     raise typer.Exit(0 if good else 1)
-
-
-def _again(root: Path | None, user: bool) -> str:
-    return f" --root {root}" if root else " --user" if user else ""
 
 
 def _confirm(yes: bool) -> None:
