@@ -56,4 +56,7 @@ def wait_ready(process: subprocess.Popen[bytes], config: Config, log: Path) -> N
 
 
 def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    """What the log says about an end: the guard's own words where there are some, else its last lines."""
+    lines = log.read_text(errors="replace").splitlines()
+    telling = [line for line in lines if '"event": "crashed"' in line or "refused to start" in line]
+    return "\n".join(telling or lines[-8:])

@@ -168,7 +168,7 @@ def workdir_empty(site: Site) -> Iterator[Finding]:
         code = {str(p.relative_to(directory)) for p in files.tree(directory / "optillm") if "__pycache__" not in p.parts}
         if extra := sorted(code - wanted):
             yield Finding(
-                f"{directory} holds {', '.join(extra[:3])}", "fail", f"remove it, or name it under plugins: ({site.paths.command('install')})",
+                f"{directory} holds {', '.join(extra[:3])}", "fail", "remove it, or name it under plugins: and install again",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )  # fmt: skip
         facts = files.facts(directory)

@@ -16,7 +16,6 @@ from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
 from optictl.paths import Paths
 
-
 #: A guarded OptiLLM sends it with every answer.
 GUARD_HEADER = "x-optillm-guard"
 

@@ -1,0 +1,24 @@
+"""One installed deployment for all tests of the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import deployments
+from tests.deployments import Deployment
+from tests.support import open_directory
+
+
+@pytest.fixture(scope="session")
+def installed() -> Iterator[Deployment]:
+    with open_directory() as root:
+        yield deployments.make(root)
+
+
+@pytest.fixture
+def deployment(installed: Deployment) -> Deployment:
+    """The installed deployment with the operator's files as they should be."""
+    installed.reset()
+    return installed

@@ -1,0 +1,150 @@
+"""Faults of the live process and of its upstream, also of an OptiLLM that somebody started by hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.deployments import Deployment
+from tests.support import PROXY_KEY, UPSTREAM_KEY, spawn, stop, wait_ready
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def _by_hand(deployment: Deployment, *extra: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The OptiLLM of the release on the deployment's port, as a runbook would start it."""
+    home = deployment.root / "other-home"
+    home.mkdir(exist_ok=True)
+    command = [
+        str(deployment.release / ".venv/bin/optillm"), "--host", "127.0.0.1", "--port", str(deployment.config.listen.port),
+        "--base-url", deployment.config.upstream.base_url, "--approach", "proxy", "--model", "jerry-xl", *extra,
+    ]  # fmt: skip
+    log = deployment.root / "by-hand.log"
+    process = spawn(command, {"HOME": str(home), "OPENAI_API_KEY": UPSTREAM_KEY, **environment}, home, log)
+    try:
+        wait_ready(process, deployment.config.listen.port, log)
+        yield process
+    finally:
+        stop(process)
+
+
+def test_an_optillm_started_by_hand_is_judged(deployment: Deployment) -> None:
+    with deployment.standin().running(), _by_hand(deployment, "--optillm-api-key", PROXY_KEY, OPTILLM_N="2") as process:
+        results = deployment.check()
+    for id, words in {
+        "process.guarded": "without the guard",
+        "key.not-in-argv": f"argument list of process {process.pid}",
+        "proxy-config.in-force": "other-home",
+        "env.forbidden": f"OPTILLM_N in the environment of process {process.pid}",
+    }.items():
+        assert results[id].status == "fail", results[id]
+        assert words in results[id].found
+        assert results[id].remedy
+    assert results["bind.loopback"].status == "pass"
+    assert PROXY_KEY not in str([r.as_dict() for r in results.values()])
+
+
+def test_an_optillm_without_a_key_is_not_locked(deployment: Deployment) -> None:
+    with deployment.standin().running(), _by_hand(deployment):
+        result = deployment.check("health.locked")["health.locked"]
+    assert result.status == "fail"
+    assert "200" in result.found
+
+
+@pytest.mark.root
+def test_a_service_that_runs_as_root(deployment: Deployment) -> None:
+    program = f"import socket, time; s = socket.create_server(('127.0.0.1', {deployment.config.listen.port})); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        result = _until_live(deployment, "process.non-root")
+    finally:
+        process.kill()
+        process.wait()
+    assert result.status == "fail"
+    assert f"process {process.pid} runs as root" in result.found
+
+
+def _until_live(deployment: Deployment, id: str):  # type: ignore[no-untyped-def]
+    for _ in range(100):
+        result = deployment.check(id)[id]
+        if result.status != "skip":
+            break
+    return result
+
+
+@pytest.mark.root
+def test_a_service_that_other_machines_can_reach(deployment: Deployment) -> None:
+    # in a network namespace of its own 0.0.0.0 is nobody's address but ours
+    port = deployment.config.listen.port
+    program = (
+        f"import json, socket; from pathlib import Path; s = socket.create_server(('0.0.0.0', {port}));"
+        f"from optictl import paths; from optictl.checks import registry; from optictl.checks.site import Site;"
+        f"site = Site(paths.system(Path({str(deployment.root)!r})));"
+        "print(json.dumps(registry.run(registry.select(['bind.loopback']), site)[0].as_dict()))"
+    )
+    result = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert '"status": "fail"' in result.stdout
+    assert f"listens on 0.0.0.0:{port}" in result.stdout
+
+
+def test_nothing_listens(deployment: Deployment) -> None:
+    results = deployment.check("health", "process", "bind")
+    assert results["health.alive"].status == "fail"
+    assert "optictl run --root" in results["health.alive"].remedy
+    for id in ("bind.loopback", "process.non-root", "process.guarded", "health.locked", "health.connected"):
+        assert results[id].status == "skip"
+        assert "nothing listens" in results[id].found
+
+
+def test_the_upstream_is_down(deployment: Deployment) -> None:
+    with deployment.serving():
+        results = deployment.check("health", "upstream")
+    assert results["health.alive"].status == "pass"
+    assert results["health.connected"].status == "fail"
+    assert results["upstream.base-model"].status == "fail"
+    assert "start LiteLLM" in results["upstream.base-model"].remedy
+
+
+def test_the_upstream_refuses_the_key(deployment: Deployment) -> None:
+    deployment.paths.env.write_text("OPENAI_API_KEY=a-wrong-key\n")
+    deployment.paths.env.chmod(0o600)
+    with deployment.standin().running():
+        result = deployment.check("upstream.base-model")["upstream.base-model"]
+    assert result.status == "fail"
+    assert "refuses OPENAI_API_KEY" in result.found
+    assert "a-wrong-key" not in str(result.as_dict())
+
+
+def test_the_upstream_lacks_the_base_model(deployment: Deployment) -> None:
+    with deployment.standin(models=("other",)).running(), deployment.serving():
+        results = deployment.check("health.connected", "upstream")
+    assert results["health.connected"].status == "fail"
+    assert results["upstream.base-model"].status == "fail"
+    assert "jerry-xl is not in" in results["upstream.base-model"].found
+
+
+def test_the_proxy_key_was_rotated_on_disk_only(deployment: Deployment) -> None:
+    with deployment.standin().running(), deployment.serving():
+        deployment.paths.proxy_key.write_text("optillm-another-key-0123456789-abcdef\n")
+        result = deployment.check("health.connected")["health.connected"]
+    assert result.status == "fail"
+    assert "restart the service" in result.remedy
+
+
+def test_a_provider_file_that_is_newer_than_the_process(deployment: Deployment) -> None:
+    with deployment.standin().running(), deployment.serving():
+        path = deployment.paths.proxy_config
+        later = path.stat().st_mtime + 3600
+        os.utime(path, (later, later))
+        result = deployment.check("proxy-config.in-force")["proxy-config.in-force"]
+    assert result.status == "warn"
+    assert "after process" in result.found

@@ -1,0 +1,81 @@
+"""A whole deployment for the tests: installed by optictl, on free ports, in front of a scripted upstream."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from optictl import deploy, paths, render, service
+from optictl.checks import registry
+from optictl.checks.site import Site
+from optictl.config import Config
+from optictl.demo.standin import StandIn
+from optictl.host import files
+from optictl.paths import Paths
+from optictl.results import Result
+from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
+
+
+@dataclass
+class Deployment:
+    """An installed deployment below `root`, whose upstream would listen on `upstream_port`."""
+
+    root: Path
+    config: Config
+    upstream_port: int
+
+    @property
+    def paths(self) -> Paths:
+        return paths.system(self.root)
+
+    @property
+    def release(self) -> Path:
+        return self.paths.current.resolve()
+
+    def check(self, *only: str) -> dict[str, Result]:
+        """Run checks on it, as `optictl check` does."""
+        return {r.id: r for r in registry.run(registry.select(only), Site(self.paths))}
+
+    def reset(self) -> None:
+        """The operator's files as they were at first, with their modes."""
+        place = self.paths
+        for path, text, mode in (
+            (place.config, render.configuration(self.config), 0o644),
+            (place.env, f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600),
+            (place.proxy_key, PROXY_KEY + "\n", 0o600),
+            (place.proxy_config, render.proxy_config(self.config), 0o644),
+        ):
+            files.make_directory(path.parent)
+            files.remove(path)
+            files.write(path, text, mode)
+
+    def standin(self, **options: object) -> StandIn:
+        """The scripted upstream in LiteLLM's place, not yet running."""
+        return StandIn(key=UPSTREAM_KEY, port=self.upstream_port, **options)  # type: ignore[arg-type]
+
+    @contextmanager
+    def serving(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The deployment's service, ready."""
+        log = self.root / "service.log"
+        with (
+            log.open("wb") as output,
+            service.running(
+                self.config, self.paths.current, self.paths.home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output
+            ) as process,
+        ):
+            service.wait_ready(process, self.config, log)
+            yield process
+
+
+def make(root: Path) -> Deployment:
+    """Install a deployment below `root`, by the functions that `optictl install` calls."""
+    upstream_port = free_port()
+    config = Config().moved(free_port(), f"http://127.0.0.1:{upstream_port}/v1", drain=5)
+    deployment = Deployment(root, config, upstream_port)
+    deployment.reset()
+    installation = deploy.plan_install(config, deployment.paths)
+    deploy.apply_install(installation, None, None, lambda _text: None, lambda _change: None)
+    return deployment
