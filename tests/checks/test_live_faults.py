@@ -90,7 +90,11 @@ def test_a_service_that_other_machines_can_reach(deployment: Deployment) -> None
         "print(json.dumps(registry.run(registry.select(['bind.loopback']), site)[0].as_dict()))"
     )
     result = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+        ["unshare", "--net", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
     )
     assert '"status": "fail"' in result.stdout
     assert f"listens on 0.0.0.0:{port}" in result.stdout

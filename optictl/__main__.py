@@ -1,0 +1,5 @@
+"""`python -m optictl`"""
+
+from optictl.cli import main
+
+main()
