@@ -33,16 +33,15 @@ def error(status: int, code: str, message: str, headers: dict[str, str] | None =
 
 def facts(request: ledger.Request, dropped: list[str]) -> dict[str, str]:
     """The `x-optillm-*` headers: what this request caused upstream."""
-    calls = request.strategy_calls
+    calls = request.calls
     headers = {
         "x-optillm-request": request.id,
         "x-optillm-strategy": request.strategy,
         "x-optillm-upstream-calls": str(len(calls)),
         "x-optillm-upstream-failures": str(len(request.failures)),
-        "x-optillm-upstream-models": ",".join(sorted({call.model for call in request.calls})),
+        "x-optillm-upstream-models": ",".join(sorted({call.model for call in calls})),
         "x-optillm-upstream-ms": str(round(1000 * sum(call.seconds for call in calls))),
         "x-optillm-upstream-completions": str(sum(call.completions for call in calls)),
-        "x-optillm-upstream-probes": str(len(request.calls) - len(calls)),
         "x-optillm-tokens": str(request.total("prompt_tokens") + request.total("completion_tokens")),
     }
     if dropped:

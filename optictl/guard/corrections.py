@@ -97,6 +97,22 @@ def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> Non
     server.parse_combined_approach = parse_combined_approach  # type: ignore[attr-defined]
 
 
+@_correction("the proxy plugin first asks every model a hidden question, whatever the request", versions=("0.3.12",))
+def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
+    """The plugin takes it that a model knows system messages, as it does after most errors too.
+
+    Its probe costs a call, is the same for every request, so that the breaker cannot tell
+    them apart, and any error that says "not supported" moves system messages into the
+    user's for good. A model without them is LiteLLM's business (`supports_system_message`).
+    """
+    from optillm.plugins.proxy.client import ProxyClient
+
+    def supported(_completions: Any, _provider: Any, _model: str) -> bool:
+        return True
+
+    ProxyClient._Completions._test_system_message_support = supported
+
+
 def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> None:
     """Apply every correction, or raise Refusal for an OptiLLM that was never verified."""
     unknown = [c.name for c in CORRECTIONS if version not in c.versions]

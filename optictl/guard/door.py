@@ -19,6 +19,7 @@ from werkzeug.wrappers import Request, Response
 
 from . import GUARD_VERSION, answers, body, journal, ledger
 from .answers import Refused
+from .desk import RETRY_AFTER, desk
 from .error_texts import is_error_text
 from .settings import Settings
 
@@ -134,7 +135,7 @@ class Door:
             "LiteLLM must send base models to a real model. `optictl check` finds the entry"
         )
         for owner in owners:
-            owner.abort(ledger.Abort(421, "loop_detected", message))
+            desk.end(owner, ledger.Abort(421, "loop_detected", message))
         raise Refused(421, "loop_detected", message, {"x-should-retry": "false"})
 
     def _run(self, request: Request, asked: body.Body, entry: ledger.Request) -> Response:
@@ -150,12 +151,13 @@ class Door:
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         try:
             with ledger.attributed_to(entry):
-                inner = Response.from_app(self.app, environ, buffered=True)
+                inner = desk.serve(entry, lambda: Response.from_app(self.app, environ, buffered=True))
         except ledger.Abort as abort:
             entry.abort(abort)
         if entry.aborted is not None:  # also when a strategy with threads of its own swallowed it
             reason = entry.aborted
-            return answers.error(reason.status, reason.code, reason.message, {"x-should-retry": "false"})
+            retry = {"Retry-After": str(RETRY_AFTER)} if reason.status == 503 else {"x-should-retry": "false"}
+            return answers.error(reason.status, reason.code, reason.message, retry)
         texts = _texts(inner)
         if texts is None or all(is_error_text(text) for text in texts):
             return _failure(entry, inner)
@@ -186,15 +188,16 @@ def _failure(entry: ledger.Request, inner: Response) -> Response:
     failures = entry.failures
     if not failures:
         return answers.error(502, "strategy_failed", f"{entry.strategy} produced no answer from what the upstream sent")
-    last = failures[-1]
-    said = f"the upstream answered {last.status}" if last.status else "the upstream did not answer"
-    message = f"{said}: {last.error}" if last.error else said
-    headers = {"x-should-retry": "false"} if last.status in _FINAL else {}
-    if last.status == 429:
-        if last.retry_after:
-            headers["Retry-After"] = last.retry_after
+    # the first is the cause: LiteLLM answers 429 for a while after a 401, without asking the model
+    first = failures[0]
+    said = f"the upstream answered {first.status}" if first.status else "the upstream did not answer"
+    message = f"{said}: {first.error}" if first.error else said
+    headers = {"x-should-retry": "false"} if first.status in _FINAL else {}
+    if first.status == 429:
+        if first.retry_after:
+            headers["Retry-After"] = first.retry_after
         return answers.error(429, "upstream_rate_limited", message, headers)
-    if last.status == 421:
+    if first.status == 421:
         return answers.error(421, "loop_detected", message, headers)
     return answers.error(502, "upstream_failed", message, headers)
 
@@ -208,9 +211,8 @@ def _account(entry: ledger.Request, response: Response) -> None:
         base_model=entry.base_model,
         status=response.status_code,
         seconds=round(time.monotonic() - entry.started, 3),
-        upstream_calls=len(entry.strategy_calls),
+        upstream_calls=len(entry.calls),
         upstream_failures=len(entry.failures),
-        upstream_probes=len(entry.calls) - len(entry.strategy_calls),
         upstream_statuses=sorted({call.status for call in entry.calls}),
         prompt_tokens=entry.total("prompt_tokens"),
         completion_tokens=entry.total("completion_tokens"),

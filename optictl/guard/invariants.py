@@ -41,6 +41,20 @@ def forbidden_variables(environ: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def variables(text: str) -> dict[str, str]:
+    """An EnvironmentFile's assignments, as systemd reads them (comments skipped, quotes taken off)."""
+    found = {}
+    for line in text.splitlines():
+        name, sign, value = line.strip().partition("=")
+        if not sign or name[:1] in ("#", ";"):
+            continue
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        found[name.strip().removeprefix("export ").strip()] = value
+    return found
+
+
 def key_weakness(key: str, upstream_key: str = "") -> str | None:
     """Why the proxy key may not be used, or None. Never quotes the key."""
     if not key:

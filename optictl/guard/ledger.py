@@ -1,9 +1,9 @@
 """What one request really caused upstream, and which calls are in flight now.
 
-A call is entered where it leaves the process (`upstream.CountingClient.send`), so
-retries of the SDK and OptiLLM's hidden probes are seen as well as what a strategy
-asked for. The request that a call belongs to travels in a context variable which the
-strategy's own client sets in whatever thread the strategy calls from.
+A call is entered where it leaves the process (`upstream.CountingClient.send`), so retries
+of the SDK are seen as well as what a strategy asked for. The request that a call belongs
+to travels in a context variable which the strategy's own client sets in whatever thread
+the strategy calls from.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Call:
     """One HTTP request to the upstream. `seconds` is wall time; `status` 0 means no answer."""
 
     model: str
-    probe: bool = False
     status: int = 0
     seconds: float = 0.0
     completions: int = 0
@@ -77,9 +76,9 @@ class Request:
             Abort: the request has used up its calls or its time, or was ended by the breaker.
         """
         if self.remaining() <= 0:
-            self.abort(Abort(504, "request_timeout", f"the strategy did not finish within {self.timeout:g} s"))
+            self.abort(self.too_late())
         with self._lock:
-            if self.aborted is None and not call.probe and len(self.strategy_calls) >= self.max_calls:
+            if self.aborted is None and len(self.calls) >= self.max_calls:
                 self.aborted = Abort(
                     429,
                     "upstream_call_limit",
@@ -93,17 +92,16 @@ class Request:
         """Seconds left until the request's deadline; may be negative."""
         return self.started + self.timeout - time.monotonic()
 
-    @property
-    def strategy_calls(self) -> list[Call]:
-        """The calls the strategy made, without OptiLLM's own `max_tokens=1` probes."""
-        return [call for call in self.calls if not call.probe]
+    def too_late(self) -> Abort:
+        """Why a request ends at its deadline."""
+        return Abort(504, "request_timeout", f"the strategy did not finish within {self.timeout:g} s (timeouts.request)")
 
     @property
     def failures(self) -> list[Call]:
-        return [call for call in self.strategy_calls if call.failed]
+        return [call for call in self.calls if call.failed]
 
     def total(self, name: str) -> int:
-        """The sum of one of Call's numbers over every call, probes included: they cost tokens too."""
+        """The sum of one of Call's numbers over every call."""
         return sum(getattr(call, name) for call in self.calls)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
-from . import invariants, journal
+from . import invariants, journal, supervision
 from .settings import EXIT_CONFIG, Refusal, Settings, parse
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 THREADS = 128
 #: Longer than the keep-alive of the HTTP clients that LiteLLM uses, so that the client closes first.
 KEEPALIVE_SECONDS = 75
+#: Seconds that what is answered at the end of a drain may take to be sent.
+DRAIN_GRACE = 3
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
@@ -115,29 +119,66 @@ class _Log(Logger):  # type: ignore[misc]
         self.access_log.disabled = True
 
 
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker; a drain ends with 503 for what could not be finished."""
+
+    drain_timeout = 0.0
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        supervision.stacks_on_abort()
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        if self.alive:
+            timer = threading.Timer(self.drain_timeout, self._close)
+            timer.daemon = True
+            timer.start()
+        super().handle_exit(sig, frame)
+
+    @staticmethod
+    def _close() -> None:
+        from .desk import desk
+
+        if unfinished := desk.close():
+            journal.write("drain_over", unfinished=unfinished)
+
+
 class _Service(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, manager: supervision.Manager | None) -> None:
         self.settings = settings
+        self.relay = supervision.Relay(manager) if manager is not None else None
         super().__init__()
 
     def load_config(self) -> None:
         settings = {
             "bind": f"{self.settings.host}:{self.settings.port}",
             "workers": 1,
-            "worker_class": "gthread",
+            "worker_class": type("Worker", (_Worker,), {"drain_timeout": self.settings.drain_timeout}),
             "threads": THREADS,
             "worker_connections": 1024,
             "keepalive": KEEPALIVE_SECONDS,
-            "graceful_timeout": max(1, round(self.settings.drain_timeout)),
+            # the worker itself ends the drain; this is for one that does not
+            "graceful_timeout": round(self.settings.drain_timeout) + DRAIN_GRACE,
             "control_socket_disable": True,
             "logger_class": _Log,
             "proc_name": "optillm-proxy",
             # the worker's heartbeat is a file's times: in memory where there is such a place
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
-            "post_worker_init": lambda _worker: journal.write("serving", port=self.settings.port),
+            "when_ready": lambda _master: self.relay.start() if self.relay is not None else None,
+            "post_fork": lambda _master, _worker: supervision.die_with_parent(),
+            "post_worker_init": self._serving,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
+
+    def _serving(self, worker: ThreadWorker) -> None:
+        from .desk import desk
+
+        journal.write("serving", port=self.settings.port)
+        if self.relay is not None:
+            supervision.Watch(
+                self.relay, worker, lambda: f"{'serving' if worker.alive else 'draining'}, {len(desk)} in flight"
+            ).start()
 
     def load(self) -> Door:
         try:
@@ -155,15 +196,18 @@ def _words(refusal: Refusal) -> str:
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM. Returns 78 when the service must not start; sys.exit(2) on wrong flags."""
+    manager = supervision.manager()
     try:
         settings = parse(argv)
         check(settings)
     except Refusal as refusal:
         print(_words(refusal), file=sys.stderr, flush=True)
+        if manager is not None:
+            manager.notify(f"STATUS={_words(refusal)}")
         return EXIT_CONFIG
     journal.start()
     try:
-        _Service(settings).run()
+        _Service(settings, manager).run()
     except SystemExit as stop:
         return EXIT_CONFIG if stop.code == Arbiter.APP_LOAD_ERROR else int(stop.code or 0)
     return 0

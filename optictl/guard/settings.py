@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from . import invariants
 
 #: sysexits.h EX_CONFIG: systemd shows it as CONFIG, scripts can tell it from a crash.
 EXIT_CONFIG = 78
@@ -35,6 +38,7 @@ class Settings:
     drain_timeout: float
     max_upstream_calls: int
     max_body_bytes: int
+    upstream_socket: str
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -60,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds")
     parser.add_argument("--max-upstream-calls", type=int, default=64)
     parser.add_argument("--max-body-bytes", type=int, default=4 * 1024 * 1024)
+    parser.add_argument("--upstream-env", metavar="@FILE", help="env file that holds OPENAI_API_KEY; else the environment")
+    parser.add_argument("--upstream-socket", default="", metavar="PATH", help="unix socket that leads to --base-url")
     return parser
 
 
@@ -70,18 +76,21 @@ def read_secret(reference: str) -> str:
     user may read.
     """
     if not reference.startswith("@"):
-        raise Refusal("--optillm-api-key must be @FILE: a literal key is readable by every local user")
+        raise Refusal("a key must be given as @FILE: a literal one is readable by every local user")
     path = Path(reference[1:])
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
-        raise Refusal(f"cannot read the proxy key from {path}: {reason}") from None
+        raise Refusal(f"cannot read a key from {path}: {reason}") from None
 
 
 def parse(argv: list[str]) -> Settings:
     """Command line -> Settings. argparse ends with exit code 2 on a wrong flag."""
     options = _parser().parse_args(argv)
+    if options.upstream_env:
+        # OptiLLM reads it from the environment; /proc/PID/environ keeps what the process started with
+        os.environ["OPENAI_API_KEY"] = invariants.variables(read_secret(options.upstream_env)).get("OPENAI_API_KEY", "")
     return Settings(
         host=options.host,
         port=options.port,
@@ -96,4 +105,5 @@ def parse(argv: list[str]) -> Settings:
         drain_timeout=options.drain_timeout,
         max_upstream_calls=options.max_upstream_calls,
         max_body_bytes=options.max_body_bytes,
+        upstream_socket=options.upstream_socket,
     )

@@ -11,18 +11,12 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import openai
+from openai._constants import DEFAULT_CONNECTION_LIMITS
 
 from . import ledger
 from .settings import Settings
-
-#: optillm/plugins/proxy/client.py and proxy_plugin.py ask this once per model.
-_PROBE = [("system", "test"), ("user", "hi")]
-
-
-def _is_probe(body: dict[str, Any]) -> bool:
-    messages = body.get("messages") or []
-    return body.get("max_tokens") == 1 and [(m.get("role"), m.get("content")) for m in messages] == _PROBE
 
 
 def _json(raw: bytes) -> dict[str, Any]:
@@ -61,7 +55,7 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         if owner is None or request.method != "POST":
             return super().send(request, **options)
         body = _json(request.content)
-        call = ledger.Call(model=str(body.get("model", "")), probe=_is_probe(body))
+        call = ledger.Call(model=str(body.get("model", "")))
         owner.enter(call)
         # no call may outlast the request it serves
         left = max(owner.remaining(), 0.1)
@@ -83,7 +77,8 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         call.status = response.status_code
         if call.failed:
             call.error = error_text(raw)
-            call.retry_after = response.headers.get("retry-after", "")
+            # LiteLLM hands a model's header on under another name
+            call.retry_after = response.headers.get("retry-after") or response.headers.get("llm_provider-retry-after", "")
         else:
             _enter_answer(call, _json(raw))
         return response
@@ -91,12 +86,16 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
 
 def build(settings: Settings, upstream_key: str) -> openai.OpenAI:
     """The process's only OpenAI client. `trust_env=False`: no proxy variable can redirect it."""
+    way: dict[str, Any] = {}
+    if settings.upstream_socket:
+        # the same library that the SDK's own client class comes from
+        way["transport"] = httpx2.HTTPTransport(uds=settings.upstream_socket, limits=DEFAULT_CONNECTION_LIMITS)
     return openai.OpenAI(
         api_key=upstream_key,
         base_url=settings.base_url,
         max_retries=settings.max_retries,
         timeout=settings.request_timeout,
-        http_client=CountingClient(trust_env=False, base_url=settings.base_url, timeout=settings.request_timeout),
+        http_client=CountingClient(trust_env=False, base_url=settings.base_url, timeout=settings.request_timeout, **way),
     )
 
 

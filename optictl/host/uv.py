@@ -52,7 +52,10 @@ def _uv() -> str:
 
 
 def _run(command: list[str], what: str, environment: dict[str, str] | None = None) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment)
+    # from the root: uv would take a project's settings out of the caller's directory
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment, cwd="/"
+    )
     if result.returncode:
         raise ToolError(what, (result.stderr or result.stdout).strip()[-2000:])
     return result.stdout
