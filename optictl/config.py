@@ -118,7 +118,7 @@ class Config(_Section):
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     isolation: Literal["sealed", "loopback"] = Field(
-        "sealed", description="Which walls the unit has. Both render those of loopback so far."
+        "sealed", description="sealed: no network and an empty root; loopback: this machine's loopback only."
     )
 
     @field_validator("base_models", "strategies", "plugins", mode="before")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optictl import plan, releases, render
+from optictl import plan, releases, render, supervise
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files
@@ -46,6 +46,9 @@ def _apply(change: Change) -> None:
     if change.action == "mode":
         files.set_mode(artefact.path, artefact.mode)
         return
+    if artefact.directory:
+        files.make_directory(artefact.path)
+        return
     if files.facts(artefact.path).kind == "directory":
         raise OptictlError(f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away")
     files.make_directory(artefact.path.parent)
@@ -81,11 +84,11 @@ class Installation:
     changes: list[Change]
 
 
-def plan_install(config: Config, paths: Paths) -> Installation:
-    """What `install` would do now. Reads, never writes."""
+def plan_install(config: Config, paths: Paths, start: bool = True) -> Installation:
+    """What `install` would do now. Reads, never writes. `start`: systemd, where it runs, is to run it."""
     want = releases.wanted(config, paths)
     artefacts = plan.operators_files(render.configuration(config), config, paths, new_proxy_key())
-    artefacts += plan.rendered_files(config, paths)
+    artefacts += plan.rendered_files(config, paths, supervise.host(paths, want.directory(paths)))
     changes = plan.changes(
         artefacts,
         _found(artefacts),
@@ -94,6 +97,8 @@ def plan_install(config: Config, paths: Paths) -> Installation:
         built=releases.record(want.directory(paths)) is not None,
         current=releases.in_force(paths),
     )
+    if start and (units := supervise.facts(paths)) is not None:
+        changes += plan.supervision(changes, paths, supervise.units(config, paths), units)
     return Installation(config, paths, want, changes)
 
 
@@ -127,6 +132,7 @@ def _apply_all(
     done: Callable[[Change], None],
 ) -> None:  # fmt: skip
     paths, want = installation.paths, installation.want
+    rendered: dict[Path, Artefact] = {}
     for change in installation.changes:
         if change.action == "build":
             interpreter = releases.interpreter(_others_must_reach(paths), python, progress)
@@ -135,11 +141,45 @@ def _apply_all(
                 progress(f"removing the half-built {leftover.name}")
                 files.remove(leftover)
             releases.build(want, paths, installation.config, interpreter, wheelhouse, progress)
+            # a unit names the interpreter's directory, which is known only now
+            host = supervise.host(paths, want.directory(paths))
+            rendered = {a.path: a for a in plan.rendered_files(installation.config, paths, host)}
         elif change.action == "switch":
             releases.switch(paths, want.id)
+        elif change.artefact is not None:
+            _apply(replace(change, artefact=rendered.get(change.artefact.path, change.artefact)))
         else:
-            _apply(change)
+            supervise.apply_change(change, installation.config, paths, progress)
         done(change)
+
+
+def plan_removal(paths: Paths, purge: bool) -> list[Change]:
+    """What `uninstall` would do: releases and rendered files go, the operator's own only with `purge`."""
+    places = [paths.service, paths.socket, paths.upstream_service, paths.upstream_socket, paths.opt, paths.home]
+    if purge:
+        places.append(paths.etc)
+    existing = [path for path in places if files.facts(path).kind != "missing"]
+    units = supervise.facts(paths)
+    return plan.removal(paths, existing, supervised=units is not None and units[supervise.SERVICE].loaded) if existing else []
+
+
+def apply_removal(
+    changes: list[Change], config: Config, paths: Paths, progress: Progress, done: Callable[[Change], None]
+) -> None:
+    """Apply a planned removal.
+
+    Raises:
+        OptictlError: a step failed; a second run goes on.
+    """
+    try:
+        for change in changes:
+            if change.action == "remove":
+                files.remove(Path(change.target))
+            else:
+                supervise.apply_change(change, config, paths, progress)
+            done(change)
+    except PermissionError as error:
+        raise _denied(error) from None
 
 
 def _others_must_reach(paths: Paths) -> bool:

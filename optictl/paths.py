@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 NAME = "optillm-proxy"
+#: The relay to the upstream that a sealed service needs.
+UPSTREAM = f"{NAME}-upstream"
+#: The second process that serves while `restart` or an upgrade drains the first.
+SIBLING = f"{NAME}-next"
 Scope = Literal["system", "user"]
 
 
@@ -23,6 +27,11 @@ class Paths:
     units: Path
     #: what names this deployment on the command line ("--root DIR", "--user" or nothing)
     flags: str = ""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether this is a deployment below --root, which no systemd knows."""
+        return self.flags.startswith("--root")
 
     def command(self, name: str) -> str:
         """The optictl command that does `name` to this deployment, to be copied by a person."""
@@ -63,6 +72,19 @@ class Paths:
     @property
     def socket(self) -> Path:
         return self.units / f"{NAME}.socket"
+
+    @property
+    def upstream_service(self) -> Path:
+        return self.units / f"{UPSTREAM}.service"
+
+    @property
+    def upstream_socket(self) -> Path:
+        return self.units / f"{UPSTREAM}.socket"
+
+    @property
+    def root_directory(self) -> Path:
+        """The empty directory that a sealed service has as its root."""
+        return self.opt / "root"
 
 
 def system(root: Path | None = None) -> Paths:

@@ -10,9 +10,13 @@ from typing import Literal
 from optictl import render
 from optictl.config import Config
 from optictl.host.files import FileFacts
-from optictl.paths import Paths
+from optictl.host.systemd import Unit
+from optictl.paths import NAME, Paths
+from optictl.render import Host
 
-Action = Literal["create", "replace", "mode", "build", "switch"]
+Action = Literal[
+    "create", "replace", "mode", "build", "switch", "reload", "enable", "start", "restart", "stop", "disable", "remove"
+]
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Artefact:
     """A file that a deployment consists of.
 
     `keep`: made once and never overwritten, it is the operator's. `secret`: its text is
-    shown nowhere.
+    shown nowhere. `directory`: an empty one, without text.
     """
 
     path: Path
@@ -28,6 +32,7 @@ class Artefact:
     mode: int
     keep: bool = False
     secret: bool = False
+    directory: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,18 @@ def operators_files(config_text: str, config: Config, paths: Paths, proxy_key: s
     ]
 
 
-def rendered_files(config: Config, paths: Paths) -> list[Artefact]:
-    """What follows from the configuration alone."""
+def rendered_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
+    """What follows from the configuration and the facts of the machine."""
+    relay = [
+        Artefact(paths.root_directory, "", 0o755, directory=True),
+        Artefact(paths.upstream_socket, render.upstream_socket(config), 0o644),
+        Artefact(paths.upstream_service, render.upstream_service(config), 0o644),
+    ]
     return [
         Artefact(paths.proxy_config, render.proxy_config(config), 0o644),
+        *(relay if render.is_sealed(config, paths) else []),
         Artefact(paths.socket, render.socket(config, paths), 0o644),
-        Artefact(paths.service, render.unit(config, paths), 0o644),
+        Artefact(paths.service, render.unit(config, paths, host), 0o644),
     ]
 
 
@@ -87,6 +98,8 @@ def change(artefact: Artefact, found: Found, uid: int) -> Change | None:
     target, facts = str(artefact.path), found.facts
     if facts.kind == "missing":
         return Change("create", target, "it is missing", _diff(artefact, None), artefact)
+    if artefact.directory and facts.kind == "directory":
+        return None
     if facts.kind != "file":
         return Change("replace", target, f"a {facts.kind} stands there", _diff(artefact, None), artefact)
     if not artefact.keep and found.text != artefact.text:
@@ -115,4 +128,37 @@ def changes(
     if current != release:
         reason = "no release is in force" if current is None else f"{current} is in force"
         steps.append(Change("switch", release, reason))
+    return steps
+
+
+def supervision(changes: list[Change], paths: Paths, wanted: list[str], found: dict[str, Unit]) -> list[Change]:
+    """What systemd has to do after these changes, so that the service runs what is on disk.
+
+    `wanted` are the units to enable, the service last; `found` what systemd says of them now.
+    """
+    service, socket = wanted[-1], wanted[-2]
+    touched = {c.target for c in changes if c.action in ("create", "replace")}
+    unit_files = {str(p) for p in (paths.service, paths.socket, paths.upstream_service, paths.upstream_socket)}
+    steps = []
+    if touched & unit_files or any(unit.need_daemon_reload == "yes" for unit in found.values()):
+        steps.append(Change("reload", "systemd", "unit files changed"))
+    if any(found[name].unit_file_state != "enabled" for name in wanted):
+        steps.append(Change("enable", " ".join(wanted), "they would not start at boot"))
+    if not (found[service].active and found[socket].active):
+        steps.append(Change("start", service, "it does not run"))
+    elif str(paths.socket) in touched:
+        steps.append(Change("restart", socket, "its unit changed: connections are refused until it listens again"))
+    elif any(c.action == "switch" for c in changes) or touched & {str(paths.service), str(paths.proxy_config)}:
+        steps.append(Change("restart", service, "what it reads has changed; a sibling serves meanwhile"))
+    return steps
+
+
+def removal(paths: Paths, existing: list[Path], supervised: bool) -> list[Change]:
+    """The steps that take away exactly these paths, which optictl made."""
+    steps = []
+    if supervised:
+        steps += [Change("stop", NAME, "it is to be removed"), Change("disable", NAME, "it is to be removed")]
+    steps += [Change("remove", str(path), "optictl made it") for path in existing]
+    if supervised:
+        steps.append(Change("reload", "systemd", "unit files were removed"))
     return steps

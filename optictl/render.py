@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from optictl.paths import NAME, UPSTREAM
 
 if TYPE_CHECKING:
     from optictl.config import Config
@@ -85,25 +89,75 @@ def _exec_start(words: Sequence[str]) -> str:
     return " \\\n  ".join(lines)
 
 
-def unit(config: Config, paths: Paths) -> str:
-    """optillm-proxy.service"""
-    words = [_systemd_word(word) for word in command(config, paths.current, "@CREDENTIAL")]
+@dataclass(frozen=True)
+class Host:
+    """What a unit depends on besides the configuration. The defaults need no machine.
+
+    `systemd` is the version that will read the unit; `interpreter` a Python's prefix that
+    lies outside /usr and has to be seen inside a sealed root, or None.
+    """
+
+    systemd: int = 252
+    interpreter: Path | None = None
+
+
+def is_sealed(config: Config, paths: Paths) -> bool:
+    """Whether the service gets no network and an empty root. Only the system's manager can give that."""
+    return config.isolation == "sealed" and paths.scope == "system"
+
+
+def unit(config: Config, paths: Paths, host: Host = Host(), name: str = NAME) -> str:
+    """optillm-proxy.service, or its sibling under another name."""
+    sealed = is_sealed(config, paths)
+    words = command(config, paths.current, "@CREDENTIALS/proxy_key")
+    words += ["--upstream-env", "@CREDENTIALS/upstream_env"]
+    if sealed:
+        words += ["--upstream-socket", f"/run/{UPSTREAM}/socket"]
     # %d is the service's credential directory, which only systemd knows
-    words[words.index("@CREDENTIAL")] = "@%d/proxy_key"
+    quoted = [_systemd_word(word).replace("@CREDENTIALS/", "@%d/") for word in words]
     places = (paths.opt, paths.home)
     return _render(
         "optillm-proxy.service.j2",
+        name=name,
+        suffix="" if name == NAME else " (while the other one drains)",
         version=config.optillm.version,
-        exec_start=_exec_start(words),
+        sockets=[f"{NAME}.socket", *([f"{UPSTREAM}.socket"] if sealed else [])],
+        exec_start=_exec_start(quoted),
         working_directory=paths.current / "work",
         env_file=paths.env,
         home=paths.home,
         proxy_key_file=paths.proxy_key,
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         scope=paths.scope,
+        sealed=sealed,
+        root_directory=paths.root_directory,
+        releases=paths.releases,
+        current=paths.current,
+        interpreter=host.interpreter,
+        systemd=host.systemd,
+        upstream_name=UPSTREAM,
+        install=name == NAME,
         # a deployment that --root put below a home cannot have homes hidden from it
         below_home=any(place.is_relative_to(home) for place in places for home in (Path("/home"), Path("/root"))),
     )
+
+
+def upstream_address(config: Config) -> str:
+    """HOST:PORT of the upstream."""
+    parts = urlsplit(config.upstream.base_url)
+    host = "127.0.0.1" if parts.hostname == "localhost" else str(parts.hostname)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def upstream_socket(config: Config) -> str:
+    """optillm-proxy-upstream.socket"""
+    return _render("optillm-proxy-upstream.socket.j2", name=UPSTREAM, upstream=upstream_address(config))
+
+
+def upstream_service(config: Config, program: str = "/lib/systemd/systemd-socket-proxyd") -> str:
+    """optillm-proxy-upstream.service"""
+    return _render("optillm-proxy-upstream.service.j2", name=UPSTREAM, upstream=upstream_address(config), program=program)
 
 
 def socket(config: Config, paths: Paths) -> str:

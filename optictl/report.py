@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 
     from optictl.config import ConfigError
     from optictl.errors import OptictlError
+    from optictl.logbook import Entry
     from optictl.plan import Change
+    from optictl.status import Status
 
 SCHEMA = 1
 _STYLE = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim", "error": "bold magenta"}
-_ACTION = {"create": "green", "build": "green", "replace": "yellow", "mode": "yellow", "switch": "cyan"}
+_ACTION = {
+    "create": "green",
+    "build": "green",
+    "replace": "yellow",
+    "mode": "yellow",
+    "remove": "red",
+    "stop": "red",
+    "disable": "red",
+}
 #: A pipe gets lines as long as they are.
 _PIPE_WIDTH = 1000
 
@@ -137,7 +147,7 @@ def changes(planned: Sequence[Change]) -> None:
 
     console = _console()
     for change in planned:
-        style = _ACTION[change.action]
+        style = _ACTION.get(change.action, "cyan")
         console.print(f"[{style}]{change.action:<8}[/]{escape(change.target)} [dim]({escape(change.reason)})[/dim]")
         if change.diff.startswith("---"):
             if console.is_terminal:
@@ -156,8 +166,58 @@ def done(change: Change) -> None:
         "mode": "mode set on",
         "build": "built and proven",
         "switch": "now in force:",
+        "reload": "reloaded",
+        "enable": "enabled",
+        "disable": "disabled",
+        "start": "started",
+        "restart": "restarted",
+        "stop": "stopped",
+        "remove": "removed",
     }
     note(f"{words[change.action]} {change.target}")
+
+
+def status(seen: Status) -> None:
+    """One screen about a deployment."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    memory = "" if seen.memory is None else f"{seen.memory / 2**20:.0f} MiB"
+    tiers = "  ".join(f"[{_STYLE[status]}]{id.removeprefix('health.')} {status}[/]" for id, status in seen.tiers.items())
+    rows = {
+        "state": escape(f"{seen.state}, since {seen.since}" if seen.since else seen.state),
+        "doing": escape(seen.doing),
+        "process": str(seen.main_pid or ""),
+        "release": escape(seen.release),
+        "restarts": str(seen.restarts) if seen.state else "",
+        "memory": memory,
+        "drop-ins": escape(" ".join(seen.drop_ins)),
+        "health": tiers,
+        "problem": f"[bold red]{escape(seen.problem)}[/]" if seen.problem else "",
+        "next": escape(seen.next),
+    }
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, text)
+    console.print(table)
+
+
+def log(entry: Entry, output: str) -> None:
+    """One entry of the journal: its time and text, or a line of JSON."""
+    if output == "json":
+        sys.stdout.write(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    import time
+
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.seconds))
+    words = "  ".join(f"{name}={value}" for name, value in entry.event.items() if name != "event")
+    text = f"{entry.event['event']:<8} {words}" if "event" in entry.event else entry.text
+    _console().print(f"{when}  {text}", style="red" if entry.bad else "", markup=False, soft_wrap=True)
 
 
 def message(text: str) -> None:

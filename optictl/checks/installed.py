@@ -160,7 +160,9 @@ def release_starts(site: Site) -> Iterator[Finding]:
 def workdir_empty(site: Site) -> Iterator[Finding]:
     directories: dict[Path, int | None] = {}
     try:
-        directories = {p.cwd: p.uid for p in site.live.processes if p.cwd is not None}
+        own = site.release / "work"
+        places = ((own if p.directory == files.identity(own) else p.cwd, p.uid) for p in site.live.processes)
+        directories = {place: uid for place, uid in places if place is not None}
     except Skip:
         directories = {site.release / "work": None}
     wanted = {f"optillm/plugins/{Path(name).name}" for name in site.config.plugins}

@@ -46,11 +46,11 @@ def process_guarded(site: Site) -> Iterator[Finding]:
             "a strategy may silently not run, and prompts may leave",
         )
         return
-    work = (site.release / "work").resolve()
+    work = files.identity(site.release / "work")
     for process in site.live.processes:
         # its argument list names the link `current`, which may have moved since; its directory cannot
-        if process.cwd is not None and process.cwd != work:
-            yield Finding(f"process {process.pid} runs from {process.cwd.parent.name}", "fail", "restart the service")
+        if process.directory is not None and process.directory != work:
+            yield Finding(f"process {process.pid} runs another release", "fail", "restart the service")
     yield Finding(f"guard {version} of {site.release.name}")
 
 

@@ -37,6 +37,11 @@ class Check:
     timeout: float
     run: Callable[[Any], Iterator[Finding]]
 
+    @property
+    def family(self) -> str:
+        """`health` of `health.alive`."""
+        return self.id.partition(".")[0]
+
 
 _CHECKS: dict[str, Check] = {}
 
@@ -55,7 +60,7 @@ def check(
 
 def all_checks() -> list[Check]:
     """Every check, in the order in which a report lists them."""
-    from optictl.checks import environment, health, installed, process  # noqa: F401  (they register themselves)
+    from optictl.checks import environment, health, installed, process, supervised  # noqa: F401  (they register themselves)
 
     return list(_CHECKS.values())
 

@@ -11,6 +11,7 @@ from optictl import loading, releases
 from optictl.checks.registry import Skip
 from optictl.config import Config, ConfigError
 from optictl.errors import OptictlError
+from optictl.guard import invariants
 from optictl.host import files, network, processes
 from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
@@ -18,21 +19,6 @@ from optictl.paths import Paths
 
 #: A guarded OptiLLM sends it with every answer.
 GUARD_HEADER = "x-optillm-guard"
-
-
-def variables(text: str) -> dict[str, str]:
-    """An EnvironmentFile's assignments, as systemd reads them (quotes taken off)."""
-    found = {}
-    for line in text.splitlines():
-        line = line.strip()
-        if not line or line[0] in "#;" or "=" not in line:
-            continue
-        name, _, value = line.partition("=")
-        value = value.strip()
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        found[name.strip().removeprefix("export ").strip()] = value
-    return found
 
 
 @dataclass(frozen=True)
@@ -67,7 +53,7 @@ class Site:
         text = files.read(self.paths.env)
         if text is None:
             raise Skip(f"there is no {self.paths.env}")
-        return variables(text)
+        return invariants.variables(text)
 
     @cached_property
     def upstream_key(self) -> str:
@@ -115,10 +101,10 @@ class Site:
     def serving(self) -> Live | None:
         """What serves the port, if that is the release in force behind its guard; else None."""
         try:
-            live, work = self.live, (self.release / "work").resolve()
+            live, work = self.live, files.identity(self.release / "work")
         except Skip:
             return None
-        ours = all(p.cwd == work for p in live.processes)
+        ours = all(p.directory == work for p in live.processes)
         return live if ours and self.health.status == 200 and GUARD_HEADER in self.health.headers else None
 
     def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Answer:

@@ -16,6 +16,12 @@ def register(app: typer.Typer) -> None:
     panel = "A deployment"
     app.command("init", rich_help_panel=panel, epilog="Example: sudo optictl init")(init)
     app.command("install", rich_help_panel=panel, epilog="Example: sudo optictl install --dry-run")(install)
+    app.command("uninstall", rich_help_panel=panel, epilog="Example: sudo optictl uninstall --dry-run")(uninstall)
+    app.command("start", rich_help_panel=panel, epilog="Example: sudo optictl start")(start)
+    app.command("stop", rich_help_panel=panel, epilog="Example: sudo optictl stop")(stop)
+    app.command("restart", rich_help_panel=panel, epilog="Example: sudo optictl restart")(restart)
+    app.command("status", rich_help_panel=panel, epilog="Example: optictl status --output json")(status)
+    app.command("logs", rich_help_panel=panel, epilog="Example: sudo optictl logs --follow")(logs)
     app.command("run", rich_help_panel=panel, epilog="Example: optictl run --root ~/optillm")(run)
 
 
@@ -50,7 +56,7 @@ def install(
     python: Annotated[
         Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
     ] = None,
-    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start the service (this version never does).")] = False,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")] = False,
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
@@ -63,7 +69,7 @@ def install(
     from optictl import deploy, report
 
     where = place(config, root, user)
-    installation = deploy.plan_install(where.config(), where.paths)
+    installation = deploy.plan_install(where.config(), where.paths, start=not no_start)
     text = output is Output.text
     if not installation.changes:
         if text:
@@ -82,10 +88,8 @@ def install(
     if text:
         report.headline("check")
     good = report.results("install", found, output.value)
-    if text and good and installation.changes:
-        report.message(f"Next: {where.paths.command('run')}")
-        if not root and not user:
-            report.message("Or as a service: systemctl daemon-reload && systemctl enable --now optillm-proxy.socket")
+    if text and good and not any(c.id == "process.guarded" for c in found):
+        report.message(f"Next: {where.paths.command('run' if where.paths.is_private or no_start else 'start')}")
     raise typer.Exit(0 if good else 1)
 
 
@@ -125,3 +129,95 @@ def run(config: ConfigOption = None, root: RootOption = None, user: UserOption =
 
     where = place(config, root, user)
     raise typer.Exit(foreground.run(where.config(), where.paths))
+
+
+def uninstall(
+    purge: Annotated[bool, typer.Option("--purge", help="Also the configuration and the secrets.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    yes: YesOption = False,
+    root: RootOption = None,
+    user: UserOption = False,
+    output: OutputOption = Output.text,
+) -> None:
+    """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge."""
+    from optictl import deploy, loading, report
+    from optictl.config import Config, ConfigError
+
+    where = place(None, root, user)
+    changes = deploy.plan_removal(where.paths, purge)
+    if output is Output.json and dry_run:
+        report.envelope("uninstall", [c.as_dict() for c in changes], True)
+        return
+    if output is Output.text:
+        report.changes(changes)
+        if not changes:
+            report.message("Nothing is installed.")
+    if dry_run or not changes:
+        return
+    _confirm(yes)
+    try:
+        config = loading.load(where.config_path)
+    except ConfigError:  # a broken configuration must not keep anybody from removing it
+        config = Config()
+    with report.progress("removing") as say:
+        deploy.apply_removal(changes, config, where.paths, say, report.done)
+    if output is Output.json:
+        report.envelope("uninstall", [c.as_dict() for c in changes], True)
+
+
+def start(root: RootOption = None, user: UserOption = False) -> None:
+    """Start the service under systemd; returns when the proxy answers."""
+    from optictl import report, supervise
+
+    where = place(None, root, user)
+    with report.progress("starting"):
+        supervise.start(where.config(), where.paths)
+
+
+def stop(root: RootOption = None, user: UserOption = False) -> None:
+    """Stop the service and its socket. What is in flight is finished first."""
+    from optictl import report, supervise
+
+    where = place(None, root, user)
+    with report.progress("stopping"):
+        supervise.stop(where.config(), where.paths)
+
+
+def restart(root: RootOption = None, user: UserOption = False) -> None:
+    """Restart without anybody waiting: a sibling serves on the same socket while the service drains."""
+    from optictl import report, supervise
+
+    where = place(None, root, user)
+    with report.progress("restarting") as say:
+        supervise.restart(where.config(), where.paths, say)
+
+
+def status(root: RootOption = None, user: UserOption = False, output: OutputOption = Output.text) -> None:
+    """One screen: state, release, restarts, memory, health tiers, the last problem, the next command."""
+    from optictl import report
+    from optictl import status as looking
+
+    where = place(None, root, user)
+    seen = looking.look(where.paths, where.config_path)
+    if output is Output.json:
+        report.envelope("status", [seen.as_dict()], seen.good)
+    else:
+        report.status(seen)
+    raise typer.Exit(0 if seen.good else 1)
+
+
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as entries come.")] = False,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="As journalctl takes it: '1 hour ago'.")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Failed requests, refusals and problems only.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")] = 50,
+    root: RootOption = None,
+    user: UserOption = False,
+    output: OutputOption = Output.text,
+) -> None:
+    """Read the service's journal. It holds no prompt and no key."""
+    from optictl import logbook, report
+
+    where = place(None, root, user)
+    for entry in logbook.read(where.paths, follow=follow, since=since, errors=errors, lines=lines):
+        report.log(entry, output.value)

@@ -23,6 +23,9 @@ def check(
         list[str] | None, typer.Option("--only", metavar="ID", help="One check or one family (health). May be repeated.")
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the checks and what each expects; run none.")] = False,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Also try to break out of the installed sandbox, from a unit of its own (root).")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is good.")] = False,
     config: ConfigOption = None,
     root: RootOption = None,
@@ -45,8 +48,13 @@ def check(
             report.message(f"{one.id:<28} {one.expected}")
         return
     where = place(config, root, user)
+    site = Site(where.paths, where.config_path)
     with report.progress("checking"):
-        found = registry.run(checks, Site(where.paths, where.config_path))
+        found = registry.run(checks, site)
+        if attack:
+            from optictl import sandbox
+
+            found += sandbox.attack(site)
     raise typer.Exit(0 if report.results("check", found, output.value, quiet=quiet) else 1)
 
 

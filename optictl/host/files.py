@@ -36,6 +36,15 @@ def facts(path: Path) -> FileFacts:
     return FileFacts(kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_size)  # type: ignore[arg-type]
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what a path leads to, or None: two paths with one identity are one thing."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
 def read(path: Path) -> str | None:
     """The file's text, or None where there is no file.
 

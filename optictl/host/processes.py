@@ -18,7 +18,7 @@ from typing import IO, Any
 from optictl.host import files
 
 _LISTEN = "0A"
-_NOBODY = 65534
+NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,17 @@ class Listener:
 
 @dataclass(frozen=True)
 class Process:
-    """A live process. `environ` is None where this user may not read it."""
+    """A live process. `environ` is None where this user may not read it.
+
+    `directory` identifies its working directory: in a mount namespace of its own the path
+    `cwd` says little.
+    """
 
     pid: int
     uid: int
     argv: tuple[str, ...]
     cwd: Path | None
+    directory: tuple[int, int] | None
     environ: dict[str, str] | None
     executable: Path | None
 
@@ -61,7 +66,8 @@ def listeners() -> list[Listener]:
     return found
 
 
-def _sockets(pid: int) -> set[str]:
+def sockets_of(pid: int) -> set[str]:
+    """The inodes of the sockets that a process holds; none where this user may not look."""
     inodes = set()
     with suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -79,7 +85,7 @@ def owners(inodes: set[str]) -> dict[int, set[str]]:
     """
     found = {}
     for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and entry.name != "1" and (held := _sockets(int(entry.name)) & inodes):
+        if entry.name.isdigit() and entry.name != "1" and (held := sockets_of(int(entry.name)) & inodes):
             found[int(entry.name)] = held
     return found
 
@@ -102,7 +108,9 @@ def look(pid: int) -> Process | None:
     with suppress(OSError):
         pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         environ = dict(os.fsdecode(p).split("=", 1) for p in pairs if b"=" in p)
-    return Process(pid, uid, tuple(os.fsdecode(a) for a in argv), _link(f"/proc/{pid}/cwd"), environ, _link(f"/proc/{pid}/exe"))
+    cwd = Path(f"/proc/{pid}/cwd")
+    words = tuple(os.fsdecode(a) for a in argv)
+    return Process(pid, uid, words, _link(str(cwd)), files.identity(cwd), environ, _link(f"/proc/{pid}/exe"))
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def service_identity(name: str) -> Identity:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        return Identity(_NOBODY, _NOBODY)
+        return Identity(NOBODY, NOBODY)
     return Identity(entry.pw_uid, entry.pw_gid)
 
 
@@ -183,3 +191,9 @@ def started(pid: int) -> float:
     except (OSError, StopIteration, ValueError, IndexError):
         return float("inf")
     return boot + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def readable_as(uid: int, path: Path) -> bool:
+    """Whether another user can read a file; tried by a process of that user (needs root)."""
+    command = ["/bin/cat", str(path)]
+    return subprocess.run(command, user=uid, group=uid, extra_groups=[], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,147 @@
+"""systemd and its journal, asked and told through their own programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optictl.host.uv import ToolError
+from optictl.paths import Scope
+
+#: A unit written here is gone after a reboot.
+RUNTIME = {"system": Path("/run/systemd/system")}
+
+_PROPERTIES = (
+    "LoadState", "ActiveState", "SubState", "Result", "MainPID", "ExecMainStatus", "ExecMainCode", "NRestarts", "StatusText",
+    "ActiveEnterTimestamp", "MemoryCurrent", "TasksCurrent", "UnitFileState", "NeedDaemonReload", "DropInPaths",
+    "InvocationID", "FragmentPath",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What systemd says of a unit: its properties as text, "" for those it does not know."""
+
+    name: str
+    properties: dict[str, str]
+
+    def __getattr__(self, name: str) -> str:
+        return self.properties.get("".join(word.capitalize() for word in name.split("_")), "")
+
+    @property
+    def loaded(self) -> bool:
+        return self.properties.get("LoadState") == "loaded"
+
+    @property
+    def active(self) -> bool:
+        return self.properties.get("ActiveState") in ("active", "reloading", "activating")
+
+    @property
+    def main_pid(self) -> int:
+        return int(self.properties.get("MainPID") or 0)
+
+    @property
+    def restarts(self) -> int:
+        return int(self.properties.get("NRestarts") or 0)
+
+
+class Systemd:
+    """The manager of one scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self._flags = ["--user"] if scope == "user" else []
+
+    def _run(self, program: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, *self._flags, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _do(self, *arguments: str, timeout: float = 60) -> None:
+        result = self._run("systemctl", *arguments, timeout=timeout)
+        if result.returncode:
+            raise ToolError(f"systemctl {' '.join(arguments)}", (result.stderr or result.stdout).strip()[-1000:])
+
+    def available(self) -> bool:
+        """Whether this manager runs here."""
+        if self.scope == "system":
+            return RUNTIME["system"].parent.is_dir() and self.version() > 0
+        try:
+            return self._run("systemctl", "show", "--property=Version", "--value").returncode == 0
+        except OSError:
+            return False
+
+    def version(self) -> int:
+        """systemd's version, 0 where it is not installed."""
+        try:
+            words = self._run("systemctl", "--version").stdout.split()
+        except OSError:
+            return 0
+        return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+
+    def reload(self) -> None:
+        self._do("daemon-reload")
+
+    def enable(self, *units: str) -> None:
+        self._do("enable", "--quiet", *units)
+
+    def disable(self, *units: str) -> None:
+        self._do("disable", "--quiet", *units)
+
+    def start(self, *units: str) -> None:
+        """Start units; for Type=notify this returns when the service is ready."""
+        self._do("start", *units, timeout=180)
+
+    def stop(self, *units: str, seconds: float = 60) -> None:
+        """Stop units; `seconds` is how long they may drain."""
+        self._do("stop", *units, timeout=seconds + 60)
+
+    def restart(self, *units: str, seconds: float = 60) -> None:
+        self._do("restart", *units, timeout=seconds + 180)
+
+    def reset_failed(self, *units: str) -> None:
+        self._run("systemctl", "reset-failed", *units)
+
+    def show(self, unit: str) -> Unit:
+        """A unit's properties; LoadState is not-found for one that does not exist."""
+        out = self._run("systemctl", "show", unit, f"--property={','.join(_PROPERTIES)}").stdout
+        pairs = (line.partition("=") for line in out.splitlines())
+        return Unit(unit, {name: value for name, sign, value in pairs if sign and value != "[not set]"})
+
+    def exposure(self, unit_file: Path) -> float | None:
+        """The score of `systemd-analyze security`, 0 (sealed) to 10; None where it cannot tell."""
+        result = self._run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit_file))
+        for line in reversed(result.stdout.splitlines()):
+            if "Overall exposure level" in line:
+                return float(line.split(":")[1].split()[0])
+        return None
+
+    def verify(self, *unit_files: Path) -> str:
+        """What `systemd-analyze verify` has to say; "" is good, its exit code alone tells little."""
+        result = self._run("systemd-analyze", "verify", *map(str, unit_files))
+        return (result.stdout + result.stderr).strip()
+
+    def journal(self, unit: str, *options: str) -> list[dict[str, Any]]:
+        """A unit's journal entries, oldest first: its own and the manager's about it."""
+        result = self._run("journalctl", "--output=json", "--no-pager", f"--unit={unit}", *options)
+        return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+    def follow(self, unit: str, *options: str) -> Iterator[dict[str, Any]]:
+        """The journal's entries of a unit as they come, until the caller stops asking."""
+        command = ["journalctl", *self._flags, "--output=json", "--follow", f"--unit={unit}", *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
+            try:
+                for line in process.stdout or ():
+                    if line.startswith("{"):
+                        yield json.loads(line)
+            finally:
+                process.terminate()

@@ -1,0 +1,84 @@
+"""One look at a deployment: what systemd, the health tiers and the journal say together."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from optictl import releases, supervise
+from optictl.checks import registry
+from optictl.checks.registry import Skip
+from optictl.checks.site import Site
+from optictl.host.systemd import Systemd
+from optictl.paths import Paths
+
+_TIERS = ("health.alive", "health.locked", "health.connected")
+
+
+@dataclass(frozen=True)
+class Status:
+    """`state` is systemd's word ("" without systemd); `tiers` check id -> status; `memory` bytes or None."""
+
+    state: str
+    since: str
+    doing: str
+    release: str
+    restarts: int
+    memory: int | None
+    main_pid: int
+    drop_ins: list[str]
+    tiers: dict[str, str]
+    problem: str
+    next: str
+
+    @property
+    def good(self) -> bool:
+        return all(status == "pass" for status in self.tiers.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"id": "status", "status": "pass" if self.good else "fail", "data": asdict(self)}
+
+
+def look(paths: Paths, config_path: Path) -> Status:
+    """Facts of this moment; reads, never writes, costs no token."""
+    site = Site(paths, config_path)
+    results = {r.id: r for r in registry.run(registry.select(_TIERS), site)}
+    worst = next((r for r in results.values() if r.status != "pass"), None)
+    units = supervise.facts(paths)
+    problem = f"{worst.id}: {worst.found}" if worst else ""
+    step = worst.remedy or paths.command("check") if worst else ""
+    if units is None:
+        return Status("", "", "", releases.in_force(paths) or "", 0, None, _pid(site), [], _tiers(results), problem, step)
+    unit = units[supervise.SERVICE]
+    if not unit.loaded:
+        step = paths.command("install")
+    elif worst and unit.active_state != "active":
+        problem = supervise.last_problem(Systemd(paths.scope)) or problem
+    state = f"{unit.active_state} ({unit.sub_state})"
+    if unit.exec_main_status == "78" and not unit.main_pid:
+        state = f"{state}, the configuration was refused (78)"
+    return Status(
+        state=state,
+        since=unit.active_enter_timestamp,
+        doing=unit.status_text,
+        release=releases.in_force(paths) or "",
+        restarts=unit.restarts,
+        memory=int(unit.memory_current) if unit.memory_current.isdigit() else None,
+        main_pid=unit.main_pid,
+        drop_ins=unit.drop_in_paths.split(),
+        tiers=_tiers(results),
+        problem=problem,
+        next=step,
+    )
+
+
+def _tiers(results: dict[str, Any]) -> dict[str, str]:
+    return {id: results[id].status for id in _TIERS}
+
+
+def _pid(site: Site) -> int:
+    try:
+        return site.live.processes[0].pid
+    except Skip:
+        return 0
