@@ -1,0 +1,82 @@
+"""One booted machine, and on it one deployment, for the tests under a real systemd."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from uv import find_uv_bin
+
+from optictl.demo.standin import StandIn
+from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port, open_directory
+from tests.systemd.machine import Machine, booted
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ETC = "/etc/optillm-proxy"
+
+
+@dataclass
+class Host:
+    """A machine with optictl on it, a deployment's ports, and the upstream that stands for LiteLLM."""
+
+    machine: Machine
+    program: Path
+    port: int
+    upstream: StandIn
+
+    def optictl(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return self.machine.run(self.program, *arguments, check=check, timeout=timeout)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, model: str = "bon-jerry-xl", timeout: float = 60) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"Authorization": f"Bearer {PROXY_KEY}"}
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=timeout)
+
+    def configure(self, extra: str = "", drain: int = 20) -> None:
+        """The operator's files, as they should be."""
+        self.machine.run("mkdir", "-p", ETC)
+        self.machine.write(
+            f"{ETC}/optictl.yaml",
+            f"listen: {{port: {self.port}}}\nupstream: {{base_url: '{self.upstream.base_url}'}}\n"
+            f"timeouts: {{request: 60, drain: {drain}}}\n{extra}",
+        )
+        self.machine.write(f"{ETC}/env", f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600)
+        self.machine.write(f"{ETC}/proxy_key", f"{PROXY_KEY}\n", 0o600)
+
+
+@pytest.fixture(scope="session")
+def program() -> Iterator[Path]:
+    """optictl from its own wheel, in a venv on the system's Python."""
+    uv = find_uv_bin()
+    with open_directory() as directory:
+        subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(CHECKOUT)], check=True)
+        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
+        wheel = next((directory / "dist").glob("*.whl"))
+        command = [uv, "pip", "install", "-q", "--link-mode=copy", "--python", str(directory / "venv/bin/python"), str(wheel)]
+        subprocess.run(command, check=True)
+        yield directory / "venv/bin/optictl"
+
+
+@pytest.fixture(scope="session")
+def machine(program: Path) -> Iterator[Machine]:
+    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+    with booted() as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def host(machine: Machine, program: Path) -> Iterator[Host]:
+    """An installed, running deployment. Tests that break it put it back."""
+    with StandIn(key=UPSTREAM_KEY).running() as upstream:
+        host = Host(machine, program, free_port(), upstream)
+        host.configure()
+        host.optictl("install", "--yes")
+        yield host

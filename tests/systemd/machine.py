@@ -1,0 +1,126 @@
+"""A real systemd to test on: an overlay of this machine's own root, booted by systemd-nspawn.
+
+It boots in about three seconds, changes nothing outside its overlay, shares this machine's
+network (so that the tests can put an upstream on a loopback port) and is powered off and
+unmounted at the end, also when a test fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Machine:
+    """A booted machine. `pid` is its PID 1 as seen from here, `root` its file system."""
+
+    pid: int
+    root: Path
+
+    def run(self, *command: str | Path, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, as root."""
+        result = subprocess.run(
+            ["nsenter", "--target", str(self.pid), "--all", *map(str, command)],
+            capture_output=True, text=True, check=False, timeout=timeout, cwd="/", stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if check and result.returncode:
+            raise AssertionError(f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def spawn(self, *command: str | Path) -> subprocess.Popen[str]:
+        """Start a command inside and go on."""
+        return subprocess.Popen(
+            ["nsenter", "--target", str(self.pid), "--all", *map(str, command)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def show(self, unit: str, name: str) -> str:
+        """One property of a unit."""
+        return self.run("systemctl", "show", unit, f"--property={name}", "--value").stdout.strip()
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file inside."""
+        # through the machine itself: what lies under a booted overlay must not be changed from outside
+        subprocess.run(
+            ["nsenter", "--target", str(self.pid), "--all", "sh", "-c", f"cat > {path} && chmod {mode:o} {path}"],
+            input=text, text=True, check=True, cwd="/",
+        )  # fmt: skip
+
+    def read(self, path: str) -> str:
+        return self.run("cat", path).stdout
+
+
+def _install_packages() -> None:
+    """systemd-nspawn comes as a Debian package of its own."""
+    if shutil.which("systemd-nspawn") is None:
+        subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+        subprocess.run(
+            ["apt-get", "install", "-y", "-q", "--no-install-recommends", "systemd-container"],
+            check=True, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )  # fmt: skip
+
+
+def _child(pid: int) -> int | None:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(text[0]) if text else None
+
+
+@contextmanager
+def booted() -> Iterator[Machine]:
+    """Boot a machine; it is gone when the block ends."""
+    _install_packages()
+    place = Path(tempfile.mkdtemp(prefix="optictl-machine-", dir="/var/tmp"))
+    for name in ("up", "work", "root"):
+        (place / name).mkdir()
+    root = place / "root"
+    options = f"lowerdir=/,upperdir={place / 'up'},workdir={place / 'work'}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+        with (place / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory", str(root), "--boot",
+                    "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                # BPF is what IPAddressDeny= is made of; nspawn's own filter would silently take it away
+                env={**os.environ, "SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            )  # fmt: skip
+        yield _wait(process, root, place / "log")
+    finally:
+        if process is not None:
+            if (pid := _child(process.pid) if process.poll() is None else None) is not None:
+                subprocess.run(
+                    ["nsenter", "--target", str(pid), "--all", "systemctl", "poweroff"], capture_output=True, check=False
+                )
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        subprocess.run(["umount", "--lazy", str(root)], check=False, capture_output=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _wait(process: subprocess.Popen[bytes], root: Path, log: Path) -> Machine:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise AssertionError(f"systemd-nspawn ended:\n{log.read_text(errors='replace')[-2000:]}")
+        if (pid := _child(process.pid)) is not None:
+            machine = Machine(pid, root)
+            state = machine.run("systemctl", "is-system-running", check=False).stdout.strip()
+            if state in ("running", "degraded"):
+                return machine
+        time.sleep(0.2)
+    raise AssertionError(f"the machine did not boot:\n{log.read_text(errors='replace')[-2000:]}")

@@ -1,0 +1,153 @@
+"""The life of a deployment under a real systemd, through optictl alone."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.support import PROXY_KEY, UPSTREAM_KEY
+from tests.systemd.conftest import ETC, Host
+
+pytestmark = [pytest.mark.slow, pytest.mark.root]
+
+
+def _results(host: Host, *arguments: str) -> dict[str, dict[str, object]]:
+    out = host.optictl(*arguments, "--output", "json", check=False).stdout
+    return {r["id"]: r for r in json.loads(out)["results"]}
+
+
+def test_installed_it_runs_hardened_and_proven(host: Host) -> None:
+    results = _results(host, "check", "--attack")
+    assert {id: r["found"] for id, r in results.items() if r["status"] != "pass"} == {}
+    attacks = [id for id in results if id.startswith("sandbox.")]
+    assert len(attacks) > 20
+    assert (
+        host.machine.run("systemctl", "is-enabled", "optillm-proxy.service", "optillm-proxy.socket").stdout.split()
+        == ["enabled"] * 2
+    )
+    smoked = _results(host, "smoke", "--all")
+    assert {r["status"] for r in smoked.values()} == {"pass"}
+    assert len(smoked) == 4
+
+
+def test_a_second_installation_changes_nothing(host: Host) -> None:
+    pid = host.machine.show("optillm-proxy", "MainPID")
+    assert "No changes." in host.optictl("install", "--yes").stdout
+    assert host.machine.show("optillm-proxy", "MainPID") == pid
+
+
+def test_systemd_has_nothing_to_say_about_the_units(host: Host) -> None:
+    units = [
+        f"/etc/systemd/system/optillm-proxy{name}" for name in (".service", ".socket", "-upstream.service", "-upstream.socket")
+    ]
+    verified = host.machine.run("systemd-analyze", "verify", *units, check=False)
+    assert verified.stdout + verified.stderr == ""
+
+
+def test_the_service_hides_its_secrets(host: Host) -> None:
+    pid = host.machine.show("optillm-proxy", "MainPID")
+    seen = [
+        host.machine.run("systemctl", "show", "optillm-proxy").stdout,
+        host.machine.run("cat", f"/proc/{pid}/cmdline", f"/proc/{pid}/environ").stdout,
+        host.machine.run("journalctl", "-u", "optillm-proxy", "--no-pager").stdout,
+        host.machine.run("sh", "-c", "cat /etc/systemd/system/optillm-proxy*").stdout,
+        host.optictl("status").stdout,
+        host.optictl("logs").stdout,
+    ]
+    for text in seen:
+        assert PROXY_KEY not in text
+        assert UPSTREAM_KEY not in text
+
+
+def test_status_is_one_screen(host: Host) -> None:
+    text = host.optictl("status").stdout
+    assert "active (running)" in text
+    assert "serving, 0 in flight" in text
+    assert "alive pass" in text
+    assert len(text.splitlines()) < 24
+    data = json.loads(host.optictl("status", "--output", "json").stdout)["results"][0]["data"]
+    assert data["tiers"] == {"health.alive": "pass", "health.locked": "pass", "health.connected": "pass"}
+
+
+def test_logs_are_the_journal_without_prompts(host: Host) -> None:
+    host.ask()
+    host.ask("nosuch-jerry-xl")
+    lines = [json.loads(line) for line in host.optictl("logs", "--output", "json").stdout.splitlines()]
+    assert any(line["event"].get("strategy") == "bon" for line in lines)
+    assert "hello" not in host.optictl("logs").stdout
+    errors = host.optictl("logs", "--errors", "--since", "1 minute ago").stdout
+    assert "strategy_not_enabled" in errors
+    assert "strategy=bon" not in errors
+
+
+def test_stop_stays_stopped_and_start_starts(host: Host) -> None:
+    host.optictl("stop")
+    assert host.machine.show("optillm-proxy.socket", "ActiveState") == "inactive"
+    stopped = _results(host, "check", "--only", "service", "--only", "health.alive")
+    assert stopped["service.active"]["status"] == "fail"
+    assert stopped["health.alive"]["status"] == "fail"
+    assert "optictl" in host.optictl("status", check=False).stdout
+    host.optictl("start")
+    assert host.ask().status_code == 200
+
+
+def test_the_other_isolation(host: Host) -> None:
+    """loopback: one service and one socket, fewer walls, the same proof."""
+    host.configure("isolation: loopback\n")
+    try:
+        host.optictl("install", "--yes")
+        results = _results(host, "check", "--attack")
+        assert {id: r["found"] for id, r in results.items() if r["status"] not in ("pass", "skip")} == {}
+        assert results["relay.active"]["status"] == "skip"
+        exposure = float(str(results["service.exposure"]["found"]).split()[1])
+        assert 0.2 < exposure <= 1.0
+        assert host.ask().status_code == 200
+    finally:
+        host.configure()
+        host.optictl("install", "--yes")
+    assert str(_results(host, "check", "--only", "service.exposure")["service.exposure"]["found"]).split()[1] <= "0.2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("proxy_key", "sk-0123456789abcdefghijklmnop\n", "begins with sk-"),
+        ("env", "OPENAI_API_KEY=\n", "OPENAI_API_KEY is missing"),
+        ("env", f"OPENAI_API_KEY={UPSTREAM_KEY}\nOPTILLM_API_KEY=x\n", "OPTILLM_API_KEY is set"),
+    ],
+)
+def test_a_refused_configuration_is_told_and_recovered_from(host: Host, name: str, text: str, words: str) -> None:
+    host.machine.write(f"{ETC}/{name}", text, 0o600)
+    try:
+        host.machine.run("systemctl", "kill", "--signal=KILL", "optillm-proxy.service")
+        _until(lambda: host.machine.show("optillm-proxy", "ExecMainStatus") == "78")
+        said = host.optictl("status", check=False).stdout
+        assert "78" in said
+        assert words in said
+        # the socket is still there: whoever connects waits
+        assert host.machine.show("optillm-proxy.socket", "ActiveState") == "active"
+    finally:
+        host.configure()
+    assert host.ask(timeout=30).status_code == 200
+
+
+def _until(true: object, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_uninstall_leaves_nothing(host: Host) -> None:
+    """The last test: it takes the deployment away."""
+    host.optictl("uninstall", "--yes")
+    for place in ("/opt/optillm-proxy", "/var/lib/optillm-proxy"):
+        assert host.machine.run("test", "-e", place, check=False).returncode == 1
+    assert host.machine.run("sh", "-c", "ls /etc/systemd/system /run/systemd/system | grep optillm", check=False).stdout == ""
+    assert host.machine.show("optillm-proxy.service", "LoadState") == "not-found"
+    assert host.machine.read(f"{ETC}/proxy_key").strip() == PROXY_KEY
+    host.optictl("uninstall", "--purge", "--yes")
+    assert host.machine.run("test", "-e", ETC, check=False).returncode == 1
+    assert host.machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout == ""
