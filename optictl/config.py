@@ -6,10 +6,13 @@ Every problem of a file is found in one go, each with its path in the file and i
 from __future__ import annotations
 
 import difflib
+import reprlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from optictl import models
 from optictl.guard import invariants
@@ -37,6 +40,11 @@ class ConfigError(Exception):
     def __init__(self, source: str, problems: list[Problem]) -> None:
         super().__init__(f"{source}: {len(problems)} problem(s)")
         self.source, self.problems = source, problems
+
+
+def _wrong(problems: list[tuple[int | str | None, str]]) -> PydanticCustomError:
+    """Several problems of one value, each with the item (or None: the value itself) that has it."""
+    return PydanticCustomError("several", "{text}", {"text": "; ".join(text for _, text in problems), "problems": problems})
 
 
 class _Section(BaseModel):
@@ -105,15 +113,20 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class Config(_Section):
     """A deployment of OptiLLM behind LiteLLM."""
 
+    # the order counts: a validator sees the valid ones of the fields above its own
     listen: Listen = Listen()
-    upstream: Upstream = Upstream()
+    upstream: Upstream = Field(Upstream(), validate_default=True)
     model: Name = Field("jerry-xl", description="The base model that OptiLLM is started with.")
-    base_models: tuple[Name, ...] = Field((), description="All that may go upstream. Default: the model alone.")
+    base_models: tuple[Name, ...] = Field(
+        (), validate_default=True, description="All that may go upstream. Default: the model alone."
+    )
     approach: Literal["proxy", "auto"] = Field("proxy", description="How OptiLLM finds its upstream client.")
-    strategies: tuple[Name, ...] = Field(("moa", "bon", "plansearch", "self_consistency"), min_length=1)
     optillm: OptiLLM = OptiLLM()
-    publish: dict[Name, Name] = Field({}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}.")
     plugins: tuple[Name, ...] = Field((), description="OptiLLM plugin files; copied into the release.")
+    strategies: tuple[Name, ...] = Field(
+        ("moa", "bon", "plansearch", "self_consistency"), description="The only ones that a request may ask for."
+    )
+    publish: dict[Name, Name] = Field({}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}.")
     litellm: LiteLLM = LiteLLM()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
@@ -127,12 +140,15 @@ class Config(_Section):
         # strict mode takes tuples only; YAML has lists
         return tuple(value) if isinstance(value, list) else value
 
-    @model_validator(mode="before")
+    @field_validator("upstream")
     @classmethod
-    def _default_base_models(cls, data: Any) -> Any:
-        if isinstance(data, dict) and not data.get("base_models"):
-            return {**data, "base_models": (data.get("model", "jerry-xl"),)}
-        return data
+    def _not_the_proxy(cls, upstream: Upstream, seen: ValidationInfo) -> Upstream:
+        listen = seen.data.get("listen")
+        url = urlsplit(upstream.base_url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if listen is not None and port == listen.port and url.hostname in (listen.host, "localhost"):
+            raise _wrong([("base_url", f"is the proxy itself, which listens on port {listen.port}")])
+        return upstream
 
     @field_validator("model")
     @classmethod
@@ -143,41 +159,57 @@ class Config(_Section):
 
     @field_validator("base_models")
     @classmethod
-    def _base_models(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        problems = [f"{name!r} {problem}" for name in names if (problem := models.base_model_problem(name))]
+    def _base_models(cls, names: tuple[str, ...], seen: ValidationInfo) -> tuple[str, ...]:
+        model = seen.data.get("model")
+        if not names:
+            return (model,) if model else ()
+        problems: list[tuple[int | str | None, str]] = [
+            (i, f"{name!r} {problem}") for i, name in enumerate(names) if (problem := models.base_model_problem(name))
+        ]
+        if model and model not in names:
+            problems.append((None, f"model {model!r} is not among base_models"))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise _wrong(problems)
         return tuple(dict.fromkeys(names))
 
     @field_validator("strategies")
     @classmethod
-    def _strategies(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
+    def _strategies(cls, names: tuple[str, ...], seen: ValidationInfo) -> tuple[str, ...]:
+        # a plugin file brings a word of its own
+        known = models.WORDS if not seen.data.get("plugins", True) else None
+        problems: list[tuple[int | str | None, str]] = []
+        for i, name in enumerate(names):
             if name in models.NOT_STRATEGIES:
-                raise ValueError(f"{name!r} is not a strategy")
-            if not models.is_slug(name):
-                raise ValueError(f"{name!r} cannot be a strategy's name")
+                problems.append((i, f"{name!r} is not a strategy"))
+            elif not models.is_slug(name):
+                problems.append((i, f"{name!r} cannot be a strategy's name"))
+            elif known and name not in known:
+                problems.append((i, f"OptiLLM has no {name!r}{_suggest(name, known)}"))
+        if not names:
+            problems.append((None, "must name at least one"))
+        if problems:
+            raise _wrong(problems)
         return tuple(dict.fromkeys(names))
 
-    @model_validator(mode="after")
-    def _together(self) -> Config:
-        problems = []
-        if self.model not in self.base_models:
-            problems.append(f"model {self.model!r} is not among base_models")
-        if not self.plugins:  # a plugin file brings a word of its own
-            for name in self.strategies:
-                if name not in models.WORDS:
-                    problems.append(f"strategies: OptiLLM has no {name!r}{_suggest(name, models.WORDS)}")
-        for name, target in self.publish.items():
-            if name in self.base_models:
-                problems.append(f"publish.{name}: a base model's name would send it in a circle")
-            elif models.split(target, self.strategies, self.base_models) is None:
-                problems.append(f"publish.{name}: {target!r} is not an enabled strategy on a base model")
-        if self.upstream.base_url == f"http://{self.listen.host}:{self.listen.port}/v1":
-            problems.append("upstream.base_url is the proxy itself")
+    @field_validator("publish")
+    @classmethod
+    def _publish(cls, names: dict[str, str], seen: ValidationInfo) -> dict[str, str]:
+        if not {"strategies", "base_models"} <= seen.data.keys():
+            return names  # they are wrong themselves, which is told already
+        strategies, base_models = seen.data["strategies"], seen.data["base_models"]
+        problems: list[tuple[int | str | None, str]] = []
+        for name, target in names.items():
+            if not models.is_name(name):
+                problems.append((name, "is not a model name (letters, digits and . _ : / @ + -)"))
+            elif name in base_models:
+                problems.append((name, "a base model's name would send it in a circle"))
+            elif models.split(target, strategies, base_models) is None:
+                problems.append((name, f"{target!r} is not an enabled strategy on a base model"))
+            elif name != target and models.split(name, strategies, base_models):
+                problems.append((name, f"is published already, and not as {target!r}"))
         if problems:
-            raise ValueError("; ".join(problems))
-        return self
+            raise _wrong(problems)
+        return names
 
     def moved(self, port: int, base_url: str, **timeouts: int) -> Config:
         """The same deployment on another port and upstream: what proofs and the demonstration run."""
@@ -225,38 +257,70 @@ def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> tuple[dict[tup
     problems: list[Problem] = []
     children: list[tuple[Any, yaml.Node, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        names: set[str] = set()
         for key, value in node.value:
-            if key.value in seen:
+            if key.value in names:
                 dotted = ".".join(map(str, (*path, key.value)))
                 problems.append(Problem(dotted, key.start_mark.line + 1, "stands twice in the file"))
-            seen.add(key.value)
+            names.add(key.value)
             children.append((key.value, key, value))
     elif isinstance(node, yaml.SequenceNode):
         children = [(index, value, value) for index, value in enumerate(node.value)]
     for step, anchor, value in children:
         place = (*path, step)
         lines[place] = anchor.start_mark.line + 1
-        below, wrong = _lines(value, place)
-        lines.update(below)
-        problems += wrong
+        if len(path) < _DEPTH:  # no key lies deeper, and an alias may lead round in a circle
+            below, wrong = _lines(value, place)
+            lines.update(below)
+            problems += wrong
     return lines, problems
 
 
-def _problem(error: Any, lines: dict[tuple[Any, ...], int]) -> Problem:
+#: Deeper than any key of the configuration.
+_DEPTH = 2
+
+#: pydantic's error types in words for people who write YAML.
+_WORDS = {
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "string_type": "must be text (in quotes where YAML would see something else)",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "invalid_key": "must be text",
+}
+
+
+def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
     path = tuple(error["loc"])
-    line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+    if len(path) > 1 and path[-1] == "[key]":  # pydantic's mark for the key itself, not its value
+        path = path[:-1]
+    kind = error["type"]
+    if kind == "several":
+        told = error["ctx"]["problems"]
+        return [Problem(*_place(path if item is None else (*path, item), lines), text) for item, text in told]
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         message = f"unknown key{_suggest(str(path[-1]), _known_keys(path[:-1]))}"
-    elif error["type"] not in ("value_error", "missing"):
-        message = f"{message[:1].lower()}{message[1:]}, not {_short(error.get('input'))}"
-    return Problem(".".join(map(str, path)), line, message)
+    elif kind not in ("value_error", "missing"):
+        words = _WORDS.get(kind, f"{message[:1].lower()}{message[1:]}".replace("input should", "must"))
+        message = f"{words}, not {_short(error.get('input'))}"
+    return [Problem(*_place(path, lines), message)]
+
+
+def _place(path: tuple[Any, ...], lines: dict[tuple[Any, ...], int]) -> tuple[str, int | None]:
+    """The dotted path, and the line of the deepest part of it that stands in the file."""
+    line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+    return ".".join(map(str, path)), line
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if value is None:
+        return "nothing"
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not write out an integer of thousands of digits
+        return "a very large number"
 
 
 def parse(text: str, source: str) -> Config:
@@ -274,6 +338,10 @@ def parse(text: str, source: str) -> Config:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "cannot be read"
         raise ConfigError(source, [Problem("", mark.line + 1 if mark else None, f"not valid YAML: {what}")]) from None
+    except RecursionError:
+        raise ConfigError(source, [Problem("", None, "not valid YAML: nested too deep")]) from None
+    except (ValueError, OverflowError) as error:  # a scalar like 2024-13-45, which PyYAML lets through
+        raise ConfigError(source, [Problem("", None, f"not valid YAML: {error}")]) from None
     if data is None:
         return Config()
     if not isinstance(data, dict):
@@ -282,7 +350,7 @@ def parse(text: str, source: str) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as invalid:
-        problems += [_problem(error, lines) for error in invalid.errors(include_url=False)]
+        problems += [problem for error in invalid.errors(include_url=False) for problem in _problems(error, lines)]
     if problems:
         raise ConfigError(source, sorted(problems, key=lambda p: (p.line or 0, p.path)))
     return config

@@ -30,6 +30,11 @@ def is_slug(word: str) -> bool:
     return bool(_SLUG.fullmatch(word))
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be a model's name at all."""
+    return bool(_NAME.fullmatch(text))
+
+
 def base_model_problem(name: str) -> str | None:
     """Why OptiLLM would not pass this base model's name on as it is, or None."""
     for sign, meaning in (("&", "runs strategies one after the other"), ("|", "runs strategies side by side")):

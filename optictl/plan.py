@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -93,23 +93,35 @@ def _diff(artefact: Artefact, old: str | None) -> str:
     return "".join(lines)
 
 
+def _mode(artefact: Artefact, facts: FileFacts) -> Change:
+    mode = facts.mode & artefact.mode if artefact.keep else artefact.mode
+    reason = f"its mode is {facts.mode:04o}, not {mode:04o}"
+    return Change("mode", str(artefact.path), reason, "", replace(artefact, mode=mode))
+
+
 def change(artefact: Artefact, found: Found, uid: int) -> Change | None:
     """The change that makes a path what it should be, or None. `uid` is who deploys."""
     target, facts = str(artefact.path), found.facts
     if facts.kind == "missing":
         return Change("create", target, "it is missing", _diff(artefact, None), artefact)
+    if artefact.keep:
+        # the operator's: a link to a secret store stays one, and what was closed further stays closed
+        if facts.kind == "file" and facts.mode & ~artefact.mode:
+            return _mode(artefact, facts)
+        return None
     if artefact.directory and facts.kind == "directory":
         return None
     if facts.kind != "file":
-        return Change("replace", target, f"a {facts.kind} stands there", _diff(artefact, None), artefact)
-    if not artefact.keep and found.text != artefact.text:
+        what = {"link": "a link", "directory": "a directory"}.get(facts.kind, "something that is no file")
+        return Change("replace", target, f"{what} stands there", _diff(artefact, None), artefact)
+    if found.text != artefact.text:
         return Change(
             "replace", target, "it differs from what the configuration asks for", _diff(artefact, found.text), artefact
         )
-    if facts.uid != uid and not artefact.keep:
+    if facts.uid != uid:
         return Change("replace", target, f"it belongs to uid {facts.uid}, not {uid}", "", artefact)
     if facts.mode != artefact.mode:
-        return Change("mode", target, f"its mode is {facts.mode:04o}, not {artefact.mode:04o}", "", artefact)
+        return _mode(artefact, facts)
     return None
 
 

@@ -33,10 +33,26 @@ def template_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "templates"
 
 
+#: Text that YAML reads as text without quotes: no number, no date, nothing that means something.
+_PLAIN = re.compile(
+    r"(?!(?i:true|false|yes|no|on|off|null|y|n)$)[A-Za-z/][\w./@+-]*(:[\w./@+-]+)*|\d+\.\d+\.\d[\w.]*", re.ASCII
+)
+
+
+def _yaml(value: str | None) -> str:
+    """A scalar for a YAML file, quoted where it would not be read back as the same text."""
+    if value is None:
+        return "null"
+    if _PLAIN.fullmatch(value):
+        return value
+    signs = {'"': '\\"', "\\": "\\\\"}
+    return '"' + "".join(signs.get(c) or (c if c.isprintable() else f"\\U{ord(c):08X}") for c in value) + '"'
+
+
 @cache
 def _environment() -> Environment:
     # the output is configuration for systemd and YAML, never HTML
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(template_directory()),
         undefined=StrictUndefined,
         autoescape=False,  # noqa: S701
@@ -44,6 +60,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["yaml"] = _yaml
+    return environment
 
 
 def _render(template: str, **values: object) -> str:
@@ -74,9 +92,14 @@ def command(config: Config, release: Path, key_reference: str) -> list[str]:
     return [str(release / ".venv/bin/python"), "-I", str(release / "guard"), *guard_arguments(config, key_reference)]
 
 
-def _systemd_word(word: str) -> str:
-    """A word of ExecStart=, quoted where systemd would split or expand it."""
-    word = word.replace("%", "%%").replace("$", "$$")
+def _literal(value: object) -> str:
+    """A value that systemd takes as it is, but for its % specifiers."""
+    return str(value).replace("%", "%%")
+
+
+def _systemd_word(word: str, dollar: str = "$$") -> str:
+    """A word of ExecStart= (of Environment= with `dollar="$"`), quoted where systemd would split or expand it."""
+    word = _literal(word).replace("$", dollar)
     if re.fullmatch(r"[A-Za-z0-9@%$_./:,=+&|-]+", word):
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -123,17 +146,16 @@ def unit(config: Config, paths: Paths, host: Host = Host(), name: str = NAME) ->
         version=config.optillm.version,
         sockets=[f"{NAME}.socket", *([f"{UPSTREAM}.socket"] if sealed else [])],
         exec_start=_exec_start(quoted),
-        working_directory=paths.current / "work",
-        env_file=paths.env,
-        home=paths.home,
-        proxy_key_file=paths.proxy_key,
+        working_directory=_literal(paths.current / "work"),
+        env_file=_literal(paths.env),
+        home_variable=_systemd_word(f"HOME={paths.home}", dollar="$"),
+        proxy_key_file=_literal(paths.proxy_key),
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         scope=paths.scope,
         sealed=sealed,
-        root_directory=paths.root_directory,
-        releases=paths.releases,
-        current=paths.current,
-        interpreter=host.interpreter,
+        root_directory=_literal(paths.root_directory),
+        seen=" ".join(_systemd_word(str(p), dollar="$") for p in (paths.releases, paths.current, paths.home)),
+        interpreter=host.interpreter and _systemd_word(str(host.interpreter), dollar="$"),
         systemd=host.systemd,
         upstream_name=UPSTREAM,
         install=name == NAME,

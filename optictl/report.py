@@ -57,9 +57,15 @@ def raw(text: str) -> None:
     sys.stdout.write(text)
 
 
-def envelope(command: str, results: Sequence[dict[str, Any]], ok: bool) -> None:
+def failure(command: str, what: str, remedy: str, problems: Sequence[dict[str, Any]] = ()) -> None:
+    """The envelope of a command that could not do its work: no results, and why."""
+    error = {"what": what, "remedy": remedy, **({"problems": list(problems)} if problems else {})}
+    envelope(command, [], False, error=error)
+
+
+def envelope(command: str, results: Sequence[dict[str, Any]], ok: bool, **more: Any) -> None:
     """The versioned JSON envelope, alone on stdout."""
-    data = {"schema": SCHEMA, "command": command, "status": "ok" if ok else "failed", "results": list(results)}
+    data = {"schema": SCHEMA, "command": command, "status": "ok" if ok else "failed", "results": list(results), **more}
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -105,13 +111,19 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     from rich.table import Table
 
     console = _console()
+    shown = [r for r in found if not (quiet and r.status == "pass")]
+    wide = max((len(r.id) for r in shown), default=0)
+    if not console.is_terminal:
+        # for grep and awk: one line each, however long, and nothing behind it
+        for r in shown:
+            console.print(f"{r.status:<5} {r.id:<{wide}}  {_line(r.found)}", markup=False, soft_wrap=True)
+        shown = []
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for r in found:
-        if not (quiet and r.status == "pass"):
-            table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", r.id, escape(r.found))
+    for r in shown:
+        table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", r.id, escape(_line(r.found)))
     if table.row_count:
         console.print(table)
     for r in sorted(found, key=lambda r: -SEVERITY.index(r.status)):
@@ -122,6 +134,11 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     return ok
 
 
+def _line(text: str) -> str:
+    """What a server said, on one line and without what a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def _explain(console: Console, r: Result) -> None:
     from rich.markup import escape
     from rich.padding import Padding
@@ -129,13 +146,13 @@ def _explain(console: Console, r: Result) -> None:
     console.print(f"\n[{_STYLE[r.status]}]{r.id}[/] {escape(r.title)}")
     for name in ("expected", "found", "cause", "remedy"):
         if text := getattr(r, name):
-            console.print(Padding(f"[dim]{name:<9}[/dim]{escape(text)}", (0, 0, 0, 2), expand=False))
+            console.print(Padding(f"[dim]{name:<9}[/dim]{escape(_line(text))}", (0, 0, 0, 2), expand=False))
 
 
 def _summary(found: Sequence[Result], ok: bool) -> str:
     if not ok:
         worst = next(r for r in found if r.status in ("fail", "error"))
-        return f"{worst.id}: {worst.found}"
+        return f"{worst.id}: {_line(worst.found)}"
     seen = sum(r.status == "pass" for r in found)
     return f"{seen} of {len(found)} seen to be good" if seen < len(found) else "All good"
 
@@ -259,4 +276,4 @@ def unexpected(failure: BaseException) -> None:
 
     console = _console(stderr=True)
     console.print(f"[bold red]error[/]  a defect of optictl: {escape(type(failure).__name__)}: {escape(str(failure))}")
-    console.print("[bold]mend[/]   run it again with --debug and report the traceback")
+    console.print("[bold]mend[/]   run it again as optictl --debug COMMAND ... and report the traceback")

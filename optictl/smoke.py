@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from optictl import models
@@ -24,7 +25,7 @@ def _header(answer: Answer, name: str) -> str | None:
 
 def _number(answer: Answer, name: str) -> int:
     text = _header(answer, name) or ""
-    return int(text) if text.isdigit() else 0
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 def _content(answer: Answer) -> str:
@@ -48,7 +49,7 @@ def _tokens(answer: Answer) -> dict[str, int]:
     usage = answer.data.get("usage") if isinstance(answer.data, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     names = {"prompt": "prompt_tokens", "completion": "completion_tokens", "total": "total_tokens"}
-    return {short: int(usage.get(name) or 0) for short, name in names.items()}
+    return {short: n if isinstance(n := usage.get(name), int) else 0 for short, name in names.items()}
 
 
 def judge(model: str, config: Config, answer: Answer, plain_tokens: int = 0) -> Result:

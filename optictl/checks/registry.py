@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,37 +91,38 @@ def _result(check: Check, findings: list[Finding]) -> Result:
 
 
 def _run(check: Check, site: Any) -> Result:
+    findings: list[Finding] = []
     try:
-        return _result(check, list(check.run(site)))
+        # one by one: what was found bad before a crash or a missing precondition stays found
+        for finding in check.run(site):
+            findings.append(finding)
     except Skip as reason:
-        return Result(check.id, check.title, "skip", check.expected, str(reason))
+        findings.append(Finding(str(reason), "skip"))
     except PermissionError as error:
-        return Result(
-            check.id,
-            check.title,
-            "skip",
-            check.expected,
-            f"no permission to read {error.filename}",
-            remedy="sudo optictl check",
-        )
-    except Exception as error:  # noqa: BLE001  (a check that crashes must be seen, and must not stop the others)
-        cause = f"{type(error).__name__}: {error}"
-        return Result(check.id, check.title, "error", check.expected, "the check itself failed", cause)
+        findings.append(Finding(f"no permission to read {error.filename}", "skip", "sudo optictl check"))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (a check that crashes must be seen, and must not stop the others)
+        findings.append(Finding("the check itself failed", "error", cause=f"{type(error).__name__}: {error}"))
+    return _result(check, findings)
 
 
 def run(checks: Sequence[Check], site: Any) -> list[Result]:
     """Run checks side by side; each has its own time limit and ends as exactly one result."""
-    pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="check")
-    try:
-        started = time.monotonic()
-        running: list[tuple[Check, Future[Result]]] = [(c, pool.submit(_run, c, site)) for c in checks]
-        results = []
-        for check, future in running:
-            try:
-                results.append(future.result(max(0.0, started + check.timeout - time.monotonic())))
-            except FutureTimeout:
-                found = f"no answer after {check.timeout:g} s"
-                results.append(Result(check.id, check.title, "error", check.expected, found, "the check timed out"))
-        return results
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    started = time.monotonic()
+    running: list[tuple[Check, queue.SimpleQueue[Result]]] = []
+    for check in checks:
+        answer: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        # daemons: optictl ends although a check hangs
+        threading.Thread(target=_into, args=(answer, check, site), name=f"check {check.id}", daemon=True).start()
+        running.append((check, answer))
+    results = []
+    for check, answer in running:
+        try:
+            results.append(answer.get(timeout=max(0.0, started + check.timeout - time.monotonic())))
+        except queue.Empty:
+            found = f"no answer after {check.timeout:g} s"
+            results.append(Result(check.id, check.title, "error", check.expected, found, "the check timed out"))
+    return results
+
+
+def _into(answer: queue.SimpleQueue[Result], check: Check, site: Any) -> None:
+    answer.put(_run(check, site))

@@ -6,7 +6,7 @@ import typer
 
 from optictl.cli.options import ConfigOption, Place, RootOption, UserOption, place
 
-config_app = typer.Typer(no_args_is_help=True, help="About the configuration file.")
+config_app = typer.Typer(no_args_is_help=True, help="About the configuration file.", epilog="Example: optictl config show")
 
 
 def register(app: typer.Typer) -> None:

@@ -33,7 +33,7 @@ def init(root: RootOption = None, user: UserOption = False, output: OutputOption
     made, kept = deploy.init(where.paths)
     if output is Output.json:
         items = [{**c.as_dict(), "diff": ""} for c in made] + [
-            {"action": "keep", "target": str(p), "reason": "it exists"} for p in kept
+            {"action": "keep", "target": str(p), "reason": "it exists", "diff": ""} for p in kept
         ]
         report.envelope("init", items, True)
         return
@@ -122,8 +122,9 @@ def _checks(where: Place) -> list:  # type: ignore[type-arg]
 def run(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
     """Run the deployment in the foreground, exactly as the unit would start it.
 
-    Ctrl-C or SIGTERM drains: what is in flight is finished first. Started by root, the
-    service runs as optillm-proxy (or nobody).
+    Ctrl-C or SIGTERM drains: what is in flight is finished first.
+
+    Started by root, the service runs as optillm-proxy (or nobody).
     """
     from optictl import foreground
 

@@ -12,12 +12,17 @@ CONFIG_INVALID = 78
 INTERRUPTED = 130
 
 debug = False
+json_command: str | None = None
+"""The command whose failure is told in JSON too, on stdout: --output json was given."""
 
 
 def guarded(app: Callable[[], Any]) -> int:
     """Run the command line; no failure but with --debug ends in a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away can still be dealt with
     except SystemExit as stop:  # typer ends every command this way
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
@@ -37,13 +42,22 @@ def _explain(failure: Exception) -> int:
     from optictl.errors import OptictlError
 
     if isinstance(failure, ConfigError):
-        report.config_error(failure, f"edit {failure.source}; optictl config schema prints what may stand there")
+        remedy = f"edit {failure.source}; optictl config schema prints what may stand there"
+        if json_command:
+            report.failure(json_command, str(failure), remedy, [vars(problem) for problem in failure.problems])
+        report.config_error(failure, remedy)
         return CONFIG_INVALID
     if isinstance(failure, PermissionError):
         failure = OptictlError(f"no permission for {failure.filename}", remedy="run it with sudo, or use --user or --root DIR")
+    if isinstance(failure, OSError) and failure.filename:
+        failure = OptictlError(f"{failure.strerror}: {failure.filename}", remedy="mend it and run the command again")
     if isinstance(failure, OptictlError):
+        if json_command:
+            report.failure(json_command, failure.what, failure.remedy)
         report.error(failure)
         return 1
+    if json_command:
+        report.failure(json_command, f"a defect of optictl: {type(failure).__name__}: {failure}", "")
     if debug:
         raise failure
     report.unexpected(failure)

@@ -25,14 +25,28 @@ class Output(str, enum.Enum):
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="PATH", envvar="OPTICTL_CONFIG", help="Configuration file instead of the deployment's own."
+        "--config",
+        metavar="PATH",
+        envvar="OPTICTL_CONFIG",
+        readable=False,  # we say it better, with what mends it
+        help="Configuration file instead of the deployment's own.",
     ),
 ]
 RootOption = Annotated[
-    Path | None, typer.Option("--root", metavar="DIR", envvar="OPTICTL_ROOT", help="A deployment wholly below DIR.")
+    Path | None,
+    typer.Option("--root", metavar="DIR", envvar="OPTICTL_ROOT", readable=False, help="A deployment wholly below DIR."),
 ]
 UserOption = Annotated[bool, typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's.")]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text for people, json for programs.")]
+
+
+def _told(context: typer.Context, output: Output) -> Output:
+    from optictl.cli import failures
+
+    failures.json_command = context.info_name if output is Output.json else None
+    return output
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", callback=_told, help="text for people, json for programs.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 
 

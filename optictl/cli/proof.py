@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ def check(
     from optictl import report
     from optictl.checks import registry
     from optictl.checks.site import Site
+    from optictl.config import ConfigError
 
     try:
         checks = registry.select(only or ())
@@ -49,6 +51,9 @@ def check(
         return
     where = place(config, root, user)
     site = Site(where.paths, where.config_path)
+    if where.explicit:
+        with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
+            where.config()
     with report.progress("checking"):
         found = registry.run(checks, site)
         if attack:
@@ -76,13 +81,16 @@ def smoke(
 ) -> None:
     """Send one real request per model and prove what it caused upstream. Costs tokens.
 
-    Passes only if the strategy that ran is the one asked for, more than one completion was
-    sampled, every upstream call used the base model and none failed.
+    Passes if the strategy asked for ran, sampled more than once, used only the base model, and no call failed.
     """
     from optictl import report, smokes
 
     where = place(config, root, user)
     deployed = where.config()
+    if not models and not every:
+        raise typer.BadParameter(
+            f"no model was named; such as {next(iter(deployed.published))}, or --all", param_hint="MODEL..."
+        )
     names = smokes.names(deployed, models or [], every)
     keys = smokes.keys(where.paths, key_file)
     with report.progress("smoking") as say:

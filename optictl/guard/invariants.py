@@ -99,6 +99,8 @@ def upstream_problem(base_url: str) -> str | None:
         return "holds a user name or password"
     if parts.path.rstrip("/") != "/v1" or parts.query or parts.fragment:
         return "must end in /v1"
+    if f"{parts.scheme}://{parts.netloc}{parts.path}" != base_url:
+        return "holds characters that do not belong into a URL"  # urlsplit drops white space, and an empty ? or #
     return None
 
 

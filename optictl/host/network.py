@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ def request(method: str, url: str, *, key: str | None = None, body: Any = None, 
             response = client.request(method, url, headers=headers, json=body)
             text = response.text
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        reason = str(error) or type(error).__name__
+        reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+        if isinstance(error, httpx.ConnectError):
+            reason = f"{reason}: {urlsplit(url).netloc}"
         return Answer(0, error=reason, seconds=time.monotonic() - started)
     lowered = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, text, lowered, seconds=time.monotonic() - started)
