@@ -1,4 +1,4 @@
-"""Fixtures: a real release of OptiLLM 0.3.12, built once a session from the shipped lock."""
+"""Fixtures: a real release of OptiLLM 0.3.12 built from the shipped lock, and optictl installed from its own wheel."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from uv import find_uv_bin
+
+from tests.support import open_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,3 +43,16 @@ def release() -> Path:
     shutil.rmtree(directory / "guard", ignore_errors=True)
     shutil.copytree(ROOT / "optictl/guard", directory / "guard", ignore=shutil.ignore_patterns("__pycache__"))
     return directory
+
+
+@pytest.fixture(scope="session")
+def program() -> Iterator[Path]:
+    """The `optictl` of a wheel built from this checkout, in a venv on the system's Python."""
+    uv = find_uv_bin()
+    with open_directory() as directory:
+        subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(ROOT)], check=True)
+        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
+        wheel = next((directory / "dist").glob("*.whl"))
+        python = directory / "venv/bin/python"
+        subprocess.run([uv, "pip", "install", "-q", "--link-mode=copy", "--python", str(python), str(wheel)], check=True)
+        yield directory / "venv/bin/optictl"

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from uv import find_uv_bin
 
 from optictl.demo.standin import StandIn
-from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port, open_directory
+from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 from tests.systemd.machine import Machine, booted
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 ETC = "/etc/optillm-proxy"
 
 
@@ -50,19 +48,6 @@ class Host:
         )
         self.machine.write(f"{ETC}/env", f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600)
         self.machine.write(f"{ETC}/proxy_key", f"{PROXY_KEY}\n", 0o600)
-
-
-@pytest.fixture(scope="session")
-def program() -> Iterator[Path]:
-    """optictl from its own wheel, in a venv on the system's Python."""
-    uv = find_uv_bin()
-    with open_directory() as directory:
-        subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(CHECKOUT)], check=True)
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
-        wheel = next((directory / "dist").glob("*.whl"))
-        command = [uv, "pip", "install", "-q", "--link-mode=copy", "--python", str(directory / "venv/bin/python"), str(wheel)]
-        subprocess.run(command, check=True)
-        yield directory / "venv/bin/optictl"
 
 
 @pytest.fixture(scope="session")

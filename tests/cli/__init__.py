@@ -1,0 +1,1 @@
+"""Tests of the command line: the console script as a subprocess, as scripts and people run it."""

@@ -1,0 +1,141 @@
+"""check, smoke and run where nothing is installed and nothing runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optictl.checks import registry
+from optictl.results import SEVERITY
+from tests.cli.helpers import assert_envelope, configured, optictl, tree
+
+KEYS = {"id", "title", "status", "expected", "found", "cause", "remedy"}
+IDS = [check.id for check in registry.all_checks()]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return configured(tmp_path / "root")
+
+
+class TestCheck:
+    def test_json_is_the_contract(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("check", "--root", root, "--output", "json", home=tmp_path)
+        assert outcome.code == 1
+        results = assert_envelope(outcome.data, "check", "failed")
+        assert [r["id"] for r in results] == IDS
+        for result in results:
+            assert result.keys() - {"data"} == KEYS
+            assert result["status"] in SEVERITY
+            assert all(isinstance(result[key], str) for key in KEYS)
+            assert result["found"]
+            if result["status"] in ("fail", "error", "warn"):
+                assert result["remedy"], result
+
+    def test_nothing_crashes_where_nothing_is(self, tmp_path: Path) -> None:
+        results = optictl("check", "--root", configured(tmp_path / "root"), "-o", "json", home=tmp_path).data["results"]
+        assert [r for r in results if r["status"] == "error"] == []
+
+    def test_text_names_each_check_and_what_mends_it(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("check", "--root", root, home=tmp_path)
+        assert outcome.code == 1
+        rows = {line.split()[1]: line.split()[0] for line in outcome.out.splitlines()[: len(IDS)]}
+        assert list(rows) == IDS
+        assert rows["env.upstream-key"] == "fail"
+        assert rows["config.valid"] == "pass"
+        assert f"optictl init --root {root}" in outcome.out
+        assert outcome.out.splitlines()[-1].startswith("env.upstream-key: ")
+
+    def test_words_for_people_are_no_errno(self, root: Path, tmp_path: Path) -> None:
+        assert "Errno" not in optictl("check", "--root", root, home=tmp_path).out
+
+    def test_it_writes_nothing(self, root: Path, tmp_path: Path) -> None:
+        before = tree(tmp_path)
+        optictl("check", "--root", root, home=tmp_path)
+        assert tree(tmp_path) == before
+
+    def test_only_one(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("check", "--root", root, "--only", "config.valid", "--output", "json", home=tmp_path)
+        assert outcome.code == 0
+        (result,) = assert_envelope(outcome.data, "check", "ok")
+        assert (result["id"], result["status"]) == ("config.valid", "pass")
+
+    def test_only_a_family_and_one_more(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("check", "--root", root, "--only", "key", "--only", "config.valid", "-o", "json", home=tmp_path)
+        assert [r["id"] for r in outcome.data["results"]] == ["config.valid", "key.strength", "key.not-in-argv"]
+
+    def test_a_skip_alone_is_no_failure(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("check", "--root", root, "--only", "process", home=tmp_path)
+        assert outcome.code == 0
+        assert "nothing listens on port" in outcome.out
+        assert "0 of" in outcome.out
+
+    def test_quiet_leaves_out_what_is_good(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("check", "--root", root, "--quiet", "--only", "config.valid", home=tmp_path)
+        assert outcome.code == 0
+        assert "is valid" not in outcome.out
+
+    def test_list_runs_none(self, tmp_path: Path) -> None:
+        outcome = optictl("check", "--list", home=tmp_path)
+        assert outcome.code == 0
+        assert [line.split()[0] for line in outcome.out.splitlines()] == IDS
+
+    def test_a_bad_configuration_is_a_failure_and_stops_nothing(self, tmp_path: Path) -> None:
+        root = configured(tmp_path / "root", "listen:\n  port: many\nmodle: x\n")
+        outcome = optictl("check", "--root", root, "-o", "json", home=tmp_path)
+        results = {r["id"]: r for r in outcome.data["results"]}
+        assert list(results) == IDS
+        assert results["config.valid"]["status"] == "fail"
+        assert "line 2: listen.port" in results["config.valid"]["found"]
+        assert "line 3: modle" in results["config.valid"]["found"]
+        assert {r["status"] for r in results.values()} <= {"pass", "skip", "fail"}
+
+
+class TestSmoke:
+    def test_without_a_model_it_names_some(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("smoke", "--root", root, home=tmp_path)
+        assert outcome.code == 2
+        assert "moa-jerry-xl" in outcome.err
+        assert "--all" in outcome.err
+
+    @pytest.mark.parametrize("name", ["jerry-xl", "mcts-jerry-xl", "moa-tom"])
+    def test_a_model_that_is_not_served(self, name: str, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("smoke", name, "--root", root, home=tmp_path)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert f"{name} is not an enabled strategy on a base model" in outcome.err
+        assert "plansearch-jerry-xl" in outcome.err
+
+    def test_without_a_key(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("smoke", "moa-jerry-xl", "--root", root, home=tmp_path)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert str(root / "etc/optillm-proxy/proxy_key") in outcome.err
+        assert "optictl init" in outcome.err
+
+    def test_where_nothing_runs_it_fails_and_says_so(self, root: Path, tmp_path: Path) -> None:
+        optictl("init", "--root", root, home=tmp_path)
+        outcome = optictl("smoke", "moa-jerry-xl", "--root", root, "--output", "json", home=tmp_path)
+        assert outcome.code == 1
+        (result,) = assert_envelope(outcome.data, "smoke", "failed")
+        assert result.keys() == {*KEYS, "data"}
+        assert result["id"] == "moa-jerry-xl"
+        assert "refused" in result["found"]
+        assert "Errno" not in result["found"]
+        assert result["data"].keys() == {
+            "strategy",
+            "base_model",
+            "upstream_calls",
+            "upstream_models",
+            "upstream_failures",
+            "latency_ms",
+            "tokens",
+            "answer",
+        }
+
+
+class TestRun:
+    def test_where_nothing_is_installed(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("run", "--root", root, home=tmp_path)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert f"no release is in force at {root}/opt/optillm-proxy/current" in outcome.err
+        assert f"optictl install --root {root}" in outcome.err

@@ -1,0 +1,1 @@
+"""Tests of optictl's own code: no OptiLLM and no LiteLLM is started."""

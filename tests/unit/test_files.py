@@ -1,0 +1,258 @@
+"""Files are written whole or not at all, with their mode, and one optictl works at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from optictl.host import files
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o000], ids=["umask 022", "umask 077", "umask 000"])
+def any_umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+class TestWrite:
+    @pytest.mark.parametrize("wanted", [0o644, 0o600, 0o400])
+    def test_text_and_mode_whatever_the_umask(self, tmp_path: Path, any_umask: int, wanted: int) -> None:
+        target = tmp_path / "file"
+        files.write(target, "ä text\n", wanted)
+        assert target.read_text(encoding="utf-8") == "ä text\n"
+        assert mode(target) == wanted
+
+    def test_a_secret_is_never_readable_by_others_not_even_for_a_moment(
+        self, tmp_path: Path, any_umask: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[int, int]] = []
+        real = os.fsync
+
+        def look(handle: int) -> None:
+            info = os.fstat(handle)
+            if stat.S_ISREG(info.st_mode):
+                seen.append((stat.S_IMODE(info.st_mode), info.st_size))
+            real(handle)
+
+        chmod = os.fchmod
+
+        def before_the_mode(handle: int, wanted: int) -> None:
+            info = os.fstat(handle)
+            assert info.st_size == 0
+            assert stat.S_IMODE(info.st_mode) == 0o600
+            chmod(handle, wanted)
+
+        monkeypatch.setattr(os, "fsync", look)
+        monkeypatch.setattr(os, "fchmod", before_the_mode)
+        files.write(tmp_path / "key", "secret\n", 0o600)
+        assert seen == [(0o600, 7)]
+
+    def test_an_old_file_is_replaced_with_its_mode(self, tmp_path: Path) -> None:
+        target = tmp_path / "file"
+        target.write_text("a much longer old text\n")
+        target.chmod(0o666)
+        files.write(target, "new\n", 0o600)
+        assert (target.read_text(), mode(target)) == ("new\n", 0o600)
+
+    def test_who_reads_the_old_file_reads_it_to_its_end(self, tmp_path: Path) -> None:
+        target = tmp_path / "file"
+        target.write_text("old\n")
+        with target.open() as reader:
+            files.write(target, "new\n", 0o644)
+            assert reader.read() == "old\n"
+
+    @pytest.mark.parametrize("old", ["old\n", None], ids=["replacing", "creating"])
+    @pytest.mark.parametrize("broken", ["fsync", "fchmod", "replace"])
+    def test_a_failure_leaves_the_old_file_and_nothing_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, old: str | None
+    ) -> None:
+        target = tmp_path / "file"
+        if old is not None:
+            target.write_text(old)
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(*((Path, "replace", fail) if broken == "replace" else (os, broken, fail)))
+        with pytest.raises(OSError, match="No space left"):
+            files.write(target, "new\n", 0o644)
+        assert {p.name: p.read_text() for p in tmp_path.iterdir()} == ({} if old is None else {"file": old})
+
+    def test_an_interruption_leaves_the_old_file_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        target = tmp_path / "file"
+        target.write_text("old\n")
+
+        def interrupt(_: int) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            files.write(target, "new\n", 0o644)
+        assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"file": "old\n"}
+
+    def test_the_directory_is_synced_after_the_rename(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        order: list[str] = []
+        real_fsync, real_replace = os.fsync, Path.replace
+
+        def fsync(handle: int) -> None:
+            order.append("directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+            real_fsync(handle)
+
+        def rename(self: Path, target: Path) -> Path:
+            order.append("rename")
+            return real_replace(self, target)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(Path, "replace", rename)
+        files.write(tmp_path / "file", "new\n", 0o644)
+        assert order == ["file", "rename", "directory"]
+
+    def test_a_link_is_replaced_and_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").write_text("not mine\n")
+        (tmp_path / "file").symlink_to("elsewhere")
+        files.write(tmp_path / "file", "new\n", 0o644)
+        assert (tmp_path / "elsewhere").read_text() == "not mine\n"
+        assert not (tmp_path / "file").is_symlink()
+
+
+class TestPoint:
+    def test_a_new_link(self, tmp_path: Path) -> None:
+        files.point(tmp_path / "current", Path("releases/a"))
+        assert (tmp_path / "current").readlink() == Path("releases/a")
+
+    def test_another_target_in_one_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        link = tmp_path / "current"
+        files.point(link, Path("releases/a"))
+        real = Path.replace
+
+        def watched(self: Path, target: Path) -> Path:
+            assert link.readlink() == Path("releases/a")
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "replace", watched)
+        files.point(link, Path("releases/b"))
+        assert link.readlink() == Path("releases/b")
+        assert [p.name for p in tmp_path.iterdir()] == ["current"]
+
+    def test_what_an_interrupted_switch_left_behind_is_no_obstacle(self, tmp_path: Path) -> None:
+        (tmp_path / ".current.new").symlink_to("gone")
+        files.point(tmp_path / "current", Path("releases/a"))
+        assert [p.name for p in tmp_path.iterdir()] == ["current"]
+
+    def test_a_directory_in_its_place_is_not_taken_away(self, tmp_path: Path) -> None:
+        (tmp_path / "current").mkdir()
+        (tmp_path / "current/file").write_text("")
+        with pytest.raises(OSError):
+            files.point(tmp_path / "current", Path("releases/a"))
+        assert (tmp_path / "current/file").exists()
+
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from optictl.host import files
+with files.exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestExclusive:
+    @pytest.fixture
+    def holder(self, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+        """Another process, which holds the lock."""
+        command = [sys.executable, "-c", _HOLDER, str(tmp_path / "lock")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def test_a_second_process_is_told_who_holds_it(self, tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+        with pytest.raises(files.Locked, match=f"^process {holder.pid}$"), files.exclusive(tmp_path / "lock"):
+            raise AssertionError("both hold it")
+
+    def test_a_dead_process_holds_nothing(self, tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+        holder.kill()
+        holder.wait()
+        with files.exclusive(tmp_path / "lock"):
+            assert (tmp_path / "lock").read_text() == f"process {os.getpid()}\n"
+
+    def test_it_can_be_had_again_and_again(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            with files.exclusive(tmp_path / "lock"):
+                assert (tmp_path / "lock").exists()
+
+
+class TestTrees:
+    def test_a_copy_is_readable_by_every_user(self, tmp_path: Path, any_umask: int) -> None:
+        source = tmp_path / "source"
+        (source / "inner/__pycache__").mkdir(parents=True)
+        for name in ("a.py", "inner/b.py", "inner/__pycache__/b.pyc"):
+            (source / name).write_text(name)
+            (source / name).chmod(0o600)
+        (source / "inner").chmod(0o700)
+        source.chmod(0o700)
+        files.copy_tree(source, tmp_path / "copy")
+        found = {str(p.relative_to(tmp_path)): mode(p) for p in (tmp_path / "copy", *(tmp_path / "copy").rglob("*"))}
+        assert found == {"copy": 0o755, "copy/a.py": 0o644, "copy/inner": 0o755, "copy/inner/b.py": 0o644}
+
+    def test_a_copied_file_is_readable_by_every_user(self, tmp_path: Path, any_umask: int) -> None:
+        (tmp_path / "a").write_text("x")
+        (tmp_path / "a").chmod(0o600)
+        files.copy(tmp_path / "a", tmp_path / "b")
+        assert mode(tmp_path / "b") == 0o644
+
+    def test_directories_are_made_whatever_the_umask(self, tmp_path: Path, any_umask: int) -> None:
+        files.make_directory(tmp_path / "a/b/c", 0o700)
+        assert [mode(tmp_path / name) for name in ("a", "a/b", "a/b/c")] == [0o755, 0o755, 0o700]
+
+    def test_a_directory_that_is_there_keeps_its_mode(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir(mode=0o700)
+        files.make_directory(tmp_path / "a")
+        assert mode(tmp_path / "a") == 0o700
+
+    def test_removing_a_link_leaves_what_it_points_at(self, tmp_path: Path) -> None:
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree/file").write_text("")
+        (tmp_path / "link").symlink_to("tree")
+        files.remove(tmp_path / "link")
+        assert (tmp_path / "tree/file").exists()
+        files.remove(tmp_path / "tree")
+        files.remove(tmp_path / "tree")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestFacts:
+    def test_each_kind(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("abc")
+        (tmp_path / "file").chmod(0o640)
+        (tmp_path / "link").symlink_to("gone")
+        os.mkfifo(tmp_path / "pipe")
+        assert files.facts(tmp_path / "file") == files.FileFacts("file", 0o640, os.getuid(), 3)
+        assert files.facts(tmp_path).kind == "directory"
+        assert files.facts(tmp_path / "link").kind == "link"
+        assert files.facts(tmp_path / "pipe").kind == "other"
+        assert files.facts(tmp_path / "gone") == files.FileFacts("missing")
+        assert files.facts(tmp_path / "file/below") == files.FileFacts("missing")
+
+    def test_a_missing_text_is_none(self, tmp_path: Path) -> None:
+        assert files.read(tmp_path / "gone") is None
+        assert files.read(tmp_path / "gone/below") is None
+
+    def test_bytes_that_are_no_text_do_not_stop_a_reader(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"a\xffb")
+        assert files.read(tmp_path / "file") == "a�b"

@@ -1,0 +1,182 @@
+"""The architecture, read from the source: imports point down, effects live in one place, one module prints."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import optictl
+
+PACKAGE = Path(optictl.__file__).resolve().parent
+
+#: From the bottom to the top. A module may import what stands below its own line, and modules of its own package.
+LAYERS = [
+    {"optictl", "errors", "results", "models", "paths", "guard", "demo.standin"},
+    {"config", "host"},
+    {"loading", "render", "smoke"},
+    {"plan", "service"},
+    {"releases"},
+    {"supervise"},
+    {"checks", "deploy"},
+    {"status", "logbook", "sandbox"},
+    {"report"},
+    {"smokes", "foreground", "demo"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`checks/site.py` -> "checks.site"; a package is its own name."""
+    parts = [*path.relative_to(PACKAGE).parent.parts, *([] if path.stem == "__init__" else [path.stem])]
+    return ".".join(parts) or "optictl"
+
+
+NAMES = {name_of(path) for path in MODULES}
+
+
+def room(name: str) -> str:
+    """The entry of LAYERS that a module belongs to."""
+    fitting = [key for key in RANK if name == key or name.startswith(f"{key}.")]
+    assert fitting, f"{name} has no place in LAYERS"
+    return max(fitting, key=len)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of optictl that a module imports, also inside functions and for types only."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("optictl.") for a in node.names if a.name.split(".")[0] == "optictl")
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "optictl":
+            base = (node.module or "").removeprefix("optictl").removeprefix(".")
+            for alias in node.names:
+                whole = f"{base}.{alias.name}".removeprefix(".")
+                yield whole if whole in NAMES else base or "optictl"
+
+
+def dotted(node: ast.AST) -> str:
+    """`os.path.join` as text; "" for what is no plain name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def calls(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield node.lineno, dotted(node.func)
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for path in MODULES:
+        own = room(name_of(path))
+        others = {name: room(name) for name in imports(path)}
+        wrong += [f"{name_of(path)} -> {name}" for name, other in others.items() if other != own and RANK[other] >= RANK[own]]
+    assert wrong == []
+
+
+def test_every_module_has_a_place() -> None:
+    assert {room(name) for name in NAMES} == set(RANK)
+
+
+def test_the_guard_imports_nothing_of_optictl_but_itself() -> None:
+    """It is copied into a release, where there is no optictl."""
+    inside = [path for path in MODULES if room(name_of(path)) == "guard"]
+    assert len(inside) > 5
+    for path in inside:
+        assert list(imports(path)) == [], path.name
+        leaving = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.level > 1]
+        assert leaving == [], path.name
+
+
+#: Calls that change the machine or start something.
+METHODS = {
+    "write_text", "write_bytes", "unlink", "rmdir", "mkdir", "rename", "touch", "chmod", "lchmod", "symlink_to", "hardlink_to",
+}  # fmt: skip
+FUNCTIONS = {
+    "os": {
+        "remove", "unlink", "rmdir", "mkdir", "makedirs", "rename", "replace", "chmod", "fchmod", "chown", "symlink", "link",
+        "truncate", "ftruncate", "kill", "killpg", "fork", "system", "setuid", "execv", "execve", "execvp", "posix_spawn",
+    },
+    "subprocess": {"run", "Popen", "call", "check_call", "check_output"},
+    "shutil": {"rmtree", "copytree", "copy", "copy2", "copyfile", "move", "chown"},
+    "tempfile": {"mkstemp", "mkdtemp", "TemporaryDirectory", "NamedTemporaryFile"},
+}  # fmt: skip
+#: host is where effects live; guard and the stand-in are servers of their own.
+FREE = ("host", "guard", "demo.standin")
+
+
+def is_effect(called: str) -> bool:
+    owner, _, last = called.rpartition(".")
+    return last in FUNCTIONS.get(owner, METHODS)
+
+
+def test_effects_live_in_host() -> None:
+    found = [
+        f"{name_of(path)}:{line} {called}"
+        for path in MODULES
+        if room(name_of(path)) not in FREE
+        for line, called in calls(path)
+        if is_effect(called)
+    ]
+    assert found == []
+
+
+def test_the_search_for_effects_sees_those_of_host() -> None:
+    """The test above is worth something: the same search finds what host does."""
+    for module, effect in (("files.py", "os.fchmod"), ("uv.py", "subprocess.run"), ("processes.py", "subprocess.Popen")):
+        assert effect in {called for _, called in calls(PACKAGE / "host" / module) if is_effect(called)}
+
+
+def test_nothing_but_a_log_is_opened_for_writing_outside_of_host() -> None:
+    found = []
+    for path in MODULES:
+        if room(name_of(path)) in FREE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] == "open":
+                words = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
+                if any(isinstance(w, str) and set(w) & set("wax+") for w in words):
+                    found.append(dotted(node.func))
+    assert set(found) == {"log.open"}
+
+
+def test_checks_only_read() -> None:
+    writers = {"write", "remove", "set_mode", "point", "copy", "copy_tree", "make_directory", "exclusive"}
+    for path in (PACKAGE / "checks").glob("*.py"):
+        wrong = [f"{line}: {called}" for line, called in calls(path) if called in {f"files.{word}" for word in writers}]
+        assert wrong == [], path.name
+
+
+def test_one_module_prints() -> None:
+    """report, and the line of --version. The guard runs in the service and writes to its journal."""
+    printers = {"print", "sys.stdout.write", "sys.stderr.write", "typer.echo", "typer.secho", "rich.print"}
+    found = [
+        (name_of(path), called)
+        for path in MODULES
+        if room(name_of(path)) != "guard" and name_of(path) != "report"
+        for _, called in calls(path)
+        if called in printers
+    ]
+    assert found == [("cli", "sys.stdout.write")]
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [path.name for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+@pytest.mark.parametrize("module", ["config", "render", "plan", "models", "paths", "guard.invariants"])
+def test_what_is_pure_imports_no_way_to_the_machine(module: str) -> None:
+    source = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+    for node in ast.walk(ast.parse(source.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            assert name.split(".")[0] not in {"os", "subprocess", "shutil", "socket", "httpx", "requests", "tempfile"}, name

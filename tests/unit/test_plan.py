@@ -1,0 +1,186 @@
+"""Plans: facts in, changes out. No disk is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from optictl import paths, plan
+from optictl.config import Config
+from optictl.host.files import FileFacts
+from optictl.plan import Artefact, Found
+from optictl.render import Host
+
+PLACES = paths.system(Path("/nowhere"))
+UID = 1000
+SECRET = "optillm-a-very-secret-key-0123456789"
+
+ORDINARY = Artefact(Path("/nowhere/unit"), "new\n", 0o644)
+KEPT = Artefact(Path("/nowhere/optictl.yaml"), "new\n", 0o644, keep=True)
+HIDDEN = Artefact(Path("/nowhere/proxy_key"), SECRET, 0o600, keep=True, secret=True)
+
+
+def file(mode: int = 0o644, uid: int = UID) -> FileFacts:
+    return FileFacts("file", mode, uid, 4)
+
+
+MISSING = FileFacts("missing")
+LINK = FileFacts("link", 0o777, UID, 4)
+DIRECTORY = FileFacts("directory", 0o755, UID, 4)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is wanted, what is found (text None: not read), and the action with a part of its reason; None: no change."""
+
+    title: str
+    wanted: Artefact
+    facts: FileFacts
+    text: str | None
+    action: str | None = None
+    reason: str = ""
+
+
+TABLE = [
+    Row("nothing there", ORDINARY, MISSING, None, "create", "missing"),
+    Row("as wanted", ORDINARY, file(), "new\n"),
+    Row("other text", ORDINARY, file(), "old\n", "replace", "differs"),
+    Row("wider mode", ORDINARY, file(0o666), "new\n", "mode", "0666, not 0644"),
+    Row("narrower mode", ORDINARY, file(0o600), "new\n", "mode", "0600, not 0644"),
+    Row("another's", ORDINARY, file(uid=0), "new\n", "replace", "uid 0, not 1000"),
+    Row("a link", ORDINARY, LINK, None, "replace", "a link stands there"),
+    Row("a socket", ORDINARY, FileFacts("other", 0o755, UID, 0), None, "replace", "no file stands there"),
+    Row("kept, nothing there", KEPT, MISSING, None, "create", "missing"),
+    Row("kept, other text", KEPT, file(), "old\n"),
+    Row("kept, never read", KEPT, file(), None),
+    Row("kept, another's", KEPT, file(uid=0), None),
+    Row("kept, a link to where the operator has it", KEPT, LINK, None),
+    Row("kept, closed further by the operator", KEPT, file(0o640), None),
+    Row("kept, open to more than it should be", KEPT, file(0o666), None, "mode", "0666"),
+    Row("secret, nothing there", HIDDEN, MISSING, None, "create", "missing"),
+    Row("secret, there", HIDDEN, file(0o600), None),
+    Row("secret, closed further", HIDDEN, file(0o400), None),
+    Row("secret, readable by others", HIDDEN, file(0o644), None, "mode", "0644, not 0600"),
+    Row("secret, a link to a secret store", HIDDEN, LINK, None),
+]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.title)
+def test_facts_in_change_out(row: Row) -> None:
+    change = plan.change(row.wanted, Found(row.facts, row.text), UID)
+    assert (change.action if change else None) == row.action
+    if change is not None:
+        assert row.reason in change.reason
+        assert change.target == str(row.wanted.path)
+        assert change.artefact is not None
+        assert change.artefact.path == row.wanted.path
+
+
+def test_a_diff_shows_what_changes() -> None:
+    change = plan.change(replace(ORDINARY, text="a\nnew\n"), Found(file(), "a\nold\n"), UID)
+    assert change is not None
+    assert change.diff.splitlines() == ["--- /nowhere/unit", "+++ /nowhere/unit", "@@ -1,2 +1,2 @@", " a", "-old", "+new"]
+
+
+def test_a_new_file_is_a_diff_against_nothing() -> None:
+    change = plan.change(ORDINARY, Found(MISSING, None), UID)
+    assert change is not None
+    assert change.diff.splitlines() == ["--- /dev/null", "+++ /nowhere/unit", "@@ -0,0 +1 @@", "+new"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "mended"),
+    [(ORDINARY, 0o666, 0o644), (ORDINARY, 0o600, 0o644), (KEPT, 0o666, 0o644), (HIDDEN, 0o440, 0o400)],
+)
+def test_the_mode_it_is_given(wanted: Artefact, found: int, mended: int) -> None:
+    change = plan.change(wanted, Found(file(found), "new\n"), UID)
+    assert change is not None
+    assert change.artefact is not None
+    assert change.artefact.mode == mended
+
+
+def test_a_mode_has_no_diff() -> None:
+    change = plan.change(ORDINARY, Found(file(0o666), "new\n"), UID)
+    assert change is not None
+    assert change.diff == ""
+
+
+def everything(config: Config | None = None) -> list[Artefact]:
+    config = config or Config()
+    return plan.operators_files("# a configuration\n", config, PLACES, SECRET) + plan.rendered_files(config, PLACES, Host())
+
+
+def as_wanted(artefacts: list[Artefact]) -> dict[Path, Found]:
+    return {
+        a.path: Found(FileFacts("directory" if a.directory else "file", a.mode, UID, 1), None if a.keep else a.text)
+        for a in artefacts
+    }
+
+
+def nothing(artefacts: list[Artefact]) -> dict[Path, Found]:
+    return {a.path: Found(MISSING, None) for a in artefacts}
+
+
+class TestWholeInstallation:
+    def test_on_an_empty_machine_everything_is_made_in_a_safe_order(self) -> None:
+        artefacts = everything()
+        steps = plan.changes(artefacts, nothing(artefacts), UID, release="0.3.12-abc", built=False, current=None)
+        assert [s.action for s in steps] == ["build", *["create"] * len(artefacts), "switch"]
+        assert {s.target for s in steps[1:-1]} == {str(a.path) for a in artefacts}
+        assert steps[0].target == steps[-1].target == "0.3.12-abc"
+        assert steps[-1].reason == "no release is in force"
+
+    def test_where_all_is_as_wanted_nothing_changes(self) -> None:
+        artefacts = everything()
+        assert plan.changes(artefacts, as_wanted(artefacts), UID, release="r", built=True, current="r") == []
+
+    def test_another_release_is_built_first_and_switched_to_last(self) -> None:
+        artefacts = everything()
+        found = as_wanted(artefacts) | {PLACES.service: Found(file(), "old\n")}
+        steps = plan.changes(artefacts, found, UID, release="new", built=False, current="old")
+        assert [(s.action, s.target) for s in steps] == [
+            ("build", "new"), ("replace", str(PLACES.service)), ("switch", "new"),
+        ]  # fmt: skip
+        assert "old is in force" in steps[-1].reason
+
+    def test_a_release_that_is_there_already_is_only_switched_to(self) -> None:
+        artefacts = everything()
+        steps = plan.changes(artefacts, as_wanted(artefacts), UID, release="new", built=True, current="old")
+        assert [s.action for s in steps] == ["switch"]
+
+    def test_an_edited_unit_is_shown_before_it_is_replaced(self) -> None:
+        artefacts = everything()
+        found = as_wanted(artefacts)
+        mine = str(found[PLACES.service].text).replace("RestartSec=1", "RestartSec=60")
+        found[PLACES.service] = Found(file(), mine)
+        (step,) = plan.changes(artefacts, found, UID, release="r", built=True, current="r")
+        assert "-RestartSec=60" in step.diff
+        assert "+RestartSec=1" in step.diff
+
+
+class TestSecrets:
+    def test_stand_in_no_diff_and_no_json(self) -> None:
+        artefacts = everything()
+        for found in (nothing(artefacts), {a.path: Found(LINK, "what was there: " + SECRET) for a in artefacts}):
+            steps = plan.changes(artefacts, found, UID, release="r", built=False, current=None)
+            assert SECRET not in repr([s.as_dict() for s in steps])
+
+    def test_the_operators_files_are_kept_and_closed(self) -> None:
+        made = {a.path: a for a in everything()[:3]}
+        assert all(a.keep for a in made.values())
+        assert [(made[p].mode, made[p].secret) for p in (PLACES.config, PLACES.env, PLACES.proxy_key)] == [
+            (0o644, False), (0o600, True), (0o600, True),
+        ]  # fmt: skip
+
+    def test_what_is_rendered_may_be_read_by_the_service(self) -> None:
+        rendered = plan.rendered_files(Config(), PLACES, Host())
+        assert {a.mode for a in rendered if not a.directory} == {0o644}
+        assert [(a.path, a.mode) for a in rendered if a.directory] == [(PLACES.root_directory, 0o755)]
+
+
+def test_a_change_for_programs_has_four_words() -> None:
+    change = plan.change(ORDINARY, Found(MISSING, None), UID)
+    assert change is not None
+    assert change.as_dict().keys() == {"action", "target", "reason", "diff"}

@@ -1,0 +1,160 @@
+"""What an answer proves: every reason to fail, and the one way to pass."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optictl import smoke
+from optictl.config import Config
+from optictl.guard.error_texts import ERROR_TEXTS
+from optictl.host.network import Answer
+
+CONFIG = Config(base_models=("jerry-xl", "tom"), publish={"boost": "bon-tom"})
+PROOF = {
+    "x-optillm-guard": "1",
+    "x-optillm-strategy": "moa",
+    "x-optillm-upstream-calls": "3",
+    "x-optillm-upstream-completions": "5",
+    "x-optillm-upstream-failures": "0",
+    "x-optillm-upstream-models": "jerry-xl",
+}
+USAGE = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+
+
+def answer(
+    text: Any = "Five cents.", *, status: int = 200, usage: Any = None, without: str = "", seconds: float = 1.25, **headers: str
+) -> Answer:
+    """A good answer to moa-jerry-xl, but for what is given. Headers by the end of their names, _ for -."""
+    given = {**PROOF, **{f"x-optillm-{name.replace('_', '-')}": value for name, value in headers.items()}}
+    given.pop(f"x-optillm-{without}", None)
+    body = {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage or USAGE}
+    return Answer(status, json.dumps(body), given, seconds=seconds)
+
+
+def found(given: Answer, model: str = "moa-jerry-xl") -> str:
+    """Why this answer fails."""
+    result = smoke.judge(model, CONFIG, given)
+    assert result.status == "fail", result
+    assert result.remedy
+    return result.found
+
+
+class TestPass:
+    def test_the_data_is_the_contract(self) -> None:
+        result = smoke.judge("moa-jerry-xl", CONFIG, answer())
+        assert result.status == "pass"
+        assert result.id == "moa-jerry-xl"
+        assert result.data == {
+            "strategy": "moa",
+            "base_model": "jerry-xl",
+            "upstream_calls": 3,
+            "upstream_models": ["jerry-xl"],
+            "upstream_failures": 0,
+            "latency_ms": 1250,
+            "tokens": {"prompt": 100, "completion": 50, "total": 150},
+            "answer": "Five cents.",
+        }
+        assert result.remedy == ""
+
+    def test_it_says_what_it_cost(self) -> None:
+        result = smoke.judge("moa-jerry-xl", CONFIG, answer(), plain_tokens=20)
+        assert result.found == "3 calls, 5 completions, 150 tokens, 1.25 s, 7.5 times a plain call"
+        assert "times" not in smoke.judge("moa-jerry-xl", CONFIG, answer(), plain_tokens=0).found
+
+    def test_a_published_name_is_judged_by_what_it_stands_for(self) -> None:
+        given = answer(strategy="bon", upstream_models="tom")
+        result = smoke.judge("boost", CONFIG, given)
+        assert (result.status, result.id, result.title) == ("pass", "boost", "bon on tom")
+
+    def test_through_litellm_which_puts_a_word_before_the_headers(self) -> None:
+        direct = answer()
+        headers = {f"llm_provider-{name}": value for name, value in direct.headers.items()}
+        through = Answer(200, direct.text, headers, seconds=1.25)
+        assert smoke.judge("moa-jerry-xl", CONFIG, through) == smoke.judge("moa-jerry-xl", CONFIG, direct)
+
+
+class TestFail:
+    def test_no_answer_at_all(self) -> None:
+        assert found(Answer(0, error="Connection refused")) == "Connection refused"
+
+    def test_an_error_in_the_servers_own_words(self) -> None:
+        text = json.dumps({"error": {"message": "no such model", "type": "invalid_request_error", "code": "model"}})
+        assert found(Answer(400, text)) == "400: no such model"
+
+    @pytest.mark.parametrize("text", ["gateway is tired", json.dumps({"error": "gateway is tired"})])
+    def test_an_error_in_another_shape(self, text: str) -> None:
+        assert found(Answer(502, text)) == "502: gateway is tired"
+
+    def test_an_error_without_words(self) -> None:
+        assert found(Answer(500)) == "500: no text"
+
+    def test_an_optillm_without_the_guard_proves_nothing(self) -> None:
+        bare = Answer(200, answer().text, {"content-type": "application/json"})
+        assert "without the guard" in found(bare)
+
+    def test_another_strategy_ran(self) -> None:
+        assert found(answer(strategy="bon")) == "bon ran, not moa"
+
+    def test_no_strategy_ran(self) -> None:
+        assert found(answer(strategy="none", upstream_completions="1")) == (
+            "none ran, not moa; 1 completion(s) sampled upstream: no strategy ran"
+        )
+
+    @pytest.mark.parametrize("number", ["0", "1", "", "many", "-3", "²"])
+    def test_fewer_than_two_completions(self, number: str) -> None:
+        assert "no strategy ran" in found(answer(upstream_completions=number))
+
+    @pytest.mark.parametrize(("used", "told"), [("tom", "tom"), ("jerry-xl,tom", "jerry-xl, tom"), ("", "no model")])
+    def test_another_model_was_asked(self, used: str, told: str) -> None:
+        assert found(answer(upstream_models=used)) == f"upstream calls used {told}, not jerry-xl"
+
+    def test_a_call_failed(self) -> None:
+        assert found(answer(upstream_failures="2")) == "2 of 3 upstream calls failed"
+
+    @pytest.mark.parametrize("text", [*ERROR_TEXTS, ERROR_TEXTS[0] + ": 429", "", None])
+    def test_the_answer_is_an_error_text(self, text: str | None) -> None:
+        assert "the answer is an error text" in found(answer(text))
+
+    def test_a_word_about_errors_is_no_error_text(self) -> None:
+        assert smoke.judge("moa-jerry-xl", CONFIG, answer("Error: is what you typed. The ball costs 5 cents.")).status == "pass"
+
+    def test_every_reason_is_told(self) -> None:
+        bad = answer(ERROR_TEXTS[0], strategy="bon", upstream_completions="1", upstream_models="tom", upstream_failures="3")
+        assert found(bad).count("; ") == 4
+
+    @pytest.mark.parametrize("model", ["jerry-xl", "nosuch", "", "mcts-jerry-xl"])
+    def test_a_model_that_is_not_served(self, model: str) -> None:
+        assert smoke.judge(model, CONFIG, answer()).status == "fail"
+
+    @pytest.mark.parametrize("name", ["strategy", "upstream-completions", "upstream-models"])
+    def test_a_proof_that_is_not_whole(self, name: str) -> None:
+        assert smoke.judge("moa-jerry-xl", CONFIG, answer(without=name)).status == "fail"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["message", "content", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+_BODY = st.fixed_dictionaries(
+    {}, optional={"choices": _JSON, "usage": st.dictionaries(st.sampled_from(list(USAGE)), _JSON) | _JSON, "error": _JSON}
+)
+
+
+@settings(deadline=None)
+@given(
+    status=st.sampled_from([0, 200, 200, 200, 400, 500]),
+    body=_BODY | _JSON,
+    headers=st.dictionaries(st.sampled_from(list(PROOF)), st.text(alphabet=st.characters(max_codepoint=255), max_size=6)),
+)
+def test_no_server_can_make_it_crash_or_pass(status: int, body: Any, headers: dict[str, str]) -> None:
+    result = smoke.judge("moa-jerry-xl", CONFIG, Answer(status, json.dumps(body), headers))
+    assert result.status == "fail"
+    json.dumps(result.as_dict())
