@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,6 +136,11 @@ def _apply_all(
     rendered: dict[Path, Artefact] = {}
     for change in installation.changes:
         if change.action == "build":
+            if releases.record(want.directory(paths)) is not None:
+                # while somebody looked at this plan, another optictl built it; it may be serving
+                progress(f"{want.id} was built meanwhile")
+                done(change)
+                continue
             interpreter = releases.interpreter(_others_must_reach(paths), python, progress)
             files.make_directory(paths.releases)
             for leftover in releases.half_built(paths):
@@ -172,12 +178,16 @@ def apply_removal(
         OptictlError: a step failed; a second run goes on.
     """
     try:
-        for change in changes:
-            if change.action == "remove":
-                files.remove(Path(change.target))
-            else:
-                supervise.apply_change(change, config, paths, progress)
-            done(change)
+        # without paths.opt there is no release, and nobody who installs holds its lock
+        with files.exclusive(paths.opt / ".lock") if paths.opt.is_dir() else nullcontext():
+            for change in changes:
+                if change.action == "remove":
+                    files.remove(Path(change.target))
+                else:
+                    supervise.apply_change(change, config, paths, progress)
+                done(change)
+    except files.Locked as holder:
+        raise OptictlError(f"{holder} is working on this deployment", remedy="wait for it to end") from None
     except PermissionError as error:
         raise _denied(error) from None
 

@@ -69,6 +69,8 @@ def wanted(config: Config, paths: Paths) -> Wanted:
     for path in plugins:
         if path.suffix != ".py" or not path.is_file():
             raise OptictlError(f"the plugin {path} is not a Python file", remedy="mend plugins: in optictl.yaml")
+    if len({path.name for path in plugins}) < len(plugins):
+        raise OptictlError("two plugins have the same file name", remedy="rename one of them")
     digest = hashlib.sha256()
     sources = [p for p in files.tree(GUARD) if p.suffix == ".py"]
     for path in [lock, *sources, *plugins]:

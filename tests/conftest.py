@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
-def release() -> Path:
+def release() -> Iterator[Path]:
     """A directory with `.venv/`, `guard/` and an empty `work/`, reachable by every user.
 
-    The venv is kept between sessions, keyed by the lock; the guard is always today's.
+    The venv is kept between sessions, keyed by the lock; the guard is this session's own.
     """
     lock = ROOT / "templates/locks/optillm-0.3.12-proxy.txt"
     mark = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
@@ -38,11 +38,12 @@ def release() -> Path:
              "--link-mode=copy", "--compile-bytecode", "-r", str(lock)],
             check=True,
         )  # fmt: skip
-        (directory / "work").mkdir()
         done.touch()
-    shutil.rmtree(directory / "guard", ignore_errors=True)
-    shutil.copytree(ROOT / "optictl/guard", directory / "guard", ignore=shutil.ignore_patterns("__pycache__"))
-    return directory
+    with open_directory() as session:
+        (session / ".venv").symlink_to(directory / ".venv")
+        (session / "work").mkdir()
+        shutil.copytree(ROOT / "optictl/guard", session / "guard", ignore=shutil.ignore_patterns("__pycache__"))
+        yield session
 
 
 @pytest.fixture(scope="session")

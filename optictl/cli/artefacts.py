@@ -15,6 +15,12 @@ def register(app: typer.Typer) -> None:
         render_unit
     )
     app.command("render-socket", rich_help_panel="Artefacts", epilog="Example: optictl render-socket")(render_socket)
+    app.command("render-upstream-socket", rich_help_panel="Artefacts", epilog="Example: optictl render-upstream-socket")(
+        render_upstream_socket
+    )
+    app.command("render-upstream-service", rich_help_panel="Artefacts", epilog="Example: optictl render-upstream-service")(
+        render_upstream_service
+    )
     app.command("render-env", rich_help_panel="Artefacts", epilog="Example: optictl render-env")(render_env)
     app.command("render-proxy-config", rich_help_panel="Artefacts", epilog="Example: optictl render-proxy-config")(
         render_proxy_config
@@ -34,6 +40,8 @@ def _artefact(where: Place, name: str) -> None:
     texts = {
         "unit": lambda: render.unit(config, where.paths),
         "socket": lambda: render.socket(config, where.paths),
+        "upstream-socket": lambda: render.upstream_socket(config),
+        "upstream-service": lambda: render.upstream_service(config),
         "env": lambda: render.env(config),
         "proxy-config": lambda: render.proxy_config(config),
         "litellm": lambda: render.litellm(config, where.paths),
@@ -50,6 +58,16 @@ def render_unit(config: ConfigOption = None, root: RootOption = None, user: User
 def render_socket(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
     """Print optillm-proxy.socket."""
     _artefact(place(config, root, user), "socket")
+
+
+def render_upstream_socket(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print optillm-proxy-upstream.socket: a sealed service's one way to LiteLLM."""
+    _artefact(place(config, root, user), "upstream-socket")
+
+
+def render_upstream_service(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+    """Print optillm-proxy-upstream.service, the relay behind that socket."""
+    _artefact(place(config, root, user), "upstream-service")
 
 
 def render_env(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:

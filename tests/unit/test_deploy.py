@@ -1,0 +1,69 @@
+"""Two optictl at once, and a plan that has become old while somebody looked at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optictl import deploy, paths, releases
+from optictl.config import Config
+from optictl.errors import OptictlError
+from optictl.host import files, systemd
+from optictl.host.uv import Interpreter
+from optictl.plan import Change
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the releases that were built; nothing real is."""
+    ids: list[str] = []
+
+    def build(want: releases.Wanted, places: paths.Paths, *_: object) -> None:
+        ids.append(want.id)
+        files.make_directory(want.directory(places))
+        files.write(want.directory(places) / "release.json", '{"id": "x"}', 0o644)
+
+    monkeypatch.setattr(releases, "build", build)
+    monkeypatch.setattr(releases, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
+    return ids
+
+
+def quiet(_: object) -> None:
+    """Neither progress nor results are shown."""
+
+
+def test_a_release_that_another_built_meanwhile_is_not_taken_away(tmp_path: Path, built: list[str]) -> None:
+    places = paths.system(tmp_path)
+    first, second = (deploy.plan_install(Config(), places) for _ in range(2))
+    for installation in (first, second):
+        deploy.apply_install(installation, None, None, quiet, quiet)
+    assert built == [first.want.id]
+    assert releases.in_force(places) == first.want.id
+
+
+@pytest.mark.parametrize("what", ["install", "uninstall"])
+def test_one_at_a_time(what: str, tmp_path: Path, built: list[str]) -> None:
+    places = paths.system(tmp_path)
+    installation = deploy.plan_install(Config(), places)
+    files.make_directory(places.opt)
+    apply = {
+        "install": lambda: deploy.apply_install(installation, None, None, quiet, quiet),
+        "uninstall": lambda: deploy.apply_removal([Change("remove", str(places.opt), "x")], Config(), places, quiet, quiet),
+    }[what]
+    with files.exclusive(places.opt / ".lock"), pytest.raises(OptictlError, match="is working on this deployment"):
+        apply()
+    assert built == []
+    assert places.opt.is_dir()
+
+
+def test_systemd_that_is_installed_and_did_not_boot_this_machine_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with the package systemd: /run/systemd exists, /run/systemd/system does not (sd_booted(3))."""
+    (tmp_path / "systemd/ask-password").mkdir(parents=True)
+    monkeypatch.setitem(systemd.RUNTIME, "system", tmp_path / "systemd/system")
+    monkeypatch.setattr(systemd.Systemd, "version", lambda _: 252)
+    assert not systemd.Systemd("system").available()
+    (tmp_path / "systemd/system").mkdir()
+    assert systemd.Systemd("system").available()
