@@ -11,6 +11,8 @@ from .answers import Refused
 
 #: How OptiLLM finds a strategy in a message (server.py, extract_optillm_approach).
 _TAG = re.compile(r"<optillm_approach>(.*?)</optillm_approach>")
+_OPENING = "<optillm_approach>"
+_MAX_TAGS = 16
 _ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 #: The number of answers OpenAI's API allows; each is a whole strategy here.
 _MAX_N = 128
@@ -75,11 +77,17 @@ def _content(message: dict[str, Any], where: str, dropped: set[str]) -> str:
 
 
 def _without_tags(text: str, choices: list[str]) -> str:
-    # taken out until none is left: removing one may put the halves of another together
-    while match := _TAG.search(text):
+    # taken out until none is left: removing one may put the halves of another together. Both the rounds
+    # and the openings are bounded: a search from each of 200 000 openings would hold the GIL for minutes
+    for _ in range(_MAX_TAGS):
+        if text.count(_OPENING) > _MAX_TAGS:
+            break
+        match = _TAG.search(text)
+        if match is None:
+            return text
         choices.append(match.group(1))
         text = (text[: match.start()] + text[match.end() :]).strip()
-    return text
+    raise _bad(f"a message holds more than {_MAX_TAGS} {_OPENING} tags", "strategy_not_enabled")
 
 
 def _messages(data: dict[str, Any], dropped: set[str], choices: list[str]) -> list[dict[str, str]]:
@@ -133,7 +141,7 @@ def parse(data: dict[str, Any]) -> Body:
     if not isinstance(model, str) or not model:
         raise _bad("model must be a strategy and a base model, as in moa-jerry-xl")
     stream = data.get("stream")
-    if stream not in (None, True, False) or (isinstance(stream, int) and not isinstance(stream, bool)):
+    if stream is not None and not isinstance(stream, bool):
         raise _bad("stream must be true or false")
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):

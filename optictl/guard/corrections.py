@@ -64,7 +64,17 @@ def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
         from optillm.plugins.proxy.client import ProxyClient
         from optillm.plugins.proxy.config import ProxyConfig
 
-        inner: Any = ProxyClient(config=ProxyConfig.load(), fallback_client=None)
+        config = ProxyConfig.load()
+        # a file that it cannot use gives OptiLLM an empty list of providers, not an error
+        if [str(p["base_url"]).rstrip("/") for p in config["providers"]] != [settings.base_url.rstrip("/")]:
+            raise Refusal(
+                "proxy_config.yaml was read by OptiLLM as naming no provider: it is valid YAML, but a value has a wrong type"
+            )
+        # whatever the file leaves out: one upstream cannot be failed over from, and the guard bounds the time
+        config["monitoring"]["track_errors"] = False
+        config["routing"]["health_check"]["enabled"] = False
+        config["timeouts"]["request"] = settings.request_timeout
+        inner: Any = ProxyClient(config=config, fallback_client=None)
     else:
         inner = client
 

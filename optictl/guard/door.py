@@ -64,7 +64,8 @@ class Door:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
-        request.max_content_length = self.settings.max_body_bytes
+        # one more than allowed: of a body without a length, werkzeug reads so much and says nothing
+        request.max_content_length = self.settings.max_body_bytes + 1
         try:
             response = self._respond(request)
         except Refused as refusal:
@@ -101,14 +102,19 @@ class Door:
     def _read(self, request: Request) -> bytes:
         if request.mimetype != "application/json":
             raise Refused(415, "unsupported_media_type", "the body must be application/json")
+        limit = self.settings.max_body_bytes
+        too_large = Refused(413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)")
         try:
             raw: bytes = request.get_data()
-            return raw
         except RequestEntityTooLarge:
-            limit = self.settings.max_body_bytes
-            raise Refused(413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)") from None
+            raise too_large from None
         except ClientDisconnected:
             raise Refused(400, "invalid_request", "the body ended early") from None
+        except Exception:  # gunicorn's own kinds: a chunk with a wrong size, or without its end
+            raise Refused(400, "invalid_request", "the body is not sent as HTTP demands") from None
+        if len(raw) > limit:
+            raise too_large
+        return raw
 
     def _chat(self, request: Request) -> Response:
         data = body.load(self._read(request))
@@ -159,7 +165,7 @@ class Door:
             retry = {"Retry-After": str(RETRY_AFTER)} if reason.status == 503 else {"x-should-retry": "false"}
             return answers.error(reason.status, reason.code, reason.message, retry)
         texts = _texts(inner)
-        if texts is None or all(is_error_text(text) for text in texts):
+        if texts is None or entry.all_failed or any(is_error_text(text) for text in texts):
             return _failure(entry, inner)
         whole = answers.completion(entry, asked.model, texts)
         if asked.stream:

@@ -121,7 +121,7 @@ def proxy_config_problems(text: str | None, base_url: str) -> list[str]:
         return ["is missing: OptiLLM would use its packaged example with public providers"]
     try:
         data: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         return [f"is not valid YAML{where}"]

@@ -24,8 +24,11 @@ class JsonLines(logging.Formatter):
         event = getattr(record, _EVENT, None)
         if event is None:
             event = {"event": "log", "level": record.levelname.lower(), "at": f"{record.name}:{record.lineno}"}
-            if self.loading or record.name.startswith("gunicorn"):
+            if self.loading:
                 event["message"] = record.getMessage()
+            elif record.name.startswith("gunicorn"):
+                # a malformed header line, key and all, follows the colon; a path the word "request"
+                event["message"] = record.getMessage().split(": ")[0].split(" /")[0]
             elif record.exc_info and record.exc_info[0]:
                 event["exception"] = record.exc_info[0].__name__
         return json.dumps(event, ensure_ascii=False)
@@ -64,6 +67,7 @@ def start() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)
+    logging.captureWarnings(True)  # pydantic's quote what an upstream sent
 
 
 def serving(explain: list[str]) -> None:

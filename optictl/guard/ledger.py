@@ -100,6 +100,11 @@ class Request:
     def failures(self) -> list[Call]:
         return [call for call in self.calls if call.failed]
 
+    @property
+    def all_failed(self) -> bool:
+        """Whether the upstream gave nothing at all, whatever the strategy made of that."""
+        return len(self.failures) == len(self.calls) > 0
+
     def total(self, name: str) -> int:
         """The sum of one of Call's numbers over every call."""
         return sum(getattr(call, name) for call in self.calls)

@@ -135,6 +135,14 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             timer.start()
         super().handle_exit(sig, frame)
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            # gunicorn keeps it open until the last answer is out: whoever connects meanwhile would be
+            # let in by the kernel, wait for minutes and be reset, instead of being refused at once
+            for listener in self.sockets:
+                listener.close()
+
     @staticmethod
     def _close() -> None:
         from .desk import desk
@@ -206,8 +214,11 @@ def main(argv: list[str]) -> int:
             manager.notify(f"STATUS={_words(refusal)}")
         return EXIT_CONFIG
     journal.start()
+    master = os.getpid()
     try:
         _Service(settings, manager).run()
     except SystemExit as stop:
+        if os.getpid() != master:
+            raise  # a worker was forked inside run(): gunicorn's master must see the worker's own code
         return EXIT_CONFIG if stop.code == Arbiter.APP_LOAD_ERROR else int(stop.code or 0)
     return 0

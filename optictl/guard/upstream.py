@@ -95,7 +95,13 @@ def build(settings: Settings, upstream_key: str) -> openai.OpenAI:
         base_url=settings.base_url,
         max_retries=settings.max_retries,
         timeout=settings.request_timeout,
-        http_client=CountingClient(trust_env=False, base_url=settings.base_url, timeout=settings.request_timeout, **way),
+        http_client=CountingClient(
+            trust_env=False,
+            base_url=settings.base_url,
+            timeout=settings.request_timeout,
+            follow_redirects=False,  # the SDK's own client would follow one, prompt and all, off this machine
+            **way,
+        ),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,35 @@ class Pair:
 @contextmanager
 def guarded_pair(release: Path, models: tuple[str, ...] = ("jerry-xl",), **options: Any) -> Iterator[Pair]:
     """A guarded OptiLLM; its upstream demands the upstream key."""
-    with StandIn(models, key=UPSTREAM_KEY).running() as upstream, guarded(release, upstream.base_url, **options) as server:
+    upstream = StandIn(models, key=UPSTREAM_KEY)
+    with upstream.running(), guarded(release, upstream.base_url, **options) as server:
         yield Pair(server, upstream)
+
+
+@contextmanager
+def trickle(pause: float) -> Iterator[str]:
+    """An upstream that sends its headers, and then a space every `pause` seconds for ever: its base URL."""
+    ended = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
+            while not ended.wait(pause):
+                connection.sendall(b" ")
+
+    def accept(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=listening.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, args=(listening,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        finally:
+            ended.set()
+            listening.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -63,9 +91,9 @@ def bare_pair(
     **options: Any,
 ) -> Iterator[Pair]:
     """The same OptiLLM without the guard."""
-    with StandIn(models, key=key_demanded).running() as upstream:
-        with bare(release, upstream.base_url, arguments=arguments, **options) as server:
-            yield Pair(server, upstream)
+    upstream = StandIn(models, key=key_demanded)
+    with upstream.running(), bare(release, upstream.base_url, arguments=arguments, **options) as server:
+        yield Pair(server, upstream)
 
 
 def text_of(response: httpx.Response) -> str:
@@ -97,7 +125,7 @@ def assert_refused(response: httpx.Response, status: int, code: str) -> dict[str
 
 
 def spent(upstream: StandIn) -> tuple[int, int]:
-    """Prompt and completion tokens of every completion that the stand-in sent by itself, probes included."""
+    """Prompt and completion tokens of every completion that the stand-in sent by itself."""
     usages = [completion(seen.body)["usage"] for seen in upstream.seen if seen.method == "POST" and seen.body]
     return sum(u["prompt_tokens"] for u in usages), sum(u["completion_tokens"] for u in usages)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,7 +109,13 @@ def test_an_accepted_key_always_fits_in_a_header(key: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:4000/v1", "http://127.0.0.1:4000/v1/", "http://localhost/v1", "http://[::1]:4000/v1", "https://127.9.9.9/v1"],
+    [
+        "http://127.0.0.1:4000/v1",
+        "http://127.0.0.1:4000/v1/",
+        "http://localhost/v1",
+        "http://[::1]:4000/v1",
+        "https://127.9.9.9/v1",
+    ],
 )
 def test_upstreams_on_this_machine_pass(url: str) -> None:
     assert invariants.upstream_problem(url) is None
@@ -150,6 +157,7 @@ def test_no_text_makes_the_upstream_check_fail(url: str) -> None:
         ("providers: [", "is not valid YAML"),
         ("a: b: c", "is not valid YAML at line 1"),
         ("\t- x", "is not valid YAML"),
+        ("since: 2026-13-45", "is not valid YAML"),
         ("", "is not a mapping"),
         ("- one", "is not a mapping"),
         ("routing: {}", "names no provider"),
@@ -161,7 +169,9 @@ def test_no_text_makes_the_upstream_check_fail(url: str) -> None:
         (proxy_config(URL).replace("    api_key: ${OPENAI_API_KEY}\n", ""), "does not take its key"),
         (proxy_config(URL).replace("routing:", "    model_map: {jerry-xl: other}\nrouting:"), "renames models"),
         (
-            proxy_config(URL).replace("routing:", f"  - {{name: b, base_url: {URL}, api_key: '${{OPENAI_API_KEY}}'}}\nrouting:"),
+            proxy_config(URL).replace(
+                "routing:", f"  - {{name: b, base_url: {URL}, api_key: '${{OPENAI_API_KEY}}'}}\nrouting:"
+            ),
             "names 2 providers",
         ),
     ],
@@ -183,14 +193,14 @@ def test_a_trailing_slash_is_no_difference() -> None:
 
 _YAML = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["providers", "name", "base_url", "api_key", "model_map"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["providers", "name", "base_url", "api_key", "model_map"]), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
 @given(_YAML)
 def test_any_yaml_gets_a_verdict_and_never_an_exception(data: object) -> None:
-    import yaml
-
     assert invariants.proxy_config_problems(yaml.safe_dump({"providers": data}), URL)
