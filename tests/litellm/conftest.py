@@ -32,6 +32,8 @@ def litellm_program() -> Path:
             [uv, "pip", "install", "-q", "--python", python, "--link-mode=copy", "--compile-bytecode",
              f"litellm[proxy]=={VERSION}"],
             check=True,
+            cwd=directory,  # in the project, uv would read there that litellm is to be left out
         )  # fmt: skip
+        assert program.exists()
         done.touch()
     return program

@@ -6,13 +6,15 @@ Both take many seconds to start, so they start side by side: `optillm` returns a
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from tests import support
 
 #: LiteLLM's master key: what clients show it, and what OptiLLM must show it.
 MASTER_KEY = "sk-litellm-test-master-key"
+#: What LiteLLM puts before the name of an upstream's header when it hands it on.
+PREFIX = "llm_provider-"
+
+_questions = itertools.count(1)
 
 
 @dataclass
@@ -34,16 +40,13 @@ class OptiLLM(support.Server):
 
     def passes(self) -> list[dict[str, Any]]:
         """The guard's journal lines about requests at its door, let in or refused, in order."""
-        return [line for line in self._lines() if line.get("event") in ("request", "refused")]
+        whole, _, _ = self.journal().rpartition("\n")  # the last line may be half written
+        lines = [json.loads(text) for text in whole.splitlines() if text.startswith("{")]
+        return [line for line in lines if line.get("event") in ("request", "refused")]
 
     def bare_passes(self) -> int:
         """How many completions OptiLLM without the guard was asked for, by its own log."""
         return self.journal().count("Received request to /v1/chat/completions")
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        for text in self.journal().splitlines():
-            if text.startswith("{"):
-                yield json.loads(text)
 
 
 @dataclass
@@ -54,14 +57,15 @@ class LiteLLM:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def ask(self, model: str, *, timeout: float = 60, key: str = MASTER_KEY, **fields: Any) -> httpx.Response:
-        """What a client sends: one chat completion, with LiteLLM's own key.
+    def ask(self, model: str, text: str | None = None, *, timeout: float = 60, **fields: Any) -> httpx.Response:
+        """What a client sends: one chat completion, with LiteLLM's master key.
 
-        The text is new every time: neither LiteLLM nor the guard may take two tests' requests for one.
+        The text is a new one unless given: the guard tells conversations apart by what they say.
         """
-        body = {"model": model, "messages": [{"role": "user", "content": f"What is 2 + 2? ({time.monotonic_ns()})"}], **fields}
-        headers = {"Authorization": f"Bearer {key}"}
-        return httpx.post(f"http://127.0.0.1:{self.port}/v1/chat/completions", json=body, headers=headers, timeout=timeout)
+        text = text or f"What is 2 + 2? This is question {next(_questions)}."
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+        headers = {"Authorization": f"Bearer {MASTER_KEY}"}
+        return httpx.post(f"{base_url(self.port)}/chat/completions", json=body, headers=headers, timeout=timeout)
 
 
 def base_url(port: int) -> str:
@@ -103,10 +107,8 @@ def configuration(models: Sequence[dict[str, Any]], **sections: Any) -> dict[str
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and its children: SIGTERM, and SIGKILL to what is left of its group."""
     support.stop(process)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -187,6 +189,18 @@ def ready(*servers: OptiLLM) -> None:
     """Until each of them answers."""
     for server in servers:
         support.wait_ready(server.process, server.port, server.log)
+
+
+def ask_at_once(proxy: LiteLLM, models: Sequence[str], text: str | None = None) -> list[httpx.Response]:
+    """Ask all these models in the same moment; the answers in the order of the models."""
+    with ThreadPoolExecutor(len(models)) as pool:
+        return list(pool.map(lambda model: proxy.ask(model, text), models))
+
+
+def facts(response: httpx.Response) -> dict[str, str]:
+    """The guard's `x-optillm-*` headers, as they arrive through LiteLLM; without that prefix."""
+    start = f"{PREFIX}x-optillm-"
+    return {name.removeprefix(start): value for name, value in response.headers.items() if name.startswith(start)}
 
 
 def settled(count: Callable[[], int], seconds: float = 2) -> int:
