@@ -1,0 +1,41 @@
+"""`python -m benchmarks [--no-full] [--output DIR] [NAME...]`"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from benchmarks import cli, install, results, serve, start
+from benchmarks.lab import laboratory
+
+PARTS = {"install": install, "start": start, "serve": serve, "cli": cli}
+
+
+def main() -> int:
+    """Run the parts, print their tables, write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"parts to run: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--no-full", action="store_true", help="leave out the full install (7 GB)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="DIR", help="where the results go")
+    options = parser.parse_args()
+    if unknown := set(options.names) - PARTS.keys():
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    # a plain kill still stops the servers and removes what was installed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    found = results.read(options.output)
+    with laboratory(full=not options.no_full) as lab:
+        python = ".".join(map(str, lab.interpreter.version))
+        for name, part in PARTS.items():
+            if options.names and name not in options.names:
+                continue
+            facts = results.machine(python)
+            found[name] = results.entry(part.TITLE, part.measure(lab), facts)
+            print(results.section(found[name]), flush=True)
+    results.write(options.output, {name: found[name] for name in PARTS if name in found})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

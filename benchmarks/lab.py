@@ -1,0 +1,109 @@
+"""Where it happens: a temporary directory that every user may enter, and what is installed there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from optictl import releases
+from optictl.config import Config
+from optictl.host import files, uv
+from optictl.host.uv import Interpreter
+
+ROOT = Path(__file__).resolve().parent.parent
+#: The whole install, with the module that OptiLLM 0.3.12 forgets to declare.
+FULL = ("optillm==0.3.12", "math-verify")
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(f"[benchmarks] {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def variables(**values: str) -> Iterator[None]:
+    """These environment variables, until the block ends."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class Lab:
+    """The two installations under test, each built once, when first asked for."""
+
+    def __init__(self, place: Path, full: bool) -> None:
+        self.place, self.wants_full = place, full
+        self.interpreter: Interpreter = releases.interpreter(os.geteuid() == 0, None, say)
+        self._release: Path | None = None
+        self._full: Path | None = None
+
+    @property
+    def release(self) -> Path:
+        """optictl's release: the locked closure of the profile `proxy` and today's guard."""
+        if self._release is None:
+            say("building a release (not measured)")
+            directory = self.place / "release"
+            self.build_closure(directory / ".venv")
+            self.finish_release(directory)
+        assert self._release is not None
+        return self._release
+
+    @property
+    def full(self) -> Path | None:
+        """The venv of the full install; None when it was not asked for."""
+        if self._full is None and self.wants_full:
+            say("building the full install (not measured): about 7 GB")
+            self.build_full(self.place / "full")
+        return self._full
+
+    def build_closure(self, venv: Path) -> None:
+        """What `optictl install` does for a release's venv, by optictl's own code."""
+        config = Config()
+        venv.parent.mkdir(parents=True, exist_ok=True)
+        uv.make_venv(venv, self.interpreter.path)
+        uv.install(venv, releases.lock_file(config.optillm.version, "proxy"), None)
+
+    def finish_release(self, directory: Path) -> None:
+        """The rest of a release, so that it can be started."""
+        files.copy_tree(releases.GUARD, directory / "guard")
+        uv.compile_tree(directory / ".venv/bin/python", directory / "guard")
+        files.make_directory(directory / "work")
+        self._release = directory
+
+    def build_full(self, directory: Path) -> None:
+        """What OptiLLM's documentation says, and the missing module."""
+        venv = directory / "venv"
+        directory.mkdir(exist_ok=True)
+        uv.make_venv(venv, self.interpreter.path)
+        command = [find_uv_bin(), "pip", "install", "--quiet", "--python", str(venv / "bin/python"), *FULL]
+        # from the root: uv would read this project's exclude-dependencies in its directory
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, cwd="/")
+        self._full = venv
+
+
+@contextmanager
+def laboratory(full: bool) -> Iterator[Lab]:
+    """A lab below /var/tmp; everything in it is removed at the end."""
+    place = Path(tempfile.mkdtemp(prefix="optictl-bench-", dir="/var/tmp"))
+    place.chmod(0o755)
+    try:
+        with variables(UV_CACHE_DIR=str(place / "cache")):
+            yield Lab(place, full)
+    finally:
+        say("removing what was installed")
+        shutil.rmtree(place, ignore_errors=True)

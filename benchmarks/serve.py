@@ -1,0 +1,96 @@
+"""serve: what the proxy adds to a request and how many it serves, guarded against bare, in one environment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from benchmarks import load
+from benchmarks.figures import Part, Row, figure
+from benchmarks.lab import Lab, say
+from benchmarks.servers import Server, bare, completions, cpu_seconds, guarded, upstream
+
+TITLE = "Serving"
+#: Strategy -> upstream calls of one request.
+STRATEGIES = {"moa": 3, "re2": 1}
+ROUNDS, WARM_UP, SEQUENTIAL, CONCURRENT, CLIENTS = 5, 10, 100, 200, 8
+NOTES = [
+    f"{ROUNDS} rounds in turn; a round is {SEQUENTIAL} requests one after the other, then {CONCURRENT} from {CLIENTS} "
+    "clients with kept-alive connections. Clients, upstream and the program under test are three processes that share "
+    "the cores.",
+    "Added latency: the client's p50 (p95) less the upstream's share, which is the p50 of direct calls times the calls "
+    "of the strategy.",
+    "Every round also counts the completions that went upstream: both sides made exactly the calls of the strategy, or "
+    "the benchmark fails. The guarded release runs with `--approach proxy` and journals each request; bare OptiLLM runs "
+    "without `--approach`, because with it no strategy would run at all.",
+    "CPU: user and system time of the program's processes at 8 clients; of these figures the one that other load on the "
+    "machine disturbs least.",
+]
+
+
+@dataclass
+class Side:
+    """One program and its figures by name, a value a round."""
+
+    name: str
+    server: Server
+    upstream: int
+    found: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def run(self, strategy: str, direct: float) -> None:
+        """One round; raises when a request did not cause exactly the calls of its strategy."""
+        calls, model, port = STRATEGIES[strategy], f"{strategy}-jerry-xl", self.server.port
+        before = completions(self.upstream)
+        taken = load.sequential(port, model, SEQUENTIAL)
+        cpu = cpu_seconds(self.server.pid)
+        answered, seconds = load.concurrent(port, model, CONCURRENT, CLIENTS)
+        cpu = cpu_seconds(self.server.pid) - cpu
+        caused, expected = completions(self.upstream) - before, calls * (len(taken) + answered)
+        if caused != expected:
+            raise RuntimeError(f"{self.name}: {strategy} caused {caused} upstream calls instead of {expected}")
+        self.found["p50"].append(load.percentile(taken, 0.5) - calls * direct)
+        self.found["p95"].append(load.percentile(taken, 0.95) - calls * direct)
+        self.found["rate"].append(answered / seconds)
+        self.found["cpu"].append(cpu / answered * 1000)
+
+
+def _compare(strategy: str, release_sides: tuple[Side, Side]) -> tuple[list[Row], list[float]]:
+    """ROUNDS rounds in turn, the first side changing; also the direct calls' medians."""
+    ours, other = release_sides
+    direct = []
+    for side in release_sides:
+        load.sequential(side.server.port, f"{strategy}-jerry-xl", WARM_UP)
+    for turn in range(ROUNDS):
+        say(f"serve: {strategy}, round {turn + 1} of {ROUNDS}")
+        direct.append(load.percentile(load.sequential(ours.upstream, "jerry-xl", 2 * SEQUENTIAL), 0.5))
+        for side in (ours, other) if turn % 2 == 0 else (other, ours):
+            side.run(strategy, direct[-1])
+    calls = STRATEGIES[strategy]
+    label = f"{strategy} ({calls} upstream call{'s' if calls > 1 else ''})"
+
+    def row(what: str, unit: str, name: str, limit: float | None = None, above: bool = False) -> Row:
+        return Row(f"{label}: {what}", unit, figure(ours.found[name]), other.name, figure(other.found[name]), limit, above)
+
+    return [
+        row("added latency, p50", "ms", "p50", 1 / 10),
+        row("added latency, p95", "ms", "p95", 1 / 10),
+        row(f"requests/s at {CLIENTS} clients", "1/s", "rate", 10, above=True),
+        row("CPU per request", "ms", "cpu"),
+    ], direct
+
+
+def measure(lab: Lab) -> Part:
+    """Both programs stay up; only one is asked at a time."""
+    release = lab.release
+    part = Part()
+    shares: list[float] = []
+    with upstream() as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        for strategy in STRATEGIES:
+            with guarded(release, url, tuple(STRATEGIES)) as ours, bare(release / ".venv", url) as other:
+                sides = Side("guarded release", ours, port), Side("bare optillm, same closure", other, port)
+                rows, direct = _compare(strategy, sides)
+            part.rows += rows
+            shares += direct
+    part.notes = [*NOTES, f"A direct call to the upstream took {figure(shares)} ms (p50 a round)."]
+    return part

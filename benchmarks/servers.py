@@ -1,0 +1,165 @@
+"""The programs under test, on free loopback ports, never as root, always stopped."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from benchmarks.lab import ROOT
+from optictl import render, service
+from optictl.config import Config
+from optictl.host import files, network, processes
+from optictl.paths import NAME
+
+#: Keys of the benchmark; they protect nothing.
+PROXY_KEY, UPSTREAM_KEY = "optillm-benchmark-key-0123456789", "x"
+READY_SECONDS = 180
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers. `started` is seconds from spawn to the first 200 on /health."""
+
+    port: int
+    pid: int
+    started: float
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, since: float, log: Path) -> float:
+    """Asks every 10 ms; a connection that is accepted early waits for its answer."""
+    while (elapsed := time.perf_counter() - since) < READY_SECONDS:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}:\n{_tail(log)}")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return time.perf_counter() - since
+        connection.close()
+        time.sleep(0.01)
+    raise RuntimeError(f"the server was not ready after {elapsed:.0f} s:\n{_tail(log)}")
+
+
+@contextmanager
+def _setting(base_url: str, strategies: Sequence[str]) -> Iterator[tuple[Config, Path, Path, IO[bytes]]]:
+    """A configuration on a free port, a HOME with its proxy_config.yaml, and a log."""
+    config = Config(strategies=tuple(strategies)).moved(network.free_port(), base_url, request=60, drain=1)
+    with files.scratch() as directory:
+        files.make_directory(directory / "home" / ".optillm")
+        files.write(directory / "home/.optillm/proxy_config.yaml", render.proxy_config(config), 0o644)
+        with (directory / "log").open("wb") as output:
+            yield config, directory / "home", directory / "log", output
+
+
+@contextmanager
+def guarded(release: Path, base_url: str, strategies: Sequence[str] = ("moa",)) -> Iterator[Server]:
+    """A release, started as its unit would start it."""
+    with _setting(base_url, strategies) as (config, home, log, output):
+        since = time.perf_counter()
+        with service.running(config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output) as process:
+            port = config.listen.port
+            yield Server(port, process.pid, _wait(process, port, since, log))
+
+
+@contextmanager
+def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
+    """OptiLLM by hand, as its documentation says: no --approach, so that the prefix decides."""
+    with _setting(base_url, ("moa",)) as (config, home, log, output):
+        command = [
+            str(venv / "bin/optillm"), "--host", "127.0.0.1", "--port", str(config.listen.port), "--base-url", base_url,
+            "--model", "jerry-xl", "--optillm-api-key", PROXY_KEY,
+        ]  # fmt: skip
+        # without a network the full install would wait for model files
+        variables = {**service.environment(home, UPSTREAM_KEY), "HF_HUB_OFFLINE": "1", **environment}
+        since = time.perf_counter()
+        process = processes.start(command, variables, home, output, processes.service_identity(NAME))
+        try:
+            port = config.listen.port
+            yield Server(port, process.pid, _wait(process, port, since, log))
+        finally:
+            processes.stop(process, 5)
+
+
+@contextmanager
+def upstream() -> Iterator[int]:
+    """The instant upstream; yields its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.upstream"], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def completions(port: int) -> int:
+    """How many completions the upstream gave so far."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/count")
+    count = int(json.loads(connection.getresponse().read())["completions"])
+    connection.close()
+    return count
+
+
+def _fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the program's name, which may hold blanks."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    parents = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parents[int(entry.name)] = int(_fields(int(entry.name))[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a tree so far, user and system."""
+    return sum(int(f[11]) + int(f[12]) for f in map(_fields, tree(pid))) / _TICK
+
+
+def memory(pid: int) -> tuple[float, float | None]:
+    """RSS and PSS of a tree in MiB. PSS counts a page shared by n processes as 1/n; None where the kernel hides it."""
+    rss = pss = 0
+    readable = True
+    for one in tree(pid):
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{one}/status").read_text().splitlines())
+        rss += int(status["VmRSS"].split()[0])
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            pss += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        except (OSError, StopIteration):
+            readable = False
+    return rss / 1024, pss / 1024 if readable else None
+
+
+def empty_directory(place: Path) -> Path:
+    """A directory that the program under test may write to."""
+    path = Path(tempfile.mkdtemp(dir=place))
+    identity = processes.service_identity(NAME)
+    if identity.uid is not None and identity.gid is not None:
+        os.chown(path, identity.uid, identity.gid)
+    return path
