@@ -1,6 +1,6 @@
 """Draw docs/demo.svg, the README's picture: a real run of `optictl demo --once`, recorded by Rich.
 
-    uv run scripts/picture.py DIRECTORY     # an empty directory that every user may enter
+uv run scripts/picture.py DIRECTORY     # an empty directory that every user may enter
 """
 
 from __future__ import annotations
