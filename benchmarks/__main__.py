@@ -22,8 +22,9 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - PARTS.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
-    # a plain kill still stops the servers and removes what was installed
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # a plain kill, or the end of the terminal, still stops the servers and removes what was installed
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _frame: sys.exit(128 + got))
     found = results.read(options.output)
     with laboratory(full=not options.no_full) as lab:
         python = ".".join(map(str, lab.interpreter.version))
