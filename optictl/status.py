@@ -54,14 +54,16 @@ def look(paths: Paths, config_path: Path) -> Status:
     if not unit.loaded:
         step = paths.command("install")
     elif worst and unit.active_state != "active":
-        problem = supervise.last_problem(Systemd(paths.scope)) or problem
+        systemd = Systemd(paths.scope)
+        problem = supervise.port_taken(systemd, site.config.listen.port) or supervise.last_problem(systemd) or problem
     state = f"{unit.active_state} ({unit.sub_state})"
     if unit.exec_main_status == "78" and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"
     return Status(
         state=state,
         since=unit.active_enter_timestamp,
-        doing=unit.status_text,
+        # systemd keeps the last words of a service that is gone
+        doing=unit.status_text if unit.active else "",
         release=releases.in_force(paths) or "",
         restarts=unit.restarts,
         memory=int(unit.memory_current) if unit.memory_current.isdigit() else None,

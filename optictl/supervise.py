@@ -8,7 +8,7 @@ from pathlib import Path
 from optictl import releases, render
 from optictl.config import Config
 from optictl.errors import OptictlError
-from optictl.host import files
+from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd, Unit
 from optictl.host.uv import ToolError
 from optictl.paths import NAME, SIBLING, UPSTREAM, Paths
@@ -50,20 +50,49 @@ def units(config: Config, paths: Paths) -> list[str]:
     return [*relay, SOCKET, SERVICE]
 
 
-def _explained(error: ToolError, systemd: Systemd) -> OptictlError:
-    problem = last_problem(systemd)
+def _explained(error: ToolError, systemd: Systemd, port: int) -> OptictlError:
+    problem = port_taken(systemd, port) or last_problem(systemd)
     return OptictlError(
         f"{error.what} failed", remedy="optictl status, or journalctl -u optillm-proxy", detail=problem or error.output
     )
 
 
+#: Exit codes that systemd gives a service which it could not even start (systemd.exec(5)).
+_STEPS = {
+    "200": "its working directory cannot be entered (200/CHDIR): is the release whole?",
+    "203": "its interpreter cannot be executed (203/EXEC)",
+    "226": "a directory that its unit names is missing (226/NAMESPACE)",
+    "243": "proxy_key or env is missing or cannot be read (243/CREDENTIALS)",
+}
+
+
 def last_problem(systemd: Systemd, unit: str = SERVICE) -> str:
-    """The newest error that the journal holds of this unit's present or last run, in its own words."""
+    """Why this unit's last run failed: its own words if it had any, else systemd's."""
+    seen = systemd.show(unit)
+    if unit == SERVICE and systemd.show(SOCKET).active_state == "failed":
+        # the service's last failure was another one, in an earlier life
+        return last_problem(systemd, SOCKET)
+    if not seen.main_pid and seen.exec_main_status in _STEPS:
+        return f"{unit}: {_STEPS[seen.exec_main_status]}"
+    nearest, run = "", ""
     for entry in reversed(systemd.journal(unit, "--lines=60")):
         text = entry.get("MESSAGE")
-        if isinstance(text, str) and ("refused to start" in text or '"crashed"' in text or "Failed" in text):
+        of = entry.get("INVOCATION_ID") or entry.get("_SYSTEMD_INVOCATION_ID") or ""
+        if not isinstance(text, str):
+            continue
+        if nearest and of != run:
+            break
+        if "refused to start" in text or '"crashed"' in text:
             return text
-    return ""
+        if "Failed" in text or "Main process exited" in text or "Watchdog timeout" in text:
+            nearest, run = text, of
+    return nearest
+
+
+def port_taken(systemd: Systemd, port: int) -> str:
+    """Words for a socket that systemd cannot have because another program does, else ""."""
+    taken = systemd.show(SOCKET).active_state == "failed" and any(one.port == port for one in processes.listeners())
+    return f"another program listens on port {port}: ss -ltnp shows which" if taken else ""
 
 
 def start(config: Config, paths: Paths) -> None:
@@ -72,7 +101,7 @@ def start(config: Config, paths: Paths) -> None:
     try:
         systemd.start(*units(config, paths))
     except ToolError as error:
-        raise _explained(error, systemd) from None
+        raise _explained(error, systemd, config.listen.port) from None
 
 
 def stop(config: Config, paths: Paths) -> None:
@@ -81,7 +110,7 @@ def stop(config: Config, paths: Paths) -> None:
     try:
         systemd.stop(SOCKET, SERVICE, seconds=config.timeouts.drain + render.STOP_GRACE)
     except ToolError as error:
-        raise _explained(error, systemd) from None
+        raise _explained(error, systemd, config.listen.port) from None
 
 
 def restart(config: Config, paths: Paths, say: Callable[[str], None]) -> None:
@@ -116,7 +145,7 @@ def restart(config: Config, paths: Paths, say: Callable[[str], None]) -> None:
         systemd.restart(SERVICE, seconds=drain)
         say("the service is ready; draining the sibling")
     except ToolError as error:
-        raise _explained(error, systemd) from None
+        raise _explained(error, systemd, config.listen.port) from None
     finally:
         remove_sibling(systemd, drain)
 
@@ -150,11 +179,11 @@ def apply_change(change: Change, config: Config, paths: Paths, say: Callable[[st
             restart(config, paths, say)
         elif change.action == "stop":
             stop(config, paths)
-            systemd.stop(
-                *(unit for unit in (f"{UPSTREAM}.socket", f"{UPSTREAM}.service", _SIBLING) if systemd.show(unit).loaded)
-            )
+            others = [unit for unit in (f"{UPSTREAM}.socket", f"{UPSTREAM}.service", _SIBLING) if systemd.show(unit).loaded]
+            if others:
+                systemd.stop(*others)
     except ToolError as error:
-        raise _explained(error, systemd) from None
+        raise _explained(error, systemd, config.listen.port) from None
 
 
 def facts(paths: Paths) -> dict[str, Unit] | None:

@@ -172,12 +172,17 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "proc_name": "optillm-proxy",
             # the worker's heartbeat is a file's times: in memory where there is such a place
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
-            "when_ready": lambda _master: self.relay.start() if self.relay is not None else None,
+            "when_ready": self._master_ready,
             "post_fork": lambda _master, _worker: supervision.die_with_parent(),
             "post_worker_init": self._serving,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
+
+    def _master_ready(self, _master: Arbiter) -> None:
+        supervision.outlive_worker_on_abort()
+        if self.relay is not None:
+            self.relay.start()
 
     def _serving(self, worker: ThreadWorker) -> None:
         from .desk import desk

@@ -8,6 +8,7 @@ may serve the same listening socket, and a sealed service may neither bind nor c
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -25,6 +26,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 _QUESTION = b"GET /health HTTP/1.1\r\nHost: guard\r\nConnection: close\r\n\r\n"
 #: How often STATUS= is renewed where there is no watchdog; seconds.
 _STATUS_INTERVAL = 5.0
+#: What a hung worker gets to print its stacks; less than the unit's TimeoutAbortSec.
+_STACKS_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,25 @@ def stacks_on_abort() -> None:
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
     faulthandler.disable()
     faulthandler.enable(all_threads=True)
+
+
+def outlive_worker_on_abort() -> None:
+    """Called in the master: SIGABRT ends it only after its worker.
+
+    systemd sends SIGABRT to every process of a hung service at once. The worker dies with its
+    master; a master that went first would cut the stacks off that the worker is printing.
+    """
+
+    def wait(*_: object) -> None:
+        deadline = time.monotonic() + _STACKS_SECONDS
+        with contextlib.suppress(ChildProcessError):  # there is no worker
+            # WNOWAIT: gunicorn reaps it, should it come to that
+            while time.monotonic() < deadline and not os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                time.sleep(0.02)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGABRT)
+
+    signal.signal(signal.SIGABRT, wait)
 
 
 def die_with_parent() -> None:

@@ -81,13 +81,22 @@ def sockets_of(pid: int) -> set[str]:
 def owners(inodes: set[str]) -> dict[int, set[str]]:
     """pid -> which of these sockets it holds, for the processes this user may look into.
 
-    PID 1 is left out: systemd keeps the sockets that it hands on.
+    systemd and the managers of users are left out: they keep the sockets that they hand on.
     """
     found = {}
     for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and entry.name != "1" and (held := sockets_of(int(entry.name)) & inodes):
-            found[int(entry.name)] = held
+        pid = int(entry.name) if entry.name.isdigit() else 1
+        if pid != 1 and (held := sockets_of(pid) & inodes) and not _is_manager(pid):
+            found[pid] = held
     return found
+
+
+def _is_manager(pid: int) -> bool:
+    """Whether a process is systemd itself."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "systemd"
+    except OSError:
+        return False
 
 
 def _link(path: str) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from optictl.demo.standin import StandIn
+from optictl.demo.standin import Reply, StandIn, completion
 from tests.support import UPSTREAM_KEY, guarded, proxy_config
 
 from .helpers import BOOM, Pair, assert_refused, assert_silent, bare_pair, error_of, guarded_pair, text_of
@@ -110,6 +110,21 @@ def test_bare_works_on_a_request_without_messages(bare_one: Pair, messages: list
     body: dict[str, Any] = {"model": "moa-jerry-xl"} if messages is None else {"model": "moa-jerry-xl", "messages": messages}
     assert text_of(bare_one.server.post(body))
     assert len(bare_one.upstream.calls()) == 3
+
+
+DIALOGUE = "Here it is.\nUser: hi\nAssistant: hello\nThat is all."
+
+
+def test_bare_cuts_an_answer_that_quotes_a_conversation(bare_one: Pair) -> None:
+    bare_one.upstream.respond = lambda seen: Reply(body=completion(seen.body or {}, DIALOGUE))
+    assert text_of(bare_one.server.ask("moa-jerry-xl")) == "hello\nThat is all."
+
+
+@pytest.mark.parametrize("strategy", ["moa", "self_consistency"])
+@pytest.mark.parametrize("answer", [DIALOGUE, "The field is called 'User:'.", "User:", "Assistant: 4"])
+def test_guarded_leaves_an_answer_whole(guarded_one: Pair, strategy: str, answer: str) -> None:
+    guarded_one.upstream.respond = lambda seen: Reply(body=completion(seen.body or {}, answer))
+    assert text_of(guarded_one.server.ask(f"{strategy}-jerry-xl")) == answer
 
 
 def test_bare_answers_lack_what_a_bill_needs(bare_one: Pair) -> None:
