@@ -1,0 +1,189 @@
+"""What can go wrong around a deployment: the right state, the right words, and back to work once it is mended."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.systemd.conftest import ETC, Host
+
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.soak]
+
+UNIT, SOCKET = "optillm-proxy.service", "optillm-proxy.socket"
+FILE = f"/etc/systemd/system/{UNIT}"
+DROP_IN = f"/etc/systemd/system/{UNIT}.d"
+OPT = "/opt/optillm-proxy"
+#: An OptiLLM plugin, so that another release is wanted.
+PLUGIN = 'SLUG = "echo"\n\n\ndef run(system_prompt, initial_query, client, model):\n    return initial_query, 0\n'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(host: Host) -> Iterator[None]:
+    """A running deployment, whatever the module before left."""
+    host.configure()
+    host.optictl("install", "--yes")
+    yield
+    host.configure()
+    host.optictl("install", "--yes")
+
+
+def _failed(host: Host, *arguments: str) -> dict[str, dict[str, str]]:
+    """The checks that fail, by id."""
+    out = host.optictl("check", *arguments, "--output", "json", check=False).stdout
+    return {r["id"]: r for r in json.loads(out)["results"] if r["status"] == "fail"}
+
+
+def _until(true: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def _words(result: subprocess.CompletedProcess[str]) -> str:
+    """What a command said, however the terminal's width broke it."""
+    return " ".join((result.stdout + result.stderr).split())
+
+
+def _status(host: Host) -> str:
+    result = host.optictl("status", check=False)
+    assert result.returncode == 1
+    return _words(result)
+
+
+def test_a_port_that_another_program_holds(host: Host) -> None:
+    host.optictl("uninstall", "--yes")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", host.port))
+        other.listen()
+        installed = host.optictl("install", "--yes", check=False)
+        assert installed.returncode == 1
+        assert f"another program listens on port {host.port}" in _words(installed)
+        assert host.machine.show(UNIT, "ActiveState") == "inactive"
+        said = _status(host)
+        assert f"another program listens on port {host.port}" in said
+        # what the service said in its last life is no news
+        assert "in flight" not in said
+    host.optictl("install", "--yes")
+    assert host.ask().status_code == 200
+
+
+def test_an_interpreter_that_cannot_be_executed(host: Host) -> None:
+    """A private copy in the place of the link: only root may execute it."""
+    python = f"{OPT}/current/.venv/bin/python"
+    host.machine.run("sh", "-c", f"mv {python} {python}.kept && cp /usr/bin/python3 {python} && chmod 0700 {python}")
+    try:
+        host.machine.run("systemctl", "kill", "--signal=KILL", UNIT)
+        _until(lambda: host.machine.show(UNIT, "ExecMainStatus") == "203")
+        assert "interpreter cannot be executed" in _status(host)
+        # whoever connects waits
+        assert host.machine.show(SOCKET, "ActiveState") == "active"
+    finally:
+        host.machine.run("mv", f"{python}.kept", python)
+    assert host.ask(timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize(("name", "words"), [("proxy_key", "proxy_key or env is missing"), ("env", "environment files")])
+def test_a_secret_that_is_missing(host: Host, name: str, words: str) -> None:
+    host.machine.run("mv", f"{ETC}/{name}", f"{ETC}/{name}.kept")
+    try:
+        host.machine.run("systemctl", "kill", "--signal=KILL", UNIT)
+        _until(lambda: host.machine.show(UNIT, "ActiveState") == "activating" and host.machine.show(UNIT, "NRestarts") != "0")
+        assert words in _status(host)
+        assert host.machine.show(SOCKET, "ActiveState") == "active"
+    finally:
+        host.machine.run("mv", f"{ETC}/{name}.kept", f"{ETC}/{name}")
+    assert host.ask(timeout=60).status_code == 200
+    assert host.optictl("status").returncode == 0
+
+
+def test_a_full_disk_leaves_what_runs(host: Host) -> None:
+    """The deployment on a small disk of its own, which fills up before another release is built."""
+    host.optictl("uninstall", "--yes")
+    host.machine.run("mkdir", "-p", OPT)
+    host.machine.run("mount", "-t", "tmpfs", "-o", "size=1000M,mode=0755", "tmpfs", OPT)
+    try:
+        host.optictl("install", "--yes")
+        release = host.machine.run("readlink", f"{OPT}/current").stdout
+        pid = host.machine.show(UNIT, "MainPID")
+        host.machine.run("sh", "-c", f"dd if=/dev/zero of={OPT}/filling bs=1M", check=False)
+        host.machine.write(f"{ETC}/echo.py", PLUGIN)
+        host.configure("plugins: [echo.py]\n")
+        failed = host.optictl("install", "--yes", check=False)
+        assert failed.returncode == 1
+        said = _words(failed)
+        assert "No space left on device" in said or "os error 28" in said
+        assert "what was in force still is" in said
+        assert host.machine.run("readlink", f"{OPT}/current").stdout == release
+        assert host.machine.show(UNIT, "MainPID") == pid
+        assert host.ask().status_code == 200
+        host.machine.run("rm", f"{OPT}/filling")
+        host.optictl("install", "--yes")
+        assert host.machine.run("readlink", f"{OPT}/current").stdout != release
+        assert host.ask().status_code == 200
+    finally:
+        host.optictl("uninstall", "--yes", check=False)
+        host.machine.run("umount", "--lazy", OPT)
+        host.machine.run("rm", "-rf", OPT, f"{ETC}/echo.py")
+        host.configure()
+        host.optictl("install", "--yes")
+
+
+def _drop_in(host: Host, line: str) -> None:
+    host.machine.run("mkdir", "-p", DROP_IN)
+    host.machine.write(f"{DROP_IN}/local.conf", f"[Service]\n{line}\n")
+    host.machine.run("systemctl", "daemon-reload")
+
+
+@pytest.mark.parametrize(
+    ("id", "break_it"),
+    [
+        ("unit.enabled", ["systemctl disable -q optillm-proxy.service"]),
+        ("unit.enabled", ["systemctl disable -q optillm-proxy.socket"]),
+        ("unit.installed", [f"rm {FILE}", f"systemctl mask -q {UNIT}"]),
+        ("unit.matches", [f"sed -i s/WatchdogSec=15/WatchdogSec=1500/ {FILE}", "systemctl daemon-reload"]),
+        ("unit.reloaded", [f"sleep 1; touch {FILE}"]),
+    ],
+    ids=["disabled", "socket-disabled", "masked", "edited", "not-reloaded"],
+)
+def test_the_units_are_watched_and_mended(host: Host, id: str, break_it: list[str]) -> None:
+    """Each break turns its check red, the service goes on, and what is printed or `install` mends it."""
+    pid = host.machine.show(UNIT, "MainPID")
+    for command in break_it:
+        host.machine.run("sh", "-c", command)
+    failed = _failed(host, "--only", "unit")
+    assert id in failed
+    assert host.machine.show(UNIT, "MainPID") == pid
+    remedy = failed[id]["remedy"]
+    for command in remedy.split(", then "):
+        if command.startswith("optictl install"):
+            host.optictl("install", "--yes")
+        elif command.startswith("optictl "):
+            host.optictl(*command.split()[1:])
+        else:
+            host.machine.run("sh", "-c", command)
+    if _failed(host, "--only", "unit"):  # unmasking brings no unit file back: the next remedy is `install`
+        assert id == "unit.installed"
+        host.optictl("install", "--yes")
+    assert _failed(host) == {}
+    assert host.ask().status_code == 200
+
+
+def test_a_drop_in_that_takes_a_wall_down(host: Host) -> None:
+    _drop_in(host, "NoNewPrivileges=no")
+    try:
+        failed = _failed(host, "--only", "unit")
+        assert set(failed) == {"unit.no-weakening-dropin"}
+        assert f"{DROP_IN}/local.conf sets NoNewPrivileges=" in failed["unit.no-weakening-dropin"]["found"]
+        # the printed remedy, by hand
+        _drop_in(host, "MemoryMax=1G")
+        assert _failed(host, "--only", "unit") == {}
+    finally:
+        host.machine.run("rm", "-rf", DROP_IN)
+        host.machine.run("systemctl", "daemon-reload")

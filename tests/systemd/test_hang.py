@@ -1,0 +1,130 @@
+"""A service that hangs is killed and started anew, its stacks are in the journal and nobody is refused meanwhile."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from tests.systemd.conftest import ETC, Host
+from tests.systemd.load import Request, ask
+
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.soak]
+
+UNIT = "optillm-proxy.service"
+DROP_IN = f"/run/systemd/system/{UNIT}.d"
+#: TimeoutAbortSec and RestartSec of the unit, and what a busy machine may add; seconds.
+ABORT, PAUSE, SLACK = 5, 1, 3
+#: An OptiLLM plugin that holds the interpreter: PyDLL does not give the GIL back while it calls.
+PLUGIN = '''\
+"""Hangs the whole interpreter."""
+import ctypes
+
+SLUG = "hang"
+
+
+def run(system_prompt, initial_query, client, model):
+    ctypes.PyDLL(None).sleep(1000)
+    return "never", 0
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(host: Host) -> Iterator[None]:
+    """A running deployment, whatever the module before left."""
+    host.configure()
+    host.optictl("install", "--yes")
+    yield
+    host.configure()
+    host.optictl("install", "--yes")
+
+
+def _start_seconds(host: Host) -> float:
+    """How long a stop and a start of the idle service take on this machine, now."""
+    since = time.monotonic()
+    host.machine.run("systemctl", "restart", UNIT)
+    return time.monotonic() - since
+
+
+def _watchdog(host: Host) -> float:
+    """The interval that systemd itself goes by, in seconds."""
+    text = host.machine.show(UNIT, "WatchdogUSec")
+    assert re.fullmatch(r"\d+s", text), text
+    return float(text.removesuffix("s"))
+
+
+@contextmanager
+def _recovery(host: Host, name: str, capsys: pytest.CaptureFixture[str], lost: int = 0) -> Iterator[None]:
+    """The block hangs the service. It must be back in time, with stacks in the journal and nobody turned away.
+
+    `lost`: how many newcomers the dying process may take along.
+    """
+    start, watchdog, pid, restarts = _start_seconds(host), _watchdog(host), host.machine.show(UNIT, "MainPID"), _restarts(host)
+    began, clock = time.monotonic(), f"@{int(time.time())}"
+    yield
+    waiting: list[Future[Request]] = []
+    with ThreadPoolExecutor(100) as pool:
+        # newcomers, one every half second for as long as it hangs
+        while len(waiting) < 100 and not (waiting and waiting[0].done()):
+            waiting.append(pool.submit(ask, host.port, "GET", "/health"))
+            time.sleep(0.5)
+        answered = [one.result() for one in waiting]
+    # an answer alone would not do: a process that is continued in order to be aborted may still give one
+    while _restarts(host) == restarts or host.machine.show(UNIT, "ActiveState") != "active":
+        assert time.monotonic() - began < 120
+        time.sleep(0.1)
+    seconds = time.monotonic() - began
+    results = [request.result for request in answered]
+    with capsys.disabled():
+        print(
+            f"\n{name}: WatchdogSec={watchdog:.0f}, serving again after {seconds:.1f} s (a restart alone takes {start:.1f} s); "
+            f"of {len(answered)} newcomers {results.count('refused')} refused, {results.count('dropped')} dropped"
+        )
+    assert set(results) <= {"ok", "dropped"}
+    assert results.count("dropped") <= lost
+    assert host.machine.show(UNIT, "MainPID") != pid
+    assert _restarts(host) == restarts + 1
+    # well over the time that any answer of a healthy service takes: it did hang
+    assert 1 < seconds < watchdog + ABORT + PAUSE + start + SLACK
+    said = host.machine.run("journalctl", "--no-pager", "-u", UNIT, "--since", clock).stdout
+    assert "Watchdog timeout" in said
+    assert re.search(r"(Thread|thread) 0x[0-9a-f]+ .*most recent call first", said)
+
+
+def _restarts(host: Host) -> int:
+    return int(host.machine.show(UNIT, "NRestarts"))
+
+
+def test_a_stopped_process_is_replaced(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """As shipped: WatchdogSec=15."""
+    # in order to be aborted it is continued: until its stacks are printed it may accept a few of those who wait
+    with _recovery(host, "SIGSTOP", capsys, lost=5):
+        assert _watchdog(host) == 15
+        host.machine.run("systemctl", "kill", "--signal=STOP", UNIT)
+
+
+def test_a_deadlocked_interpreter_is_replaced(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """One request makes a plugin hold the interpreter for good."""
+    host.machine.write(f"{ETC}/hang.py", PLUGIN)
+    host.configure("plugins: [hang.py]\nstrategies: [bon, hang]\n")
+    try:
+        host.optictl("install", "--yes")
+        host.machine.run("mkdir", "-p", DROP_IN)
+        # shorter than shipped, to keep the test short: the other test has the real one
+        host.machine.write(f"{DROP_IN}/watchdog.conf", "[Service]\nWatchdogSec=5\n")
+        host.machine.run("systemctl", "daemon-reload")
+        with ThreadPoolExecutor(1) as pool, _recovery(host, "deadlock", capsys):
+            assert _watchdog(host) == 5
+            lost = pool.submit(host.ask, "hang-jerry-xl")
+            time.sleep(0.5)
+        # the request that hung it is gone with the process, and the client is told by the connection
+        assert lost.exception(10) is not None
+        host.machine.run("systemctl", "is-active", UNIT)
+        assert host.ask().status_code == 200
+    finally:
+        host.machine.run("rm", "-rf", DROP_IN, f"{ETC}/hang.py")
+        host.machine.run("systemctl", "daemon-reload")
