@@ -123,6 +123,19 @@ def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
     ProxyClient._Completions._test_system_message_support = supported
 
 
+@_correction("an answer that says User: or Assistant: somewhere is cut down to what follows the last", versions=("0.3.12",))
+def whole_answer(server: ModuleType, settings: Settings, client: Any) -> None:
+    """A strategy's answer reaches the client as it is.
+
+    OptiLLM takes any text with one of the two words in it for a dialogue of its own making.
+    """
+
+    def tagged_conversation_to_messages(response_text: Any) -> Any:
+        return response_text
+
+    server.tagged_conversation_to_messages = tagged_conversation_to_messages  # type: ignore[attr-defined]
+
+
 def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> None:
     """Apply every correction, or raise Refusal for an OptiLLM that was never verified."""
     unknown = [c.name for c in CORRECTIONS if version not in c.versions]

@@ -37,7 +37,8 @@ def resolve(model: str, choice: str | None, settings: Settings, loaded: set[str]
     Only a whole match counts: `moa-proxy-large` is not silently `large`, as in OptiLLM,
     whose parser eats every leading strategy word.
     """
-    base = next((b for b in settings.base_models if model.endswith(f"-{b}")), None)
+    # one base model's name may be the end of another's: the longest is the whole one
+    base = max((b for b in settings.base_models if model.endswith(f"-{b}")), key=len, default=None)
     if model in settings.base_models:
         raise Refused(
             400, "strategy_prefix_required", f"{model} has no strategy prefix: ask for {settings.strategies[0]}-{model}"
