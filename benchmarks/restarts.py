@@ -1,7 +1,8 @@
 """`python -m benchmarks.restarts [--restarts N] [--minutes M]`: what clients notice of many restarts, as root.
 
 Boots a machine of its own, installs a deployment there and restarts it over and over with
-`optictl restart` under the constant load of the tests. Writes RESTARTS.md beside this file.
+`optictl restart` under the constant load of the tests. Adds a line to RESTARTS.md beside this file
+and sums up all of them, so that several runs make up a long one.
 """
 
 from __future__ import annotations
@@ -9,47 +10,41 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from uv import find_uv_bin
-
 from optictl.demo.standin import StandIn
-from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port, open_directory
-from tests.systemd.conftest import CHECKOUT, Host
-from tests.systemd.load import CALL_SECONDS, CLIENTS, RATE, Load, row, slow_upstream, table
+from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port, packaged
+from tests.systemd.conftest import Host
+from tests.systemd.load import CALL_SECONDS, CLIENTS, HEAD, RATE, Load, row, slow_upstream, table
 from tests.systemd.machine import booted
 
 #: Seconds between the end of a restart and the next one.
-PAUSE = 1.0
+PAUSE = 0.5
+#: A line of the table: the run, its machine, and what the load's own table says.
+COLUMNS = ("date", "restarts", "minutes", "machine", "load before", *HEAD[1:])
 PREAMBLE = f"""\
 # Restarts under load
 
 Written by `python -m benchmarks.restarts`. The load: {RATE} GET /health a second, each on a new connection, and {CLIENTS}
 clients that ask for `bon` one request after the other; its four upstream calls take {CALL_SECONDS} s each. Nothing is retried.
 "refused": the connection was; "dropped": reset, closed early or incomplete; p99 and worst are those of the GETs, in seconds.
+One line a run; "load before" is the machine's load average before it began.
 """
 
 
 @contextmanager
 def _host() -> Iterator[Host]:
     """A booted machine with a deployment that runs."""
-    uv = find_uv_bin()
-    with open_directory() as directory:
-        subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(CHECKOUT)], check=True)
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
-        wheel = next((directory / "dist").glob("*.whl"))
-        command = [uv, "pip", "install", "-q", "--link-mode=copy", "--python", str(directory / "venv/bin/python"), str(wheel)]
-        subprocess.run(command, check=True)
-        with booted() as machine, StandIn(key=UPSTREAM_KEY, respond=slow_upstream).running() as upstream:
-            host = Host(machine, directory / "venv/bin/optictl", free_port(), upstream)
-            host.configure()
-            host.optictl("install", "--yes")
-            yield host
+    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+    with packaged() as program, booted() as machine, StandIn(key=UPSTREAM_KEY, respond=slow_upstream).running() as upstream:
+        host = Host(machine, program, free_port(), upstream)
+        host.configure()
+        host.optictl("install", "--yes")
+        yield host
 
 
 def _measure(host: Host, restarts: int, minutes: float) -> tuple[int, Load]:
@@ -72,6 +67,29 @@ def _measure(host: Host, restarts: int, minutes: float) -> tuple[int, Load]:
     return done, load
 
 
+def _runs(text: str) -> list[tuple[str, ...]]:
+    """The lines of a table that was written before, without their sum."""
+    lines = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line.startswith("| 2")]
+    return [line for line in lines if len(line) == len(COLUMNS)]
+
+
+def _sum(runs: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The last line: counts and minutes are added, of "worst" there is the worst, and nothing can be said of "p99"."""
+
+    def of(name: str, cells: tuple[str, ...]) -> str:
+        match name:
+            case "worst s":
+                return max(cells, key=float)
+            case "minutes":
+                return f"{sum(map(float, cells)):.1f}"
+            case "p99 s" | "machine" | "load before":
+                return ""
+        return str(sum(map(int, cells)))
+
+    columns = list(zip(*runs, strict=True))
+    return ("all", *(of(name, cells) for name, cells in zip(COLUMNS[1:], columns[1:], strict=True)))
+
+
 def main() -> int:
     """Measure, print the table, write it. 0 if nothing was refused, dropped or answered with an error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.restarts", description="Many restarts under load.")
@@ -83,14 +101,13 @@ def main() -> int:
     with _host() as host:
         done, load = _measure(host, options.restarts, options.minutes)
         systemd = host.machine.run("systemctl", "--version").stdout.split()[1]
-    facts = (
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}; {done} restarts in {load.seconds / 60:.1f} min "
-        f"({options.restarts} asked for, {options.minutes:g} min allowed); "
-        f"{os.cpu_count()} cores ({platform.machine()}), systemd {systemd}; load average before: {before:.1f}."
-    )
-    text = "\n\n".join([PREAMBLE.rstrip(), facts, table([row(f"{done} optictl restart", load)])]) + "\n"
-    print(text)
-    options.output.write_text(text)
+    run = (
+        time.strftime("%Y-%m-%d", time.gmtime()), str(done), f"{load.seconds / 60:.1f}",
+        f"{os.cpu_count()} cores ({platform.machine()}), systemd {systemd}", f"{before:.1f}", *row("", load)[1:],
+    )  # fmt: skip
+    runs = [*(_runs(options.output.read_text()) if options.output.exists() else []), run]
+    print(table([run], COLUMNS))
+    options.output.write_text(f"{PREAMBLE}\n{table([*runs, _sum(runs)], COLUMNS)}\n")
     lost = sum(tally.count("refused", "dropped") + len(tally.others) for tally in (load.gets, load.strategies))
     return 1 if lost else 0
 

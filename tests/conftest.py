@@ -12,9 +12,40 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from tests.support import open_directory
+from tests.support import ROOT, open_directory, packaged
+from tests.systemd.load import table
 
-ROOT = Path(__file__).resolve().parent.parent
+#: What is kept between sessions: virtual environments, keyed by what is in them.
+KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured, in the words that they recorded."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    measured = [pair for report in reports if report.when == "call" for pair in report.user_properties]
+    if measured:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(text for name, text in measured if name == "said"))
+        terminalreporter.write_line(table([cells for name, cells in measured if name == "load"]))
+
+
+def kept_venv(name: str, *what: str) -> Path:
+    """A venv on the system's Python with `what` in it, its bytecode compiled; kept between sessions."""
+    directory = KEPT / name
+    done = directory / "complete"
+    uv = find_uv_bin()
+    KEPT.mkdir(mode=0o755, exist_ok=True)
+    if not done.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True)
+        subprocess.run(
+            [uv, "pip", "install", "-q", "--python", str(directory / ".venv/bin/python"), "--link-mode=copy",
+             "--compile-bytecode", *what],
+            check=True,
+            cwd=directory,  # in the project, uv would read there what is to be left out
+        )  # fmt: skip
+        done.touch()
+    return directory / ".venv"
 
 
 @pytest.fixture(scope="session")
@@ -25,22 +56,9 @@ def release() -> Iterator[Path]:
     """
     lock = ROOT / "templates/locks/optillm-0.3.12-proxy.txt"
     mark = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    place = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
-    place.mkdir(mode=0o755, exist_ok=True)
-    directory = place / mark
-    done = directory / "complete"
-    uv = find_uv_bin()
-    if not done.exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True)
-        subprocess.run(
-            [uv, "pip", "install", "-q", "--python", str(directory / ".venv/bin/python"), "--no-deps", "--require-hashes",
-             "--link-mode=copy", "--compile-bytecode", "-r", str(lock)],
-            check=True,
-        )  # fmt: skip
-        done.touch()
+    venv = kept_venv(mark, "--no-deps", "--require-hashes", "-r", str(lock))
     with open_directory() as session:
-        (session / ".venv").symlink_to(directory / ".venv")
+        (session / ".venv").symlink_to(venv)
         (session / "work").mkdir()
         shutil.copytree(ROOT / "optictl/guard", session / "guard", ignore=shutil.ignore_patterns("__pycache__"))
         yield session
@@ -49,11 +67,5 @@ def release() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def program() -> Iterator[Path]:
     """The `optictl` of a wheel built from this checkout, in a venv on the system's Python."""
-    uv = find_uv_bin()
-    with open_directory() as directory:
-        subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(ROOT)], check=True)
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
-        wheel = next((directory / "dist").glob("*.whl"))
-        python = directory / "venv/bin/python"
-        subprocess.run([uv, "pip", "install", "-q", "--link-mode=copy", "--python", str(python), str(wheel)], check=True)
-        yield directory / "venv/bin/optictl"
+    with packaged() as optictl:
+        yield optictl

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from uv import find_uv_bin
 
+ROOT = Path(__file__).resolve().parent.parent
 #: The keys of the tests: none is a secret.
 PROXY_KEY = "optillm-test-key-0123456789abcdef"
 UPSTREAM_KEY = "upstream-test-key"
@@ -43,6 +45,19 @@ def open_directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def packaged() -> Iterator[Path]:
+    """The `optictl` of a wheel built from this checkout, in a venv on the system's Python that every user may enter."""
+    uv = find_uv_bin()
+    with open_directory() as directory:
+        subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(ROOT)], check=True)
+        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
+        wheel = next((directory / "dist").glob("*.whl"))
+        python = directory / "venv/bin/python"
+        subprocess.run([uv, "pip", "install", "-q", "--link-mode=copy", "--python", str(python), str(wheel)], check=True)
+        yield directory / "venv/bin/optictl"
 
 
 @dataclass

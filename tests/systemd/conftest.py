@@ -49,6 +49,12 @@ class Host:
         self.machine.write(f"{ETC}/env", f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600)
         self.machine.write(f"{ETC}/proxy_key", f"{PROXY_KEY}\n", 0o600)
 
+    def renew(self) -> None:
+        """Put a module's deployment in order: as configured, running, and with no restarts counted against it."""
+        self.configure()
+        self.machine.run("systemctl", "restart", "optillm-proxy.service")
+        self.optictl("install", "--yes")
+
 
 @pytest.fixture(scope="session")
 def machine(program: Path) -> Iterator[Machine]:

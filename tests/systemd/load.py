@@ -10,7 +10,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -149,10 +149,10 @@ def row(what: str, load: Load) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = HEAD) -> str:
     """Markdown, with columns wide enough to be read as it is."""
-    lines = [HEAD, tuple("-" * len(name) for name in HEAD), *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    lines = [head, tuple("-" * len(name) for name in head), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )

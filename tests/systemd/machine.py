@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,28 @@ def _child(pid: int) -> int | None:
 
 
 @contextmanager
+def _own_cgroups(name: str) -> Iterator[list[Path]]:
+    """Cgroups of this name below this process's own: nspawn would put any two machines of one cgroup into one."""
+    made = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "name=systemd":
+            made.append(Path(f"/sys/fs/cgroup/systemd{path}", name))
+        elif not controllers:
+            mounted = "/unified" if Path("/sys/fs/cgroup/unified").is_dir() else ""
+            made.append(Path(f"/sys/fs/cgroup{mounted}{path}", name))
+    for directory in made:
+        directory.mkdir()
+    try:
+        yield made
+    finally:
+        for directory in made:
+            for below, _, _ in os.walk(directory, topdown=False):
+                with suppress(OSError):  # the kernel has not done with it; it is empty and does no harm
+                    Path(below).rmdir()
+
+
+@contextmanager
 def booted() -> Iterator[Machine]:
     """Boot a machine; it is gone when the block ends."""
     _install_packages()
@@ -84,32 +106,34 @@ def booted() -> Iterator[Machine]:
     options = f"lowerdir=/,upperdir={place / 'up'},workdir={place / 'work'}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
     process: subprocess.Popen[bytes] | None = None
-    try:
-        (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
-        with (place / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory", str(root), "--boot",
-                    "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN",
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                # BPF is what IPAddressDeny= is made of; nspawn's own filter would silently take it away
-                env={**os.environ, "SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            )  # fmt: skip
-        yield _wait(process, root, place / "log")
-    finally:
-        if process is not None:
-            if (pid := _child(process.pid) if process.poll() is None else None) is not None:
-                subprocess.run(
-                    ["nsenter", "--target", str(pid), "--all", "systemctl", "poweroff"], capture_output=True, check=False
-                )
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        subprocess.run(["umount", "--lazy", str(root)], check=False, capture_output=True)
-        shutil.rmtree(place, ignore_errors=True)
+    with _own_cgroups(place.name) as groups:
+        try:
+            (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+            with (place / "log").open("wb") as log:
+                process = subprocess.Popen(
+                    [
+                        "sh", "-c", f'for one in {" ".join(map(str, groups))}; do echo $$ >$one/cgroup.procs; done; exec "$@"',
+                        "sh", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory", str(root), "--boot",
+                        "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN",
+                    ],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    # BPF is what IPAddressDeny= is made of; nspawn's own filter would silently take it away
+                    env={**os.environ, "SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                )  # fmt: skip
+            yield _wait(process, root, place / "log")
+        finally:
+            if process is not None:
+                if (pid := _child(process.pid) if process.poll() is None else None) is not None:
+                    subprocess.run(
+                        ["nsenter", "--target", str(pid), "--all", "systemctl", "poweroff"], capture_output=True, check=False
+                    )
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            subprocess.run(["umount", "--lazy", str(root)], check=False, capture_output=True)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _wait(process: subprocess.Popen[bytes], root: Path, log: Path) -> Machine:

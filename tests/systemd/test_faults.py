@@ -6,13 +6,13 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.systemd.conftest import ETC, Host
 
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.soak]
+pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT, SOCKET = "optillm-proxy.service", "optillm-proxy.socket"
 FILE = f"/etc/systemd/system/{UNIT}"
@@ -23,13 +23,9 @@ PLUGIN = 'SLUG = "echo"\n\n\ndef run(system_prompt, initial_query, client, model
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(host: Host) -> Iterator[None]:
+def installed(host: Host) -> None:
     """A running deployment, whatever the module before left."""
-    host.configure()
-    host.optictl("install", "--yes")
-    yield
-    host.configure()
-    host.optictl("install", "--yes")
+    host.renew()
 
 
 def _failed(host: Host, *arguments: str) -> dict[str, dict[str, str]]:
@@ -105,11 +101,11 @@ def test_a_secret_that_is_missing(host: Host, name: str, words: str) -> None:
 
 def test_a_full_disk_leaves_what_runs(host: Host) -> None:
     """The deployment on a small disk of its own, which fills up before another release is built."""
-    host.optictl("uninstall", "--yes")
-    host.machine.run("mkdir", "-p", OPT)
-    host.machine.run("mount", "-t", "tmpfs", "-o", "size=1000M,mode=0755", "tmpfs", OPT)
+    host.optictl("stop")
+    host.machine.run("sh", "-c", f"mkdir {OPT}.disk && mount -t tmpfs -o size=1000M,mode=0755 tmpfs {OPT}.disk")
+    host.machine.run("sh", "-c", f"cp -a {OPT}/. {OPT}.disk && mount --bind {OPT}.disk {OPT}")
     try:
-        host.optictl("install", "--yes")
+        host.optictl("start")
         release = host.machine.run("readlink", f"{OPT}/current").stdout
         pid = host.machine.show(UNIT, "MainPID")
         host.machine.run("sh", "-c", f"dd if=/dev/zero of={OPT}/filling bs=1M", check=False)
@@ -128,9 +124,10 @@ def test_a_full_disk_leaves_what_runs(host: Host) -> None:
         assert host.machine.run("readlink", f"{OPT}/current").stdout != release
         assert host.ask().status_code == 200
     finally:
-        host.optictl("uninstall", "--yes", check=False)
+        host.optictl("stop", check=False)
         host.machine.run("umount", "--lazy", OPT)
-        host.machine.run("rm", "-rf", OPT, f"{ETC}/echo.py")
+        host.machine.run("umount", "--lazy", f"{OPT}.disk")
+        host.machine.run("rm", "-rf", f"{OPT}.disk", f"{ETC}/echo.py")
         host.configure()
         host.optictl("install", "--yes")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -13,7 +13,7 @@ import pytest
 from tests.systemd.conftest import ETC, Host
 from tests.systemd.load import Request, ask
 
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.soak]
+pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT = "optillm-proxy.service"
 DROP_IN = f"/run/systemd/system/{UNIT}.d"
@@ -34,13 +34,9 @@ def run(system_prompt, initial_query, client, model):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(host: Host) -> Iterator[None]:
+def installed(host: Host) -> None:
     """A running deployment, whatever the module before left."""
-    host.configure()
-    host.optictl("install", "--yes")
-    yield
-    host.configure()
-    host.optictl("install", "--yes")
+    host.renew()
 
 
 def _start_seconds(host: Host) -> float:
@@ -58,7 +54,7 @@ def _watchdog(host: Host) -> float:
 
 
 @contextmanager
-def _recovery(host: Host, name: str, capsys: pytest.CaptureFixture[str], lost: int = 0) -> Iterator[None]:
+def _recovery(host: Host, name: str, record_property: Callable[[str, object], None], lost: int = 0) -> Iterator[None]:
     """The block hangs the service. It must be back in time, with stacks in the journal and nobody turned away.
 
     `lost`: how many newcomers the dying process may take along.
@@ -79,11 +75,11 @@ def _recovery(host: Host, name: str, capsys: pytest.CaptureFixture[str], lost: i
         time.sleep(0.1)
     seconds = time.monotonic() - began
     results = [request.result for request in answered]
-    with capsys.disabled():
-        print(
-            f"\n{name}: WatchdogSec={watchdog:.0f}, serving again after {seconds:.1f} s (a restart alone takes {start:.1f} s); "
-            f"of {len(answered)} newcomers {results.count('refused')} refused, {results.count('dropped')} dropped"
-        )
+    record_property(
+        "said",
+        f"{name}: WatchdogSec={watchdog:.0f}, serving again after {seconds:.1f} s (a restart alone takes {start:.1f} s); "
+        f"of {len(answered)} newcomers {results.count('refused')} refused, {results.count('dropped')} dropped",
+    )
     assert set(results) <= {"ok", "dropped"}
     assert results.count("dropped") <= lost
     assert host.machine.show(UNIT, "MainPID") != pid
@@ -99,15 +95,15 @@ def _restarts(host: Host) -> int:
     return int(host.machine.show(UNIT, "NRestarts"))
 
 
-def test_a_stopped_process_is_replaced(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_process_is_replaced(host: Host, record_property: Callable[[str, object], None]) -> None:
     """As shipped: WatchdogSec=15."""
     # in order to be aborted it is continued: until its stacks are printed it may accept a few of those who wait
-    with _recovery(host, "SIGSTOP", capsys, lost=5):
+    with _recovery(host, "SIGSTOP", record_property, lost=5):
         assert _watchdog(host) == 15
         host.machine.run("systemctl", "kill", "--signal=STOP", UNIT)
 
 
-def test_a_deadlocked_interpreter_is_replaced(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deadlocked_interpreter_is_replaced(host: Host, record_property: Callable[[str, object], None]) -> None:
     """One request makes a plugin hold the interpreter for good."""
     host.machine.write(f"{ETC}/hang.py", PLUGIN)
     host.configure("plugins: [hang.py]\nstrategies: [bon, hang]\n")
@@ -117,7 +113,7 @@ def test_a_deadlocked_interpreter_is_replaced(host: Host, capsys: pytest.Capture
         # shorter than shipped, to keep the test short: the other test has the real one
         host.machine.write(f"{DROP_IN}/watchdog.conf", "[Service]\nWatchdogSec=5\n")
         host.machine.run("systemctl", "daemon-reload")
-        with ThreadPoolExecutor(1) as pool, _recovery(host, "deadlock", capsys):
+        with ThreadPoolExecutor(1) as pool, _recovery(host, "deadlock", record_property):
             assert _watchdog(host) == 5
             lost = pool.submit(host.ask, "hang-jerry-xl")
             time.sleep(0.5)

@@ -13,6 +13,12 @@ from tests.systemd.conftest import ETC, Host
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def installed(host: Host) -> None:
+    """A running deployment, whatever the module before left."""
+    host.renew()
+
+
 def _results(host: Host, *arguments: str) -> dict[str, dict[str, object]]:
     out = host.optictl(*arguments, "--output", "json", check=False).stdout
     return {r["id"]: r for r in json.loads(out)["results"]}
@@ -140,16 +146,3 @@ def _until(true: object, seconds: float = 60) -> None:
     while not true():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def test_uninstall_leaves_nothing(host: Host) -> None:
-    """The last test: it takes the deployment away."""
-    host.optictl("uninstall", "--yes")
-    for place in ("/opt/optillm-proxy", "/var/lib/optillm-proxy"):
-        assert host.machine.run("test", "-e", place, check=False).returncode == 1
-    assert host.machine.run("sh", "-c", "ls /etc/systemd/system /run/systemd/system | grep optillm", check=False).stdout == ""
-    assert host.machine.show("optillm-proxy.service", "LoadState") == "not-found"
-    assert host.machine.read(f"{ETC}/proxy_key").strip() == PROXY_KEY
-    host.optictl("uninstall", "--purge", "--yes")
-    assert host.machine.run("test", "-e", ETC, check=False).returncode == 1
-    assert host.machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout == ""

@@ -13,9 +13,9 @@ import pytest
 from optictl.demo.standin import Reply, completion
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 from tests.systemd.conftest import ETC, Host
-from tests.systemd.load import CLIENTS, RATE, Load, row, slow_upstream, table
+from tests.systemd.load import CLIENTS, RATE, Load, row, slow_upstream
 
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.soak]
+pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT = "optillm-proxy.service"
 PLAIN = "plain-optillm.service"
@@ -41,33 +41,13 @@ SHORT = 0.5
 @pytest.fixture(scope="module", autouse=True)
 def installed(host: Host) -> Iterator[None]:
     """A running deployment, whatever the module before left; every call to its upstream takes a while."""
-    host.configure()
-    host.optictl("install", "--yes")
+    host.renew()
     host.upstream.respond = slow_upstream
     yield
     host.upstream.respond = None
-    host.configure()
-    host.optictl("install", "--yes")
 
 
-@pytest.fixture(scope="module")
-def rows(capfd_disabled: Callable[[str], None]) -> Iterator[list[tuple[str, ...]]]:
-    """Lines of one table, printed when the module is through."""
-    lines: list[tuple[str, ...]] = []
-    yield lines
-    capfd_disabled("\n\n" + table(lines) + "\n")
-
-
-@pytest.fixture(scope="module")
-def capfd_disabled(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """print() that a passing run shows too."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    def say(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            print(text, flush=True)
-
-    return say
+Record = Callable[[str, object], None]
 
 
 def _answers(port: int, seconds: float = 60) -> None:
@@ -82,7 +62,7 @@ def _answers(port: int, seconds: float = 60) -> None:
             time.sleep(0.05)
 
 
-def _loaded(port: int, times: int, disturb: Callable[[], object], settle: float = 2.0) -> tuple[Load, list[float]]:
+def _loaded(port: int, times: int, disturb: Callable[[], object], settle: float = 0.5) -> tuple[Load, list[float]]:
     """Disturb the service `times` times under load: the load, and the moments at which each disturbance was over."""
     moments = []
     with Load(port, PROXY_KEY).running() as load:
@@ -106,33 +86,33 @@ def _kill(host: Host, unit: str = UNIT) -> None:
     host.machine.run("kill", "-9", str(_main_pid(host, unit)))
 
 
-def test_nobody_notices_optictl_restart(host: Host, rows: list[tuple[str, ...]]) -> None:
+def test_nobody_notices_optictl_restart(host: Host, record_property: Record) -> None:
     pids = {_main_pid(host)}
 
     def restart() -> None:
         host.optictl("restart")
         pids.add(_main_pid(host))
 
-    load, _ = _loaded(host.port, 10, restart)
-    rows.append(row("10 optictl restart", load))
-    assert len(pids) == 11
+    load, _ = _loaded(host.port, 20, restart)
+    record_property("load", row("20 optictl restart", load))
+    assert len(pids) == 21
     for tally in (load.gets, load.strategies):
         assert tally.count("refused", "dropped") == 0
         assert tally.others == []
     assert load.gets.worst <= SHORT
 
 
-def test_systemctl_restart_loses_nothing(host: Host, rows: list[tuple[str, ...]]) -> None:
+def test_systemctl_restart_loses_nothing(host: Host, record_property: Record) -> None:
     load, _ = _loaded(host.port, 10, lambda: host.machine.run("systemctl", "restart", UNIT))
-    rows.append(row("10 systemctl restart", load))
+    record_property("load", row("10 systemctl restart", load))
     for tally in (load.gets, load.strategies):
         assert tally.count("refused", "dropped") == 0
         assert tally.others == []
 
 
-def test_a_kill_loses_only_what_was_in_flight(host: Host, rows: list[tuple[str, ...]]) -> None:
-    load, moments = _loaded(host.port, 5, lambda: _kill(host), settle=4.0)
-    rows.append(row("5 kill -9", load))
+def test_a_kill_loses_only_what_was_in_flight(host: Host, record_property: Record) -> None:
+    load, moments = _loaded(host.port, 5, lambda: _kill(host), settle=2.0)
+    record_property("load", row("5 kill -9", load))
     for tally in (load.gets, load.strategies):
         assert tally.count("refused") == 0
         assert tally.others == []
@@ -144,7 +124,7 @@ def test_a_kill_loses_only_what_was_in_flight(host: Host, rows: list[tuple[str, 
     assert load.strategies.count("dropped") > 0
 
 
-def test_a_plain_unit_refuses_and_drops(host: Host, rows: list[tuple[str, ...]]) -> None:
+def test_a_plain_unit_refuses_and_drops(host: Host, record_property: Record) -> None:
     port = free_port()
     text = PLAIN_UNIT.format(port=port, upstream=host.upstream.base_url, key=PROXY_KEY, upstream_key=UPSTREAM_KEY)
     host.machine.write(f"/run/systemd/system/{PLAIN}", text)
@@ -153,11 +133,11 @@ def test_a_plain_unit_refuses_and_drops(host: Host, rows: list[tuple[str, ...]])
         host.machine.run("systemctl", "start", PLAIN)
         _answers(port)
         load, _ = _loaded(port, 5, lambda: host.machine.run("systemctl", "restart", PLAIN))
-        rows.append(row("plain unit: 5 systemctl restart", load))
+        record_property("load", row("plain unit: 5 systemctl restart", load))
         assert load.gets.count("refused") > 0
         assert load.strategies.count("dropped") > 0
         load, _ = _loaded(port, 2, lambda: _kill(host, PLAIN))
-        rows.append(row("plain unit: 2 kill -9", load))
+        record_property("load", row("plain unit: 2 kill -9", load))
         assert load.gets.count("refused") > 0
     finally:
         host.machine.run("systemctl", "stop", PLAIN, check=False)
