@@ -1,6 +1,6 @@
 """The requests that are being served now, each with a way to answer it early.
 
-A strategy runs in a thread of its own and the request waits for whichever comes first:
+While it runs, a strategy has a thread of its own, and the request waits for whichever comes first:
 its answer, the request's deadline, or the end of a drain.
 """
 
@@ -26,11 +26,39 @@ def _draining() -> ledger.Abort:
     return ledger.Abort(503, "draining", "the service is stopping and could not finish this request; ask again")
 
 
+class _Threads:
+    """Daemon threads that are kept for the next strategy: to start one costs as much as a whole answer of OptiLLM's.
+
+    A pool of `concurrent.futures` would wait at exit for a strategy that never ends.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._free = 0
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Have `work`, which must not raise, done at once: by a free thread or by a new one."""
+        with self._lock:
+            is_free = self._free > 0
+            self._free -= is_free
+        if not is_free:
+            threading.Thread(target=self._serve, name="strategy", daemon=True).start()
+        self._work.put(work)
+
+    def _serve(self) -> None:
+        while True:
+            self._work.get()()
+            with self._lock:
+                self._free += 1
+
+
 class Desk:
     """All requests in flight. `closed`: the drain is over, nothing new is begun."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._threads = _Threads()
         self._open: dict[str, tuple[ledger.Request, Outcome]] = {}
         self.closed = False
 
@@ -58,7 +86,7 @@ class Desk:
             self._open[request.id] = (request, outcome)
         try:
             context = contextvars.copy_context()
-            threading.Thread(target=context.run, args=(work,), name="strategy", daemon=True).start()
+            self._threads.run(lambda: context.run(work))
             try:
                 result, error = outcome.get(timeout=max(request.remaining(), 0.1))
             except queue.Empty:

@@ -81,6 +81,10 @@ def serving(explain: list[str]) -> None:
             write("plugin_failed", message=message)
     _unused.held.clear()
     _formatter.loading = False
+    # OptiLLM gives some of its loggers a level of their own: what `UnusedPlugins` drops is not even made
+    for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
+        if logger is not _log:
+            logger.setLevel(max(logger.level, logging.WARNING))
 
 
 def write(event: str, **fields: Any) -> None:

@@ -8,6 +8,7 @@ closing the socket.
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import sys
@@ -107,6 +108,7 @@ def load(settings: Settings) -> Door:
     missing = sorted(set(settings.strategies) - loaded)
     journal.write("loaded", optillm=version, strategies=sorted(loaded.intersection(settings.strategies)), missing=missing)
     journal.serving(explain=missing)
+    gc.freeze()  # what is loaded now stays: the collector would look through all of it again and again
     return Door(server.app, settings, loaded)
 
 

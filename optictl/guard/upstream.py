@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import openai
 from openai._constants import DEFAULT_CONNECTION_LIMITS
+from openai.types.chat import ChatCompletion
 
 from . import ledger
 from .settings import Settings
+
+#: What strategies say in plain JSON; with any other argument a call takes the SDK's whole way.
+_PLAIN = {"model", "messages", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p"}
 
 
 def _json(raw: bytes) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def build(settings: Settings, upstream_key: str) -> openai.OpenAI:
     if settings.upstream_socket:
         # the same library that the SDK's own client class comes from
         way["transport"] = httpx2.HTTPTransport(uds=settings.upstream_socket, limits=DEFAULT_CONNECTION_LIMITS)
-    return openai.OpenAI(
+    client = openai.OpenAI(
         api_key=upstream_key,
         base_url=settings.base_url,
         max_retries=settings.max_retries,
@@ -103,6 +108,24 @@ def build(settings: Settings, upstream_key: str) -> openai.OpenAI:
             **way,
         ),
     )
+    completions: Any = client.chat.completions
+    completions.create = _straight(client, completions.create)
+    return client
+
+
+def _straight(client: openai.OpenAI, create: Callable[..., Any]) -> Callable[..., Any]:
+    """`create`, without what the SDK does to plain JSON: a fifth of a call's CPU.
+
+    It compares every message with the type of every kind of message, to rename fields that need it: a
+    chat completion has none. `post` is the SDK's public way for a body that is ready to be sent.
+    """
+
+    def straight(*, timeout: float = client.timeout, **body: Any) -> Any:  # type: ignore[assignment]
+        if not {"model", "messages"} <= body.keys() <= _PLAIN:
+            return create(timeout=timeout, **body)
+        return client.post("/chat/completions", cast_to=ChatCompletion, body=body, options={"timeout": timeout})
+
+    return straight
 
 
 class BoundClient:
