@@ -120,7 +120,7 @@ def _straight(client: openai.OpenAI, create: Callable[..., Any]) -> Callable[...
     chat completion has none. `post` is the SDK's public way for a body that is ready to be sent.
     """
 
-    def straight(*, timeout: float = client.timeout, **body: Any) -> Any:  # type: ignore[assignment]
+    def straight(*, timeout: float = client.timeout, **body: Any) -> Any:
         if not {"model", "messages"} <= body.keys() <= _PLAIN:
             return create(timeout=timeout, **body)
         return client.post("/chat/completions", cast_to=ChatCompletion, body=body, options={"timeout": timeout})
