@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from optictl.results import SEVERITY, Result, good
+from optictl.results import SEVERITY, Result, good, roots, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +105,7 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     """Print results; True when none failed. `quiet` leaves out the passed ones (text only)."""
     ok = good(found)
     if output == "json":
-        envelope(command, [r.as_dict() for r in found], ok)
+        envelope(command, [r.as_dict() for r in found], ok, summary=_line(summary(found)))
         return ok
     from rich.markup import escape
     from rich.table import Table
@@ -126,11 +126,13 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
         table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", r.id, escape(_line(r.found)))
     if table.row_count:
         console.print(table)
-    for r in sorted(found, key=lambda r: -SEVERITY.index(r.status)):
-        if r.status in ("warn", "fail", "error"):
-            _explain(console, r)
+    first = roots(found)
+    explained = [r for r in found if r.red and r not in first]
+    for r in [*first, *explained, *(r for r in found if r.status == "warn")]:
+        _explain(console, r)
     counts = [f"{n} {status}" for status in reversed(SEVERITY) if (n := sum(r.status == status for r in found))]
-    console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(_summary(found, ok))}[/] [dim]({', '.join(counts)})[/dim]")
+    console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(_line(summary(found)))}[/]", soft_wrap=True)
+    console.print(f"[dim]({', '.join(counts)})[/dim]")
     return ok
 
 
@@ -144,17 +146,12 @@ def _explain(console: Console, r: Result) -> None:
     from rich.padding import Padding
 
     console.print(f"\n[{_STYLE[r.status]}]{r.id}[/] {escape(r.title)}")
-    for name in ("expected", "found", "cause", "remedy"):
-        if text := getattr(r, name):
+    told = {name: getattr(r, name) for name in ("expected", "found", "cause", "remedy")}
+    if r.red and r.root_cause not in ("", r.id):
+        told["remedy"] = f"see {r.root_cause}, of which it is a consequence"
+    for name, text in told.items():
+        if text:
             console.print(Padding(f"[dim]{name:<9}[/dim]{escape(_line(text))}", (0, 0, 0, 2), expand=False))
-
-
-def _summary(found: Sequence[Result], ok: bool) -> str:
-    if not ok:
-        worst = next(r for r in found if r.status in ("fail", "error"))
-        return f"{worst.id}: {_line(worst.found)}"
-    seen = sum(r.status == "pass" for r in found)
-    return f"{seen} of {len(found)} seen to be good" if seen < len(found) else "All good"
 
 
 def changes(planned: Sequence[Change]) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail", "skip", "error"]
 #: From good to bad; a result is as bad as its worst finding.
 SEVERITY: tuple[Status, ...] = ("pass", "skip", "warn", "fail", "error")
+RED: tuple[Status, ...] = ("fail", "error")
+#: What a headline quotes of a cause; a crash may say pages.
+_CAUSE_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class Result:
-    """One thing looked at. `expected` and `found` are words for people; `data` is for programs."""
+    """One thing looked at. `expected` and `found` are words for people; `data` is for programs.
+
+    `fault` says what a failure means, as a sentence without its full stop; `felt`: clients notice it. `root_cause` is the
+    id of the result that explains a red or a skipped one: its own where nothing else does, "" where nothing is wrong.
+    """
 
     id: str
     title: str
@@ -23,15 +31,52 @@ class Result:
     cause: str = ""
     remedy: str = ""
     data: dict[str, Any] | None = None
+    fault: str = ""
+    felt: bool = False
+    root_cause: str = ""
+
+    @property
+    def red(self) -> bool:
+        return self.status in RED
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON shape; `data` only where there is some."""
+        """The JSON shape; `data`, `fault` and `root_cause` only where there is something to say."""
         fields = asdict(self)
-        if self.data is None:
-            del fields["data"]
+        del fields["felt"]
+        for name, told in (
+            ("data", self.data is not None),
+            ("fault", self.red and self.fault),
+            ("root_cause", self.root_cause),
+        ):
+            if not told:
+                del fields[name]
         return fields
 
 
 def good(results: Iterable[Result]) -> bool:
     """Whether nothing failed. A skipped check is no failure, and no pass either."""
-    return all(result.status not in ("fail", "error") for result in results)
+    return not any(result.red for result in results)
+
+
+def roots(found: Sequence[Result]) -> list[Result]:
+    """The failures that no other one explains; those that explain most come first."""
+    explained = Counter(r.root_cause for r in found if r.root_cause != r.id)
+    return sorted((r for r in found if r.red and r.root_cause in ("", r.id)), key=lambda r: -explained[r.id])
+
+
+def summary(found: Sequence[Result]) -> str:
+    """One line: what is wrong, why, and what mends it; or that nothing is."""
+    if good(found):
+        seen = sum(r.status == "pass" for r in found)
+        return f"{seen} of {len(found)} seen to be good" if seen < len(found) else "All good"
+    root, *others = roots(found)
+    # what people notice is the consequence, what they must mend is the root
+    felt = next((r for r in found if r.red and r.felt and r.root_cause == root.id), root)
+    cause = " ".join(root.cause.split())
+    cause = f"{cause[:_CAUSE_LENGTH]}..." if len(cause) > _CAUSE_LENGTH else cause
+    line = f"{felt.fault or felt.id}: {root.found}{f' ({cause})' if cause else ''}."
+    if root.remedy:
+        line += f" Mend: {root.remedy}"
+    if others:
+        line += f" (Also wrong: {', '.join(r.id for r in others)})"
+    return line

@@ -12,6 +12,7 @@ from optictl.checks.registry import Skip
 from optictl.checks.site import Site
 from optictl.host.systemd import Systemd
 from optictl.paths import Paths
+from optictl.results import roots
 
 _TIERS = ("health.alive", "health.locked", "health.connected")
 
@@ -43,8 +44,9 @@ class Status:
 def look(paths: Paths, config_path: Path) -> Status:
     """Facts of this moment; reads, never writes, costs no token."""
     site = Site(paths, config_path)
-    results = {r.id: r for r in registry.run(registry.select(_TIERS), site)}
-    worst = next((r for r in results.values() if r.status != "pass"), None)
+    found = registry.run(registry.select(_TIERS), site)
+    results = {r.id: r for r in found}
+    worst = next(iter(roots(found)), next((r for r in found if r.status != "pass"), None))
     units = supervise.facts(paths)
     problem = f"{worst.id}: {worst.found}" if worst else ""
     step = worst.remedy or paths.command("check") if worst else ""

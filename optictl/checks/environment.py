@@ -13,13 +13,23 @@ from optictl.guard import invariants
 from optictl.host import files
 
 
-@check("config.valid", "The configuration can be used", "every key known, every value allowed")
+@check(
+    "config.valid",
+    "The configuration can be used",
+    "every key known, every value allowed",
+    fault="The configuration cannot be used",
+)
 def config_valid(site: Site) -> Iterator[Finding]:
-    remedy = f"edit {site.config_path}"
+    """The configuration file says something that optictl can act on.
+
+    How: it is parsed and judged whole, as every command does; each problem is told with its line.
+    Why: no other check knows what to expect without it, and install, start and restart refuse to work.
+    """
     try:
         loading.load(site.config_path)
     except ConfigError as invalid:
-        yield Finding("; ".join(map(str, invalid.problems)), "fail", remedy)
+        lines = "; ".join(map(str, invalid.problems))
+        yield Finding(lines, "fail", f"edit {site.config_path} there; optictl config schema says what may stand in it")
         return
     except OptictlError as error:
         yield Finding(error.what, "fail", error.remedy)
@@ -30,19 +40,36 @@ def config_valid(site: Site) -> Iterator[Finding]:
         yield Finding(f"{site.config_path} is valid")
 
 
-@check("env.forbidden", "No variable switches OptiLLM to another provider", "none in the env file, none in the live process")
+@check(
+    "env.forbidden",
+    "No variable switches OptiLLM to another provider",
+    "none in the env file, in systemd's own environment or in the live process",
+    fault="A variable changes where OptiLLM sends prompts or how it works",
+)
 def env_forbidden(site: Site) -> Iterator[Finding]:
+    """No environment variable redirects OptiLLM or changes its defaults.
+
+    How: the names (never the values) in the env file, in the environment that systemd gives to every service, and in
+    /proc/PID/environ of what serves the port are compared with a list that the guard uses too.
+    Why: OPTILLM_API_KEY switches OptiLLM to local inference and CEREBRAS_API_KEY to another provider, both without a
+    word; the guard refuses to start with them.
+    """
     looked = []
     text = files.read(site.paths.env)
     if text is not None:
         looked.append(str(site.paths.env))
         for name, effect in invariants.forbidden_variables(site.env).items():
-            yield Finding(
-                f"{name} in {site.paths.env}",
-                "fail",
-                f"remove {name} from {site.paths.env} and restart the service",
-                f"it {effect}",
-            )
+            remedy = f"{site.unset(site.paths.env, name)} && {site.restart}"
+            yield Finding(f"{name} is set in {site.paths.env}", "fail", remedy, f"it {effect}")
+    try:
+        names = site.manager_environment
+        looked.append("systemd's environment")
+        for name, effect in invariants.forbidden_variables(names).items():
+            flags = "--user " if site.paths.scope == "user" else ""
+            remedy = f"systemctl {flags}unset-environment {name} && {site.restart}"
+            yield Finding(f"{name} is set in systemd's own environment", "fail", remedy, f"it {effect}")
+    except Skip:
+        pass
     try:
         live = site.live.processes
     except Skip:
@@ -52,28 +79,34 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
             continue
         looked.append(f"process {process.pid}")
         for name, effect in invariants.forbidden_variables(process.environ).items():
-            yield Finding(
-                f"{name} in the environment of process {process.pid}",
-                "fail",
-                f"unset {name} and restart the service",
-                f"it {effect}",
-            )
+            yield Finding(f"{name} in the environment of process {process.pid}", "fail", site.restart, f"it {effect}")
     if not looked:
         raise Skip("there is no env file and no live process")
     yield Finding(f"none in {', '.join(looked)}")
 
 
-@check("env.upstream-key", "OptiLLM has a key for LiteLLM", "OPENAI_API_KEY is set")
+@check(
+    "env.upstream-key",
+    "OptiLLM has a key for LiteLLM",
+    "OPENAI_API_KEY is set",
+    fault="OptiLLM has no key for LiteLLM",
+)
 def env_upstream_key(site: Site) -> Iterator[Finding]:
+    """The env file holds a key with which OptiLLM may call LiteLLM.
+
+    How: OPENAI_API_KEY in the env file is not empty. Whether LiteLLM takes it is for upstream.base-model to see.
+    Why: without it OptiLLM ignores --base-url and leaves through a library of its own.
+    """
     path = site.paths.env
     text = files.read(path)
+    put = f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {path}, then {site.restart}"
     if text is None:
-        yield Finding(f"there is no {path}", "fail", f"{site.paths.command('init')}, then put LiteLLM's key into it")
+        yield Finding(f"there is no {path}", "fail", f"{site.paths.command('init')}, then {put}")
     elif not site.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(
             f"OPENAI_API_KEY is empty in {path}",
             "fail",
-            f"write OPENAI_API_KEY=<a key of LiteLLM> into {path}",
+            put,
             "without it OptiLLM ignores --base-url and leaves through a library of its own",
         )
     else:
@@ -84,18 +117,44 @@ def env_upstream_key(site: Site) -> Iterator[Finding]:
     "key.strength",
     "The proxy key can protect the port",
     f"at least {invariants.MIN_KEY_LENGTH} characters, not beginning with sk-",
+    fault="The proxy key cannot protect the port",
 )
 def key_strength(site: Site) -> Iterator[Finding]:
-    remedy = f"rm {site.paths.proxy_key} && {site.paths.command('init')}, then give LiteLLM the new key"
-    weakness = invariants.key_weakness(site.proxy_key, site.env.get("OPENAI_API_KEY", "").strip())
+    """The key that LiteLLM must send is there, hard to guess, and not one that OptiLLM would hand on.
+
+    How: the length, the variety and the first letters of the proxy_key file, by the guard's own rule; the key is shown
+    nowhere.
+    Why: it is all that keeps the other users of this machine out, and OptiLLM sends a key that begins with sk- upstream
+    in place of its own.
+    """
+    path = site.paths.proxy_key
+    remedy = f"rm -f {path} && {site.paths.command('init')} && {site.restart}"
+    if files.facts(path).kind == "missing":
+        yield Finding(f"there is no {path}", "fail", remedy, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY")
+        return
+    upstream_key = invariants.variables(files.read(site.paths.env) or "").get("OPENAI_API_KEY", "").strip()
+    weakness = invariants.key_weakness(site.proxy_key, upstream_key)
     if weakness:
-        yield Finding(f"the key in {site.paths.proxy_key} {weakness}", "fail", remedy)
+        yield Finding(f"the key in {path} {weakness}", "fail", remedy, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY")
     else:
         yield Finding("strong")
 
 
-@check("key.not-in-argv", "No secret stands in an argument list", "the key is passed by reference (@FILE)", live=True)
+@check(
+    "key.not-in-argv",
+    "No secret stands in an argument list",
+    "the key is passed by reference (@FILE)",
+    fault="A key stands in an argument list, where every local user can read it",
+    live=True,
+    presupposes=("config.valid", "socket.owner"),
+    consequence_of=("process.guarded",),
+)
 def key_not_in_argv(site: Site) -> Iterator[Finding]:
+    """Neither the proxy key nor LiteLLM's key can be seen in a list of processes.
+
+    How: /proc/PID/cmdline of what serves the port is searched for both keys and for a literal --optillm-api-key.
+    Why: every local user may read it, and the key is all that protects the port from them.
+    """
     secrets = {value for value in _secrets(site) if value}
     for process in site.live.processes:
         words = [word.partition("=")[2] or word for word in process.argv]
@@ -106,7 +165,7 @@ def key_not_in_argv(site: Site) -> Iterator[Finding]:
             yield Finding(
                 f"a key stands in the argument list of process {process.pid}",
                 "fail",
-                site.ours,
+                site.restart,
                 "every local user can read /proc/PID/cmdline",
             )
     yield Finding(f"none in process {site.live.pids}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import os
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,26 +22,35 @@ from optictl.host import files
     "proxy-config.litellm-only",
     "The provider file names LiteLLM and nothing else",
     "one provider, the upstream, key from the environment",
+    fault="The provider file does not name LiteLLM alone",
+    presupposes=("config.valid",),
+    consequence_of=("release.in-force",),
 )
 def proxy_config_litellm_only(site: Site) -> Iterator[Finding]:
+    """The file from which OptiLLM's proxy plugin takes its providers names LiteLLM alone.
+
+    How: proxy_config.yaml is read as the plugin reads it and judged by the guard's own rule.
+    Why: without the file OptiLLM uses its packaged example with public providers, with a broken one none at all; both
+    answer 200.
+    """
     path = site.paths.proxy_config
     for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
-        yield Finding(f"{path} {problem}", "fail", site.paths.command("install"))
+        yield Finding(f"{path} {problem}", "fail", site.install)
     yield Finding(f"{path} names {site.config.upstream.base_url}")
 
 
-def _modes(site: Site) -> list[tuple[Path, int, str]]:
-    """path, the most permissive mode allowed, kind"""
+def _modes(site: Site) -> list[tuple[Path, int, int, str]]:
+    """path, the most permissive mode allowed, what the service needs of it, kind"""
     paths = site.paths
     return [
-        (paths.config, 0o644, "file"),
-        (paths.env, 0o600, "file"),
-        (paths.proxy_key, 0o600, "file"),
-        (paths.proxy_config, 0o644, "file"),
-        (paths.proxy_config.parent, 0o755, "directory"),
-        (paths.service, 0o644, "file"),
-        (paths.socket, 0o644, "file"),
-        (paths.releases, 0o755, "directory"),
+        (paths.config, 0o644, 0, "file"),
+        (paths.env, 0o600, 0, "file"),
+        (paths.proxy_key, 0o600, 0, "file"),
+        (paths.proxy_config, 0o644, 0o004, "file"),
+        (paths.proxy_config.parent, 0o755, 0o005, "directory"),
+        (paths.service, 0o644, 0, "file"),
+        (paths.socket, 0o644, 0, "file"),
+        (paths.releases, 0o755, 0o005, "directory"),
     ]
 
 
@@ -48,27 +58,70 @@ def _modes(site: Site) -> list[tuple[Path, int, str]]:
     "files.ownership",
     "Nobody else can read the secrets or change the service",
     "owned by root (or by you), no wider than the mode it was made with",
+    fault="Somebody else can read a secret or change what the service runs",
+    consequence_of=("unit.installed",),
 )
 def files_ownership(site: Site) -> Iterator[Finding]:
+    """Every file of the deployment belongs to who deploys it and is open to nobody else than it must be.
+
+    How: lstat of the configuration, the secrets, the provider file, the units and the releases: kind, owner and mode.
+    Why: whoever can change one of them runs code as the service, and whoever reads a key can spend its tokens.
+    """
     # the system's own deployment belongs to root; one under --root or of a user to whoever made it
     owner = 0 if site.paths.etc == Path("/etc/optillm-proxy") else files.facts(site.paths.etc).uid
+    paths = site.paths
+    # only root's service runs as somebody else
+    others = owner == 0 and site.paths.scope == "system"
     seen = 0
-    for path, mode, kind in _modes(site):
+    for path, mode, needed, kind in _modes(site):
         facts = files.facts(path)
         if facts.kind == "missing":
             continue
         seen += 1
+        at = shlex.quote(str(path))
         if facts.kind != kind:
-            yield Finding(
-                f"{path} is a {facts.kind}, not a {kind}", "fail", f"remove {path} and run {site.paths.command('install')}"
-            )
+            operators = path in (paths.config, paths.env, paths.proxy_key)
+            remedy = f"cp --remove-destination $(readlink -f {at}) {at}" if operators else f"rm -r {at} && {site.install}"
+            yield Finding(f"{path} is a {facts.kind}, not a {kind}", "fail", remedy)
         elif facts.uid != owner:
-            yield Finding(f"{path} belongs to uid {facts.uid}, not {owner}", "fail", f"chown {owner} {path}")
+            yield Finding(f"{path} belongs to uid {facts.uid}, not {owner}", "fail", f"chown {owner} {at}")
         elif facts.mode & ~mode:
-            yield Finding(f"the mode of {path} is {facts.mode:04o}, wider than {mode:04o}", "fail", f"chmod {mode:o} {path}")
+            yield Finding(f"the mode of {path} is {facts.mode:04o}, wider than {mode:04o}", "fail", f"chmod {mode:o} {at}")
+        elif others and facts.mode & needed != needed:
+            yield Finding(f"the mode of {path} is {facts.mode:04o}: the service cannot read it", "fail", f"chmod {mode:o} {at}")
     if not seen:
-        raise Skip(f"nothing is installed: run {site.paths.command('install')}")
+        raise Skip(f"nothing is installed: run {site.install}")
     yield Finding(f"{seen} paths as they should be")
+
+
+@check(
+    "release.in-force",
+    "A release is in force",
+    "the link current leads to a whole release with an interpreter",
+    fault="No release is in force",
+)
+def release_in_force(site: Site) -> Iterator[Finding]:
+    """There is a release to be started, and what it starts with is there.
+
+    How: the link `current`, the release's release.json, which is written last, and its interpreter.
+    Why: a build that was interrupted, a link that leads nowhere or an interpreter that was uninstalled ends the service at
+    its next start, not now.
+    """
+    if releases.in_force(site.paths) is None:
+        yield Finding(f"{site.paths.current} leads to no whole release", "fail", site.install)
+        return
+    release = site.release
+    if not os.access(release / ".venv/bin/python", os.X_OK):
+        where = (releases.record(release) or {}).get("python", {}).get("path", "its interpreter")
+        yield Finding(f"the interpreter of {release.name} is gone: {where}", "fail", _again(site))
+    yield Finding(f"{release.name}")
+
+
+def _again(site: Site) -> str:
+    """The command that builds the release in force anew and has it served."""
+    command = f"rm -r {shlex.quote(str(site.release))} && {site.install}"
+    # systemd's service is restarted by the installation; another one has to be told
+    return command if site.supervised or not site.is_live else f"{command}; {site.restart}"
 
 
 def _record(path: Path) -> Iterator[tuple[str, str]]:
@@ -98,18 +151,27 @@ def _changed(site_packages: Path, record: Path) -> list[str]:
     "release.pinned",
     "The release is exactly what was locked",
     "every distribution, version and file hash as installed",
+    fault="The release is not what was locked",
     timeout=60,
+    presupposes=("config.valid", "release.in-force"),
 )
 def release_pinned(site: Site) -> Iterator[Finding]:
+    """The release in force is what was installed: no distribution, version or file differs.
+
+    How: the distributions and the digests of their file lists are compared with release.json, then every file with the
+    digest in its list, and the guard's and the plugins' own.
+    Why: a dependency that drifted degrades strategies without a word, and code that was added runs with the service's
+    keys. It does not protect against somebody who is root: they could change release.json as well.
+    """
     record = releases.record(site.release) or {}
     venv = site.release / ".venv"
     expected, found = record["distributions"], releases.distributions(venv)
-    again = f"rm -r {site.release} && {site.paths.command('install')}"
+    again = _again(site)
     if record["optillm"] != site.config.optillm.version:
         yield Finding(
             f"OptiLLM {record['optillm']} is in force, {site.config.optillm.version} is configured",
             "fail",
-            site.paths.command("install"),
+            site.install,
         )
     for name in sorted({*expected, *found}):
         if name not in found:
@@ -139,9 +201,17 @@ def release_pinned(site: Site) -> Iterator[Finding]:
     "release.starts",
     "The release starts and runs a strategy",
     "it serves now; else: ready on a free port, locked, one strategy",
+    fault="The release does not start",
     timeout=120,
+    presupposes=("config.valid", "release.in-force", "release.pinned"),
 )
 def release_starts(site: Site) -> Iterator[Finding]:
+    """The release in force can start and run a strategy.
+
+    How: where it serves now, that is the proof. Else it is started on a free port against the embedded stand-in, has to be
+    locked, and runs one strategy; no token is spent and LiteLLM is not asked.
+    Why: files that are all there can still be a program that dies at its start.
+    """
     if site.serving is not None:
         # it has started, and a second one beside it would disturb it
         yield Finding(f"it serves now, as process {site.serving.pids}")
@@ -149,15 +219,25 @@ def release_starts(site: Site) -> Iterator[Finding]:
     try:
         proof = releases.prove(site.release, site.config)
     except OptictlError as error:
-        yield Finding(error.what, "fail", f"rm -r {site.release} && {site.paths.command('install')}", error.detail[-300:])
+        yield Finding(error.what, "fail", _again(site), error.detail[-300:])
     else:
         yield Finding(f"{proof['strategy']} ran with {proof['upstream_calls']} upstream calls")
 
 
 @check(
-    "workdir.empty", "The working directory runs nobody else's code", "only the configured plugins, not writable by the service"
+    "workdir.empty",
+    "The working directory runs nobody else's code",
+    "only the configured plugins, not writable by the service",
+    fault="Code that nobody configured is run at the start of the service",
+    presupposes=("config.valid", "release.in-force"),
+    consequence_of=("process.guarded",),
 )
 def workdir_empty(site: Site) -> Iterator[Finding]:
+    """The directory that the service works in holds the configured plugins, nothing else, and the service cannot write there.
+
+    How: optillm/ below the release's work directory and below that of each live process; owner and mode.
+    Why: OptiLLM executes ./optillm/plugins/*.py at its start, whoever put them there.
+    """
     directories: dict[Path, int | None] = {}
     try:
         own = site.release / "work"
@@ -170,15 +250,17 @@ def workdir_empty(site: Site) -> Iterator[Finding]:
         code = {str(p.relative_to(directory)) for p in files.tree(directory / "optillm") if "__pycache__" not in p.parts}
         if extra := sorted(code - wanted):
             yield Finding(
-                f"{directory} holds {', '.join(extra[:3])}", "fail", "remove it, or name it under plugins: and install again",
+                f"{directory} holds {', '.join(extra[:3])}",
+                "fail",
+                f"rm {' '.join(shlex.quote(str(directory / name)) for name in extra)} && {site.restart}",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
-            )  # fmt: skip
+            )
         facts = files.facts(directory)
         if facts.mode & 0o022 or (uid is not None and uid != os.geteuid() and facts.uid == uid):
             yield Finding(
                 f"the service, or others, may write in its working directory {directory}",
                 "fail",
-                "start the service that optictl installs: its working directory is read-only to it",
+                _again(site) if directory == site.release / "work" else site.restart,
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )
     yield Finding(", ".join(map(str, directories)))

@@ -11,8 +11,21 @@ from optictl.guard import invariants
 from optictl.host import files, processes
 
 
-@check("bind.loopback", "Only this machine can reach the service", "every listening socket on 127.0.0.1", live=True)
+@check(
+    "bind.loopback",
+    "Only this machine can reach the service",
+    "every listening socket on 127.0.0.1",
+    fault="Other machines can reach the service",
+    live=True,
+    presupposes=("config.valid", "socket.owner"),
+    consequence_of=("process.guarded",),
+)
 def bind_loopback(site: Site) -> Iterator[Finding]:
+    """Whatever serves the port listens on the loopback address and nowhere else.
+
+    How: /proc/net/tcp and tcp6, and every socket of the processes that hold the port, another port's included.
+    Why: the service is for LiteLLM on this machine; from elsewhere it is a way to a model without LiteLLM's limits.
+    """
     live = site.live
     every = {one.inode: one for one in processes.listeners()}
     # a service may listen elsewhere too: look at all sockets of the processes that hold the port
@@ -21,28 +34,54 @@ def bind_loopback(site: Site) -> Iterator[Finding]:
     sockets = [every[inode] for inode in held] or live.listening
     for one in sockets:
         if not invariants.is_loopback(one.address):
-            yield Finding(f"listens on {one.address}:{one.port}", "fail", site.ours, "other machines can reach it")
+            yield Finding(f"listens on {one.address}:{one.port}", "fail", site.restart, "other machines can reach it")
         elif one.port != site.config.listen.port:
-            yield Finding(f"also listens on {one.address}:{one.port}", "fail", site.ours)
+            yield Finding(f"also listens on {one.address}:{one.port}", "fail", site.restart)
     yield Finding(", ".join(sorted({f"{one.address}:{one.port}" for one in sockets})))
 
 
-@check("process.non-root", "The service does not run as root", "a user other than root", live=True)
+@check(
+    "process.non-root",
+    "The service does not run as root",
+    "a user other than root",
+    fault="The service runs as root",
+    live=True,
+    presupposes=("config.valid", "socket.owner"),
+    consequence_of=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
+)
 def process_non_root(site: Site) -> Iterator[Finding]:
+    """No process that serves the port belongs to root.
+
+    How: the owner of /proc/PID of each of them.
+    Why: some strategies run code that a model wrote; as root it could do anything.
+    """
     for process in site.live.processes:
         if process.uid == 0:
-            yield Finding(f"process {process.pid} runs as root", "fail", site.ours)
+            yield Finding(f"process {process.pid} runs as root", "fail", site.restart)
     yield Finding(f"uid {', '.join(sorted({str(p.uid) for p in site.live.processes}))}")
 
 
-@check("process.guarded", "The guard stands in front of OptiLLM", "the guard of the release in force answers", live=True)
+@check(
+    "process.guarded",
+    "The guard stands in front of OptiLLM",
+    "the guard of the release in force answers",
+    fault="Something without the guard serves the port, or the guard of another release",
+    live=True,
+    presupposes=("config.valid", "release.in-force", "health.alive"),
+    consequence_of=("service.current-release", "unit.matches"),
+)
 def process_guarded(site: Site) -> Iterator[Finding]:
+    """The process that answers is the release in force behind its guard.
+
+    How: the guard's header in the answer of /health, and the directory that each process works in.
+    Why: a bare OptiLLM answers 200 while no strategy runs, and lets any prompt choose one that runs code.
+    """
     version = site.health.headers.get(GUARD_HEADER)
     if version is None:
         yield Finding(
             f"process {site.live.pids} answers without the guard",
             "fail",
-            site.ours,
+            site.restart,
             "a strategy may silently not run, and prompts may leave",
         )
         return
@@ -50,7 +89,7 @@ def process_guarded(site: Site) -> Iterator[Finding]:
     for process in site.live.processes:
         # its argument list names the link `current`, which may have moved since; its directory cannot
         if process.directory is not None and process.directory != work:
-            yield Finding(f"process {process.pid} runs another release", "fail", "restart the service")
+            yield Finding(f"process {process.pid} runs another release", "fail", site.restart)
     yield Finding(f"guard {version} of {site.release.name}")
 
 
@@ -58,24 +97,32 @@ def process_guarded(site: Site) -> Iterator[Finding]:
     "proxy-config.in-force",
     "The live process reads the provider file that was rendered",
     "its HOME leads to it, and it is not newer than the process",
+    fault="The live process reads another provider file",
     live=True,
+    presupposes=("config.valid", "socket.owner", "proxy-config.litellm-only"),
+    consequence_of=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
 )
 def proxy_config_in_force(site: Site) -> Iterator[Finding]:
+    """The provider file that proxy-config.litellm-only judged is the one that the live process reads.
+
+    How: HOME in /proc/PID/environ, the files that OptiLLM looks for there, and when the process was started.
+    Why: with another HOME OptiLLM takes its packaged example, which names public providers: prompts would leave.
+    """
     wanted = site.paths.proxy_config
     for process in site.live.processes:
         if process.environ is None:
             raise PermissionError(13, "not readable", f"/proc/{process.pid}/environ")
         home = process.environ.get("HOME")
         if home is None:
-            yield Finding(f"process {process.pid} has no HOME", "fail", site.ours)
+            yield Finding(f"process {process.pid} has no HOME", "fail", site.restart)
             continue
         directory = Path(home) / ".optillm"
         names = [directory / name for name in ("proxy_config.yaml", "proxy_config.yml")]
         path = next((p for p in names if files.facts(p).kind != "missing"), names[0])
         if path.resolve() != wanted.resolve():
-            yield Finding(f"process {process.pid} reads {path}, not {wanted}", "fail", site.ours)
+            yield Finding(f"process {process.pid} reads {path}, not {wanted}", "fail", site.restart)
         for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
-            yield Finding(f"{path} {problem}", "fail", f"{site.paths.command('install')}, then restart the service")
+            yield Finding(f"{path} {problem}", "fail", f"{site.paths.command('install')} && {site.restart}")
         if (changed := files.modified(path)) and changed > processes.started(process.pid) + 2:  # btime counts whole seconds
-            yield Finding(f"{path} was changed after process {process.pid} had started", "warn", "restart the service")
+            yield Finding(f"{path} was changed after process {process.pid} had started", "warn", site.restart)
     yield Finding(f"{wanted}, read by process {site.live.pids}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from optictl import loading, releases
+from optictl import loading, releases, supervise
 from optictl.checks.registry import Skip
 from optictl.config import Config, ConfigError
 from optictl.errors import OptictlError
@@ -15,6 +16,7 @@ from optictl.guard import invariants
 from optictl.host import files, network, processes
 from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
+from optictl.host.systemd import Systemd, Unit
 from optictl.paths import Paths
 
 #: A guarded OptiLLM sends it with every answer.
@@ -77,10 +79,58 @@ class Site:
             raise Skip(f"no release is in force at {self.paths.current}: run {self.paths.command('install')}")
         return self.paths.releases / release
 
+    @cached_property
+    def units(self) -> dict[str, Unit]:
+        """What systemd knows of this deployment's units."""
+        units = supervise.facts(self.paths)
+        if units is None:
+            raise Skip("systemd has no say in this deployment")
+        return units
+
+    @cached_property
+    def manager_environment(self) -> list[str]:
+        """The names of the variables that systemd gives to every service of this deployment's scope."""
+        return Systemd(self.paths.scope).environment() if self.units else []
+
     @property
-    def ours(self) -> str:
-        """The remedy for a process that is not the one optictl starts."""
-        return f"stop it and start the service that optictl installs ({self.paths.command('run')})"
+    def install(self) -> str:
+        """The command that puts every artefact and the release in order, and restarts what has to be."""
+        return self.paths.command("install")
+
+    @property
+    def start(self) -> str:
+        """The command that starts the deployment's service."""
+        return self.paths.command("start" if self.supervised else "run")
+
+    @property
+    def restart(self) -> str:
+        """The command after which the service has read its files anew, whoever runs it now."""
+        main = self._main
+        if self.supervised and main in (None, self.units[supervise.SERVICE].main_pid):
+            return self.paths.command("restart")
+        if main is None:
+            return self.start
+        if unit := processes.service_of(main):
+            return f"systemctl disable --now {unit} && {self.start}"  # killed, it would come back
+        return f"kill {main} && tail --pid={main} -f /dev/null && {self.start}"
+
+    @property
+    def supervised(self) -> bool:
+        """Whether systemd runs this deployment."""
+        try:
+            return bool(self.units)
+        except Skip:
+            return False
+
+    @property
+    def _main(self) -> int | None:
+        """The process to be told when what serves the port has to go: the oldest, which is the others' parent."""
+        return min((p.pid for p in self.live.processes), key=processes.started) if self.is_live else None
+
+    def unset(self, path: Path, name: str) -> str:
+        """The command that deletes the lines of a file that set this name."""
+        lines = rf"/^\s*(export\s+)?{name}\s*=/d"
+        return f"sed -i -E {shlex.quote(lines)} {shlex.quote(str(path))}"
 
     @cached_property
     def live(self) -> Live:
@@ -96,6 +146,14 @@ class Site:
                 raise Skip(f"port {port} belongs to another user's process: run it with sudo")
             raise Skip(f"no process serves port {port} yet: only systemd holds its socket")
         return Live(listening, found)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether anything serves the port."""
+        try:
+            return bool(self.live.processes)
+        except Skip:
+            return False
 
     @cached_property
     def serving(self) -> Live | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,142 +32,280 @@ _MANY_RESTARTS = 3
 _NEWER = {254: "RestartSteps, RestartMaxDelaySec (back-off)"}
 
 
-def _units(site: Site) -> dict[str, Unit]:
-    units = supervise.facts(site.paths)
-    if units is None:
-        raise Skip("systemd has no say in this deployment")
-    return units
-
-
 def _service(site: Site) -> Unit:
-    unit = _units(site)[supervise.SERVICE]
+    unit = site.units[supervise.SERVICE]
     if not unit.loaded:
         raise Skip(f"systemd knows no {supervise.SERVICE}: see unit.installed")
     return unit
 
 
-@check("unit.installed", "systemd knows the units", "service and sockets loaded", live=True)
+def _systemctl(site: Site, words: str) -> str:
+    """The systemctl command for the manager of this deployment."""
+    return f"systemctl --user {words}" if site.paths.scope == "user" else f"systemctl {words}"
+
+
+def _is_masked(path: Path) -> bool:
+    return files.facts(path).kind == "link" and path.resolve() == Path("/dev/null")
+
+
+#: What keeps the service from starting, or ends it.
+_STOPPERS = (
+    "release.in-force",
+    "release.pinned",
+    "env.forbidden",
+    "env.upstream-key",
+    "key.strength",
+    "proxy-config.litellm-only",
+    "files.ownership",
+    "unit.installed",
+    "unit.no-weakening-dropin",
+    "unit.matches",
+    "relay.active",
+    "socket.owner",
+)
+
+
+@check(
+    "unit.installed",
+    "systemd knows the units",
+    "service and sockets loaded, none masked",
+    fault="systemd does not know the service",
+    live=True,
+    presupposes=("config.valid",),
+    consequence_of=("release.in-force",),
+)
 def unit_installed(site: Site) -> Iterator[Finding]:
-    units = _units(site)
+    """systemd has the service and its sockets.
+
+    How: LoadState of each unit that the configuration asks for.
+    Why: a unit that is missing or masked is started by nobody, at boot or after a crash.
+    """
     for name in supervise.units(site.config, site.paths):
-        unit = units[name]
-        if unit.properties.get("LoadState") == "masked":
-            yield Finding(f"{name} is masked", "fail", f"systemctl unmask {name}")
+        unit, path = site.units[name], site.paths.units / name
+        if _is_masked(path):
+            yield Finding(f"{name} is masked", "fail", f"rm {path} && {site.install}")
+        elif unit.properties.get("LoadState") == "masked":
+            yield Finding(f"{name} is masked", "fail", f"{_systemctl(site, f'unmask {name}')} && {site.install}")
         elif not unit.loaded:
-            yield Finding(f"systemd knows no {name}", "fail", site.paths.command("install"))
+            yield Finding(f"systemd knows no {name}", "fail", site.install)
     yield Finding(", ".join(supervise.units(site.config, site.paths)))
 
 
-@check("unit.matches", "The units are what the configuration asks for", "byte for byte as rendered")
+@check(
+    "unit.matches",
+    "The units are what the configuration asks for",
+    "byte for byte as rendered",
+    fault="A unit is not what the configuration asks for",
+    presupposes=("config.valid",),
+    consequence_of=("release.in-force", "unit.installed"),
+)
 def unit_matches(site: Site) -> Iterator[Finding]:
+    """The unit files on disk are the ones that optictl renders from this configuration.
+
+    How: they are rendered anew and compared byte for byte; nothing is written.
+    Why: every wall of the sandbox and every flag of the service is a line of them. A difference is somebody's edit, or a
+    configuration that was changed and not installed.
+    """
     seen = 0
     for artefact in plan.rendered_files(site.config, site.paths, supervise.host(site.paths)):
         if artefact.path.suffix not in (".service", ".socket"):
             continue
-        text = files.read(artefact.path)
+        text = None if _is_masked(artefact.path) else files.read(artefact.path)
         if text is None:
-            yield Finding(f"{artefact.path} is missing", "fail", site.paths.command("install"))
+            yield Finding(f"{artefact.path} is missing", "fail", site.install)
         elif text != artefact.text:
-            yield Finding(
-                f"{artefact.path} differs from what is rendered", "fail", f"{site.paths.command('install')} shows how"
-            )
+            yield Finding(f"{artefact.path} differs from what is rendered", "fail", site.install)
         seen += text is not None
     if not seen:
-        raise Skip(f"nothing is installed: run {site.paths.command('install')}")
+        raise Skip(f"nothing is installed: run {site.install}")
     version = Systemd("system").version()
     unknown = [what for since, what in _NEWER.items() if 0 < version < since]
     yield Finding("as rendered" + (f"; left out, unknown to systemd {version}: {', '.join(unknown)}" if unknown else ""))
 
 
-@check("unit.enabled", "The service starts at boot", "service and sockets enabled", live=True)
+@check(
+    "unit.enabled",
+    "The service starts at boot",
+    "service and sockets enabled",
+    fault="The service would not start at boot",
+    live=True,
+    presupposes=("config.valid", "unit.installed"),
+)
 def unit_enabled(site: Site) -> Iterator[Finding]:
-    units = _units(site)
-    for name in supervise.units(site.config, site.paths):
-        if units[name].loaded and units[name].unit_file_state != "enabled":
-            yield Finding(f"{name} is {units[name].unit_file_state or 'unknown'}", "fail", f"systemctl enable {name}")
+    """After a reboot the service is there again.
+
+    How: UnitFileState of the service and its sockets.
+    Why: it runs today and is gone after the next power cut.
+    """
     _service(site)
+    for name in supervise.units(site.config, site.paths):
+        state = site.units[name].unit_file_state
+        if site.units[name].loaded and state != "enabled":
+            yield Finding(f"{name} is {state or 'unknown'}", "fail", _systemctl(site, f"enable {name}"))
     yield Finding("enabled")
 
 
-@check("unit.no-weakening-dropin", "No drop-in takes a wall down", "drop-ins set nothing that the unit relies on", live=True)
+def _drop_ins(site: Site, unit: Unit) -> list[Path]:
+    """The drop-ins that systemd has read, and those that it will read at its next reload."""
+    places = [site.paths.units, Path("/etc/systemd") / site.paths.scope, Path("/run/systemd") / site.paths.scope]
+    waiting = [path for place in places for path in sorted((place / f"{unit.name}.d").glob("*.conf"))]
+    return list(dict.fromkeys([*map(Path, unit.drop_in_paths.split()), *waiting]))
+
+
+@check(
+    "unit.no-weakening-dropin",
+    "No drop-in takes a wall down",
+    "drop-ins set nothing that the unit relies on",
+    fault="A drop-in takes a wall of the service down",
+    live=True,
+    presupposes=("unit.installed",),
+)
 def unit_no_weakening_dropin(site: Site) -> Iterator[Finding]:
+    """No drop-in changes what the service is, may do or can see.
+
+    How: the directives of every drop-in of the units, read by systemd or waiting for a reload, against a list of those that
+    are walls or invariants.
+    Why: one line in a file elsewhere undoes what the unit says. Limits and timeouts may be set by drop-ins.
+    """
     looked = []
-    for unit in _units(site).values():
-        for path in map(Path, unit.drop_in_paths.split()):
+    _service(site)
+    for unit in site.units.values():
+        for path in _drop_ins(site, unit):
             looked.append(path.name)
             for line in (files.read(path) or "").splitlines():
-                name, sign, _ = line.strip().partition("=")
-                if sign and name.strip() in _WALLS:
-                    yield Finding(
-                        f"{path} sets {name.strip()}=",
-                        "fail",
-                        f"remove {name.strip()}= from {path}, then systemctl daemon-reload",
-                    )
-    _service(site)
+                name, sign, _ = (part.strip() for part in line.partition("="))
+                if sign and name in _WALLS:
+                    reload = _systemctl(site, "daemon-reload")
+                    remedy = f"{site.unset(path, name)} && {reload} && {site.restart}"
+                    yield Finding(f"{path} sets {name}=", "fail", remedy)
     yield Finding(f"drop-ins: {', '.join(looked)}" if looked else "no drop-in")
 
 
-@check("unit.reloaded", "systemd has read the units as they are", "no daemon-reload is due", live=True)
+@check(
+    "unit.reloaded",
+    "systemd has read the units as they are",
+    "no daemon-reload is due",
+    fault="systemd works with an older text of a unit than the one on disk",
+    live=True,
+    presupposes=("unit.installed",),
+    consequence_of=("unit.matches", "unit.no-weakening-dropin"),
+)
 def unit_reloaded(site: Site) -> Iterator[Finding]:
+    """What systemd would start is what stands on disk.
+
+    How: NeedDaemonReload of each unit.
+    Why: a unit that was mended on disk and not read protects nobody.
+    """
     _service(site)
-    for name, unit in _units(site).items():
+    for name, unit in site.units.items():
         if unit.need_daemon_reload == "yes":
-            yield Finding(
-                f"{name} changed on disk since systemd read it", "fail", "systemctl daemon-reload, then optictl restart"
-            )
+            remedy = f"{_systemctl(site, 'daemon-reload')} && {site.restart}"
+            yield Finding(f"{name} changed on disk since systemd read it", "fail", remedy)
     yield Finding("read as they are")
 
 
-@check("socket.owner", "systemd holds the port", "the listening socket belongs to optillm-proxy.socket", live=True)
+@check(
+    "socket.owner",
+    "systemd holds the port",
+    "the listening socket belongs to optillm-proxy.socket",
+    fault="systemd does not hold the port",
+    live=True,
+    presupposes=("config.valid", "unit.installed"),
+    consequence_of=("unit.matches", "unit.reloaded", "unit.no-weakening-dropin"),
+)
 def socket_owner(site: Site) -> Iterator[Finding]:
+    """The port is systemd's own socket, which stays open while the service restarts.
+
+    How: the state of optillm-proxy.socket, and (as root) whether the listening socket is one that PID 1 holds.
+    Why: another program on the port would be given LiteLLM's requests and the key with them.
+    """
     _service(site)
-    socket = _units(site)[supervise.SOCKET]
-    if not socket.active:
-        yield Finding(f"{supervise.SOCKET} is {socket.active_state}", "fail", site.paths.command("start"))
-        return
+    socket = site.units[supervise.SOCKET]
     port = site.config.listen.port
     listening = [one for one in processes.listeners() if one.port == port]
+    if not socket.active:
+        stranger = f", and process {site.live.pids} listens on port {port}" if site.is_live else ""
+        remedy = site.restart if stranger else site.start
+        yield Finding(f"{supervise.SOCKET} is {socket.active_state}{stranger}", "fail", remedy)
+        return
     if not listening:
-        yield Finding(
-            f"nothing listens on port {port}", "fail", site.paths.command("install"), "the socket unit names another port"
-        )
+        again = _systemctl(site, f"restart {supervise.SOCKET}")
+        yield Finding(f"nothing listens on port {port}", "fail", again, "the socket unit was read with another port")
         return
     if site.paths.scope == "system":
         held = processes.sockets_of(1)
         strangers = [f"{one.address}:{port}" for one in listening if one.inode not in held]
-        if strangers:
-            yield Finding(f"{', '.join(strangers)} is not systemd's socket", "fail", site.ours)
+        if held and strangers:  # only root sees what PID 1 holds
+            yield Finding(f"{', '.join(strangers)} is not systemd's socket", "fail", site.restart)
     yield Finding(f"{supervise.SOCKET} listens on port {port}")
 
 
-@check("service.active", "The service runs", "active, its main process alive", live=True)
+@check(
+    "service.active",
+    "The service runs",
+    "active, its main process alive",
+    fault="The service does not run",
+    felt=True,
+    live=True,
+    presupposes=("unit.installed",),
+    consequence_of=_STOPPERS,
+)
 def service_active(site: Site) -> Iterator[Finding]:
+    """The service has been started and has said that it is ready.
+
+    How: ActiveState of the unit; if it is not active, the words of its last run in the journal.
+    Why: the socket goes on to take connections while the service is down: clients wait instead of being refused.
+    """
     unit = _service(site)
     if unit.active_state == "active":
         yield Finding(f"active since {unit.active_enter_timestamp}")
         return
     cause = supervise.last_problem(Systemd(site.paths.scope))
-    refused = unit.exec_main_status == "78"
-    remedy = "mend what it names; it is started again by itself" if refused else site.paths.command("start")
-    yield Finding(f"{unit.active_state} ({unit.sub_state}), result {unit.result}", "fail", remedy, cause)
+    if unit.exec_main_status == "78":  # it is started again by itself
+        logs = site.paths.command("logs --errors")
+        yield Finding("it was refused its configuration", "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
+        return
+    yield Finding(f"{unit.active_state} ({unit.sub_state}), result {unit.result}", "fail", site.start, cause)
 
 
 @check(
     "service.restarts",
     "The service does not start over and over",
     f"at most {_MANY_RESTARTS} restarts of this activation",
+    fault="The service starts over and over",
+    felt=True,
     live=True,
+    presupposes=("service.active",),
+    consequence_of=_STOPPERS,
 )
 def service_restarts(site: Site) -> Iterator[Finding]:
+    """The service has not died again and again since somebody started it.
+
+    How: NRestarts of the unit, which a start or restart by hand sets to 0.
+    Why: each death loses what was in flight, and a service that is up whenever somebody looks can be down most of the time.
+    """
     unit = _service(site)
     if unit.restarts > _MANY_RESTARTS:
         cause = supervise.last_problem(Systemd(site.paths.scope))
-        yield Finding(f"{unit.restarts} restarts", "fail", site.paths.command("logs --errors"), cause)
+        logs = site.paths.command("logs --errors")
+        yield Finding(f"{unit.restarts} restarts", "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
     yield Finding(f"{unit.restarts} restarts")
 
 
-@check("service.current-release", "The service runs the release in force", "its main process works in that release", live=True)
+@check(
+    "service.current-release",
+    "The service runs the release in force",
+    "its main process works in that release",
+    fault="The service still runs another release than the one in force",
+    live=True,
+    presupposes=("release.in-force", "service.active"),
+)
 def service_current_release(site: Site) -> Iterator[Finding]:
+    """What runs is what is in force.
+
+    How: the working directory of the main process is the one of that release.
+    Why: after an installation that was not followed by a restart, a mended defect still bites.
+    """
     unit = _service(site)
     if not unit.main_pid:
         raise Skip("the service does not run: see service.active")
@@ -174,38 +313,71 @@ def service_current_release(site: Site) -> Iterator[Finding]:
     if process is None or process.directory is None:
         raise Skip(f"process {unit.main_pid} cannot be looked into: run it with sudo")
     if process.directory != files.identity(site.release / "work"):
-        yield Finding(
-            f"process {unit.main_pid} runs another release than {site.release.name}", "fail", site.paths.command("restart")
-        )
+        yield Finding(f"process {unit.main_pid} runs another release than {site.release.name}", "fail", site.restart)
     yield Finding(f"process {unit.main_pid} runs {site.release.name}")
 
 
-@check("service.exposure", "The walls are up", "systemd-analyze security: 0.2 at most when sealed, 1.0 on loopback", timeout=30)
+@check(
+    "service.exposure",
+    "The walls are up",
+    "systemd-analyze security: 0.2 at most when sealed, 1.0 on loopback",
+    fault="The walls of the service are lower than the configuration asks for",
+    timeout=30,
+    presupposes=("config.valid",),
+    consequence_of=("unit.matches", "unit.installed"),
+)
 def service_exposure(site: Site) -> Iterator[Finding]:
+    """The unit file is as closed as its isolation promises.
+
+    How: the score that `systemd-analyze security --offline` gives the unit file; `check --attack` tries the walls.
+    Why: a newer systemd may know walls that the unit does not have yet.
+    """
     if site.paths.scope != "system" or not Systemd("system").version():
         raise Skip("only units of the system's manager have walls")
     if files.facts(site.paths.service).kind == "missing":
-        raise Skip(f"nothing is installed: run {site.paths.command('install')}")
+        raise Skip(f"nothing is installed: run {site.install}")
     score = Systemd("system").exposure(site.paths.service)
     if score is None:
         raise Skip("this systemd-analyze cannot judge a unit file")
     limit = _EXPOSURE[render.is_sealed(site.config, site.paths)]
     if score > limit:
-        yield Finding(f"exposure {score}, more than {limit}", "fail", site.paths.command("install"))
+        yield Finding(f"exposure {score}, more than {limit}", "fail", site.install)
     yield Finding(f"exposure {score}")
 
 
-@check("service.leftover", "No half-done restart or build is left", "no sibling unit, no half-built release")
+@check(
+    "service.leftover",
+    "No half-done restart or build is left",
+    "no sibling unit, no half-built release",
+    fault="A restart or a build was interrupted and left something behind",
+)
 def service_leftover(site: Site) -> Iterator[Finding]:
+    """Nothing of an interrupted restart or installation lies about.
+
+    How: a unit of the sibling below /run, directories of releases without release.json.
+    Why: a sibling that was left serves an older release beside the service.
+    """
     for path in releases.half_built(site.paths):
-        yield Finding(f"{path} is half-built", "warn", f"{site.paths.command('install')} removes it, or rm -r {path}")
+        yield Finding(f"{path} is half-built", "warn", f"rm -r {shlex.quote(str(path))}")
     if not site.paths.is_private and (RUNTIME["system"] / f"{SIBLING}.service").exists():
         yield Finding(f"{SIBLING}.service is there", "warn", site.paths.command("restart"), "a restart was interrupted")
     yield Finding("none")
 
 
-@check("credential.mode", "The service's secrets are its own", "the credential directory is closed to others", live=True)
+@check(
+    "credential.mode",
+    "The service's secrets are its own",
+    "the credential directory is closed to others",
+    fault="Somebody else can read the secrets that systemd gave to the service",
+    live=True,
+    presupposes=("service.active",),
+)
 def credential_mode(site: Site) -> Iterator[Finding]:
+    """The copies of the secrets that the running service reads are closed to every other user.
+
+    How: the modes of /run/credentials/optillm-proxy.service and of what is in it.
+    Why: the files in /etc may be closed and these copies open.
+    """
     _service(site)
     if site.paths.scope != "system":
         raise Skip("a user's manager keeps credentials below that user's own directory")
@@ -214,22 +386,35 @@ def credential_mode(site: Site) -> Iterator[Finding]:
     if facts.kind == "missing":
         raise Skip("the service does not run: see service.active")
     if facts.mode & 0o077:
-        yield Finding(f"the mode of {directory} is {facts.mode:04o}", "fail", "optictl restart")
+        yield Finding(f"the mode of {directory} is {facts.mode:04o}", "fail", site.restart)
     for name in ("proxy_key", "upstream_env"):
         path = directory / name
         mode = files.facts(path).mode
         # the group bits are the mask of the access list by which systemd lets the service's user in
         if mode & 0o007:
-            yield Finding(f"the mode of {path} is {mode:04o}", "fail", "optictl restart")
+            yield Finding(f"the mode of {path} is {mode:04o}", "fail", site.restart)
     yield Finding(f"{directory} {facts.mode:04o}")
 
 
-@check("relay.active", "The sealed service reaches its upstream", "optillm-proxy-upstream.socket listens", live=True)
+@check(
+    "relay.active",
+    "The sealed service reaches its upstream",
+    "optillm-proxy-upstream.socket listens",
+    fault="The relay from the sealed service to LiteLLM does not run",
+    live=True,
+    presupposes=("config.valid", "unit.installed"),
+    consequence_of=("unit.matches",),
+)
 def relay_active(site: Site) -> Iterator[Finding]:
+    """The one way out of a sealed service is open.
+
+    How: the state of optillm-proxy-upstream.socket.
+    Why: a sealed service has no network; without the relay every strategy fails.
+    """
     _service(site)
     if not render.is_sealed(site.config, site.paths):
         raise Skip("only a sealed service needs the relay")
-    unit = _units(site)[f"{UPSTREAM}.socket"]
+    unit = site.units[f"{UPSTREAM}.socket"]
     if not unit.active:
-        yield Finding(f"{UPSTREAM}.socket is {unit.active_state}", "fail", f"systemctl start {UPSTREAM}.socket")
+        yield Finding(f"{UPSTREAM}.socket is {unit.active_state}", "fail", site.start)
     yield Finding("listening")

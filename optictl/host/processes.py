@@ -191,6 +191,16 @@ def credential(secret: str, identity: Identity) -> Iterator[Path]:
         yield path
 
 
+def service_of(pid: int) -> str | None:
+    """The unit of the system's manager that a process belongs to, or None: a session's or a user's process."""
+    try:
+        path = Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1].rpartition(":")[2]
+    except (OSError, IndexError):
+        return None
+    parts = path.split("/")
+    return parts[-1] if parts[-1].endswith(".service") and not any(p.startswith("user@") for p in parts) else None
+
+
 def started(pid: int) -> float:
     """When a process started, in seconds since the epoch; infinity when it is gone."""
     try:

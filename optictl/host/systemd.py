@@ -118,6 +118,11 @@ class Systemd:
         pairs = (line.partition("=") for line in out.splitlines())
         return Unit(unit, {name: value for name, sign, value in pairs if sign and value != "[not set]"})
 
+    def environment(self) -> list[str]:
+        """The names of the variables that the manager gives to everything it starts."""
+        lines = self._run("systemctl", "show-environment").stdout.splitlines()
+        return [name for name, sign, _ in (line.partition("=") for line in lines) if sign and name.isidentifier()]
+
     def exposure(self, unit_file: Path) -> float | None:
         """The score of `systemd-analyze security`, 0 (sealed) to 10; None where it cannot tell."""
         result = self._run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit_file))

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from graphlib import TopologicalSorter
 from typing import Any
 
 import pytest
@@ -25,6 +27,12 @@ IDS = {
 
 def check(run: Callable[[Any], Iterator[Finding]], name: str = "family.name", timeout: float = 10) -> Check:
     return Check(name, "A title", "something", False, timeout, run)
+
+
+def related(id: str, status: Status = "pass", presupposes: tuple[str, ...] = (), consequence_of: tuple[str, ...] = ()) -> Check:
+    """A check that comes out as it is told."""
+    return replace(check(lambda _: iter([Finding(f"{id} is {status}", status)]), id), presupposes=presupposes,
+                   consequence_of=consequence_of)  # fmt: skip
 
 
 def outcome(run: Callable[[Any], Iterator[Finding]], timeout: float = 10) -> Result:
@@ -156,6 +164,137 @@ class TestRun:
 
     def test_each_is_given_the_site(self) -> None:
         assert registry.run([check(lambda site: iter([Finding(site)]))], "the site")[0].found == "the site"
+
+
+class TestPresuppositions:
+    @pytest.mark.parametrize(("status", "words"), [("fail", "which failed"), ("error", "which could not be judged")])
+    def test_a_red_one_is_a_skip_that_names_it(self, status: Status, words: str) -> None:
+        results = registry.run([related("b", presupposes=("a",)), related("a", status)], None)
+        assert [(r.id, r.status, r.root_cause) for r in results] == [("b", "skip", "a"), ("a", status, "a")]
+        assert results[0].found == f"presupposes a, {words}"
+
+    @pytest.mark.parametrize("status", ["pass", "warn", "skip"])
+    def test_what_is_not_red_stops_nothing(self, status: Status) -> None:
+        results = registry.run([related("a", status), related("b", "fail", presupposes=("a",))], None)
+        assert [(r.status, r.root_cause) for r in results] == [(status, ""), ("fail", "b")]
+
+    def test_it_is_followed_as_far_as_it_goes(self) -> None:
+        chain = [related(str(i), "pass", presupposes=(str(i - 1),)) for i in range(1, 20)]
+        results = registry.run([*reversed(chain), related("0", "fail")], None)
+        assert [r.found for r in results[:-1]] == ["presupposes 0, which failed"] * 19
+        assert {r.root_cause for r in results} == {"0"}
+
+    def test_it_is_run_before_and_the_others_meanwhile(self) -> None:
+        events: list[str] = []
+        meeting = threading.Barrier(3, timeout=5)
+
+        def note(id: str, meet: bool) -> Callable[[Any], Iterator[Finding]]:
+            def run(_: object) -> Iterator[Finding]:
+                if meet:
+                    meeting.wait()
+                events.append(id)
+                yield Finding("done")
+
+            return run
+
+        first, other = check(note("first", True), "first"), check(note("other", True), "other")
+        after = [replace(check(note(id, False), id), presupposes=("first",)) for id in ("then", "also")]
+        third = check(note("third", True), "third")
+        results = registry.run([*after, first, other, third], None)
+        assert [r.id for r in results] == ["then", "also", "first", "other", "third"]
+        assert events.index("first") < min(events.index("then"), events.index("also"))
+
+    def test_one_that_is_out_of_time_is_red(self) -> None:
+        def run(_: object) -> Iterator[Finding]:
+            time.sleep(3)
+            yield Finding("late")
+
+        results = registry.run([check(run, "slow", timeout=0.1), related("b", presupposes=("slow",))], None)
+        assert [r.status for r in results] == ["error", "skip"]
+        assert results[1].found == "presupposes slow, which could not be judged"
+
+    def test_the_time_limit_counts_from_the_own_start(self) -> None:
+        def run(_: object) -> Iterator[Finding]:
+            time.sleep(0.5)
+            yield Finding("done")
+
+        first = check(run, "first", timeout=10)
+        then = replace(check(lambda _: iter([Finding("done")]), "then", timeout=0.4), presupposes=("first",))
+        assert [r.status for r in registry.run([first, then], None)] == ["pass", "pass"]
+
+    def test_a_circle_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="presuppose each other: a, b"):
+            registry.run([related("a", presupposes=("b",)), related("b", presupposes=("a",))], None)
+
+    def test_an_unknown_one_is_an_error(self) -> None:
+        with pytest.raises(KeyError):
+            registry.run([related("a", presupposes=("no.such",))], None)
+
+    def test_what_was_not_asked_for_is_run_and_told_only_where_it_is_red(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for status, told in (("pass", []), ("warn", []), ("fail", ["base.of-it", "base.above"])):
+            known = [related("base.of-it", status), related("base.above", "fail", presupposes=("base.of-it",))]
+            monkeypatch.setattr(registry, "_CHECKS", {c.id: c for c in known})
+            results = registry.run([related("a", presupposes=("base.of-it",))], None)
+            assert [r.id for r in results] == [*told[:1], "a"]
+            assert good(results) == (not told)
+
+
+class TestRootCause:
+    def test_a_failure_alone_is_its_own(self) -> None:
+        assert [r.root_cause for r in registry.run([related("a", "fail"), related("b")], None)] == ["a", ""]
+
+    def test_a_consequence_stays_red_and_names_the_root(self) -> None:
+        results = registry.run(
+            [
+                related("c", "fail", consequence_of=("a", "b")),
+                related("b", "fail", consequence_of=("a",)),
+                related("a", "error"),
+            ],
+            None,
+        )
+        assert [(r.status, r.root_cause) for r in results] == [("fail", "a"), ("fail", "a"), ("error", "a")]
+
+    def test_the_consequence_of_what_is_good_is_a_root(self) -> None:
+        assert [r.root_cause for r in registry.run([related("a"), related("b", "fail", consequence_of=("a",))], None)] == [
+            "",
+            "b",
+        ]
+
+    def test_what_is_good_is_a_consequence_of_nothing(self) -> None:
+        assert [r.root_cause for r in registry.run([related("a", "fail"), related("b", consequence_of=("a",))], None)] == [
+            "a",
+            "",
+        ]
+
+    def test_a_skip_names_the_root_behind_what_it_presupposes(self) -> None:
+        checks = [related("a", "fail"), related("b", "fail", consequence_of=("a",)), related("c", presupposes=("b",))]
+        skipped = registry.run(checks, None)[2]
+        assert (skipped.found, skipped.root_cause) == ("presupposes b, which failed", "a")
+
+    def test_one_that_was_not_run_explains_nothing(self) -> None:
+        assert registry.run([related("a", "fail", consequence_of=("config.valid",))], None)[0].root_cause == "a"
+
+
+class TestDeclared:
+    """What the registered checks say of each other is right; a wrong id or a circle is an error in the program."""
+
+    CHECKS = {c.id: c for c in registry.all_checks()}  # noqa: RUF012
+
+    def test_every_id_is_known(self) -> None:
+        named = {(c.id, id) for c in self.CHECKS.values() for id in (*c.presupposes, *c.consequence_of)}
+        assert [(one, other) for one, other in named if other not in self.CHECKS] == []
+
+    def test_neither_relation_leads_round_in_a_circle(self) -> None:
+        graph = {c.id: {*c.presupposes, *c.consequence_of} for c in self.CHECKS.values()}
+        assert len(list(TopologicalSorter(graph).static_order())) == len(self.CHECKS)
+
+    def test_what_is_judged_without_a_live_process_presupposes_none(self) -> None:
+        """`install` leaves the live ones out where nothing runs."""
+        wrong = [c.id for c in self.CHECKS.values() if not c.live and any(self.CHECKS[id].live for id in c.presupposes)]
+        assert wrong == []
+
+    def test_every_check_says_what_its_failure_means(self) -> None:
+        assert [c.id for c in self.CHECKS.values() if not c.fault or c.fault.endswith(".")] == []
 
 
 class TestSelect:
