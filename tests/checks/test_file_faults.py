@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from optictl.host import files
+from optictl.results import roots, summary
 from tests.deployments import Deployment
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,7 @@ FAULTS: list[tuple[str, str, Break]] = [
     ("env.upstream-key", "there is no", lambda d: d.paths.env.unlink()),
     ("key.strength", "sk-", lambda d: d.paths.proxy_key.write_text("sk-0123456789abcdefghijklmnopq\n")),
     ("key.strength", "shorter", lambda d: d.paths.proxy_key.write_text("short\n")),
+    ("key.strength", "there is no", lambda d: d.paths.proxy_key.unlink()),
     ("key.strength", "different", lambda d: d.paths.proxy_key.write_text("a" * 40)),
     ("files.ownership", "0644", lambda d: d.paths.env.chmod(0o644)),
     ("files.ownership", "0640", lambda d: d.paths.proxy_key.chmod(0o640)),
@@ -154,19 +156,56 @@ def test_a_plugin_in_the_working_directory_is_found(deployment: Deployment) -> N
 
 def test_a_release_that_cannot_start_is_found(deployment: Deployment) -> None:
     with _copy_of_the_release(deployment) as spare:
-        shutil.rmtree(_site_packages(spare) / "math_verify")
+        (spare / ".venv/pyvenv.cfg").unlink()  # no hash is wrong, and nothing of the closure is found
         result = deployment.check("release.starts")["release.starts"]
     assert result.status == "fail"
-    assert "math_verify" in result.cause
+    assert "No module named" in result.cause
 
 
-def test_nothing_installed_is_skipped_by_name(deployment: Deployment) -> None:
+def test_a_release_that_was_changed_is_not_started(deployment: Deployment) -> None:
+    with _copy_of_the_release(deployment) as spare:
+        shutil.rmtree(_site_packages(spare) / "math_verify")
+        results = deployment.check("release.starts")
+    assert results["release.starts"].found == "presupposes release.pinned, which failed"
+    assert "math_verify" in results["release.pinned"].found
+
+
+def test_an_interpreter_that_is_gone_is_found(deployment: Deployment) -> None:
+    with _copy_of_the_release(deployment) as spare:
+        python = spare / ".venv/bin/python"
+        python.unlink()
+        python.symlink_to("/usr/bin/a-python-that-was-uninstalled")
+        result = deployment.check("release.in-force")["release.in-force"]
+    assert result.status == "fail"
+    assert "the interpreter of" in result.found
+    assert result.remedy.startswith(f"rm -r {spare} && optictl install --root")
+
+
+def test_a_deployment_that_nobody_finished_is_one_fault(deployment: Deployment) -> None:
+    """Without a release much is red; the first line names the release."""
+    current = deployment.paths.current
+    target = current.readlink()
+    deployment.paths.proxy_config.unlink()
+    current.unlink()
+    try:
+        with deployment.standin().running():
+            results = list(deployment.check().values())
+    finally:
+        current.symlink_to(target)
+    assert [r.id for r in roots(results)] == ["release.in-force"]
+    assert {r.id for r in results if r.red} >= {"release.in-force", "proxy-config.litellm-only", "health.alive"}
+    assert summary(results).startswith(
+        f"The service does not answer: {current} leads to no whole release. Mend: optictl install"
+    )
+
+
+def test_nothing_in_force_is_skipped_by_name(deployment: Deployment) -> None:
     current = deployment.paths.current
     target = current.readlink()
     current.unlink()
     try:
-        result = deployment.check("release.pinned")["release.pinned"]
+        results = deployment.check("release.pinned")
     finally:
         current.symlink_to(target)
-    assert result.status == "skip"
-    assert "optictl install --root" in result.found
+    assert results["release.pinned"].found == "presupposes release.in-force, which failed"
+    assert "optictl install --root" in results["release.in-force"].remedy

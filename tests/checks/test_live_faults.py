@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from optictl.results import roots, summary
 from tests.deployments import Deployment
 from tests.support import PROXY_KEY, UPSTREAM_KEY, spawn, stop, wait_ready
 
@@ -46,7 +47,9 @@ def test_an_optillm_started_by_hand_is_judged(deployment: Deployment) -> None:
     }.items():
         assert results[id].status == "fail", results[id]
         assert words in results[id].found
-        assert results[id].remedy
+        assert results[id].remedy.startswith(f"kill {process.pid} && ")
+    assert roots(list(results.values()))[0].id == "process.guarded"
+    assert {results[id].root_cause for id in ("key.not-in-argv", "proxy-config.in-force")} == {"process.guarded"}
     assert results["bind.loopback"].status == "pass"
     assert PROXY_KEY not in str([r.as_dict() for r in results.values()])
 
@@ -104,18 +107,22 @@ def test_nothing_listens(deployment: Deployment) -> None:
     results = deployment.check("health", "process", "bind")
     assert results["health.alive"].status == "fail"
     assert "optictl run --root" in results["health.alive"].remedy
-    for id in ("bind.loopback", "process.non-root", "process.guarded", "health.locked", "health.connected"):
-        assert results[id].status == "skip"
+    for id in ("bind.loopback", "process.non-root"):
+        assert (results[id].status, results[id].root_cause) == ("skip", "")
         assert "nothing listens" in results[id].found
+    for id in ("process.guarded", "health.locked", "health.connected"):
+        assert (results[id].status, results[id].root_cause) == ("skip", "health.alive")
+        assert results[id].found == "presupposes health.alive, which failed"
 
 
 def test_the_upstream_is_down(deployment: Deployment) -> None:
     with deployment.serving():
         results = deployment.check("health", "upstream")
     assert results["health.alive"].status == "pass"
-    assert results["health.connected"].status == "fail"
+    assert results["health.connected"].found == "presupposes upstream.base-model, which failed"
     assert results["upstream.base-model"].status == "fail"
     assert "start LiteLLM" in results["upstream.base-model"].remedy
+    assert summary(list(results.values())).startswith("LiteLLM does not serve what OptiLLM needs: Connection refused")
 
 
 def test_the_upstream_refuses_the_key(deployment: Deployment) -> None:
@@ -130,8 +137,9 @@ def test_the_upstream_refuses_the_key(deployment: Deployment) -> None:
 
 def test_the_upstream_lacks_the_base_model(deployment: Deployment) -> None:
     with deployment.standin(models=("other",)).running(), deployment.serving():
-        results = deployment.check("health.connected", "upstream")
-    assert results["health.connected"].status == "fail"
+        # what was not asked for is told, because what was asked for presupposes it
+        results = deployment.check("health.connected")
+    assert results["health.connected"].status == "skip"
     assert results["upstream.base-model"].status == "fail"
     assert "jerry-xl is not in" in results["upstream.base-model"].found
 
@@ -141,7 +149,8 @@ def test_the_proxy_key_was_rotated_on_disk_only(deployment: Deployment) -> None:
         deployment.paths.proxy_key.write_text("optillm-another-key-0123456789-abcdef\n")
         result = deployment.check("health.connected")["health.connected"]
     assert result.status == "fail"
-    assert "restart the service" in result.remedy
+    assert "refuses the key in" in result.found
+    assert "optictl run --root" in result.remedy
 
 
 def test_a_provider_file_that_is_newer_than_the_process(deployment: Deployment) -> None:

@@ -24,9 +24,10 @@ class TestCheck:
         outcome = optictl("check", "--root", root, "--output", "json", home=tmp_path)
         assert outcome.code == 1
         results = assert_envelope(outcome.data, "check", "failed")
+        assert outcome.data["summary"].startswith("The service does not answer: ")
         assert [r["id"] for r in results] == IDS
         for result in results:
-            assert result.keys() - {"data"} == KEYS
+            assert result.keys() - {"data", "fault", "root_cause"} == KEYS
             assert result["status"] in SEVERITY
             assert all(isinstance(result[key], str) for key in KEYS)
             assert result["found"]
@@ -45,7 +46,14 @@ class TestCheck:
         assert rows["env.upstream-key"] == "fail"
         assert rows["config.valid"] == "pass"
         assert f"optictl init --root {root}" in outcome.out
-        assert outcome.out.splitlines()[-1].startswith("env.upstream-key: ")
+        wrong, counts = outcome.out.splitlines()[-2:]
+        assert wrong.startswith("The service does not answer: ")
+        assert f"Mend: optictl install --root {root} (Also wrong: env.upstream-key, key.strength)" in wrong
+        assert counts.startswith("(6 fail, ")
+        # the root causes are explained before their consequences
+        told = [line.split()[0] for line in outcome.out.splitlines()[len(IDS) :] if line.split()[:1] and line.split()[0] in IDS]
+        assert told[:4] == ["release.in-force", "env.upstream-key", "key.strength", "health.alive"]
+        assert "see release.in-force, of which it is a consequence" in outcome.out
 
     def test_words_for_people_are_no_errno(self, root: Path, tmp_path: Path) -> None:
         assert "Errno" not in optictl("check", "--root", root, home=tmp_path).out
@@ -66,10 +74,18 @@ class TestCheck:
         assert [r["id"] for r in outcome.data["results"]] == ["config.valid", "key.strength", "key.not-in-argv"]
 
     def test_a_skip_alone_is_no_failure(self, root: Path, tmp_path: Path) -> None:
-        outcome = optictl("check", "--root", root, "--only", "process", home=tmp_path)
+        outcome = optictl("check", "--root", root, "--only", "bind", home=tmp_path)
         assert outcome.code == 0
         assert "nothing listens on port" in outcome.out
         assert "0 of" in outcome.out
+
+    def test_what_was_not_asked_for_is_told_where_it_is_red(self, root: Path, tmp_path: Path) -> None:
+        outcome = optictl("check", "--root", root, "--only", "process.guarded", "-o", "json", home=tmp_path)
+        assert outcome.code == 1
+        results = {r["id"]: r for r in assert_envelope(outcome.data, "check", "failed")}
+        assert list(results) == ["release.in-force", "health.alive", "process.guarded"]
+        assert results["process.guarded"]["status"] == "skip"
+        assert results["process.guarded"]["root_cause"] == results["health.alive"]["root_cause"] == "release.in-force"
 
     def test_quiet_leaves_out_what_is_good(self, root: Path, tmp_path: Path) -> None:
         outcome = optictl("check", "--root", root, "--quiet", "--only", "config.valid", home=tmp_path)
