@@ -6,7 +6,7 @@ import enum
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,15 @@ class Output(str, enum.Enum):
 
     text = "text"
     json = "json"
+
+
+class CheckOutput(str, enum.Enum):
+    """How the results of checks are written."""
+
+    text = "text"
+    json = "json"
+    nagios = "nagios"
+    prometheus = "prometheus"
 
 
 ConfigOption = Annotated[
@@ -39,14 +48,18 @@ RootOption = Annotated[
 UserOption = Annotated[bool, typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's.")]
 
 
-def _told(context: typer.Context, output: Output) -> Output:
+def _told(context: typer.Context, output: Any) -> Any:
     from optictl.cli import failures
 
-    failures.json_command = context.info_name if output is Output.json else None
+    failures.json_command = context.info_name if output.value == "json" else None
     return output
 
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", callback=_told, help="text for people, json for programs.")]
+CheckOutputOption = Annotated[
+    CheckOutput,
+    typer.Option("--output", "-o", callback=_told, help="text for people; json, nagios (its exit codes too) or prometheus."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from optictl.cli.options import ConfigOption, Output, OutputOption, RootOption, UserOption, place
+from optictl.cli.options import (
+    CheckOutput,
+    CheckOutputOption,
+    ConfigOption,
+    Output,
+    OutputOption,
+    RootOption,
+    UserOption,
+    place,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,13 +41,14 @@ def check(
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
-    output: OutputOption = Output.text,
+    output: CheckOutputOption = CheckOutput.text,
 ) -> None:
     """Judge every invariant of a deployment and of the live process. Reads, never writes, costs no token."""
-    from optictl import report
+    from optictl import monitoring, report
     from optictl.checks import registry
     from optictl.checks.site import Site
     from optictl.config import ConfigError
+    from optictl.results import good
 
     try:
         checks = registry.select(only or ())
@@ -54,12 +65,20 @@ def check(
     if where.explicit:
         with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
             where.config()
+    since = time.monotonic()
     with report.progress("checking"):
         found = registry.run(checks, site)
         if attack:
             from optictl import sandbox
 
             found += sandbox.attack(site)
+    seconds = time.monotonic() - since
+    if output is CheckOutput.nagios:
+        report.raw(monitoring.nagios(found, seconds))
+        raise typer.Exit(monitoring.nagios_code(found))
+    if output is CheckOutput.prometheus:
+        report.raw(monitoring.prometheus(found, seconds, time.time()))
+        raise typer.Exit(0 if good(found) else 1)
     raise typer.Exit(0 if report.results("check", found, output.value, quiet=quiet) else 1)
 
 

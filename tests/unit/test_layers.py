@@ -16,7 +16,7 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "guard", "demo.standin"},
     {"config", "host"},
-    {"loading", "render", "smoke"},
+    {"loading", "render", "smoke", "monitoring"},
     {"plan", "service"},
     {"releases"},
     {"supervise"},

@@ -1,0 +1,61 @@
+"""Results of checks in the words of monitoring systems. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optictl.results import SEVERITY, Result, good, summary
+
+#: Exit codes of a Nagios plugin.
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+_WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"}
+
+
+def nagios_code(found: Sequence[Result]) -> int:
+    """2 where something failed, 3 where a check itself did or none has seen anything, 1 for warnings, else 0."""
+    statuses = {r.status for r in found}
+    if "fail" in statuses:
+        return CRITICAL
+    if "error" in statuses or not statuses & {"pass", "warn"}:
+        return UNKNOWN
+    return WARNING if "warn" in statuses else OK
+
+
+def _clean(text: str) -> str:
+    """One line without the sign that begins the performance data."""
+    return " ".join(text.replace("|", "/").split())
+
+
+def nagios(found: Sequence[Result], seconds: float) -> str:
+    """A Nagios plugin's line: the state, what is wrong, and performance data; `seconds` is how long the checks took."""
+    code = nagios_code(found)
+    warned = next((r for r in found if r.status == "warn"), None)
+    text = f"{warned.id}: {warned.found}. Mend: {warned.remedy}" if code == WARNING and warned else summary(found)
+    counts = " ".join(f"{status}={sum(r.status == status for r in found)};;;0" for status in SEVERITY)
+    return f"OPTILLM {_WORDS[code]} - {_clean(text)} | time={seconds:.3f}s;;;0 {counts}\n"
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def prometheus(found: Sequence[Result], seconds: float, now: float) -> str:
+    """Metrics for node_exporter's textfile collector; `now` in seconds since the epoch."""
+    lines = [
+        "# HELP optillm_check_status State of each check: 1 for the one it is in, 0 for the others.",
+        "# TYPE optillm_check_status gauge",
+    ]
+    for r in found:
+        lines += [f'optillm_check_status{{id="{_label(r.id)}",status="{s}"}} {int(r.status == s)}' for s in SEVERITY]
+    lines += [
+        "# HELP optillm_check_root_cause 1 for a failed check that no other one explains, else 0.",
+        "# TYPE optillm_check_root_cause gauge",
+        *(f'optillm_check_root_cause{{id="{_label(r.id)}"}} {int(r.red and r.root_cause == r.id)}' for r in found),
+    ]
+    for name, what, value in (
+        ("healthy", "1 where no check failed, else 0.", f"{int(good(found))}"),
+        ("duration_seconds", "How long all the checks took.", f"{seconds:.3f}"),
+        ("last_run_timestamp_seconds", "When the checks were last run.", f"{now:.0f}"),
+    ):
+        lines += [f"# HELP optillm_check_{name} {what}", f"# TYPE optillm_check_{name} gauge", f"optillm_check_{name} {value}"]
+    return "\n".join(lines) + "\n"
