@@ -7,6 +7,7 @@ are red, the other one is the root cause. Both name ids, lead round in no circle
 
 from __future__ import annotations
 
+import inspect
 import queue
 import threading
 import time
@@ -90,6 +91,14 @@ def select(only: Sequence[str]) -> list[Check]:
         if not any(c.id == name or c.id.startswith(f"{name}.") for c in checks):
             raise KeyError(name)
     return [c for c in checks if not only or any(c.id == name or c.id.startswith(f"{name}.") for name in only)]
+
+
+def explanation(check: Check) -> str:
+    """What a check proves, how, and why it matters: its own words and those of its function."""
+    lines = [f"{check.id}: {check.title}", f"expected: {check.expected}"]
+    for words, ids in (("presupposes", check.presupposes), ("a consequence of", check.consequence_of)):
+        lines += [f"{words}: {', '.join(ids)}"] if ids else []
+    return "\n".join([*lines, "", inspect.getdoc(check.run) or "", ""])
 
 
 def _result(check: Check, findings: list[Finding]) -> Result:

@@ -37,6 +37,14 @@ def check(
     attack: Annotated[
         bool, typer.Option("--attack", help="Also try to break out of the installed sandbox, from a unit of its own (root).")
     ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="ID", help="Say what one check proves, how, and why it matters; run none."),
+    ] = None,
+    textfile: Annotated[
+        Path | None,
+        typer.Option("--textfile", metavar="PATH", help="Also write the metrics there, whole, for node_exporter (*.prom)."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is good.")] = False,
     config: ConfigOption = None,
     root: RootOption = None,
@@ -48,14 +56,20 @@ def check(
     from optictl.checks import registry
     from optictl.checks.site import Site
     from optictl.config import ConfigError
+    from optictl.host import files
     from optictl.results import good
 
     try:
-        checks = registry.select(only or ())
+        checks = registry.select([explain] if explain else only or ())
     except KeyError as unknown:
         raise typer.BadParameter(
-            f"there is no check or family {unknown}; optictl check --list shows them", param_hint="--only"
+            f"there is no check or family {unknown}; optictl check --list shows them",
+            param_hint="--explain" if explain else "--only",
         ) from None
+    if explain:
+        for one in checks:
+            report.message(registry.explanation(one))
+        return
     if listed:
         for one in checks:
             report.message(f"{one.id:<28} {one.expected}")
@@ -73,6 +87,8 @@ def check(
 
             found += sandbox.attack(site)
     seconds = time.monotonic() - since
+    if textfile is not None:
+        files.write(textfile.absolute(), monitoring.prometheus(found, seconds, time.time()), 0o644)
     if output is CheckOutput.nagios:
         report.raw(monitoring.nagios(found, seconds))
         raise typer.Exit(monitoring.nagios_code(found))

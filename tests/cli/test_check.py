@@ -92,6 +92,22 @@ class TestCheck:
         assert outcome.code == 0
         assert "is valid" not in outcome.out
 
+    def test_explain_runs_none(self, tmp_path: Path) -> None:
+        outcome = optictl("check", "--explain", "env.forbidden", home=tmp_path)
+        assert outcome.code == 0
+        assert outcome.out.startswith("env.forbidden: ")
+        assert "Why: OPTILLM_API_KEY" in outcome.out
+        assert optictl("check", "--explain", "no.such", home=tmp_path).code == 2
+
+    def test_a_textfile_is_written_whole_and_for_everybody(self, root: Path, tmp_path: Path) -> None:
+        path = tmp_path / "optillm.prom"
+        outcome = optictl("check", "--root", root, "--textfile", path, "--output", "nagios", home=tmp_path)
+        assert outcome.code == 2
+        assert outcome.out.startswith("OPTILLM CRITICAL - The service does not answer: ")
+        assert path.stat().st_mode & 0o777 == 0o644
+        assert 'optillm_check_root_cause{id="release.in-force"} 1' in path.read_text()
+        assert [p.name for p in tmp_path.iterdir() if "prom" in p.name] == ["optillm.prom"]
+
     def test_list_runs_none(self, tmp_path: Path) -> None:
         outcome = optictl("check", "--list", home=tmp_path)
         assert outcome.code == 0

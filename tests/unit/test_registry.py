@@ -293,6 +293,13 @@ class TestDeclared:
         wrong = [c.id for c in self.CHECKS.values() if not c.live and any(self.CHECKS[id].live for id in c.presupposes)]
         assert wrong == []
 
+    def test_every_check_says_what_it_proves_how_and_why(self) -> None:
+        for one in self.CHECKS.values():
+            text = registry.explanation(one)
+            assert text.startswith(f"{one.id}: {one.title}\n"), one.id
+            assert "\nHow: " in text, one.id
+            assert "\nWhy: " in text, one.id
+
     def test_every_check_says_what_its_failure_means(self) -> None:
         assert [c.id for c in self.CHECKS.values() if not c.fault or c.fault.endswith(".")] == []
 
