@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from optictl import models
+from optictl.errors import OptictlError
 from optictl.guard import invariants
 
 if TYPE_CHECKING:
@@ -86,6 +88,12 @@ class OptiLLM(_Section):
     profile: Literal["proxy", "full"] = Field("proxy", description="proxy: what a proxy needs; full: all it declares.")
 
 
+class Releases(_Section):
+    """What is kept on the disk."""
+
+    keep: int = Field(2, ge=1, le=20, description="How many stay: the one in force, the one before it, then the newest.")
+
+
 class LiteLLM(_Section):
     """Where LiteLLM's own configuration lies, for the loop check. Paths, or null."""
 
@@ -127,6 +135,7 @@ class Config(_Section):
         ("moa", "bon", "plansearch", "self_consistency"), description="The only ones that a request may ask for."
     )
     publish: dict[Name, Name] = Field({}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}.")
+    releases: Releases = Releases()
     litellm: LiteLLM = LiteLLM()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
@@ -354,6 +363,39 @@ def parse(text: str, source: str) -> Config:
     if problems:
         raise ConfigError(source, sorted(problems, key=lambda p: (p.line or 0, p.path)))
     return config
+
+
+def with_version(text: str, source: str, version: str) -> str:
+    """The text of an optictl.yaml with another `optillm.version`; every other sign of it stays.
+
+    Raises:
+        OptictlError: it is written in a way that this cannot be done for.
+    """
+    import yaml
+
+    config = parse(text, source)
+    wanted = config.model_copy(update={"optillm": config.optillm.model_copy(update={"version": version})})
+    if config == wanted:
+        return text
+    sections = {
+        key.value: value for key, value in (yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", [])).value
+    }
+    optillm = sections.get("optillm")
+    values = {key.value: (key, value) for key, value in optillm.value} if isinstance(optillm, yaml.MappingNode) else {}
+    word = version if isinstance(yaml.safe_load(version), str) else f'"{version}"'
+    if "version" in values:
+        mark = values["version"][1]
+        edited = text[: mark.start_mark.index] + word + text[mark.end_mark.index :]
+    elif values:
+        first = next(iter(values.values()))[0].start_mark
+        between = ", " if optillm is not None and optillm.flow_style else "\n" + " " * first.column
+        edited = f"{text[: first.index]}version: {word}{between}{text[first.index :]}"
+    else:
+        edited = f"{text.rstrip()}\n\noptillm:\n  version: {word}\n" if optillm is None else text
+    with suppress(ConfigError):
+        if parse(edited, source) == wanted:
+            return edited
+    raise OptictlError(f"{source} cannot be edited", remedy=f"set optillm.version to {version} in it, then install")
 
 
 def schema() -> dict[str, Any]:

@@ -1,21 +1,26 @@
-"""init and install: read facts, plan, apply, each step in an order that leaves what runs alone."""
+"""init, install and uninstall: read facts, plan, apply, each step in an order that leaves what runs alone."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optictl import plan, releases, render, supervise
+from optictl import manifest, plan, releases, render, supervise
 from optictl.config import Config
-from optictl.errors import OptictlError
+from optictl.errors import OptictlError, RolledBack
+from optictl.guard import settings
 from optictl.host import files
+from optictl.manifest import Manifest
 from optictl.paths import Paths
 from optictl.plan import Artefact, Change, Found
 from optictl.releases import Progress, Wanted
+
+Done = Callable[[Change], None]
 
 
 def new_proxy_key() -> str:
@@ -23,13 +28,19 @@ def new_proxy_key() -> str:
     return f"optillm-{secrets.token_urlsafe(32)}"
 
 
-def _found(artefacts: list[Artefact]) -> dict[Path, Found]:
+def look(path: Path, read: bool = True) -> Found:
+    """What stands at a path. `read`: with its text, which for a link is the target."""
+    facts = files.facts(path)
+    if facts.kind == "link":
+        return Found(facts, files.read_link(path))
+    return Found(facts, files.read(path) if read and facts.kind == "file" else None)
+
+
+def _found(artefacts: Sequence[Artefact], wrote: Manifest) -> dict[Path, Found]:
     try:
-        return {
-            # the text of a secret is no fact that a plan needs
-            a.path: Found(f := files.facts(a.path), None if a.keep or f.kind != "file" else files.read(a.path))
-            for a in artefacts
-        }
+        # the text of a secret is no fact that a plan needs
+        found = {a.path: look(a.path, read=not a.keep) for a in artefacts}
+        return {**{path: look(path) for path in map(Path, wrote.files)}, **found}
     except PermissionError as error:
         raise _denied(error) from None
 
@@ -41,19 +52,17 @@ def _denied(error: OSError) -> OptictlError:
     )
 
 
-def _apply(change: Change) -> None:
-    if (artefact := change.artefact) is None:
-        return
-    if change.action == "mode":
-        files.set_mode(artefact.path, artefact.mode)
-        return
-    if artefact.directory:
-        files.make_directory(artefact.path)
-        return
-    if files.facts(artefact.path).kind == "directory":
-        raise OptictlError(f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away")
-    files.make_directory(artefact.path.parent)
-    files.write(artefact.path, artefact.text, artefact.mode)
+def read_manifest(paths: Paths) -> Manifest:
+    """What optictl wrote so far."""
+    try:
+        return manifest.parse(files.read(paths.manifest))
+    except PermissionError as error:
+        raise _denied(error) from None
+
+
+def write_manifest(paths: Paths, wrote: Manifest) -> None:
+    if files.read(paths.manifest) != (text := wrote.dump()):
+        files.write(paths.manifest, text, 0o644)
 
 
 def init(paths: Paths) -> tuple[list[Change], list[Path]]:
@@ -64,12 +73,12 @@ def init(paths: Paths) -> tuple[list[Change], list[Path]]:
     """
     defaults = Config()
     artefacts = plan.operators_files(render.configuration(defaults), defaults, paths, new_proxy_key())
-    found = _found(artefacts)
+    found = _found(artefacts, Manifest())
     missing = [a for a in artefacts if found[a.path].facts.kind == "missing"]
     made = [Change("create", str(a.path), "it is missing", "", a) for a in missing]
     try:
-        for change in made:
-            _apply(change)
+        for artefact in missing:
+            _put(artefact)
     except PermissionError as error:
         raise _denied(error) from None
     return made, [a.path for a in artefacts if a not in missing]
@@ -83,113 +92,379 @@ class Installation:
     paths: Paths
     want: Wanted
     changes: list[Change]
+    start: bool = True
 
 
-def plan_install(config: Config, paths: Paths, start: bool = True) -> Installation:
-    """What `install` would do now. Reads, never writes. `start`: systemd, where it runs, is to run it."""
-    want = releases.wanted(config, paths)
-    artefacts = plan.operators_files(render.configuration(config), config, paths, new_proxy_key())
-    artefacts += plan.rendered_files(config, paths, supervise.host(paths, want.directory(paths)))
-    changes = plan.changes(
-        artefacts,
-        _found(artefacts),
-        os.geteuid(),
-        release=want.id,
-        built=releases.record(want.directory(paths)) is not None,
-        current=releases.in_force(paths),
-    )
-    if start and (units := supervise.facts(paths)) is not None:
-        changes += plan.supervision(changes, paths, supervise.units(config, paths), units)
-    return Installation(config, paths, want, changes)
+def plan_install(config: Config, paths: Paths, start: bool = True, release: Wanted | None = None) -> Installation:
+    """What `install` would do now. Reads, never writes.
+
+    `start`: systemd, where it runs, is to run it. `release`: one that is there already, instead of the one that the
+    configuration asks for.
+    """
+    want, built, broken = (release, True, "") if release else releases.standing(releases.wanted(config, paths), paths)
+    wrote = read_manifest(paths)
+    artefacts = _artefacts(config, paths, want.name)
+    current = releases.in_force(paths)
+    known = _flags(paths, want.name)
+    unit_first = current is not None and not render.flags_in(files.read(paths.service) or "") <= set(known)
+    asked = plan.Release(want.name, built, current, broken, unit_first)
+    running = supervise.running(config, paths) if start else None
+    found = _found(artefacts, wrote)
+    changes = plan.changes(artefacts, found, os.geteuid(), wrote, asked, paths, running)
+    if unnamed := [
+        a for a in artefacts if not (a.keep or a.directory) and found[a.path].text == a.text and not wrote.wrote(a.path, a.text)
+    ]:
+        changes.append(Change("replace", str(paths.manifest), f"it does not name {len(unnamed)} files of this deployment"))
+    changes += [
+        Change("remove", str(p), "an interrupted optictl left it", cleanup=True)
+        for p in _rubbish(paths, artefacts)
+        if p.name != want.name
+    ]
+    if start:  # else an older release may still be running
+        changes += _surplus(config, paths, want.name)
+    return Installation(config, paths, want, changes, start)
 
 
-def apply_install(
-    installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress,
-    done: Callable[[Change], None],
-) -> None:  # fmt: skip
-    """Apply a planned installation. A step that fails leaves what was in force in force.
+def _artefacts(config: Config, paths: Paths, release: str) -> list[Artefact]:
+    operators = plan.operators_files(render.configuration(config), config, paths, new_proxy_key())
+    return operators + plan.rendered_files(config, paths, supervise.host(paths, release))
+
+
+def _flags(paths: Paths, release: str) -> list[str]:
+    """The flags that a release's guard knows; one that is still to be built has this optictl's guard."""
+    return list((releases.record(paths.releases / release) or {}).get("flags", settings.flags()))
+
+
+def _rubbish(paths: Paths, artefacts: Sequence[Artefact]) -> list[Path]:
+    """What a killed optictl may have left: half-built releases, texts that were not renamed, scratch files."""
+    written = [*(a.path for a in artefacts), paths.manifest, paths.current, paths.previous]
+    beside = [temporary for temporary in map(files.temporary, written) if files.facts(temporary).kind != "missing"]
+    scratch = [paths.scratch] if files.facts(paths.scratch).kind != "missing" else []
+    return [*releases.half_built(paths), *beside, *scratch]
+
+
+def _surplus(config: Config, paths: Paths, wanted: str) -> list[Change]:
+    """The removal of releases beyond `releases.keep`, as they will be when `wanted` is in force."""
+    current = releases.in_force(paths)
+    previous = releases.previous(paths) if current in (None, wanted) else current
+    names = releases.complete(paths)
+    surplus = releases.surplus([*(n for n in names if n != wanted), wanted], config.releases.keep, wanted, previous)
+    return [
+        Change("remove", str(paths.releases / name), f"releases.keep is {config.releases.keep}", cleanup=True)
+        for name in surplus
+    ]
+
+
+@contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Be the only optictl that changes this deployment.
 
     Raises:
-        OptictlError: a step failed; what was done so far is whole, and a second run goes on.
+        OptictlError: another one is at work; or a step failed, with what mends it.
     """
-    paths = installation.paths
     try:
         files.make_directory(paths.opt)
         with files.exclusive(paths.opt / ".lock"):
-            _apply_all(installation, python, wheelhouse, progress, done)
+            try:
+                yield
+            finally:
+                files.remove(paths.scratch)
     except files.Locked as holder:
         raise OptictlError(f"{holder} is working on this deployment", remedy="wait for it to end") from None
     except PermissionError as error:
         raise _denied(error) from None
     except OSError as error:
         raise OptictlError(
-            f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
+            _words(error),
             remedy=f"mend it and run {paths.command('install')} again; what was in force still is",
         ) from None
 
 
-def _apply_all(
-    installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress,
-    done: Callable[[Change], None],
-) -> None:  # fmt: skip
-    paths, want = installation.paths, installation.want
-    rendered: dict[Path, Artefact] = {}
-    for change in installation.changes:
-        if change.action == "build":
-            if releases.record(want.directory(paths)) is not None:
-                # while somebody looked at this plan, another optictl built it; it may be serving
-                progress(f"{want.id} was built meanwhile")
-                done(change)
-                continue
-            interpreter = releases.interpreter(_others_must_reach(paths), python, progress)
-            files.make_directory(paths.releases)
-            for leftover in releases.half_built(paths):
-                progress(f"removing the half-built {leftover.name}")
-                files.remove(leftover)
-            releases.build(want, paths, installation.config, interpreter, wheelhouse, progress)
+def apply_install(
+    shown: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress, done: Done, force: bool = False
+) -> None:
+    """Apply a planned installation. A step that fails leaves what was in force in force.
+
+    Raises:
+        OptictlError: a step failed; what was done so far is whole, and a second run goes on. Or the machine
+            is no longer what it was when the plan was made, or a file was edited and `force` not given.
+    """
+    with locked(shown.paths):
+        now = plan_install(shown.config, shown.paths, shown.start)
+        seen = {(c.action, c.target, c.diff) for c in shown.changes}
+        if any((c.action, c.target, c.diff) not in seen for c in now.changes):
+            raise OptictlError(
+                "this deployment changed while the plan was looked at",
+                remedy=f"look at the new plan: {shown.paths.command('install')}",
+            )
+        refuse_edited(now.changes, now.paths, force)
+        if any(c.action == "build" for c in now.changes):
+            build(now, python, wheelhouse, progress)
             # a unit names the interpreter's directory, which is known only now
-            host = supervise.host(paths, want.directory(paths))
-            rendered = {a.path: a for a in plan.rendered_files(installation.config, paths, host)}
+            now = with_texts(now)
+        with going_back(now, progress):
+            apply(now, progress, done)
+        clean_up(now, progress, done)
+
+
+def refuse_edited(changes: Sequence[Change], paths: Paths, force: bool) -> None:
+    """Raise OptictlError unless nothing that somebody else wrote would be taken away, or that was asked for."""
+    edited = [change.target for change in changes if change.edited]
+    if edited and not force:
+        raise OptictlError(
+            f"{', '.join(edited)}: not what optictl wrote",
+            remedy="add --force to replace it (the old text is kept beside it); changes of your own belong in "
+            f"{paths.service_unit}.d/*.conf",
+        )
+
+
+def build(installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress) -> None:
+    """Build and prove the wanted release beside those that exist."""
+    paths = installation.paths
+    interpreter = releases.interpreter(_others_must_reach(paths), python, progress)
+    files.make_directory(paths.releases)
+    if files.facts(installation.want.directory(paths)).kind != "missing":
+        progress(f"removing the half-built {installation.want.name}")
+    releases.build(installation.want, paths, installation.config, interpreter, wheelhouse, progress)
+
+
+def with_texts(installation: Installation) -> Installation:
+    """The same with the texts that are right now that the release is there."""
+    texts = {a.path: a for a in _artefacts(installation.config, installation.paths, installation.want.name) if not a.keep}
+    changes = [
+        replace(c, artefact=texts[c.artefact.path]) if c.artefact is not None and c.artefact.path in texts else c
+        for c in installation.changes
+    ]
+    return replace(installation, changes=changes)
+
+
+def apply(installation: Installation, progress: Progress, done: Done) -> None:
+    """Apply every step but the build and the cleaning up, in order. To be called with the lock held."""
+    paths, config = installation.paths, installation.config
+    wrote = read_manifest(paths)
+    written = {c.target: c.artefact for c in installation.changes if c.artefact and c.action in ("create", "replace")}
+    texts = {target: a.text for target, a in written.items() if not (a.keep or a.directory)}
+    same = [
+        a for a in _artefacts(config, paths, installation.want.name) if not (a.keep or a.directory) and str(a.path) not in texts
+    ]
+    wrote = wrote.intending({**texts, **{str(a.path): a.text for a in same if not wrote.wrote(a.path, a.text)}})
+    write_manifest(paths, wrote)
+    for change in (c for c in installation.changes if not c.cleanup):
+        if change.action == "build" or change.target == str(paths.manifest):
+            pass  # it is there by now
         elif change.action == "switch":
-            releases.switch(paths, want.id)
+            releases.switch(paths, change.target)
+        elif change.action == "sibling":
+            host = replace(supervise.host(paths, installation.want.name), release=installation.want.directory(paths))
+            supervise.start_sibling(config, paths, render.unit(config, paths, host), progress)
         elif change.artefact is not None:
-            _apply(replace(change, artefact=rendered.get(change.artefact.path, change.artefact)))
+            _apply_file(change)  # also the operator's configuration, where an upgrade edits it
         else:
-            supervise.apply_change(change, installation.config, paths, progress)
+            supervise.apply_change(change, config, paths, progress)
         done(change)
+    write_manifest(paths, _as_it_is(wrote))
+
+
+def _as_it_is(wrote: Manifest) -> Manifest:
+    """The manifest with only that text of each file which stands there, if it is one of optictl's."""
+    found = {path: look(Path(path)).text for path in wrote.files}
+    return Manifest(
+        {path: (manifest.digest(str(found[path])),) if wrote.wrote(path, found[path]) else d for path, d in wrote.files.items()}
+    )
+
+
+def clean_up(installation: Installation, progress: Progress, done: Done) -> None:
+    """Take away what nothing needs any more. What fails here is left for the next run: the deployment is whole."""
+    steps = [change for change in installation.changes if change.cleanup]
+    for change in steps:
+        if change.action == "remove":
+            take_away(change)
+            _remove_empty(Path(change.target).parents[:2], below=installation.paths.home)
+        else:
+            supervise.apply_change(change, installation.config, installation.paths, progress)
+        done(change)
+    wrote = read_manifest(installation.paths)
+    write_manifest(installation.paths, wrote.without(c.target for c in steps if c.action == "remove"))
+
+
+def _remove_empty(directories: Sequence[Path], below: Path) -> None:
+    """Remove what is left of a HOME whose provider file is gone."""
+    for directory in directories:
+        if directory.is_relative_to(below) and directory != below and directory.is_dir() and not any(directory.iterdir()):
+            files.remove(directory)
+
+
+def _apply_file(change: Change) -> None:
+    artefact = change.artefact
+    assert artefact is not None
+    if change.action == "mode":
+        files.set_mode(artefact.path, artefact.mode)
+        return
+    kind = files.facts(artefact.path).kind
+    if kind == "directory" and not artefact.directory:
+        raise OptictlError(f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away")
+    if change.edited and kind != "missing":
+        files.keep_aside(artefact.path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
+        if artefact.directory:
+            files.remove(artefact.path)
+    _put(artefact)
+
+
+def _put(artefact: Artefact) -> None:
+    files.make_directory(artefact.path if artefact.directory else artefact.path.parent)
+    if artefact.link:
+        files.point(artefact.path, Path(artefact.text))
+    elif not artefact.directory:
+        files.write(artefact.path, artefact.text, artefact.mode)
+
+
+def take_away(change: Change) -> None:
+    """Remove a file that is optictl's own, or a release; an edited file is kept under another name."""
+    path = Path(change.target)
+    if change.edited and files.facts(path).kind != "missing":
+        files.keep_aside(path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
+    if files.facts(path).kind == "directory":
+        releases.remove(path)
+    else:
+        files.remove(path)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was in force: the release, and the text of each file that a start of the service reads (None: it was missing)."""
+
+    release: str | None
+    texts: Mapping[Path, str | None]
+    runs: bool
+
+
+@contextmanager
+def going_back(installation: Installation, progress: Progress) -> Iterator[None]:
+    """If the block fails after something in force was touched, put what was in force back, and serve it.
+
+    Raises:
+        RolledBack: it did; the reason for it is told.
+    """
+    paths, config = installation.paths, installation.config
+    rendered = [
+        c.artefact.path
+        for c in installation.changes
+        if c.artefact is not None and not c.artefact.keep and not c.artefact.directory
+    ]
+    running = supervise.running(config, paths) if installation.start else None
+    before = _Before(
+        releases.in_force(paths), {path: look(path).text for path in rendered}, running is not None and running.runs
+    )
+    try:
+        yield
+    except (OptictlError, OSError, KeyboardInterrupt) as failure:
+        touched = releases.in_force(paths) != before.release or any(
+            look(path).text != text for path, text in before.texts.items()
+        )
+        if before.release is None or not touched:
+            raise  # on a first installation there is nothing to go back to
+        why = failure if isinstance(failure, OptictlError) else OptictlError(_words(failure))
+        detail = why.detail or _last_words(paths, before.runs)
+        progress(f"going back to {before.release}: {why.what}")
+        _put_back(before, installation, progress)
+        remedy = why.remedy or paths.command("logs --errors")
+        raise RolledBack(f"{why.what}; {before.release} is in force again", remedy=remedy, detail=detail) from None
+
+
+def _words(failure: BaseException) -> str:
+    if isinstance(failure, OSError):
+        return f"{failure.strerror or failure}: {failure.filename or ''}".rstrip(": ")
+    return "interrupted"
+
+
+def _last_words(paths: Paths, under_systemd: bool) -> str:
+    """The end of the journal, where there is one."""
+    if not under_systemd:
+        return ""
+    entries = supervise.manager(paths).journal(paths.service_unit, "--lines=8")
+    return "\n".join(str(entry.get("MESSAGE", "")) for entry in entries)
+
+
+def _put_back(before: _Before, installation: Installation, progress: Progress) -> None:
+    paths = installation.paths
+    artefacts = {c.artefact.path: c.artefact for c in installation.changes if c.artefact is not None}
+
+    def put_units() -> None:
+        for path, text in before.texts.items():
+            if text is None:
+                files.remove(path)
+            elif look(path).text != text:
+                _put(replace(artefacts[path], text=text))
+
+    assert before.release is not None
+    known = set(_flags(paths, before.release))
+    steps: list[Callable[[], object]] = [put_units, lambda: releases.switch(paths, str(before.release))]
+    if render.flags_in(files.read(paths.service) or "") <= known:
+        steps.reverse()
+    for step in steps:
+        step()
+    if before.runs:
+        systemd = supervise.manager(paths)
+        systemd.reload()
+        service = systemd.show(paths.service_unit)
+        fitting = files.identity(paths.releases / before.release / "work")
+        if not service.active or supervise.directory_of(service.main_pid) != fitting:
+            systemd.reset_failed(paths.service_unit)
+            supervise.restart(installation.config, paths, progress)
+        elif paths.scope == "system":
+            supervise.remove_sibling(installation.config, paths)
 
 
 def plan_removal(paths: Paths, purge: bool) -> list[Change]:
-    """What `uninstall` would do: releases and rendered files go, the operator's own only with `purge`."""
-    places = [paths.service, paths.socket, paths.upstream_service, paths.upstream_socket, paths.opt, paths.home]
-    if purge:
-        places.append(paths.etc)
-    existing = [path for path in places if files.facts(path).kind != "missing"]
+    """What `uninstall` would do: what the manifest names and the releases go, the operator's own only with `purge`."""
+    wrote = read_manifest(paths)
+    found = _found([], wrote)
+    names = [path for path in map(Path, wrote.files) if found[path].facts.kind != "missing"]
+    wrote = Manifest({path: digests for path, digests in wrote.files.items() if Path(path) in names})
+    releases_there = sorted(paths.releases.iterdir()) if paths.releases.is_dir() else []
+    own = [paths.current, paths.previous, paths.root_directory, *releases_there, *_rubbish(paths, [])]
+    operators = [paths.proxy_key, paths.env, paths.config, paths.locks] if purge else []
+    everything = dict.fromkeys([*own, *operators, paths.manifest])
+    places = [path for path in everything if files.facts(path).kind != "missing"]
+    directories = [p for p in _emptied(paths, purge, [*names, *places]) if files.facts(p).kind == "directory"]
     units = supervise.facts(paths)
-    return plan.removal(paths, existing, supervised=units is not None and units[supervise.SERVICE].loaded) if existing else []
+    supervised = units is not None and units[paths.service_unit].loaded and bool(names)
+    if not names and not places and not directories:
+        return []
+    return plan.removal(paths, wrote, found, [*places, *directories], supervised=supervised)
+
+
+def _emptied(paths: Paths, purge: bool, removed: Sequence[Path]) -> list[Path]:
+    """Directories of optictl's own that hold nothing but what is removed, innermost first."""
+    homes = [p.parent for p in removed if p.name == "proxy_config.yaml"]
+    candidates = [*homes, *(p.parent for p in homes), paths.releases, paths.home, paths.opt, *([paths.etc] if purge else [])]
+    gone = {*removed, paths.opt / ".lock"}
+    emptied = []
+    for directory in candidates:
+        if directory.is_dir() and directory not in gone and set(directory.iterdir()) <= gone:
+            emptied.append(directory)
+            gone.add(directory)
+    return emptied
 
 
 def apply_removal(
-    changes: list[Change], config: Config, paths: Paths, progress: Progress, done: Callable[[Change], None]
+    changes: list[Change], config: Config, paths: Paths, progress: Progress, done: Done, force: bool = False
 ) -> None:
     """Apply a planned removal.
 
     Raises:
         OptictlError: a step failed; a second run goes on.
     """
-    try:
-        # without paths.opt there is no release, and nobody who installs holds its lock
-        with files.exclusive(paths.opt / ".lock") if paths.opt.is_dir() else nullcontext():
-            for change in changes:
-                if change.action == "remove":
-                    files.remove(Path(change.target))
-                else:
-                    supervise.apply_change(change, config, paths, progress)
-                done(change)
-    except files.Locked as holder:
-        raise OptictlError(f"{holder} is working on this deployment", remedy="wait for it to end") from None
-    except PermissionError as error:
-        raise _denied(error) from None
+    refuse_edited(changes, paths, force)
+    # without paths.opt there is no release, and nobody who installs holds its lock
+    with locked(paths) if paths.opt.is_dir() else nullcontext():
+        for change in changes:
+            if change.action == "remove":
+                take_away(change)
+            else:
+                supervise.apply_change(change, config, paths, progress)
+            done(change)
+        files.remove(paths.opt / ".lock")
 
 
 def _others_must_reach(paths: Paths) -> bool:

@@ -9,3 +9,7 @@ class OptictlError(Exception):
     def __init__(self, what: str, remedy: str = "", detail: str = "") -> None:
         super().__init__(what)
         self.what, self.remedy, self.detail = what, remedy, detail
+
+
+class RolledBack(OptictlError):
+    """A step failed after something had begun, and what was in force before is in force. Exit code 4."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-from optictl import releases, report, service
+from optictl import releases, render, report, service, supervise
 from optictl.checks.registry import Skip
 from optictl.checks.site import Site
 from optictl.config import Config
@@ -44,8 +44,9 @@ def run(config: Config, paths: Paths) -> int:
         process.send_signal(signal.SIGTERM)
 
     with service.running(
-        config, paths.current, paths.home, proxy_key=proxy_key, upstream_key=upstream_key, output=None
-    ) as process:
+        config, paths.current, render.home(config, paths), proxy_key=proxy_key, upstream_key=upstream_key, output=None,
+        user=paths.name, flags=supervise.host(paths).flags,
+    ) as process:  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         report.note(f"{release} as process {process.pid} on {config.url}")

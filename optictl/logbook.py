@@ -53,7 +53,7 @@ def read(paths: Paths, *, follow: bool, since: str | None, errors: bool, lines: 
     """
     systemd = supervise.manager(paths)
     options = [f"--since={since}"] if since else [f"--lines={lines}"]
-    records = systemd.follow(supervise.SERVICE, *options) if follow else systemd.journal(supervise.SERVICE, *options)
+    records = systemd.follow(paths.service_unit, *options) if follow else systemd.journal(paths.service_unit, *options)
     for record in records:
         one = entry(record)
         if one.bad or not errors:

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+#: The name of a deployment that was given none. Its units, directories and user are called so.
 NAME = "optillm-proxy"
-#: The relay to the upstream that a sealed service needs.
-UPSTREAM = f"{NAME}-upstream"
-#: The second process that serves while `restart` or an upgrade drains the first.
-SIBLING = f"{NAME}-next"
 Scope = Literal["system", "user"]
+
+#: Ends of names that a deployment's own units have.
+_OWN_ENDS = ("-upstream", "-next", "-attack", "-check")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+def name_problem(name: str) -> str | None:
+    """Why a deployment cannot be called so, or None. The name becomes a user's and a unit's."""
+    if not _NAME.fullmatch(name):
+        return "must be a small letter, then at most 30 of a-z, 0-9 and -"
+    if name.endswith(_OWN_ENDS):
+        return f"must not end in {' or '.join(_OWN_ENDS)}: units of a deployment do"
+    return None
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The places of one deployment. Under `--root DIR` all of them are below DIR."""
+    """The places of one deployment. Under `--root DIR` all of them are below DIR.
+
+    `name` tells deployments on one host apart; their units, directories and users are called by it.
+    """
 
     scope: Scope
     etc: Path
     opt: Path
     home: Path
     units: Path
-    #: what names this deployment on the command line ("--root DIR", "--user" or nothing)
+    name: str = NAME
+    #: what names this deployment on the command line ("--root DIR", "--user", "--name NAME" or nothing)
     flags: str = ""
 
     @property
@@ -61,25 +76,63 @@ class Paths:
         return self.opt / "current"
 
     @property
+    def previous(self) -> Path:
+        """A symbolic link to the release that was in force before."""
+        return self.opt / "previous"
+
+    @property
+    def manifest(self) -> Path:
+        """What optictl wrote."""
+        return self.opt / "manifest.json"
+
+    @property
+    def locks(self) -> Path:
+        """Hash locks of this deployment's own, beside those that optictl ships."""
+        return self.etc / "locks"
+
+    @property
+    def scratch(self) -> Path:
+        """What an optictl at work needs for a while; whatever is there when none works is a leftover."""
+        return self.opt / ".scratch"
+
+    @property
     def proxy_config(self) -> Path:
-        """The file that OptiLLM's proxy plugin reads, below the HOME of the service."""
+        """The file that OptiLLM's proxy plugin reads: `.optillm` leads below the HOME of the service."""
         return self.home / ".optillm" / "proxy_config.yaml"
 
     @property
+    def service_unit(self) -> str:
+        return f"{self.name}.service"
+
+    @property
+    def socket_unit(self) -> str:
+        return f"{self.name}.socket"
+
+    @property
+    def sibling_unit(self) -> str:
+        """The second process that serves while `restart` or an upgrade drains the first."""
+        return f"{self.name}-next.service"
+
+    @property
+    def upstream_name(self) -> str:
+        """The relay to the upstream that a sealed service needs."""
+        return f"{self.name}-upstream"
+
+    @property
     def service(self) -> Path:
-        return self.units / f"{NAME}.service"
+        return self.units / self.service_unit
 
     @property
     def socket(self) -> Path:
-        return self.units / f"{NAME}.socket"
+        return self.units / self.socket_unit
 
     @property
     def upstream_service(self) -> Path:
-        return self.units / f"{UPSTREAM}.service"
+        return self.units / f"{self.upstream_name}.service"
 
     @property
     def upstream_socket(self) -> Path:
-        return self.units / f"{UPSTREAM}.socket"
+        return self.units / f"{self.upstream_name}.socket"
 
     @property
     def root_directory(self) -> Path:
@@ -87,20 +140,25 @@ class Paths:
         return self.opt / "root"
 
 
-def system(root: Path | None = None) -> Paths:
+def _flags(*flags: str, name: str) -> str:
+    return " ".join([*flags, *([f"--name {name}"] if name != NAME else [])])
+
+
+def system(root: Path | None = None, name: str = NAME) -> Paths:
     """The system scope, or a deployment of its own wholly below `root`."""
     base = root or Path("/")
     return Paths(
         scope="system",
-        etc=base / "etc" / NAME,
-        opt=base / "opt" / NAME,
-        home=base / "var/lib" / NAME,
+        etc=base / "etc" / name,
+        opt=base / "opt" / name,
+        home=base / "var/lib" / name,
         units=base / "etc/systemd/system",
-        flags=f"--root {shlex.quote(str(root))}" if root else "",
+        name=name,
+        flags=_flags(*([f"--root {shlex.quote(str(root))}"] if root else []), name=name),
     )
 
 
-def user(environ: Mapping[str, str]) -> Paths:
+def user(environ: Mapping[str, str], name: str = NAME) -> Paths:
     """The user scope, by the XDG base directories."""
     home = Path(environ.get("HOME") or "~").expanduser()
 
@@ -111,9 +169,10 @@ def user(environ: Mapping[str, str]) -> Paths:
 
     return Paths(
         scope="user",
-        etc=xdg("XDG_CONFIG_HOME", ".config") / NAME,
-        opt=xdg("XDG_DATA_HOME", ".local/share") / NAME,
-        home=xdg("XDG_STATE_HOME", ".local/state") / NAME,
+        etc=xdg("XDG_CONFIG_HOME", ".config") / name,
+        opt=xdg("XDG_DATA_HOME", ".local/share") / name,
+        home=xdg("XDG_STATE_HOME", ".local/state") / name,
         units=xdg("XDG_CONFIG_HOME", ".config") / "systemd/user",
-        flags="--user",
+        name=name,
+        flags=_flags("--user", name=name),
     )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from optictl import render
 from optictl.config import Config
 from optictl.host.files import FileFacts
 from optictl.host.systemd import Unit
-from optictl.paths import NAME, Paths
+from optictl.manifest import Manifest
+from optictl.paths import Paths
 from optictl.render import Host
 
 Action = Literal[
-    "create", "replace", "mode", "build", "switch", "reload", "enable", "start", "restart", "stop", "disable", "remove"
-]
+    "create", "replace", "mode", "build", "canary", "switch", "reload", "enable", "start", "sibling", "restart", "stop",
+    "disable", "configure", "remove",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Artefact:
     """A file that a deployment consists of.
 
     `keep`: made once and never overwritten, it is the operator's. `secret`: its text is
-    shown nowhere. `directory`: an empty one, without text.
+    shown nowhere. `directory`: an empty one, without text. `link`: a symbolic link, its text the target.
     """
 
     path: Path
@@ -33,11 +36,12 @@ class Artefact:
     keep: bool = False
     secret: bool = False
     directory: bool = False
+    link: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """What stands at an artefact's path now."""
+    """What stands at an artefact's path now; a link's text is its target."""
 
     facts: FileFacts
     text: str | None
@@ -45,16 +49,23 @@ class Found:
 
 @dataclass(frozen=True)
 class Change:
-    """One step of a plan: what is done to which target, why, and the difference it makes."""
+    """One step of a plan: what is done to which target, why, and the difference it makes.
+
+    `edited`: somebody else's text is there, which is not touched unless that was asked for. `cleanup`: it takes
+    away what nothing needs any more, once everything else is done and seen to be good.
+    """
 
     action: Action
     target: str
     reason: str
     diff: str = ""
     artefact: Artefact | None = None
+    edited: bool = False
+    cleanup: bool = False
 
-    def as_dict(self) -> dict[str, str]:
-        return {"action": self.action, "target": self.target, "reason": self.reason, "diff": self.diff}
+    def as_dict(self) -> dict[str, Any]:
+        words = {"action": self.action, "target": self.target, "reason": self.reason, "diff": self.diff}
+        return {**words, "edited": True} if self.edited else words
 
 
 def operators_files(config_text: str, config: Config, paths: Paths, proxy_key: str) -> list[Artefact]:
@@ -67,23 +78,31 @@ def operators_files(config_text: str, config: Config, paths: Paths, proxy_key: s
 
 
 def rendered_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
-    """What follows from the configuration and the facts of the machine."""
+    """What follows from the configuration and the facts of the machine, in the order in which it is written.
+
+    What is only read together with the unit comes before it, so that the unit's rename is the step that counts.
+    """
+    home = render.home(config, paths)
     relay = [
         Artefact(paths.root_directory, "", 0o755, directory=True),
-        Artefact(paths.upstream_socket, render.upstream_socket(config), 0o644),
-        Artefact(paths.upstream_service, render.upstream_service(config), 0o644),
+        Artefact(paths.upstream_socket, render.upstream_socket(config, paths), 0o644),
+        Artefact(paths.upstream_service, render.upstream_service(config, paths), 0o644),
     ]
     return [
-        Artefact(paths.proxy_config, render.proxy_config(config), 0o644),
+        Artefact(home / ".optillm" / "proxy_config.yaml", render.proxy_config(config), 0o644),
         *(relay if render.is_sealed(config, paths) else []),
         Artefact(paths.socket, render.socket(config, paths), 0o644),
         Artefact(paths.service, render.unit(config, paths, host), 0o644),
+        # for people: the service itself reads below its own HOME
+        Artefact(paths.home / ".optillm", f"{home.name}/.optillm", 0o777, link=True),
     ]
 
 
 def _diff(artefact: Artefact, old: str | None) -> str:
     if artefact.secret:
         return "(secret, not shown)"
+    if artefact.link or artefact.directory:
+        return ""
     lines = difflib.unified_diff(
         (old or "").splitlines(keepends=True),
         artefact.text.splitlines(keepends=True),
@@ -99,7 +118,10 @@ def _mode(artefact: Artefact, facts: FileFacts) -> Change:
     return Change("mode", str(artefact.path), reason, "", replace(artefact, mode=mode))
 
 
-def change(artefact: Artefact, found: Found, uid: int) -> Change | None:
+_KINDS = {"link": "a link", "directory": "a directory", "file": "a file"}
+
+
+def change(artefact: Artefact, found: Found, uid: int, manifest: Manifest) -> Change | None:
     """The change that makes a path what it should be, or None. `uid` is who deploys."""
     target, facts = str(artefact.path), found.facts
     if facts.kind == "missing":
@@ -109,68 +131,190 @@ def change(artefact: Artefact, found: Found, uid: int) -> Change | None:
         if facts.kind == "file" and facts.mode & ~artefact.mode:
             return _mode(artefact, facts)
         return None
-    if artefact.directory and facts.kind == "directory":
+    wanted = "directory" if artefact.directory else "link" if artefact.link else "file"
+    if facts.kind != wanted:
+        what = _KINDS.get(facts.kind, "something that is no file")
+        return Change("replace", target, f"{what} stands there", _diff(artefact, None), artefact, edited=True)
+    if artefact.directory:
         return None
-    if facts.kind != "file":
-        what = {"link": "a link", "directory": "a directory"}.get(facts.kind, "something that is no file")
-        return Change("replace", target, f"{what} stands there", _diff(artefact, None), artefact)
     if found.text != artefact.text:
-        return Change(
-            "replace", target, "it differs from what the configuration asks for", _diff(artefact, found.text), artefact
-        )
+        if manifest.wrote(target, found.text):
+            reason, edited = "it differs from what the configuration asks for", False
+        else:
+            known = target in manifest.files
+            reason, edited = "it was edited since optictl wrote it" if known else "optictl did not write it", True
+        return Change("replace", target, reason, _diff(artefact, found.text), artefact, edited)
     if facts.uid != uid:
         return Change("replace", target, f"it belongs to uid {facts.uid}, not {uid}", "", artefact)
-    if facts.mode != artefact.mode:
+    if facts.mode != artefact.mode and not artefact.link:
         return _mode(artefact, facts)
     return None
 
 
-def changes(
-    artefacts: list[Artefact], found: dict[Path, Found], uid: int, *, release: str, built: bool, current: str | None
-) -> list[Change]:
-    """A whole installation's steps, in the order in which they are applied.
+@dataclass(frozen=True)
+class Release:
+    """The release that is wanted, and what is in force. `name` is its directory's.
 
-    The release is built and proven before anything in force is touched, and switched to
-    last. `release` is the wanted release's id, `current` the one in force.
+    `unit_first`: its guard does not know every flag of the unit that is there, so the unit has to
+    change before it. `broken`: why the one that is in force has to be built again.
     """
-    steps = []
-    if not built:
-        steps.append(Change("build", release, "this release is not on this machine yet"))
-    steps += [c for a in artefacts if (c := change(a, found[a.path], uid)) is not None]
-    if current != release:
-        reason = "no release is in force" if current is None else f"{current} is in force"
-        steps.append(Change("switch", release, reason))
+
+    name: str
+    built: bool
+    current: str | None
+    broken: str = ""
+    unit_first: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """What systemd says. `wanted` are the units to enable, the service last; `found` what it knows of all of this deployment's.
+
+    `stale`: why the process that runs has to be replaced although no file changes, or "".
+    `sibling`: one was left over.
+    """
+
+    wanted: Sequence[str]
+    found: Mapping[str, Unit]
+    stale: str = ""
+    sibling: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether the service runs on its socket."""
+        return all(self.found[name].active for name in self.wanted[-2:])
+
+
+def changes(
+    artefacts: Sequence[Artefact],
+    found: Mapping[Path, Found],
+    uid: int,
+    manifest: Manifest,
+    release: Release,
+    paths: Paths,
+    running: Running | None,
+) -> list[Change]:
+    """A whole installation's steps, in the order in which they are applied. `found` also has what the manifest names.
+
+    The release is built and proven before anything in force is touched. After every single step a
+    start of the service finds a whole deployment, the old one or the new one. `running`: None where
+    systemd has no say.
+    """
+    made = {a.path: c for a in artefacts if (c := change(a, found[a.path], uid, manifest)) is not None}
+    build, switch = [], []
+    if not release.built:
+        build.append(Change("build", release.name, release.broken or "this release is not on this machine yet"))
+    if release.current != release.name:
+        reason = "no release is in force" if release.current is None else f"{release.current} is in force"
+        switch.append(Change("switch", release.name, reason))
+    units = [made.pop(path) for path in (paths.socket, paths.service) if path in made]
+    view = [made.pop(path) for path in (paths.home / ".optillm",) if path in made]
+    early = list(made.values())
+    # a guard knows every flag of those before it
+    live = [*units, *switch] if release.unit_first or release.current is None else [*switch, *units]
+    unused = _unused(artefacts, manifest, found)
+    if running is None:
+        return [*build, *early, *live, *view, *unused]
+    relay, sibling = _relay(early, paths, running), _sibling(live, paths, running)
+    return [
+        *build,
+        *early,
+        *relay,
+        *sibling,
+        *live,
+        *_supervision(live, paths, running),
+        *view,
+        *_stopped(unused, paths, running),
+    ]
+
+
+def _touched(changes: Sequence[Change]) -> set[str]:
+    return {c.target for c in changes if c.action in ("create", "replace")}
+
+
+def _relay(early: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+    """What the relay to the upstream needs before anybody may rely on its new unit."""
+    if not (touched := _touched(early) & {str(paths.upstream_service), str(paths.upstream_socket)}):
+        return []
+    steps = [Change("reload", "systemd", "unit files changed")]
+    name = paths.upstream_service.name
+    if str(paths.upstream_service) in touched and running.found[name].active:
+        steps.append(Change("restart", name, "its unit changed: upstream calls in flight are cut"))
     return steps
 
 
-def supervision(changes: list[Change], paths: Paths, wanted: list[str], found: dict[str, Unit]) -> list[Change]:
-    """What systemd has to do after these changes, so that the service runs what is on disk.
+def _stale(live: Sequence[Change], running: Running) -> str:
+    return "what it reads has changed" if live else running.stale
 
-    `wanted` are the units to enable, the service last; `found` what systemd says of them now.
-    """
-    service, socket = wanted[-1], wanted[-2]
-    touched = {c.target for c in changes if c.action in ("create", "replace")}
-    unit_files = {str(p) for p in (paths.service, paths.socket, paths.upstream_service, paths.upstream_socket)}
+
+def _sibling(live: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+    """What comes before anything in force is touched."""
+    service, socket = running.wanted[-1], running.wanted[-2]
+    # a unit with a new port has a new socket: nobody can share it
+    if running.runs and _stale(live, running) and paths.scope == "system" and str(paths.socket) not in _touched(live):
+        return [Change("sibling", paths.sibling_unit, "it has to be ready, on the same socket, before the service is touched")]
     steps = []
-    if touched & unit_files or any(unit.need_daemon_reload == "yes" for unit in found.values()):
+    if running.sibling:
+        steps.append(Change("stop", paths.sibling_unit, "an earlier restart left it behind"))
+    if running.found[service].active and not running.found[socket].active:
+        steps.append(Change("stop", service, "it holds the port without the socket: connections are refused until it is back"))
+    return steps
+
+
+def _supervision(live: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+    """What systemd has to do so that the service runs what is on the disk now."""
+    service, socket = running.wanted[-1], running.wanted[-2]
+    touched, stale = _touched(live), _stale(live, running)
+    steps = []
+    if touched or any(unit.need_daemon_reload == "yes" for unit in running.found.values()):
         steps.append(Change("reload", "systemd", "unit files changed"))
-    if any(found[name].unit_file_state != "enabled" for name in wanted):
-        steps.append(Change("enable", " ".join(wanted), "they would not start at boot"))
-    if not (found[service].active and found[socket].active):
+    if any(running.found[name].unit_file_state != "enabled" for name in running.wanted):
+        steps.append(Change("enable", " ".join(running.wanted), "they would not start at boot"))
+    if not running.runs:
         steps.append(Change("start", service, "it does not run"))
     elif str(paths.socket) in touched:
         steps.append(Change("restart", socket, "its unit changed: connections are refused until it listens again"))
-    elif any(c.action == "switch" for c in changes) or touched & {str(paths.service), str(paths.proxy_config)}:
-        steps.append(Change("restart", service, "what it reads has changed; a sibling serves meanwhile"))
+    elif stale:
+        told = "; a sibling serves meanwhile" if paths.scope == "system" else ": newcomers wait until it is back"
+        steps.append(Change("restart", service, stale + told))
     return steps
 
 
-def removal(paths: Paths, existing: list[Path], supervised: bool) -> list[Change]:
-    """The steps that take away exactly these paths, which optictl made."""
+def _unused(artefacts: Sequence[Artefact], manifest: Manifest, found: Mapping[Path, Found]) -> list[Change]:
+    """The removal of what optictl wrote for an earlier configuration."""
+    wanted = {str(a.path) for a in artefacts}
+    return [
+        _removal(path, manifest, found[Path(path)], "nothing needs it any more")
+        for path in manifest.files
+        if path not in wanted
+    ]
+
+
+def _stopped(unused: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+    """The same, with the units among them stopped first."""
+    names = [path.name for path in (Path(c.target) for c in unused) if path.parent == paths.units]
+    known = [name for name in names if name in running.found and running.found[name].loaded]
+    reason = "nothing needs it any more"
+    steps = [Change("stop", name, reason, cleanup=True) for name in known]
+    steps += [Change("disable", name, reason, cleanup=True) for name in known if name.endswith(".socket")]
+    reload = [Change("reload", "systemd", "unit files were removed", cleanup=True)] if names else []
+    return [*steps, *unused, *reload]
+
+
+def _removal(path: str, manifest: Manifest, found: Found, reason: str) -> Change:
+    edited = found.facts.kind != "missing" and not manifest.wrote(path, found.text)
+    return Change("remove", path, "it was edited since optictl wrote it" if edited else reason, edited=edited, cleanup=True)
+
+
+def removal(
+    paths: Paths, manifest: Manifest, found: Mapping[Path, Found], places: Sequence[Path], supervised: bool
+) -> list[Change]:
+    """The steps that take away what the manifest names and `places`, which are optictl's own; secrets only if among them."""
     steps = []
     if supervised:
-        steps += [Change("stop", NAME, "it is to be removed"), Change("disable", NAME, "it is to be removed")]
-    steps += [Change("remove", str(path), "optictl made it") for path in existing]
+        steps += [Change("stop", paths.name, "it is to be removed"), Change("disable", paths.name, "it is to be removed")]
+    steps += [_removal(path, manifest, found[Path(path)], "optictl made it") for path in manifest.files]
+    steps += [Change("remove", str(path), "optictl made it") for path in places]
     if supervised:
         steps.append(Change("reload", "systemd", "unit files were removed"))
     return steps

@@ -2,16 +2,21 @@
 
 A release is a directory `releases/ID` with `.venv/` (the untouched wheel and its locked
 closure), `guard/`, `work/` (the service's working directory) and, written last and only
-after the proof, `release.json`. A directory without it is half-built and of no use.
+after the proof, `release.json`. A directory without it is half-built and of no use. One that
+is broken is not mended: the same is built beside it, as `releases/ID.2`.
 """
 
 from __future__ import annotations
 
+import base64
+import csv
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from optictl import render, service, smoke
 from optictl.config import Config
 from optictl.demo.standin import StandIn
 from optictl.errors import OptictlError
-from optictl.guard import GUARD_VERSION
+from optictl.guard import GUARD_VERSION, settings
 from optictl.host import files, network, uv
 from optictl.host.uv import Interpreter, ToolError
 from optictl.paths import Paths
@@ -33,38 +38,59 @@ _PROOF_KEY = "optillm-proof-of-a-release-0123"
 
 @dataclass(frozen=True)
 class Wanted:
-    """The release a configuration asks for: `id` is the version and the hash of all that it is made of."""
+    """The release a configuration asks for: `id` is the version and the hash of all that it is made of.
+
+    `name` is its directory's: the id, with a number behind it where one of that id is broken.
+    """
 
     id: str
     version: str
     profile: str
     lock: Path
     plugins: tuple[Path, ...]
+    name: str
 
     def directory(self, paths: Paths) -> Path:
-        return paths.releases / self.id
+        return paths.releases / self.name
 
 
-def lock_file(version: str, profile: str) -> Path:
-    """The shipped hash lock of an OptiLLM version.
+def lock_name(version: str, profile: str) -> str:
+    """The file name of an OptiLLM version's hash lock."""
+    return f"optillm-{version}-{profile}.txt"
+
+
+def locked_versions(paths: Paths, profile: str) -> list[str]:
+    """The OptiLLM versions that there is a lock for, shipped or of this deployment's own, oldest first."""
+    names = {p.name for place in (shipped_locks(), paths.locks) for p in place.glob(lock_name("*", profile))}
+    versions = {name.removeprefix("optillm-").removesuffix(f"-{profile}.txt") for name in names}
+    return sorted(versions, key=lambda v: [int(part) if part.isdigit() else 0 for part in v.split(".")])
+
+
+def shipped_locks() -> Path:
+    return render.template_directory() / "locks"
+
+
+def lock_file(version: str, profile: str, paths: Paths) -> Path:
+    """The hash lock of an OptiLLM version: this deployment's own, else the shipped one.
 
     Raises:
-        OptictlError: optictl holds no lock for it.
+        OptictlError: there is none.
     """
-    locks = render.template_directory() / "locks"
-    path = locks / f"optillm-{version}-{profile}.txt"
-    if not path.is_file():
-        have = sorted({p.name.removeprefix("optillm-").rsplit("-", 1)[0] for p in locks.glob("optillm-*.txt")})
+    name = lock_name(version, profile)
+    path = next((place / name for place in (paths.locks, shipped_locks()) if (place / name).is_file()), None)
+    if path is None:
+        have = locked_versions(paths, profile)
         raise OptictlError(
             f"optictl holds no lock for OptiLLM {version} (profile {profile}), only for {', '.join(have)}",
-            remedy=f"set optillm.version to {have[-1]} in optictl.yaml",
+            remedy=f"set optillm.version to {have[-1]} in optictl.yaml, or make one: "
+            f"{paths.command(f'upgrade {version} --resolve')}",
         )
     return path
 
 
 def wanted(config: Config, paths: Paths) -> Wanted:
     """The release that `config` asks for. Plugin paths are relative to the configuration file."""
-    lock = lock_file(config.optillm.version, config.optillm.profile)
+    lock = lock_file(config.optillm.version, config.optillm.profile, paths)
     plugins = tuple((paths.etc / name).resolve() for name in config.plugins)
     for path in plugins:
         if path.suffix != ".py" or not path.is_file():
@@ -75,9 +101,31 @@ def wanted(config: Config, paths: Paths) -> Wanted:
     sources = [p for p in files.tree(GUARD) if p.suffix == ".py"]
     for path in [lock, *sources, *plugins]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return Wanted(
-        f"{config.optillm.version}-{digest.hexdigest()[:12]}", config.optillm.version, config.optillm.profile, lock, plugins
-    )
+    id = f"{config.optillm.version}-{digest.hexdigest()[:12]}"
+    return Wanted(id, config.optillm.version, config.optillm.profile, lock, plugins, name=id)
+
+
+def standing(want: Wanted, paths: Paths) -> tuple[Wanted, bool, str]:
+    """Where the wanted release stands or is to be built, whether it is there, and what is wrong with the one in force."""
+    current = in_force(paths)
+    same = [name for name in complete(paths) if (record(paths.releases / name) or {}).get("id") == want.id]
+    reason = ""
+    for name in sorted(same, key=lambda name: name != current):
+        wrong = damage(paths.releases / name)
+        if not wrong:
+            return replace(want, name=name), True, ""
+        if name == current:
+            reason = f"the one in force is broken: {wrong[0]}"
+    free = (name for name in (want.id, *(f"{want.id}.{n}" for n in range(2, 1000))) if name not in same)
+    return replace(want, name=next(free)), False, reason
+
+
+def complete(paths: Paths) -> list[str]:
+    """The names of the releases that were proven, in the order in which they were built."""
+    if not paths.releases.is_dir():
+        return []
+    found = [(p.name, data) for p in sorted(paths.releases.iterdir()) if (data := record(p)) is not None]
+    return [name for name, _ in sorted(found, key=lambda pair: str(pair[1].get("built")))]
 
 
 def record(directory: Path) -> dict[str, Any] | None:
@@ -90,10 +138,14 @@ def record(directory: Path) -> dict[str, Any] | None:
 
 
 def in_force(paths: Paths) -> str | None:
-    """The id of the release that `current` points at."""
-    if files.facts(paths.current).kind != "link":
+    """The name of the release that `current` points at."""
+    return _linked(paths, paths.current)
+
+
+def _linked(paths: Paths, link: Path) -> str | None:
+    if files.facts(link).kind != "link":
         return None
-    target = paths.current.resolve()
+    target = link.resolve()
     return target.name if target.parent == paths.releases.resolve() and record(target) else None
 
 
@@ -168,13 +220,14 @@ def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheel
             detail=error.output,
         ) from None
     progress("proving the release: starting it and running one strategy against the stand-in")
-    proof = prove(directory, config)
+    proof = prove(directory, config, paths.scratch)
     data = {
         "schema": 1,
         "id": want.id,
         "optillm": want.version,
         "profile": want.profile,
         "guard": GUARD_VERSION,
+        "flags": settings.flags(),
         "lock_sha256": files.sha256(want.lock),
         "python": {"path": str(python.path), "version": ".".join(map(str, python.version))},
         "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -185,15 +238,18 @@ def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheel
     files.write(directory / "release.json", json.dumps(data, indent=1) + "\n", 0o644)
 
 
-def prove(directory: Path, config: Config) -> dict[str, Any]:
+def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -> dict[str, Any]:
     """Start a release on a free port against the stand-in and run one strategy through it.
 
-    Returns what the strategy did. No token is spent and LiteLLM is not asked.
+    Returns what the strategy did. No token is spent and LiteLLM is not asked. `scratch_parent`: where its files lie meanwhile.
 
     Raises:
         OptictlError: it did not start, was not locked, or the strategy did not run.
     """
-    with files.scratch() as scratch, StandIn(models=config.base_models, key="stand-in").running() as upstream:
+    with (
+        files.scratch(parent=scratch_parent) as scratch,
+        StandIn(models=config.base_models, key="stand-in").running() as upstream,
+    ):
         trial = config.moved(network.free_port(), upstream.base_url, request=60, drain=1)
         home = scratch / "home"
         files.make_directory(home / ".optillm")
@@ -234,10 +290,132 @@ def own_files(directory: Path) -> dict[str, str]:
     return {str(p.relative_to(directory)): files.sha256(p) for p in sources}
 
 
+def _record(path: Path) -> Iterator[tuple[str, str]]:
+    """path below site-packages, digest: the lines of a RECORD that carry one."""
+    with path.open(newline="") as file:
+        for row in csv.reader(file):
+            if len(row) == 3 and row[1].startswith("sha256="):
+                yield row[0], row[1].removeprefix("sha256=")
+
+
+def _changed(site_packages: Path, record: Path) -> list[str]:
+    wrong = []
+    for name, digest in _record(record):
+        try:
+            found = base64.urlsafe_b64encode(bytes.fromhex(files.sha256(site_packages / name))).rstrip(b"=").decode()
+        except OSError:
+            found = ""
+        if found != digest:
+            wrong.append(name)
+    return wrong
+
+
+def interpreter_problem(directory: Path) -> str:
+    """Why the Python that a release was built on cannot run it any more, or ""."""
+    python = (record(directory) or {}).get("python", {})
+    built_on = str(python.get("version", ""))
+    now = uv.version_of(directory / ".venv/bin/python")
+    if now is None:
+        return f"its interpreter {python.get('path', '')} is gone or does not run"
+    if now[:2] != tuple(map(int, built_on.split(".")[:2])):
+        return f"its interpreter {python.get('path', '')} was Python {built_on} and is {'.'.join(map(str, now))} now"
+    return ""
+
+
+def damage(directory: Path) -> list[str]:
+    """What is not as it was when this release was proven: interpreter, distributions, every file with a digest."""
+    if problem := interpreter_problem(directory):
+        return [problem]
+    data, venv = record(directory) or {}, directory / ".venv"
+    expected, found = data.get("distributions", {}), distributions(venv)
+    wrong = []
+    for name in sorted({*expected, *found}):
+        if name not in found:
+            wrong.append(f"{name} is missing")
+        elif name not in expected:
+            wrong.append(f"{name} {found[name]['version']} was added")
+        elif found[name]["version"] != expected[name]["version"]:
+            wrong.append(f"{name} is {found[name]['version']}, not {expected[name]['version']}")
+        elif found[name] != expected[name]:
+            wrong.append(f"the file list of {name} was changed")
+    site_packages = _site_packages(venv)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
+        records = sorted(site_packages.glob("*.dist-info/RECORD"))
+        changed = [name for names in pool.map(lambda r: _changed(site_packages, r), records) for name in names]
+    own = own_files(directory)
+    changed += sorted(name for name in {*own, *data.get("files", {})} if own.get(name) != data.get("files", {}).get(name))
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        wrong.append(f"changed since installation: {', '.join(changed[:3])}{more}")
+    return wrong
+
+
 def switch(paths: Paths, release: str) -> None:
-    """Put a release in force, in one step."""
+    """Put a release in force, in one step. The one before it is what `rollback` goes to."""
+    current = in_force(paths)
+    if current is not None and current != release:
+        files.point(paths.previous, Path("releases") / current)
     # relative, so that a deployment under --root can be looked at from elsewhere
     files.point(paths.current, Path("releases") / release)
+
+
+def previous(paths: Paths) -> str | None:
+    """The release that was in force before, if it is still there."""
+    name = _linked(paths, paths.previous)
+    return None if name == in_force(paths) else name
+
+
+def surplus(names: Sequence[str], keep: int, current: str | None, previous: str | None) -> list[str]:
+    """Which of these releases, oldest first, to remove so that `keep` stay. Pure.
+
+    The one in force comes first, then the one before it, then the newest.
+    """
+    ranked = [name for name in (current, previous) if name is not None and name in names]
+    ranked += [name for name in reversed(names) if name not in ranked]
+    return [name for name in ranked[max(1, keep) :] if name != current]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One release on the disk. `state`: in force, previous, kept or half-built; `size` in bytes, `closure` of the lock."""
+
+    name: str
+    version: str
+    profile: str
+    closure: str
+    built: str
+    size: int
+    state: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON shape: a result whose data are these facts."""
+        return {"id": self.name, "status": "fail" if self.state == "half-built" else "pass", "data": asdict(self)}
+
+
+def listing(paths: Paths) -> list[Facts]:
+    """Every release on the disk, the newest first, then what is half-built."""
+    states = {in_force(paths): "in force", previous(paths): "previous"}
+    found = []
+    for name in reversed(complete(paths)):
+        data, directory = record(paths.releases / name) or {}, paths.releases / name
+        found.append(
+            Facts(
+                name,
+                data.get("optillm", ""),
+                data.get("profile", ""),
+                data.get("lock_sha256", "")[:12],
+                data.get("built", ""),
+                files.size(directory),
+                states.get(name, "kept"),
+            )
+        )
+    return found + [Facts(p.name, "", "", "", "", files.size(p), "half-built") for p in half_built(paths)]
+
+
+def remove(directory: Path) -> None:
+    """Take a release away. A removal that is interrupted leaves a half-built one."""
+    files.remove(directory / "release.json")
+    files.remove(directory)
 
 
 def half_built(paths: Paths) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from optictl.paths import NAME, UPSTREAM
 
 if TYPE_CHECKING:
     from optictl.config import Config
@@ -87,9 +86,15 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
     ]  # fmt: skip
 
 
-def command(config: Config, release: Path, key_reference: str) -> list[str]:
-    """The service's whole command line, from the release at `release`."""
-    return [str(release / ".venv/bin/python"), "-I", str(release / "guard"), *guard_arguments(config, key_reference)]
+def command(config: Config, release: Path, key_reference: str, *more: str, flags: Sequence[str] = ()) -> list[str]:
+    """The service's whole command line, from the release at `release`; `more` are flags of a unit's own.
+
+    `flags` are those that the release's guard knows (none given: all): an older one has its defaults for the others.
+    """
+    words = [*guard_arguments(config, key_reference), *more]
+    pairs = zip(words[::2], words[1::2], strict=True)
+    known = [word for pair in pairs if not flags or pair[0] in flags for word in pair]
+    return [str(release / ".venv/bin/python"), "-I", str(release / "guard"), *known]
 
 
 def _literal(value: object) -> str:
@@ -117,11 +122,14 @@ class Host:
     """What a unit depends on besides the configuration. The defaults need no machine.
 
     `systemd` is the version that will read the unit; `interpreter` a Python's prefix that
-    lies outside /usr and has to be seen inside a sealed root, or None.
+    lies outside /usr and has to be seen inside a sealed root, or None. `release` is the
+    directory to start instead of the one in force, `flags` those that its guard knows.
     """
 
     systemd: int = 252
     interpreter: Path | None = None
+    release: Path | None = None
+    flags: tuple[str, ...] = ()
 
 
 def is_sealed(config: Config, paths: Paths) -> bool:
@@ -129,26 +137,33 @@ def is_sealed(config: Config, paths: Paths) -> bool:
     return config.isolation == "sealed" and paths.scope == "system"
 
 
-def unit(config: Config, paths: Paths, host: Host = Host(), name: str = NAME) -> str:
-    """optillm-proxy.service, or its sibling under another name."""
+def home(config: Config, paths: Paths) -> Path:
+    """The HOME of the service, named by what its proxy_config.yaml says.
+
+    So a unit and the file that it needs change in one step: the unit's own rename.
+    """
+    return paths.home / hashlib.sha256(proxy_config(config).encode()).hexdigest()[:12]
+
+
+def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
+    """optillm-proxy.service"""
     sealed = is_sealed(config, paths)
-    words = command(config, paths.current, "@CREDENTIALS/proxy_key")
-    words += ["--upstream-env", "@CREDENTIALS/upstream_env"]
-    if sealed:
-        words += ["--upstream-socket", f"/run/{UPSTREAM}/socket"]
+    release = host.release or paths.current
+    relay = ["--upstream-socket", f"/run/{paths.upstream_name}/socket"] if sealed else []
+    own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay]
+    words = command(config, release, "@CREDENTIALS/proxy_key", *own, flags=host.flags)
     # %d is the service's credential directory, which only systemd knows
     quoted = [_systemd_word(word).replace("@CREDENTIALS/", "@%d/") for word in words]
     places = (paths.opt, paths.home)
     return _render(
         "optillm-proxy.service.j2",
-        name=name,
-        suffix="" if name == NAME else " (while the other one drains)",
+        name=paths.name,
         version=config.optillm.version,
-        sockets=[f"{NAME}.socket", *([f"{UPSTREAM}.socket"] if sealed else [])],
+        sockets=[paths.socket_unit, *([f"{paths.upstream_name}.socket"] if sealed else [])],
         exec_start=_exec_start(quoted),
-        working_directory=_literal(paths.current / "work"),
+        working_directory=_literal(release / "work"),
         env_file=_literal(paths.env),
-        home_variable=_systemd_word(f"HOME={paths.home}", dollar="$"),
+        home_variable=_systemd_word(f"HOME={home(config, paths)}", dollar="$"),
         proxy_key_file=_literal(paths.proxy_key),
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         scope=paths.scope,
@@ -157,11 +172,21 @@ def unit(config: Config, paths: Paths, host: Host = Host(), name: str = NAME) ->
         seen=" ".join(_systemd_word(str(p), dollar="$") for p in (paths.releases, paths.current, paths.home)),
         interpreter=host.interpreter and _systemd_word(str(host.interpreter), dollar="$"),
         systemd=host.systemd,
-        upstream_name=UPSTREAM,
-        install=name == NAME,
+        upstream_name=paths.upstream_name,
         # a deployment that --root put below a home cannot have homes hidden from it
         below_home=any(place.is_relative_to(home) for place in places for home in (Path("/home"), Path("/root"))),
     )
+
+
+def sibling(service: str) -> str:
+    """The unit of a second process, made of the service's: the same in all that counts, and never enabled."""
+    body = service.partition("\n[Install]")[0]
+    return re.sub(r"^(Description=.*)$", r"\1 (while the other one drains)", body, count=1, flags=re.M)
+
+
+def flags_in(service: str) -> set[str]:
+    """The guard's flags that a unit's ExecStart= gives."""
+    return set(re.findall(r"(?<=\s)--[a-z][a-z-]+(?=\s)", service))
 
 
 def upstream_address(config: Config) -> str:
@@ -172,19 +197,21 @@ def upstream_address(config: Config) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def upstream_socket(config: Config) -> str:
+def upstream_socket(config: Config, paths: Paths) -> str:
     """optillm-proxy-upstream.socket"""
-    return _render("optillm-proxy-upstream.socket.j2", name=UPSTREAM, upstream=upstream_address(config))
+    return _render("optillm-proxy-upstream.socket.j2", name=paths.upstream_name, upstream=upstream_address(config))
 
 
-def upstream_service(config: Config, program: str = "/lib/systemd/systemd-socket-proxyd") -> str:
+def upstream_service(config: Config, paths: Paths, program: str = "/lib/systemd/systemd-socket-proxyd") -> str:
     """optillm-proxy-upstream.service"""
-    return _render("optillm-proxy-upstream.service.j2", name=UPSTREAM, upstream=upstream_address(config), program=program)
+    values = {"name": paths.upstream_name, "upstream": upstream_address(config), "program": program}
+    return _render("optillm-proxy-upstream.service.j2", **values)
 
 
 def socket(config: Config, paths: Paths) -> str:
     """optillm-proxy.socket"""
-    return _render("optillm-proxy.socket.j2", host=config.listen.host, port=config.listen.port, scope=paths.scope)
+    values = {"name": paths.name, "host": config.listen.host, "port": config.listen.port, "scope": paths.scope}
+    return _render("optillm-proxy.socket.j2", **values)
 
 
 def env(config: Config) -> str:

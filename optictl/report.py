@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from optictl.errors import OptictlError
     from optictl.logbook import Entry
     from optictl.plan import Change
+    from optictl.releases import Facts
     from optictl.status import Status
+    from optictl.upgrade import Resolution
 
 SCHEMA = 1
 _STYLE = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim", "error": "bold magenta"}
@@ -131,7 +133,7 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     for r in [*first, *explained, *(r for r in found if r.status == "warn")]:
         _explain(console, r)
     counts = [f"{n} {status}" for status in reversed(SEVERITY) if (n := sum(r.status == status for r in found))]
-    console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(_line(summary(found)))}[/]", soft_wrap=True)
+    console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(_line(summary(found)))}[/]")
     console.print(f"[dim]({', '.join(counts)})[/dim]")
     return ok
 
@@ -162,7 +164,8 @@ def changes(planned: Sequence[Change]) -> None:
     console = _console()
     for change in planned:
         style = _ACTION.get(change.action, "cyan")
-        console.print(f"[{style}]{change.action:<8}[/]{escape(change.target)} [dim]({escape(change.reason)})[/dim]")
+        edited = " [bold red](edited)[/]" if change.edited else ""
+        console.print(f"[{style}]{change.action:<7}[/] {escape(change.target)}{edited} [dim]({escape(change.reason)})[/dim]")
         if change.diff.startswith("---"):
             if console.is_terminal:
                 console.print(Syntax(change.diff, "diff", background_color="default", word_wrap=True))
@@ -170,6 +173,66 @@ def changes(planned: Sequence[Change]) -> None:
                 console.print(change.diff, markup=False, end="")
         elif change.diff:
             console.print(f"        {change.diff}", style="dim", markup=False)
+
+
+def resolution(found: Resolution) -> None:
+    """A new lock: what it changes in the closure, and in what the guard relies on."""
+    from rich.markup import escape
+
+    console = _console()
+    console.print("[bold]the closure[/]")
+    for line in found.closure:
+        console.print(f"  {escape(line)}", soft_wrap=True)
+    console.print("[bold]what the guard relies on[/]")
+    for name, diff in found.internals.items():
+        note = "not known to the guard" if name in found.unknown else "known to the guard"
+        console.print(f"  {escape(name)} changed ({note})", soft_wrap=True)
+        if name in found.unknown:
+            console.print(diff, markup=False, style="dim", soft_wrap=True)
+    if not found.internals:
+        console.print("  nothing changed")
+    if found.unknown:
+        console.print("[bold yellow]The guard will refuse to run on it.[/]")
+
+
+def comparison(new: Sequence[Result], current: Sequence[Result]) -> None:
+    """What each strategy did in a new release, beside the one in force."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = _console()
+    before = {r.id: r for r in current}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("", "model", "calls", "tokens", "seconds", "in force: calls", "tokens", "seconds"):
+        table.add_column(title, justify="left" if title in ("", "model") else "right")
+
+    def figures(result: Result | None) -> list[str]:
+        data = (result.data if result else None) or {}
+        if not data:
+            return ["", "", ""]
+        return [str(data["upstream_calls"]), str(data["tokens"]["total"]), f"{data['latency_ms'] / 1000:.2f}"]
+
+    for r in new:
+        table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", escape(r.id), *figures(r), *figures(before.get(r.id)))
+    console.print(table)
+
+
+def releases(found: Sequence[Facts]) -> None:
+    """The releases on the disk."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not found:
+        message("No release is installed.")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("release", "state", "OptiLLM", "profile", "closure", "built", "MB"):
+        table.add_column(title, justify="right" if title == "MB" else "left", no_wrap=True)
+    for one in found:
+        style = {"in force": "green", "half-built": "yellow"}.get(one.state, "")
+        words = (one.version, one.profile, one.closure, one.built, f"{one.size / 1e6:.0f}")
+        table.add_row(escape(one.name), f"[{style}]{one.state}[/]" if style else one.state, *map(escape, words))
+    _console().print(table)
 
 
 def done(change: Change) -> None:
@@ -186,6 +249,9 @@ def done(change: Change) -> None:
         "start": "started",
         "restart": "restarted",
         "stop": "stopped",
+        "canary": "proven against the live upstream:",
+        "sibling": "ready:",
+        "configure": "edited",
         "remove": "removed",
     }
     note(f"{words[change.action]} {change.target}")

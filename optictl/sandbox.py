@@ -12,16 +12,14 @@ from optictl.errors import OptictlError
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME
 from optictl.host.uv import ToolError
-from optictl.paths import NAME, UPSTREAM
+from optictl.paths import Paths
 from optictl.results import Result
 
-ATTACK = f"{NAME}-attack"
 
-
-def attack_unit(service: str, target: str) -> str:
+def attack_unit(service: str, target: str, name: str) -> str:
     """The service's unit with another program and nothing that supervises. Pure.
 
-    Every wall stays; `target` is where the upstream is (unix:PATH or tcp:HOST:PORT).
+    Every wall stays; `target` is where the upstream is (unix:PATH or tcp:HOST:PORT), `name` what its words go by.
     """
     dropped = (
         "Restart",
@@ -44,7 +42,7 @@ def attack_unit(service: str, target: str) -> str:
             lines += [
                 "Type=oneshot",
                 f"ExecStart={program} -I {guard.strip()}/attack.py {target}",
-                f"SyslogIdentifier={ATTACK}",
+                f"SyslogIdentifier={name}",
             ]
             inside = line.endswith("\\")
         elif line == "[Install]":
@@ -65,13 +63,14 @@ def attack(site: Site) -> list[Result]:
     if service is None or site.paths.scope != "system":
         raise OptictlError("there is no sandbox to attack", remedy=site.paths.command("install"))
     if render.is_sealed(site.config, site.paths):
-        target = f"unix:/run/{UPSTREAM}/socket"
+        target = f"unix:/run/{site.paths.upstream_name}/socket"
     else:
         target = f"tcp:{render.upstream_address(site.config)}"
     # a name of its own: systemd forgets a finished unit, the journal finds it by name alone
-    unit = f"{ATTACK}-{os.getpid()}.service"
+    name = f"{site.paths.name}-attack"
+    unit = f"{name}-{os.getpid()}.service"
     place = RUNTIME["system"] / unit
-    files.write(place, attack_unit(service, target), 0o644)
+    files.write(place, attack_unit(service, target, name), 0o644)
     try:
         systemd.reload()
         said = ""
@@ -87,11 +86,11 @@ def attack(site: Site) -> list[Result]:
     results = [result for entry in entries if (result := _result(str(entry.get("MESSAGE")))) is not None]
     if not results:
         raise OptictlError("the attack could not be started", remedy=f"journalctl -u {unit}", detail=said)
-    return [*results, _as_another_user()]
+    return [*results, _as_another_user(site.paths)]
 
 
-def _as_another_user() -> Result:
-    path = Path(f"/run/credentials/{NAME}.service/proxy_key")
+def _as_another_user(paths: Paths) -> Result:
+    path = Path(f"/run/credentials/{paths.service_unit}/proxy_key")
     found = {"missing": "the service does not run"}.get(files.facts(path).kind)
     readable = processes.readable_as(processes.NOBODY, path)
     return Result(
@@ -100,7 +99,7 @@ def _as_another_user() -> Result:
         status="skip" if found else "fail" if readable else "pass",
         expected="is refused",
         found=found or ("read by nobody" if readable else "refused"),
-        remedy="optictl restart" if readable else "",
+        remedy=paths.command("restart") if readable else "",
     )
 
 

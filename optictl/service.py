@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -26,15 +26,25 @@ def environment(home: Path, upstream_key: str) -> dict[str, str]:
 
 @contextmanager
 def running(
-    config: Config, release: Path, home: Path, *, proxy_key: str, upstream_key: str, output: IO[bytes] | None
+    config: Config,
+    release: Path,
+    home: Path,
+    *,
+    proxy_key: str,
+    upstream_key: str,
+    output: IO[bytes] | None,
+    user: str = NAME,
+    scratch: Path | None = None,
+    flags: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The guarded OptiLLM of `release`, never as root; it is told to stop when the block ends.
 
-    `output` takes what it logs (None: this process's own streams).
+    `output` takes what it logs (None: this process's own streams). `user` is who it is when root
+    starts it. `scratch`: where its key lies meanwhile; `flags`: those that its guard knows.
     """
-    identity = processes.service_identity(NAME)
-    with processes.credential(proxy_key, identity) as key_file:
-        command = render.command(config, release, f"@{key_file}")
+    identity = processes.service_identity(user)
+    with processes.credential(proxy_key, identity, scratch) as key_file:
+        command = render.command(config, release, f"@{key_file}", flags=flags)
         process = processes.start(command, environment(home, upstream_key), release / "work", output, identity)
         try:
             yield process

@@ -52,12 +52,14 @@ def look(paths: Paths, config_path: Path) -> Status:
     step = worst.remedy or paths.command("check") if worst else ""
     if units is None:
         return Status("", "", "", releases.in_force(paths) or "", 0, None, _pid(site), [], _tiers(results), problem, step)
-    unit = units[supervise.SERVICE]
+    unit = units[paths.service_unit]
     if not unit.loaded:
         step = paths.command("install")
     elif worst and unit.active_state != "active":
         systemd = Systemd(paths.scope)
-        problem = supervise.port_taken(systemd, site.config.listen.port) or supervise.last_problem(systemd) or problem
+        problem = (
+            supervise.port_taken(systemd, paths, site.config.listen.port) or supervise.last_problem(systemd, paths) or problem
+        )
     state = f"{unit.active_state} ({unit.sub_state})"
     if unit.exec_main_status == "78" and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"

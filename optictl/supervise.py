@@ -11,12 +11,9 @@ from optictl.errors import OptictlError
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd, Unit
 from optictl.host.uv import ToolError
-from optictl.paths import NAME, SIBLING, UPSTREAM, Paths
-from optictl.plan import Change
+from optictl.paths import Paths
+from optictl.plan import Change, Running
 from optictl.render import Host
-
-SERVICE, SOCKET = f"{NAME}.service", f"{NAME}.socket"
-_SIBLING = f"{SIBLING}.service"
 
 
 def manager(paths: Paths) -> Systemd:
@@ -33,27 +30,35 @@ def manager(paths: Paths) -> Systemd:
     return systemd
 
 
-def host(paths: Paths, release: Path | None = None) -> Host:
-    """The facts of this machine that its units depend on; `release` is the directory that they start."""
+def host(paths: Paths, release: str | None = None) -> Host:
+    """The facts of this machine that its units depend on; `release` is the one that they start, else the one in force."""
     current = releases.in_force(paths)
-    directory = release or (paths.releases / current if current else None)
-    record = releases.record(directory) if directory else None
-    python = Path((record or {}).get("python", {}).get("path", "/usr/bin/python3"))
+    name = release or current
+    record = (releases.record(paths.releases / name) if name else None) or {}
+    # one that is still to be built will most likely have the interpreter of the one in force
+    python = Path(
+        (record or (releases.record(paths.releases / current) if current else None) or {})
+        .get("python", {})
+        .get("path", "/usr/bin/python3")
+    )
     prefix = python.parent.parent
     seen_anyway = prefix.is_relative_to("/usr")
-    return Host(Systemd("system").version() or Host().systemd, None if seen_anyway else prefix)
+    flags = tuple(record.get("flags", ()))
+    return Host(Systemd("system").version() or Host().systemd, None if seen_anyway else prefix, flags=flags)
 
 
 def units(config: Config, paths: Paths) -> list[str]:
-    """The units to enable: the sockets first."""
-    relay = [f"{UPSTREAM}.socket"] if render.is_sealed(config, paths) else []
-    return [*relay, SOCKET, SERVICE]
+    """The units to enable: the sockets first, the service last."""
+    relay = [paths.upstream_socket.name] if render.is_sealed(config, paths) else []
+    return [*relay, paths.socket_unit, paths.service_unit]
 
 
-def _explained(error: ToolError, systemd: Systemd, port: int) -> OptictlError:
-    problem = port_taken(systemd, port) or last_problem(systemd)
+def _explained(error: ToolError, systemd: Systemd, paths: Paths, port: int) -> OptictlError:
+    problem = port_taken(systemd, paths, port) or last_problem(systemd, paths)
     return OptictlError(
-        f"{error.what} failed", remedy="optictl status, or journalctl -u optillm-proxy", detail=problem or error.output
+        f"{error.what} failed",
+        remedy=f"{paths.command('status')}, or journalctl -u {paths.name}",
+        detail=problem or error.output,
     )
 
 
@@ -66,12 +71,13 @@ _STEPS = {
 }
 
 
-def last_problem(systemd: Systemd, unit: str = SERVICE) -> str:
-    """Why this unit's last run failed: its own words if it had any, else systemd's."""
+def last_problem(systemd: Systemd, paths: Paths, unit: str = "") -> str:
+    """Why the last run of the service (or of another of its units) failed: its own words if it had any, else systemd's."""
+    unit = unit or paths.service_unit
     seen = systemd.show(unit)
-    if unit == SERVICE and systemd.show(SOCKET).active_state == "failed":
+    if unit == paths.service_unit and systemd.show(paths.socket_unit).active_state == "failed":
         # the service's last failure was another one, in an earlier life
-        return last_problem(systemd, SOCKET)
+        return last_problem(systemd, paths, paths.socket_unit)
     if not seen.main_pid and seen.exec_main_status in _STEPS:
         return f"{unit}: {_STEPS[seen.exec_main_status]}"
     nearest, run = "", ""
@@ -89,9 +95,10 @@ def last_problem(systemd: Systemd, unit: str = SERVICE) -> str:
     return nearest
 
 
-def port_taken(systemd: Systemd, port: int) -> str:
+def port_taken(systemd: Systemd, paths: Paths, port: int) -> str:
     """Words for a socket that systemd cannot have because another program does, else ""."""
-    taken = systemd.show(SOCKET).active_state == "failed" and any(one.port == port for one in processes.listeners())
+    failed = systemd.show(paths.socket_unit).active_state == "failed"
+    taken = failed and any(one.port == port for one in processes.listeners())
     return f"another program listens on port {port}: ss -ltnp shows which" if taken else ""
 
 
@@ -101,16 +108,16 @@ def start(config: Config, paths: Paths) -> None:
     try:
         systemd.start(*units(config, paths))
     except ToolError as error:
-        raise _explained(error, systemd, config.listen.port) from None
+        raise _explained(error, systemd, paths, config.listen.port) from None
 
 
 def stop(config: Config, paths: Paths) -> None:
     """Stop the service for good: the socket first, or the next connection would start it again."""
     systemd = manager(paths)
     try:
-        systemd.stop(SOCKET, SERVICE, seconds=config.timeouts.drain + render.STOP_GRACE)
+        systemd.stop(paths.socket_unit, paths.service_unit, seconds=config.timeouts.drain + render.STOP_GRACE)
     except ToolError as error:
-        raise _explained(error, systemd, config.listen.port) from None
+        raise _explained(error, systemd, paths, config.listen.port) from None
 
 
 def restart(config: Config, paths: Paths, say: Callable[[str], None]) -> None:
@@ -120,70 +127,107 @@ def restart(config: Config, paths: Paths, say: Callable[[str], None]) -> None:
         OptictlError: the sibling did not become ready; nothing was stopped.
     """
     systemd = manager(paths)
-    drain = config.timeouts.drain + render.STOP_GRACE
-    if not systemd.show(SERVICE).active:
+    if not systemd.show(paths.service_unit).active:
         start(config, paths)
         return
-    if paths.scope != "system":  # a user's manager gives no second unit its directory in /run
-        systemd.restart(SERVICE, seconds=drain)
-        return
-    place = RUNTIME["system"] / _SIBLING
-    files.write(place, render.unit(config, paths, host(paths), name=SIBLING), 0o644)
+    if paths.scope == "system":  # a user's manager gives no second unit its directory in /run
+        start_sibling(config, paths, files.read(paths.service) or "", say)
+    replace_service(config, paths, say)
+
+
+def start_sibling(config: Config, paths: Paths, service: str, say: Callable[[str], None]) -> None:
+    """A second process on the same socket, of the unit whose text is `service`. It is gone again if it does not become ready.
+
+    Raises:
+        OptictlError: it did not become ready; the service was not touched.
+    """
+    systemd = manager(paths)
+    files.write(RUNTIME["system"] / paths.sibling_unit, render.sibling(service), 0o644)
+    ready = False
     try:
         systemd.reload()
         say("starting a sibling on the same socket")
-        try:
-            systemd.start(_SIBLING)
-        except ToolError as error:
-            problem = last_problem(systemd, _SIBLING)
-            raise OptictlError(
-                "the sibling did not become ready; the service was not touched",
-                remedy="optictl check",
-                detail=problem or error.output,
-            ) from None
-        say(f"draining the service, at most {config.timeouts.drain} s; the sibling serves meanwhile")
-        systemd.restart(SERVICE, seconds=drain)
-        say("the service is ready; draining the sibling")
+        systemd.restart(paths.sibling_unit)  # one that was left over may run something else
+        ready = True
     except ToolError as error:
-        raise _explained(error, systemd, config.listen.port) from None
+        problem = last_problem(systemd, paths, paths.sibling_unit)
+        raise OptictlError(
+            "the sibling did not become ready; the service was not touched",
+            remedy=paths.command("check"),
+            detail=problem or error.output,
+        ) from None
     finally:
-        remove_sibling(systemd, drain)
+        if not ready:
+            remove_sibling(config, paths)
 
 
-def remove_sibling(systemd: Systemd, drain: float) -> None:
-    """End the sibling, if the service itself serves; else it stays, and `check` names it."""
-    if not systemd.show(SERVICE).active:
-        return
-    systemd.stop(_SIBLING, seconds=drain)
-    files.remove(RUNTIME["system"] / _SIBLING)
+def replace_service(config: Config, paths: Paths, say: Callable[[str], None]) -> None:
+    """Drain the service and start it anew; then end the sibling, if one serves.
+
+    Raises:
+        OptictlError: no new process of the release in force came of it. A sibling then goes on serving.
+    """
+    systemd = manager(paths)
+    before = systemd.show(paths.service_unit).main_pid
+    say(f"draining the service, at most {config.timeouts.drain} s")
+    try:
+        systemd.restart(paths.service_unit, seconds=config.timeouts.drain + render.STOP_GRACE)
+    except ToolError as error:
+        raise _explained(error, systemd, paths, config.listen.port) from None
+    now = systemd.show(paths.service_unit).main_pid
+    process = processes.look(now) if now != before else None
+    if process is None or (process.directory is not None and process.directory != files.identity(paths.current / "work")):
+        raise OptictlError(
+            "the restarted service is not a new process of the release in force", remedy=paths.command("check --only service")
+        )
+    if paths.scope == "system":
+        remove_sibling(config, paths)
+
+
+def remove_sibling(config: Config, paths: Paths) -> None:
+    """Drain and end the sibling, where there is one."""
+    systemd = manager(paths)
+    if systemd.show(paths.sibling_unit).loaded:
+        systemd.stop(paths.sibling_unit, seconds=config.timeouts.drain + render.STOP_GRACE)
+    files.remove(RUNTIME["system"] / paths.sibling_unit)
     systemd.reload()
-    systemd.reset_failed(_SIBLING)
+    systemd.reset_failed(paths.sibling_unit)
 
 
 def apply_change(change: Change, config: Config, paths: Paths, say: Callable[[str], None]) -> None:
     """One step of an installation or removal that systemd takes."""
     systemd = manager(paths)
+    drain = config.timeouts.drain + render.STOP_GRACE
     try:
         if change.action == "reload":
             systemd.reload()
         elif change.action == "enable":
-            systemd.enable(*units(config, paths))
-        elif change.action == "disable":
+            systemd.enable(*change.target.split())
+        elif change.action == "disable" and change.target == paths.name:
             systemd.disable(*units(config, paths))
+        elif change.action == "disable":
+            systemd.disable(change.target)
         elif change.action == "start":
-            systemd.reset_failed(SERVICE)
+            systemd.reset_failed(paths.service_unit)
             start(config, paths)
-        elif change.action == "restart" and change.target == SOCKET:
-            systemd.restart(SOCKET, SERVICE, seconds=config.timeouts.drain + render.STOP_GRACE)
+        elif change.action == "restart" and change.target == paths.socket_unit:
+            systemd.restart(paths.socket_unit, paths.service_unit, seconds=drain)
+        elif change.action == "restart" and change.target == paths.service_unit:
+            replace_service(config, paths, say)
         elif change.action == "restart":
-            restart(config, paths, say)
-        elif change.action == "stop":
+            systemd.restart(change.target)
+        elif change.action == "stop" and change.target == paths.sibling_unit:
+            remove_sibling(config, paths)
+        elif change.action == "stop" and change.target == paths.name:
             stop(config, paths)
-            others = [unit for unit in (f"{UPSTREAM}.socket", f"{UPSTREAM}.service", _SIBLING) if systemd.show(unit).loaded]
-            if others:
+            relay = (paths.upstream_socket.name, paths.upstream_service.name)
+            if others := [unit for unit in (*relay, paths.sibling_unit) if systemd.show(unit).loaded]:
                 systemd.stop(*others)
+            files.remove(RUNTIME["system"] / paths.sibling_unit)
+        elif change.action == "stop":
+            systemd.stop(change.target, seconds=drain)
     except ToolError as error:
-        raise _explained(error, systemd, config.listen.port) from None
+        raise _explained(error, systemd, paths, config.listen.port) from None
 
 
 def facts(paths: Paths) -> dict[str, Unit] | None:
@@ -193,4 +237,34 @@ def facts(paths: Paths) -> dict[str, Unit] | None:
     systemd = Systemd(paths.scope)
     if not systemd.available():
         return None
-    return {name: systemd.show(name) for name in (SERVICE, SOCKET, f"{UPSTREAM}.socket")}
+    names = (paths.service_unit, paths.socket_unit, paths.upstream_socket.name, paths.upstream_service.name, paths.sibling_unit)
+    return {name: systemd.show(name) for name in names}
+
+
+def running(config: Config, paths: Paths) -> Running | None:
+    """The facts that a plan needs about what runs now, or None where systemd has no say."""
+    found = facts(paths)
+    if found is None:
+        return None
+    sibling = RUNTIME["system"] / paths.sibling_unit
+    left_over = paths.scope == "system" and (files.facts(sibling).kind != "missing" or found[paths.sibling_unit].active)
+    return Running(units(config, paths), found, _stale(config, paths, found[paths.service_unit].main_pid), left_over)
+
+
+def directory_of(pid: int) -> tuple[int, int] | None:
+    """The identity of a process's working directory: a release's own. None when it is gone or may not be seen."""
+    process = processes.look(pid) if pid else None
+    return process.directory if process is not None else None
+
+
+def _stale(config: Config, paths: Paths, pid: int) -> str:
+    """Why this process is not what a start would make of the files that are there now, or ""."""
+    process = processes.look(pid) if pid else None
+    if process is None:
+        return ""
+    if process.directory is not None and process.directory != files.identity(paths.current / "work"):
+        return f"process {pid} runs another release"
+    read = (paths.env, paths.proxy_key, paths.service, render.home(config, paths) / ".optillm" / "proxy_config.yaml")
+    since = processes.started(pid)
+    changed = [str(path) for path in read if files.modified(path) > since + 0.1]
+    return f"{', '.join(changed)} changed since process {pid} started" if changed else ""

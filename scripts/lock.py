@@ -1,10 +1,11 @@
-"""Write templates/locks/*.txt: the hash-locked closure of every profile.
+"""Write templates/locks/: the hash-locked closure of every profile, and what `upgrade --resolve` makes others of.
 
     uv run scripts/lock.py            # after an edit of the pins in pyproject.toml
 
 `proxy` is exported from uv.lock (dependency group `optillm`), so that there is one truth.
-`full`, everything OptiLLM declares, cannot share a resolution that leaves most of it out
-and is resolved on its own from the same pins.
+`full`, everything OptiLLM declares, cannot share a resolution that leaves most of it out and is resolved
+on its own from the same pins. The LATER versions of OptiLLM, which the guard knows too, are resolved as
+`optictl upgrade --resolve` does it: the same pins, the locked versions kept.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+from optictl.host import uv
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
+#: Verified with the guard's tests; what `optictl upgrade` can go to.
+LATER = ("0.3.13",)
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -30,6 +34,14 @@ def pins() -> list[str]:
     if group is None:
         sys.exit("pyproject.toml: the dependency group optillm must stand on one line")
     return re.findall(r'"([^"]+)"', group.group(1))
+
+
+def excludes() -> list[str]:
+    """What a proxy does without: tool.uv.exclude-dependencies."""
+    names = re.search(r"^exclude-dependencies = \[(.*?)^\]$", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    if names is None:
+        sys.exit("pyproject.toml: tool.uv has no exclude-dependencies")
+    return re.findall(r'"([^"]+)"', names.group(1))
 
 
 def version() -> str:
@@ -47,20 +59,25 @@ def main() -> None:
         "uv", "export", "--frozen", "--only-group", "optillm", "--no-emit-project", "--no-annotate", "--no-header",
         "--format", "requirements-txt",
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as empty:
-        source = Path(empty) / "full.in"
-        source.write_text("\n".join(pins()) + "\n")
-        full = run(
-            "uv", "pip", "compile", "--no-config", "--universal", "--python-version", "3.10", "--generate-hashes",
-            "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet", str(source),
-            cwd=Path(empty),
-        )  # fmt: skip
-    for profile, text in (("proxy", proxy), ("full", full)):
-        if "://" in text:
-            sys.exit(f"{profile}: the lock names an address; it must be free of hosts")
-        target = LOCKS / f"optillm-{version()}-{profile}.txt"
-        target.write_text(f"# optillm {version()}, profile {profile}; written by scripts/lock.py\n{text}")
-        print(f"{target.relative_to(ROOT)}: {len(re.findall(r'^[a-z0-9]', text, re.M))} packages")
+    full_lock = LOCKS / f"optillm-{version()}-full.txt"
+    full = uv.resolve("".join(f"{pin}\n" for pin in pins()), "", full_lock.read_text() if full_lock.exists() else "")
+    others = "".join(f"{pin}\n" for pin in pins() if not pin.startswith("optillm=="))
+    left_out = "".join(f"{name}\n" for name in excludes())
+    (LOCKS / "proxy.in").write_text(others)
+    (LOCKS / "proxy.exclude").write_text(left_out)
+    for later in LATER:
+        write(later, "proxy", uv.resolve(f"optillm=={later}\n{others}", left_out, proxy))
+    write(version(), "proxy", proxy)
+    write(version(), "full", full)
+
+
+def write(of: str, profile: str, text: str) -> None:
+    """One lock, with a line that says what it is."""
+    if "://" in text:
+        sys.exit(f"{profile}: the lock names an address; it must be free of hosts")
+    target = LOCKS / f"optillm-{of}-{profile}.txt"
+    target.write_text(f"# optillm {of}, profile {profile}; written by scripts/lock.py\n{text}")
+    print(f"{target.relative_to(ROOT)}: {len(re.findall(r'^[a-z0-9]', text, re.M))} packages")
 
 
 if __name__ == "__main__":

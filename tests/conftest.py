@@ -52,9 +52,10 @@ def kept_venv(name: str, *what: str) -> Path:
 def release() -> Iterator[Path]:
     """A directory with `.venv/`, `guard/` and an empty `work/`, reachable by every user.
 
-    The venv is kept between sessions, keyed by the lock; the guard is this session's own.
+    The venv is kept between sessions, keyed by the lock; the guard is this session's own. OPTICTL_TEST_OPTILLM
+    names another OptiLLM that there is a lock for.
     """
-    lock = ROOT / "templates/locks/optillm-0.3.12-proxy.txt"
+    lock = ROOT / f"templates/locks/optillm-{os.environ.get('OPTICTL_TEST_OPTILLM', '0.3.12')}-proxy.txt"
     mark = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     venv = kept_venv(mark, "--no-deps", "--require-hashes", "-r", str(lock))
     with open_directory() as session:

@@ -48,6 +48,8 @@ class Deployment:
             (place.proxy_key, PROXY_KEY + "\n", 0o600),
             (place.proxy_config, render.proxy_config(self.config), 0o644),
         ):
+            if path == place.proxy_config and not path.parent.is_symlink():
+                continue  # it is below the HOME that an installation makes
             files.make_directory(path.parent)
             files.remove(path)
             files.write(path, text, mode)
@@ -63,7 +65,12 @@ class Deployment:
         with (
             log.open("wb") as output,
             service.running(
-                self.config, self.paths.current, self.paths.home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output
+                self.config,
+                self.paths.current,
+                render.home(self.config, self.paths),
+                proxy_key=PROXY_KEY,
+                upstream_key=UPSTREAM_KEY,
+                output=output,
             ) as process,
         ):
             service.wait_ready(process, self.config, log)

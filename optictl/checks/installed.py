@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import os
 import shlex
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from optictl import releases
@@ -35,7 +32,7 @@ def proxy_config_litellm_only(site: Site) -> Iterator[Finding]:
     """
     path = site.paths.proxy_config
     for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
-        yield Finding(f"{path} {problem}", "fail", site.install)
+        yield Finding(f"{path} {problem}", "fail", site.restore)
     yield Finding(f"{path} names {site.config.upstream.base_url}")
 
 
@@ -47,7 +44,7 @@ def _modes(site: Site) -> list[tuple[Path, int, int, str]]:
         (paths.env, 0o600, 0, "file"),
         (paths.proxy_key, 0o600, 0, "file"),
         (paths.proxy_config, 0o644, 0o004, "file"),
-        (paths.proxy_config.parent, 0o755, 0o005, "directory"),
+        (paths.proxy_config.parent.resolve(), 0o755, 0o005, "directory"),
         (paths.service, 0o644, 0, "file"),
         (paths.socket, 0o644, 0, "file"),
         (paths.releases, 0o755, 0o005, "directory"),
@@ -68,7 +65,7 @@ def files_ownership(site: Site) -> Iterator[Finding]:
     Why: whoever can change one of them runs code as the service, and whoever reads a key can spend its tokens.
     """
     # the system's own deployment belongs to root; one under --root or of a user to whoever made it
-    owner = 0 if site.paths.etc == Path("/etc/optillm-proxy") else files.facts(site.paths.etc).uid
+    owner = 0 if site.paths.etc.parent == Path("/etc") else files.facts(site.paths.etc).uid
     paths = site.paths
     # only root's service runs as somebody else
     others = owner == 0 and site.paths.scope == "system"
@@ -97,54 +94,25 @@ def files_ownership(site: Site) -> Iterator[Finding]:
 @check(
     "release.in-force",
     "A release is in force",
-    "the link current leads to a whole release with an interpreter",
+    "the link current leads to a whole release",
     fault="No release is in force",
 )
 def release_in_force(site: Site) -> Iterator[Finding]:
     """There is a release to be started, and what it starts with is there.
 
-    How: the link `current`, the release's release.json, which is written last, and its interpreter.
-    Why: a build that was interrupted, a link that leads nowhere or an interpreter that was uninstalled ends the service at
-    its next start, not now.
+    How: the link `current` and the release's release.json, which is written last.
+    Why: a build that was interrupted or a link that leads nowhere ends the service at its next start, not now.
     """
     if releases.in_force(site.paths) is None:
         yield Finding(f"{site.paths.current} leads to no whole release", "fail", site.install)
         return
-    release = site.release
-    if not os.access(release / ".venv/bin/python", os.X_OK):
-        where = (releases.record(release) or {}).get("python", {}).get("path", "its interpreter")
-        yield Finding(f"the interpreter of {release.name} is gone: {where}", "fail", _again(site))
-    yield Finding(f"{release.name}")
+    yield Finding(site.release.name)
 
 
-def _again(site: Site) -> str:
-    """The command that builds the release in force anew and has it served."""
-    command = f"rm -r {shlex.quote(str(site.release))} && {site.install}"
+def _rebuild(site: Site) -> str:
+    """The command that builds the release in force anew, beside it, and has it served."""
     # systemd's service is restarted by the installation; another one has to be told
-    return command if site.supervised or not site.is_live else f"{command}; {site.restart}"
-
-
-def _record(path: Path) -> Iterator[tuple[str, str]]:
-    """path below site-packages, digest: the lines of a RECORD that carry one."""
-    with path.open(newline="") as file:
-        for row in csv.reader(file):
-            if len(row) == 3 and row[1].startswith("sha256="):
-                yield row[0], row[1].removeprefix("sha256=")
-
-
-def _urlsafe(path: Path) -> str:
-    return base64.urlsafe_b64encode(bytes.fromhex(files.sha256(path))).rstrip(b"=").decode()
-
-
-def _changed(site_packages: Path, record: Path) -> list[str]:
-    wrong = []
-    for name, digest in _record(record):
-        try:
-            if _urlsafe(site_packages / name) != digest:
-                wrong.append(name)
-        except OSError:
-            wrong.append(name)
-    return wrong
+    return site.install if site.supervised or not site.is_live else f"{site.install}; {site.restart}"
 
 
 @check(
@@ -153,7 +121,7 @@ def _changed(site_packages: Path, record: Path) -> list[str]:
     "every distribution, version and file hash as installed",
     fault="The release is not what was locked",
     timeout=60,
-    presupposes=("config.valid", "release.in-force"),
+    presupposes=("config.valid", "release.in-force", "release.interpreter"),
 )
 def release_pinned(site: Site) -> Iterator[Finding]:
     """The release in force is what was installed: no distribution, version or file differs.
@@ -164,37 +132,35 @@ def release_pinned(site: Site) -> Iterator[Finding]:
     keys. It does not protect against somebody who is root: they could change release.json as well.
     """
     record = releases.record(site.release) or {}
-    venv = site.release / ".venv"
-    expected, found = record["distributions"], releases.distributions(venv)
-    again = _again(site)
     if record["optillm"] != site.config.optillm.version:
         yield Finding(
             f"OptiLLM {record['optillm']} is in force, {site.config.optillm.version} is configured",
             "fail",
             site.install,
         )
-    for name in sorted({*expected, *found}):
-        if name not in found:
-            yield Finding(f"{name} is missing", "fail", again)
-        elif name not in expected:
-            yield Finding(f"{name} {found[name]['version']} was added", "fail", again)
-        elif found[name]["version"] != expected[name]["version"]:
-            yield Finding(f"{name} is {found[name]['version']}, not {expected[name]['version']}", "fail", again)
-        elif found[name] != expected[name]:
-            yield Finding(f"the file list of {name} was changed", "fail", again)
-    site_packages = next((venv / "lib").glob("python3.*")) / "site-packages"
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
-        wrong = [
-            name
-            for names in pool.map(lambda r: _changed(site_packages, r), site_packages.glob("*.dist-info/RECORD"))
-            for name in names
-        ]
-    own = releases.own_files(site.release)
-    wrong += sorted(name for name in {*own, *record["files"]} if own.get(name) != record["files"].get(name))
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        yield Finding(f"changed since installation: {', '.join(wrong[:3])}{more}", "fail", again)
-    yield Finding(f"{len(expected)} distributions of {site.release.name} as installed")
+    for wrong in releases.damage(site.release):
+        yield Finding(wrong, "fail", _rebuild(site))
+    yield Finding(f"{len(record['distributions'])} distributions of {site.release.name} as installed")
+
+
+@check(
+    "release.interpreter",
+    "The Python that the release was built on is still there",
+    "it runs, and its minor version is the one of that day",
+    fault="The Python that the release was built on is gone",
+    timeout=30,
+    presupposes=("release.in-force",),
+)
+def release_interpreter(site: Site) -> Iterator[Finding]:
+    """The release can be started again: its interpreter runs and is of the version that it was built for.
+
+    How: the interpreter of the release's virtual environment is asked for its version, which release.json has too.
+    Why: an upgrade of the system's Python takes it away under a service that runs; it is found out at its next start.
+    """
+    if problem := releases.interpreter_problem(site.release):
+        yield Finding(problem, "fail", _rebuild(site), "the service cannot be started again once its process ends")
+    python = (releases.record(site.release) or {}).get("python", {})
+    yield Finding(f"{python.get('path')}, Python {python.get('version')}")
 
 
 @check(
@@ -219,7 +185,7 @@ def release_starts(site: Site) -> Iterator[Finding]:
     try:
         proof = releases.prove(site.release, site.config)
     except OptictlError as error:
-        yield Finding(error.what, "fail", _again(site), error.detail[-300:])
+        yield Finding(error.what, "fail", _rebuild(site), error.detail[-300:])
     else:
         yield Finding(f"{proof['strategy']} ran with {proof['upstream_calls']} upstream calls")
 
@@ -260,7 +226,7 @@ def workdir_empty(site: Site) -> Iterator[Finding]:
             yield Finding(
                 f"the service, or others, may write in its working directory {directory}",
                 "fail",
-                _again(site) if directory == site.release / "work" else site.restart,
+                site.install if directory == site.release / "work" else site.restart,
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )
     yield Finding(", ".join(map(str, directories)))

@@ -98,6 +98,11 @@ class Site:
         return self.paths.command("install")
 
     @property
+    def restore(self) -> str:
+        """The same, also where a file was edited; the old text is kept beside it."""
+        return self.paths.command("install --force")
+
+    @property
     def start(self) -> str:
         """The command that starts the deployment's service."""
         return self.paths.command("start" if self.supervised else "run")
@@ -106,7 +111,7 @@ class Site:
     def restart(self) -> str:
         """The command after which the service has read its files anew, whoever runs it now."""
         main = self._main
-        if self.supervised and main in (None, self.units[supervise.SERVICE].main_pid):
+        if self.supervised and main in (None, self.units[self.paths.service_unit].main_pid):
             return self.paths.command("restart")
         if main is None:
             return self.start

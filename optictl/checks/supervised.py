@@ -11,7 +11,6 @@ from optictl.checks.registry import Finding, Skip, check
 from optictl.checks.site import Site
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd, Unit
-from optictl.paths import NAME, SIBLING, UPSTREAM
 
 #: Directives that a drop-in may not set: each is a wall or an invariant.
 _WALLS = frozenset(
@@ -33,9 +32,9 @@ _NEWER = {254: "RestartSteps, RestartMaxDelaySec (back-off)"}
 
 
 def _service(site: Site) -> Unit:
-    unit = site.units[supervise.SERVICE]
+    unit = site.units[site.paths.service_unit]
     if not unit.loaded:
-        raise Skip(f"systemd knows no {supervise.SERVICE}: see unit.installed")
+        raise Skip(f"systemd knows no {site.paths.service_unit}: see unit.installed")
     return unit
 
 
@@ -114,7 +113,7 @@ def unit_matches(site: Site) -> Iterator[Finding]:
         if text is None:
             yield Finding(f"{artefact.path} is missing", "fail", site.install)
         elif text != artefact.text:
-            yield Finding(f"{artefact.path} differs from what is rendered", "fail", site.install)
+            yield Finding(f"{artefact.path} differs from what is rendered", "fail", site.restore)
         seen += text is not None
     if not seen:
         raise Skip(f"nothing is installed: run {site.install}")
@@ -220,16 +219,16 @@ def socket_owner(site: Site) -> Iterator[Finding]:
     Why: another program on the port would be given LiteLLM's requests and the key with them.
     """
     _service(site)
-    socket = site.units[supervise.SOCKET]
+    socket = site.units[site.paths.socket_unit]
     port = site.config.listen.port
     listening = [one for one in processes.listeners() if one.port == port]
     if not socket.active:
         stranger = f", and process {site.live.pids} listens on port {port}" if site.is_live else ""
         remedy = site.restart if stranger else site.start
-        yield Finding(f"{supervise.SOCKET} is {socket.active_state}{stranger}", "fail", remedy)
+        yield Finding(f"{site.paths.socket_unit} is {socket.active_state}{stranger}", "fail", remedy)
         return
     if not listening:
-        again = _systemctl(site, f"restart {supervise.SOCKET}")
+        again = _systemctl(site, f"restart {site.paths.socket_unit}")
         yield Finding(f"nothing listens on port {port}", "fail", again, "the socket unit was read with another port")
         return
     if site.paths.scope == "system":
@@ -237,7 +236,7 @@ def socket_owner(site: Site) -> Iterator[Finding]:
         strangers = [f"{one.address}:{port}" for one in listening if one.inode not in held]
         if held and strangers:  # only root sees what PID 1 holds
             yield Finding(f"{', '.join(strangers)} is not systemd's socket", "fail", site.restart)
-    yield Finding(f"{supervise.SOCKET} listens on port {port}")
+    yield Finding(f"{site.paths.socket_unit} listens on port {port}")
 
 
 @check(
@@ -260,7 +259,7 @@ def service_active(site: Site) -> Iterator[Finding]:
     if unit.active_state == "active":
         yield Finding(f"active since {unit.active_enter_timestamp}")
         return
-    cause = supervise.last_problem(Systemd(site.paths.scope))
+    cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
     if unit.exec_main_status == "78":  # it is started again by itself
         logs = site.paths.command("logs --errors")
         yield Finding("it was refused its configuration", "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
@@ -286,7 +285,7 @@ def service_restarts(site: Site) -> Iterator[Finding]:
     """
     unit = _service(site)
     if unit.restarts > _MANY_RESTARTS:
-        cause = supervise.last_problem(Systemd(site.paths.scope))
+        cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
         logs = site.paths.command("logs --errors")
         yield Finding(f"{unit.restarts} restarts", "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
     yield Finding(f"{unit.restarts} restarts")
@@ -341,7 +340,7 @@ def service_exposure(site: Site) -> Iterator[Finding]:
         raise Skip("this systemd-analyze cannot judge a unit file")
     limit = _EXPOSURE[render.is_sealed(site.config, site.paths)]
     if score > limit:
-        yield Finding(f"exposure {score}, more than {limit}", "fail", site.install)
+        yield Finding(f"exposure {score}, more than {limit}", "fail", site.restore)
     yield Finding(f"exposure {score}")
 
 
@@ -359,8 +358,8 @@ def service_leftover(site: Site) -> Iterator[Finding]:
     """
     for path in releases.half_built(site.paths):
         yield Finding(f"{path} is half-built", "warn", f"rm -r {shlex.quote(str(path))}")
-    if not site.paths.is_private and (RUNTIME["system"] / f"{SIBLING}.service").exists():
-        yield Finding(f"{SIBLING}.service is there", "warn", site.paths.command("restart"), "a restart was interrupted")
+    if not site.paths.is_private and (RUNTIME["system"] / site.paths.sibling_unit).exists():
+        yield Finding(f"{site.paths.sibling_unit} is there", "warn", site.paths.command("restart"), "a restart was interrupted")
     yield Finding("none")
 
 
@@ -381,7 +380,7 @@ def credential_mode(site: Site) -> Iterator[Finding]:
     _service(site)
     if site.paths.scope != "system":
         raise Skip("a user's manager keeps credentials below that user's own directory")
-    directory = Path(f"/run/credentials/{NAME}.service")
+    directory = Path(f"/run/credentials/{site.paths.service_unit}")
     facts = files.facts(directory)
     if facts.kind == "missing":
         raise Skip("the service does not run: see service.active")
@@ -414,7 +413,7 @@ def relay_active(site: Site) -> Iterator[Finding]:
     _service(site)
     if not render.is_sealed(site.config, site.paths):
         raise Skip("only a sealed service needs the relay")
-    unit = site.units[f"{UPSTREAM}.socket"]
+    unit = site.units[site.paths.upstream_socket.name]
     if not unit.active:
-        yield Finding(f"{UPSTREAM}.socket is {unit.active_state}", "fail", site.start)
+        yield Finding(f"{unit.name} is {unit.active_state}", "fail", site.start)
     yield Finding("listening")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from optictl.cli.options import ConfigOption, Place, RootOption, UserOption, place
+from optictl.cli.options import ConfigOption, NameOption, Place, RootOption, UserOption, place
+from optictl.paths import NAME
 
 config_app = typer.Typer(no_args_is_help=True, help="About the configuration file.", epilog="Example: optictl config show")
 
@@ -40,8 +41,8 @@ def _artefact(where: Place, name: str) -> None:
     texts = {
         "unit": lambda: render.unit(config, where.paths),
         "socket": lambda: render.socket(config, where.paths),
-        "upstream-socket": lambda: render.upstream_socket(config),
-        "upstream-service": lambda: render.upstream_service(config),
+        "upstream-socket": lambda: render.upstream_socket(config, where.paths),
+        "upstream-service": lambda: render.upstream_service(config, where.paths),
         "env": lambda: render.env(config),
         "proxy-config": lambda: render.proxy_config(config),
         "litellm": lambda: render.litellm(config, where.paths),
@@ -50,44 +51,56 @@ def _artefact(where: Place, name: str) -> None:
     report.raw(texts[name]())
 
 
-def render_unit(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def render_unit(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
     """Print optillm-proxy.service."""
-    _artefact(place(config, root, user), "unit")
+    _artefact(place(config, root, user, name), "unit")
 
 
-def render_socket(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def render_socket(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
     """Print optillm-proxy.socket."""
-    _artefact(place(config, root, user), "socket")
+    _artefact(place(config, root, user, name), "socket")
 
 
-def render_upstream_socket(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def render_upstream_socket(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
     """Print optillm-proxy-upstream.socket: a sealed service's one way to LiteLLM."""
-    _artefact(place(config, root, user), "upstream-socket")
+    _artefact(place(config, root, user, name), "upstream-socket")
 
 
-def render_upstream_service(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def render_upstream_service(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
     """Print optillm-proxy-upstream.service, the relay behind that socket."""
-    _artefact(place(config, root, user), "upstream-service")
+    _artefact(place(config, root, user, name), "upstream-service")
 
 
-def render_env(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def render_env(config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Print the env file's skeleton. It never prints a secret's value."""
-    _artefact(place(config, root, user), "env")
+    _artefact(place(config, root, user, name), "env")
 
 
-def render_proxy_config(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def render_proxy_config(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
     """Print proxy_config.yaml: LiteLLM as the only provider."""
-    _artefact(place(config, root, user), "proxy-config")
+    _artefact(place(config, root, user, name), "proxy-config")
 
 
-def render_litellm(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def render_litellm(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
     """Print the model_list entries that publish every strategy in LiteLLM."""
-    _artefact(place(config, root, user), "litellm")
+    _artefact(place(config, root, user, name), "litellm")
 
 
-def show(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def show(config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Print the configuration in force, defaults filled in."""
-    _artefact(place(config, root, user), "configuration")
+    _artefact(place(config, root, user, name), "configuration")
 
 
 def schema() -> None:

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import ConfigOption, Output, OutputOption, Place, RootOption, UserOption, YesOption, place
+from optictl.cli.options import (
+    ConfigOption,
+    ForceOption,
+    NameOption,
+    Output,
+    OutputOption,
+    Place,
+    RootOption,
+    UserOption,
+    YesOption,
+    place,
+)
+from optictl.paths import NAME
+
+if TYPE_CHECKING:
+    from optictl.deploy import Installation
+    from optictl.results import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -25,11 +41,13 @@ def register(app: typer.Typer) -> None:
     app.command("run", rich_help_panel=panel, epilog="Example: optictl run --root ~/optillm")(run)
 
 
-def init(root: RootOption = None, user: UserOption = False, output: OutputOption = Output.text) -> None:
+def init(
+    root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
+) -> None:
     """Write a commented optictl.yaml, the env file's skeleton and a fresh proxy key. Overwrites nothing."""
     from optictl import deploy, report
 
-    where = place(None, root, user)
+    where = place(None, root, user, name)
     made, kept = deploy.init(where.paths)
     if output is Output.json:
         items = [{**c.as_dict(), "diff": ""} for c in made] + [
@@ -57,18 +75,21 @@ def install(
         Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
     ] = None,
     no_start: Annotated[bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")] = False,
+    no_smoke: Annotated[bool, typer.Option("--no-smoke", help="Do not end with a real request, which costs tokens.")] = False,
+    force: ForceOption = False,
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
+    name: NameOption = NAME,
     output: OutputOption = Output.text,
 ) -> None:
     """Build the pinned release, prove it, write every artefact and put it in force.
 
-    Shows the plan first. A second run changes nothing and says so.
+    Shows the plan first. A second run changes nothing and says so. Under systemd it ends with check and one smoke.
     """
     from optictl import deploy, report
 
-    where = place(config, root, user)
+    where = place(config, root, user, name)
     installation = deploy.plan_install(where.config(), where.paths, start=not no_start)
     text = output is Output.text
     if not installation.changes:
@@ -81,16 +102,48 @@ def install(
             report.envelope("install", [c.as_dict() for c in installation.changes], True)
         return
     if installation.changes:
-        _confirm(yes)
+        force = confirm(installation, yes, force)
         with report.progress("installing") as say:
-            deploy.apply_install(installation, python, wheelhouse.absolute() if wheelhouse else None, say, report.done)
+            deploy.apply_install(installation, python, wheelhouse.absolute() if wheelhouse else None, say, report.done, force)
     found = _checks(where)
+    if installation.changes and not no_smoke and not no_start and not where.paths.is_private:
+        found += _smoke(where, found)
     if text:
         report.headline("check")
     good = report.results("install", found, output.value)
     if text and good and not any(c.id == "process.guarded" for c in found):
         report.message(f"Next: {where.paths.command('run' if where.paths.is_private or no_start else 'start')}")
     raise typer.Exit(0 if good else 1)
+
+
+def _smoke(where: Place, checked: list[Result]) -> list[Result]:
+    """One real request, where the service runs and every check of it is good: else it would tell nothing new."""
+    from optictl import report, smokes
+    from optictl.results import good
+
+    if not good(checked) or not any(r.id == "process.guarded" and r.status == "pass" for r in checked):
+        return []
+    config = where.config()
+    with report.progress("smoking") as say:
+        return smokes.run(config, smokes.keys(where.paths, None), list(config.published)[:1], None, None, None, say)
+
+
+def confirm(installation: Installation, yes: bool, force: bool) -> bool:
+    """Ask whether a shown plan is to be applied; whether edited files may be replaced.
+
+    Raises:
+        OptictlError: nobody can be asked, or files were edited and nobody said that they may go.
+    """
+    from optictl import deploy
+
+    edited = [change.target for change in installation.changes if change.edited]
+    if edited and not force:
+        if yes or not sys.stdin.isatty():
+            deploy.refuse_edited(installation.changes, installation.paths, force)
+        question = f"{', '.join(edited)}: somebody edited it. Replace it and keep the old text beside it?"
+        force = typer.confirm(question, abort=True, err=True)
+    _confirm(yes)
+    return force
 
 
 def _confirm(yes: bool) -> None:
@@ -103,7 +156,7 @@ def _confirm(yes: bool) -> None:
     typer.confirm("Apply these changes?", abort=True, err=True)
 
 
-def _checks(where: Place) -> list:  # type: ignore[type-arg]
+def _checks(where: Place) -> list[Result]:
     """What `install` can judge: everything, but the live process only where one serves the port."""
     from optictl.checks import registry
     from optictl.checks.registry import Skip
@@ -119,7 +172,7 @@ def _checks(where: Place) -> list:  # type: ignore[type-arg]
     return registry.run([c for c in checks if c.id != "release.starts"], site)
 
 
-def run(config: ConfigOption = None, root: RootOption = None, user: UserOption = False) -> None:
+def run(config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Run the deployment in the foreground, exactly as the unit would start it.
 
     Ctrl-C or SIGTERM drains: what is in flight is finished first.
@@ -128,23 +181,25 @@ def run(config: ConfigOption = None, root: RootOption = None, user: UserOption =
     """
     from optictl import foreground
 
-    where = place(config, root, user)
+    where = place(config, root, user, name)
     raise typer.Exit(foreground.run(where.config(), where.paths))
 
 
 def uninstall(
     purge: Annotated[bool, typer.Option("--purge", help="Also the configuration and the secrets.")] = False,
+    force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     yes: YesOption = False,
     root: RootOption = None,
     user: UserOption = False,
+    name: NameOption = NAME,
     output: OutputOption = Output.text,
 ) -> None:
     """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge."""
     from optictl import deploy, loading, report
     from optictl.config import Config, ConfigError
 
-    where = place(None, root, user)
+    where = place(None, root, user, name)
     changes = deploy.plan_removal(where.paths, purge)
     if output is Output.json and dry_run:
         report.envelope("uninstall", [c.as_dict() for c in changes], True)
@@ -161,44 +216,46 @@ def uninstall(
     except ConfigError:  # a broken configuration must not keep anybody from removing it
         config = Config()
     with report.progress("removing") as say:
-        deploy.apply_removal(changes, config, where.paths, say, report.done)
+        deploy.apply_removal(changes, config, where.paths, say, report.done, force)
     if output is Output.json:
         report.envelope("uninstall", [c.as_dict() for c in changes], True)
 
 
-def start(root: RootOption = None, user: UserOption = False) -> None:
+def start(root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Start the service under systemd; returns when the proxy answers."""
     from optictl import report, supervise
 
-    where = place(None, root, user)
+    where = place(None, root, user, name)
     with report.progress("starting"):
         supervise.start(where.config(), where.paths)
 
 
-def stop(root: RootOption = None, user: UserOption = False) -> None:
+def stop(root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Stop the service and its socket. What is in flight is finished first."""
     from optictl import report, supervise
 
-    where = place(None, root, user)
+    where = place(None, root, user, name)
     with report.progress("stopping"):
         supervise.stop(where.config(), where.paths)
 
 
-def restart(root: RootOption = None, user: UserOption = False) -> None:
+def restart(root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Restart without anybody waiting: a sibling serves on the same socket while the service drains."""
     from optictl import report, supervise
 
-    where = place(None, root, user)
+    where = place(None, root, user, name)
     with report.progress("restarting") as say:
         supervise.restart(where.config(), where.paths, say)
 
 
-def status(root: RootOption = None, user: UserOption = False, output: OutputOption = Output.text) -> None:
+def status(
+    root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
+) -> None:
     """One screen: state, release, restarts, memory, health tiers, the last problem, the next command."""
     from optictl import report
     from optictl import status as looking
 
-    where = place(None, root, user)
+    where = place(None, root, user, name)
     seen = looking.look(where.paths, where.config_path)
     if output is Output.json:
         report.envelope("status", [seen.as_dict()], seen.good)
@@ -214,11 +271,12 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")] = 50,
     root: RootOption = None,
     user: UserOption = False,
+    name: NameOption = NAME,
     output: OutputOption = Output.text,
 ) -> None:
     """Read the service's journal. It holds no prompt and no key."""
     from optictl import logbook, report
 
-    where = place(None, root, user)
+    where = place(None, root, user, name)
     for entry in logbook.read(where.paths, follow=follow, since=since, errors=errors, lines=lines):
         report.log(entry, output.value)

@@ -10,6 +10,7 @@ from typing import Any
 #: sysexits.h EX_CONFIG
 CONFIG_INVALID = 78
 INTERRUPTED = 130
+ROLLED_BACK = 4
 
 debug = False
 json_command: str | None = None
@@ -39,7 +40,7 @@ def guarded(app: Callable[[], Any]) -> int:
 def _explain(failure: Exception) -> int:
     from optictl import report
     from optictl.config import ConfigError
-    from optictl.errors import OptictlError
+    from optictl.errors import OptictlError, RolledBack
 
     if isinstance(failure, ConfigError):
         remedy = f"edit {failure.source}; optictl config schema prints what may stand there"
@@ -55,7 +56,7 @@ def _explain(failure: Exception) -> int:
         if json_command:
             report.failure(json_command, failure.what, failure.remedy)
         report.error(failure)
-        return 1
+        return ROLLED_BACK if isinstance(failure, RolledBack) else 1
     if json_command:
         report.failure(json_command, f"a defect of optictl: {type(failure).__name__}: {failure}", "")
     if debug:

@@ -48,6 +48,14 @@ RootOption = Annotated[
 UserOption = Annotated[bool, typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's.")]
 
 
+NameOption = Annotated[
+    str,
+    typer.Option(
+        "--name", metavar="NAME", envvar="OPTICTL_NAME", help="Which deployment of this host. Default: optillm-proxy."
+    ),
+]
+
+
 def _told(context: typer.Context, output: Any) -> Any:
     from optictl.cli import failures
 
@@ -59,6 +67,9 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", callback=_told, 
 CheckOutputOption = Annotated[
     CheckOutput,
     typer.Option("--output", "-o", callback=_told, help="text for people; json, nagios (its exit codes too) or prometheus."),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Also replace files that somebody edited; the old text is kept beside them.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 
@@ -78,11 +89,13 @@ class Place:
         return loading.load(self.config_path, required=self.explicit)
 
 
-def place(config: Path | None, root: Path | None, user: bool) -> Place:
+def place(config: Path | None, root: Path | None, user: bool, name: str) -> Place:
     """The deployment that the options name."""
     from optictl import paths
 
     if root is not None and user:
         raise typer.BadParameter("--root and --user exclude each other")
-    found = paths.user(os.environ) if user else paths.system(root.absolute() if root else None)
+    if problem := paths.name_problem(name):
+        raise typer.BadParameter(problem, param_hint="--name")
+    found = paths.user(os.environ, name) if user else paths.system(root.absolute() if root else None, name)
     return Place(found, config.absolute() if config else found.config, config is not None)

@@ -13,12 +13,14 @@ from optictl.cli.options import (
     CheckOutput,
     CheckOutputOption,
     ConfigOption,
+    NameOption,
     Output,
     OutputOption,
     RootOption,
     UserOption,
     place,
 )
+from optictl.paths import NAME
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +51,7 @@ def check(
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
+    name: NameOption = NAME,
     output: CheckOutputOption = CheckOutput.text,
 ) -> None:
     """Judge every invariant of a deployment and of the live process. Reads, never writes, costs no token."""
@@ -74,7 +77,7 @@ def check(
         for one in checks:
             report.message(f"{one.id:<28} {one.expected}")
         return
-    where = place(config, root, user)
+    where = place(config, root, user, name)
     site = Site(where.paths, where.config_path)
     if where.explicit:
         with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
@@ -112,6 +115,7 @@ def smoke(
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
+    name: NameOption = NAME,
     output: OutputOption = Output.text,
 ) -> None:
     """Send one real request per model and prove what it caused upstream. Costs tokens.
@@ -120,7 +124,7 @@ def smoke(
     """
     from optictl import report, smokes
 
-    where = place(config, root, user)
+    where = place(config, root, user, name)
     deployed = where.config()
     if not models and not every:
         raise typer.BadParameter(

@@ -92,7 +92,7 @@ def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> 
         with (
             log.open("wb") as output,
             service.running(
-                config, place.current, place.home, proxy_key=proxy_key, upstream_key=upstream_key, output=output
+                config, place.current, render.home(config, place), proxy_key=proxy_key, upstream_key=upstream_key, output=output
             ) as process,
         ):
             progress(f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}")

@@ -1,17 +1,18 @@
 """The corrections of OptiLLM's behaviour, each one small, named and bound to versions.
 
-The wheel stays untouched: every correction replaces one name in a loaded module. A
-version that none of them was verified against is refused, not guessed at.
+The wheel stays untouched: every correction replaces one name in a loaded module. An OptiLLM
+whose parts are not those that they were verified with (see `internals`) is refused, not guessed at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import ledger
+from . import internals, journal, ledger
 from .settings import Refusal, Settings
 from .upstream import BoundClient
 
@@ -37,7 +38,7 @@ def _correction(defect: str, versions: tuple[str, ...]) -> Callable[..., Any]:
     return register
 
 
-@_correction("every OpenAI client is built anew, and with a client's own sk- key", versions=("0.3.12",))
+@_correction("every OpenAI client is built anew, and with a client's own sk- key", versions=("0.3.12", "0.3.13"))
 def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> None:
     """`OpenAI(...)` in the server and in the proxy plugin yields the process's one client.
 
@@ -53,7 +54,7 @@ def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> 
     plugin_client.OpenAI = the_client
 
 
-@_correction("the client is chosen by the environment at every request", versions=("0.3.12",))
+@_correction("the client is chosen by the environment at every request", versions=("0.3.12", "0.3.13"))
 def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
     """`get_config` hands a strategy the client that counts for its request.
 
@@ -85,7 +86,7 @@ def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
     server.get_config = get_config  # type: ignore[attr-defined]
 
 
-@_correction("with --approach proxy only the proxy runs, never the prefix strategy", versions=("0.3.12",))
+@_correction("with --approach proxy only the proxy runs, never the prefix strategy", versions=("0.3.12", "0.3.13"))
 def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> None:
     """The strategy that the door let in is the one that runs, on the base model it named.
 
@@ -107,7 +108,7 @@ def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> Non
     server.parse_combined_approach = parse_combined_approach  # type: ignore[attr-defined]
 
 
-@_correction("the proxy plugin first asks every model a hidden question, whatever the request", versions=("0.3.12",))
+@_correction("the proxy plugin first asks every model a hidden question, whatever the request", versions=("0.3.12", "0.3.13"))
 def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
     """The plugin takes it that a model knows system messages, as it does after most errors too.
 
@@ -123,7 +124,9 @@ def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
     ProxyClient._Completions._test_system_message_support = supported
 
 
-@_correction("an answer that says User: or Assistant: somewhere is cut down to what follows the last", versions=("0.3.12",))
+@_correction(
+    "an answer that says User: or Assistant: somewhere is cut down to what follows the last", versions=("0.3.12", "0.3.13")
+)
 def whole_answer(server: ModuleType, settings: Settings, client: Any) -> None:
     """A strategy's answer reaches the client as it is.
 
@@ -137,9 +140,12 @@ def whole_answer(server: ModuleType, settings: Settings, client: Any) -> None:
 
 
 def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> None:
-    """Apply every correction, or raise Refusal for an OptiLLM that was never verified."""
-    unknown = [c.name for c in CORRECTIONS if version not in c.versions]
-    if unknown:
-        raise Refusal(f"OptiLLM {version} is not one the guard knows ({', '.join(unknown)})")
+    """Apply every correction, or raise Refusal for an OptiLLM whose internals nobody has verified."""
+    changed = internals.unknown(internals.fingerprints(Path(str(server.__file__)).parent.parent))
+    if changed:
+        raise Refusal(f"OptiLLM {version} is not one that the guard knows: {', '.join(changed)} differ from what was verified")
+    if unstated := [c.name for c in CORRECTIONS if version not in c.versions]:
+        # its parts are the verified ones, under a version that nobody has run the tests with
+        journal.write("unverified", optillm=version, corrections=unstated)
     for correction in CORRECTIONS:
         correction.apply(server, settings, client)

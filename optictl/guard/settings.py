@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def flags() -> list[str]:
+    """Every flag that this guard knows. A later guard knows them too: a unit may be older than the release it starts."""
+    return [word for word in _parser()._option_string_actions if word.startswith("--") and word != "--help"]
+
+
 def read_secret(reference: str) -> str:
     """The secret behind `@FILE`.
 

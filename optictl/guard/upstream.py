@@ -76,6 +76,8 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
             raise
         finally:
             call.seconds = time.monotonic() - started
+            if owner.remaining() <= 0:  # whatever came of the call, that is why it ended
+                owner.abort(owner.too_late())
             # the breaker may have ended this request while it waited: stop here, whatever came back
             if owner.aborted is not None:
                 raise owner.aborted

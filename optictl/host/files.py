@@ -66,21 +66,41 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def temporary(path: Path) -> Path:
+    """Where the text of `path` is before it is renamed to it. Always the same, so that a killed write leaves one at most."""
+    return path.with_name(f".{path.name}.new")
+
+
 def write(path: Path, text: str, mode: int) -> None:
     """Write-new, fsync, rename. The file has its final mode before it has any content."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made 0600
+    new = temporary(path)
+    remove(new)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        new.replace(path)
     except BaseException:
         with suppress(OSError):
-            Path(temporary).unlink()
+            new.unlink()
         raise
     sync_directory(path.parent)
+
+
+def keep_aside(path: Path, suffix: str) -> Path:
+    """Give what stands at a path a second name beside it, so that the first can be written over. Nothing is copied."""
+    aside = path.with_name(f"{path.name}.{suffix}")
+    os.link(path, aside, follow_symlinks=False)
+    sync_directory(path.parent)
+    return aside
+
+
+def read_link(path: Path) -> str:
+    """The target of a symbolic link as it is written there."""
+    return str(path.readlink())
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:
@@ -92,11 +112,10 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
 
 def point(link: Path, target: Path) -> None:
     """Make `link` a symbolic link to `target` in one step: at every moment there is one."""
-    temporary = link.with_name(f".{link.name}.new")
-    with suppress(FileNotFoundError):
-        temporary.unlink()
-    temporary.symlink_to(target)
-    temporary.replace(link)
+    new = temporary(link)
+    remove(new)
+    new.symlink_to(target)
+    new.replace(link)
     sync_directory(link.parent)
 
 
@@ -193,9 +212,11 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def scratch(mode: int = 0o755) -> Iterator[Path]:
-    """A temporary directory below /tmp, gone afterwards."""
-    path = Path(tempfile.mkdtemp(prefix="optictl-"))
+def scratch(mode: int = 0o755, parent: Path | None = None) -> Iterator[Path]:
+    """A temporary directory below `parent` (/tmp), gone afterwards."""
+    if parent is not None:
+        make_directory(parent)
+    path = Path(tempfile.mkdtemp(prefix="optictl-", dir=parent))
     try:
         path.chmod(mode)
         yield path

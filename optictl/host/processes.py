@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -180,9 +181,9 @@ def stop(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 @contextmanager
-def credential(secret: str, identity: Identity) -> Iterator[Path]:
+def credential(secret: str, identity: Identity, parent: Path | None = None) -> Iterator[Path]:
     """A file with a secret that only the service may read, as systemd's LoadCredential makes one."""
-    with files.scratch(0o700) as directory:
+    with files.scratch(0o700, parent) as directory:
         path = directory / "proxy_key"
         files.write(path, secret + "\n", 0o400)
         if identity.uid is not None and identity.gid is not None:
@@ -202,14 +203,14 @@ def service_of(pid: int) -> str | None:
 
 
 def started(pid: int) -> float:
-    """When a process started, in seconds since the epoch; infinity when it is gone."""
+    """When a process started, in seconds since the epoch, to a hundredth; infinity when it is gone."""
     try:
         # the fields after the program's name, which may itself hold blanks: starttime is the 20th of them
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-        boot = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
-    except (OSError, StopIteration, ValueError, IndexError):
+    except (OSError, ValueError, IndexError):
         return float("inf")
-    return boot + ticks / os.sysconf("SC_CLK_TCK")
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def readable_as(uid: int, path: Path) -> bool:

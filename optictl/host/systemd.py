@@ -67,7 +67,10 @@ class Systemd:
         )
 
     def _do(self, *arguments: str, timeout: float = 60) -> None:
-        result = self._run("systemctl", *arguments, timeout=timeout)
+        try:
+            result = self._run("systemctl", *arguments, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise ToolError(f"systemctl {' '.join(arguments)}", f"no end after {timeout:g} s") from None
         if result.returncode:
             raise ToolError(f"systemctl {' '.join(arguments)}", (result.stderr or result.stdout).strip()[-1000:])
 

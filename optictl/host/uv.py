@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl.host.files import closed_to_others
+from optictl.host.files import closed_to_others, scratch, write
 
 #: The wheels of the locked closure exist for these minor versions of CPython.
 OLDEST, NEWEST = (3, 10), (3, 13)
@@ -61,6 +63,16 @@ def _run(command: list[str], what: str, environment: dict[str, str] | None = Non
     return result.stdout
 
 
+def version_of(python: Path) -> tuple[int, ...] | None:
+    """The version of the interpreter at a path, asked of itself; None when it does not run."""
+    command = [str(python), "-I", "-S", "-c", "import sys; print(*sys.version_info[:3])"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, stdin=subprocess.DEVNULL)
+        return tuple(map(int, result.stdout.split()))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
 def inspect(python: Path) -> Interpreter | None:
     """Facts about an interpreter, asked of itself; None when it does not run."""
     command = [str(python), "-I", "-c", _ASK]
@@ -101,6 +113,46 @@ def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
     # a PYTHONPATH or an active venv of the caller must not reach into the release
     environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
     _run(command, "uv pip install", environment)
+
+
+def resolve(requirements: str, excludes: str, preferred: str) -> str:
+    """A closure with hashes, for every platform and Python from 3.10 on, resolved by uv from its index.
+
+    `requirements` and `excludes` are requirement files' texts; `preferred` is a lock whose versions are
+    kept where they fit. The answer names no address.
+    """
+    with scratch() as directory:
+        source, without, lock = directory / "wanted.in", directory / "without.txt", directory / "lock.txt"
+        write(source, requirements, 0o644)
+        write(without, excludes, 0o644)
+        write(lock, preferred, 0o644)
+        command = [
+            _uv(), "pip", "compile", "--no-config", "--universal", "--python-version", ".".join(map(str, OLDEST)),
+            "--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
+            "--excludes", str(without), "--output-file", str(lock), str(source),
+        ]  # fmt: skip
+        _run(command, "uv pip compile")
+        return lock.read_text(encoding="utf-8")
+
+
+@contextmanager
+def sources(requirement: str) -> Iterator[Path]:
+    """A directory with one package's own files, without what it depends on; gone afterwards."""
+    with scratch() as directory:
+        command = [
+            _uv(),
+            "pip",
+            "install",
+            "--quiet",
+            "--no-config",
+            "--no-deps",
+            "--no-build",
+            "--target",
+            str(directory),
+            requirement,
+        ]
+        _run(command, "uv pip install")
+        yield directory
 
 
 def compile_tree(python: Path, directory: Path) -> None:

@@ -29,7 +29,10 @@ class TestDryRun:
         shown = optictl("install", "--dry-run", "--root", root, home=tmp_path).out
         lines = shown.splitlines()
         assert lines[0].startswith("build   0.3.12-")
-        assert lines[-1].startswith("switch  0.3.12-")
+        assert any(line.startswith("switch  0.3.12-") for line in lines)
+        # the view for people comes last
+        assert lines[-1].startswith("create ")
+        assert lines[-1].endswith("/.optillm (it is missing)")
         assert "this release is not on this machine yet" in lines[0]
         assert "+Restart=always" in lines
         assert f"create  {root}/etc/systemd/system/optillm-proxy.service (it is missing)" in lines
@@ -46,7 +49,7 @@ class TestDryRun:
         outcome = optictl("install", "--dry-run", "--root", root, "--output", "json", home=tmp_path)
         assert outcome.code == 0
         results = assert_envelope(outcome.data, "install", "ok")
-        assert [r["action"] for r in results] == ["build", *["create"] * 8, "switch"]
+        assert [r["action"] for r in results] == ["build", *["create"] * 8, "switch", "create"]
         assert all(r.keys() == {"action", "target", "reason", "diff"} for r in results)
 
     def test_an_edited_file_is_shown_as_a_diff(self, root: Path, tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ class TestDryRun:
         optictl("init", "--root", root, home=tmp_path)
         shown = optictl("install", "--dry-run", "--root", root, home=tmp_path).out
         steps = [line.split()[:2] for line in shown.splitlines() if line.startswith(("create ", "replace ", "mode "))]
-        assert len(steps) == 6
+        assert len(steps) == 7
         assert not [target for _, target in steps if Path(target).is_relative_to(root / "etc/optillm-proxy")]
 
 

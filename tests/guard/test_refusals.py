@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -181,27 +182,32 @@ def foreign_release() -> Iterator[Path]:
 
 
 def test_an_optillm_that_the_guard_does_not_know(release: Path, foreign_release: Path) -> None:
-    # the same OptiLLM, and a guard whose corrections were verified against another one
+    # the same OptiLLM, and a guard that was verified with another text of one part
     (foreign_release / ".venv").symlink_to(release / ".venv")
     shutil.copytree(release / "guard", foreign_release / "guard")
-    corrections = foreign_release / "guard" / "corrections.py"
-    text = corrections.read_text()
-    assert 'versions=("0.3.12",)' in text
-    corrections.write_text(text.replace('versions=("0.3.12",)', 'versions=("0.3.11", "0.3.13")'))
-    assert_refused(run_guard(foreign_release), "OptiLLM 0.3.12 is not one the guard knows")
+    internals = foreign_release / "guard" / "internals.py"
+    text = internals.read_text()
+    edited = re.sub(r'("optillm/server.py:get_config": )"[0-9a-f]{12}"', r'\1"000000000000"', text)
+    assert edited != text
+    internals.write_text(edited)
+    outcome = run_guard(foreign_release)
+    assert_refused(outcome, "is not one that the guard knows: optillm/server.py:get_config differ")
 
 
-def test_one_correction_that_was_not_verified_is_enough(release: Path) -> None:
+def test_every_part_of_every_verified_version_counts(release: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from guard import corrections\n"
-        "corrections.CORRECTIONS.append(corrections.Correction('new', 'a defect', ('0.3.13',), None))\n"
-        "try: corrections.apply(None, None, None, '0.3.12')\n"
-        "except corrections.Refusal as refusal: print(refusal)\n"
+        "from pathlib import Path\n"
+        "from guard import internals\n"
+        "seen = internals.fingerprints(next(Path(sys.argv[1], '.venv/lib').glob('python3.*')) / 'site-packages')\n"
+        "assert all(seen.values()) and internals.unknown(seen) == []\n"
+        "for name in seen: print(name, *internals.unknown({**seen, name: 'another'}))\n"
     )
     python = str(release / ".venv/bin/python")
     done = subprocess.run([python, "-I", "-c", script, str(release)], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "OptiLLM 0.3.12 is not one the guard knows (new)"
+    lines = done.stdout.splitlines()
+    assert len(lines) > 10
+    assert all(len(set(line.split())) == 1 for line in lines)
 
 
 @pytest.mark.root

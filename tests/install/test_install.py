@@ -58,7 +58,10 @@ def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment:
 
     (place / "var/lib/optillm-proxy/.optillm/proxy_config.yaml").write_text("providers: []\n")
     (place / "etc/optillm-proxy/proxy_key").chmod(0o644)
-    mended = optictl("install", "--yes")
+    refused = optictl("install", "--yes")
+    assert refused.returncode == 1
+    assert "not what optictl wrote" in " ".join(refused.stderr.split())
+    mended = optictl("install", "--yes", "--force")
     assert "-providers: []" in mended.stdout
     assert "its mode is 0644, not 0600" in mended.stdout
     assert "build" not in mended.stderr

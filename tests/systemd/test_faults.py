@@ -157,14 +157,7 @@ def test_the_units_are_watched_and_mended(host: Host, id: str, break_it: list[st
     failed = _failed(host, "--only", "unit")
     assert id in failed
     assert host.machine.show(UNIT, "MainPID") == pid
-    remedy = failed[id]["remedy"]
-    for command in remedy.split(", then "):
-        if command.startswith("optictl install"):
-            host.optictl("install", "--yes")
-        elif command.startswith("optictl "):
-            host.optictl(*command.split()[1:])
-        else:
-            host.machine.run("sh", "-c", command)
+    host.mend(failed[id]["remedy"])
     if _failed(host, "--only", "unit"):  # unmasking brings no unit file back: the next remedy is `install`
         assert id == "unit.installed"
         host.optictl("install", "--yes")

@@ -172,7 +172,7 @@ def test_what_a_drain_cannot_finish_is_answered(host: Host, command: tuple[str, 
     answers: list[httpx.Response] = []
     try:
         host.configure(drain=2)
-        host.optictl("install", "--yes")
+        host.optictl("install", "--yes", "--no-smoke")
         asking = threading.Thread(target=lambda: answers.append(host.ask()))
         calls = len(host.upstream.calls())
         asking.start()

@@ -41,8 +41,8 @@ CASES: dict[str, tuple[str, Paths]] = {
 ARTEFACTS: dict[str, Callable[[Config, Paths], str]] = {
     "optillm-proxy.service": render.unit,
     "optillm-proxy.socket": render.socket,
-    "optillm-proxy-upstream.service": lambda config, _: render.upstream_service(config),
-    "optillm-proxy-upstream.socket": lambda config, _: render.upstream_socket(config),
+    "optillm-proxy-upstream.service": render.upstream_service,
+    "optillm-proxy-upstream.socket": render.upstream_socket,
     "env": lambda config, _: render.env(config),
     "proxy_config.yaml": lambda config, _: render.proxy_config(config),
     "litellm.yaml": render.litellm,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from optictl import config, render
 from optictl.config import Config, ConfigError, Problem
+from optictl.errors import OptictlError
 
 
 def problems(text: str) -> list[Problem]:
@@ -509,3 +510,33 @@ class TestAnything:
     )
     def test_that_may_be_valid(self, tree: dict[str, Any]) -> None:
         self.judge(yaml.safe_dump(tree, allow_unicode=True))
+
+
+class TestAnotherVersion:
+    """What an upgrade writes into the operator's file: one word, and nothing else."""
+
+    @pytest.mark.parametrize(
+        ("text", "edited"),
+        [
+            ("optillm: {version: 0.3.12}  # mine\n", "optillm: {version: 0.3.13}  # mine\n"),
+            (
+                'optillm:\n  version: "0.3.12"   # pinned\nmodel: jerry-xl\n',
+                "optillm:\n  version: 0.3.13   # pinned\nmodel: jerry-xl\n",
+            ),
+            ("optillm: {profile: proxy}\n", "optillm: {version: 0.3.13, profile: proxy}\n"),
+            ("optillm:\n  # why\n  profile: proxy\n", "optillm:\n  # why\n  version: 0.3.13\n  profile: proxy\n"),
+            ("# mine\nmodel: jerry-xl\n", "# mine\nmodel: jerry-xl\n\noptillm:\n  version: 0.3.13\n"),
+            ("", "\n\noptillm:\n  version: 0.3.13\n"),
+            ("optillm: {version: 0.3.13}\n", "optillm: {version: 0.3.13}\n"),
+        ],
+    )
+    def test_every_other_sign_stays(self, text: str, edited: str) -> None:
+        assert config.with_version(text, "optictl.yaml", "0.3.13") == edited
+        assert config.parse(edited, "optictl.yaml").optillm.version == "0.3.13"
+
+    def test_a_version_that_yaml_would_take_for_a_number_is_quoted(self) -> None:
+        assert config.with_version("optillm: {version: 0.3.12}\n", "x", "1.0") == 'optillm: {version: "1.0"}\n'
+
+    def test_what_cannot_be_edited_is_told(self) -> None:
+        with pytest.raises(OptictlError, match="cannot be edited"):
+            config.with_version("optillm: &x {}\n", "optictl.yaml", "0.3.13")

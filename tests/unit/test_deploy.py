@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def build(want: releases.Wanted, places: paths.Paths, *_: object) -> None:
         ids.append(want.id)
         files.make_directory(want.directory(places))
-        files.write(want.directory(places) / "release.json", '{"id": "x"}', 0o644)
+        files.write(want.directory(places) / "release.json", json.dumps({"id": want.id}), 0o644)
 
     monkeypatch.setattr(releases, "build", build)
+    monkeypatch.setattr(releases, "damage", lambda _: [])
     monkeypatch.setattr(releases, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
     return ids
 

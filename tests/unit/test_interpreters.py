@@ -210,4 +210,5 @@ class TestReleaseId:
     def test_a_version_without_a_lock_is_refused_with_those_there_are(self, id_now: Callable[..., str]) -> None:
         with pytest.raises(OptictlError, match=r"9\.9\.9") as caught:
             id_now(optillm={"version": "9.9.9"})
-        assert "0.3.12" in caught.value.remedy
+        assert "0.3.13" in caught.value.remedy
+        assert "only for 0.3.12, 0.3.13" in caught.value.what

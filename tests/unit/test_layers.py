@@ -14,14 +14,14 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 
 #: From the bottom to the top. A module may import what stands below its own line, and modules of its own package.
 LAYERS = [
-    {"optictl", "errors", "results", "models", "paths", "guard", "demo.standin"},
+    {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin"},
     {"config", "host"},
     {"loading", "render", "smoke", "monitoring"},
     {"plan", "service"},
     {"releases"},
     {"supervise"},
     {"checks", "deploy"},
-    {"status", "logbook", "sandbox"},
+    {"status", "logbook", "sandbox", "upgrade"},
     {"report"},
     {"smokes", "foreground", "demo"},
     {"cli"},

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from optictl import paths, plan
 from optictl.config import Config
 from optictl.host.files import FileFacts
-from optictl.plan import Artefact, Found
+from optictl.host.systemd import Unit
+from optictl.manifest import Manifest, digest
+from optictl.plan import Artefact, Change, Found, Release, Running
 from optictl.render import Host
 
 PLACES = paths.system(Path("/nowhere"))
@@ -19,6 +22,8 @@ SECRET = "optillm-a-very-secret-key-0123456789"
 
 ORDINARY = Artefact(Path("/nowhere/unit"), "new\n", 0o644)
 KEPT = Artefact(Path("/nowhere/optictl.yaml"), "new\n", 0o644, keep=True)
+#: optictl wrote the old text of ORDINARY once
+WROTE = Manifest({str(ORDINARY.path): (digest("old\n"),)})
 HIDDEN = Artefact(Path("/nowhere/proxy_key"), SECRET, 0o600, keep=True, secret=True)
 
 
@@ -41,17 +46,19 @@ class Row:
     text: str | None
     action: str | None = None
     reason: str = ""
+    edited: bool = False
 
 
 TABLE = [
     Row("nothing there", ORDINARY, MISSING, None, "create", "missing"),
     Row("as wanted", ORDINARY, file(), "new\n"),
     Row("other text", ORDINARY, file(), "old\n", "replace", "differs"),
+    Row("edited text", ORDINARY, file(), "mine\n", "replace", "it was edited since optictl wrote it", edited=True),
     Row("wider mode", ORDINARY, file(0o666), "new\n", "mode", "0666, not 0644"),
     Row("narrower mode", ORDINARY, file(0o600), "new\n", "mode", "0600, not 0644"),
     Row("another's", ORDINARY, file(uid=0), "new\n", "replace", "uid 0, not 1000"),
-    Row("a link", ORDINARY, LINK, None, "replace", "a link stands there"),
-    Row("a socket", ORDINARY, FileFacts("other", 0o755, UID, 0), None, "replace", "no file stands there"),
+    Row("a link", ORDINARY, LINK, None, "replace", "a link stands there", edited=True),
+    Row("a socket", ORDINARY, FileFacts("other", 0o755, UID, 0), None, "replace", "no file stands there", edited=True),
     Row("kept, nothing there", KEPT, MISSING, None, "create", "missing"),
     Row("kept, other text", KEPT, file(), "old\n"),
     Row("kept, never read", KEPT, file(), None),
@@ -69,23 +76,24 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.title)
 def test_facts_in_change_out(row: Row) -> None:
-    change = plan.change(row.wanted, Found(row.facts, row.text), UID)
+    change = plan.change(row.wanted, Found(row.facts, row.text), UID, WROTE)
     assert (change.action if change else None) == row.action
     if change is not None:
         assert row.reason in change.reason
+        assert change.edited is row.edited
         assert change.target == str(row.wanted.path)
         assert change.artefact is not None
         assert change.artefact.path == row.wanted.path
 
 
 def test_a_diff_shows_what_changes() -> None:
-    change = plan.change(replace(ORDINARY, text="a\nnew\n"), Found(file(), "a\nold\n"), UID)
+    change = plan.change(replace(ORDINARY, text="a\nnew\n"), Found(file(), "a\nold\n"), UID, WROTE)
     assert change is not None
     assert change.diff.splitlines() == ["--- /nowhere/unit", "+++ /nowhere/unit", "@@ -1,2 +1,2 @@", " a", "-old", "+new"]
 
 
 def test_a_new_file_is_a_diff_against_nothing() -> None:
-    change = plan.change(ORDINARY, Found(MISSING, None), UID)
+    change = plan.change(ORDINARY, Found(MISSING, None), UID, WROTE)
     assert change is not None
     assert change.diff.splitlines() == ["--- /dev/null", "+++ /nowhere/unit", "@@ -0,0 +1 @@", "+new"]
 
@@ -95,14 +103,14 @@ def test_a_new_file_is_a_diff_against_nothing() -> None:
     [(ORDINARY, 0o666, 0o644), (ORDINARY, 0o600, 0o644), (KEPT, 0o666, 0o644), (HIDDEN, 0o440, 0o400)],
 )
 def test_the_mode_it_is_given(wanted: Artefact, found: int, mended: int) -> None:
-    change = plan.change(wanted, Found(file(found), "new\n"), UID)
+    change = plan.change(wanted, Found(file(found), "new\n"), UID, WROTE)
     assert change is not None
     assert change.artefact is not None
     assert change.artefact.mode == mended
 
 
 def test_a_mode_has_no_diff() -> None:
-    change = plan.change(ORDINARY, Found(file(0o666), "new\n"), UID)
+    change = plan.change(ORDINARY, Found(file(0o666), "new\n"), UID, WROTE)
     assert change is not None
     assert change.diff == ""
 
@@ -112,59 +120,150 @@ def everything(config: Config | None = None) -> list[Artefact]:
     return plan.operators_files("# a configuration\n", config, PLACES, SECRET) + plan.rendered_files(config, PLACES, Host())
 
 
+def kind_of(artefact: Artefact) -> Literal["directory", "link", "file"]:
+    return "directory" if artefact.directory else "link" if artefact.link else "file"
+
+
 def as_wanted(artefacts: list[Artefact]) -> dict[Path, Found]:
-    return {
-        a.path: Found(FileFacts("directory" if a.directory else "file", a.mode, UID, 1), None if a.keep else a.text)
-        for a in artefacts
-    }
+    return {a.path: Found(FileFacts(kind_of(a), a.mode, UID, 1), None if a.keep else a.text) for a in artefacts}
 
 
 def nothing(artefacts: list[Artefact]) -> dict[Path, Found]:
     return {a.path: Found(MISSING, None) for a in artefacts}
 
 
+NEVER = Manifest()
+
+
+def steps_of(
+    artefacts: list[Artefact],
+    found: dict[Path, Found],
+    release: Release,
+    wrote: Manifest = NEVER,
+    running: Running | None = None,
+) -> list[Change]:
+    return plan.changes(artefacts, found, UID, wrote, release, PLACES, running)
+
+
+def unit(name: str, **properties: str) -> Unit:
+    defaults = {
+        "LoadState": "loaded",
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "NeedDaemonReload": "no",
+        "MainPID": "7",
+    }
+    return Unit(name, {**defaults, **properties})
+
+
+SERVICE, SOCKET = PLACES.service_unit, PLACES.socket_unit
+RELAY = (PLACES.upstream_socket.name, PLACES.upstream_service.name)
+
+
+def running(stale: str = "", sibling: bool = False, **states: str) -> Running:
+    """Everything runs as it should, but for the states given by the last word of a unit's name."""
+    found = {name: unit(name, ActiveState=states.get(name.rpartition(".")[2], "active")) for name in (*RELAY, SOCKET, SERVICE)}
+    return Running([RELAY[0], SOCKET, SERVICE], found, stale, sibling)
+
+
 class TestWholeInstallation:
     def test_on_an_empty_machine_everything_is_made_in_a_safe_order(self) -> None:
         artefacts = everything()
-        steps = plan.changes(artefacts, nothing(artefacts), UID, release="0.3.12-abc", built=False, current=None)
-        assert [s.action for s in steps] == ["build", *["create"] * len(artefacts), "switch"]
-        assert {s.target for s in steps[1:-1]} == {str(a.path) for a in artefacts}
-        assert steps[0].target == steps[-1].target == "0.3.12-abc"
-        assert steps[-1].reason == "no release is in force"
+        steps = steps_of(artefacts, nothing(artefacts), Release("0.3.12-abc", built=False, current=None))
+        made = [s.target for s in steps if s.action == "create"]
+        assert set(made) == {str(a.path) for a in artefacts}
+        assert (steps[0].action, steps[0].target) == ("build", "0.3.12-abc")
+        actions = [(s.action, s.target) for s in steps]
+        # nothing would be started before the release is in force, and the view for people comes last
+        assert actions[-2:] == [("switch", "0.3.12-abc"), ("create", str(PLACES.home / ".optillm"))]
+        assert made.index(str(PLACES.service)) > made.index(str(PLACES.upstream_service))
+        assert next(s for s in steps if s.action == "switch").reason == "no release is in force"
 
     def test_where_all_is_as_wanted_nothing_changes(self) -> None:
         artefacts = everything()
-        assert plan.changes(artefacts, as_wanted(artefacts), UID, release="r", built=True, current="r") == []
+        for systemd in (None, running()):
+            assert steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=systemd) == []
 
-    def test_another_release_is_built_first_and_switched_to_last(self) -> None:
+    @pytest.mark.parametrize("unit_first", [False, True])
+    def test_a_unit_never_gives_a_flag_that_its_guard_does_not_know(self, unit_first: bool) -> None:
         artefacts = everything()
         found = as_wanted(artefacts) | {PLACES.service: Found(file(), "old\n")}
-        steps = plan.changes(artefacts, found, UID, release="new", built=False, current="old")
-        assert [(s.action, s.target) for s in steps] == [
-            ("build", "new"), ("replace", str(PLACES.service)), ("switch", "new"),
-        ]  # fmt: skip
-        assert "old is in force" in steps[-1].reason
+        wrote = Manifest({str(PLACES.service): (digest("old\n"),)})
+        steps = steps_of(artefacts, found, Release("new", built=False, current="old", unit_first=unit_first), wrote)
+        last = [("switch", "new"), ("replace", str(PLACES.service))]
+        assert [(s.action, s.target) for s in steps] == [("build", "new"), *(reversed(last) if unit_first else last)]
+        assert any("old is in force" in s.reason for s in steps)
 
     def test_a_release_that_is_there_already_is_only_switched_to(self) -> None:
         artefacts = everything()
-        steps = plan.changes(artefacts, as_wanted(artefacts), UID, release="new", built=True, current="old")
+        steps = steps_of(artefacts, as_wanted(artefacts), Release("new", built=True, current="old"))
         assert [s.action for s in steps] == ["switch"]
+
+    def test_what_runs_is_touched_once_a_sibling_is_ready(self) -> None:
+        artefacts = everything()
+        steps = steps_of(artefacts, as_wanted(artefacts), Release("new", built=False, current="old"), running=running())
+        assert [s.action for s in steps] == ["build", "sibling", "switch", "restart"]
+
+    def test_a_broken_release_is_built_beside(self) -> None:
+        artefacts = everything()
+        release = Release("r.2", built=False, current="r", broken="the one in force is broken: numpy is missing")
+        steps = steps_of(artefacts, as_wanted(artefacts), release, running=running())
+        assert next((s.action, s.reason) for s in steps) == ("build", "the one in force is broken: numpy is missing")
+        assert steps[-1].action == "restart"
 
     def test_an_edited_unit_is_shown_before_it_is_replaced(self) -> None:
         artefacts = everything()
         found = as_wanted(artefacts)
         mine = str(found[PLACES.service].text).replace("RestartSec=1", "RestartSec=60")
         found[PLACES.service] = Found(file(), mine)
-        (step,) = plan.changes(artefacts, found, UID, release="r", built=True, current="r")
+        (step,) = steps_of(artefacts, found, Release("r", built=True, current="r"))
         assert "-RestartSec=60" in step.diff
         assert "+RestartSec=1" in step.diff
+        assert step.edited
+
+    def test_a_process_that_read_older_files_is_replaced(self) -> None:
+        artefacts = everything()
+        systemd = running(stale="/etc/optillm-proxy/env changed since process 7 started")
+        steps = steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=systemd)
+        assert [s.action for s in steps] == ["sibling", "restart"]
+        assert "env changed" in steps[-1].reason
+
+    def test_a_leftover_sibling_is_ended(self) -> None:
+        artefacts = everything()
+        steps = steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=running(sibling=True))
+        assert [(s.action, s.target) for s in steps] == [("stop", PLACES.sibling_unit)]
+
+    def test_a_service_made_by_hand_gives_the_port_to_the_socket(self) -> None:
+        artefacts = everything()
+        steps = steps_of(
+            artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=running(socket="inactive")
+        )
+        assert [(s.action, s.target) for s in steps] == [("stop", SERVICE), ("start", SERVICE)]
+
+    def test_a_new_port_cannot_be_had_without_a_gap_and_the_plan_says_so(self) -> None:
+        artefacts = everything()
+        found = as_wanted(artefacts) | {PLACES.socket: Found(file(), "old\n")}
+        wrote = Manifest({str(PLACES.socket): (digest("old\n"),)})
+        steps = steps_of(artefacts, found, Release("r", built=True, current="r"), wrote, running())
+        assert [(s.action, s.target) for s in steps[1:]] == [("reload", "systemd"), ("restart", SOCKET)]
+        assert "refused until" in steps[-1].reason
+
+    def test_what_an_earlier_configuration_needed_goes(self) -> None:
+        artefacts = [a for a in everything() if a.path != PLACES.upstream_service]
+        found = as_wanted(artefacts) | {PLACES.upstream_service: Found(file(), "old\n")}
+        wrote = Manifest({str(PLACES.upstream_service): (digest("old\n"),)})
+        steps = steps_of(artefacts, found, Release("r", built=True, current="r"), wrote, running())
+        assert [(s.action, s.target) for s in steps] == [
+            ("stop", RELAY[1]), ("remove", str(PLACES.upstream_service)), ("reload", "systemd"),
+        ]  # fmt: skip
+        assert not steps[1].edited
 
 
 class TestSecrets:
     def test_stand_in_no_diff_and_no_json(self) -> None:
         artefacts = everything()
         for found in (nothing(artefacts), {a.path: Found(LINK, "what was there: " + SECRET) for a in artefacts}):
-            steps = plan.changes(artefacts, found, UID, release="r", built=False, current=None)
+            steps = steps_of(artefacts, found, Release("r", built=False, current=None))
             assert SECRET not in repr([s.as_dict() for s in steps])
 
     def test_the_operators_files_are_kept_and_closed(self) -> None:
@@ -176,11 +275,11 @@ class TestSecrets:
 
     def test_what_is_rendered_may_be_read_by_the_service(self) -> None:
         rendered = plan.rendered_files(Config(), PLACES, Host())
-        assert {a.mode for a in rendered if not a.directory} == {0o644}
+        assert {a.mode for a in rendered if not (a.directory or a.link)} == {0o644}
         assert [(a.path, a.mode) for a in rendered if a.directory] == [(PLACES.root_directory, 0o755)]
 
 
 def test_a_change_for_programs_has_four_words() -> None:
-    change = plan.change(ORDINARY, Found(MISSING, None), UID)
+    change = plan.change(ORDINARY, Found(MISSING, None), UID, WROTE)
     assert change is not None
     assert change.as_dict().keys() == {"action", "target", "reason", "diff"}

@@ -13,10 +13,11 @@ import pytest
 import yaml
 from jinja2 import StrictUndefined, UndefinedError
 
-from optictl import paths, render
+from optictl import paths, plan, render
 from optictl.config import Config
 from optictl.guard import invariants, settings
 from optictl.paths import Paths
+from optictl.render import Host
 from tests.unit.golden_cases import ARTEFACTS, CASES, GOLDEN, artefacts, case
 
 EVERY_CASE = pytest.mark.parametrize("name", list(CASES))
@@ -123,7 +124,31 @@ class TestUnit:
         read, places = case(name)
         variables = dict(word.split("=", 1) for word in shlex.split(setting(render.unit(read, places), "Environment")))
         home = Path(variables["HOME"].replace("%%", "%"))
-        assert home / ".optillm/proxy_config.yaml" == places.proxy_config
+        wanted = {a.path: a for a in plan.rendered_files(read, places, Host())}
+        assert wanted[home / ".optillm/proxy_config.yaml"].text == render.proxy_config(read)
+        # for people, where OptiLLM's documentation says
+        link = wanted[places.proxy_config.parent]
+        assert link.link
+        assert link.path.parent / link.text / "proxy_config.yaml" == home / ".optillm/proxy_config.yaml"
+
+    def test_another_upstream_is_another_home(self) -> None:
+        """So a unit and the provider file that it needs change in one step."""
+        places = paths.system()
+        homes = {render.home(Config().moved(4020, f"http://127.0.0.1:{port}/v1"), places) for port in (4000, 4001)}
+        assert len(homes) == 2
+
+    def test_an_older_guard_is_given_the_flags_that_it_knows(self) -> None:
+        text = render.unit(Config(), paths.system(), Host(flags=("--host", "--port", "--optillm-api-key")))
+        assert render.flags_in(text) == {"--host", "--port", "--optillm-api-key"}
+        assert render.flags_in(render.unit(Config(), paths.system())) <= set(settings.flags())
+
+    def test_a_sibling_is_the_same_in_all_that_counts(self) -> None:
+        text = render.unit(Config(), paths.system())
+        sibling = render.sibling(text)
+        assert "[Install]" in text
+        assert "[Install]" not in sibling
+        different = set(unit_lines(text)) ^ set(unit_lines(sibling))
+        assert {line.partition("=")[0] for line in different} == {"Description", "[Install]", "WantedBy"}
 
     def test_the_system_service_is_not_root(self) -> None:
         text = render.unit(Config(), paths.system())
@@ -189,8 +214,8 @@ class TestUnit:
         if scope == "system":
             places.root_directory.mkdir()
             # as good as the real one, which not every machine has in the same place
-            places.upstream_service.write_text(render.upstream_service(Config(), program="/bin/true"))
-            places.upstream_socket.write_text(render.upstream_socket(Config()))
+            places.upstream_service.write_text(render.upstream_service(Config(), places, program="/bin/true"))
+            places.upstream_socket.write_text(render.upstream_socket(Config(), places))
             units += [places.upstream_service, places.upstream_socket]
         command = ["systemd-analyze", *(["--user"] if scope == "user" else []), "verify", *units]
         result = subprocess.run(

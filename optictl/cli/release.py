@@ -1,0 +1,187 @@
+"""upgrade, rollback, releases: from one release to another, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optictl.cli.deployment import confirm
+from optictl.cli.options import (
+    ConfigOption,
+    ForceOption,
+    NameOption,
+    Output,
+    OutputOption,
+    Place,
+    RootOption,
+    UserOption,
+    YesOption,
+    place,
+)
+from optictl.paths import NAME
+
+if TYPE_CHECKING:
+    from optictl.deploy import Installation
+
+WheelhouseOption = Annotated[
+    Path | None,
+    typer.Option("--wheelhouse", metavar="DIR", exists=True, file_okay=False, help="Install from these wheels, offline."),
+]
+PythonOption = Annotated[
+    Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    panel = "Releases"
+    app.command("upgrade", rich_help_panel=panel, epilog="Example: sudo optictl upgrade 0.3.13")(upgrade)
+    app.command("rollback", rich_help_panel=panel, epilog="Example: sudo optictl rollback")(rollback)
+    app.command("releases", rich_help_panel=panel, epilog="Example: optictl releases --output json")(releases)
+
+
+def upgrade(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Of OptiLLM, such as 0.3.13.")],
+    lock: Annotated[
+        Path | None,
+        typer.Option("--lock", metavar="FILE", exists=True, dir_okay=False, help="A hash lock of your own for this version."),
+    ] = None,
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="Make a lock for a version that none is held for, and show what changes.")
+    ] = False,
+    canary_only: Annotated[bool, typer.Option("--canary-only", help="Build and prove it beside; switch nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    yes: YesOption = False,
+    force: ForceOption = False,
+    wheelhouse: WheelhouseOption = None,
+    python: PythonOption = None,
+    config: ConfigOption = None,
+    root: RootOption = None,
+    user: UserOption = False,
+    name: NameOption = NAME,
+    output: OutputOption = Output.text,
+) -> None:
+    """Go to another version of OptiLLM: build it beside, prove it against the live upstream, switch, prove it again.
+
+    Every enabled strategy is asked twice: that costs tokens. Whatever goes wrong, what was in force serves on (exit 4).
+    """
+    from optictl import report
+    from optictl import upgrade as upgrading
+
+    where = place(config, root, user, name)
+    deployed = where.config()
+    if lock is not None or resolve:
+        _new_lock(where, version, lock, resolve, dry_run, yes, output)
+    installation = upgrading.plan_upgrade(deployed, where.config_path, where.paths, version)
+    if dry_run:
+        _shown(installation, "upgrade", output)
+        raise typer.Exit(0)
+    _go("upgrade", where, installation, yes, force, wheelhouse, python, canary_only, output)
+    if output is Output.text and installation.changes:
+        report.message(f"Back again: {where.paths.command('rollback')}")
+
+
+def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_run: bool, yes: bool, output: Output) -> None:
+    """Put a lock where this deployment's own are, after showing what it means."""
+    from optictl import report
+    from optictl import upgrade as upgrading
+
+    deployed = where.config()
+    if lock is not None and resolve:
+        raise typer.BadParameter("--lock and --resolve exclude each other")
+    if lock is not None:
+        target, text = upgrading.own_lock(deployed, where.paths, version, lock)
+    else:
+        with report.progress("resolving") as say:
+            found = upgrading.resolve(deployed, where.paths, version, say)
+        report.resolution(found)
+        target, text = found.path, found.text
+    if dry_run:
+        return
+    if not yes:
+        confirm_lock = f"Keep this lock as {target}?"
+        typer.confirm(confirm_lock, abort=True, err=True)
+    upgrading.keep_lock(target, text)
+
+
+def _shown(installation: Installation, command: str, output: Output) -> None:
+    from optictl import report
+
+    if output is Output.json:
+        report.envelope(command, [c.as_dict() for c in installation.changes], True)
+    elif installation.changes:
+        report.changes(installation.changes)
+    else:
+        report.message("No changes.")
+
+
+def _go(
+    command: str, where: Place, installation: Installation, yes: bool, force: bool, wheelhouse: Path | None,
+    python: Path | None, canary_only: bool, output: Output,
+) -> None:  # fmt: skip
+    from optictl import report
+    from optictl import upgrade as upgrading
+
+    text = output is Output.text
+    if text:
+        _shown(installation, command, output)
+    proofs: list[upgrading.Proof] = []
+    if installation.changes:
+        force = confirm(installation, yes, force)
+
+        def proven(proof: upgrading.Proof) -> None:
+            proofs.append(proof)
+            if text:
+                report.comparison(proof.new, proof.current)
+
+        with report.progress(command) as say:
+            upgrading.apply(
+                installation, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, report.done,
+                force=force, canary_only=canary_only, proven=proven,
+            )  # fmt: skip
+    if not text:
+        results = [r.as_dict() for proof in proofs for r in proof.new]
+        beside = [r.as_dict() for proof in proofs for r in proof.current]
+        report.envelope(command, results, True, release=installation.want.name, current=beside, switched=not canary_only)
+    elif canary_only:
+        report.message(f"{installation.want.name} is proven and was not put in force.")
+    elif installation.changes:
+        report.message(f"{installation.want.name} is in force.")
+
+
+def rollback(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    yes: YesOption = False,
+    force: ForceOption = False,
+    config: ConfigOption = None,
+    root: RootOption = None,
+    user: UserOption = False,
+    name: NameOption = NAME,
+    output: OutputOption = Output.text,
+) -> None:
+    """Go back to the release that was in force before, proven in the same way as an upgrade. Costs tokens."""
+    from optictl import upgrade as upgrading
+
+    where = place(config, root, user, name)
+    installation = upgrading.plan_rollback(where.config(), where.config_path, where.paths)
+    if dry_run:
+        _shown(installation, "rollback", output)
+        return
+    _go("rollback", where, installation, yes, force, None, None, False, output)
+
+
+def releases(
+    root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
+) -> None:
+    """List the releases on this machine: version, closure, when, size, state."""
+    from optictl import releases as listing
+    from optictl import report
+
+    where = place(None, root, user, name)
+    found = listing.listing(where.paths)
+    if output is Output.json:
+        report.envelope("releases", [one.as_dict() for one in found], True)
+    else:
+        report.releases(found)

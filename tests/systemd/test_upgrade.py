@@ -1,0 +1,179 @@
+"""From one OptiLLM to the next and back under load; upgrades that go wrong end where they began."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from optictl import render
+from optictl.demo.standin import Reply, Seen, completion
+from tests.support import PROXY_KEY
+from tests.systemd.conftest import ETC, Host
+from tests.systemd.load import Load, slow_upstream
+
+pytestmark = [pytest.mark.slow, pytest.mark.root]
+
+UNIT = "optillm-proxy.service"
+FILE = f"/etc/systemd/system/{UNIT}"
+OLD, NEW = "0.3.12", "0.3.13"
+
+
+@pytest.fixture(autouse=True)
+def installed(host: Host) -> Iterator[None]:
+    host.upstream.respond = None
+    host.configure(f"optillm: {{version: {OLD}}}\nreleases: {{keep: 3}}\n")
+    host.optictl("install", "--yes", "--force")
+    yield
+    host.upstream.respond = None
+    host.configure()
+    host.optictl("install", "--yes", "--force")
+
+
+def version(host: Host) -> str:
+    """The OptiLLM that the running process has, by its own working directory."""
+    pid = host.machine.show(UNIT, "MainPID")
+    here = host.machine.run("stat", "-Lc", "%d:%i", f"/proc/{pid}/cwd").stdout
+    releases = json.loads(host.optictl("releases", "--output", "json").stdout)["results"]
+    for one in releases:
+        if host.machine.run("stat", "-Lc", "%d:%i", f"/opt/optillm-proxy/releases/{one['id']}/work").stdout == here:
+            return str(one["data"]["version"])
+    raise AssertionError(f"process {pid} runs none of {releases}")
+
+
+def assert_as_before(host: Host) -> None:
+    """The old release is in force, runs, is configured, and nothing is left over."""
+    assert version(host) == OLD
+    assert f"version: {OLD}" in host.machine.read(f"{ETC}/optictl.yaml")
+    assert host.machine.show("optillm-proxy-next.service", "LoadState") == "not-found"
+    host.upstream.respond = None
+    assert host.ask().status_code == 200
+    assert "No changes." in host.optictl("install", "--yes").stdout
+
+
+def test_there_and_back_nobody_notices(host: Host) -> None:
+    host.upstream.respond = slow_upstream
+    with Load(host.port, PROXY_KEY).running() as load:
+        upgraded = host.optictl("upgrade", NEW, "--yes")
+        assert version(host) == NEW
+        back = host.optictl("rollback", "--yes")
+        assert version(host) == OLD
+    assert f"version: {OLD}" in host.machine.read(f"{ETC}/optictl.yaml")
+    for tally in (load.gets, load.strategies):
+        assert tally.count("ok") == len(tally.requests) > 10
+    # what each strategy did, beside the release that is in force
+    for text in (upgraded.stdout, back.stdout):
+        assert all(f"{strategy}-jerry-xl" in text for strategy in ("moa", "bon", "plansearch", "self_consistency"))
+
+
+def test_a_canary_switches_nothing(host: Host) -> None:
+    pid = host.machine.show(UNIT, "MainPID")
+    proven = json.loads(host.optictl("upgrade", NEW, "--canary-only", "--yes", "--output", "json").stdout)
+    assert [r["status"] for r in proven["results"]] == ["pass"] * 4
+    assert proven["switched"] is False
+    assert len(proven["current"]) == 4
+    assert host.machine.show(UNIT, "MainPID") == pid
+    assert_as_before(host)
+
+
+def test_a_release_that_cannot_start(host: Host) -> None:
+    """Its lock leaves out what the guard needs."""
+    lock = (render.template_directory() / "locks" / f"optillm-{NEW}-proxy.txt").read_text()
+    blocks = lock.split("\n")
+    start = next(i for i, line in enumerate(blocks) if line.startswith("gunicorn=="))
+    end = next(i for i in range(start + 1, len(blocks)) if not blocks[i].startswith(" "))
+    host.machine.write("/root/short.txt", "\n".join(blocks[:start] + blocks[end:]))
+    pid = host.machine.show(UNIT, "MainPID")
+    failed = host.optictl("upgrade", NEW, "--lock", "/root/short.txt", "--yes", check=False)
+    host.machine.run("rm", "-r", f"{ETC}/locks", "/root/short.txt")
+    assert failed.returncode == 4, failed.stderr
+    assert "No module named 'gunicorn'" in failed.stderr
+    assert host.machine.show(UNIT, "MainPID") == pid
+    host.optictl("install", "--yes")  # takes the half-built one away
+    assert_as_before(host)
+
+
+@pytest.mark.parametrize("calls", [3, 40], ids=["before-the-switch", "after-it"])
+def test_an_upstream_that_fails_in_the_middle(host: Host, calls: int) -> None:
+    """Before the canary is through, and after it: then the last proof fails, with the new release in force already."""
+    seen = 0
+
+    def dying(request: Seen) -> Reply | None:
+        nonlocal seen
+        if request.method != "POST":
+            return None
+        seen += 1
+        return Reply(body=completion(request.body or {})) if seen <= calls else Reply(500, {"error": {"message": "gone"}})
+
+    before = len([c for c in host.upstream.seen if c.method == "POST"])
+    host.optictl("upgrade", NEW, "--canary-only", "--yes")
+    canary = len([c for c in host.upstream.seen if c.method == "POST"]) - before
+    if calls > 3:
+        calls = canary + 1  # the canary and the comparison go through, the last proof does not
+    host.upstream.respond = dying
+    failed = host.optictl("upgrade", NEW, "--yes", check=False)
+    assert failed.returncode == 4, failed.stderr
+    said = " ".join(failed.stderr.split())
+    assert "is in force" in said
+    if calls > 3:
+        assert f"now in force: {NEW}" in said
+        assert f"going back to {OLD}" in said
+    assert_as_before(host)
+
+
+def test_a_version_without_a_lock(host: Host) -> None:
+    refused = host.optictl("upgrade", "0.4.0", "--yes", check=False)
+    assert refused.returncode == 1
+    assert "holds no lock for OptiLLM 0.4.0" in " ".join(refused.stderr.split())
+    assert "--resolve" in refused.stderr
+
+
+def test_an_edited_unit_is_never_overwritten_silently(host: Host) -> None:
+    host.machine.run("sed", "-i", "s/^RestartSec=.*/RestartSec=7/", FILE)
+    refused = host.optictl("install", "--yes", check=False)
+    assert refused.returncode == 1
+    assert "-RestartSec=7" in refused.stdout
+    assert "RestartSec=7" in host.machine.read(FILE)
+    host.optictl("install", "--yes", "--force")
+    assert "RestartSec=7" not in host.machine.read(FILE)
+    kept = host.machine.run("sh", "-c", f"grep -l RestartSec=7 {FILE}.kept-*").stdout.strip()
+    host.machine.run("rm", kept)
+    assert_as_before(host)
+
+
+def test_a_deployment_made_by_hand_is_taken_over(host: Host) -> None:
+    """The runbook's: a unit that holds the port itself."""
+    host.optictl("uninstall", "--yes")
+    host.machine.write(
+        FILE,
+        "[Unit]\nDescription=made by hand\n[Service]\nUser=nobody\n"
+        f"ExecStart=/usr/bin/python3 -m http.server --bind 127.0.0.1 {host.port}\n[Install]\nWantedBy=multi-user.target\n",
+    )
+    host.machine.run("systemctl", "daemon-reload")
+    host.machine.run("systemctl", "start", UNIT)
+    shown = host.optictl("install", "--dry-run").stdout
+    assert "optictl did not write it" in " ".join(shown.split())
+    assert host.optictl("install", "--yes", check=False).returncode == 1
+    assert "made by hand" in host.machine.read(FILE)
+    host.optictl("install", "--yes", "--force")
+    assert host.machine.run("sh", "-c", f"cat {FILE}.kept-*").stdout.startswith("[Unit]\nDescription=made by hand")
+    host.machine.run("sh", "-c", f"rm {FILE}.kept-*")
+    assert_as_before(host)
+
+
+def test_two_deployments_on_one_host(host: Host) -> None:
+    other, port = "optillm-two", host.port + 1
+    host.machine.run("mkdir", "-p", f"/etc/{other}")
+    for name, mode in (("optictl.yaml", 0o644), ("env", 0o600), ("proxy_key", 0o600)):
+        text = host.machine.read(f"{ETC}/{name}").replace(f"port: {host.port}", f"port: {port}")
+        host.machine.write(f"/etc/{other}/{name}", text, mode)
+    pid = host.machine.show(UNIT, "MainPID")
+    host.optictl("install", "--name", other, "--yes")
+    assert host.machine.show(f"{other}.service", "ActiveState") == "active"
+    results = json.loads(host.optictl("check", "--name", other, "--output", "json", check=False).stdout)["results"]
+    assert [r["id"] for r in results if r["status"] in ("fail", "error")] == []
+    host.optictl("uninstall", "--name", other, "--purge", "--yes")
+    assert host.machine.run("sh", "-c", f"ls -d /etc/{other} /opt/{other} /var/lib/{other}", check=False).stdout == ""
+    assert host.machine.show(UNIT, "MainPID") == pid
+    assert_as_before(host)

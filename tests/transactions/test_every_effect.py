@@ -1,0 +1,279 @@
+"""An error, a full disk and a kill at every effect in turn: it is the old deployment or the new one, and whole.
+
+Only what takes minutes is replaced: a release here is a small one with a real interpreter, and its proof is skipped
+(tests/install and tests/systemd have the real ones).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from optictl import deploy, paths, releases, render, upgrade
+from optictl.config import Config
+from optictl.errors import OptictlError
+from optictl.guard import invariants
+from optictl.host import files, uv
+from optictl.host.uv import Interpreter
+from optictl.paths import Paths
+from optictl.releases import Wanted
+from tests.transactions.faults import Kind, run
+
+KINDS: tuple[Kind, ...] = ("error", "full disk", "SIGKILL")
+OLD = Config().moved(4920, "http://127.0.0.1:4900/v1")
+#: The same with another upstream: unit, provider file and relay change together.
+MOVED = Config().moved(4920, "http://127.0.0.1:4901/v1")
+LATER = OLD.model_copy(update={"optillm": OLD.optillm.model_copy(update={"version": "0.3.13"})})
+
+
+def quiet(_: object) -> None:
+    """Neither progress nor results are shown."""
+
+
+@pytest.fixture
+def small_releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that is built in a moment: the real interpreter, one package, the real guard."""
+
+    def make_venv(directory: Path, python: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
+
+    def install(directory: Path, lock: Path, _: object) -> None:
+        packages = next((directory / "lib").glob("python3.*")) / "site-packages"
+        info = packages / "optillm-1.dist-info"
+        files.make_directory(info)
+        (packages / "optillm.py").write_text(lock.name)
+        (info / "RECORD").write_text("optillm-1.dist-info/RECORD,,\n")
+
+    monkeypatch.setattr(uv, "make_venv", make_venv)
+    monkeypatch.setattr(uv, "install", install)
+    monkeypatch.setattr(uv, "compile_tree", lambda *_: None)
+    monkeypatch.setattr(releases, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1})
+    here = Interpreter(Path(sys.executable), sys.version_info[:3], None)
+    monkeypatch.setattr(releases, "interpreter", lambda *_: here)
+    monkeypatch.setattr(upgrade, "canary", lambda *_: [])
+
+
+def install(config: Config, places: Paths) -> None:
+    planned = deploy.plan_install(config, places)
+    if planned.changes:
+        deploy.apply_install(planned, None, None, quiet, quiet)
+
+
+def go_to(config: Config, version: str, places: Paths) -> None:
+    planned = upgrade.plan_upgrade(config, places.config, places, version)
+    upgrade.apply(planned, config, None, None, quiet, quiet, proven=quiet)
+
+
+def go_back(config: Config, places: Paths) -> None:
+    planned = upgrade.plan_rollback(config, places.config, places)
+    upgrade.apply(planned, config, None, None, quiet, quiet, proven=quiet)
+
+
+def operators_files(config: Config, places: Paths) -> None:
+    files.make_directory(places.etc)
+    files.write(places.config, render.configuration(config), 0o644)
+    files.write(places.env, "OPENAI_API_KEY=x\n", 0o600)
+    files.write(places.proxy_key, deploy.new_proxy_key() + "\n", 0o600)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done, to what was there before (None: nothing), and the configuration that a last `install` has."""
+
+    before: tuple[Callable[[Paths], None], ...]
+    act: Callable[[Paths], None]
+    configs: tuple[Config, ...]
+
+
+def _start(places: Paths) -> None:
+    operators_files(OLD, places)
+    install(OLD, places)
+
+
+OPERATIONS = {
+    "first install": Operation((lambda p: operators_files(OLD, p),), lambda p: install(OLD, p), (OLD,)),
+    "reinstall": Operation((_start, lambda p: operators_files(MOVED, p)), lambda p: install(MOVED, p), (OLD, MOVED)),
+    "upgrade": Operation((_start,), lambda p: go_to(OLD, "0.3.13", p), (OLD, LATER)),
+    "rollback": Operation((_start, lambda p: go_to(OLD, "0.3.13", p)), lambda p: go_back(LATER, p), (OLD, LATER)),
+}
+
+
+def in_force(places: Paths) -> tuple[str, str] | None:
+    """The release and the upstream of what a start of the service would run; None where there is nothing to start.
+
+    Fails where that would not be one whole deployment.
+    """
+    name = releases.in_force(places)
+    if name is None:
+        return None
+    assert releases.damage(places.releases / name) == []
+    record = json.loads((places.releases / name / "release.json").read_text())
+    unit = places.service.read_text()
+    assert render.flags_in(unit) <= set(record["flags"])
+    home = Path(next(w for w in unit.split() if w.startswith("Environment=HOME=")).split("=", 2)[2])
+    upstream = unit.split("--base-url ")[1].split()[0]
+    assert invariants.proxy_config_problems((home / ".optillm/proxy_config.yaml").read_text(), upstream) == []
+    for path in (places.socket, places.upstream_socket, places.upstream_service):
+        assert path.read_text().startswith("# optillm-proxy")
+    return record["optillm"], upstream
+
+
+def states_of(operation: Operation) -> set[tuple[str, str] | None]:
+    states: set[tuple[str, str] | None] = {(c.optillm.version, c.upstream.base_url) for c in operation.configs}
+    return states | {None} if len(operation.configs) == 1 else states
+
+
+def nothing_left(places: Paths) -> list[str]:
+    """Files that no deployment consists of."""
+    return [str(p) for p in files.tree(places.etc.parent.parent) if p.name.endswith(".new") or ".scratch" in p.parts]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """In memory where that can be had: everything is written with fsync."""
+    memory = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="optictl-test-", dir=memory if os.access(memory, os.W_OK) else None))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_after_every_fault_it_is_one_or_the_other(
+    name: str, place: Path, small_releases: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operation = OPERATIONS[name]
+    start = place / "start"
+    # always at the same path: units name it
+    root = place / "root"
+    for step in operation.before:
+        step(paths.system(root))
+    shutil.copytree(root, start, symlinks=True)
+    places = paths.system(root)
+
+    def afresh() -> None:
+        shutil.rmtree(root)
+        shutil.copytree(start, root, symlinks=True)
+
+    whole = run(lambda: operation.act(places), root, "none", 0, OptictlError)
+    assert whole.ended == "well"
+    assert whole.effects > 5
+    new = in_force(places)
+    assert new in states_of(operation)
+    tried = 0
+    for kind in KINDS:
+        for number in range(1, whole.effects + 1):
+            afresh()
+            where = f"{kind} at effect {number} of {whole.effects}"
+            outcome = run(lambda: operation.act(places), root, kind, number, OptictlError)
+            # an effect that may fail without harm lets the operation end well
+            assert outcome.ended in (("killed",) if kind == "SIGKILL" else ("told", "well")), f"{where}: {outcome.ended}"
+            tried += 1
+            state = in_force(places)
+            assert state in states_of(operation), f"{where}: {state}"
+            config = next(c for c in operation.configs if c.optillm.version == _configured(places).optillm.version)
+            config = config if name != "reinstall" else MOVED
+            install(config, places)
+            assert in_force(places) == (config.optillm.version, config.upstream.base_url), where
+            assert deploy.plan_install(config, places).changes == [], where
+            assert nothing_left(places) == [], where
+    with capsys.disabled():
+        print(f"\n{name}: {tried} faults at {whole.effects} effects")
+
+
+def _configured(places: Paths) -> Config:
+    from optictl import loading
+
+    return loading.load(places.config)
+
+
+def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: None) -> None:
+    """Also when its interpreter is gone: the broken one stays as it is until the new one is in force."""
+    places = paths.system(place)
+    _start(places)
+    broken = places.current.resolve()
+    (broken / ".venv/bin/python").unlink()
+    assert "is gone" in releases.interpreter_problem(broken)
+    before = sorted(str(p) for p in files.tree(broken))
+    planned = deploy.plan_install(OLD, places)
+    assert [c.action for c in planned.changes] == ["build", "switch"]
+    assert "interpreter" in planned.changes[0].reason
+    assert sorted(str(p) for p in files.tree(broken)) == before
+    install(OLD, places)
+    assert releases.in_force(places) == f"{broken.name}.2"
+    assert deploy.plan_install(OLD, places).changes == []
+
+
+def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> None:
+    places = paths.system(place)
+    _start(places)
+    places.service.write_text("# mine\n")
+    planned = deploy.plan_install(OLD, places)
+    with pytest.raises(OptictlError, match="not what optictl wrote"):
+        deploy.apply_install(planned, None, None, quiet, quiet)
+    assert places.service.read_text() == "# mine\n"
+    deploy.apply_install(planned, None, None, quiet, quiet, force=True)
+    (kept,) = places.units.glob("optillm-proxy.service.kept-*")
+    assert kept.read_text() == "# mine\n"
+    assert deploy.plan_install(OLD, places).changes == []
+
+
+def test_releases_beyond_those_to_keep_go(place: Path, small_releases: None) -> None:
+    places = paths.system(place)
+    _start(places)
+    first = releases.in_force(places)
+    go_to(OLD, "0.3.13", places)
+    assert releases.complete(places) == [first, releases.in_force(places)]
+    assert releases.previous(places) == first
+    go_back(LATER, places)
+    assert releases.in_force(places) == first
+    assert _configured(places).optillm.version == "0.3.12"
+    one = OLD.model_copy(update={"releases": OLD.releases.model_copy(update={"keep": 1})})
+    install(one, places)
+    assert releases.complete(places) == [first]
+
+
+def test_what_uninstall_removes_is_what_optictl_made(place: Path, small_releases: None) -> None:
+    places = paths.system(place)
+    _start(places)
+    (places.opt / "mine").write_text("not optictl's")
+    drop_in = places.units / "optillm-proxy.service.d" / "local.conf"
+    files.make_directory(drop_in.parent)
+    drop_in.write_text("[Service]\n")
+    for purge, left in ((False, {places.config, places.env, places.proxy_key}), (True, set())):
+        deploy.apply_removal(deploy.plan_removal(places, purge), OLD, places, quiet, quiet)
+        assert set(files.tree(place)) == {places.opt / "mine", drop_in, *left}
+    assert not places.etc.exists()
+    assert deploy.plan_removal(places, purge=True) == []
+
+
+def test_two_names_are_two_deployments(place: Path, small_releases: None) -> None:
+    one, other = paths.system(place), paths.system(place, "optillm-two")
+    for places in (one, other):
+        _start(places)
+    before = {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()}
+    deploy.apply_removal(deploy.plan_removal(other, purge=True), OLD, other, quiet, quiet)
+    assert {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()} == before
+    assert deploy.plan_install(OLD, one).changes == []
+    assert not list(place.rglob("*optillm-two*"))
+
+
+def test_a_release_that_is_in_force_is_never_surplus() -> None:
+    names = ["a", "b", "c", "d"]
+    assert releases.surplus(names, 2, "d", "c") == ["b", "a"]
+    assert releases.surplus(names, 3, "a", "d") == ["b"]
+    assert releases.surplus(names, 1, "a", "b") == ["b", "d", "c"]
+    assert releases.surplus(["a"], 5, "a", None) == []
+
+
+def test_wanted_names_its_directory() -> None:
+    want = Wanted("0.3.12-abc", "0.3.12", "proxy", Path(), (), "0.3.12-abc.2")
+    assert want.directory(paths.system()) == Path("/opt/optillm-proxy/releases/0.3.12-abc.2")
