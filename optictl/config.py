@@ -196,6 +196,13 @@ class Config(_Section):
                 problems.append((i, f"OptiLLM has no {name!r}{_suggest(name, known)}"))
         if not names:
             problems.append((None, "must name at least one"))
+        # a plugin's own word is known here only; the others were looked at with the base models
+        own = set(names) - models.WORDS
+        problems += [
+            (None, f"base model {base!r} {problem}")
+            for base in seen.data.get("base_models", ())
+            if (problem := models.base_model_problem(base, own))
+        ]
         if problems:
             raise _wrong(problems)
         return tuple(dict.fromkeys(names))
@@ -216,6 +223,8 @@ class Config(_Section):
                 problems.append((name, f"{target!r} is not an enabled strategy on a base model"))
             elif name != target and models.split(name, strategies, base_models):
                 problems.append((name, f"is published already, and not as {target!r}"))
+            elif problem := _misleading(name, target, strategies):
+                problems.append((name, problem))
         if problems:
             raise _wrong(problems)
         return names
@@ -240,6 +249,14 @@ class Config(_Section):
         """LiteLLM name -> strategy model, for every enabled strategy of every base model, then `publish`."""
         own = {f"{s}-{b}": f"{s}-{b}" for b in self.base_models for s in self.strategies}
         return {**own, **self.publish}
+
+
+def _misleading(name: str, target: str, strategies: tuple[str, ...]) -> str | None:
+    """Why a published name would say something else than what it stands for, or None."""
+    first, strategy = name.partition("-")[0], target.partition("-")[0]
+    if first.lower() not in models.WORDS.union(strategies) or first == strategy:
+        return None
+    return f"reads like the strategy {first.lower()!r}, and {target!r} is {strategy!r}"
 
 
 def _suggest(word: str, known: Any) -> str:

@@ -75,7 +75,14 @@ def check(
 
 def all_checks() -> list[Check]:
     """Every check, in the order in which a report lists them."""
-    from optictl.checks import environment, health, installed, process, supervised  # noqa: F401  (they register themselves)
+    from optictl.checks import (  # noqa: F401  (they register themselves)
+        environment,
+        health,
+        installed,
+        process,
+        routing,
+        supervised,
+    )
 
     return list(_CHECKS.values())
 

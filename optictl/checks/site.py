@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optictl import loading, releases, supervise
 from optictl.checks.registry import Skip
@@ -18,6 +19,10 @@ from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
 from optictl.paths import Paths
+
+if TYPE_CHECKING:
+    from optictl.litellm.graph import Graph
+    from optictl.litellm.read import Settings
 
 #: A guarded OptiLLM sends it with every answer.
 GUARD_HEADER = "x-optillm-guard"
@@ -35,12 +40,34 @@ class Live:
         return ", ".join(str(p.pid) for p in self.processes)
 
 
-class Site:
-    """Facts of one deployment. A fact that cannot be had raises Skip with the reason."""
+@dataclass(frozen=True)
+class Routing:
+    """LiteLLM's routing as configured (None: no configuration was named) and as it runs (None: it does not tell).
 
-    def __init__(self, paths: Paths, config_path: Path | None = None) -> None:
+    `live` says in words what the running one told.
+    """
+
+    configured: Graph | None
+    running: Graph | None
+    live: str
+
+
+class Site:
+    """Facts of one deployment. A fact that cannot be had raises Skip with the reason.
+
+    `litellm_config` and `litellm_env` name LiteLLM's own files, instead of those that the configuration names.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        config_path: Path | None = None,
+        litellm_config: Path | None = None,
+        litellm_env: Path | None = None,
+    ) -> None:
         self.paths = paths
         self.config_path = config_path or paths.config
+        self._litellm = litellm_config, litellm_env
 
     @cached_property
     def config(self) -> Config:
@@ -188,3 +215,76 @@ class Site:
     def upstream_models(self) -> Answer:
         """LiteLLM's own /v1/models, asked with OPENAI_API_KEY."""
         return network.request("GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=10)
+
+    @property
+    def litellm_config(self) -> Path | None:
+        """LiteLLM's configuration file; relative to optictl.yaml where that names it."""
+        named = self.config.litellm.config
+        return self._litellm[0] or (self.config_path.parent / named if named else None)
+
+    @property
+    def unnamed_litellm(self) -> str:
+        """The reason where LiteLLM's configuration was not named, and how to name it."""
+        return f"no configuration of LiteLLM is named: --litellm-config PATH, or litellm.config in {self.config_path}"
+
+    @cached_property
+    def _litellm_environment(self) -> dict[str, str] | None:
+        named = self.config.litellm.env
+        path = self._litellm[1] or (self.config_path.parent / named if named else None)
+        if path is None:
+            return None
+        text = files.read(path)
+        if text is None:
+            raise Skip(f"there is no {path}, which is named as LiteLLM's environment")
+        return invariants.variables(text)
+
+    @cached_property
+    def _litellm_read(self) -> tuple[Settings | None, list[str]]:
+        from optictl.litellm import read  # YAML, which most commands need not load
+
+        path = self.litellm_config
+        if path is None:
+            return None, []
+        try:
+            return read.load(str(path), lambda name: files.read(Path(name)), self._litellm_environment), []
+        except read.Unusable as unusable:
+            return None, unusable.problems
+        except PermissionError:
+            raise
+        except (OSError, ValueError) as error:
+            return None, [f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]
+
+    @property
+    def litellm_problems(self) -> list[str]:
+        """Why LiteLLM would not start with its configuration, with the place of each reason."""
+        return self._litellm_read[1]
+
+    @cached_property
+    def routing(self) -> Routing:
+        """LiteLLM's routing around this deployment."""
+        from optictl.litellm import graph, read
+
+        if self.litellm_problems:
+            raise Skip("LiteLLM's configuration cannot be used: see routing.no-loop")
+        settings = self._litellm_read[0]
+        names = network.own_names()
+        configured = graph.Graph(settings, self.config, names) if settings else None
+        rows, live = self._litellm_rows
+        running = (settings or read.Settings()).running(rows, self.config.upstream.base_url) if rows else None
+        return Routing(configured, graph.Graph(running, self.config, names) if running else None, live)
+
+    @cached_property
+    def _litellm_rows(self) -> tuple[list[object], str]:
+        """The deployments of the running LiteLLM, and in words what it told."""
+        base_url = self.config.upstream.base_url
+        try:
+            key = self.upstream_key
+        except (Skip, PermissionError):
+            return [], "the running LiteLLM was not asked: there is no key for it"
+        answer = network.request("GET", f"{base_url}/model/info", key=key, timeout=5)
+        if answer.status in (401, 403):
+            return [], f"the running LiteLLM does not tell its models to this key ({answer.status})"
+        rows = answer.data.get("data") if isinstance(answer.data, dict) else None
+        if answer.status != 200 or not isinstance(rows, list):
+            return [], f"the running LiteLLM did not tell its models ({answer.error or answer.status})"
+        return rows, f"{len(rows)} entries of the running LiteLLM judged too"

@@ -48,6 +48,15 @@ def check(
         typer.Option("--textfile", metavar="PATH", help="Also write the metrics there, whole, for node_exporter (*.prom)."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is good.")] = False,
+    litellm_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--litellm-config", metavar="PATH", help="LiteLLM's configuration, instead of the one optictl.yaml names."
+        ),
+    ] = None,
+    litellm_env: Annotated[
+        Path | None, typer.Option("--litellm-env", metavar="PATH", help="The file with LiteLLM's environment variables.")
+    ] = None,
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
@@ -78,7 +87,7 @@ def check(
             report.message(f"{one.id:<28} {one.expected}")
         return
     where = place(config, root, user, name)
-    site = Site(where.paths, where.config_path)
+    site = Site(where.paths, where.config_path, litellm_config, litellm_env)
     if where.explicit:
         with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
             where.config()

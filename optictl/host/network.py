@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
 import json
 import re
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from optictl.host import files
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,31 @@ def request(method: str, url: str, *, key: str | None = None, body: Any = None, 
         return Answer(0, error=reason, seconds=time.monotonic() - started)
     lowered = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, text, lowered, seconds=time.monotonic() - started)
+
+
+def own_names() -> frozenset[str]:
+    """What this machine is called, in lower case: its host name, the names of its addresses in /etc/hosts, its addresses."""
+    host = socket.gethostname()
+    addresses = {"127.0.0.1", "127.0.1.1", "::1", *_own_addresses()}
+    names = {host, host.partition(".")[0], socket.getfqdn(host)}
+    for line in (files.read(Path("/etc/hosts")) or "").splitlines():
+        address, *called = line.partition("#")[0].split()[:20] or [""]
+        if address.lower() in addresses or host in called:
+            names.update(called)
+    return frozenset(name.lower() for name in names | addresses if name)
+
+
+def _own_addresses() -> set[str]:
+    """The addresses of this machine's interfaces, as the kernel lists them."""
+    found = set()
+    tree = (files.read(Path("/proc/net/fib_trie")) or "").splitlines()
+    for above, line in itertools.pairwise(tree):
+        if "/32 host LOCAL" in line:
+            found.add(above.split()[-1])
+    for line in (files.read(Path("/proc/net/if_inet6")) or "").splitlines():
+        with suppress(ValueError):
+            found.add(str(ipaddress.IPv6Address(int(line.split()[0], 16))))
+    return found
 
 
 def free_port() -> int:

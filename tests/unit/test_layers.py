@@ -16,7 +16,11 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin"},
     {"config", "host"},
+<<<<<<< HEAD
     {"loading", "render", "smoke", "monitoring"},
+=======
+    {"loading", "render", "smoke", "litellm"},
+>>>>>>> 78d2c29 (The routing graph of a LiteLLM configuration: read, graph, judge; six checks; --litellm-config, --litellm-env)
     {"plan", "service"},
     {"releases"},
     {"supervise"},
@@ -172,7 +176,13 @@ def test_every_module_says_what_it_is() -> None:
     assert [path.name for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))] == []
 
 
-@pytest.mark.parametrize("module", ["config", "render", "plan", "models", "paths", "guard.invariants"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("config", "render", "plan", "models", "paths", "guard.invariants"),
+        *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
+    ],
+)
 def test_what_is_pure_imports_no_way_to_the_machine(module: str) -> None:
     source = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
     for node in ast.walk(ast.parse(source.read_text())):

@@ -1,0 +1,208 @@
+"""Judging: what is wrong with where a LiteLLM's requests go, in words, with the way, the entry and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optictl import models
+from optictl.litellm import providers
+from optictl.litellm.graph import Arrival, Graph, Way, written
+from optictl.litellm.read import DEFAULT_RETRIES, Deployment, Place, Unknown
+from optictl.results import Status
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, or (status "skip") cannot be told."""
+
+    found: str
+    remedy: str = ""
+    cause: str = ""
+    status: Status = "fail"
+
+
+def loops(graph: Graph) -> Iterator[Fault]:
+    """Base models that lead back to OptiLLM."""
+    for way, arrival in graph.loops:
+        entry = _culprit(way, arrival)
+        yield Fault(
+            f"{written(way)} ({entry})",
+            f"at {entry}: let {way[0].text} lead to a real model only",
+            "each pass through OptiLLM asks for the base model again, without end",
+        )
+    yield from _unclear(graph)
+
+
+def unprefixed(graph: Graph) -> Iterator[Fault]:
+    """Requests that reach OptiLLM without a strategy, or not in its language."""
+    for way, arrival in graph.arrivals:
+        entry = _culprit(way, arrival)
+        if arrival.provider not in providers.OPENAI_SHAPED:
+            yield Fault(
+                f"{written(way)} speaks {arrival.provider}'s language ({entry})",
+                f"at {entry}: write model: openai/{arrival.name}",
+                "OptiLLM knows OpenAI's chat completions only",
+            )
+    yield from _refused(graph, "prefix", "lead to a name such as {example}, or to a real model")
+    yield from _unclear(graph)
+
+
+def not_enabled(graph: Graph) -> Iterator[Fault]:
+    """Requests that ask OptiLLM for a strategy which the configuration does not enable."""
+    yield from _refused(graph, "strategy", "ask for an enabled strategy (such as {example}), or enable it in optictl.yaml")
+    yield from _unclear(graph)
+
+
+def unserved(graph: Graph) -> Iterator[Fault]:
+    """Base models that no real model answers, and requests for base models that OptiLLM may not ask for."""
+    yield from _refused(graph, "base model", "ask for a base model of optictl.yaml (such as {example}), or add it there")
+    for base in graph.config.base_models:
+        reached = graph.served(base)
+        if any(not isinstance(one, Arrival | Unknown) for one in reached):
+            continue
+        variables = [one.variable for one in reached if isinstance(one, Unknown)]
+        if variables:
+            yield Fault(f"who serves {base} depends on {', '.join(variables)}", status="skip")
+        else:
+            what = f"only OptiLLM itself serves {base}" if reached else f"nobody serves {base}"
+            yield Fault(what, f"add an entry for {base} to LiteLLM's model_list that leads to a real model")
+    for dropped in graph.dropped:
+        yield Fault(
+            f"LiteLLM leaves {dropped.name} out ({dropped.place})",
+            f"at {dropped.place}: write model: openai/{dropped.parameters['model']}",
+            "its model names no provider",
+            "warn",
+        )
+
+
+def repeats(graph: Graph) -> Iterator[Fault]:
+    """Retries and timeouts of LiteLLM that let a whole strategy run more than once for one request."""
+    for deployment, _ in _leading_here(graph):
+        entry = f"{deployment.name} ({deployment.place})"
+        numbers = {
+            "num_retries": _retries(graph, deployment),
+            "max_retries": (deployment.parameters.get("max_retries", 0), "in the entry"),
+        }
+        for setting, (value, where) in numbers.items():
+            number = _number(value)
+            if isinstance(value, Unknown):
+                yield Fault(f"{setting} of {entry} depends on {value.variable}", status="skip")
+            elif number is None:
+                yield Fault(f"{setting} of {entry} is no number", f"at {deployment.place}: write {setting}: 0")
+            elif number > 0:
+                yield Fault(
+                    f"{entry} is tried up to {number + 1:g} times: {setting} is {number:g} {where}",
+                    f"at {deployment.place}: write {setting}: 0 (optictl render-litellm prints such entries)",
+                    "each try repeats a whole strategy",
+                )
+        yield from _timeouts(graph, deployment, entry)
+
+
+def _timeouts(graph: Graph, deployment: Deployment, entry: str) -> Iterator[Fault]:
+    limit = graph.config.timeouts.request
+    for setting, (value, where) in _limits(graph, deployment).items():
+        seconds = _number(value)
+        if isinstance(value, Unknown):
+            yield Fault(f"{setting} of {entry} depends on {value.variable}", status="skip")
+        elif seconds is not None and 0 < seconds < limit:
+            yield Fault(
+                f"{entry} gives up after {seconds:g} s ({setting} {where}), and OptiLLM works for up to {limit} s",
+                f"at {deployment.place}: write {setting}: {limit} or more, or lower timeouts.request",
+                "LiteLLM asks again, or somebody else, while the first strategy still runs",
+            )
+
+
+def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
+    """Entries that send OptiLLM a key which it refuses. `proxy_key` is the right one, None where it cannot be read."""
+    for deployment, provider in _leading_here(graph):
+        entry = f"{deployment.name} ({deployment.place})"
+        remedy = f"at {deployment.place}: write api_key: os.environ/NAME, and the proxy key into NAME in LiteLLM's environment"
+        key = deployment.parameters.get("api_key") or graph.settings.library.get("api_key")
+        if key is None or key == "":
+            key = graph.settings.variable(f"{provider.removeprefix('custom_').upper()}_API_KEY")
+        if isinstance(key, Unknown):
+            yield Fault(f"the key of {entry} is in {key.variable}, which no environment gives", status="skip")
+        elif not isinstance(key, str) or not key.strip():
+            yield Fault(f"{entry} sends no key", remedy, "OptiLLM answers 401")
+        elif key.startswith("sk-"):
+            yield Fault(
+                f"{entry} sends a key that begins with sk-", remedy, "OptiLLM would send it upstream in place of its own"
+            )
+        elif proxy_key is not None and key.strip() != proxy_key:
+            yield Fault(f"{entry} sends another key than the proxy key", remedy, "OptiLLM answers 401")
+
+
+def _refused(graph: Graph, kind: Literal["prefix", "strategy", "base model"], mend: str) -> Iterator[Fault]:
+    """The arrivals that OptiLLM's door refuses for one kind of reason."""
+    config = graph.config
+    example = next(iter(config.published))
+    for way, arrival in graph.arrivals:
+        refusal = models.refusal(arrival.name, config.strategies, config.base_models)
+        if refusal and refusal[0] == kind:
+            entry = _culprit(way, arrival)
+            yield Fault(f"{written(way)}: {refusal[1]} ({entry})", f"at {entry}: {mend.format(example=example)}")
+
+
+def _unclear(graph: Graph) -> Iterator[Fault]:
+    if missing := graph.unclear():
+        yield Fault(
+            f"depends on {', '.join(missing)}",
+            "where a variable is missing, name LiteLLM's environment: --litellm-env FILE, or litellm.env in optictl.yaml",
+            status="skip",
+        )
+
+
+def _culprit(way: Way, arrival: Arrival) -> Place:
+    """The entry to mend: the last one on the way that somebody chose to lead there, else the deployment's."""
+    return next((s.place for s in reversed(way) if s.chosen and s.place), arrival.deployment.place)
+
+
+def _leading_here(graph: Graph) -> list[tuple[Deployment, str]]:
+    """The deployments that lead to OptiLLM, each with its provider."""
+    found: dict[Place, tuple[Deployment, str]] = {}
+    for _, arrival in graph.arrivals:
+        found.setdefault(arrival.deployment.place, (arrival.deployment, arrival.provider))
+    return list(found.values())
+
+
+def _number(value: Any) -> float | None:
+    """LiteLLM takes digits in quotes too."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _retries(graph: Graph, deployment: Deployment) -> tuple[Any, str]:
+    """The most retries that LiteLLM's router makes of a failed call, and which setting says so."""
+    router, library = graph.settings.router, graph.settings.library
+    policies = router.get("model_group_retry_policy")
+    policy = policies.get(deployment.name) if isinstance(policies, dict) else None
+    name = "model_group_retry_policy" if policy else "retry_policy"
+    policy = policy or router.get("retry_policy")
+    allowed = [n for n in map(_number, policy.values()) if n is not None] if isinstance(policy, Mapping) else []
+    candidates: list[tuple[Any, str]] = [
+        (deployment.parameters.get("num_retries"), "in the entry"),
+        (router.get("num_retries"), "in router_settings"),
+        (library.get("num_retries"), "in litellm_settings"),
+        (DEFAULT_RETRIES, "where nothing says otherwise"),
+    ]
+    plain = next(candidate for candidate in candidates if candidate[0] is not None)
+    if allowed and max(allowed) > (_number(plain[0]) or 0):
+        return max(allowed), f"in router_settings.{name}, which outranks the entry"
+    return plain
+
+
+def _limits(graph: Graph, deployment: Deployment) -> dict[str, tuple[Any, str]]:
+    """`timeout` and `stream_timeout` as LiteLLM finds them, each with which setting says so; 0: nothing does."""
+    own, router, library = deployment.parameters, graph.settings.router, graph.settings.library
+    here, general, last = "in the entry", "in router_settings", "as request_timeout in litellm_settings"
+    whole: list[tuple[Any, str]] = [(own.get("timeout"), here), (own.get("request_timeout"), here)]
+    whole += [(library.get("request_timeout"), last), (router.get("timeout"), general)]
+    stream: list[tuple[Any, str]] = [(own.get("stream_timeout"), here), (router.get("stream_timeout"), general)]
+    found = {"timeout": next((c for c in whole if c[0]), (0, ""))}
+    if own_stream := next((c for c in stream if c[0]), None):
+        found["stream_timeout"] = own_stream
+    return found

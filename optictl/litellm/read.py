@@ -1,0 +1,403 @@
+"""Reading: YAML as LiteLLM reads it -> typed settings that decide where requests go, each with its file and line."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+#: What LiteLLM does where the configuration says nothing.
+DEFAULT_RETRIES = 2
+DEFAULT_MAX_FALLBACKS = 5
+
+_REFERENCE = "os.environ/"
+#: Settings that choose a model in ways that the graph does not follow. Section -> key -> what it does.
+_UNCOVERED = {
+    "router_settings": {
+        "routing_groups": "groups of models under a name of their own",
+        "plugins": "code that chooses the model",
+        "default_litellm_params": "parameters that outrank a deployment's own",
+    },
+    "general_settings": {"store_model_in_db": "models that live in LiteLLM's database"},
+    "litellm_settings": {"model_fallbacks": "fallbacks of LiteLLM's library"},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an entry stands."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Unusable(Exception):
+    """A configuration with which LiteLLM would not start. `problems` are lines for people: place and reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A value that depends on an environment variable which no environment gave."""
+
+    variable: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One entry of `model_list`, or of a running LiteLLM's /model/info. `parameters` are its litellm_params, resolved."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    place: Place
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is tried when `group` ("*": any) fails. `label` names the setting for people."""
+
+    label: str
+    group: str
+    targets: tuple[str, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of a configuration that decides where a request goes, how often and for how long."""
+
+    deployments: tuple[Deployment, ...] = ()
+    #: router aliases: name -> (target, place); they outrank deployments of the same name
+    aliases: Mapping[str, tuple[str, Place]] = field(default_factory=dict)
+    #: names that LiteLLM rewrites before the router sees them
+    rewrites: Mapping[str, tuple[str, Place]] = field(default_factory=dict)
+    #: the one model that every client gets, whatever it asked for
+    only_model: tuple[str, Place] | None = None
+    #: one list for each kind of failure; within a list the first match counts
+    chains: tuple[tuple[Chain, ...], ...] = ()
+    max_fallbacks: int = DEFAULT_MAX_FALLBACKS
+    router: Mapping[str, Any] = field(default_factory=dict)
+    library: Mapping[str, Any] = field(default_factory=dict)
+    #: LiteLLM's environment, or None where nobody named one
+    environment: Mapping[str, str] | None = None
+    #: settings that the graph does not follow, each as words with its place
+    uncovered: tuple[str, ...] = ()
+
+    def variable(self, name: str) -> str | Unknown | None:
+        """A variable that LiteLLM looks up by itself."""
+        return Unknown(name) if self.environment is None else self.environment.get(name) or None
+
+    @property
+    def own_providers(self) -> frozenset[str]:
+        """Prefixes that code of the configuration's own answers."""
+        listed = self.library.get("custom_provider_map")
+        return (
+            frozenset(str(i.get("provider")) for i in listed if isinstance(i, dict))
+            if isinstance(listed, list)
+            else frozenset()
+        )
+
+    def running(self, rows: Iterable[Any], address: str) -> Settings:
+        """The same settings with the deployments that a running LiteLLM lists at /model/info."""
+        found = []
+        for number, row in enumerate(rows, 1):
+            parameters = row.get("litellm_params") if isinstance(row, dict) else None
+            if isinstance(parameters, dict) and isinstance(parameters.get("model"), str):
+                known = {key: value for key, value in parameters.items() if value is not None}
+                found.append(Deployment(str(row.get("model_name")), known, Place(f"{address} entry", number)))
+        uncovered = tuple(text for text in self.uncovered if "store_model_in_db" not in text)
+        return replace(self, deployments=tuple(found), uncovered=uncovered)
+
+
+class _Mapping(dict[Any, Any]):
+    """A YAML mapping that knows where each of its keys stands."""
+
+    places: dict[Any, Place]
+
+
+class _Sequence(list[Any]):
+    """A YAML sequence that knows where each of its items stands."""
+
+    places: list[Place]
+
+
+class _Loader(yaml.SafeLoader):
+    file = ""
+
+    def place(self, node: yaml.Node) -> Place:
+        return Place(self.file, node.start_mark.line + 1)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> Any:
+    data = _Mapping()
+    data.places = {}
+    yield data
+    data.update(loader.construct_mapping(node))
+    data.places.update({loader.construct_object(key): loader.place(key) for key, _ in node.value})
+
+
+def _sequence(loader: _Loader, node: yaml.SequenceNode) -> Any:
+    data = _Sequence()
+    data.places = [loader.place(item) for item in node.value]
+    yield data
+    data.extend(loader.construct_sequence(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
+
+
+def _parse(text: str, file: str) -> _Mapping:
+    loader = type("_FileLoader", (_Loader,), {"file": file})(text)
+    try:
+        data = loader.get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or "cannot be read"
+        raise Unusable([f"{file}:{mark.line + 1 if mark else 1}: not valid YAML: {what}"]) from None
+    except RecursionError:
+        raise Unusable([f"{file}: not valid YAML: nested too deep"]) from None
+    except (ValueError, OverflowError) as error:  # a scalar like 2024-13-45, which PyYAML lets through
+        raise Unusable([f"{file}: not valid YAML: {error}"]) from None
+    finally:
+        loader.dispose()
+    if not isinstance(data, _Mapping):
+        raise Unusable([f"{file}: must be a mapping of keys to values"])
+    return data
+
+
+def _merge(base: _Mapping, included: _Mapping) -> None:
+    """As LiteLLM does: lists grow, everything else is replaced."""
+    for key, value in included.items():
+        if key == "include":
+            continue
+        mine = base.get(key)
+        if isinstance(mine, _Sequence) and isinstance(value, _Sequence):
+            longer = _Sequence([*mine, *value])
+            longer.places = [*mine.places, *value.places]
+            value = longer
+        base[key] = value
+        base.places[key] = included.places[key] if key in included.places else base.places[key]
+
+
+def _whole(path: str, read: Callable[[str], str | None]) -> _Mapping:
+    """The configuration at `path` with everything that it includes. `read` gives a file's text, None for none."""
+    text = read(path)
+    if text is None:
+        raise Unusable([f"there is no {path}"])
+    data = _parse(text, path)
+    pending, seen = _includes(data, path), {path}
+    while pending:
+        name, place = pending.pop(0)
+        beside, below = (posixpath.normpath(posixpath.join(posixpath.dirname(base), name)) for base in (place.file, path))
+        file = beside
+        if beside in seen:
+            continue
+        text = read(beside)
+        if text is None and below != beside:  # of old, LiteLLM looked beside the first file
+            file, text = below, read(below)
+        if text is None:
+            raise Unusable([f"{place}: includes {name}, and there is no {beside}"])
+        if file in seen:
+            continue
+        seen.add(file)
+        included = _parse(text, file)
+        _merge(data, included)
+        pending += _includes(included, file)
+    return data
+
+
+def _includes(data: _Mapping, file: str) -> list[tuple[str, Place]]:
+    if "include" not in data:
+        return []
+    names = data["include"]
+    place = data.places.get("include", Place(file, 1))
+    if not isinstance(names, _Sequence) or not all(isinstance(name, str) for name in names):
+        raise Unusable([f"{place}: include must be a list of file paths"])
+    return list(zip(names, names.places, strict=True))
+
+
+class _Reader:
+    """One pass over a merged configuration; collects what is wrong with it."""
+
+    def __init__(self, data: _Mapping, file: str, environment: Mapping[str, str] | None) -> None:
+        self.data, self.file, self.environment = data, file, environment
+        self.problems: list[str] = []
+
+    def section(self, name: str, within: Mapping[Any, Any] | None = None) -> _Mapping:
+        holder = self.data if within is None else within
+        value = holder.get(name)
+        if isinstance(value, _Mapping):
+            return value
+        if value is not None:
+            self.wrong(self.place(holder, name), f"{name} must be a mapping of keys to values")
+        empty = _Mapping()
+        empty.places = {}
+        return empty
+
+    def place(self, holder: Any, key: Any) -> Place:
+        places = getattr(holder, "places", {})
+        try:
+            found = places[key]
+        except (KeyError, IndexError):
+            return Place(self.file, 1)
+        return found if isinstance(found, Place) else Place(self.file, 1)
+
+    def wrong(self, place: Place, what: str) -> None:
+        self.problems.append(f"{place}: {what}")
+
+    def value(self, raw: Any) -> Any:
+        """A value with its `os.environ/NAME` looked up, at any depth."""
+        if isinstance(raw, str) and raw.startswith(_REFERENCE):
+            name = raw.removeprefix(_REFERENCE)
+            given = None if self.environment is None else self.environment.get(name)
+            return Unknown(name) if given is None else given
+        if isinstance(raw, dict):
+            return {key: self.value(inner) for key, inner in raw.items()}
+        return raw
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        entries = self.data.get("model_list")
+        if entries is None:
+            return ()
+        if not isinstance(entries, _Sequence):
+            self.wrong(self.place(self.data, "model_list"), "model_list must be a list")
+            return ()
+        credentials = self.credentials()
+        found = []
+        for number, entry in enumerate(entries):
+            place = entries.places[number]
+            name = entry.get("model_name") if isinstance(entry, dict) else None
+            raw = entry.get("litellm_params") if isinstance(entry, dict) else None
+            if not isinstance(name, str):
+                self.wrong(place, "an entry of model_list needs a model_name")
+            elif not isinstance(raw, dict) or not isinstance(raw.get("model"), str):
+                self.wrong(place, f"{name} needs litellm_params with a model")
+            else:
+                named = credentials.get(str(raw.get("litellm_credential_name")), {})
+                info = entry.get("model_info")
+                own = info.get("id") if isinstance(info, dict) else None
+                parameters = {**named, **self.value(raw)}
+                found.append(Deployment(name, parameters, place, None if own is None else str(own)))
+        return tuple(found)
+
+    def credentials(self) -> dict[str, dict[str, Any]]:
+        """`credential_list`: values that a deployment takes by name."""
+        listed = self.data.get("credential_list")
+        found = {}
+        for item in listed if isinstance(listed, list) else ():
+            values = item.get("credential_values") if isinstance(item, dict) else None
+            if isinstance(values, dict):
+                found[str(item.get("credential_name"))] = self.value(values)
+        return found
+
+    def names(self, section: _Mapping, key: str) -> dict[str, tuple[str, Place]]:
+        """A mapping of names to names, or to {model: name, hidden: ...}."""
+        aliases = self.section(key, section)
+        found = {}
+        for name, target in aliases.items():
+            wanted = target.get("model") if isinstance(target, dict) else target
+            if isinstance(name, str) and isinstance(wanted, str) and wanted:
+                found[name] = (wanted, self.place(aliases, name))
+        return found
+
+    def chain(self, label: str, group: str, targets: Any, place: Place) -> Chain | None:
+        named: list[Any] = (
+            [t.get("model") if isinstance(t, dict) else t for t in targets] if isinstance(targets, list) else [None]
+        )
+        if not all(isinstance(target, str) for target in named):
+            self.wrong(place, f"the {label}s of {group} must be a list of model names")
+            return None
+        return Chain(label, group, tuple(named), place)
+
+    def list_of_chains(self, key: str, label: str, *sections: _Mapping) -> list[Chain]:
+        holder = next((s for s in sections if s.get(key)), None)
+        if holder is None:
+            return []
+        entries = holder[key]
+        if not isinstance(entries, _Sequence):
+            self.wrong(self.place(holder, key), f"{key} must be a list")
+            return []
+        chains = []
+        for entry, place in zip(entries, entries.places, strict=True):
+            if not isinstance(entry, _Mapping) or len(entry) != 1:
+                self.wrong(place, f"an entry of {key} must be a mapping with one key: MODEL: [OTHER]")
+                continue
+            ((group, targets),) = entry.items()
+            if chain := self.chain(label, str(group), targets, self.place(entry, group)):
+                chains.append(chain)
+        return chains
+
+    def default_chains(self, *sections: _Mapping) -> list[Chain]:
+        holder = next((s for s in sections if s.get("default_fallbacks")), None)
+        if holder is None:
+            return []
+        place = self.place(holder, "default_fallbacks")
+        chain = self.chain("default fallback", "*", holder["default_fallbacks"], place)
+        return [chain] if chain else []
+
+    def number(self, default: int, key: str, *sections: _Mapping) -> int:
+        for section in sections:
+            value = section.get(key)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                self.wrong(self.place(section, key), f"{key} must be a whole number")
+                return default
+            return value
+        return default
+
+    def uncovered(self) -> tuple[str, ...]:
+        found = []
+        for name, keys in _UNCOVERED.items():
+            section = self.section(name)
+            found += [f"{name}.{key} ({what}, {self.place(section, key)})" for key, what in keys.items() if section.get(key)]
+        return tuple(found)
+
+    def settings(self) -> Settings:
+        router, library, general = (self.section(n) for n in ("router_settings", "litellm_settings", "general_settings"))
+        plain = self.list_of_chains("fallbacks", "fallback", router, library) + self.default_chains(router, library)
+        only = general.get("completion_model")
+        environment = self.environment
+        if environment is not None:
+            stated = {str(k): str(v) for k, v in self.section("environment_variables").items() if isinstance(v, str | int)}
+            environment = {**environment, **stated}
+        return Settings(
+            deployments=self.deployments(),
+            aliases=self.names(router, "model_group_alias"),
+            rewrites=self.names(library, "model_alias_map"),
+            only_model=(only, self.place(general, "completion_model")) if isinstance(only, str) else None,
+            chains=(
+                tuple(plain),
+                tuple(self.list_of_chains("context_window_fallbacks", "context window fallback", router, library)),
+                tuple(self.list_of_chains("content_policy_fallbacks", "content policy fallback", router, library)),
+            ),
+            max_fallbacks=self.number(DEFAULT_MAX_FALLBACKS, "max_fallbacks", router, library),
+            router=self.value(router),
+            library=self.value(library),
+            environment=environment,
+            uncovered=self.uncovered(),
+        )
+
+
+def load(path: str, read: Callable[[str], str | None], environment: Mapping[str, str] | None) -> Settings:
+    """The configuration at `path`, with what it includes, in LiteLLM's environment (None: nobody named one).
+
+    Raises:
+        Unusable: LiteLLM would not start with it; with every reason that was found.
+    """
+    reader = _Reader(_whole(path, read), path, environment)
+    settings = reader.settings()
+    if reader.problems:
+        raise Unusable(reader.problems)
+    return settings
