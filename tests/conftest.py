@@ -17,6 +17,7 @@ from tests.systemd.load import table
 
 #: What is kept between sessions: virtual environments, keyed by what is in them.
 KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
+LITELLM = "1.106.2"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -70,3 +71,9 @@ def program() -> Iterator[Path]:
     """The `optictl` of a wheel built from this checkout, in a venv on the system's Python."""
     with packaged() as optictl:
         yield optictl
+
+
+@pytest.fixture(scope="session")
+def litellm_program() -> Path:
+    """The `litellm` program of a venv that is kept between sessions, keyed by LiteLLM's version."""
+    return kept_venv(f"litellm-{LITELLM}", f"litellm[proxy]=={LITELLM}") / "bin/litellm"

@@ -28,47 +28,119 @@ def _findings(site: Site, judge: Callable[[Graph], Iterator[Fault]], good: str) 
     yield Finding(f"{good}; {routing.live}")
 
 
-@check("routing.no-loop", "No request comes back to OptiLLM", "base models lead to real models only, by every fallback")
+@check(
+    "routing.no-loop",
+    "No request comes back to OptiLLM",
+    "base models lead to real models only, by every fallback",
+    fault="A request comes back to OptiLLM",
+    presupposes=("config.valid",),
+)
 def routing_no_loop(site: Site) -> Iterator[Finding]:
+    """Whatever a client asks for, and whatever fails meanwhile, OptiLLM is never asked again by its own call.
+
+    How: LiteLLM's configuration, with what it includes and its environment, is followed as its router would: aliases,
+    wildcards, every deployment of a name, every kind of fallback, mirrors. The entries that a running LiteLLM lists at
+    /v1/model/info are followed too. Without a configuration, or where a variable has no value, it is a skip.
+    Why: one request that comes back asks again without end; the guard ends it with 421, and the answer is lost.
+    """
     from optictl.litellm import judge
 
     if problems := site.litellm_problems:
         for problem in problems:
-            yield Finding(problem, "fail", f"mend it: LiteLLM does not start with {site.litellm_config}")
+            yield Finding(problem, "fail", f"edit {site.litellm_config}, or name another file: --litellm-config PATH")
         return
     yield from _findings(site, judge.loops, "no way leads back")
 
 
-@check("routing.prefixed", "LiteLLM asks OptiLLM for strategies", "every name that reaches it begins with a strategy")
+@check(
+    "routing.prefixed",
+    "LiteLLM asks OptiLLM for strategies",
+    "every name that reaches it begins with a strategy",
+    fault="Requests reach OptiLLM without a strategy",
+    presupposes=("config.valid",),
+    consequence_of=("routing.no-loop",),
+)
 def routing_prefixed(site: Site) -> Iterator[Finding]:
+    """Every model name that LiteLLM may send to OptiLLM begins with a strategy's word.
+
+    How: the graph of routing.no-loop; the name is the one that is really sent, without LiteLLM's provider prefix.
+    Why: the guard answers a plain name with 400; OptiLLM by itself passes it on, and it comes back.
+    """
     from optictl.litellm import judge
 
     yield from _findings(site, judge.unprefixed, "every name has a strategy prefix")
 
 
-@check("routing.enabled", "LiteLLM asks for enabled strategies", "every name that reaches OptiLLM asks for one of them")
+@check(
+    "routing.enabled",
+    "LiteLLM asks for enabled strategies",
+    "every name that reaches OptiLLM asks for one of them",
+    fault="LiteLLM asks for a strategy that is not enabled",
+    presupposes=("config.valid",),
+)
 def routing_enabled(site: Site) -> Iterator[Finding]:
+    """Every strategy that LiteLLM may ask for is among `strategies`.
+
+    How: the graph of routing.no-loop, and OptiLLM's own way to read a model's name.
+    Why: the guard answers such a request with 400: the model is published and never works.
+    """
     from optictl.litellm import judge
 
     yield from _findings(site, judge.not_enabled, "every strategy asked for is enabled")
 
 
-@check("routing.base-served", "A real model answers for every base model", "each leads to a server that is not OptiLLM")
+@check(
+    "routing.base-served",
+    "A real model answers for every base model",
+    "each leads to a server that is not OptiLLM",
+    fault="A base model is answered by nobody",
+    presupposes=("config.valid",),
+    consequence_of=("routing.no-loop",),
+)
 def routing_base_served(site: Site) -> Iterator[Finding]:
+    """LiteLLM has an entry for every base model, and OptiLLM is asked for no other.
+
+    How: the graph of routing.no-loop, without fallbacks.
+    Why: every call of every strategy would fail.
+    """
     from optictl.litellm import judge
 
     yield from _findings(site, judge.unserved, f"{', '.join(site.config.base_models)} served")
 
 
-@check("routing.retries", "LiteLLM runs a strategy once for each request", "no retries, no timeout below timeouts.request")
+@check(
+    "routing.retries",
+    "LiteLLM runs a strategy once for each request",
+    "no retries, no timeout below timeouts.request",
+    fault="LiteLLM runs a strategy more than once for a request",
+    presupposes=("config.valid",),
+)
 def routing_retries(site: Site) -> Iterator[Finding]:
+    """No retry and no timeout of LiteLLM makes a strategy run twice.
+
+    How: num_retries, max_retries, retry policies and timeouts of every entry that leads to OptiLLM, with the defaults
+    that LiteLLM takes where nothing is said.
+    Why: a try repeats a whole strategy; one failing request made 36 upstream calls.
+    """
     from optictl.litellm import judge
 
     yield from _findings(site, judge.repeats, "each strategy is tried once, and long enough")
 
 
-@check("routing.key", "LiteLLM sends the proxy key", "every entry that leads to OptiLLM sends it, from a variable")
+@check(
+    "routing.key",
+    "LiteLLM sends the proxy key",
+    "every entry that leads to OptiLLM sends it",
+    fault="LiteLLM does not send the proxy key",
+    presupposes=("config.valid",),
+)
 def routing_key(site: Site) -> Iterator[Finding]:
+    """Every entry that leads to OptiLLM sends a key that the guard lets in.
+
+    How: api_key of the entry, or what LiteLLM takes in its place, beside the proxy key where that can be read. No key is
+    ever quoted.
+    Why: without it OptiLLM answers 401, and a key that begins with sk- would be sent upstream.
+    """
     from optictl.litellm import judge
 
     graph = site.routing.configured  # a running LiteLLM does not show its keys

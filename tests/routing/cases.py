@@ -45,7 +45,7 @@ class Case:
 
 def entry(name: str, model: str, base: str, more: str = "") -> str:
     """One line of a model_list."""
-    return f'- {{model_name: "{name}", litellm_params: {{model: "{model}", api_base: "{base}", api_key: any{more}}}}}'
+    return f'- {{model_name: "{name}", litellm_params: {{model: "{model}", api_base: "{base}", api_key: MASTER{more}}}}}'
 
 
 def listed(*entries: str, rest: str = "") -> str:
@@ -55,6 +55,11 @@ def listed(*entries: str, rest: str = "") -> str:
 
 def fallbacks(*chains: str, key: str = "fallbacks", section: str = "router_settings") -> str:
     return f"{section}:\n  {key}:\n" + "".join(f"    - {chain}\n" for chain in chains)
+
+
+def aliased(aliases: str, *chains: str) -> str:
+    lines = "".join(f"    - {chain}\n" for chain in chains)
+    return f"router_settings:\n  model_group_alias: {{{aliases}}}\n  fallbacks:\n{lines or '    []'}\n"
 
 
 #: What `optictl render-litellm` prints, in short.
@@ -76,16 +81,18 @@ def _spelled(name: str, base: str, **environment: str) -> list[Case]:
     ]
 
 
-def _prefixed(name: str, model: str, arrival: str, more: str = "") -> Case:
+def _prefixed(name: str, model: str, arrival: str, loops: bool, more: str = "") -> Case:
     """A way to write the model of the strategy's entry."""
-    return Case(name, listed(entry("NN-plan", model, "OPTILLM", more), JERRY), False, (arrival,))
+    return Case(name, listed(entry("NN-plan", model, "OPTILLM", more), JERRY), loops, (arrival,))
 
 
 def _hops(count: int) -> str:
     """Fallbacks one after the other: jerry, hop1, ..., the last of which is a strategy."""
     names = ["NN-jerry", *(f"NN-hop{n}" for n in range(1, count))]
     entries = [entry(name, "openai/NN-down", "REAL") for name in names]
-    chains = [f"NN: [{after}]".replace("NN:", f"{name}:") for name, after in zip(names, [*names[1:], "moa-NN-jerry"], strict=True)]
+    chains = [
+        f"NN: [{after}]".replace("NN:", f"{name}:") for name, after in zip(names, [*names[1:], "moa-NN-jerry"], strict=True)
+    ]
     return listed(MOA, *entries, rest=fallbacks(*chains))
 
 
@@ -123,8 +130,8 @@ CASES = [
          rest=fallbacks("NN-jerry: [moa-NN-jerry]", key="content_policy_fallbacks")), True, ARRIVES),
     Case("rude-away", listed(MOA, entry("NN-jerry", "openai/NN-rude", "REAL"), TOM,
          rest=fallbacks("NN-jerry: [NN-tom]", key="content_policy_fallbacks")), False, ARRIVES),
-    Case("own-fallback-stays-there", listed(MOA, entry("NN-jerry", "openai/NN-down", "REAL", ", fallbacks: [openai/moa-NN-jerry]")),
-         False, ARRIVES),
+    Case("own-fallback-stays-there", listed(MOA, entry("NN-jerry", "openai/NN-down", "REAL",
+         ", fallbacks: [openai/moa-NN-jerry]")), False, ARRIVES),
     Case("own-fallback", listed(MOA, entry("NN-jerry", "openai/NN-down", "REAL",
          ", fallbacks: [{model: openai/bon-NN-jerry, api_base: OPTILLM}]")), True, ("moa-NN-jerry", "bon-NN-jerry")),
     # deployments
@@ -138,57 +145,59 @@ CASES = [
     Case("two-words", listed(entry("NN-both", "openai/moa-bon-NN-jerry", "OPTILLM"), JERRY), False, ("moa-bon-NN-jerry",)),
     Case("upper-case", listed(entry("Moa-NN-jerry", "openai/Moa-NN-jerry", "OPTILLM"), JERRY), True, ("Moa-NN-jerry",)),
     Case("no-provider", listed(MOA, entry("NN-jerry", "moa-NN-jerry", "OPTILLM")), False, ARRIVES),
-    Case("by-id", listed(MOA, JERRY) + "  - {model_name: NN-x, litellm_params: {model: openai/bon-NN-jerry, api_base: OPTILLM,"
-         " api_key: any}, model_info: {id: NN-id}}\nrouter_settings: {model_group_alias: {}}\n"
-         + "  \n", False, ("moa-NN-jerry", "bon-NN-jerry")),
+    Case("by-id", listed(MOA, JERRY, "- {model_name: NN-x, litellm_params: {model: openai/bon-NN-jerry, api_base: OPTILLM,"
+         " api_key: any}, model_info: {id: NN-id}}"), False, ("moa-NN-jerry", "bon-NN-jerry")),
     Case("credential", "credential_list:\n  - {credential_name: NN-c, credential_values: {api_base: OPTILLM, api_key: any},"
          " credential_info: {}}\n" + listed(MOA,
-         "- {model_name: NN-jerry, litellm_params: {model: openai/moa-NN-jerry, litellm_credential_name: NN-c}}"), True, ARRIVES),
+         "- {model_name: NN-jerry, litellm_params: {model: openai/moa-NN-jerry, litellm_credential_name: NN-c}}"),
+         True, ARRIVES),
     Case("mirror", listed(MOA, entry("NN-jerry", "openai/NN-jerry", "REAL", ", silent_model: moa-NN-jerry")), True, ARRIVES),
     Case("mirror-of-another", listed(MOA, JERRY, entry("NN-fast", "openai/NN-fast", "REAL", ", silent_model: moa-NN-jerry")),
          False, ARRIVES),
-    Case("itself", listed(MOA, entry("NN-jerry", "openai/moa-NN-jerry", "LITELLM", ", api_key: MASTER")), True, ARRIVES),
-    Case("itself-good", listed(MOA, TOM, entry("NN-jerry", "litellm_proxy/NN-tom", "LITELLM", ", api_key: MASTER")), False, ARRIVES),
+    Case("itself", listed(MOA, entry("NN-jerry", "openai/moa-NN-jerry", "LITELLM")), True, ARRIVES),
+    Case("itself-good", listed(MOA, TOM, entry("NN-jerry", "litellm_proxy/NN-tom", "LITELLM")), False,
+         ARRIVES),
     # aliases
-    Case("alias", listed(MOA, JERRY, rest="router_settings: {model_group_alias: {NN-boost: moa-NN-jerry}}"), False, ARRIVES),
-    Case("alias-hidden", listed(MOA, JERRY, rest="router_settings: {model_group_alias: {NN-boost: {model: moa-NN-jerry, hidden: true}}}"),
+    Case("alias", listed(MOA, JERRY, rest=aliased("NN-boost: moa-NN-jerry")), False, ARRIVES),
+    Case("alias-hidden", listed(MOA, JERRY, rest=aliased("NN-boost: {model: moa-NN-jerry, hidden: true}")),
          False, ARRIVES),
-    Case("alias-outranks", listed(MOA, JERRY, rest="router_settings: {model_group_alias: {NN-jerry: moa-NN-jerry}}"), True, ARRIVES),
+    Case("alias-outranks", listed(MOA, JERRY, rest=aliased("NN-jerry: moa-NN-jerry")), True, ARRIVES),
     Case("alias-hidden-outranks", listed(MOA, JERRY,
-         rest="router_settings: {model_group_alias: {NN-jerry: {model: moa-NN-jerry, hidden: true}}}"), True, ARRIVES),
-    Case("alias-of-alias", listed(MOA, JERRY, rest="router_settings: {model_group_alias: {NN-a: NN-b, NN-b: moa-NN-jerry}}"),
+         rest=aliased("NN-jerry: {model: moa-NN-jerry, hidden: true}")), True, ARRIVES),
+    Case("alias-of-alias", listed(MOA, JERRY, rest=aliased("NN-a: NN-b, NN-b: moa-NN-jerry")),
          False, ARRIVES),
     Case("alias-has-no-fallbacks-of-its-target", listed(entry("moa-NN-a", "openai/moa-NN-a", "OPTILLM"), DOWN,
-         rest="router_settings:\n  model_group_alias: {NN-a: NN-jerry}\n  fallbacks:\n    - NN-jerry: [moa-NN-a]\n"), False,
+         rest=aliased("NN-a: NN-jerry", "NN-jerry: [moa-NN-a]")), False,
          ("moa-NN-a",), bases=("NN-a",)),
     Case("alias-has-fallbacks-of-its-own", listed(entry("moa-NN-a", "openai/moa-NN-a", "OPTILLM"), DOWN,
-         rest="router_settings:\n  model_group_alias: {NN-a: NN-jerry}\n  fallbacks:\n    - NN-a: [moa-NN-a]\n"), True,
+         rest=aliased("NN-a: NN-jerry", "NN-a: [moa-NN-a]")), True,
          ("moa-NN-a",), bases=("NN-a",)),
     Case("fall-to-alias", listed(MOA, DOWN,
-         rest="router_settings:\n  model_group_alias: {NN-a: moa-NN-jerry}\n  fallbacks:\n    - NN-jerry: [NN-a]\n"), True, ARRIVES),
-    Case("library-alias", listed(MOA, JERRY, rest="litellm_settings: {model_alias_map: {NN-jerry: moa-NN-jerry}}"), True, ARRIVES),
+         rest=aliased("NN-a: moa-NN-jerry", "NN-jerry: [NN-a]")), True, ARRIVES),
+    Case("library-alias", listed(MOA, JERRY, rest="litellm_settings: {model_alias_map: {NN-jerry: moa-NN-jerry}}"), True,
+         ARRIVES),
     # wildcards
     Case("wild-strategy", listed(entry("NN/*", "openai/moa-NN-*", "OPTILLM"), JERRY), False,
          ("moa-NN-any-model", "moa-NN-NN-jerry", "moa-NN-moa-NN-jerry", "moa-NN-bon-NN-jerry")),
     Case("wild-swallows", listed(MOA, entry("NN-*", "openai/moa-NN-*", "OPTILLM")), True,
          ("moa-NN-jerry", "moa-NN-any-model", "moa-NN-moa-NN-jerry", "moa-NN-bon-NN-jerry", "moa-NN-NN-jerry")),
     Case("wild-outranked", listed(MOA, JERRY, entry("NN-*", "openai/NN-*", "REAL")), False, ARRIVES),
-    Case("wild-most-special", listed(MOA, entry("NN-*", "openai/NN-*", "OPTILLM"), entry("NN-jer*", "openai/NN-jer*", "REAL")), True,
+    Case("wild-most-special", listed(MOA, entry("NN-*", "openai/NN-*", "OPTILLM"),
+         entry("NN-jer*", "openai/NN-jer*", "REAL")), True,
          ("moa-NN-jerry", "NN-any-model", "NN-NN-jerry", "NN-moa-NN-jerry", "NN-bon-NN-jerry")),
     # names of providers
-    _prefixed("custom-openai", "custom_openai/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("hosted-vllm", "hosted_vllm/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("lm-studio", "lm_studio/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("litellm-proxy", "litellm_proxy/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("llamafile", "llamafile/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("openai-like", "openai_like/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("deepseek", "deepseek/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("groq", "groq/moa-NN-jerry", "moa-NN-jerry"),
-    _prefixed("together", "together_ai/moa-NN-jerry", "moa-NN-jerry"),
-    Case("twice", listed(entry("NN-plan", "openai/openai/moa-NN-jerry", "OPTILLM"), JERRY), False, ("openai/moa-NN-jerry",)),
-    _prefixed("named-provider", "moa-NN-jerry", "moa-NN-jerry", ", custom_llm_provider: openai"),
-    Case("other-named-provider", listed(entry("NN-plan", "openai/moa-NN-jerry", "OPTILLM", ", custom_llm_provider: hosted_vllm"), JERRY),
-         True, ("openai/moa-NN-jerry",)),
+    _prefixed("custom-openai", "custom_openai/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("hosted-vllm", "hosted_vllm/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("lm-studio", "lm_studio/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("litellm-proxy", "litellm_proxy/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("llamafile", "llamafile/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("openai-like", "openai_like/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("deepseek", "deepseek/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("groq", "groq/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("together", "together_ai/moa-NN-jerry", "moa-NN-jerry", False),
+    _prefixed("twice", "openai/openai/moa-NN-jerry", "openai/moa-NN-jerry", False),
+    _prefixed("named-provider", "moa-NN-jerry", "moa-NN-jerry", False, ", custom_llm_provider: openai"),
+    _prefixed("other-named-provider", "openai/moa-NN-jerry", "openai/moa-NN-jerry", True, ", custom_llm_provider: hosted_vllm"),
     # this host, spelled in other ways
     *_spelled("localhost", "http://localhost:PORT/v1"),
     *_spelled("shouted", "HTTP://LocalHost:PORT/v1/"),
@@ -213,9 +222,10 @@ CASES = [
     Case("library-rude", listed(MOA, entry("NN-jerry", "openai/NN-rude", "REAL"),
          rest=fallbacks("NN-jerry: [moa-NN-jerry]", key="content_policy_fallbacks", section="litellm_settings")), True, ARRIVES,
          "library"),
-    Case("openai-variable", listed(MOA, "- {model_name: NN-jerry, litellm_params: {model: openai/moa-NN-jerry, api_key: any}}"), True,
-         ARRIVES, "library", environment={"OPENAI_API_BASE": "http://127.0.0.1:PORT/v1"}),
-    Case("default", listed(MOA, DOWN, rest="router_settings: {default_fallbacks: [moa-default-jerry]}"), True, ARRIVES, "default"),
+    Case("openai-variable", listed(MOA, "- {model_name: NN-jerry, litellm_params: {model: openai/moa-NN-jerry, api_key: any}}"),
+         True, ARRIVES, "library", environment={"OPENAI_API_BASE": "http://127.0.0.1:PORT/v1"}),
+    Case("default", listed(MOA, DOWN, rest="router_settings: {default_fallbacks: [moa-NN-jerry]}"), True, ARRIVES,
+         "default"),
     Case("default-outranked", listed(MOA, DOWN, entry("NN-tom", "openai/NN-down", "REAL"), rest=fallbacks("NN-jerry: [NN-tom]",
          "moa-NN-jerry: [NN-tom]") + "  default_fallbacks: [moa-NN-jerry]\n"), False, ARRIVES, "default-2"),
     Case("star", listed(MOA, entry("*", "openai/*", "OPTILLM")), True,

@@ -16,11 +16,7 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin"},
     {"config", "host"},
-<<<<<<< HEAD
-    {"loading", "render", "smoke", "monitoring"},
-=======
-    {"loading", "render", "smoke", "litellm"},
->>>>>>> 78d2c29 (The routing graph of a LiteLLM configuration: read, graph, judge; six checks; --litellm-config, --litellm-env)
+    {"loading", "render", "smoke", "monitoring", "litellm"},
     {"plan", "service"},
     {"releases"},
     {"supervise"},
