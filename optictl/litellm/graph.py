@@ -34,13 +34,15 @@ Way = tuple[Step, ...]
 class Request:
     """LiteLLM is asked for a model. `origin` is the name that was asked first, `hops` the fallbacks since then.
 
-    `outside`: it came over HTTP, and not from the router itself.
+    `outside`: it came over HTTP, and not from the router itself. `literal`: its name was an entry's `model`, and
+    LiteLLM then takes every name for one, those of fallbacks too.
     """
 
     name: str
     origin: str
     hops: int = 0
     outside: bool = True
+    literal: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Arrival:
     @property
     def deployment(self) -> Deployment:
         return self.hit.deployment
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether it speaks OpenAI's chat completions, the only language that OptiLLM has."""
+        return self.provider in providers.OPENAI_SHAPED
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,12 @@ def written(way: Way) -> str:
 def is_local(host: str, own_names: frozenset[str]) -> bool:
     """Whether a host in a URL means this machine. `own_names` are its names and addresses, in lower case."""
     host = host.lower().rstrip(".")
-    if host in own_names or host in ("localhost", "ip6-localhost", "0") or host.endswith(".localhost"):
+    if host in own_names or host in ("localhost", "ip6-localhost") or host.endswith(".localhost"):
         return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return bool(re.fullmatch(r"127(\.\d+){0,3}", host))  # 127.1 is an address too
+        return False
     mapped = getattr(address, "ipv4_mapped", None) or address
     return bool(mapped.is_loopback or mapped.is_unspecified)
 
@@ -144,50 +151,42 @@ class Graph:
 
     # the router: a name -> deployments
 
-    def _recognized(self, name: str) -> bool:
-        return bool(
-            name in self._named or name in self._ids or name in self.settings.aliases or self._patterns or self._by_model(name)
-        )
+    def _entered(self, request: Request) -> tuple[Request, Way] | None:
+        """A request from outside as the router gets it; None: LiteLLM refuses its name before that."""
+        name = request.name
+        way: Way = ()
+        if self.settings.only_model:
+            name, place = self.settings.only_model
+            way = (*way, Step(f"[completion_model] {name}", place, chosen=True))
+        if name in self.settings.rewrites:
+            name, place = self.settings.rewrites[name]
+            way = (*way, Step(f"[alias] {name}", place, chosen=True))
+        known = name in self._named or name in self._ids or name in self.settings.aliases or bool(self._patterns)
+        if not known and not self._by_model(name):
+            return None
+        return Request(name, name, outside=False, literal=not known), way
 
     def _by_model(self, model: str) -> list[Deployment]:
         return [d for d in self.deployments if d.parameters["model"] == model]
 
-    def hits(self, request: Request) -> list[Hit] | None:
-        """The deployments for a request; None: LiteLLM refuses the name before its router sees it."""
+    def hits(self, request: Request) -> list[Hit]:
+        """The deployments that the router finds for a request."""
         name = request.name
         way: Way = ()
-        if request.outside:
-            name, way = self._rewritten(name)
-            if not self._recognized(name):
-                return None
+        if request.literal:
+            return [_hit(deployment, way) for deployment in self._by_model(name)]
         if name not in self._named and name in self._ids:
-            return [self._hit(self._ids[name], way)]
+            return [_hit(self._ids[name], way)]
         if name in self.settings.aliases:
             name, place = self.settings.aliases[name]
-            way = (*way, Step(f"[alias] {name}", place, chosen=True))
+            way = (Step(f"[alias] {name}", place, chosen=True),)
         if name not in self._named and (found := self._matched(name)):
             return [replace(hit, way=(*way, *hit.way)) for hit in found]
         named = self._named.get(name) or self._by_model(name)
         if not named and (default := self._default()):
             label, target = default
             named, way = self._named.get(target, []), (*way, Step(f"[{label.label}] {target}", label.place, chosen=True))
-        return [self._hit(deployment, way) for deployment in named]
-
-    def _hit(self, deployment: Deployment, way: Way) -> Hit:
-        return Hit(deployment, deployment.parameters, way)
-
-    def _rewritten(self, name: str) -> tuple[str, Way]:
-        way: Way = ()
-        if self.settings.only_model:
-            name, place = self.settings.only_model
-            way = (
-                *way,
-                Step(f"[completion_model] {name}", place, chosen=True),
-            )
-        if name in self.settings.rewrites:
-            name, place = self.settings.rewrites[name]
-            way = (*way, Step(f"[alias] {name}", place, chosen=True))
-        return name, way
+        return [_hit(deployment, way) for deployment in named]
 
     def _matched(self, name: str) -> list[Hit]:
         """The deployments of the most specific wildcard that takes a name, each with the model's `*` filled in."""
@@ -230,7 +229,7 @@ class Graph:
             chain = self._chain(chains, request)
             for target in chain.targets if chain else ():
                 step = Step(f"[{chain.label}] {target}", chain.place, chosen=True) if chain else Step(target)
-                yield step, Request(target, request.origin, request.hops + 1, outside=False)
+                yield step, replace(request, name=target, hops=request.hops + 1)
 
     # a deployment -> where its calls go
 
@@ -294,31 +293,31 @@ class Graph:
             return self._walks[start]
         found: list[tuple[Way, Destination]] = []
         told: set[Any] = set()
-        seen = {(start.name, start.origin)}
+        seen: set[Request] = set()
         queue: deque[tuple[Request, Way]] = deque([(start, (Step(start.name),))])
         while queue:
             request, way = queue.popleft()
-            hits = self.hits(request)
-            if hits is None:
+            if request.outside:
+                entered = self._entered(request)
+                if entered is None:
+                    continue
+                request, way = entered[0], (*way, *entered[1])
+            if (mark := replace(request, hops=0)) in seen:
                 continue
-            ahead = list(self._next(request))
-            for hit in hits:
+            seen.add(mark)
+            queue.extend((following, (*way, step)) for step, following in self._next(request))
+            for hit in self.hits(request):
                 for extra, destination in self.destinations(hit):
                     reached = (*way, *hit.way, *extra)
                     if isinstance(destination, Back):
-                        ahead.append((Step(f"LiteLLM {destination.name}", hit.deployment.place), _asked(destination.name)))
-                    mark = _mark(destination)
-                    if mark not in told:
+                        step = Step(f"LiteLLM {destination.name}", hit.deployment.place)
+                        queue.append((_asked(destination.name), (*reached, step)))
+                    if (mark := _mark(destination)) not in told:
                         told.add(mark)
                         found.append((_ended(reached, destination), destination))
-                ahead += [
-                    (Step(f"[mirror] {name}", hit.deployment.place, chosen=True), Request(name, name, outside=False))
-                    for name in _mirrors(hit)
-                ]
-            for step, following in ahead:
-                if (following.name, following.origin) not in seen:
-                    seen.add((following.name, following.origin))
-                    queue.append((following, (*way, step)))
+                for name in _mirrors(hit):
+                    step = Step(f"[mirror] {name}", hit.deployment.place, chosen=True)
+                    queue.append((Request(name, name, outside=False), (*way, step)))
         self._walks[start] = found
         return found
 
@@ -346,12 +345,12 @@ class Graph:
     def loops(self) -> list[tuple[Way, Arrival]]:
         """The ways from a base model that OptiLLM asks for back to OptiLLM."""
         found: dict[Any, tuple[Way, Arrival]] = {}
-        pending = deque(dict.fromkeys(self.base_of(arrival) for _, arrival in self.arrivals))
+        pending = deque(dict.fromkeys(self.base_of(arrival) for _, arrival in self.arrivals if arrival.is_understood))
         seen = set(pending)
         while pending:
             base = pending.popleft()
             for way, destination in self.walk(_asked(base)) if base else ():
-                if isinstance(destination, Arrival):
+                if isinstance(destination, Arrival) and destination.is_understood:
                     following = self.base_of(destination)
                     found.setdefault((base, _mark(destination)), ((*way, Step(following)), destination))
                     if following not in seen:
@@ -361,7 +360,8 @@ class Graph:
 
     def served(self, name: str) -> list[Destination]:
         """Where a model's own deployments lead, without any fallback."""
-        return [where for hit in self.hits(_asked(name)) or () for _, where in self.destinations(hit)]
+        entered = self._entered(_asked(name))
+        return [where for hit in self.hits(entered[0]) for _, where in self.destinations(hit)] if entered else []
 
     def unclear(self) -> list[str]:
         """What keeps the graph from being whole: variables without a value, settings that it does not follow."""
@@ -375,6 +375,10 @@ class Graph:
                 yield f"{model} (a router of its own, {deployment.place})"
             if deployment.parameters.get("context_window_fallback_dict"):
                 yield f"context_window_fallback_dict of {deployment.name} ({deployment.place})"
+
+
+def _hit(deployment: Deployment, way: Way) -> Hit:
+    return Hit(deployment, deployment.parameters, way)
 
 
 def _asked(name: str) -> Request:

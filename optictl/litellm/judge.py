@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from optictl import models
-from optictl.litellm import providers
 from optictl.litellm.graph import Arrival, Graph, Way, written
 from optictl.litellm.read import DEFAULT_RETRIES, Deployment, Place, Unknown
 from optictl.results import Status
@@ -39,7 +38,7 @@ def unprefixed(graph: Graph) -> Iterator[Fault]:
     """Requests that reach OptiLLM without a strategy, or not in its language."""
     for way, arrival in graph.arrivals:
         entry = _culprit(way, arrival)
-        if arrival.provider not in providers.OPENAI_SHAPED:
+        if not arrival.is_understood:
             yield Fault(
                 f"{written(way)} speaks {arrival.provider}'s language ({entry})",
                 f"at {entry}: write model: openai/{arrival.name}",

@@ -15,24 +15,23 @@ OPENAI_VARIABLES = {
 }
 #: The same shape, with a public address of their own where no `api_base` is given.
 _CLOUDS = """
-abliteration aihubmix anyscale apertis assemblyai cerebras charity_engine chutes cognition cortecs crusoe darkbloom
-dashscope deepinfra deepseek edenai empiriolabs featherless_ai fireworks_ai friendliai galadriel github gmi groq
-helicone hyperbolic inception lambda_ai libertai llamagate meta meta_llama mistral modelscope moonshot morph nano-gpt
-nebius neosantara novita nscale nvidia_nim openai_like openrouter parasail perplexity pinstripes poe prism publicai
-qwen_ai_platform qwencloud reka sail sambanova sarvam scaleway scx-ai synthetic tensormesh together_ai v0 veniceai
-vercel_ai_gateway volcengine wandb xai xiaomi_mimo xinference zai
+abliteration ai21 ai21_chat aihubmix aiml aiohttp_openai amazon_nova apertis assemblyai azure_ai baseten bedrock_mantle
+cerebras charity_engine chutes cloudflare codestral cognition cometapi compactifai cortecs crusoe darkbloom dashscope
+databricks deepinfra deepseek docker_model_runner edenai empiriolabs empower featherless_ai friendliai galadriel github
+gmi groq helicone huggingface hyperbolic inception lambda_ai lemonade libertai llamagate maritalk meta meta_llama
+minimax mistral modelscope moonshot morph nadir nano-gpt nebius neosantara novita nscale nvidia_nim openrouter ovhcloud
+parasail perplexity pinstripes poe prism publicai qwen_ai_platform qwencloud reka sail sambanova sarvam scaleway scx-ai
+synthetic tencent tensormesh together_ai v0 veniceai vercel_ai_gateway volcengine wandb xai xiaomi_mimo xinference zai
 """
-#: Prefixes that speak something else, or at other paths.
+#: Prefixes that speak something else, at other paths, or send another name.
 _OTHERS = """
-a2a a2a_agent ai21 ai21_chat aiml aiohttp_openai amazon_nova anthropic anthropic_text auto_router aws_polly aws_textract
-azure azure_ai azure_speech azure_text baseten bedrock bedrock_mantle black_forest_labs bytez chatgpt clarifai
-cloudflare codestral cohere cohere_chat cometapi compactifai cursor custom databricks datarobot deepgram
-docker_model_runner dotprompt elevenlabs empower fal_ai gdc gemini gigachat github_copilot gradient_ai heroku
-huggingface humanloop infinity jina_ai langflow langfuse langgraph lemonade litellm_agent manus maritalk milvus minimax
-mongodb nadir nlp_cloud nvidia_riva oci ollama ollama_chat oobabooga ovhcloud petals pg_vector predibase ragflow recraft
-reducto replicate runwayml s3_vectors sagemaker sagemaker_chat sagemaker_nova sap snowflake soniox stability
-strands_decider tencent text-completion-codestral text-completion-inception text-completion-openai topaz transcribe
-triton typesafe valkey vertex_ai vertex_ai_beta vllm voyage watsonx watsonx_text
+a2a a2a_agent anthropic anthropic_text auto_router aws_polly aws_textract azure azure_speech azure_text bedrock
+black_forest_labs bytez chatgpt clarifai cohere cohere_chat cursor custom datarobot deepgram dotprompt elevenlabs fal_ai
+fireworks_ai gdc gemini gigachat github_copilot gradient_ai heroku humanloop infinity jina_ai langflow langfuse
+langgraph litellm_agent manus milvus mongodb nlp_cloud nvidia_riva oci ollama ollama_chat oobabooga openai_like petals
+pg_vector predibase ragflow recraft reducto replicate runwayml s3_vectors sagemaker sagemaker_chat sagemaker_nova sap
+snowflake soniox stability strands_decider text-completion-codestral text-completion-inception text-completion-openai
+topaz transcribe triton typesafe valkey vertex_ai vertex_ai_beta vllm voyage watsonx watsonx_text
 """
 OPENAI_SHAPED = frozenset(OPENAI_VARIABLES) | frozenset(_CLOUDS.split())
 PROVIDERS = OPENAI_SHAPED | frozenset(_OTHERS.split())

@@ -8,14 +8,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from optictl import models
 from optictl.demo.standin import Reply, Seen, StandIn, completion
@@ -175,9 +174,4 @@ def running(program: Path, cases: Sequence[Case]) -> Iterator[Site]:
                 (directory / case.filled(name, addresses)).write_text(case.filled(text, addresses))
         environment = {n: case.filled(v, addresses) for case in cases for n, v in case.environment.items()}
         litellm = stack.enter_context(helpers.litellm(program, whole, port, environment))
-        with suppress(KeyboardInterrupt):
-            yield Site(litellm, optillm, addresses)
-
-
-def written(cases: Sequence[Case]) -> str:
-    return yaml.safe_dump(merged([parsed(case.text) for case in cases]))
+        yield Site(litellm, optillm, addresses)

@@ -44,7 +44,7 @@ def expected(graph: Graph, name: str) -> Passes:
     """What the graph says of one name."""
 
     def reached(start: str) -> list[Arrival]:
-        return [to for _, to in graph.walk(Request(start, start)) if isinstance(to, Arrival)]
+        return [to for _, to in graph.walk(Request(start, start)) if isinstance(to, Arrival) and to.is_understood]
 
     first = reached(name)
     back = {again.name for arrival in first if (base := graph.base_of(arrival)) for again in reached(base)}
