@@ -279,7 +279,26 @@ class TestAddresses:
 class TestModelNames:
     @pytest.mark.parametrize(
         "name",
-        ["moa-x", "moa", "proxy-large", "none-x", "leap-1", "a&b", "a|b", "moa&bon-x", "auto", "a b", "-x", "ä", "x\n", "a,b"],
+        [
+            "moa-x",
+            "moa",
+            "moa-",
+            "proxy-large",
+            "none-x",
+            "leap-1",
+            "a&b",
+            "a|b",
+            "moa&bon-x",
+            "auto",
+            "a b",
+            "-x",
+            "ä",
+            "x\n",
+            "a,b",
+            "Moa-x",
+            "MOA-x",
+            "Proxy-large",
+        ],
     )
     def test_base_models_that_optillm_would_not_pass_on(self, name: str) -> None:
         among = problems(yaml.safe_dump({"model": "tom", "base_models": ["tom", name]}))
@@ -291,7 +310,7 @@ class TestModelNames:
         assert only_problem("base_models: [jerry-xl, '']").path == "base_models.1"
 
     @pytest.mark.parametrize(
-        "name", ["jerry-xl", "gpt-4.1", "ollama/llama3:8b", "Moa-x", "moax", "o_1@2024", "x-moa", "123", "y"]
+        "name", ["jerry-xl", "gpt-4.1", "ollama/llama3:8b", "Moa", "Moax-y", "moax", "o_1@2024", "x-moa", "123", "y"]
     )
     def test_base_models_that_pass(self, name: str) -> None:
         assert config.parse(yaml.safe_dump({"model": name}), "f").base_models == (name,)
@@ -326,11 +345,25 @@ class TestStrategies:
     def test_a_plugin_file_may_bring_a_word_of_its_own(self) -> None:
         assert config.parse("plugins: [mine.py]\nstrategies: [moa, mine]", "f").strategies == ("moa", "mine")
 
+    def test_and_no_base_model_may_begin_with_it(self) -> None:
+        problem = only_problem("model: mine-xl\nplugins: [mine.py]\nstrategies: [moa, mine]")
+        assert "base model 'mine-xl' begins with 'mine', which OptiLLM takes for a strategy" in problem.message
+
     def test_but_no_plugin_makes_the_way_out_a_strategy(self) -> None:
         assert only_problem("plugins: [mine.py]\nstrategies: [proxy]").path == "strategies.0"
 
 
 class TestPublish:
+    @pytest.mark.parametrize("name", ["bon-fast", "mcts-jerry-xl", "Bon-fast", "proxy-fast", "router"])
+    def test_a_name_that_says_another_strategy(self, name: str) -> None:
+        problem = only_problem(f"publish:\n  {name}: moa-jerry-xl\n")
+        assert "reads like the strategy" in problem.message
+        assert problem.path == f"publish.{name}"
+
+    @pytest.mark.parametrize("name", ["moa-fast", "moa", "fast", "fast-moa", "bonfast"])
+    def test_a_name_that_says_the_same_or_nothing(self, name: str) -> None:
+        assert config.parse(f"publish:\n  {name}: moa-jerry-xl\n", "f").publish == {name: "moa-jerry-xl"}
+
     @pytest.mark.parametrize(
         ("name", "target", "reason"),
         [

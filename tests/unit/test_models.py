@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,10 @@ def test_no_slugs(word: str) -> None:
     ("name", "reason"),
     [
         ("moa-x", "cuts off"),
+        ("moa", "nothing would be left"),
+        ("moa-", "nothing would be left"),
+        ("Moa-x", "lower case only"),
+        ("RE2-x", "lower case only"),
         ("proxy-large", "cuts off"),
         ("router", "cuts off"),
         ("a&b", "one after the other"),
@@ -74,6 +80,38 @@ def test_no_slugs(word: str) -> None:
 )
 def test_a_base_model_that_would_not_arrive(name: str, reason: str) -> None:
     assert reason in (models.base_model_problem(name) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("jerry-xl", "prefix", "no strategy prefix"),
+        ("gpt-4o", "prefix", "no strategy prefix"),
+        ("", "prefix", "no strategy prefix"),
+        ("openai/moa-jerry-xl", "prefix", "no strategy prefix"),
+        ("Moa-jerry-xl", "prefix", "lower case only"),
+        ("mcts-jerry-xl", "strategy", "'mcts' is not an enabled strategy"),
+        ("none-jerry-xl", "strategy", "'none' is not an enabled strategy"),
+        ("moa-bon-xl", "strategy", "'moa-bon' is not an enabled strategy"),
+        ("moa&bon-jerry-xl", "strategy", "joins strategies"),
+        ("moa|bon-jerry-xl", "strategy", "joins strategies"),
+        ("moa-tom", "base model", "'tom' is not among base_models"),
+        ("moa-proxy-large", "base model", "cuts off"),
+        ("moa-a&b", "base model", "one after the other"),
+        ("moa", "base model", "no base model follows"),
+        ("moa-", "base model", "no base model follows"),
+    ],
+)
+def test_a_name_that_the_door_refuses(name: str, kind: str, reason: str) -> None:
+    refusal = models.refusal(name, STRATEGIES, BASES)
+    assert refusal is not None
+    assert refusal[0] == kind
+    assert reason in refusal[1]
+
+
+@pytest.mark.parametrize("name", ["moa-jerry-xl", "bon-a-b", "self_consistency-xl"])
+def test_a_name_that_the_door_lets_in(name: str) -> None:
+    assert models.refusal(name, STRATEGIES, BASES) is None
 
 
 def test_the_dangerous_ones_are_words() -> None:
@@ -94,19 +132,6 @@ def _assigned(path: Path, name: str) -> Any:
     raise AssertionError(f"{path.name} assigns no {name}")
 
 
-Parser = Callable[[str, list[str], dict[str, None]], tuple[str, list[str], str]]
-
-
-@pytest.fixture(scope="module")
-def real_parser(release: Path) -> Parser:
-    """OptiLLM's own `parse_combined_approach`, taken out of its source: importing it would start half of OptiLLM."""
-    tree = ast.parse((_package(release) / "server.py").read_text())
-    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "parse_combined_approach")
-    space: dict[str, Any] = {}
-    exec(compile(ast.Module([function], []), "server.py", "exec"), space)
-    return space["parse_combined_approach"]  # type: ignore[no-any-return]
-
-
 @pytest.mark.slow
 def test_the_built_in_words_are_those_of_the_real_optillm(release: Path) -> None:
     assert set(models.BUILT_IN) == set(_assigned(_package(release) / "server.py", "known_approaches"))
@@ -118,24 +143,93 @@ def test_the_plugin_words_are_those_of_the_real_optillm(release: Path) -> None:
     assert set(models.PLUGINS) == slugs
 
 
+#: Runs in the release: OptiLLM imported, its plugins loaded as at start; a line of names in, a line of what it parsed out.
+_PARSER = """
+import json, sys
+sys.argv = ["optillm"]
+answers, sys.stdout = sys.stdout, sys.stderr
+from optillm import server
+server.load_plugins()
+words = {"built_in": list(server.known_approaches), "plugins": list(server.plugin_approaches)}
+print(json.dumps(words), file=answers, flush=True)
+for line in sys.stdin:
+    parsed = [server.parse_combined_approach(n, server.known_approaches, server.plugin_approaches) for n in json.loads(line)]
+    print(json.dumps(parsed), file=answers, flush=True)
+"""
+
+
+class Installed:
+    """The installed OptiLLM's own parser in a process of its own, and the words that it has loaded."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin
+        assert process.stdout
+        self._to, self._from = process.stdin, process.stdout
+        said = json.loads(self._from.readline())
+        self.built_in: list[str] = said["built_in"]
+        self.plugins: list[str] = said["plugins"]
+
+    def parse(self, names: list[str]) -> list[tuple[str, list[str], str]]:
+        self._to.write(json.dumps(names) + "\n")
+        self._to.flush()
+        return [tuple(parsed) for parsed in json.loads(self._from.readline())]
+
+
+@pytest.fixture(scope="module")
+def installed(release: Path) -> Iterator[Installed]:
+    command = [str(release / ".venv/bin/python"), "-I", "-c", _PARSER]
+    # a directory without plugins of its own, and no variable that changes a default
+    with subprocess.Popen(
+        command, cwd=release / "work", env={"HOME": "/nonexistent", "OPENAI_API_KEY": "none"}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        yield Installed(process)
+        assert process.stdin
+        process.stdin.close()
+
+
 @pytest.mark.slow
-@settings(deadline=None)
-@given(
-    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,12}", fullmatch=True)
-    | st.lists(st.sampled_from([*sorted(models.WORDS), "auto", "x", "", "a&b", "a|b"]), min_size=1, max_size=3).map("-".join),
-    strategy=st.sampled_from(sorted(models.WORDS - {"none"})),
+def test_the_installed_optillm_has_no_word_that_is_not_known(installed: Installed) -> None:
+    assert set(installed.built_in) == set(models.BUILT_IN)
+    assert set(installed.plugins) <= set(models.PLUGINS)
+    assert "proxy" in installed.plugins
+
+
+_parts = st.sampled_from(
+    [*sorted(models.WORDS), "auto", "x", "jerry", "", "Moa", "MOA", "a&b", "moa&bon", "a|b", "moa|bon", "&", "|"]
 )
-def test_what_passes_reaches_the_upstream_unchanged(real_parser: Parser, name: str, strategy: str) -> None:
-    """The rule for base models against the real parser: what is allowed is never mangled."""
-    if models.base_model_problem(name) is None:
-        plugins = dict.fromkeys(models.PLUGINS)
-        assert real_parser(f"{strategy}-{name}", list(models.BUILT_IN), plugins) == ("SINGLE", [strategy], name)
-        assert real_parser(name, list(models.BUILT_IN), plugins) == ("SINGLE", ["none"], name)
+_names = (
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/@+&|-]{0,12}", fullmatch=True)
+    | st.lists(_parts, max_size=5).map("-".join)
+    | st.text(max_size=8)
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["moa-x", "proxy-large", "leap-1", "a&b-c"])
-def test_what_is_refused_would_not_have_arrived(real_parser: Parser, name: str) -> None:
-    _, approaches, base = real_parser(f"bon-{name}", list(models.BUILT_IN), dict.fromkeys(models.PLUGINS))
+@settings(deadline=None, max_examples=60)
+@given(names=st.lists(_names, min_size=1, max_size=60))
+def test_names_are_parsed_as_the_installed_optillm_parses_them(installed: Installed, names: list[str]) -> None:
+    words = {*installed.built_in, *installed.plugins}
+    for name, (_, strategies, base) in zip(names, installed.parse(names), strict=True):
+        assert models.parse(name, words) == ([] if strategies == ["none"] and base == name else strategies, base), name
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=60)
+@given(
+    bases=st.lists(_names, min_size=1, max_size=60), strategy=st.sampled_from(["moa", "bon", "plansearch", "self_consistency"])
+)
+def test_a_base_model_that_is_not_refused_arrives_whole(installed: Installed, bases: list[str], strategy: str) -> None:
+    whole = installed.parse([f"{strategy}-{base}" for base in bases])
+    alone = installed.parse(bases)
+    for base, with_strategy, plain in zip(bases, whole, alone, strict=True):
+        arrives = with_strategy == ("SINGLE", [strategy], base) and plain == ("SINGLE", ["none"], base)
+        assert arrives or models.base_model_problem(base) is not None, base
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["moa-x", "proxy-large", "leap-1", "a&b-c", "moa", "moa-"])
+def test_what_is_refused_would_not_have_arrived(installed: Installed, name: str) -> None:
+    ((_, strategies, base),) = installed.parse([f"bon-{name}"])
     assert models.base_model_problem(name) is not None
-    assert (approaches, base) != (["bon"], name)
+    assert (strategies, base) != (["bon"], name)
