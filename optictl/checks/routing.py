@@ -105,7 +105,10 @@ def routing_base_served(site: Site) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    yield from _findings(site, judge.unserved, f"{', '.join(site.config.base_models)} served")
+    def unserved(graph: Graph) -> Iterator[Fault]:
+        return judge.unserved(graph, whole=graph is not site.routing.running)
+
+    yield from _findings(site, unserved, f"{', '.join(site.config.base_models)} served")
 
 
 @check(

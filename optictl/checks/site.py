@@ -270,8 +270,8 @@ class Site:
         names = network.own_names()
         configured = graph.Graph(settings, self.config, names) if settings else None
         rows, live = self._litellm_rows
-        running = (settings or read.Settings()).running(rows, self.config.upstream.base_url) if rows else None
-        return Routing(configured, graph.Graph(running, self.config, names) if running else None, live)
+        running = (settings or read.Settings()).running(rows, self.config.upstream.base_url)
+        return Routing(configured, graph.Graph(running, self.config, names) if running.deployments else None, live)
 
     @cached_property
     def _litellm_rows(self) -> tuple[list[object], str]:

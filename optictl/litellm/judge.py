@@ -54,8 +54,11 @@ def not_enabled(graph: Graph) -> Iterator[Fault]:
     yield from _unclear(graph)
 
 
-def unserved(graph: Graph) -> Iterator[Fault]:
-    """Base models that no real model answers, and requests for base models that OptiLLM may not ask for."""
+def unserved(graph: Graph, whole: bool = True) -> Iterator[Fault]:
+    """Base models that no real model answers, and requests for base models that OptiLLM may not ask for.
+
+    `whole`: the graph knows every entry. A running LiteLLM lists those that a key may see, and its wildcards filled in.
+    """
     yield from _refused(graph, "base model", "ask for a base model of optictl.yaml (such as {example}), or add it there")
     for base in graph.config.base_models:
         reached = graph.served(base)
@@ -64,7 +67,7 @@ def unserved(graph: Graph) -> Iterator[Fault]:
         variables = [one.variable for one in reached if isinstance(one, Unknown)]
         if variables:
             yield Fault(f"who serves {base} depends on {', '.join(variables)}", status="skip")
-        else:
+        elif reached or whole:
             what = f"only OptiLLM itself serves {base}" if reached else f"nobody serves {base}"
             yield Fault(what, f"add an entry for {base} to LiteLLM's model_list that leads to a real model")
     for dropped in graph.dropped:

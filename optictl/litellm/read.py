@@ -399,5 +399,5 @@ def load(path: str, read: Callable[[str], str | None], environment: Mapping[str,
     reader = _Reader(_whole(path, read), path, environment)
     settings = reader.settings()
     if reader.problems:
-        raise Unusable(reader.problems)
+        raise Unusable(list(dict.fromkeys(reader.problems)))
     return settings

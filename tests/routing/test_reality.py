@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from optictl import paths
+from optictl.checks import registry
+from optictl.checks.site import Site as CheckSite
 from optictl.config import Config
 from optictl.litellm.graph import Arrival, Graph, Request
+from optictl.results import Result
+from tests.conftest import LITELLM
+from tests.litellm.helpers import MASTER_KEY
 
 from . import reality
 from .cases import CASES, Case
@@ -21,6 +27,9 @@ from .reality import Passes, Site
 from .test_graph import made
 
 pytestmark = pytest.mark.slow
+
+#: What was compared and found alike: case -> number of names, whether it loops.
+COMPARED: dict[str, tuple[int, bool]] = {}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +61,7 @@ def expected(graph: Graph, name: str) -> Passes:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_requests_go_where_the_graph_says(
-    case: Case, site: Callable[[str], Site], record_property: Callable[[str, object], None]
-) -> None:
+def test_requests_go_where_the_graph_says(case: Case, site: Callable[[str], Site]) -> None:
     where = site(case.process)
     config = Config().moved(where.optillm.port, f"http://127.0.0.1:{where.litellm.port}/v1")
     graph = made(case, dict(where.addresses), config)
@@ -68,4 +75,42 @@ def test_requests_go_where_the_graph_says(
             differences[name] = (wanted, found)
     assert differences == {}
     assert came_back is case.loops
-    record_property("compared", f"{case.name}: {len(graph.names)} names, {'loops' if came_back else 'does not loop'}")
+    COMPARED[case.name] = len(graph.names), case.loops
+
+
+def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_path: Path) -> None:
+    """Its /v1/model/info as it really is: with the master key, and with a wrong one."""
+    where = site("library")
+    place = paths.system(tmp_path)
+    config = Config().moved(where.optillm.port, f"http://127.0.0.1:{where.litellm.port}/v1")
+    place.etc.mkdir(parents=True)
+    place.config.write_text(
+        f"listen: {{port: {config.listen.port}}}\nupstream: {{base_url: '{config.upstream.base_url}'}}\n"
+        "strategies: [moa]\nbase_models: [jerry-xl, library-fall-away-jerry]\n"
+    )
+
+    def check(key: str) -> dict[str, Result]:
+        place.env.write_text(f"OPENAI_API_KEY={key}\n")
+        return {r.id: r for r in registry.run(registry.select(["routing"]), CheckSite(place))}
+
+    results = check(MASTER_KEY)
+    # that its entries are understood: names, addresses and numbers arrive as they were configured
+    assert results["routing.base-served"].status == "fail"
+    assert "moa-library-fall-back-jerry -> OptiLLM" in results["routing.base-served"].found
+    assert "library-fall-away" not in results["routing.base-served"].found
+    assert "moa-library-fall-away-jerry" in results["routing.retries"].found
+    assert "does not tell its models to this key (401)" in check("sk-wrong")["routing.no-loop"].found
+
+
+def test_how_many_were_compared(record_property: Callable[[str, object], None]) -> None:
+    if len(COMPARED) < len(CASES):
+        pytest.skip("only a part of the cases was asked for, or some differ")
+    looping = sum(loops for _, loops in COMPARED.values())
+    names = sum(number for number, _ in COMPARED.values())
+    record_property(
+        "said",
+        f"routing: {len(COMPARED)} configurations ({looping} loop, {len(COMPARED) - looping} do not), {names} names: "
+        f"the graph and LiteLLM {LITELLM} agree",
+    )
+    assert looping >= 20
+    assert len(COMPARED) - looping >= 20
