@@ -111,6 +111,24 @@ def test_no_key_is_ever_shown(files: Path) -> None:
     assert "secret" not in outcome.out + outcome.err
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("model: moa-x", "takes for a strategy and cuts off"),
+        ("model: moa-", "nothing would be left"),
+        ("model: router", "nothing would be left"),
+        ("model: Moa-x", "lower case only"),
+        ("model: a&b", "one after the other"),
+        ("model: a|b", "side by side"),
+        ("publish: {bon-fast: moa-jerry-xl}", "reads like the strategy 'bon'"),
+    ],
+)
+def test_render_litellm_refuses_names_that_optillm_would_mangle(tmp_path: Path, text: str, reason: str) -> None:
+    outcome = optictl("render-litellm", "--root", configured(tmp_path / "root", text + "\n"), home=tmp_path)
+    assert (outcome.code, outcome.out) == (78, "")
+    assert reason in " ".join(outcome.err.split())
+
+
 class Running:
     """A running LiteLLM of which only /v1/model/info is asked."""
 

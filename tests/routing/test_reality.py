@@ -80,13 +80,13 @@ def test_requests_go_where_the_graph_says(case: Case, site: Callable[[str], Site
 
 def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_path: Path) -> None:
     """Its /v1/model/info as it really is: with the master key, and with a wrong one."""
-    where = site("library")
+    where = site(CASES[-1].process)  # which is running
     place = paths.system(tmp_path)
     config = Config().moved(where.optillm.port, f"http://127.0.0.1:{where.litellm.port}/v1")
     place.etc.mkdir(parents=True)
     place.config.write_text(
         f"listen: {{port: {config.listen.port}}}\nupstream: {{base_url: '{config.upstream.base_url}'}}\n"
-        "strategies: [moa]\nbase_models: [jerry-xl, library-fall-away-jerry]\n"
+        "strategies: [moa]\nbase_models: [jerry-xl]\n"
     )
 
     def check(key: str) -> dict[str, Result]:
@@ -95,10 +95,11 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
 
     results = check(MASTER_KEY)
     # that its entries are understood: names, addresses and numbers arrive as they were configured
+    name = CASES[-1].name
     assert results["routing.base-served"].status == "fail"
-    assert "moa-library-fall-back-jerry -> OptiLLM" in results["routing.base-served"].found
-    assert "library-fall-away" not in results["routing.base-served"].found
-    assert "moa-library-fall-away-jerry" in results["routing.retries"].found
+    assert f"moa-{name}-jerry -> OptiLLM: the base model '{name}-jerry' is not among" in results["routing.base-served"].found
+    assert f"moa-{name}-jerry (http://" in results["routing.retries"].found
+    assert "2 entries of the running LiteLLM judged too" in results["routing.enabled"].found
     assert "does not tell its models to this key (401)" in check("sk-wrong")["routing.no-loop"].found
 
 
