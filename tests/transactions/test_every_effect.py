@@ -40,8 +40,13 @@ def quiet(_: object) -> None:
 
 
 @pytest.fixture
-def small_releases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release that is built in a moment: the real interpreter, one package, the real guard."""
+def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A release that is built in a moment: the real interpreter, one package, a guard of two files."""
+    guard = tmp_path / "guard"
+    guard.mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        shutil.copyfile(releases.GUARD / name, guard / name)
+    monkeypatch.setattr(releases, "GUARD", guard)
 
     def make_venv(directory: Path, python: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
