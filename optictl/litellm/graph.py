@@ -94,20 +94,9 @@ def written(way: Way) -> str:
     return " -> ".join(step.text for step in way)
 
 
-def _dotted(host: str) -> str:
-    """127.0.0.1 for what the resolver takes for it: 127.1, 2130706433, 0x7f.1, 0177.1. Other hosts as they are."""
-    parts = host.split(".")
-    if len(parts) > 4 or not all(re.fullmatch(r"0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*", part) for part in parts):
-        return host
-    *first, last = (int(p, 16 if p.startswith("0x") else 8 if p.startswith("0") else 10) for p in parts)
-    if any(n > 255 for n in first) or last >= 256 ** (4 - len(first)):
-        return host
-    return str(ipaddress.IPv4Address(bytes(first) + last.to_bytes(4 - len(first), "big")))
-
-
 def is_local(host: str, own_names: frozenset[str]) -> bool:
     """Whether a host in a URL means this machine. `own_names` are its names and addresses, in lower case."""
-    host = _dotted(host.lower().rstrip("."))
+    host = host.lower().rstrip(".")
     if host in own_names or host in ("localhost", "ip6-localhost") or host.endswith(".localhost"):
         return True
     try:

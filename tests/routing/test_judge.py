@@ -251,15 +251,13 @@ class TestWhatCannotBeKnown:
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "127.0.1.1", "127.255.0.9", "localhost", "LOCALHOST", "localhost.", "a.localhost", "::1", "0.0.0.0", "::",
-     "::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.1", "0", "10.1", "vm", "VM", "vm.lan", "10.0.0.1"],
+     "::ffff:127.0.0.1", "vm", "VM", "vm.lan", "10.0.0.1"],
 )  # fmt: skip
 def test_this_host(host: str) -> None:
     assert is_local(host, frozenset({"vm", "vm.lan", "10.0.0.1"}))
 
 
-@pytest.mark.parametrize(
-    "host", ["10.0.0.2", "example.org", "localhost.example.org", "vm2", "1.127.0.0", "10.2", "4294967296", "fe80::1", ""]
-)
+@pytest.mark.parametrize("host", ["10.0.0.2", "example.org", "localhost.example.org", "vm2", "1.127.0.0", "fe80::1", ""])
 def test_another_host(host: str) -> None:
     assert not is_local(host, frozenset({"vm", "vm.lan", "10.0.0.1"}))
 
