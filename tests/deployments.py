@@ -11,7 +11,7 @@ from pathlib import Path
 from optictl import deploy, paths, render, service
 from optictl.checks import registry
 from optictl.checks.site import Site
-from optictl.config import Config
+from optictl.config import Config, LiteLLM
 from optictl.demo.standin import StandIn
 from optictl.host import files
 from optictl.paths import Paths
@@ -35,6 +35,20 @@ class Deployment:
     def release(self) -> Path:
         return self.paths.current.resolve()
 
+    @property
+    def litellm(self) -> Path:
+        """The directory of LiteLLM's own files, which the configuration names."""
+        return self.root / "etc/litellm"
+
+    @property
+    def litellm_config(self) -> str:
+        """What `optictl render-litellm` prints, and a real model behind every base model."""
+        bases = (
+            f"  - {{model_name: {base}, litellm_params: {{model: openai/real, api_base: 'http://192.0.2.9/v1'}}}}\n"
+            for base in self.config.base_models
+        )
+        return render.litellm(self.config, self.paths) + "".join(bases)
+
     def check(self, *only: str) -> dict[str, Result]:
         """Run checks on it, as `optictl check` does."""
         return {r.id: r for r in registry.run(registry.select(only), Site(self.paths))}
@@ -47,6 +61,8 @@ class Deployment:
             (place.env, f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600),
             (place.proxy_key, PROXY_KEY + "\n", 0o600),
             (place.proxy_config, render.proxy_config(self.config), 0o644),
+            (self.litellm / "litellm.yaml", self.litellm_config, 0o644),
+            (self.litellm / "litellm.env", f"{render.LITELLM_KEY_VARIABLE}={PROXY_KEY}\n", 0o600),
         ):
             if path == place.proxy_config and not path.parent.is_symlink():
                 continue  # it is below the HOME that an installation makes
@@ -80,7 +96,9 @@ class Deployment:
 def make(root: Path) -> Deployment:
     """Install a deployment below `root`, by the functions that `optictl install` calls."""
     upstream_port = free_port()
-    config = Config().moved(free_port(), f"http://127.0.0.1:{upstream_port}/v1", drain=5)
+    config = Config(
+        litellm=LiteLLM(config=str(root / "etc/litellm/litellm.yaml"), env=str(root / "etc/litellm/litellm.env"))
+    ).moved(free_port(), f"http://127.0.0.1:{upstream_port}/v1", drain=5)
     deployment = Deployment(root, config, upstream_port)
     deployment.reset()
     installation = deploy.plan_install(config, deployment.paths)
