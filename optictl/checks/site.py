@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optictl import loading, releases, supervise
+from optictl import loading, releases, smoke, supervise
 from optictl.checks.registry import Skip
 from optictl.config import Config, ConfigError
 from optictl.errors import OptictlError
@@ -286,5 +286,5 @@ class Site:
             return [], f"the running LiteLLM does not tell its models to this key ({answer.status})"
         rows = answer.data.get("data") if isinstance(answer.data, dict) else None
         if answer.status != 200 or not isinstance(rows, list):
-            return [], f"the running LiteLLM did not tell its models ({answer.error or answer.status})"
+            return [], f"the running LiteLLM did not tell its models: {smoke.error_message(answer)}"
         return rows, f"{len(rows)} entries of the running LiteLLM judged too"

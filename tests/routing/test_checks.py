@@ -217,7 +217,7 @@ class TestRunning:
         down.standin._server.server_close()
         results = down.check(files / "litellm.yaml")
         assert {r.status for r in results.values()} == {"pass"}
-        assert "the running LiteLLM did not tell its models" in results["routing.no-loop"].found
+        assert "the running LiteLLM did not tell its models: " in results["routing.no-loop"].found
 
 
 def test_this_machine_has_names() -> None:
