@@ -403,6 +403,9 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
         steps.reverse()
     for step in steps:
         step()
+    wrote = read_manifest(paths)
+    restored = {str(path): text for path, text in before.texts.items() if text is not None and str(path) in wrote.files}
+    write_manifest(paths, _as_it_is(wrote.intending(restored)))
     if before.runs:
         systemd = supervise.manager(paths)
         systemd.reload()

@@ -203,8 +203,8 @@ def comparison(new: Sequence[Result], current: Sequence[Result]) -> None:
     console = _console()
     before = {r.id: r for r in current}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("", "model", "calls", "tokens", "seconds", "in force: calls", "tokens", "seconds"):
-        table.add_column(title, justify="left" if title in ("", "model") else "right")
+    for title in ("", "model", "calls", "tokens", "s", "before", "tokens", "s"):
+        table.add_column(title, justify="left" if title in ("", "model") else "right", no_wrap=True)
 
     def figures(result: Result | None) -> list[str]:
         data = (result.data if result else None) or {}
@@ -226,11 +226,11 @@ def releases(found: Sequence[Facts]) -> None:
         message("No release is installed.")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("release", "state", "OptiLLM", "profile", "closure", "built", "MB"):
+    for title in ("release", "state", "profile", "closure", "built", "MB"):
         table.add_column(title, justify="right" if title == "MB" else "left", no_wrap=True)
     for one in found:
         style = {"in force": "green", "half-built": "yellow"}.get(one.state, "")
-        words = (one.version, one.profile, one.closure, one.built, f"{one.size / 1e6:.0f}")
+        words = (one.profile, one.closure, one.built[:16].replace("T", " "), f"{one.size / 1e6:.0f}")
         table.add_row(escape(one.name), f"[{style}]{one.state}[/]" if style else one.state, *map(escape, words))
     _console().print(table)
 
