@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from optictl import config as configuration
 from optictl import deploy, releases, render, service, smoke
@@ -113,6 +114,11 @@ class Resolution:
     closure: list[str]
     internals: dict[str, str]
     unknown: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON shape; the lock itself is left out."""
+        data = {"closure": self.closure, "internals": sorted(self.internals), "unknown": self.unknown}
+        return {"id": self.path.name, "status": "fail" if self.unknown else "pass", "data": data}
 
 
 def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> Resolution:

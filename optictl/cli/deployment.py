@@ -142,18 +142,19 @@ def confirm(installation: Installation, yes: bool, force: bool) -> bool:
             deploy.refuse_edited(installation.changes, installation.paths, force)
         question = f"{', '.join(edited)}: somebody edited it. Replace it and keep the old text beside it?"
         force = typer.confirm(question, abort=True, err=True)
-    _confirm(yes)
+    ask(yes)
     return force
 
 
-def _confirm(yes: bool) -> None:
+def ask(yes: bool, question: str = "Apply these changes?") -> None:
+    """Go on only if that was said before, or is said now."""
     from optictl.errors import OptictlError
 
     if yes:
         return
     if not sys.stdin.isatty():
         raise OptictlError("there is no terminal to ask at", remedy="look at the plan with --dry-run, then run it with --yes")
-    typer.confirm("Apply these changes?", abort=True, err=True)
+    typer.confirm(question, abort=True, err=True)
 
 
 def _checks(where: Place) -> list[Result]:
@@ -210,7 +211,7 @@ def uninstall(
             report.message("Nothing is installed.")
     if dry_run or not changes:
         return
-    _confirm(yes)
+    ask(yes)
     try:
         config = loading.load(where.config_path)
     except ConfigError:  # a broken configuration must not keep anybody from removing it

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.deployment import confirm
+from optictl.cli.deployment import ask, confirm
 from optictl.cli.options import (
     ConfigOption,
     ForceOption,
@@ -74,6 +74,8 @@ def upgrade(
     deployed = where.config()
     if lock is not None or resolve:
         _new_lock(where, version, lock, resolve, dry_run, yes, output)
+        if dry_run:
+            raise typer.Exit(0)
     installation = upgrading.plan_upgrade(deployed, where.config_path, where.paths, version)
     if dry_run:
         _shown(installation, "upgrade", output)
@@ -96,13 +98,15 @@ def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_
     else:
         with report.progress("resolving") as say:
             found = upgrading.resolve(deployed, where.paths, version, say)
-        report.resolution(found)
+        if output is Output.text:
+            report.resolution(found)
+        elif dry_run:
+            report.envelope("upgrade", [found.as_dict()], True)
         target, text = found.path, found.text
     if dry_run:
+        report.note(f"the lock would be kept as {target}")
         return
-    if not yes:
-        confirm_lock = f"Keep this lock as {target}?"
-        typer.confirm(confirm_lock, abort=True, err=True)
+    ask(yes, f"Keep this lock as {target}?")
     upgrading.keep_lock(target, text)
 
 
