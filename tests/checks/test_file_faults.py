@@ -176,10 +176,13 @@ def test_an_interpreter_that_is_gone_is_found(deployment: Deployment) -> None:
         python = spare / ".venv/bin/python"
         python.unlink()
         python.symlink_to("/usr/bin/a-python-that-was-uninstalled")
-        result = deployment.check("release.in-force")["release.in-force"]
+        results = deployment.check("release")
+    result = results["release.interpreter"]
     assert result.status == "fail"
-    assert "the interpreter of" in result.found
-    assert result.remedy.startswith(f"rm -r {spare} && optictl install --root")
+    assert "is gone or does not run" in result.found
+    # the same release is built beside it
+    assert result.remedy == deployment.paths.command("install")
+    assert results["release.pinned"].found == "presupposes release.interpreter, which failed"
 
 
 def test_a_deployment_that_nobody_finished_is_one_fault(deployment: Deployment) -> None:
