@@ -26,7 +26,9 @@ def _results(host: Host, *arguments: str) -> dict[str, dict[str, object]]:
 
 def test_installed_it_runs_hardened_and_proven(host: Host) -> None:
     results = _results(host, "check", "--attack")
-    assert {id: r["found"] for id, r in results.items() if r["status"] != "pass"} == {}
+    # no LiteLLM configuration is named here: there is no routing to judge
+    assert {r["status"] for id, r in results.items() if id.startswith("routing.")} == {"skip"}
+    assert {id: r["found"] for id, r in results.items() if r["status"] != "pass" and not id.startswith("routing.")} == {}
     attacks = [id for id in results if id.startswith("sandbox.")]
     assert len(attacks) > 20
     assert (
