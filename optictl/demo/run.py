@@ -25,8 +25,8 @@ from optictl.plan import Change
 from optictl.releases import Progress
 from optictl.results import Result
 
-#: Families of checks about units: there are none here.
-_SYSTEMDS = ("unit", "socket", "service", "credential", "relay")
+#: Families of checks about units and about LiteLLM's own configuration: there are none here.
+_ELSEWHERE = ("unit", "socket", "service", "credential", "relay", "routing")
 
 
 def directory() -> Path:
@@ -46,8 +46,8 @@ class Demo:
     proxy_key: str
 
     def checks(self) -> list[Result]:
-        """Every check that a deployment without systemd can be judged by."""
-        checks = [c for c in registry.all_checks() if c.family not in _SYSTEMDS]
+        """Every check that a deployment without systemd and LiteLLM can be judged by."""
+        checks = [c for c in registry.all_checks() if c.family not in _ELSEWHERE]
         return registry.run(checks, Site(self.paths))
 
     def smokes(self) -> Iterator[Result]:
