@@ -19,4 +19,6 @@ def test_uninstall_leaves_nothing(host: Host) -> None:
     assert host.machine.read(f"{ETC}/proxy_key").strip() == PROXY_KEY
     host.optictl("uninstall", "--purge", "--yes")
     assert host.machine.run("test", "-e", ETC, check=False).returncode == 1
-    assert host.machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout == ""
+    # the machine under the overlay may have units of its own that fail in here
+    failed = host.machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "optillm*").stdout
+    assert failed == ""
