@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def together(calls: Mapping[str, Callable[[], Outcome]]) -> dict[str, Outcome]:
 
 def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C must reach it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background are deaf to it, and so would be what they start
 
 
 def in_terminal(
