@@ -129,9 +129,9 @@ class Site:
     addresses: Mapping[str, str]
 
     def ask(self, model: str, expected: Passes) -> Passes:
-        """Ask for a model until what arrived is what was expected, since LiteLLM draws lots; at most twelve times."""
+        """Ask for a model until what arrived is what was expected, since LiteLLM draws lots; at most sixty times: one of four draws suffices."""
         found = Passes()
-        for attempt in range(12):
+        for attempt in range(60):
             question = f"question {next(_numbers)}"
             self.litellm.ask(model, question)
             deadline = time.monotonic() + (0.5 if attempt else 3)  # mirrors ask on their own time
