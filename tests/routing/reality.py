@@ -129,7 +129,7 @@ class Site:
     addresses: Mapping[str, str]
 
     def ask(self, model: str, expected: Passes) -> Passes:
-        """Ask for a model until what arrived is what was expected, since LiteLLM draws lots; at most sixty times: one of four draws suffices."""
+        """Ask for a model until what arrived is what was expected: LiteLLM draws lots, and one draw of four may suffice."""
         found = Passes()
         for attempt in range(60):
             question = f"question {next(_numbers)}"
