@@ -83,10 +83,10 @@ def test_a_release_that_cannot_start(host: Host) -> None:
     blocks = lock.split("\n")
     start = next(i for i, line in enumerate(blocks) if line.startswith("gunicorn=="))
     end = next(i for i in range(start + 1, len(blocks)) if not blocks[i].startswith(" "))
-    host.machine.write("/root/short.txt", "\n".join(blocks[:start] + blocks[end:]))
+    host.machine.write("/run/short.txt", "\n".join(blocks[:start] + blocks[end:]))
     pid = host.machine.show(UNIT, "MainPID")
-    failed = host.optictl("upgrade", NEW, "--lock", "/root/short.txt", "--yes", check=False)
-    host.machine.run("rm", "-r", f"{ETC}/locks", "/root/short.txt")
+    failed = host.optictl("upgrade", NEW, "--lock", "/run/short.txt", "--yes", check=False)
+    host.machine.run("rm", "-r", f"{ETC}/locks", "/run/short.txt")
     assert failed.returncode == 4, failed.stderr
     assert "No module named 'gunicorn'" in failed.stderr
     assert host.machine.show(UNIT, "MainPID") == pid
