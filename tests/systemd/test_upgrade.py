@@ -157,8 +157,9 @@ def test_a_deployment_made_by_hand_is_taken_over(host: Host) -> None:
     assert host.optictl("install", "--yes", check=False).returncode == 1
     assert "made by hand" in host.machine.read(FILE)
     host.optictl("install", "--yes", "--force")
-    assert host.machine.run("sh", "-c", f"cat {FILE}.kept-*").stdout.startswith("[Unit]\nDescription=made by hand")
-    host.machine.run("sh", "-c", f"rm {FILE}.kept-*")
+    kept = host.machine.run("sh", "-c", f"grep -l 'made by hand' {FILE}.kept-*").stdout.strip()
+    assert host.machine.read(kept).startswith("[Unit]\nDescription=made by hand")
+    host.machine.run("rm", kept)
     assert_as_before(host)
 
 
