@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +14,10 @@ from optictl.cli.options import (
     Output,
     OutputOption,
     Place,
+    PythonOption,
     RootOption,
     UserOption,
+    WheelhouseOption,
     YesOption,
     place,
 )
@@ -67,13 +68,8 @@ def init(
 def install(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     yes: YesOption = False,
-    wheelhouse: Annotated[
-        Path | None,
-        typer.Option("--wheelhouse", metavar="DIR", exists=True, file_okay=False, help="Install from these wheels, offline."),
-    ] = None,
-    python: Annotated[
-        Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
-    ] = None,
+    wheelhouse: WheelhouseOption = None,
+    python: PythonOption = None,
     no_start: Annotated[bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")] = False,
     no_smoke: Annotated[bool, typer.Option("--no-smoke", help="Do not end with a real request, which costs tokens.")] = False,
     force: ForceOption = False,

@@ -68,6 +68,13 @@ CheckOutputOption = Annotated[
     CheckOutput,
     typer.Option("--output", "-o", callback=_told, help="text for people; json, nagios (its exit codes too) or prometheus."),
 ]
+WheelhouseOption = Annotated[
+    Path | None,
+    typer.Option("--wheelhouse", metavar="DIR", exists=True, file_okay=False, help="Install from these wheels, offline."),
+]
+PythonOption = Annotated[
+    Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Also replace files that somebody edited; the old text is kept beside them.")
 ]

@@ -15,8 +15,10 @@ from optictl.cli.options import (
     Output,
     OutputOption,
     Place,
+    PythonOption,
     RootOption,
     UserOption,
+    WheelhouseOption,
     YesOption,
     place,
 )
@@ -24,14 +26,6 @@ from optictl.paths import NAME
 
 if TYPE_CHECKING:
     from optictl.deploy import Installation
-
-WheelhouseOption = Annotated[
-    Path | None,
-    typer.Option("--wheelhouse", metavar="DIR", exists=True, file_okay=False, help="Install from these wheels, offline."),
-]
-PythonOption = Annotated[
-    Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
-]
 
 
 def register(app: typer.Typer) -> None:
