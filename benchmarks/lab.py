@@ -76,7 +76,7 @@ class Lab:
         config = Config()
         venv.parent.mkdir(parents=True, exist_ok=True)
         uv.make_venv(venv, self.interpreter.path)
-        uv.install(venv, releases.lock_file(config.optillm.version, "proxy"), None)
+        uv.install(venv, releases.shipped_locks() / releases.lock_name(config.optillm.version, "proxy"), None)
 
     def finish_release(self, directory: Path) -> None:
         """The rest of a release, so that it can be started."""
