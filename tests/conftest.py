@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from uv import find_uv_bin
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import ROOT, open_directory, packaged
 from tests.systemd.load import table
@@ -18,6 +21,29 @@ from tests.systemd.load import table
 #: What is kept between sessions: virtual environments, keyed by what is in them.
 KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
 LITELLM = "1.106.2"
+#: The directories that take minutes, the longest first: two processes (`-n 2`) are then done at about the same time.
+LONGEST_FIRST = ("systemd", "guard", "routing", "litellm", "install", "transactions", "checks", "cli", "unit")
+
+
+def _directory(nodeid: str) -> str:
+    return nodeid.split("/")[1]
+
+
+class _ByDirectory(LoadScopeScheduling):
+    """With several processes, a directory's tests stay in one of them: they share its servers and machines."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _directory(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # as collected, not by how many tests there are
+    return _ByDirectory(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The directories in their order; within one, the tests stay as they are."""
+    items.sort(key=lambda item: LONGEST_FIRST.index(_directory(item.nodeid)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -36,7 +62,10 @@ def kept_venv(name: str, *what: str) -> Path:
     done = directory / "complete"
     uv = find_uv_bin()
     KEPT.mkdir(mode=0o755, exist_ok=True)
-    if not done.exists():
+    with (KEPT / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of this run may be building it
+        if done.exists():
+            return directory / ".venv"
         shutil.rmtree(directory, ignore_errors=True)
         subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True)
         subprocess.run(

@@ -6,6 +6,7 @@ directories that user can reach.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,18 @@ STRATEGIES = ("moa", "bon", "plansearch", "self_consistency")
 UNPRIVILEGED = 65534
 
 
+#: Below the ports that the kernel gives to outgoing connections, which could take one before its server starts;
+#: each process begins elsewhere, and gives none out twice.
+_ports = itertools.islice(itertools.cycle(range(20000, 32000)), os.getpid() * 97 % 12000, None)
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 @contextmanager
