@@ -2,7 +2,8 @@
 
 Boots a machine of its own, installs a deployment there and restarts it over and over with
 `optictl restart` under the constant load of the tests. Adds a line to RESTARTS.md beside this file
-and sums up all of them, so that several runs make up a long one.
+and sums up all of them, so that several runs make up a long one. Ctrl-C and SIGTERM end a run after
+the restart that is under way; like one that met a failure, it is recorded with what it did.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,24 +50,53 @@ def _host() -> Iterator[Host]:
         yield host
 
 
-def _measure(host: Host, restarts: int, minutes: float) -> tuple[int, Load]:
-    """Restart until either bound is reached: how many it were, and the load."""
+@contextmanager
+def _told() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set while the block lasts."""
+    told = threading.Event()
+    before = {one: signal.signal(one, lambda *_: told.set()) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _repeat(once: Callable[[], None], times: int, minutes: float, told: threading.Event) -> tuple[int, str]:
+    """Do it until it was done often enough, until the minutes are over or until told to stop.
+
+    Returns:
+        How often it was done, and the words of the failure that ended it, else "".
+    """
     deadline, done = time.monotonic() + 60 * minutes, 0
-    pid = host.machine.show("optillm-proxy.service", "MainPID")
-    with Load(host.port, PROXY_KEY).running() as load:
-        time.sleep(PAUSE)
-        while done < restarts and time.monotonic() < deadline:
-            host.optictl("restart")
-            before, pid = pid, host.machine.show("optillm-proxy.service", "MainPID")
-            if before == pid:
-                raise RuntimeError("optictl restart ended well, but the process is the same")
-            done += 1
-            # the stand-in keeps what it has seen; hours of it are of no use here
-            host.upstream.seen.clear()
-            print(f"\r{done} restarts", end="", file=sys.stderr, flush=True)
+    while done < times and time.monotonic() < deadline and not told.wait(PAUSE):
+        try:
+            once()
+        except Exception as error:
+            return done, f"restart {done + 1}: {error}"
+        done += 1
+        print(f"\r{done} of {times}", end="", file=sys.stderr, flush=True)
+    return done, ""
+
+
+def _restart(host: Host) -> None:
+    """One restart, and the proof that it was one."""
+    before = host.machine.show("optillm-proxy.service", "MainPID")
+    host.optictl("restart")
+    if before == host.machine.show("optillm-proxy.service", "MainPID"):
+        raise RuntimeError("optictl restart ended well, but the process is the same")
+    # the stand-in keeps what it has seen; hours of it are of no use here
+    host.upstream.seen.clear()
+
+
+def _measure(host: Host, restarts: int, minutes: float) -> tuple[int, str, Load]:
+    """Restart under load: what _repeat says, and the load."""
+    with _told() as told:
+        with Load(host.port, PROXY_KEY).running() as load:
+            done, failure = _repeat(lambda: _restart(host), restarts, minutes, told)
             time.sleep(PAUSE)
-    print(file=sys.stderr)
-    return done, load
+        print(file=sys.stderr)
+        return done, failure, load
 
 
 def _runs(text: str) -> list[tuple[str, ...]]:
@@ -91,15 +123,17 @@ def _sum(runs: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def main() -> int:
-    """Measure, print the table, write it. 0 if nothing was refused, dropped or answered with an error."""
+    """Measure, print the table, write it. 0 if no restart failed and nothing was refused, dropped or answered with an error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.restarts", description="Many restarts under load.")
     parser.add_argument("--restarts", type=int, default=1000, metavar="N", help="how many (default: 1000, some hours)")
     parser.add_argument("--minutes", type=float, default=55, metavar="M", help="begin none after that (default: 55)")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("RESTARTS.md"), metavar="FILE")
     options = parser.parse_args()
+    # while nothing is measured yet SIGTERM ends the run as Ctrl-C does: the machine is taken down
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     before = os.getloadavg()[0]
     with _host() as host:
-        done, load = _measure(host, options.restarts, options.minutes)
+        done, failure, load = _measure(host, options.restarts, options.minutes)
         systemd = host.machine.run("systemctl", "--version").stdout.split()[1]
     run = (
         time.strftime("%Y-%m-%d", time.gmtime()), str(done), f"{load.seconds / 60:.1f}",
@@ -108,8 +142,10 @@ def main() -> int:
     runs = [*(_runs(options.output.read_text()) if options.output.exists() else []), run]
     print(table([run], COLUMNS))
     options.output.write_text(f"{PREAMBLE}\n{table([*runs, _sum(runs)], COLUMNS)}\n")
+    if failure:
+        print(failure, file=sys.stderr)
     lost = sum(tally.count("refused", "dropped") + len(tally.others) for tally in (load.gets, load.strategies))
-    return 1 if lost else 0
+    return 1 if lost or failure else 0
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class Machine:
         result = subprocess.run(
             ["nsenter", "--target", str(self.pid), "--all", *map(str, command)],
             capture_output=True, text=True, check=False, timeout=timeout, cwd="/", stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for who waits here, not for what runs inside
         )  # fmt: skip
         if check and result.returncode:
             raise AssertionError(f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}")
@@ -116,7 +117,7 @@ def booted() -> Iterator[Machine]:
                         "sh", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory", str(root), "--boot",
                         "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN",
                     ],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                     # BPF is what IPAddressDeny= is made of; nspawn's own filter would silently take it away
                     env={**os.environ, "SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
                 )  # fmt: skip
