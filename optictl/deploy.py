@@ -180,24 +180,42 @@ def locked(paths: Paths) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def decided(shown: Installation, plan_again: Callable[[], Installation], force: bool) -> Iterator[Installation]:
+    """Hold the lock and plan once more: the block gets what was shown, or what another optictl left of it to do.
+
+    Raises:
+        OptictlError: something else would be done than was shown, or a file was edited and `force` not given.
+    """
+    with locked(shown.paths):
+        now = plan_again()
+        _refuse_other(shown.changes, now.changes)
+        refuse_edited(now.changes, now.paths, force)
+        yield now
+
+
+def _refuse_other(shown: Sequence[Change], now: Sequence[Change]) -> None:
+    """Raise OptictlError if a plan holds what nobody was shown."""
+    seen = {(c.action, c.target, c.diff, c.edited) for c in shown}
+    if other := [f"{c.action} {c.target}" for c in now if (c.action, c.target, c.diff, c.edited) not in seen]:
+        raise OptictlError(
+            "this deployment changed while the plan was looked at",
+            remedy="run the command again and look at the new plan",
+            detail="not in the plan that was shown: " + ", ".join(other),
+        )
+
+
 def apply_install(
-    shown: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress, done: Done, force: bool = False
-) -> None:
+    shown: Installation, plan_again: Callable[[], Installation], python: Path | None, wheelhouse: Path | None,
+    progress: Progress, done: Done, force: bool = False,
+) -> None:  # fmt: skip
     """Apply a planned installation. A step that fails leaves what was in force in force.
 
     Raises:
         OptictlError: a step failed; what was done so far is whole, and a second run goes on. Or the machine
             is no longer what it was when the plan was made, or a file was edited and `force` not given.
     """
-    with locked(shown.paths):
-        now = plan_install(shown.config, shown.paths, shown.start)
-        seen = {(c.action, c.target, c.diff) for c in shown.changes}
-        if any((c.action, c.target, c.diff) not in seen for c in now.changes):
-            raise OptictlError(
-                "this deployment changed while the plan was looked at",
-                remedy=f"look at the new plan: {shown.paths.command('install')}",
-            )
-        refuse_edited(now.changes, now.paths, force)
+    with decided(shown, plan_again, force) as now:
         if any(c.action == "build" for c in now.changes):
             build(now, python, wheelhouse, progress)
             # a unit names the interpreter's directory, which is known only now
@@ -451,16 +469,19 @@ def _emptied(paths: Paths, purge: bool, removed: Sequence[Path]) -> list[Path]:
 
 
 def apply_removal(
-    changes: list[Change], config: Config, paths: Paths, progress: Progress, done: Done, force: bool = False
+    shown: Sequence[Change], config: Config, paths: Paths, purge: bool, progress: Progress, done: Done, force: bool = False
 ) -> None:
     """Apply a planned removal.
 
     Raises:
-        OptictlError: a step failed; a second run goes on.
+        OptictlError: a step failed; a second run goes on. Or the machine is no longer what it was when the plan
+            was made, or a file was edited and `force` not given.
     """
-    refuse_edited(changes, paths, force)
     # without paths.opt there is no release, and nobody who installs holds its lock
     with locked(paths) if paths.opt.is_dir() else nullcontext():
+        changes = plan_removal(paths, purge)
+        _refuse_other(shown, changes)
+        refuse_edited(changes, paths, force)
         for change in changes:
             if change.action == "remove":
                 take_away(change)

@@ -281,14 +281,16 @@ def _refuse_bad(results: Sequence[Result]) -> None:
 
 
 def apply(
-    shown: Installation, config: Config, python: Path | None, wheelhouse: Path | None, progress: Progress, done: Done,
+    shown: Installation, plan_again: Callable[[], Installation], config: Config, python: Path | None,
+    wheelhouse: Path | None, progress: Progress, done: Done,
     *, force: bool = False, canary_only: bool = False, proven: Callable[[Proof], None],
 ) -> None:  # fmt: skip
     """Build, prove, switch, prove again. `config` is the one in force; `proven` is told what the canary did.
 
     Raises:
         RolledBack: something was not as it must be; what was in force is in force.
-        OptictlError: nothing was begun.
+        OptictlError: nothing was begun: the machine is no longer what it was when the plan was made, or a secret is missing,
+            or a file was edited and `force` not given.
     """
     paths = shown.paths
     site = Site(paths)
@@ -296,16 +298,15 @@ def apply(
         upstream_key, proxy_key = site.upstream_key, site.proxy_key
     except Skip as missing:
         raise OptictlError(str(missing), remedy=paths.command("check --only env --only key")) from None
-    with deploy.locked(paths):
-        deploy.refuse_edited(shown.changes, paths, force)
+    with deploy.decided(shown, plan_again, force) as now:
         current = releases.in_force(paths)
         try:
-            if any(change.action == "build" for change in shown.changes):
-                deploy.build(shown, python, wheelhouse, progress)
-                done(next(change for change in shown.changes if change.action == "build"))
+            if any(change.action == "build" for change in now.changes):
+                deploy.build(now, python, wheelhouse, progress)
+                done(next(change for change in now.changes if change.action == "build"))
             before = health(paths)
-            if canaries := [change for change in shown.changes if change.action == "canary"]:
-                new = canary(shown.config, paths, shown.want.name, upstream_key, progress)
+            if canaries := [change for change in now.changes if change.action == "canary"]:
+                new = canary(now.config, paths, now.want.name, upstream_key, progress)
                 beside = _smokes(config, config.url, proxy_key, config.strategies, progress) if before else []
                 proven(Proof(new, beside))
                 _refuse_bad(new)
@@ -314,15 +315,15 @@ def apply(
                 return
         except OptictlError as failure:
             raise RolledBack(
-                f"{shown.want.name} did not prove itself: {failure.what}; {current or 'nothing'} is in force as before",
+                f"{now.want.name} did not prove itself: {failure.what}; {current or 'nothing'} is in force as before",
                 remedy=failure.remedy or paths.command("logs --errors"), detail=failure.detail,
             ) from None  # fmt: skip
-        installation = deploy.with_texts(shown)
+        installation = deploy.with_texts(now)
         rest = [change for change in installation.changes if change.action not in ("build", "canary")]
         with deploy.going_back(installation, progress):
             deploy.apply(replace(installation, changes=rest), progress, done)
             refuse_worse(before, paths)
             if before:
-                model = shown.config.strategies[:1]
-                _refuse_bad(_smokes(shown.config, shown.config.url, proxy_key, model, progress))
+                model = now.config.strategies[:1]
+                _refuse_bad(_smokes(now.config, now.config.url, proxy_key, model, progress))
         deploy.clean_up(installation, progress, done)

@@ -101,6 +101,9 @@ def make(root: Path) -> Deployment:
     ).moved(free_port(), f"http://127.0.0.1:{upstream_port}/v1", drain=5)
     deployment = Deployment(root, config, upstream_port)
     deployment.reset()
-    installation = deploy.plan_install(config, deployment.paths)
-    deploy.apply_install(installation, None, None, lambda _text: None, lambda _change: None)
+
+    def plan() -> deploy.Installation:
+        return deploy.plan_install(config, deployment.paths)
+
+    deploy.apply_install(plan(), plan, None, None, lambda _text: None, lambda _change: None)
     return deployment

@@ -86,7 +86,11 @@ def install(
     from optictl import deploy, report
 
     where = place(config, root, user, name)
-    installation = deploy.plan_install(where.config(), where.paths, start=not no_start)
+
+    def plan() -> Installation:
+        return deploy.plan_install(where.config(), where.paths, start=not no_start)
+
+    installation = plan()
     text = output is Output.text
     if not installation.changes:
         if text:
@@ -100,7 +104,9 @@ def install(
     if installation.changes:
         force = confirm(installation, yes, force)
         with report.progress("installing") as say:
-            deploy.apply_install(installation, python, wheelhouse.absolute() if wheelhouse else None, say, report.done, force)
+            deploy.apply_install(
+                installation, plan, python, wheelhouse.absolute() if wheelhouse else None, say, report.done, force
+            )
     found = _checks(where)
     if installation.changes and not no_smoke and not no_start and not where.paths.is_private:
         found += _smoke(where, found)
@@ -213,7 +219,7 @@ def uninstall(
     except ConfigError:  # a broken configuration must not keep anybody from removing it
         config = Config()
     with report.progress("removing") as say:
-        deploy.apply_removal(changes, config, where.paths, say, report.done, force)
+        deploy.apply_removal(changes, config, where.paths, purge, say, report.done, force)
     if output is Output.json:
         report.envelope("uninstall", [c.as_dict() for c in changes], True)
 

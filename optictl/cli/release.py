@@ -25,6 +25,8 @@ from optictl.cli.options import (
 from optictl.paths import NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optictl.deploy import Installation
 
 
@@ -65,16 +67,19 @@ def upgrade(
     from optictl import upgrade as upgrading
 
     where = place(config, root, user, name)
-    deployed = where.config()
     if lock is not None or resolve:
         _new_lock(where, version, lock, resolve, dry_run, yes, output)
         if dry_run:
             raise typer.Exit(0)
-    installation = upgrading.plan_upgrade(deployed, where.config_path, where.paths, version)
+
+    def plan() -> Installation:
+        return upgrading.plan_upgrade(where.config(), where.config_path, where.paths, version)
+
+    installation = plan()
     if dry_run:
         _shown(installation, "upgrade", output)
         raise typer.Exit(0)
-    _go("upgrade", where, installation, yes, force, wheelhouse, python, canary_only, output)
+    _go("upgrade", where, installation, plan, yes, force, wheelhouse, python, canary_only, output)
     if output is Output.text and installation.changes:
         report.message(f"Back again: {where.paths.command('rollback')}")
 
@@ -116,8 +121,8 @@ def _shown(installation: Installation, command: str, output: Output) -> None:
 
 
 def _go(
-    command: str, where: Place, installation: Installation, yes: bool, force: bool, wheelhouse: Path | None,
-    python: Path | None, canary_only: bool, output: Output,
+    command: str, where: Place, installation: Installation, plan: Callable[[], Installation], yes: bool, force: bool,
+    wheelhouse: Path | None, python: Path | None, canary_only: bool, output: Output,
 ) -> None:  # fmt: skip
     from optictl import report
     from optictl import upgrade as upgrading
@@ -136,7 +141,7 @@ def _go(
 
         with report.progress(command) as say:
             upgrading.apply(
-                installation, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, report.done,
+                installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, report.done,
                 force=force, canary_only=canary_only, proven=proven,
             )  # fmt: skip
     if not text:
@@ -163,11 +168,15 @@ def rollback(
     from optictl import upgrade as upgrading
 
     where = place(config, root, user, name)
-    installation = upgrading.plan_rollback(where.config(), where.config_path, where.paths)
+
+    def plan() -> Installation:
+        return upgrading.plan_rollback(where.config(), where.config_path, where.paths)
+
+    installation = plan()
     if dry_run:
         _shown(installation, "rollback", output)
         return
-    _go("rollback", where, installation, yes, force, None, None, False, output)
+    _go("rollback", where, installation, plan, yes, force, None, None, False, output)
 
 
 def releases(

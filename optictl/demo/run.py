@@ -84,10 +84,14 @@ def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> 
     with StandIn(models=(Config().model,), key=upstream_key).running() as upstream:
         config = Config().moved(network.free_port(), upstream.base_url, drain=5)
         _write_operators_files(place, config, upstream_key, proxy_key)
-        installation = deploy.plan_install(config, place)
+
+        def plan() -> deploy.Installation:
+            return deploy.plan_install(config, place)
+
+        installation = plan()
         if not any(change.action == "build" for change in installation.changes):
             progress(f"the release {installation.want.id} is here already")
-        deploy.apply_install(installation, None, None, progress, done)
+        deploy.apply_install(installation, plan, None, None, progress, done)
         log = root / "service.log"
         with (
             log.open("wb") as output,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+#: Longer than any file system's clock takes to its next tick; nanoseconds.
+_MOMENT = 2 * 10**9
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,21 @@ def copy(source: Path, target: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The file's digest in hex.
+    """The file's digest in hex. A file that was not touched since this process hashed it is not read again.
+
+    Not touched: the same inode, size and times; the last of which (ctime) only the clock sets.
 
     Raises:
         OSError: it cannot be read.
     """
+    info = path.stat()
+    # what was written in this very moment may be written once more without its times telling
+    known = _sha256 if time.time_ns() - info.st_ctime_ns > _MOMENT else _sha256.__wrapped__
+    return known(path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+@functools.cache
+def _sha256(path: Path, *_: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 

@@ -20,6 +20,7 @@ import pytest
 
 from optictl import deploy, paths, releases, render, upgrade
 from optictl.config import Config
+from optictl.deploy import Installation
 from optictl.errors import OptictlError
 from optictl.guard import invariants
 from optictl.host import files, uv
@@ -67,20 +68,38 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(upgrade, "canary", lambda *_: [])
 
 
-def install(config: Config, places: Paths) -> None:
-    planned = deploy.plan_install(config, places)
+#: Somebody else's act between a plan that was shown and the lock.
+Meanwhile = Callable[[], object]
+
+
+def install(config: Config, places: Paths, force: bool = False, meanwhile: Meanwhile = lambda: None) -> None:
+    def plan() -> Installation:
+        return deploy.plan_install(config, places)
+
+    planned = plan()
+    meanwhile()
     if planned.changes:
-        deploy.apply_install(planned, None, None, quiet, quiet)
+        deploy.apply_install(planned, plan, None, None, quiet, quiet, force)
 
 
-def go_to(config: Config, version: str, places: Paths) -> None:
-    planned = upgrade.plan_upgrade(config, places.config, places, version)
-    upgrade.apply(planned, config, None, None, quiet, quiet, proven=quiet)
+def _apply(plan: Callable[[], Installation], config: Config, meanwhile: Meanwhile) -> None:
+    planned = plan()
+    meanwhile()
+    upgrade.apply(planned, plan, config, None, None, quiet, quiet, proven=quiet)
 
 
-def go_back(config: Config, places: Paths) -> None:
-    planned = upgrade.plan_rollback(config, places.config, places)
-    upgrade.apply(planned, config, None, None, quiet, quiet, proven=quiet)
+def go_to(config: Config, version: str, places: Paths, meanwhile: Meanwhile = lambda: None) -> None:
+    _apply(lambda: upgrade.plan_upgrade(_configured(places), places.config, places, version), config, meanwhile)
+
+
+def go_back(config: Config, places: Paths, meanwhile: Meanwhile = lambda: None) -> None:
+    _apply(lambda: upgrade.plan_rollback(_configured(places), places.config, places), config, meanwhile)
+
+
+def uninstall(places: Paths, purge: bool = False, meanwhile: Meanwhile = lambda: None) -> None:
+    planned = deploy.plan_removal(places, purge)
+    meanwhile()
+    deploy.apply_removal(planned, OLD, places, purge, quiet, quiet)
 
 
 def operators_files(config: Config, places: Paths) -> None:
@@ -221,14 +240,48 @@ def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> Non
     places = paths.system(place)
     _start(places)
     places.service.write_text("# mine\n")
-    planned = deploy.plan_install(OLD, places)
     with pytest.raises(OptictlError, match="not what optictl wrote"):
-        deploy.apply_install(planned, None, None, quiet, quiet)
+        install(OLD, places)
     assert places.service.read_text() == "# mine\n"
-    deploy.apply_install(planned, None, None, quiet, quiet, force=True)
+    install(OLD, places, force=True)
     (kept,) = places.units.glob("optillm-proxy.service.kept-*")
     assert kept.read_text() == "# mine\n"
     assert deploy.plan_install(OLD, places).changes == []
+
+
+def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, small_releases: None) -> None:
+    """Whatever another did between the shown plan and the lock: nothing is done that was not shown."""
+    places = paths.system(place)
+    _start(places)
+    changed = "changed while the plan was looked at"
+
+    def edit() -> None:
+        places.service.write_text("# mine\n")
+
+    for act in (
+        lambda: go_to(OLD, "0.3.13", places, meanwhile=edit),
+        lambda: uninstall(places, meanwhile=edit),
+    ):
+        with pytest.raises(OptictlError, match=changed):
+            act()
+        assert places.service.read_text() == "# mine\n"
+        assert releases.in_force(places) is not None
+        install(OLD, places, force=True)
+    # the operator's own file, from which everything follows
+    with pytest.raises(OptictlError, match=changed) as refused:
+        go_to(OLD, "0.3.13", places, meanwhile=lambda: operators_files(MOVED, places))
+    assert str(places.service) in refused.value.detail
+    operators_files(OLD, places)
+    # somebody else did the same: there is nothing left to do, and nothing is built twice
+    go_to(OLD, "0.3.13", places, meanwhile=lambda: go_to(OLD, "0.3.13", places))
+    assert len(releases.complete(places)) == 2
+    new = releases.in_force(places)
+    # gone back twice would be forth again
+    with pytest.raises(OptictlError, match=changed):
+        go_back(LATER, places, meanwhile=lambda: go_back(LATER, places))
+    assert releases.in_force(places) != new
+    uninstall(places, meanwhile=lambda: uninstall(places))
+    assert not places.opt.exists()
 
 
 def test_releases_beyond_those_to_keep_go(place: Path, small_releases: None) -> None:
@@ -254,7 +307,7 @@ def test_what_uninstall_removes_is_what_optictl_made(place: Path, small_releases
     files.make_directory(drop_in.parent)
     drop_in.write_text("[Service]\n")
     for purge, left in ((False, {places.config, places.env, places.proxy_key}), (True, set())):
-        deploy.apply_removal(deploy.plan_removal(places, purge), OLD, places, quiet, quiet)
+        uninstall(places, purge)
         assert set(files.tree(place)) == {places.opt / "mine", drop_in, *left}
     assert not places.etc.exists()
     assert deploy.plan_removal(places, purge=True) == []
@@ -265,7 +318,7 @@ def test_two_names_are_two_deployments(place: Path, small_releases: None) -> Non
     for places in (one, other):
         _start(places)
     before = {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()}
-    deploy.apply_removal(deploy.plan_removal(other, purge=True), OLD, other, quiet, quiet)
+    uninstall(other, purge=True)
     assert {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()} == before
     assert deploy.plan_install(OLD, one).changes == []
     assert not list(place.rglob("*optillm-two*"))

@@ -39,7 +39,7 @@ def test_a_release_that_another_built_meanwhile_is_not_taken_away(tmp_path: Path
     places = paths.system(tmp_path)
     first, second = (deploy.plan_install(Config(), places) for _ in range(2))
     for installation in (first, second):
-        deploy.apply_install(installation, None, None, quiet, quiet)
+        deploy.apply_install(installation, lambda: deploy.plan_install(Config(), places), None, None, quiet, quiet)
     assert built == [first.want.id]
     assert releases.in_force(places) == first.want.id
 
@@ -50,8 +50,10 @@ def test_one_at_a_time(what: str, tmp_path: Path, built: list[str]) -> None:
     installation = deploy.plan_install(Config(), places)
     files.make_directory(places.opt)
     apply = {
-        "install": lambda: deploy.apply_install(installation, None, None, quiet, quiet),
-        "uninstall": lambda: deploy.apply_removal([Change("remove", str(places.opt), "x")], Config(), places, quiet, quiet),
+        "install": lambda: deploy.apply_install(installation, lambda: installation, None, None, quiet, quiet),
+        "uninstall": lambda: deploy.apply_removal(
+            [Change("remove", str(places.opt), "x")], Config(), places, False, quiet, quiet
+        ),
     }[what]
     with files.exclusive(places.opt / ".lock"), pytest.raises(OptictlError, match="is working on this deployment"):
         apply()

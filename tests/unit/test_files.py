@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +162,7 @@ class TestPoint:
 
 _HOLDER = """
 import sys
+import time
 from pathlib import Path
 from optictl.host import files
 with files.exclusive(Path(sys.argv[1])):
@@ -256,3 +259,24 @@ class TestFacts:
     def test_bytes_that_are_no_text_do_not_stop_a_reader(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"a\xffb")
         assert files.read(tmp_path / "file") == "a�b"
+
+
+class TestDigest:
+    def test_only_a_file_that_nobody_touched_is_not_read_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "file"
+        file.write_text("old")
+        os.utime(file, (1, 1))
+        hits = files._sha256.cache_info().hits
+        first = files.sha256(file)
+        assert files.sha256(file) == first == hashlib.sha256(b"old").hexdigest()
+        assert files._sha256.cache_info().hits == hits  # it was written just now, whatever its time says
+        time.sleep(0.1)
+        monkeypatch.setattr(files, "_MOMENT", 10**7)
+        assert files.sha256(file) == first
+        assert files.sha256(file) == first
+        assert files._sha256.cache_info().hits == hits + 1
+        time.sleep(0.1)
+        file.write_text("new")
+        os.utime(file, (1, 1))
+        time.sleep(0.1)
+        assert files.sha256(file) == hashlib.sha256(b"new").hexdigest()
