@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optictl.releases import Facts
     from optictl.status import Status
     from optictl.upgrade import Resolution
+    from optictl.watch import Round
 
 SCHEMA = 1
 _STYLE = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim", "error": "bold magenta"}
@@ -65,10 +66,10 @@ def failure(command: str, what: str, remedy: str, problems: Sequence[dict[str, A
     envelope(command, [], False, error=error)
 
 
-def envelope(command: str, results: Sequence[dict[str, Any]], ok: bool, **more: Any) -> None:
-    """The versioned JSON envelope, alone on stdout."""
+def envelope(command: str, results: Sequence[dict[str, Any]], ok: bool, indent: int | None = 2, **more: Any) -> None:
+    """The versioned JSON envelope, alone on stdout; on one line with `indent=None`."""
     data = {"schema": SCHEMA, "command": command, "status": "ok" if ok else "failed", "results": list(results), **more}
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(data, indent=indent, ensure_ascii=False) + "\n")
 
 
 def note(text: str) -> None:
@@ -136,6 +137,39 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(_line(summary(found)))}[/]")
     console.print(f"[dim]({', '.join(counts)})[/dim]")
     return ok
+
+
+def round_of_checks(one: Round, output: str, *, quiet: bool = False) -> None:
+    """What a round of `check --watch` has to say: the first one whole, then what changed, each line with its time."""
+    import time
+
+    if one.told and output == "json":
+        told = {"error": {"what": one.error}} if one.error else {"summary": _line(summary(one.found))}
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.at))
+        envelope("check", [r.as_dict() for r in one.changed], one.good, indent=None, time=at, **told)
+    elif one.told and one.first and not one.error:
+        results("check", one.found, output, quiet=quiet)
+    elif one.told:
+        _news(one)
+    sys.stdout.flush()  # a reader behind a pipe is told now
+
+
+def _news(one: Round) -> None:
+    import time
+
+    from rich.markup import escape
+
+    console, at = _console(), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
+
+    def say(status: str, text: str) -> None:
+        console.print(f"[dim]{at}[/] [{_STYLE[status]}]{status:<5}[/] {escape(_line(text))}")
+
+    if one.error:
+        say("error", one.error)
+        return
+    for r in one.changed:
+        say(r.status, f"{r.id}: {r.found}")
+    say("pass" if one.good else "fail", summary(one.found))
 
 
 def _line(text: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,11 +17,16 @@ from optictl.cli.options import (
     NameOption,
     Output,
     OutputOption,
+    Place,
     RootOption,
     UserOption,
     place,
 )
 from optictl.paths import NAME
+
+if TYPE_CHECKING:
+    from optictl.checks.registry import Check
+    from optictl.results import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +53,16 @@ def check(
         Path | None,
         typer.Option("--textfile", metavar="PATH", help="Also write the metrics there, whole, for node_exporter (*.prom)."),
     ] = None,
+    watch: Annotated[
+        int | None,
+        typer.Option(
+            "--watch",
+            metavar="SECONDS",
+            min=1,
+            max=86_400,
+            help="Do it again and again with pauses of SECONDS, and tell only what changed, until Ctrl-C.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is good.")] = False,
     litellm_config: Annotated[
         Path | None,
@@ -63,12 +79,12 @@ def check(
     name: NameOption = NAME,
     output: CheckOutputOption = CheckOutput.text,
 ) -> None:
-    """Judge every invariant of a deployment and of the live process. Reads, never writes, costs no token."""
+    """Judge every invariant of a deployment and of the live process. Reads, never writes, costs no token.
+
+    Ctrl-C ends --watch with the exit code of the last round: 0 good, 1 not.
+    """
     from optictl import monitoring, report
     from optictl.checks import registry
-    from optictl.checks.site import Site
-    from optictl.config import ConfigError
-    from optictl.host import files
     from optictl.results import good
 
     try:
@@ -87,27 +103,68 @@ def check(
             report.message(f"{one.id:<28} {one.expected}")
         return
     where = place(config, root, user, name)
-    site = Site(where.paths, where.config_path, litellm_config, litellm_env)
-    if where.explicit:
-        with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
-            where.config()
-    since = time.monotonic()
+    examination = _Examination(where, checks, litellm_config, litellm_env, attack, textfile)
+    if watch is not None:
+        if attack or output not in (CheckOutput.text, CheckOutput.json):
+            raise typer.BadParameter("goes with --output text or json, and without --attack", param_hint="--watch")
+        raise typer.Exit(_watch(examination, watch, output, quiet))
     with report.progress("checking"):
-        found = registry.run(checks, site)
-        if attack:
+        found = examination()
+    if output is CheckOutput.nagios:
+        report.raw(monitoring.nagios(found, examination.seconds))
+        raise typer.Exit(monitoring.nagios_code(found))
+    if output is CheckOutput.prometheus:
+        report.raw(monitoring.prometheus(found, examination.seconds, time.time()))
+        raise typer.Exit(0 if good(found) else 1)
+    raise typer.Exit(0 if report.results("check", found, output.value, quiet=quiet) else 1)
+
+
+@dataclass
+class _Examination:
+    """One round of checks, each time it is called. `seconds` is how long the last one took."""
+
+    where: Place
+    checks: list[Check]
+    litellm_config: Path | None
+    litellm_env: Path | None
+    attack: bool
+    textfile: Path | None
+    seconds: float = 0.0
+
+    def __call__(self) -> list[Result]:
+        from optictl import monitoring
+        from optictl.checks import registry
+        from optictl.checks.site import Site
+        from optictl.config import ConfigError
+        from optictl.host import files
+
+        site = Site(self.where.paths, self.where.config_path, self.litellm_config, self.litellm_env)
+        if self.where.explicit:
+            with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
+                self.where.config()
+        since = time.monotonic()
+        found = registry.run(self.checks, site)
+        if self.attack:
             from optictl import sandbox
 
             found += sandbox.attack(site)
-    seconds = time.monotonic() - since
-    if textfile is not None:
-        files.write(textfile.absolute(), monitoring.prometheus(found, seconds, time.time()), 0o644)
-    if output is CheckOutput.nagios:
-        report.raw(monitoring.nagios(found, seconds))
-        raise typer.Exit(monitoring.nagios_code(found))
-    if output is CheckOutput.prometheus:
-        report.raw(monitoring.prometheus(found, seconds, time.time()))
-        raise typer.Exit(0 if good(found) else 1)
-    raise typer.Exit(0 if report.results("check", found, output.value, quiet=quiet) else 1)
+        self.seconds = time.monotonic() - since
+        if self.textfile is not None:
+            files.write(self.textfile.absolute(), monitoring.prometheus(found, self.seconds, time.time()), 0o644)
+        return found
+
+
+def _watch(examination: _Examination, seconds: int, output: CheckOutput, quiet: bool) -> int:
+    """Rounds until Ctrl-C; the exit code of the last one, 130 if none ended."""
+    from optictl import report, watch
+    from optictl.cli.failures import INTERRUPTED
+
+    code = INTERRUPTED
+    with suppress(KeyboardInterrupt):
+        for one in watch.rounds(examination, lambda: time.sleep(seconds)):
+            code = 0 if one.good else 1
+            report.round_of_checks(one, output.value, quiet=quiet)
+    return code
 
 
 def smoke(

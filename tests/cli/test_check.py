@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from optictl.checks import registry
 from optictl.results import SEVERITY
-from tests.cli.helpers import assert_envelope, configured, optictl, tree
+from tests.cli.helpers import assert_envelope, configured, optictl, together, tree
 
 KEYS = {"id", "title", "status", "expected", "found", "cause", "remedy"}
 IDS = [check.id for check in registry.all_checks()]
@@ -105,8 +107,23 @@ class TestCheck:
         assert outcome.code == 2
         assert outcome.out.startswith("OPTILLM CRITICAL - The service does not answer: ")
         assert path.stat().st_mode & 0o777 == 0o644
-        assert 'optillm_check_root_cause{id="release.in-force"} 1' in path.read_text()
+        metrics = {m.name: m.samples for m in text_string_to_metric_families(path.read_text())}
+        assert {s.labels["id"] for s in metrics["optillm_check_status"]} == set(IDS)
+        roots = {s.labels["id"] for s in metrics["optillm_check_root_cause"] if s.value}
+        assert roots == {"release.in-force", "env.upstream-key", "key.strength"}
         assert [p.name for p in tmp_path.iterdir() if "prom" in p.name] == ["optillm.prom"]
+
+    def test_a_plugin_ends_with_its_state(self, root: Path, tmp_path: Path) -> None:
+        """0 to 3; 2 is above."""
+        asked = {0: (root, "config.valid"), 1: (tmp_path / "nowhere", "config.valid"), 3: (root, "bind")}
+        ended = together(
+            {
+                str(code): partial(optictl, "check", "--root", place, "--only", only, "-o", "nagios", home=tmp_path)
+                for code, (place, only) in asked.items()
+            }
+        )
+        assert {int(code): outcome.code for code, outcome in ended.items()} == {code: code for code in asked}
+        assert [outcome.out.split()[1] for outcome in ended.values()] == ["OK", "WARNING", "UNKNOWN"]
 
     def test_list_runs_none(self, tmp_path: Path) -> None:
         outcome = optictl("check", "--list", home=tmp_path)

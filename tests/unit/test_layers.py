@@ -21,7 +21,7 @@ LAYERS = [
     {"releases"},
     {"supervise"},
     {"checks", "deploy"},
-    {"status", "logbook", "sandbox", "upgrade"},
+    {"status", "logbook", "sandbox", "upgrade", "watch"},
     {"report"},
     {"smokes", "foreground", "demo"},
     {"cli"},

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from optictl import monitoring
 from optictl.results import SEVERITY, Result, Status
+
+#: Of the Monitoring Plugins' guidelines: label=value[unit];[warn];[crit];[min];[max]
+PERFDATA = re.compile(r"[a-z]+=\d+(\.\d+)?s?;;;0")
 
 
 def results(*statuses: Status) -> list[Result]:
@@ -32,18 +40,50 @@ def test_a_plugin_says_one_line_and_its_exit_code(statuses: list[Status], code: 
     assert line.count("\n") == line.count("|") == 1
     text, _, data = line.partition(" | ")
     assert text.startswith(f"OPTILLM {word} - ")
+    assert all(PERFDATA.fullmatch(item) for item in data.split())
     values = dict(item.split("=") for item in data.split())
     assert values["time"] == "0.250s;;;0"
     assert {s: int(values[s].split(";")[0]) for s in SEVERITY} == {s: statuses.count(s) for s in SEVERITY}
 
 
-def test_every_metric_is_described_and_each_check_is_in_one_state() -> None:
-    text = monitoring.prometheus(results("pass", "fail", "skip"), 1.5, 1700000000.0)
+def families(text: str) -> dict[str, Metric]:
+    """The metrics of an exposition, as two parsers of Prometheus's own client read it.
+
+    The one for OpenMetrics is strict: it refuses duplicates, what is not described first, and samples out of their family.
+    """
     assert text.endswith("\n")
-    samples = [re.fullmatch(r"(\w+)(\{.*\})? (\d+(\.\d+)?)", line) for line in text.splitlines() if line[0] != "#"]
-    assert all(samples)
-    for name in {s[1] for s in samples if s}:
-        assert text.count(f"# HELP {name} ") == text.count(f"# TYPE {name} gauge") == 1
-    assert text.count('status="pass"} 1') == text.count('status="fail"} 1') == text.count('status="skip"} 1') == 1
-    assert "optillm_check_healthy 0\n" in text
-    assert "optillm_check_last_run_timestamp_seconds 1700000000\n" in text
+    found = list(text_string_to_metric_families(text))
+    strict = list(openmetrics.text_string_to_metric_families(f"{text}# EOF\n"))
+    assert [(m.name, m.type, m.samples) for m in found] == [(m.name, m.type, m.samples) for m in strict]
+    samples = [(s.name, frozenset(s.labels.items())) for m in found for s in m.samples]
+    assert len(samples) == len(set(samples))
+    assert all(m.documentation and m.type == "gauge" for m in found)
+    assert len({m.name for m in found}) == len(found) == text.count("# HELP ") == text.count("# TYPE ")
+    return {m.name: m for m in found}
+
+
+def test_the_metrics_are_a_strict_exposition_and_each_check_is_in_one_state() -> None:
+    metrics = families(monitoring.prometheus(results("pass", "fail", "skip"), 1.5, 1700000000.0))
+    states = {s.labels["id"]: s.labels["status"] for s in metrics["optillm_check_status"].samples if s.value == 1}
+    assert states == {"family.n0": "pass", "family.n1": "fail", "family.n2": "skip"}
+    assert len(metrics["optillm_check_status"].samples) == 3 * len(SEVERITY)
+    single = {name: m.samples[0].value for name, m in metrics.items() if not m.samples[0].labels}
+    assert single == {
+        "optillm_check_healthy": 0,
+        "optillm_check_duration_seconds": 1.5,
+        "optillm_check_last_run_timestamp_seconds": 1700000000,
+    }
+
+
+@given(st.lists(st.text(alphabet=st.sampled_from('a."\\\n{},= #ü'), min_size=1), min_size=1, max_size=4, unique=True))
+def test_no_text_breaks_the_metrics(ids: list[str]) -> None:
+    found = [Result(id, "A title", "fail", found=id) for id in ids]
+    status = families(monitoring.prometheus(found, 0, 0))["optillm_check_status"]
+    assert [s.labels["id"] for s in status.samples if s.value == 1] == ids
+
+
+@given(st.text(alphabet=st.sampled_from("a|=;'\n\t ü")), st.sampled_from(["pass", "warn", "fail", "error", "skip"]))
+def test_no_text_breaks_the_line_of_a_plugin(found: str, status: Status) -> None:
+    line = monitoring.nagios([Result("a.b", "A title", status, found=found, cause=found, remedy=found)], 0.25)
+    assert line.count("\n") == line.count("|") == 1
+    assert all(PERFDATA.fullmatch(item) for item in line.partition("|")[2].split())
