@@ -91,15 +91,17 @@ def in_terminal(
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=_own_terminal,
     )  # fmt: skip
     os.close(theirs)
-    shown, deadline = b"", time.monotonic() + SECONDS
+    shown, deadline, again = b"", time.monotonic() + SECONDS, 0.0
     try:
         with suppress(OSError):  # the end of a terminal is an error
             while time.monotonic() < deadline:
                 if select.select([ours], [], [], 0.5)[0]:
                     shown += os.read(ours, 65536)
-                elif typed and prompt.encode() in shown:
-                    # again and again: a Ctrl-C just before Python begins to read is lost in Python
+                elif typed and prompt.encode() in shown and time.monotonic() > again:
+                    # again and again: a Ctrl-C just before Python begins to read is lost in Python;
+                    # not soon: a second one would kill what is about to end
                     os.write(ours, typed.encode())
+                    again = time.monotonic() + 5
         return Outcome(process.wait(5), shown.decode())
     finally:
         process.kill()
