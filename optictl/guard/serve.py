@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,20 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             # let in by the kernel, wait for minutes and be reset, instead of being refused at once
             for listener in self.sockets:
                 listener.close()
+
+    def handle(self, conn: Any) -> Any:
+        keep = super().handle(conn)
+        if keep is False:
+            # gunicorn closes in the loop that accepts, and waits there up to two seconds for the client
+            # to close too: a few clients that do not would keep everybody waiting, the watchdog as well
+            conn.close(graceful=True)
+        return keep
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        if not fs.cancelled() and fs.exception() is None and fs.result() is False:
+            self.nr_conns -= 1  # closed above
+        else:
+            super().finish_request(conn, fs)
 
     @staticmethod
     def _close() -> None:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,21 @@ def test_an_idle_connection_does_not_hold_up_a_stop(release: Path) -> None:
         pair.server.process.terminate()
         assert pair.server.process.wait(10) == 0
         assert time.monotonic() - begun < 5
+
+
+def test_clients_that_do_not_close_keep_nobody_waiting(release: Path) -> None:
+    """gunicorn's own close would take two seconds for each of them, one after the other."""
+    with guarded_pair(release) as pair, ExitStack() as clients:
+        begun = time.monotonic()
+        for _ in range(8):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", port_of(pair.server)), timeout=10))
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b" 200 " in client.recv(4096)
+        assert pair.server.get("/health").status_code == 200
+        assert time.monotonic() - begun < 10
+        pair.server.process.terminate()
+        assert pair.server.process.wait(10) == 0
+        assert_silent(pair.server)
 
 
 def test_a_busy_port_is_an_error(release: Path) -> None:
