@@ -86,6 +86,8 @@ def load(settings: Settings) -> Door:
         Refusal: the OptiLLM found is not one that the corrections were verified against,
             or it reads one of the model names differently.
     """
+    # two thousand modules and nothing to throw away: looking for it takes a tenth of the import
+    gc.disable()
     # imported here, in the worker: gunicorn's master stays a third of the size without them
     from . import corrections, upstream
     from .door import Door
@@ -110,6 +112,7 @@ def load(settings: Settings) -> Door:
     journal.write("loaded", optillm=version, strategies=sorted(loaded.intersection(settings.strategies)), missing=missing)
     journal.serving(explain=missing)
     gc.freeze()  # what is loaded now stays: the collector would look through all of it again and again
+    gc.enable()
     return Door(server.app, settings, loaded)
 
 
