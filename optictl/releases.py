@@ -319,11 +319,18 @@ def interpreter_problem(directory: Path) -> str:
         return f"its interpreter {python.get('path', '')} is gone or does not run"
     if now[:2] != tuple(map(int, built_on.split(".")[:2])):
         return f"its interpreter {python.get('path', '')} was Python {built_on} and is {'.'.join(map(str, now))} now"
+    # root's service runs as somebody else; a release that others may not enter is a user's own
+    meant_for_others = os.geteuid() == 0 and files.closed_to_others([directory]) is None
+    if meant_for_others and (closed := files.closed_to_others([directory / ".venv/bin/python"])):
+        return f"its interpreter cannot be executed by the service's user: {closed} is closed to others"
     return ""
 
 
-def damage(directory: Path) -> list[str]:
-    """What is not as it was when this release was proven: interpreter, distributions, every file with a digest."""
+def damage(directory: Path, plugins: bool = True) -> list[str]:
+    """What is not as it was when this release was proven: interpreter, distributions, every file with a digest.
+
+    `plugins`: also those that were added to its working directory.
+    """
     if problem := interpreter_problem(directory):
         return [problem]
     data, venv = record(directory) or {}, directory / ".venv"
@@ -343,11 +350,24 @@ def damage(directory: Path) -> list[str]:
         records = sorted(site_packages.glob("*.dist-info/RECORD"))
         changed = [name for names in pool.map(lambda r: _changed(site_packages, r), records) for name in names]
     own = own_files(directory)
-    changed += sorted(name for name in {*own, *data.get("files", {})} if own.get(name) != data.get("files", {}).get(name))
+    known = data.get("files", {})
+    changed += sorted(
+        name
+        for name in {*own, *known}
+        if own.get(name) != known.get(name) and (plugins or name in known or not name.startswith("work/"))
+    )
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         wrong.append(f"changed since installation: {', '.join(changed[:3])}{more}")
     return wrong
+
+
+def uncompiled(directory: Path) -> list[str]:
+    """The packages of a release, the guard among them, whose first file has no bytecode."""
+    site_packages = _site_packages(directory / ".venv")
+    tag = f"__init__.cpython-{site_packages.parent.name.removeprefix('python').replace('.', '')}.pyc"
+    sources = [*sorted(site_packages.glob("*/__init__.py")), directory / "guard/__init__.py"]
+    return [source.parent.name for source in sources if not (source.parent / "__pycache__" / tag).exists()]
 
 
 def switch(paths: Paths, release: str) -> None:

@@ -64,7 +64,10 @@ def packaged() -> Iterator[Path]:
         subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
         wheel = next((directory / "dist").glob("*.whl"))
         python = directory / "venv/bin/python"
-        subprocess.run([uv, "pip", "install", "-q", "--link-mode=copy", "--python", str(python), str(wheel)], check=True)
+        subprocess.run(
+            [uv, "pip", "install", "-q", "--link-mode=copy", "--compile-bytecode", "--python", str(python), str(wheel)],
+            check=True,
+        )
         yield directory / "venv/bin/optictl"
 
 

@@ -55,30 +55,34 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
     word; the guard refuses to start with them.
     """
     looked = []
+    try:
+        live = [p for p in site.live.processes if p.environ is not None]
+    except Skip:
+        live = []
+    carried = {name for p in live for name in invariants.forbidden_variables(p.environ or ())}
+
+    def mend(command: str, name: str) -> str:
+        # a process that started before the variable was there can stay
+        return command if live and name not in carried else f"{command} && {site.restart}"
+
     text = files.read(site.paths.env)
     if text is not None:
         looked.append(str(site.paths.env))
         for name, effect in invariants.forbidden_variables(site.env).items():
-            remedy = f"{site.unset(site.paths.env, name)} && {site.restart}"
+            remedy = mend(site.unset(site.paths.env, name), name)
             yield Finding(f"{name} is set in {site.paths.env}", "fail", remedy, f"it {effect}")
     try:
         names = site.manager_environment
         looked.append("systemd's environment")
         for name, effect in invariants.forbidden_variables(names).items():
             flags = "--user " if site.paths.scope == "user" else ""
-            remedy = f"systemctl {flags}unset-environment {name} && {site.restart}"
+            remedy = mend(f"systemctl {flags}unset-environment {name}", name)
             yield Finding(f"{name} is set in systemd's own environment", "fail", remedy, f"it {effect}")
     except Skip:
         pass
-    try:
-        live = site.live.processes
-    except Skip:
-        live = []
     for process in live:
-        if process.environ is None:
-            continue
         looked.append(f"process {process.pid}")
-        for name, effect in invariants.forbidden_variables(process.environ).items():
+        for name, effect in invariants.forbidden_variables(process.environ or ()).items():
             yield Finding(f"{name} in the environment of process {process.pid}", "fail", site.restart, f"it {effect}")
     if not looked:
         raise Skip("there is no env file and no live process")

@@ -101,6 +101,22 @@ def _upstream(site: Site) -> str:
     return site.config.upstream.base_url
 
 
+def _mend_upstream(site: Site, answer: Answer) -> str:
+    """What to do about a LiteLLM that does not list its models."""
+    address = f"upstream.base_url in {site.config_path}, then {site.install}"
+    if answer.status == 429:
+        return "raise the limit (rpm_limit, max_parallel_requests, max_budget) that LiteLLM gives to OPENAI_API_KEY"
+    if answer.status >= 500:
+        return "look into LiteLLM's log, and restart it"
+    if "WRONG_VERSION_NUMBER" in answer.error or "record layer" in answer.error:
+        return f"it answers without TLS: write http:// in {address}"
+    if "timed out" in answer.error:
+        return f"LiteLLM hangs or is overloaded: look into its log, and restart it; curl {_upstream(site)}/models shows it"
+    if answer.status:
+        return f"something else than LiteLLM answers there: mend {address}"
+    return f"start LiteLLM, so that curl {_upstream(site)}/models answers; or mend {address}"
+
+
 def _add_model(site: Site, model: str) -> str:
     where = site.config.litellm.config or "LiteLLM's configuration"
     return f"add an entry with model_name: {model} to model_list in {where} and restart LiteLLM"
@@ -123,12 +139,9 @@ def upstream_base_model(site: Site) -> Iterator[Finding]:
     if answer.status in (401, 403):
         remedy = f"write OPENAI_API_KEY=<a key that LiteLLM takes> into {site.paths.env}, then {site.restart}"
         yield Finding(f"LiteLLM refuses OPENAI_API_KEY ({answer.status})", "fail", remedy)
-    elif answer.status != 200:
-        yield Finding(
-            smoke.error_message(answer),
-            "fail",
-            f"start LiteLLM, so that curl {_upstream(site)}/models answers; or mend upstream.base_url in {site.config_path}",
-        )
+    elif answer.status != 200 or not isinstance(answer.data, dict):
+        found = smoke.error_message(answer) if answer.status != 200 else "200 without a list of models"
+        yield Finding(found, "fail", _mend_upstream(site, answer))
     else:
         listed = _listed(answer)
         for model in site.config.base_models:

@@ -138,7 +138,7 @@ def release_pinned(site: Site) -> Iterator[Finding]:
             "fail",
             site.install,
         )
-    for wrong in releases.damage(site.release):
+    for wrong in releases.damage(site.release, plugins=False):  # those are for workdir.empty to tell
         yield Finding(wrong, "fail", _rebuild(site))
     yield Finding(f"{len(record['distributions'])} distributions of {site.release.name} as installed")
 
@@ -161,6 +161,28 @@ def release_interpreter(site: Site) -> Iterator[Finding]:
         yield Finding(problem, "fail", _rebuild(site), "the service cannot be started again once its process ends")
     python = (releases.record(site.release) or {}).get("python", {})
     yield Finding(f"{python.get('path')}, Python {python.get('version')}")
+
+
+@check(
+    "release.bytecode",
+    "The release starts fast",
+    "every package has its compiled bytecode",
+    fault="The release has to be compiled at every start",
+    presupposes=("release.in-force", "release.interpreter"),
+    consequence_of=("release.pinned",),
+)
+def release_bytecode(site: Site) -> Iterator[Finding]:
+    """What was compiled at the installation is there.
+
+    How: the first file of every package of the release, and the guard, are looked for in their __pycache__.
+    Why: the service may not write there, so each start compiles everything anew: seconds in which nobody is answered.
+    """
+    if bare := releases.uncompiled(site.release):
+        more = f" and {len(bare) - 3} more" if len(bare) > 3 else ""
+        where = shlex.quote(str(site.release))
+        python = f"{where}/.venv/bin/python -m compileall -q {where}/.venv/lib {where}/guard"
+        yield Finding(f"not compiled: {', '.join(bare[:3])}{more}", "fail", python)
+    yield Finding("compiled")
 
 
 @check(
@@ -221,12 +243,12 @@ def workdir_empty(site: Site) -> Iterator[Finding]:
                 f"rm {' '.join(shlex.quote(str(directory / name)) for name in extra)} && {site.restart}",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )
-        facts = files.facts(directory)
+        facts, at = files.facts(directory), shlex.quote(str(directory))
         if facts.mode & 0o022 or (uid is not None and uid != os.geteuid() and facts.uid == uid):
             yield Finding(
                 f"the service, or others, may write in its working directory {directory}",
                 "fail",
-                site.install if directory == site.release / "work" else site.restart,
+                f"chown {os.geteuid()} {at} && chmod go-w {at}",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )
     yield Finding(", ".join(map(str, directories)))

@@ -93,6 +93,37 @@ def process_guarded(site: Site) -> Iterator[Finding]:
     yield Finding(f"guard {version} of {site.release.name}")
 
 
+#: A part of a limit that is used up before one is told.
+_NEAR = 0.8
+
+
+@check(
+    "process.descriptors",
+    "The service can open more files",
+    f"less than {_NEAR:.0%} of its limit in use",
+    fault="The service runs out of file descriptors",
+    live=True,
+    presupposes=("config.valid", "socket.owner"),
+    consequence_of=("process.guarded",),
+)
+def process_descriptors(site: Site) -> Iterator[Finding]:
+    """No process that serves the port is near its limit of open files.
+
+    How: /proc/PID/fd and /proc/PID/limits of each of them.
+    Why: every request takes two, and at the limit no connection is taken any more, while the process seems well.
+    """
+    most = 0
+    for process in site.live.processes:
+        used = processes.use(process.pid)
+        if used is None:
+            raise PermissionError(13, "not readable", f"/proc/{process.pid}/fd")
+        most = max(most, used.files)
+        if used.files > _NEAR * used.files_limit:
+            found = f"process {process.pid} has {used.files} files open, of at most {used.files_limit}"
+            yield Finding(found, "fail", site.restart, "clients hold connections, or files are left open")
+    yield Finding(f"at most {most} in use")
+
+
 @check(
     "proxy-config.in-force",
     "The live process reads the provider file that was rendered",

@@ -79,6 +79,7 @@ def all_checks() -> list[Check]:
         environment,
         health,
         installed,
+        machine,
         process,
         routing,
         supervised,

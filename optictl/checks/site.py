@@ -214,7 +214,7 @@ class Site:
     @cached_property
     def upstream_models(self) -> Answer:
         """LiteLLM's own /v1/models, asked with OPENAI_API_KEY."""
-        return network.request("GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=10)
+        return network.request("GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=5)
 
     @property
     def litellm_config(self) -> Path | None:

@@ -27,6 +27,12 @@ _WALLS = frozenset(
 _EXPOSURE = {True: 0.2, False: 1.0}
 #: More restarts of one activation than this are a loop.
 _MANY_RESTARTS = 3
+#: Seconds within which so many restarts are one.
+_WINDOW = 600
+#: A part of the memory's limit that is used up before one is told.
+_NEAR = 0.9
+#: systemd's own number for the message that a unit is started again (sd-messages(3)).
+_RESTART_MESSAGE = "5eb03494b6584870a536b337290809b3"
 #: Directives that newer versions of systemd know and older ones ignore.
 _NEWER = {254: "RestartSteps, RestartMaxDelaySec (back-off)"}
 
@@ -270,7 +276,7 @@ def service_active(site: Site) -> Iterator[Finding]:
 @check(
     "service.restarts",
     "The service does not start over and over",
-    f"at most {_MANY_RESTARTS} restarts of this activation",
+    f"at most {_MANY_RESTARTS} restarts in {_WINDOW // 60} minutes",
     fault="The service starts over and over",
     felt=True,
     live=True,
@@ -278,17 +284,53 @@ def service_active(site: Site) -> Iterator[Finding]:
     consequence_of=_STOPPERS,
 )
 def service_restarts(site: Site) -> Iterator[Finding]:
-    """The service has not died again and again since somebody started it.
+    """The service has not died again and again of late.
 
-    How: NRestarts of the unit, which a start or restart by hand sets to 0.
+    How: NRestarts of the unit, which a start or restart by hand sets to 0, and the journal for when they were.
     Why: each death loses what was in flight, and a service that is up whenever somebody looks can be down most of the time.
     """
     unit = _service(site)
-    if unit.restarts > _MANY_RESTARTS:
+    if unit.restarts > _MANY_RESTARTS and (lately := min(unit.restarts, _lately(site))) > _MANY_RESTARTS:
         cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
         logs = site.paths.command("logs --errors")
-        yield Finding(f"{unit.restarts} restarts", "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
-    yield Finding(f"{unit.restarts} restarts")
+        found = f"{lately} restarts in {_WINDOW // 60} minutes"
+        yield Finding(found, "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
+    yield Finding(f"{unit.restarts} restarts since somebody started it")
+
+
+def _lately(site: Site) -> int:
+    """How often the service was started again within the window, by systemd's own words in the journal."""
+    systemd = Systemd(site.paths.scope)
+    return len(systemd.journal(site.paths.service_unit, f"--since=-{_WINDOW}s", f"MESSAGE_ID={_RESTART_MESSAGE}"))
+
+
+@check(
+    "process.memory",
+    "The service has memory left",
+    f"less than {_NEAR:.0%} of MemoryMax in use",
+    fault="The service is near the limit of its memory",
+    live=True,
+    presupposes=("service.active",),
+)
+def process_memory(site: Site) -> Iterator[Finding]:
+    """What the service's processes hold is not near the limit at which the kernel ends them.
+
+    How: the memory of the processes that serve the port that nobody else could be given, and MemoryMax of the unit.
+    Why: at the limit one of them is killed, with every request that it was working on.
+    """
+    unit = _service(site)
+    if not unit.memory_max.isdigit():  # "infinity"
+        raise Skip("the unit has no MemoryMax")
+    limit = int(unit.memory_max)
+    uses = filter(None, (processes.use(p.pid) for p in site.live.processes))
+    used = sum(one.memory for one in uses)
+    if used > _NEAR * limit:
+        lowered = [path for path in map(Path, unit.drop_in_paths.split()) if "MemoryMax=" in (files.read(path) or "")]
+        steps = [site.unset(path, "MemoryMax") for path in lowered]
+        steps += [_systemctl(site, "daemon-reload")] if lowered else [site.restart]
+        where = f", by {', '.join(map(str, lowered))}" if lowered else ""
+        yield Finding(f"{used >> 20} MiB in use, of at most {limit >> 20} MiB{where}", "fail", " && ".join(steps))
+    yield Finding(f"{used >> 20} of {limit >> 20} MiB")
 
 
 @check(

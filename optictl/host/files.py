@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -189,6 +190,24 @@ def tree(directory: Path) -> Iterator[Path]:
 def size(directory: Path) -> int:
     """Bytes of all files below a directory."""
     return sum(path.lstat().st_size for path in tree(directory))
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is free for everybody on a file system."""
+
+    bytes: int
+    inodes: int
+
+
+def room(path: Path) -> Room | None:
+    """The room on the file system of a path; None where there is no such path."""
+    try:
+        space = os.statvfs(path)
+    except OSError:
+        return None
+    # some file systems count no inodes
+    return Room(space.f_bavail * space.f_frsize, space.f_favail if space.f_files else sys.maxsize)
 
 
 def closed_to_others(paths: Iterable[Path]) -> Path | None:

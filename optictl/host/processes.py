@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import re
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -211,6 +213,28 @@ def started(pid: int) -> float:
         return float("inf")
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return booted + ticks / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a process uses: open files and their limit, and `memory`, the bytes that no other process can be given."""
+
+    files: int
+    files_limit: int
+    memory: int
+
+
+def use(pid: int) -> Use | None:
+    """What a process uses; None when it is gone or may not be seen."""
+    try:
+        held = sum(1 for _ in os.scandir(f"/proc/{pid}/fd"))
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    limit = re.search(r"^Max open files\s+(\d+)", limits, re.M)
+    own = re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", status, re.M)
+    return Use(held, int(limit[1]) if limit else sys.maxsize, 1024 * sum(map(int, own)))
 
 
 def readable_as(uid: int, path: Path) -> bool:

@@ -17,7 +17,7 @@ RUNTIME = {"system": Path("/run/systemd/system")}
 
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "Result", "MainPID", "ExecMainStatus", "ExecMainCode", "NRestarts", "StatusText",
-    "ActiveEnterTimestamp", "MemoryCurrent", "TasksCurrent", "UnitFileState", "NeedDaemonReload", "DropInPaths",
+    "ActiveEnterTimestamp", "MemoryCurrent", "MemoryMax", "TasksCurrent", "UnitFileState", "NeedDaemonReload", "DropInPaths",
     "InvocationID", "FragmentPath",
 )  # fmt: skip
 

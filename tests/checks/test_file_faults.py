@@ -121,7 +121,6 @@ RELEASE_FAULTS: list[tuple[str, Callable[[Path], object]]] = [
     ("the file list of openai", lambda r: _append(next(_site_packages(r).glob("openai-*.dist-info")) / "RECORD", "x,,\n")),
     ("guard/door.py", lambda r: _append(r / "guard/door.py", "# edited\n")),
     ("guard/extra.py", lambda r: (r / "guard/extra.py").write_text("")),
-    ("work/optillm/plugins/evil.py", lambda r: _plugin(r / "work")),
 ]
 
 
