@@ -115,6 +115,24 @@ class Limits(_Section):
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1024**3)
 
 
+class Monitoring(_Section):
+    """The timer that checks the deployment every minute; systemctl --failed shows what it found."""
+
+    timer: bool = Field(False, description="Install the timer, under systemd.")
+    fail_after: int = Field(3, ge=1, le=1000, description="Bad rounds in a row after which the check's unit is failed.")
+    well_after: int = Field(2, ge=1, le=1000, description="Good rounds in a row after which it is well again.")
+    textfile: str | None = Field(
+        None, description="Where each round's metrics go, for node_exporter: an absolute path that ends in .prom."
+    )
+
+    @field_validator("textfile")
+    @classmethod
+    def _collected(cls, textfile: str | None) -> str | None:
+        if textfile is not None and not (textfile.startswith("/") and textfile.endswith(".prom") and textfile.isprintable()):
+            raise ValueError("must be an absolute path that ends in .prom: node_exporter reads no other file")
+        return textfile
+
+
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -137,6 +155,7 @@ class Config(_Section):
     publish: dict[Name, Name] = Field({}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}.")
     releases: Releases = Releases()
     litellm: LiteLLM = LiteLLM()
+    monitoring: Monitoring = Monitoring()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     isolation: Literal["sealed", "loopback"] = Field(

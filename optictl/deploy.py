@@ -14,7 +14,7 @@ from optictl import manifest, plan, releases, render, supervise
 from optictl.config import Config
 from optictl.errors import OptictlError, RolledBack
 from optictl.guard import settings
-from optictl.host import files
+from optictl.host import files, program
 from optictl.manifest import Manifest
 from optictl.paths import Paths
 from optictl.plan import Artefact, Change, Found
@@ -101,6 +101,8 @@ def plan_install(config: Config, paths: Paths, start: bool = True, release: Want
     `start`: systemd, where it runs, is to run it. `release`: one that is there already, instead of the one that the
     configuration asks for.
     """
+    if config.monitoring.timer and not paths.is_private:
+        _refuse_unfit_program(paths)
     want, built, broken = (release, True, "") if release else releases.standing(releases.wanted(config, paths), paths)
     wrote = read_manifest(paths)
     artefacts = _artefacts(config, paths, want.name)
@@ -120,14 +122,40 @@ def plan_install(config: Config, paths: Paths, start: bool = True, release: Want
         for p in _rubbish(paths, artefacts)
         if p.name != want.name
     ]
+    changes += _stale_metrics(config, paths)
     if start:  # else an older release may still be running
         changes += _surplus(config, paths, want.name)
     return Installation(config, paths, want, changes, start)
 
 
+def _refuse_unfit_program(paths: Paths) -> None:
+    """Raise OptictlError unless the timer's unit can run this optictl, and nobody but root can change what root then runs."""
+    if problem := program.problem(as_root=paths.scope == "system"):
+        raise OptictlError(
+            f"monitoring.timer: the unit cannot run this optictl: {problem}",
+            remedy="install it for the whole machine (UV_TOOL_DIR=/opt/uv-tools UV_TOOL_BIN_DIR=/usr/local/bin uv tool install "
+            f"...) and run that one's {paths.command('install')}, or set monitoring.timer to false",
+        )
+
+
+def _metrics(paths: Paths) -> Path | None:
+    """The file that the installed check's unit writes its metrics to, if it is there."""
+    path = render.check_textfile(files.read(paths.check_service) or "")
+    return path if path is not None and files.facts(path).kind == "file" else None
+
+
+def _stale_metrics(config: Config, paths: Paths) -> list[Change]:
+    """The removal of metrics that nobody writes any more: they would go on saying that all is well."""
+    path, wanted = _metrics(paths), config.monitoring
+    if path is None or (wanted.timer and wanted.textfile == str(path)):
+        return []
+    return [Change("remove", str(path), "nothing writes it any more", cleanup=True)]
+
+
 def _artefacts(config: Config, paths: Paths, release: str) -> list[Artefact]:
     operators = plan.operators_files(render.configuration(config), config, paths, new_proxy_key())
-    return operators + plan.rendered_files(config, paths, supervise.host(paths, release))
+    host = supervise.host(paths, release)
+    return operators + plan.rendered_files(config, paths, host) + plan.monitoring_files(config, paths, host)
 
 
 def _flags(paths: Paths, release: str) -> list[str]:
@@ -414,6 +442,8 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
             elif look(path).text != text:
                 _put(replace(artefacts[path], text=text))
 
+    if before.texts.get(paths.check_timer, "") is None:
+        supervise.remove_timer(paths)
     assert before.release is not None
     known = set(_flags(paths, before.release))
     steps: list[Callable[[], object]] = [put_units, lambda: releases.switch(paths, str(before.release))]
@@ -445,7 +475,8 @@ def plan_removal(paths: Paths, purge: bool) -> list[Change]:
     releases_there = sorted(paths.releases.iterdir()) if paths.releases.is_dir() else []
     own = [paths.current, paths.previous, paths.root_directory, *releases_there, *_rubbish(paths, [])]
     operators = [paths.proxy_key, paths.env, paths.config, paths.locks] if purge else []
-    everything = dict.fromkeys([*own, *operators, paths.manifest])
+    metrics = [path for path in (_metrics(paths),) if path is not None]
+    everything = dict.fromkeys([*own, *metrics, *operators, paths.manifest])
     places = [path for path in everything if files.facts(path).kind != "missing"]
     directories = [p for p in _emptied(paths, purge, [*names, *places]) if files.facts(p).kind == "directory"]
     units = supervise.facts(paths)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from optictl.results import SEVERITY, Result, good, summary
 
@@ -33,6 +35,36 @@ def nagios(found: Sequence[Result], seconds: float) -> str:
     text = f"{warned.id}: {warned.found}. Mend: {warned.remedy}" if code == WARNING and warned else summary(found)
     counts = " ".join(f"{status}={sum(r.status == status for r in found)};;;0" for status in SEVERITY)
     return f"OPTILLM {_WORDS[code]} - {_clean(text)} | time={seconds:.3f}s;;;0 {counts}\n"
+
+
+@dataclass(frozen=True)
+class Damped:
+    """What is held of a deployment that is judged again and again.
+
+    `failed` is the verdict, `against` how many rounds in a row were of another opinion.
+    """
+
+    failed: bool = False
+    against: int = 0
+
+    def after(self, well: bool, fail_after: int, well_after: int) -> Damped:
+        """The same after one more round: the verdict changes once enough rounds in a row speak against it."""
+        if well is not self.failed:
+            return Damped(self.failed)
+        enough = well_after if self.failed else fail_after
+        return Damped(self.failed, self.against + 1) if self.against + 1 < enough else Damped(not self.failed)
+
+    def dump(self) -> str:
+        return json.dumps({"failed": self.failed, "against": self.against}) + "\n"
+
+
+def damped(text: str | None) -> Damped:
+    """What an earlier round left; a fresh start where that is nothing, or no longer understood."""
+    try:
+        data = json.loads(text or "{}")
+        return Damped(data["failed"] is True, max(0, int(data["against"])))
+    except (ValueError, TypeError, KeyError):
+        return Damped()
 
 
 def _label(text: str) -> str:

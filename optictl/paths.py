@@ -11,6 +11,8 @@ from typing import Literal
 
 #: The name of a deployment that was given none. Its units, directories and user are called so.
 NAME = "optillm-proxy"
+#: Below these lie the users' own files: what a unit with ProtectHome= does not see.
+HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 Scope = Literal["system", "user"]
 
 #: Ends of names that a deployment's own units have.
@@ -133,6 +135,19 @@ class Paths:
     @property
     def upstream_socket(self) -> Path:
         return self.units / f"{self.upstream_name}.socket"
+
+    @property
+    def check_name(self) -> str:
+        """What checks the deployment every minute, where that was asked for."""
+        return f"{self.name}-check"
+
+    @property
+    def check_service(self) -> Path:
+        return self.units / f"{self.check_name}.service"
+
+    @property
+    def check_timer(self) -> Path:
+        return self.units / f"{self.check_name}.timer"
 
     @property
     def root_directory(self) -> Path:

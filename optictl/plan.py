@@ -98,6 +98,16 @@ def rendered_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
     ]
 
 
+def monitoring_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
+    """The units that check the deployment every minute, where that is asked for and there is a systemd to do it."""
+    if not config.monitoring.timer or paths.is_private:
+        return []
+    return [
+        Artefact(paths.check_service, render.check_service(config, paths, host), 0o644),
+        Artefact(paths.check_timer, render.check_timer(paths), 0o644),
+    ]
+
+
 def _diff(artefact: Artefact, old: str | None) -> str:
     if artefact.secret:
         return "(secret, not shown)"
@@ -209,12 +219,13 @@ def changes(
         switch.append(Change("switch", release.name, reason))
     units = [made.pop(path) for path in (paths.socket, paths.service) if path in made]
     view = [made.pop(path) for path in (paths.home / ".optillm",) if path in made]
+    watch = [made.pop(path) for path in (paths.check_service, paths.check_timer) if path in made]
     early = list(made.values())
     # a guard knows every flag of those before it
     live = [*units, *switch] if release.unit_first or release.current is None else [*switch, *units]
     unused = _unused(artefacts, manifest, found)
     if running is None:
-        return [*build, *early, *live, *view, *unused]
+        return [*build, *early, *live, *watch, *view, *unused]
     relay, sibling = _relay(early, paths, running), _sibling(live, paths, running)
     return [
         *build,
@@ -223,6 +234,8 @@ def changes(
         *sibling,
         *live,
         *_supervision(live, paths, running),
+        *watch,
+        *(_monitoring(watch, paths, running) if any(a.path == paths.check_timer for a in artefacts) else ()),
         *view,
         *_stopped(unused, paths, running),
     ]
@@ -280,6 +293,22 @@ def _supervision(live: Sequence[Change], paths: Paths, running: Running) -> list
     return steps
 
 
+def _monitoring(watch: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+    """What systemd has to do so that the timer runs."""
+    name, touched = paths.check_timer.name, _touched(watch)
+    timer = running.found[name]
+    steps = []
+    if touched:
+        steps.append(Change("reload", "systemd", "unit files changed"))
+    if timer.unit_file_state != "enabled":
+        steps.append(Change("enable", name, "it would not start at boot"))
+    if not timer.active:
+        steps.append(Change("start", name, "it does not run"))
+    elif timer.sub_state == "elapsed" or str(paths.check_timer) in touched:
+        steps.append(Change("restart", name, "its unit changed" if touched else "it will not fire again"))
+    return steps
+
+
 def _unused(artefacts: Sequence[Artefact], manifest: Manifest, found: Mapping[Path, Found]) -> list[Change]:
     """The removal of what optictl wrote for an earlier configuration."""
     wanted = {str(a.path) for a in artefacts}
@@ -296,7 +325,7 @@ def _stopped(unused: Sequence[Change], paths: Paths, running: Running) -> list[C
     known = [name for name in names if name in running.found and running.found[name].loaded]
     reason = "nothing needs it any more"
     steps = [Change("stop", name, reason, cleanup=True) for name in known]
-    steps += [Change("disable", name, reason, cleanup=True) for name in known if name.endswith(".socket")]
+    steps += [Change("disable", name, reason, cleanup=True) for name in known if name.endswith((".socket", ".timer"))]
     reload = [Change("reload", "systemd", "unit files were removed", cleanup=True)] if names else []
     return [*steps, *unused, *reload]
 

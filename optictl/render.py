@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from optictl.paths import HOMES
 
 if TYPE_CHECKING:
     from optictl.config import Config
@@ -123,13 +126,15 @@ class Host:
 
     `systemd` is the version that will read the unit; `interpreter` a Python's prefix that
     lies outside /usr and has to be seen inside a sealed root, or None. `release` is the
-    directory to start instead of the one in force, `flags` those that its guard knows.
+    directory to start instead of the one in force, `flags` those that its guard knows. `program` is the optictl
+    that the check's unit runs.
     """
 
     systemd: int = 252
     interpreter: Path | None = None
     release: Path | None = None
     flags: tuple[str, ...] = ()
+    program: Path = Path("/usr/local/bin/optictl")
 
 
 def is_sealed(config: Config, paths: Paths) -> bool:
@@ -174,8 +179,68 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         systemd=host.systemd,
         upstream_name=paths.upstream_name,
         # a deployment that --root put below a home cannot have homes hidden from it
-        below_home=any(place.is_relative_to(home) for place in places for home in (Path("/home"), Path("/root"))),
+        below_home=_lies_in(places, HOMES),
     )
+
+
+#: What PrivateTmp= hides.
+_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  (nothing is written there)
+#: Checks that the timer leaves out; its unit says why.
+_UNTIMED = ("release.starts", "credential.mode")
+
+
+def _lies_in(places: Iterable[Path], directories: Iterable[Path]) -> bool:
+    return any(place.is_relative_to(directory) for directory in directories for place in places)
+
+
+def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
+    """optillm-proxy-check.service"""
+    wanted = config.monitoring
+    lines = [
+        [str(host.program), "check", *shlex.split(paths.flags), "--quiet"],
+        [word for id in _UNTIMED for word in ("--without", id)],
+        ["--damp", "@RUNTIME/state", "--fail-after", str(wanted.fail_after), "--well-after", str(wanted.well_after)],
+        *([["--textfile", wanted.textfile]] if wanted.textfile else []),
+    ]
+    # %t is the directory of what lasts until the next boot, which only systemd knows in the user's scope
+    quoted = [[_systemd_word(word).replace("@RUNTIME/", f"%t/{paths.check_name}/") for word in line] for line in lines]
+    directory = Path(wanted.textfile).parent if wanted.textfile else None
+    others = [Path(path) for path in (config.litellm.config, config.litellm.env) if path]
+    seen = [paths.etc, paths.opt, paths.home, host.program, *others, *([directory] if directory else [])]
+    # a user's manager may not have the variables that led the one who installed to these directories
+    xdg = {"XDG_CONFIG_HOME": paths.etc, "XDG_DATA_HOME": paths.opt, "XDG_STATE_HOME": paths.home}
+    variables = [_systemd_word(f"{name}={place.parent}", dollar="$") for name, place in xdg.items()]
+    return _render(
+        "optillm-proxy-check.service.j2",
+        name=paths.name,
+        exec_start=" \\\n  ".join(map(" ".join, quoted)),
+        environment=" ".join(variables) if paths.scope == "user" else "",
+        scope=paths.scope,
+        textfile_directory=directory and _systemd_word(f"-{directory}", dollar="$"),
+        below_home=_lies_in(seen, HOMES),
+        below_tmp=_lies_in(seen, _TEMPORARY),
+    )
+
+
+def check_timer(paths: Paths) -> str:
+    """optillm-proxy-check.timer"""
+    return _render("optillm-proxy-check.timer.j2", name=paths.name)
+
+
+def check_command(service: str) -> list[str]:
+    """The words of a check unit's ExecStart=, the program first; none where it has no such line."""
+    found = re.search(r"^ExecStart=((?:.*\\\n)*.*)$", service, re.M)
+    try:
+        words = shlex.split(found[1].replace("\\\n", " ")) if found else []
+    except ValueError:  # somebody edited it
+        return []
+    return [word.replace("%%", "%").replace("$$", "$") for word in words]
+
+
+def check_textfile(service: str) -> Path | None:
+    """Where a check unit writes its metrics."""
+    words = check_command(service)
+    return Path(words[words.index("--textfile") + 1]) if "--textfile" in words[:-1] else None
 
 
 def sibling(service: str) -> str:

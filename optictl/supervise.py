@@ -8,7 +8,7 @@ from pathlib import Path
 from optictl import releases, render
 from optictl.config import Config
 from optictl.errors import OptictlError
-from optictl.host import files, processes
+from optictl.host import files, processes, program
 from optictl.host.systemd import RUNTIME, Systemd, Unit
 from optictl.host.uv import ToolError
 from optictl.paths import Paths
@@ -44,7 +44,12 @@ def host(paths: Paths, release: str | None = None) -> Host:
     prefix = python.parent.parent
     seen_anyway = prefix.is_relative_to("/usr")
     flags = tuple(record.get("flags", ()))
-    return Host(Systemd("system").version() or Host().systemd, None if seen_anyway else prefix, flags=flags)
+    return Host(
+        Systemd("system").version() or Host().systemd,
+        None if seen_anyway else prefix,
+        flags=flags,
+        program=program.own() or Host().program,
+    )
 
 
 def units(config: Config, paths: Paths) -> list[str]:
@@ -204,12 +209,15 @@ def apply_change(change: Change, config: Config, paths: Paths, say: Callable[[st
         elif change.action == "enable":
             systemd.enable(*change.target.split())
         elif change.action == "disable" and change.target == paths.name:
-            systemd.disable(*units(config, paths))
+            timer = paths.check_timer.name
+            systemd.disable(*units(config, paths), *([timer] if systemd.show(timer).loaded else []))
         elif change.action == "disable":
             systemd.disable(change.target)
-        elif change.action == "start":
+        elif change.action == "start" and change.target == paths.service_unit:
             systemd.reset_failed(paths.service_unit)
             start(config, paths)
+        elif change.action == "start":
+            systemd.start(change.target)
         elif change.action == "restart" and change.target == paths.socket_unit:
             systemd.restart(paths.socket_unit, paths.service_unit, seconds=drain)
         elif change.action == "restart" and change.target == paths.service_unit:
@@ -219,15 +227,36 @@ def apply_change(change: Change, config: Config, paths: Paths, say: Callable[[st
         elif change.action == "stop" and change.target == paths.sibling_unit:
             remove_sibling(config, paths)
         elif change.action == "stop" and change.target == paths.name:
+            stop_timer(paths)
             stop(config, paths)
             relay = (paths.upstream_socket.name, paths.upstream_service.name)
             if others := [unit for unit in (*relay, paths.sibling_unit) if systemd.show(unit).loaded]:
                 systemd.stop(*others)
             files.remove(RUNTIME["system"] / paths.sibling_unit)
+        elif change.action == "stop" and change.target in (paths.check_timer.name, paths.check_service.name):
+            stop_timer(paths)
         elif change.action == "stop":
             systemd.stop(change.target, seconds=drain)
     except ToolError as error:
         raise _explained(error, systemd, paths, config.listen.port) from None
+
+
+def stop_timer(paths: Paths) -> None:
+    """Stop the timer and a check that it began; nothing of them is left in systemd's memory or in /run."""
+    systemd = manager(paths)
+    names = paths.check_timer.name, paths.check_service.name
+    if known := [unit.name for unit in systemd.show_all(*names) if unit.loaded]:
+        systemd.stop(*known)
+        systemd.clean(*known)
+        systemd.reset_failed(*known)
+
+
+def remove_timer(paths: Paths) -> None:
+    """The timer is stopped and will not start at boot."""
+    stop_timer(paths)
+    systemd = manager(paths)
+    if systemd.show(paths.check_timer.name).loaded:
+        systemd.disable(paths.check_timer.name)
 
 
 def facts(paths: Paths) -> dict[str, Unit] | None:
@@ -237,8 +266,11 @@ def facts(paths: Paths) -> dict[str, Unit] | None:
     systemd = Systemd(paths.scope)
     if not systemd.available():
         return None
-    names = (paths.service_unit, paths.socket_unit, paths.upstream_socket.name, paths.upstream_service.name, paths.sibling_unit)
-    return {name: systemd.show(name) for name in names}
+    names = (
+        paths.service_unit, paths.socket_unit, paths.upstream_socket.name, paths.upstream_service.name, paths.sibling_unit,
+        paths.check_service.name, paths.check_timer.name,
+    )  # fmt: skip
+    return {unit.name: unit for unit in systemd.show_all(*names)}
 
 
 def running(config: Config, paths: Paths) -> Running | None:

@@ -80,6 +80,7 @@ def all_checks() -> list[Check]:
         health,
         installed,
         machine,
+        monitor,
         process,
         routing,
         supervised,

@@ -22,6 +22,12 @@ def register(app: typer.Typer) -> None:
     app.command("render-upstream-service", rich_help_panel="Artefacts", epilog="Example: optictl render-upstream-service")(
         render_upstream_service
     )
+    app.command("render-check-unit", rich_help_panel="Artefacts", epilog="Example: optictl render-check-unit")(
+        render_check_unit
+    )
+    app.command("render-check-timer", rich_help_panel="Artefacts", epilog="Example: optictl render-check-timer")(
+        render_check_timer
+    )
     app.command("render-env", rich_help_panel="Artefacts", epilog="Example: optictl render-env")(render_env)
     app.command("render-proxy-config", rich_help_panel="Artefacts", epilog="Example: optictl render-proxy-config")(
         render_proxy_config
@@ -43,6 +49,8 @@ def _artefact(where: Place, name: str) -> None:
         "socket": lambda: render.socket(config, where.paths),
         "upstream-socket": lambda: render.upstream_socket(config, where.paths),
         "upstream-service": lambda: render.upstream_service(config, where.paths),
+        "check-unit": lambda: render.check_service(config, where.paths),
+        "check-timer": lambda: render.check_timer(where.paths),
         "env": lambda: render.env(config),
         "proxy-config": lambda: render.proxy_config(config),
         "litellm": lambda: render.litellm(config, where.paths),
@@ -77,6 +85,20 @@ def render_upstream_service(
 ) -> None:
     """Print optillm-proxy-upstream.service, the relay behind that socket."""
     _artefact(place(config, root, user, name), "upstream-service")
+
+
+def render_check_unit(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
+    """Print optillm-proxy-check.service, which checks the deployment. install writes it with the place of its own program."""
+    _artefact(place(config, root, user, name), "check-unit")
+
+
+def render_check_timer(
+    config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME
+) -> None:
+    """Print optillm-proxy-check.timer, which has that done every minute."""
+    _artefact(place(config, root, user, name), "check-timer")
 
 
 def render_env(config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:

@@ -53,6 +53,15 @@ def check(
         Path | None,
         typer.Option("--textfile", metavar="PATH", help="Also write the metrics there, whole, for node_exporter (*.prom)."),
     ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="ID", help="Leave out one check or one family. May be repeated.")
+    ] = None,
+    damp: Annotated[
+        Path | None,
+        typer.Option("--damp", metavar="FILE", help="Remember rounds there: end with 1 after several bad ones in a row only."),
+    ] = None,
+    fail_after: Annotated[int, typer.Option("--fail-after", metavar="N", min=1, help="With --damp: bad rounds until 1.")] = 3,
+    well_after: Annotated[int, typer.Option("--well-after", metavar="N", min=1, help="Good rounds until 0 again.")] = 2,
     watch: Annotated[
         int | None,
         typer.Option(
@@ -84,17 +93,15 @@ def check(
     Ctrl-C ends --watch with the exit code of the last round: 0 good, 1 not.
     """
     from optictl import monitoring, report
-    from optictl.checks import registry
     from optictl.results import good
 
-    try:
-        checks = registry.select([explain] if explain else only or ())
-    except KeyError as unknown:
-        raise typer.BadParameter(
-            f"there is no check or family {unknown}; optictl check --list shows them",
-            param_hint="--explain" if explain else "--only",
-        ) from None
+    checks = _selected("--explain" if explain else "--only", [explain] if explain else only)
+    if without:
+        left_out = _selected("--without", without)
+        checks = [one for one in checks if one not in left_out]
     if explain:
+        from optictl.checks import registry
+
         for one in checks:
             report.message(registry.explanation(one))
         return
@@ -104,6 +111,10 @@ def check(
         return
     where = place(config, root, user, name)
     examination = _Examination(where, checks, litellm_config, litellm_env, attack, textfile)
+    if damp is not None:
+        if attack or watch is not None or output is not CheckOutput.text:
+            raise typer.BadParameter("goes with --output text, and without --watch and --attack", param_hint="--damp")
+        raise typer.Exit(_damped(examination(), damp.absolute(), fail_after, well_after, quiet))
     if watch is not None:
         if attack or output not in (CheckOutput.text, CheckOutput.json):
             raise typer.BadParameter("goes with --output text or json, and without --attack", param_hint="--watch")
@@ -117,6 +128,17 @@ def check(
         report.raw(monitoring.prometheus(found, examination.seconds, time.time()))
         raise typer.Exit(0 if good(found) else 1)
     raise typer.Exit(0 if report.results("check", found, output.value, quiet=quiet) else 1)
+
+
+def _selected(option: str, names: list[str] | None) -> list[Check]:
+    from optictl.checks import registry
+
+    try:
+        return registry.select(names or ())
+    except KeyError as unknown:
+        raise typer.BadParameter(
+            f"there is no check or family {unknown}; optictl check --list shows them", param_hint=option
+        ) from None
 
 
 @dataclass
@@ -152,6 +174,23 @@ class _Examination:
         if self.textfile is not None:
             files.write(self.textfile.absolute(), monitoring.prometheus(found, self.seconds, time.time()), 0o644)
         return found
+
+
+def _damped(found: list[Result], file: Path, fail_after: int, well_after: int, quiet: bool) -> int:
+    """The exit code that this round and those before it deserve. All is told while something is wrong, else what changed."""
+    from optictl import monitoring, report
+    from optictl.host import files
+    from optictl.results import good
+
+    before = monitoring.damped(files.read(file))
+    now = before.after(good(found), fail_after, well_after)
+    files.write(file, now.dump(), 0o600)
+    if now != before or not good(found):
+        report.results("check", found, "text", quiet=quiet)
+        enough, kind = (well_after, "good") if now.failed else (fail_after, "bad")
+        verdict = "failed" if now.failed else "well"
+        report.message(f"{verdict}, {now.against} of {enough} {kind} rounds against it" if now.against else verdict)
+    return 1 if now.failed else 0
 
 
 def _watch(examination: _Examination, seconds: int, output: CheckOutput, quiet: bool) -> int:

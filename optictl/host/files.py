@@ -225,6 +225,19 @@ def closed_to_others(paths: Iterable[Path]) -> Path | None:
     return None
 
 
+def changeable_by_others(paths: Iterable[Path]) -> Path | None:
+    """The first part of these paths that somebody else than root may replace or change, or None."""
+    for path in paths:
+        for part in (*reversed(path.parents), path):
+            info = part.lstat()
+            if stat.S_ISLNK(info.st_mode):
+                continue  # its directory was looked at; where it leads to is for the caller to name
+            shared = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX  # as /tmp: what lies there stays its owner's
+            if info.st_uid != 0 or (info.st_mode & 0o022 and not shared):
+                return part
+    return None
+
+
 class Locked(Exception):
     """Somebody else holds the lock; `str()` says who."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import re
@@ -145,6 +144,8 @@ def service_identity(name: str) -> Identity:
 
 
 def _die_with_parent() -> None:
+    import ctypes  # what it does at its import, a unit may be forbidden (MemoryDenyWriteExecute=)
+
     # a service in the foreground must not outlive the optictl that was killed above it
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 

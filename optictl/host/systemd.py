@@ -115,11 +115,24 @@ class Systemd:
     def reset_failed(self, *units: str) -> None:
         self._run("systemctl", "reset-failed", *units)
 
+    def clean(self, *units: str) -> None:
+        """Remove what units keep below /run."""
+        self._run("systemctl", "clean", "--what=runtime", *units)
+
     def show(self, unit: str) -> Unit:
         """A unit's properties; LoadState is not-found for one that does not exist."""
-        out = self._run("systemctl", "show", unit, f"--property={','.join(_PROPERTIES)}").stdout
-        pairs = (line.partition("=") for line in out.splitlines())
-        return Unit(unit, {name: value for name, sign, value in pairs if sign and value != "[not set]"})
+        return self.show_all(unit)[0]
+
+    def show_all(self, *units: str) -> list[Unit]:
+        """The properties of several units, asked in one go."""
+        out = self._run("systemctl", "show", *units, f"--property={','.join(_PROPERTIES)}").stdout
+        # a blank line between two units, in the order in which they were asked for
+        parts = [*out.split("\n\n"), *([""] * len(units))]
+        found = []
+        for unit, part in zip(units, parts, strict=False):
+            pairs = (line.partition("=") for line in part.splitlines())
+            found.append(Unit(unit, {name: value for name, sign, value in pairs if sign and value != "[not set]"}))
+        return found
 
     def environment(self) -> list[str]:
         """The names of the variables that the manager gives to everything it starts."""

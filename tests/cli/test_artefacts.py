@@ -17,6 +17,8 @@ from tests.unit.golden_cases import ARTEFACTS, CASES, GOLDEN
 COMMANDS = {
     "optillm-proxy.service": ["render-unit"],
     "optillm-proxy.socket": ["render-socket"],
+    "optillm-proxy-check.service": ["render-check-unit"],
+    "optillm-proxy-check.timer": ["render-check-timer"],
     "env": ["render-env"],
     "proxy_config.yaml": ["render-proxy-config"],
     "litellm.yaml": ["render-litellm"],

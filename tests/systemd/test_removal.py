@@ -7,12 +7,21 @@ import pytest
 from tests.support import PROXY_KEY
 from tests.systemd.conftest import ETC, Host
 
+METRICS = "/var/lib/metrics"
+
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 
 def test_uninstall_leaves_nothing(host: Host) -> None:
+    host.machine.run("mkdir", "-p", METRICS)
+    host.configure(f"monitoring: {{timer: true, textfile: {METRICS}/optillm.prom}}\n")
+    host.optictl("install", "--yes", "--no-smoke")
+    # a round of the timer, as it will be a minute later
+    host.machine.run("systemctl", "start", "optillm-proxy-check.service")
+    assert host.machine.run("ls", METRICS).stdout.split() == ["optillm.prom"]
     host.optictl("uninstall", "--yes")
-    for place in ("/opt/optillm-proxy", "/var/lib/optillm-proxy"):
+    assert host.machine.run("ls", METRICS).stdout == ""
+    for place in ("/opt/optillm-proxy", "/var/lib/optillm-proxy", "/run/optillm-proxy-check"):
         assert host.machine.run("test", "-e", place, check=False).returncode == 1
     assert host.machine.run("sh", "-c", "ls /etc/systemd/system /run/systemd/system | grep optillm", check=False).stdout == ""
     assert host.machine.show("optillm-proxy.service", "LoadState") == "not-found"

@@ -26,6 +26,7 @@ upstream: {base_url: "http://localhost:4100/v1", max_retries: 2}
 timeouts: {request: 1800, drain: 60}
 limits: {max_upstream_calls: 200, max_body_bytes: 1048576}
 isolation: loopback
+monitoring: {timer: true, fail_after: 5, well_after: 1, textfile: "/var/lib/node exporter/optillm.prom"}
 """
 
 #: name -> the configuration's text and where the deployment lives
@@ -43,6 +44,8 @@ ARTEFACTS: dict[str, Callable[[Config, Paths], str]] = {
     "optillm-proxy.socket": render.socket,
     "optillm-proxy-upstream.service": render.upstream_service,
     "optillm-proxy-upstream.socket": render.upstream_socket,
+    "optillm-proxy-check.service": render.check_service,
+    "optillm-proxy-check.timer": lambda _, paths: render.check_timer(paths),
     "env": lambda config, _: render.env(config),
     "proxy_config.yaml": lambda config, _: render.proxy_config(config),
     "litellm.yaml": render.litellm,
