@@ -573,3 +573,8 @@ class TestAnotherVersion:
     def test_what_cannot_be_edited_is_told(self) -> None:
         with pytest.raises(OptictlError, match="cannot be edited"):
             config.with_version("optillm: &x {}\n", "optictl.yaml", "0.3.13")
+
+
+@pytest.mark.parametrize("path", ["metrics.prom", "/var/lib/metrics", "/var/lib/a\\nb.prom"])
+def test_metrics_that_nobody_would_collect(path: str) -> None:
+    assert "absolute path that ends in .prom" in only_problem(f'monitoring: {{textfile: "{path}"}}').message

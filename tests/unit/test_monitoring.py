@@ -46,6 +46,30 @@ def test_a_plugin_says_one_line_and_its_exit_code(statuses: list[Status], code: 
     assert {s: int(values[s].split(";")[0]) for s in SEVERITY} == {s: statuses.count(s) for s in SEVERITY}
 
 
+@pytest.mark.parametrize(
+    ("rounds", "verdicts"),
+    [
+        ("ggg", "..."),
+        ("bbb", "..F"),
+        # one round of the other kind begins the count anew, in both directions
+        ("bbgbbgbbb", "........F"),
+        ("bbbgbgbgg", "..FFFFFF."),
+        ("bbbggbbb", "..FF...F"),
+    ],
+)
+def test_a_verdict_changes_after_enough_rounds_in_a_row(rounds: str, verdicts: str) -> None:
+    state, seen = monitoring.damped(None), ""
+    for one in rounds:
+        state = monitoring.damped(state.after(one == "g", fail_after=3, well_after=2).dump())
+        seen += "F" if state.failed else "."
+    assert seen == verdicts
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"failed": true}', '{"failed": 1, "against": "x"}'])
+def test_what_no_round_left_is_a_fresh_start(text: str | None) -> None:
+    assert monitoring.damped(text) == monitoring.Damped()
+
+
 def families(text: str) -> dict[str, Metric]:
     """The metrics of an exposition, as two parsers of Prometheus's own client read it.
 

@@ -248,6 +248,36 @@ class TestWholeInstallation:
         assert [(s.action, s.target) for s in steps[1:]] == [("reload", "systemd"), ("restart", SOCKET)]
         assert "refused until" in steps[-1].reason
 
+    def test_the_timer_comes_when_the_service_runs_and_goes_when_it_is_not_wanted(self) -> None:
+        config = Config.model_validate({"monitoring": {"timer": True}})
+        places = paths.system()
+        timer, service = places.check_timer, places.check_service
+        units = plan.monitoring_files(config, places, Host())
+        assert [a.path for a in units] == [service, timer]
+        assert plan.monitoring_files(config, PLACES, Host()) == plan.monitoring_files(Config(), places, Host()) == []
+        release = Release("0.3.12-abc", True, "0.3.12-abc")
+        known = {name: unit(name) for name in (places.service_unit, places.socket_unit)}
+        gone = {"LoadState": "not-found", "ActiveState": "inactive"}
+        absent = {path.name: Unit(path.name, gone) for path in (service, timer)}
+
+        def steps(artefacts: list[Artefact], found: dict[Path, Found], wrote: Manifest, seen: dict[str, Unit]) -> list[str]:
+            now = Running([places.socket_unit, places.service_unit], {**known, **seen})
+            made = plan.changes(artefacts, found, UID, wrote, release, places, now)
+            return [f"{step.action} {Path(step.target).name}" for step in made]
+
+        assert steps(units, nothing(units), NEVER, absent) == [
+            f"create {service.name}", f"create {timer.name}", "reload systemd", f"enable {timer.name}", f"start {timer.name}",
+        ]  # fmt: skip
+        there = {service.name: unit(service.name, ActiveState="inactive"), timer.name: unit(timer.name, SubState="waiting")}
+        assert steps(units, as_wanted(units), NEVER, there) == []
+        spent = {**there, timer.name: unit(timer.name, SubState="elapsed")}
+        assert steps(units, as_wanted(units), NEVER, spent) == [f"restart {timer.name}"]
+        wrote = Manifest({str(a.path): (digest(a.text),) for a in units})
+        assert steps([], as_wanted(units), wrote, there) == [
+            f"stop {service.name}", f"stop {timer.name}", f"disable {timer.name}",
+            f"remove {service.name}", f"remove {timer.name}", "reload systemd",
+        ]  # fmt: skip
+
     def test_what_an_earlier_configuration_needed_goes(self) -> None:
         artefacts = [a for a in everything() if a.path != PLACES.upstream_service]
         found = as_wanted(artefacts) | {PLACES.upstream_service: Found(file(), "old\n")}

@@ -224,6 +224,53 @@ class TestUnit:
         assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 
+class TestTimer:
+    def test_the_unit_runs_the_program_that_installs_it(self) -> None:
+        read, places = case("tuned")
+        host = Host(program=Path("/opt/my tools/100%/optictl"))
+        words = render.check_command(render.check_service(read, places, host))
+        assert words[:3] == ["/opt/my tools/100%/optictl", "check", "--quiet"]
+        assert flags(words[-8:]) == {
+            "--damp": "%t/optillm-proxy-check/state", "--fail-after": "5", "--well-after": "1",
+            "--textfile": read.monitoring.textfile,
+        }  # fmt: skip
+        assert render.check_textfile(render.check_service(read, places)) == Path(str(read.monitoring.textfile))
+
+    @pytest.mark.parametrize("text", ["", "[Service]\n", "ExecStart=\n", 'ExecStart="a\n', "ExecStart=optictl --textfile\n"])
+    def test_an_edited_unit_names_nothing(self, text: str) -> None:
+        assert render.check_textfile(text) is None
+
+    def test_homes_and_tmp_are_hidden_unless_something_needed_lies_there(self) -> None:
+        places = paths.system()
+        assert setting(render.check_service(Config(), places), "ProtectHome") == "yes"
+        assert setting(render.check_service(Config(), places), "PrivateTmp") == "yes"
+        in_tmp = render.check_service(Config(), places, Host(program=Path("/var/tmp/x/optictl")))
+        assert setting(in_tmp, "PrivateTmp") == "no"
+        at_home = Config.model_validate({"litellm": {"config": "/home/jerry/litellm.yaml"}})
+        assert setting(render.check_service(at_home, places), "ProtectHome") == "no"
+
+    @pytest.mark.parametrize("name", ["defaults", "tuned", "user"])
+    def test_it_is_closed_and_systemd_has_nothing_to_say(self, name: str, tmp_path: Path) -> None:
+        read, places = case(name)
+        service, timer = tmp_path / places.check_service.name, tmp_path / places.check_timer.name
+        service.write_text(render.check_service(read, places, Host(program=Path("/bin/true"))))
+        timer.write_text(render.check_timer(places))
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "SYSTEMD_COLORS": "0"}
+        scope = ["--user"] if name == "user" else []
+        verified = subprocess.run(
+            ["systemd-analyze", *scope, "verify", service, timer], capture_output=True, text=True, env=environment
+        )
+        assert (verified.stdout, verified.stderr, verified.returncode) == ("", "", 0)
+        if name != "user":  # a user's manager has no walls to give
+            command = ["systemd-analyze", "security", "--offline=true", "--no-pager", service]
+            judged = subprocess.run(command, capture_output=True, text=True, env=environment)
+            assert float(judged.stdout.partition("Overall exposure level for ")[2].split()[1]) <= EXPOSURE
+
+
+#: `systemd-analyze security` of the check's unit: it is root and sees other processes, which the score counts.
+EXPOSURE = 2.1
+
+
 def loaded(text: str) -> Any:
     return yaml.safe_load(text)
 
