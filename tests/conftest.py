@@ -42,8 +42,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The directories in their order; within one, the tests stay as they are."""
-    items.sort(key=lambda item: LONGEST_FIRST.index(_directory(item.nodeid)))
+    """The directories in their order, others last; within one, the tests stay as they are."""
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: (rank.get(_directory(item.nodeid), len(rank)), _directory(item.nodeid)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
