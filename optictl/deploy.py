@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -100,9 +101,13 @@ def plan_install(config: Config, paths: Paths, start: bool = True, release: Want
 
     `start`: systemd, where it runs, is to run it. `release`: one that is there already, instead of the one that the
     configuration asks for.
+
+    Raises:
+        OptictlError: a directory of the deployment is somebody else's, or a link that leads out of it.
     """
     if config.monitoring.timer and not paths.is_private:
         _refuse_unfit_program(paths)
+    _refuse_foreign(config, paths)
     want, built, broken = (release, True, "") if release else releases.standing(releases.wanted(config, paths), paths)
     wrote = read_manifest(paths)
     artefacts = _artefacts(config, paths, want.name)
@@ -150,6 +155,24 @@ def _stale_metrics(config: Config, paths: Paths) -> list[Change]:
     if path is None or (wanted.timer and wanted.textfile == str(path)):
         return []
     return [Change("remove", str(path), "nothing writes it any more", cleanup=True)]
+
+
+def _refuse_foreign(config: Config, paths: Paths) -> None:
+    """Raise OptictlError if somebody else could lead what is written here to another place."""
+    uid, home = os.geteuid(), render.home(config, paths)
+    for place in (paths.etc, paths.opt, paths.releases, paths.home, home, home / ".optillm"):
+        facts = files.facts(place)
+        if facts.kind == "missing":
+            continue
+        # the deployment's own three may lie elsewhere, where who deploys it has put a link
+        if facts.kind == "link" and place not in (paths.etc, paths.opt, paths.home):
+            raise OptictlError(f"{place} is a link, not a directory", remedy=f"rm {shlex.quote(str(place))}")
+        owners = {facts.uid, files.facts(place.resolve()).uid} - {0, uid}
+        if owners:
+            raise OptictlError(
+                f"{place} belongs to uid {owners.pop()}, not {uid}, who could change what is put there",
+                remedy=f"chown -R {uid} {shlex.quote(str(place))}, when nothing strange is in it; or deploy as its owner",
+            )
 
 
 def _artefacts(config: Config, paths: Paths, release: str) -> list[Artefact]:
@@ -343,7 +366,9 @@ def _remove_empty(directories: Sequence[Path], below: Path) -> None:
 def _apply_file(change: Change) -> None:
     artefact = change.artefact
     assert artefact is not None
-    if change.action == "mode":
+    if change.action in ("mode", "owner"):
+        if change.action == "owner":
+            files.set_owner(artefact.path)
         files.set_mode(artefact.path, artefact.mode)
         return
     kind = files.facts(artefact.path).kind

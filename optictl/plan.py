@@ -17,8 +17,8 @@ from optictl.paths import Paths
 from optictl.render import Host
 
 Action = Literal[
-    "create", "replace", "mode", "build", "canary", "switch", "reload", "enable", "start", "sibling", "restart", "stop",
-    "disable", "configure", "remove",
+    "create", "replace", "mode", "owner", "build", "canary", "switch", "reload", "enable", "start", "sibling", "restart",
+    "stop", "disable", "configure", "remove",
 ]  # fmt: skip
 
 
@@ -137,7 +137,10 @@ def change(artefact: Artefact, found: Found, uid: int, manifest: Manifest) -> Ch
     if facts.kind == "missing":
         return Change("create", target, "it is missing", _diff(artefact, None), artefact)
     if artefact.keep:
-        # the operator's: a link to a secret store stays one, and what was closed further stays closed
+        # the operator's: a link to a secret store stays one, what was closed further stays closed, root may own all of it
+        if facts.kind == "file" and facts.uid not in (0, uid):
+            kept = replace(artefact, mode=facts.mode & artefact.mode)
+            return Change("owner", target, f"it belongs to uid {facts.uid}, not {uid}", "", kept)
         if facts.kind == "file" and facts.mode & ~artefact.mode:
             return _mode(artefact, facts)
         return None

@@ -327,7 +327,7 @@ def interpreter_problem(directory: Path) -> str:
 
 
 def damage(directory: Path, plugins: bool = True) -> list[str]:
-    """What is not as it was when this release was proven: interpreter, distributions, every file with a digest.
+    """What is not as it was when this release was proven: interpreter, distributions, every file with a digest, owners.
 
     `plugins`: also those that were added to its working directory.
     """
@@ -356,6 +356,9 @@ def damage(directory: Path, plugins: bool = True) -> list[str]:
         for name in {*own, *known}
         if own.get(name) != known.get(name) and (plugins or name in known or not name.startswith("work/"))
     )
+    owner = files.facts(directory.parent).uid
+    if foreign := next(files.foreign(directory, owner), None):
+        wrong.append(f"{foreign.relative_to(directory.parent)} belongs to uid {files.facts(foreign).uid}, not {owner}")
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         wrong.append(f"changed since installation: {', '.join(changed[:3])}{more}")

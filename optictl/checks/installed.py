@@ -48,6 +48,7 @@ def _modes(site: Site) -> list[tuple[Path, int, int, str]]:
         (paths.service, 0o644, 0, "file"),
         (paths.socket, 0o644, 0, "file"),
         (paths.releases, 0o755, 0o005, "directory"),
+        *((path.resolve(), 0o755, 0, "directory") for path in (paths.etc, paths.opt, paths.home)),
     ]
 
 
@@ -61,7 +62,8 @@ def _modes(site: Site) -> list[tuple[Path, int, int, str]]:
 def files_ownership(site: Site) -> Iterator[Finding]:
     """Every file of the deployment belongs to who deploys it and is open to nobody else than it must be.
 
-    How: lstat of the configuration, the secrets, the provider file, the units and the releases: kind, owner and mode.
+    How: lstat of the configuration, the secrets, the provider file, the units, the releases and the directories around
+    them: kind, owner and mode.
     Why: whoever can change one of them runs code as the service, and whoever reads a key can spend its tokens.
     """
     # the system's own deployment belongs to root; one under --root or of a user to whoever made it

@@ -98,7 +98,8 @@ def write(path: Path, text: str, mode: int) -> None:
 
 def keep_aside(path: Path, suffix: str) -> Path:
     """Give what stands at a path a second name beside it, so that the first can be written over. Nothing is copied."""
-    aside = path.with_name(f"{path.name}.{suffix}")
+    names = (f"{path.name}.{suffix}", *(f"{path.name}.{suffix}.{n}" for n in range(2, 1000)))
+    aside = next(path.with_name(name) for name in names if facts(path.with_name(name)).kind == "missing")
     os.link(path, aside, follow_symlinks=False)
     sync_directory(path.parent)
     return aside
@@ -128,6 +129,17 @@ def point(link: Path, target: Path) -> None:
 def set_mode(path: Path, mode: int) -> None:
     """Mend a file's permission bits."""
     path.chmod(mode)
+
+
+def set_owner(path: Path) -> None:
+    """Make a file the caller's own. Its group stays."""
+    os.chown(path, os.geteuid(), -1, follow_symlinks=False)
+
+
+def foreign(directory: Path, uid: int) -> Iterator[Path]:
+    """What does not belong to `uid`, of a directory and all that is below it; links are not followed."""
+    below = (Path(root) / name for root, directories, names in os.walk(directory) for name in (*directories, *names))
+    return (path for path in (directory, *below) if path.lstat().st_uid != uid)
 
 
 def remove(path: Path) -> None:
@@ -245,7 +257,7 @@ class Locked(Exception):
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock file, or raise Locked with what its holder wrote into it. A dead holder holds nothing."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

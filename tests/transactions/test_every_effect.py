@@ -29,6 +29,7 @@ from optictl.paths import Paths
 from optictl.releases import Wanted
 from tests.transactions.faults import Kind, run
 
+NOBODY = 65534
 KINDS: tuple[Kind, ...] = ("error", "full disk", "SIGKILL")
 OLD = Config().moved(4920, "http://127.0.0.1:4900/v1")
 #: The same with another upstream: unit, provider file and relay change together.
@@ -282,6 +283,79 @@ def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, sm
     assert releases.in_force(places) != new
     uninstall(places, meanwhile=lambda: uninstall(places))
     assert not places.opt.exists()
+
+
+@pytest.mark.root
+def test_files_of_somebody_else_are_made_ones_own(place: Path, small_releases: None) -> None:
+    places = paths.system(place)
+    _start(places)
+    current = places.current.resolve()
+    mine = (places.service, places.env, places.proxy_key, places.config)
+    for path in (*mine, current / "guard/__main__.py"):
+        os.chown(path, NOBODY, -1)
+    places.env.chmod(0o666)
+    planned = deploy.plan_install(OLD, places).changes
+    shown = {c.target: (c.action, c.reason) for c in planned}
+    assert {shown[str(p)][0] for p in (places.env, places.proxy_key, places.config)} == {"owner"}
+    assert shown[str(places.service)][0] == "replace"
+    assert all(f"belongs to uid {NOBODY}, not 0" in shown[str(p)][1] for p in mine)
+    (reason,) = (c.reason for c in planned if c.action == "build")
+    assert f"{current.name}/guard/__main__.py belongs to uid {NOBODY}, not 0" in reason
+    install(OLD, places)
+    assert {path.stat().st_uid for path in mine} == {0}
+    assert places.env.stat().st_mode & 0o777 == 0o600
+    assert releases.in_force(places) == f"{current.name}.2"
+    assert deploy.plan_install(OLD, places).changes == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("which", ["etc", "opt", "releases", "home"])
+def test_directories_of_somebody_else_are_refused(which: str, place: Path, small_releases: None) -> None:
+    """Their owner could lead whatever is written there to another place."""
+    places = paths.system(place)
+    _start(places)
+    directory: Path = getattr(places, which)
+    os.chown(directory, NOBODY, -1)
+    before = {p: p.lstat().st_ctime_ns for p in files.tree(place)}
+    for act in (lambda: install(MOVED, places), lambda: go_to(OLD, "0.3.13", places)):
+        with pytest.raises(OptictlError, match=f"^{directory} belongs to uid {NOBODY}, not 0"):
+            act()
+    assert {p: p.lstat().st_ctime_ns for p in files.tree(place)} == before
+
+
+def test_no_link_leads_out_of_the_deployment(place: Path, small_releases: None) -> None:
+    places = paths.system(place)
+    _start(places)
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    treasure = elsewhere / "proxy_config.yaml"
+    treasure.write_text("somebody else's")
+    # a directory of the deployment
+    inner = places.proxy_config.parent.resolve()
+    shutil.rmtree(inner)
+    inner.symlink_to(elsewhere)
+    with pytest.raises(OptictlError, match="is a link, not a directory") as refused:
+        install(OLD, places)
+    assert refused.value.remedy == f"rm {inner}"
+    inner.unlink()
+    install(OLD, places)
+    # a file of it, the name that its text has before it is renamed, and the lock
+    for path in (places.service, files.temporary(places.service)):
+        path.unlink(missing_ok=True)
+        path.symlink_to(treasure)
+        install(OLD, places, force=True)
+        assert not places.service.is_symlink()
+    (places.opt / ".lock").unlink()
+    (places.opt / ".lock").symlink_to(treasure)
+    with pytest.raises(OptictlError, match="symbolic links"):
+        install(MOVED, places)
+    assert treasure.read_text() == "somebody else's"
+    # the deployment's own three may lie elsewhere, where who deploys it has put a link
+    (places.opt / ".lock").unlink()
+    places.home.rename(elsewhere / "home")
+    places.home.symlink_to(elsewhere / "home")
+    install(MOVED, places)
+    assert deploy.plan_install(MOVED, places).changes == []
 
 
 def test_releases_beyond_those_to_keep_go(place: Path, small_releases: None) -> None:
