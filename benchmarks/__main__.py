@@ -7,10 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks import cli, install, results, serve, start
+from benchmarks import check, cli, install, results, serve, start
 from benchmarks.lab import laboratory
 
-PARTS = {"install": install, "start": start, "serve": serve, "cli": cli}
+PARTS = {"install": install, "start": start, "serve": serve, "cli": cli, "check": check}
 
 
 def main() -> int:

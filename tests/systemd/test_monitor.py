@@ -66,9 +66,11 @@ def test_it_is_installed_and_sees_all_from_behind_its_walls(host: Host) -> None:
     assert verified.stdout + verified.stderr == ""
     _until(lambda: host.machine.run("test", "-e", METRICS, check=False).returncode == 0)
     timed = _statuses(host.machine.read(METRICS))
+    asked = len(host.upstream.calls())
     by_hand = _statuses(host.optictl("check", "--output", "prometheus").stdout)
     assert timed == {id: status for id, status in by_hand.items() if id not in UNTIMED}
     assert "fail" not in timed.values()
+    assert len(host.upstream.calls()) == asked  # the timer's rounds went on meanwhile: none of them asks a model
     # while all is well, its journal is silent
     assert host.machine.run("journalctl", "-q", "-o", "cat", "-u", UNIT, "-p", "notice").stdout == ""
     assert "No changes." in host.optictl("install", "--yes").stdout

@@ -1,0 +1,112 @@
+"""check: a whole live check of an installed deployment under a booted systemd, and what the service notices of it. As root."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.figures import Figure, Part, Row, figure
+from benchmarks.lab import Lab, say
+from optictl.demo.standin import StandIn
+from tests.support import UPSTREAM_KEY, free_port, packaged
+from tests.systemd.conftest import Host
+from tests.systemd.machine import booted
+
+TITLE = "A live check"
+RUNS = 11
+#: Requests of a round, one after the other; rounds with and without checks beside them, in turn.
+REQUESTS, ROUNDS = 40, 5
+
+
+@contextmanager
+def _host() -> Iterator[Host]:
+    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+    with packaged() as program, booted() as machine, StandIn(key=UPSTREAM_KEY).running() as upstream:
+        host = Host(machine, program, free_port(), upstream)
+        host.configure()
+        host.optictl("install", "--yes")
+        yield host
+
+
+def _timed(host: Host, *arguments: str) -> float:
+    """Wall seconds of one process inside the machine, from spawn to exit; it must end with 0."""
+    since = time.perf_counter()
+    host.optictl(*arguments)
+    return time.perf_counter() - since
+
+
+def _round(host: Host) -> float:
+    """Milliseconds of one request for `bon`, the median of a round."""
+    taken = []
+    for _ in range(REQUESTS):
+        since = time.perf_counter()
+        if host.ask().status_code != 200:
+            raise RuntimeError("a request failed")
+        taken.append((time.perf_counter() - since) * 1000)
+    return statistics.median(taken)
+
+
+@contextmanager
+def _checks_beside(host: Host) -> Iterator[None]:
+    """One check after the other, until the block ends."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while not ended.is_set():
+            subprocess.run(
+                ["nsenter", "--target", str(host.machine.pid), "--all", str(host.program), "check"],
+                check=True, capture_output=True, cwd="/", stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def measure(_: Lab) -> Part:
+    """One unmeasured run (bytecode, caches), then runs in turn; then rounds of requests with and without checks beside."""
+    with _host() as host:
+        say(f"check: {RUNS} runs")
+        commands = {"whole": ["check"], "config": ["check", "--only", "config"]}
+        for command in commands.values():
+            host.optictl(*command)
+        asked = len(host.upstream.calls())
+        found: dict[str, list[float]] = {name: [] for name in commands}
+        for _run in range(RUNS):
+            for name, command in commands.items():
+                found[name].append(_timed(host, *command))
+        spent = len(host.upstream.calls()) - asked
+        say(f"check: {ROUNDS} rounds of {REQUESTS} requests, without and with checks beside them")
+        _round(host)
+        alone, beside = [], []
+        for _run in range(ROUNDS):
+            alone.append(_round(host))
+            with _checks_beside(host):
+                beside.append(_round(host))
+    rows = [
+        Row(
+            "`optictl check`, everything, warm: wall time", "s", figure(found["whole"]), "a second", Figure((1.0,)), 1.0
+        ),
+        Row(
+            "`optictl check`, everything, warm: wall time", "s", figure(found["whole"]), "`check --only config`",
+            figure(found["config"]),
+        ),
+        Row("`bon` through the service, with checks beside it: p50", "ms", figure(beside), "without", figure(alone)),
+    ]  # fmt: skip
+    return Part(
+        rows,
+        [
+            "An installed, sealed deployment in a booted systemd; whole processes from spawn to exit, bytecode in place.",
+            f"{spent} completions were asked of the upstream by {len(found['whole'])} whole checks.",
+            f"Latency: {ROUNDS} rounds of {REQUESTS} requests (4 upstream calls each, answered at once), in turn without "
+            "and with one check after the other beside them, which share the cores.",
+        ],
+    )
