@@ -30,7 +30,7 @@ if __name__ == "__main__":
 """
 
 
-def _run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
     """Wall and CPU milliseconds of one process; it must end with 0."""
     since = time.perf_counter()
     process = subprocess.Popen(
@@ -50,7 +50,7 @@ def measure(lab: Lab) -> Part:
     hello, root, empty = lab.place / "hello.py", str(lab.place / "root"), str(lab.place / "empty")
     hello.write_text(HELLO)
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(lab.place), "LANG": "C.UTF-8"}
-    _run([optictl, "init", "--root", root], environment)
+    run([optictl, "init", "--root", root], environment)
     commands = {
         "hello": [sys.executable, str(hello)],
         "--version": [optictl, "--version"],
@@ -63,7 +63,7 @@ def measure(lab: Lab) -> Part:
     say(f"cli: {len(commands)} commands, {RUNS} runs in turn")
     for turn in range(RUNS + 1):
         for name, command in commands.items():
-            taken = _run(command, environment)
+            taken = run(command, environment)
             if turn:
                 found[name].append(taken)
     rows = [

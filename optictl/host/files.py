@@ -180,14 +180,10 @@ def sha256(path: Path) -> str:
 
 @functools.cache
 def _sha256(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: object) -> str:  # Python 3.10 has no file_digest
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):  # type: ignore[attr-defined]
-        digest.update(block)
+    with path.open("rb", buffering=0) as file:  # a release has thousands of small files
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
