@@ -10,7 +10,7 @@ import pytest
 from optictl import deploy, paths, releases
 from optictl.config import Config
 from optictl.errors import OptictlError
-from optictl.host import files, systemd
+from optictl.host import files, program, systemd
 from optictl.host.uv import Interpreter
 from optictl.plan import Change
 
@@ -71,3 +71,12 @@ def test_systemd_that_is_installed_and_did_not_boot_this_machine_is_not_there(
     assert not systemd.Systemd("system").available()
     (tmp_path / "systemd/system").mkdir()
     assert systemd.Systemd("system").available()
+
+
+def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "own", lambda: Path("/home/jerry/.local/bin/optictl"))
+    config = Config.model_validate({"monitoring": {"timer": True}})
+    with pytest.raises(OptictlError) as refused:
+        deploy.plan_install(config, paths.system())
+    assert "lies in a private home, below /home" in refused.value.what
+    assert "UV_TOOL_DIR=" in refused.value.remedy
