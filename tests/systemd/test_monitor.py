@@ -25,7 +25,7 @@ FAST = f"/run/systemd/system/{TIMER}.d/fast.conf"
 
 @pytest.fixture(scope="module", autouse=True)
 def timed(host: Host) -> Iterator[None]:
-    """A running deployment whose timer fires every second."""
+    """A running deployment whose timer fires every second; the last test switches it off."""
     host.renew()
     host.configure(MONITORING)
     host.machine.run("mkdir", "-p", FAST.rpartition("/")[0], METRICS.rpartition("/")[0])
@@ -34,7 +34,6 @@ def timed(host: Host) -> Iterator[None]:
     yield
     host.machine.run("rm", "-rf", FAST.rpartition("/")[0], METRICS.rpartition("/")[0])
     host.configure()
-    host.optictl("install", "--yes")
 
 
 def _until(true: Callable[[], object], seconds: float = 90) -> None:
