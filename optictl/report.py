@@ -205,7 +205,7 @@ def changes(planned: Sequence[Change]) -> None:
             if console.is_terminal:
                 console.print(Syntax(change.diff, "diff", background_color="default", word_wrap=True))
             else:
-                console.print(change.diff, markup=False, end="")
+                console.print(change.diff, markup=False, soft_wrap=True, end="")
         elif change.diff:
             console.print(f"        {change.diff}", style="dim", markup=False)
 

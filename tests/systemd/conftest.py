@@ -14,7 +14,7 @@ from optictl.demo.standin import StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 from tests.systemd.machine import Machine, booted
 
-ETC = "/etc/optillm-proxy"
+ETC, OPT = "/etc/optillm-proxy", "/opt/optillm-proxy"
 
 
 @dataclass
@@ -43,16 +43,23 @@ class Host:
         headers = {"Authorization": f"Bearer {PROXY_KEY}"}
         return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=timeout)
 
-    def configure(self, extra: str = "", drain: int = 20) -> None:
+    def configure(self, extra: str = "", drain: int = 20, request: int = 60) -> None:
         """The operator's files, as they should be."""
         self.machine.run("mkdir", "-p", ETC)
         self.machine.write(
             f"{ETC}/optictl.yaml",
             f"listen: {{port: {self.port}}}\nupstream: {{base_url: '{self.upstream.base_url}'}}\n"
-            f"timeouts: {{request: 60, drain: {drain}}}\n{extra}",
+            f"timeouts: {{request: {request}, drain: {drain}}}\n{extra}",
         )
         self.machine.write(f"{ETC}/env", f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600)
         self.machine.write(f"{ETC}/proxy_key", f"{PROXY_KEY}\n", 0o600)
+
+    def uninstall(self, *options: str) -> None:
+        """Uninstall; the releases are put back afterwards, so that the next installation need not build them."""
+        self.machine.run("cp", "-al", f"{OPT}/releases", "/opt/kept")
+        self.optictl("uninstall", "--yes", *options)
+        self.machine.run("test", "!", "-e", OPT)
+        self.machine.run("sh", "-c", f"mkdir {OPT} && mv /opt/kept {OPT}/releases")
 
     def renew(self) -> None:
         """Put a module's deployment in order: as configured, running, and with no restarts counted against it."""

@@ -10,14 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.systemd.conftest import ETC, Host
+from tests.systemd.conftest import ETC, OPT, Host
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT, SOCKET = "optillm-proxy.service", "optillm-proxy.socket"
 FILE = f"/etc/systemd/system/{UNIT}"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d"
-OPT = "/opt/optillm-proxy"
 #: An OptiLLM plugin, so that another release is wanted.
 PLUGIN = 'SLUG = "echo"\n\n\ndef run(system_prompt, initial_query, client, model):\n    return initial_query, 0\n'
 
@@ -53,7 +52,7 @@ def _status(host: Host) -> str:
 
 
 def test_a_port_that_another_program_holds(host: Host) -> None:
-    host.optictl("uninstall", "--yes")
+    host.uninstall()
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", host.port))
@@ -175,6 +174,7 @@ def test_a_drop_in_that_takes_a_wall_down(host: Host) -> None:
         assert f"{DROP_IN}/local.conf sets NoNewPrivileges=" in failed["unit.no-weakening-dropin"]["found"]
         # the printed remedy, by hand
         _drop_in(host, "MemoryMax=1G")
+        assert f"drop-ins {DROP_IN}/local.conf" in _words(host.optictl("status"))
         assert _failed(host, "--only", "unit") == {}
     finally:
         host.machine.run("rm", "-rf", DROP_IN)
