@@ -98,6 +98,11 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
     return replace(installation, changes=changes)
 
 
+def up_to_the_proof(installation: Installation) -> Installation:
+    """The same, ended before anything in force is touched."""
+    return replace(installation, changes=[c for c in installation.changes if c.action in ("build", "canary")])
+
+
 # -- a lock for a version that none is shipped for
 
 
@@ -307,7 +312,10 @@ def apply(
             before = health(paths)
             if canaries := [change for change in now.changes if change.action == "canary"]:
                 new = canary(now.config, paths, now.want.name, upstream_key, progress)
-                beside = _smokes(config, config.url, proxy_key, config.strategies, progress) if before else []
+                beside = []
+                if before:
+                    progress(f"asking {current}, which is in force, the same")
+                    beside = _smokes(config, config.url, proxy_key, config.strategies, progress)
                 proven(Proof(new, beside))
                 _refuse_bad(new)
                 done(canaries[0])
@@ -324,6 +332,7 @@ def apply(
             deploy.apply(replace(installation, changes=rest), progress, done)
             refuse_worse(before, paths)
             if before:
+                progress(f"proving {now.want.name} once more, on port {now.config.listen.port}")
                 model = now.config.strategies[:1]
                 _refuse_bad(_smokes(now.config, now.config.url, proxy_key, model, progress))
         deploy.clean_up(installation, progress, done)

@@ -73,7 +73,8 @@ def upgrade(
             raise typer.Exit(0)
 
     def plan() -> Installation:
-        return upgrading.plan_upgrade(where.config(), where.config_path, where.paths, version)
+        planned = upgrading.plan_upgrade(where.config(), where.config_path, where.paths, version)
+        return upgrading.up_to_the_proof(planned) if canary_only else planned
 
     installation = plan()
     if dry_run:
@@ -81,7 +82,8 @@ def upgrade(
         raise typer.Exit(0)
     _go("upgrade", where, installation, plan, yes, force, wheelhouse, python, canary_only, output)
     if output is Output.text and installation.changes:
-        report.message(f"Back again: {where.paths.command('rollback')}")
+        next_one = f"Put it in force: {where.paths.command(f'upgrade {version}')}"
+        report.message(next_one if canary_only else f"Back again: {where.paths.command('rollback')}")
 
 
 def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_run: bool, yes: bool, output: Output) -> None:

@@ -92,6 +92,8 @@ def test_there_and_back_nobody_notices(host: Host) -> None:
 
 def test_a_canary_switches_nothing(host: Host) -> None:
     pid = host.machine.show(UNIT, "MainPID")
+    shown = json.loads(host.optictl("upgrade", NEW, "--canary-only", "--dry-run", "--output", "json").stdout)
+    assert {change["action"] for change in shown["results"]} <= {"build", "canary"}
     proven = json.loads(host.optictl("upgrade", NEW, "--canary-only", "--yes", "--output", "json").stdout)
     assert [r["status"] for r in proven["results"]] == ["pass"] * 4
     assert proven["switched"] is False
