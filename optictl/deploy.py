@@ -282,7 +282,7 @@ def refuse_edited(changes: Sequence[Change], paths: Paths, force: bool) -> None:
     if edited and not force:
         raise OptictlError(
             f"{', '.join(edited)}: not what optictl wrote",
-            remedy="add --force to replace it (the old text is kept beside it); changes of your own belong in "
+            remedy="add --force to have it go all the same (its text is kept beside it); changes of your own belong in "
             f"{paths.service_unit}.d/*.conf",
         )
 
