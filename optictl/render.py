@@ -150,11 +150,16 @@ def home(config: Config, paths: Paths) -> Path:
     return paths.home / hashlib.sha256(proxy_config(config).encode()).hexdigest()[:12]
 
 
+def relay_socket(paths: Paths) -> Path:
+    """Where a sealed service finds the relay to its upstream."""
+    return Path(f"/run/{paths.upstream_name}/socket")
+
+
 def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
     """optillm-proxy.service"""
     sealed = is_sealed(config, paths)
     release = host.release or paths.current
-    relay = ["--upstream-socket", f"/run/{paths.upstream_name}/socket"] if sealed else []
+    relay = ["--upstream-socket", str(relay_socket(paths))] if sealed else []
     own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay]
     words = command(config, release, "@CREDENTIALS/proxy_key", *own, flags=host.flags)
     # %d is the service's credential directory, which only systemd knows

@@ -55,6 +55,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(text for name, text in measured if name == "said"))
         terminalreporter.write_line(table([cells for name, cells in measured if name == "load"]))
+    if faults := [cells for name, cells in measured if name == "fault"]:
+        terminalreporter.section(
+            "faults, and who saw them: check, systemctl is-active, curl /health, /v1/models, LiteLLM /health"
+        )
+        terminalreporter.write_line("\n".join(" | ".join(cells) for cells in faults))
 
 
 def kept_venv(name: str, *what: str) -> Path:

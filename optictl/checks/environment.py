@@ -151,7 +151,7 @@ def key_strength(site: Site) -> Iterator[Finding]:
     fault="A key stands in an argument list, where every local user can read it",
     live=True,
     presupposes=("config.valid", "socket.owner"),
-    consequence_of=("process.guarded",),
+    consequence_of=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
 )
 def key_not_in_argv(site: Site) -> Iterator[Finding]:
     """Neither the proxy key nor LiteLLM's key can be seen in a list of processes.

@@ -27,7 +27,7 @@ def _listed(answer: Answer) -> set[str]:
     felt=True,
     live=True,
     presupposes=("config.valid", "service.active"),
-    consequence_of=("release.in-force", "unit.matches"),
+    consequence_of=("release.in-force", "unit.matches", "process.descriptors"),
 )
 def health_alive(site: Site) -> Iterator[Finding]:
     """Something answers on the port as a healthy OptiLLM does.
@@ -136,7 +136,7 @@ def upstream_base_model(site: Site) -> Iterator[Finding]:
     Why: it tells a fault of LiteLLM from one of the service.
     """
     answer = site.upstream_models
-    if answer.status in (401, 403):
+    if answer.status in (400, 401, 403):  # without a database, LiteLLM answers 400 to a key that it does not know
         remedy = f"write OPENAI_API_KEY=<a key that LiteLLM takes> into {site.paths.env}, then {site.restart}"
         yield Finding(f"LiteLLM refuses OPENAI_API_KEY ({answer.status})", "fail", remedy)
     elif answer.status != 200 or not isinstance(answer.data, dict):

@@ -18,7 +18,7 @@ from optictl.host import files, processes
     fault="Other machines can reach the service",
     live=True,
     presupposes=("config.valid", "socket.owner"),
-    consequence_of=("process.guarded",),
+    consequence_of=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
 )
 def bind_loopback(site: Site) -> Iterator[Finding]:
     """Whatever serves the port listens on the loopback address and nowhere else.
@@ -30,13 +30,14 @@ def bind_loopback(site: Site) -> Iterator[Finding]:
     every = {one.inode: one for one in processes.listeners()}
     # a service may listen elsewhere too: look at all sockets of the processes that hold the port
     pids = {p.pid for p in live.processes}
-    held = {inode for pid, inodes in processes.owners(set(every)).items() if pid in pids for inode in inodes}
+    held = {inode: pid for pid, inodes in processes.owners(set(every)).items() if pid in pids for inode in inodes}
     sockets = [every[inode] for inode in held] or live.listening
     for one in sockets:
         if not invariants.is_loopback(one.address):
-            yield Finding(f"listens on {one.address}:{one.port}", "fail", site.restart, "other machines can reach it")
+            remedy = site.without(held[one.inode]) if one.inode in held else site.restart
+            yield Finding(f"listens on {one.address}:{one.port}", "fail", remedy, "other machines can reach it")
         elif one.port != site.config.listen.port:
-            yield Finding(f"also listens on {one.address}:{one.port}", "fail", site.restart)
+            yield Finding(f"also listens on {one.address}:{one.port}", "fail", site.without(held[one.inode]))
     yield Finding(", ".join(sorted({f"{one.address}:{one.port}" for one in sockets})))
 
 
@@ -68,7 +69,7 @@ def process_non_root(site: Site) -> Iterator[Finding]:
     fault="Something without the guard serves the port, or the guard of another release",
     live=True,
     presupposes=("config.valid", "release.in-force", "health.alive"),
-    consequence_of=("service.current-release", "unit.matches"),
+    consequence_of=("service.current-release", "unit.matches", "socket.owner"),
 )
 def process_guarded(site: Site) -> Iterator[Finding]:
     """The process that answers is the release in force behind its guard.
@@ -104,7 +105,6 @@ _NEAR = 0.8
     fault="The service runs out of file descriptors",
     live=True,
     presupposes=("config.valid", "socket.owner"),
-    consequence_of=("process.guarded",),
 )
 def process_descriptors(site: Site) -> Iterator[Finding]:
     """No process that serves the port is near its limit of open files.

@@ -136,6 +136,7 @@ def routing_retries(site: Site) -> Iterator[Finding]:
     "every entry that leads to OptiLLM sends it",
     fault="LiteLLM does not send the proxy key",
     presupposes=("config.valid",),
+    consequence_of=("key.strength",),
 )
 def routing_key(site: Site) -> Iterator[Finding]:
     """Every entry that leads to OptiLLM sends a key that the guard lets in.
@@ -150,9 +151,11 @@ def routing_key(site: Site) -> Iterator[Finding]:
     if graph is None:
         raise Skip(site.unnamed_litellm)
     try:
-        proxy_key, compared = site.proxy_key, "the proxy key is sent"
+        proxy_key = site.proxy_key
     except (Skip, PermissionError):
-        proxy_key, compared = None, f"a key is sent; whether it is the right one cannot be told without {site.paths.proxy_key}"
+        proxy_key = None
     for fault in judge.keys(graph, proxy_key):
         yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
-    yield Finding(compared)
+    if proxy_key is None:
+        raise Skip(f"a key is sent; whether it is the right one cannot be told without {site.paths.proxy_key}")
+    yield Finding("the proxy key is sent")

@@ -138,13 +138,26 @@ class Site:
     def restart(self) -> str:
         """The command after which the service has read its files anew, whoever runs it now."""
         main = self._main
-        if self.supervised and main in (None, self.units[self.paths.service_unit].main_pid):
+        if self.supervised and (main is None or self._is_own(main)):
             return self.paths.command("restart")
-        if main is None:
-            return self.start
-        if unit := processes.service_of(main):
-            return f"systemctl disable --now {unit} && {self.start}"  # killed, it would come back
-        return f"kill {main} && tail --pid={main} -f /dev/null && {self.start}"
+        return self.start if main is None else f"{self._end(main)} && {self.start}"
+
+    def without(self, pid: int) -> str:
+        """The command after which this process does not serve any more: the restart, where it is the deployment's own."""
+        return self.restart if pid == self._main or self._is_own(pid) else self._end(pid)
+
+    def _is_own(self, pid: int) -> bool:
+        units = (self.paths.service_unit, self.paths.sibling_unit)
+        return self.supervised and (pid == self.units[self.paths.service_unit].main_pid or processes.service_of(pid) in units)
+
+    def _end(self, pid: int) -> str:
+        """The command that ends a process for good."""
+        unit = processes.service_of(pid)
+        if unit is None:
+            return f"kill {pid} && tail --pid={pid} -f /dev/null"
+        # killed, it would come back; systemd refuses to disable what nobody wrote to a disk
+        transient = Systemd("system").show(unit).fragment_path.startswith("/run/systemd/transient/")
+        return f"systemctl stop {unit}" if transient else f"systemctl disable --now {unit}"
 
     @property
     def supervised(self) -> bool:
@@ -160,8 +173,8 @@ class Site:
         return min((p.pid for p in self.live.processes), key=processes.started) if self.is_live else None
 
     def unset(self, path: Path, name: str) -> str:
-        """The command that deletes the lines of a file that set this name."""
-        lines = rf"/^\s*(export\s+)?{name}\s*=/d"
+        """The command that deletes the lines of a file that set this name, or one of several with | between them."""
+        lines = rf"/^\s*(export\s+)?({name})\s*=/d"
         return f"sed -i -E {shlex.quote(lines)} {shlex.quote(str(path))}"
 
     @cached_property

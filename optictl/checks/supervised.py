@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,12 +178,13 @@ def unit_no_weakening_dropin(site: Site) -> Iterator[Finding]:
     for unit in site.units.values():
         for path in _drop_ins(site, unit):
             looked.append(path.name)
-            for line in (files.read(path) or "").splitlines():
-                name, sign, _ = (part.strip() for part in line.partition("="))
-                if sign and name in _WALLS:
-                    reload = _systemctl(site, "daemon-reload")
-                    remedy = f"{site.unset(path, name)} && {reload} && {site.restart}"
-                    yield Finding(f"{path} sets {name}=", "fail", remedy)
+            lines = (line.partition("=") for line in (files.read(path) or "").splitlines())
+            if names := list(dict.fromkeys(name.strip() for name, sign, _ in lines if sign and name.strip() in _WALLS)):
+                steps = [site.unset(path, "|".join(names)), _systemctl(site, "daemon-reload")]
+                # a socket is opened anew by itself only
+                is_socket = unit.name.endswith(".socket")
+                steps += [_systemctl(site, f"restart {unit.name}"), site.start] if is_socket else [site.restart]
+                yield Finding(f"{path} sets {', '.join(f'{name}=' for name in names)}", "fail", " && ".join(steps))
     yield Finding(f"drop-ins: {', '.join(looked)}" if looked else "no drop-in")
 
 
@@ -239,9 +241,11 @@ def socket_owner(site: Site) -> Iterator[Finding]:
         return
     if site.paths.scope == "system":
         held = processes.sockets_of(1)
-        strangers = [f"{one.address}:{port}" for one in listening if one.inode not in held]
-        if held and strangers:  # only root sees what PID 1 holds
-            yield Finding(f"{', '.join(strangers)} is not systemd's socket", "fail", site.restart)
+        strangers = [one for one in listening if held and one.inode not in held]  # only root sees what PID 1 holds
+        for pid, inodes in processes.owners({one.inode for one in strangers}).items():
+            addresses = ", ".join(f"{one.address}:{port}" for one in strangers if one.inode in inodes)
+            found = f"process {pid} listens on {addresses}, which is not systemd's socket"
+            yield Finding(found, "fail", site.without(pid))
     yield Finding(f"{site.paths.socket_unit} listens on port {port}")
 
 
@@ -290,7 +294,7 @@ def service_restarts(site: Site) -> Iterator[Finding]:
     Why: each death loses what was in flight, and a service that is up whenever somebody looks can be down most of the time.
     """
     unit = _service(site)
-    if unit.restarts > _MANY_RESTARTS and (lately := min(unit.restarts, _lately(site))) > _MANY_RESTARTS:
+    if unit.restarts > _MANY_RESTARTS and (lately := _lately(site, unit)) > _MANY_RESTARTS:
         cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
         logs = site.paths.command("logs --errors")
         found = f"{lately} restarts in {_WINDOW // 60} minutes"
@@ -298,10 +302,12 @@ def service_restarts(site: Site) -> Iterator[Finding]:
     yield Finding(f"{unit.restarts} restarts since somebody started it")
 
 
-def _lately(site: Site) -> int:
-    """How often the service was started again within the window, by systemd's own words in the journal."""
-    systemd = Systemd(site.paths.scope)
-    return len(systemd.journal(site.paths.service_unit, f"--since=-{_WINDOW}s", f"MESSAGE_ID={_RESTART_MESSAGE}"))
+def _lately(site: Site, unit: Unit) -> int:
+    """How often the service was started again within the window. A journal that has no word of it cannot tell: every time."""
+    told = Systemd(site.paths.scope).journal(unit.name, "--lines=100", f"MESSAGE_ID={_RESTART_MESSAGE}")
+    since = (time.time() - _WINDOW) * 1e6
+    lately = sum(float(entry.get("__REALTIME_TIMESTAMP", 0)) > since for entry in told)
+    return min(unit.restarts, lately) if told else unit.restarts
 
 
 @check(
@@ -365,7 +371,7 @@ def service_current_release(site: Site) -> Iterator[Finding]:
     fault="The walls of the service are lower than the configuration asks for",
     timeout=30,
     presupposes=("config.valid",),
-    consequence_of=("unit.matches", "unit.installed"),
+    consequence_of=("unit.matches", "unit.installed", "unit.no-weakening-dropin"),
 )
 def service_exposure(site: Site) -> Iterator[Finding]:
     """The unit file is as closed as its isolation promises.
@@ -449,13 +455,17 @@ def credential_mode(site: Site) -> Iterator[Finding]:
 def relay_active(site: Site) -> Iterator[Finding]:
     """The one way out of a sealed service is open.
 
-    How: the state of optillm-proxy-upstream.socket.
+    How: the state of optillm-proxy-upstream.socket, and whether the socket that the service calls is there.
     Why: a sealed service has no network; without the relay every strategy fails.
     """
     _service(site)
     if not render.is_sealed(site.config, site.paths):
         raise Skip("only a sealed service needs the relay")
     unit = site.units[site.paths.upstream_socket.name]
+    path = render.relay_socket(site.paths)
     if not unit.active:
         yield Finding(f"{unit.name} is {unit.active_state}", "fail", site.start)
+    elif files.facts(path).kind == "missing":
+        again = _systemctl(site, f"restart {unit.name}")
+        yield Finding(f"{path} is gone", "fail", f"{again} && {site.start}", "systemd listens, and nobody finds it")
     yield Finding("listening")

@@ -56,11 +56,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request at OptiLLM's door: the name it asks for, and the deployment that sent it."""
+    """A request at OptiLLM's door: the name it asks for, the deployment that sent it, and the base URL that it is made to."""
 
     name: str
     hit: Hit
     provider: str
+    base: str
 
     @property
     def deployment(self) -> Deployment:
@@ -70,6 +71,11 @@ class Arrival:
     def is_understood(self) -> bool:
         """Whether it speaks OpenAI's chat completions, the only language that OptiLLM has."""
         return self.provider in providers.OPENAI_SHAPED
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it asks for a path that OptiLLM does not serve: LiteLLM adds /chat/completions, and no /v1."""
+        return self.provider == "openai" and urlsplit(self.base).path.rstrip("/") != "/v1"
 
 
 @dataclass(frozen=True)
@@ -266,7 +272,7 @@ class Graph:
             return Elsewhere(f"{base!r}, which is not a URL")
         if url.scheme in ("http", "https") and url.hostname and is_local(url.hostname, self.own_names):
             if port == self.config.listen.port:
-                return Arrival(name, hit, provider)
+                return Arrival(name, hit, provider, base.strip())
             upstream = urlsplit(self.config.upstream.base_url)
             if port == (upstream.port or {"http": 80, "https": 443}[upstream.scheme]):
                 return Back(name)

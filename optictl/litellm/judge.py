@@ -44,6 +44,12 @@ def unprefixed(graph: Graph) -> Iterator[Fault]:
                 f"at {entry}: write model: openai/{arrival.name}",
                 "OptiLLM knows OpenAI's chat completions only",
             )
+        elif arrival.is_lost:
+            yield Fault(
+                f"{written(way)} asks for {arrival.base.rstrip('/')}/chat/completions ({entry})",
+                f"at {entry}: write api_base: {graph.config.url}",
+                "OptiLLM answers 404 there",
+            )
     yield from _refused(graph, "prefix", "lead to a name such as {example}, or to a real model")
     yield from _unclear(graph)
 

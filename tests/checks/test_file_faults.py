@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,50 +22,17 @@ def _append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
-def _link(path: Path) -> None:
-    real = path.with_name(path.name + ".real")
-    path.rename(real)
-    path.symlink_to(real)
-
-
 FAULTS: list[tuple[str, str, Break]] = [
     ("config.valid", "not valid YAML", lambda d: d.paths.config.write_text("listen: [")),
-    ("config.valid", "unknown key", lambda d: _append(d.paths.config, "colour: blue\n")),
     ("config.valid", "127.0.0.1", lambda d: d.paths.config.write_text("listen: {host: 0.0.0.0}\n")),
-    ("env.forbidden", "OPTILLM_API_KEY", lambda d: _append(d.paths.env, "OPTILLM_API_KEY=x\n")),
-    ("env.forbidden", "CEREBRAS_API_KEY", lambda d: _append(d.paths.env, "CEREBRAS_API_KEY=x\n")),
-    ("env.forbidden", "OPTILLM_N", lambda d: _append(d.paths.env, "OPTILLM_N=3\n")),
-    ("env.forbidden", "https_proxy", lambda d: _append(d.paths.env, "https_proxy=http://127.0.0.1:1\n")),
-    ("env.upstream-key", "empty", lambda d: d.paths.env.write_text("OPENAI_API_KEY=\n")),
     ("env.upstream-key", "there is no", lambda d: d.paths.env.unlink()),
     ("key.strength", "sk-", lambda d: d.paths.proxy_key.write_text("sk-0123456789abcdefghijklmnopq\n")),
     ("key.strength", "shorter", lambda d: d.paths.proxy_key.write_text("short\n")),
     ("key.strength", "there is no", lambda d: d.paths.proxy_key.unlink()),
     ("key.strength", "different", lambda d: d.paths.proxy_key.write_text("a" * 40)),
-    ("files.ownership", "0644", lambda d: d.paths.env.chmod(0o644)),
     ("files.ownership", "0640", lambda d: d.paths.proxy_key.chmod(0o640)),
-    ("files.ownership", "0666", lambda d: d.paths.proxy_config.chmod(0o666)),
-    ("files.ownership", "link", lambda d: _link(d.paths.proxy_key)),
     ("proxy-config.litellm-only", "missing", lambda d: d.paths.proxy_config.unlink()),
-    ("proxy-config.litellm-only", "not valid YAML", lambda d: d.paths.proxy_config.write_text("providers: [")),
-    (
-        "proxy-config.litellm-only",
-        "names 2 providers",
-        lambda d: _append(d.paths.proxy_config, "\n") or _second_provider(d.paths.proxy_config),
-    ),
-    (
-        "proxy-config.litellm-only",
-        "is not the upstream",
-        lambda d: d.paths.proxy_config.write_text(
-            d.paths.proxy_config.read_text().replace("http://127.0.0.1:", "https://api.example.com:")
-        ),
-    ),
 ]
-
-
-def _second_provider(path: Path) -> None:
-    other = "  - name: other\n    base_url: https://api.example.com/v1\n    api_key: x\n\nrouting:"
-    path.write_text(path.read_text().replace("\nrouting:", other))
 
 
 @pytest.mark.parametrize(("id", "words", "fault"), FAULTS, ids=[f"{id}: {words}" for id, words, _ in FAULTS])
@@ -86,14 +52,6 @@ def test_no_result_quotes_a_secret(deployment: Deployment) -> None:
     results = deployment.check("env", "key", "files", "config")
     assert {r.status for r in results.values()} > {"fail"}
     assert secret not in str([r.as_dict() for r in results.values()])
-
-
-@pytest.mark.root
-def test_a_file_that_belongs_to_somebody_else(deployment: Deployment) -> None:
-    os.chown(deployment.paths.proxy_config, 12345, 12345)
-    result = deployment.check("files.ownership")["files.ownership"]
-    assert result.status == "fail"
-    assert "uid 12345" in result.found
 
 
 @contextmanager
@@ -129,11 +87,6 @@ def _add_distribution(site_packages: Path) -> None:
     (site_packages / "extra-1.0.dist-info/RECORD").write_text("")
 
 
-def _plugin(work: Path) -> None:
-    (work / "optillm/plugins").mkdir(parents=True)
-    (work / "optillm/plugins/evil.py").write_text("SLUG = 'evil'\n")
-
-
 @pytest.mark.parametrize(("words", "fault"), RELEASE_FAULTS, ids=[words for words, _ in RELEASE_FAULTS])
 def test_a_changed_release_is_found(deployment: Deployment, words: str, fault: Callable[[Path], object]) -> None:
     with _copy_of_the_release(deployment) as spare:
@@ -144,14 +97,6 @@ def test_a_changed_release_is_found(deployment: Deployment, words: str, fault: C
         assert words in result.found
         # it is built anew beside the broken one
         assert result.remedy == deployment.paths.command("install")
-
-
-def test_a_plugin_in_the_working_directory_is_found(deployment: Deployment) -> None:
-    with _copy_of_the_release(deployment) as spare:
-        _plugin(spare / "work")
-        result = deployment.check("workdir.empty")["workdir.empty"]
-    assert result.status == "fail"
-    assert "evil.py" in result.found
 
 
 def test_a_release_that_cannot_start_is_found(deployment: Deployment) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl.results import roots, summary
+from optictl.results import roots
 from tests.deployments import Deployment
 from tests.support import PROXY_KEY, UPSTREAM_KEY, spawn, stop, wait_ready
 
@@ -113,35 +113,6 @@ def test_nothing_listens(deployment: Deployment) -> None:
     for id in ("process.guarded", "health.locked", "health.connected"):
         assert (results[id].status, results[id].root_cause) == ("skip", "health.alive")
         assert results[id].found == "presupposes health.alive, which failed"
-
-
-def test_the_upstream_is_down(deployment: Deployment) -> None:
-    with deployment.serving():
-        results = deployment.check("health", "upstream")
-    assert results["health.alive"].status == "pass"
-    assert results["health.connected"].found == "presupposes upstream.base-model, which failed"
-    assert results["upstream.base-model"].status == "fail"
-    assert "start LiteLLM" in results["upstream.base-model"].remedy
-    assert summary(list(results.values())).startswith("LiteLLM does not serve what OptiLLM needs: Connection refused")
-
-
-def test_the_upstream_refuses_the_key(deployment: Deployment) -> None:
-    deployment.paths.env.write_text("OPENAI_API_KEY=a-wrong-key\n")
-    deployment.paths.env.chmod(0o600)
-    with deployment.standin().running():
-        result = deployment.check("upstream.base-model")["upstream.base-model"]
-    assert result.status == "fail"
-    assert "refuses OPENAI_API_KEY" in result.found
-    assert "a-wrong-key" not in str(result.as_dict())
-
-
-def test_the_upstream_lacks_the_base_model(deployment: Deployment) -> None:
-    with deployment.standin(models=("other",)).running(), deployment.serving():
-        # what was not asked for is told, because what was asked for presupposes it
-        results = deployment.check("health.connected")
-    assert results["health.connected"].status == "skip"
-    assert results["upstream.base-model"].status == "fail"
-    assert "jerry-xl is not in" in results["upstream.base-model"].found
 
 
 def test_the_proxy_key_was_rotated_on_disk_only(deployment: Deployment) -> None:

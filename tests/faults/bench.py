@@ -6,7 +6,9 @@ LiteLLM "moa-jerry-xl" -> OptiLLM -> a relay that can be told to misbehave -> Li
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,26 @@ OPT, HOME = "/opt/optillm-proxy", "/var/lib/optillm-proxy"
 LITELLM = "/etc/litellm"
 #: Where the healthy deployment is kept, for when a remedy did not mend.
 _KEPT = "/var/tmp/kept"
+_SMALL = " ".join(place.lstrip("/") for place in (ETC, LITELLM, OPT, HOME, UNITS))
+#: Has imported optictl, and runs `optictl check` in a fork of its own for every line that it is sent; says where it wrote.
+_CHECKS = """
+import os, sys, tempfile
+import optictl.cli, optictl.cli.proof, optictl.report, optictl.checks.site, optictl.litellm.judge, httpx, jinja2, yaml
+optictl.checks.registry.all_checks()
+sys.argv = ["optictl", "check", "--output", "json"]
+for _ in sys.stdin:
+    handle, path = tempfile.mkstemp()
+    if (child := os.fork()) == 0:
+        os.dup2(handle, 1), os.close(0)
+        try:
+            optictl.cli.main()
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    os.close(handle)
+    os.waitpid(child, 0)
+    print(path, flush=True)
+"""
 #: Seconds after which who asks a service gives up.
 PATIENCE = 6
 
@@ -111,6 +133,28 @@ class Bench(Host):
     #: Connections that clients hold, and processes of others.
     held: list[socket.socket] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
+    checks: subprocess.Popen[str] | None = None
+
+    def check(self) -> str:
+        """What `optictl check --output json` says, without the time that its imports take: there are hundreds of them."""
+        if self.checks is None:
+            python = self.program.parent / "python"
+            self.checks = subprocess.Popen(
+                ["nsenter", "--target", str(self.machine.pid), "--all", python, "-c", _CHECKS],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/",
+            )  # fmt: skip
+        assert self.checks.stdin is not None
+        assert self.checks.stdout is not None
+        self.checks.stdin.write("\n")
+        self.checks.stdin.flush()
+        path = self.checks.stdout.readline().strip()
+        return self.sh(f"cat {path}; rm {path}")
+
+    def close(self) -> None:
+        """End what was started on the machine beside the deployment."""
+        self.let_go()
+        if self.checks is not None:
+            self.checks.communicate()  # it ends with its input
 
     def sh(self, words: str, check: bool = True) -> str:
         """A line of shell on the machine, as root."""
@@ -152,6 +196,13 @@ class Bench(Host):
         """The process that serves, as the machine counts."""
         return self.sh(f"pgrep -P $(systemctl show {UNIT} -p MainPID --value)").split()[0]
 
+    @property
+    def memory(self) -> int:
+        """KiB that the service's processes have for themselves."""
+        pids = (self.machine.show(UNIT, "MainPID"), self.worker)
+        text = "".join(self.machine.read(f"/proc/{pid}/status") for pid in pids)
+        return sum(map(int, re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+)", text, re.M)))
+
     def stranger(self, code: str, *arguments: str) -> None:
         """A process of somebody else, which says its number when it is ready."""
         process = self.machine.spawn("python3", "-c", code, *arguments)
@@ -172,14 +223,14 @@ class Bench(Host):
         with ThreadPoolExecutor() as pool:
             asked = {name: pool.submit(ask) for name, ask in self.others.items()} if whole else {}
             started = time.monotonic()
-            out = self.optictl("check", "--output", "json", check=False)
+            said = self.check()
             seconds = time.monotonic() - started
             others = {name: future.result() for name, future in asked.items()}
         fields = Result.__dataclass_fields__
         try:
-            results = [Result(**{k: v for k, v in r.items() if k in fields}) for r in json.loads(out.stdout)["results"]]
+            results = [Result(**{k: v for k, v in r.items() if k in fields}) for r in json.loads(said)["results"]]
         except ValueError:
-            raise AssertionError(f"check said {out.stdout!r} and {out.stderr!r}") from None
+            raise AssertionError(f"check said {said!r}") from None
         return Look(results, seconds, others)
 
     @property
@@ -199,8 +250,9 @@ class Bench(Host):
 
     def keep(self) -> None:
         """Remember the deployment as it is."""
-        places = f"{ETC} {LITELLM} {OPT} {HOME} {UNITS}"
-        self.sh(f"mkdir -p {_KEPT} && tar -C / -cf {_KEPT}/deployment.tar {places.replace(' /', ' ').lstrip('/')}")
+        self.sh(
+            f"mkdir -p {_KEPT} && tar -C / -cf {_KEPT}/small.tar --exclude=releases {_SMALL} && cp -a {OPT}/releases {_KEPT}"
+        )
 
     def restore(self) -> None:
         """The deployment as it was kept, running."""
@@ -210,10 +262,14 @@ class Bench(Host):
         self.upstream.misbehave, self.upstream.skew = None, 0
         self.upstream.stop()
         self.upstream.start()
-        self.sh(f"systemctl stop {SOCKET} {UNIT}; systemctl unmask --runtime {UNIT}; systemctl reset-failed", check=False)
         self.sh(
-            f"rm -rf {ETC} {LITELLM} {OPT} {HOME} {UNITS}/optillm* /run/systemd/system/optillm*"
-            f" && tar -C / -xf {_KEPT}/deployment.tar && systemctl daemon-reload && systemctl start {RELAY} {SOCKET} {UNIT}"
+            f"systemctl stop {SOCKET} {UNIT} stranger; systemctl reset-failed; umount --lazy {HOME} /var/log/journal/*",
+            check=False,
+        )
+        self.sh(f"rm -rf {OPT}/releases && cp -a {_KEPT}/releases {OPT}")
+        self.sh(
+            f"rm -rf {ETC} {LITELLM} {HOME} {UNITS}/optillm* /run/systemd/system/optillm* && tar -C / -xf {_KEPT}/small.tar"
+            f" && systemctl daemon-reload && systemctl start {RELAY} {SOCKET} {UNIT}"
         )
 
 
@@ -237,11 +293,10 @@ def running(program: Path, litellm_program: Path) -> Iterator[Bench]:
         stack.callback(upstream.stop)
         machine = stack.enter_context(booted())
         bench = Bench(machine, program, port, upstream, litellm_port, model.base_url)  # type: ignore[arg-type]
+        stack.callback(bench.close)
         bench.configure()
-        with ThreadPoolExecutor() as pool:
-            installed = pool.submit(bench.optictl, "install", "--yes")
-            key = {render.LITELLM_KEY_VARIABLE: PROXY_KEY}
-            stack.enter_context(helpers.litellm(litellm_program, bench.litellm_configuration, litellm_port, key))
-            installed.result()
+        key = {render.LITELLM_KEY_VARIABLE: PROXY_KEY}
+        stack.enter_context(helpers.litellm(litellm_program, bench.litellm_configuration, litellm_port, key))
+        bench.optictl("install", "--yes")
         bench.keep()
         yield bench

@@ -33,6 +33,13 @@ class Fault:
     outside: Step | None = None
     says: str = ""
     after: Step | None = None
+    #: Ways of looking that see it sometimes: it comes and goes.
+    unsteady: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What a table calls it."""
+        return f"{self.family}: {self.name}"
 
 
 def sh(words: str) -> Step:

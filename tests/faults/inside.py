@@ -6,8 +6,8 @@ import shlex
 
 from optictl import render
 from optictl.guard import invariants
-from tests.faults.bench import LITELLM, OPT, SOCKET, UNIT, Bench
-from tests.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, SOCKET_FILE, Fault, Step, drop_in, put, sh, until
+from tests.faults.bench import HOME, LITELLM, OPT, SOCKET, UNIT, Bench
+from tests.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, Fault, Step, drop_in, put, sh, until
 from tests.litellm import helpers
 from tests.support import PROXY_KEY
 from tests.systemd.conftest import ETC
@@ -94,10 +94,10 @@ def _shares_the_socket(host: str) -> Step:
     def step(b: Bench) -> None:
         b.sh(
             f"systemd-run -q --unit=stranger -p Sockets={SOCKET} -p WorkingDirectory={CURRENT}/work"
-            " -p User=nobody -p AmbientCapabilities=CAP_NET_RAW"
-            f" python3 -c {shlex.quote(_LISTEN)} {host} $(shuf -i 20000-29999 -n 1)"
+            f" -p User=nobody -p AmbientCapabilities=CAP_NET_RAW -E HOME=$(dirname $(readlink -f {HOME}/.optillm))"
+            f" python3 -c {shlex.quote(_LISTEN)} {host} {b.other_port}"
         )
-        until(b, "systemctl is-active -q stranger && ss -ltnp | grep -q '\"python3\".*fd=4'")
+        until(b, f"ss -ltn | grep -q :{b.other_port}")
 
     return step
 
@@ -114,41 +114,6 @@ BINDS = [
             unit=SOCKET,
             then=f"systemctl restart {SOCKET} {UNIT}",
         )(b),
-    ),
-    Fault(
-        "binds",
-        "listens on ::",
-        "unit.no-weakening-dropin",
-        lambda b: drop_in(
-            "BindToDevice=lo",
-            "ListenStream=",
-            f"ListenStream=[::]:{b.port}",
-            unit=SOCKET,
-            then=f"systemctl restart {SOCKET} {UNIT}",
-        )(b),
-    ),
-    Fault("binds", "a second listener of what shares the socket, on 0.0.0.0", "bind.loopback", _shares_the_socket("0.0.0.0")),
-    Fault(
-        "binds",
-        "a second listener of what shares the socket, on another port",
-        "bind.loopback",
-        _shares_the_socket("127.0.0.1"),
-    ),
-    Fault(
-        "binds",
-        "the socket was read with another port",
-        "socket.owner",
-        lambda b: b.sh(
-            f"cp -p {SOCKET_FILE} /run/kept.socket; sed -i s/:{b.port}/:{b.other_port}/ {SOCKET_FILE}; systemctl daemon-reload;"
-            f"systemctl restart {SOCKET}; cp -p /run/kept.socket {SOCKET_FILE}; systemctl daemon-reload"
-        ),
-    ),
-    Fault(
-        "binds",
-        "another port configured and not installed",
-        "unit.matches",
-        lambda b: b.sh(f"sed -i s/{b.port}/{b.other_port}/ {ETC}/optictl.yaml"),
-        after=lambda b: (b.configure(), b.typed("optictl install")),
     ),
     Fault(
         "binds",
@@ -183,15 +148,6 @@ KEYS = [
     _bad_key("a key that begins with sk-", "sk-0123456789abcdefghijklmnop"),
     _bad_key("the key is also OPENAI_API_KEY", helpers.MASTER_KEY),
     Fault("keys", "no proxy_key file", "key.strength", sh(f"rm {ETC}/proxy_key"), after=_same_key_again),
-    Fault(
-        "keys",
-        "the key in the argument list",
-        "unit.matches",
-        sh(
-            f"sed -i s,@/run/credentials/{UNIT}/proxy_key,{PROXY_KEY}, {SERVICE_FILE}"
-            f" && systemctl daemon-reload && systemctl restart {UNIT}"
-        ),
-    ),
     Fault("keys", "the proxy key is world-readable", "files.ownership", sh(f"chmod 0644 {ETC}/proxy_key")),
     Fault("keys", "the env file is readable by its group", "files.ownership", sh(f"chmod 0640 {ETC}/env")),
     Fault(
@@ -207,7 +163,7 @@ KEYS = [
         "routing.key",
         lambda b: (put(f"{ETC}/proxy_key", "optillm-another-key-0123456789-abcdef\n")(b), b.sh(f"systemctl restart {UNIT}")),
         outside=Bench.tell_litellm,
-        says=f"the proxy key into {render.LITELLM_KEY_VARIABLE} in LiteLLM's environment",
+        says="the proxy key into NAME in LiteLLM's environment",
         typed="",
         after=_same_key_again,
     ),
@@ -217,17 +173,8 @@ KEYS = [
         "routing.key",
         put(f"{LITELLM}/litellm.env", f"{render.LITELLM_KEY_VARIABLE}=optillm-another-key-0123456789-abcdef\n"),
         outside=Bench.tell_litellm,
-        says=f"the proxy key into {render.LITELLM_KEY_VARIABLE} in LiteLLM's environment",
+        says="the proxy key into NAME in LiteLLM's environment",
         typed="",
-    ),
-    Fault(
-        "keys",
-        "a wrong key toward LiteLLM",
-        "upstream.base-model",
-        lambda b: (put(f"{ETC}/env", "OPENAI_API_KEY=sk-wrong\n")(b), b.sh(f"systemctl restart {UNIT}")),
-        outside=put(f"{ETC}/env", f"OPENAI_API_KEY={helpers.MASTER_KEY}\n"),
-        says="write OPENAI_API_KEY=<a key that LiteLLM takes>",
-        typed="optictl restart",
     ),
 ]
 
@@ -236,7 +183,6 @@ KEYS = [
 
 _OTHER = "  - {name: other, base_url: https://api.example.com/v1, api_key: x}"
 PROVIDER_FILE = [
-    Fault("proxy_config", "missing", "proxy-config.litellm-only", sh(f"rm {PROVIDERS}")),
     Fault("proxy_config", "unparsable", "proxy-config.litellm-only", sh(f"echo 'providers: [' > {PROVIDERS}")),
     Fault(
         "proxy_config", "a second provider", "proxy-config.litellm-only", sh(f"sed -i '/^providers:/a\\{_OTHER}' {PROVIDERS}")
@@ -246,18 +192,6 @@ PROVIDER_FILE = [
         "a public host",
         "proxy-config.litellm-only",
         sh(f"sed -i s,http://127.0.0.1:,https://api.example.com:, {PROVIDERS}"),
-    ),
-    Fault(
-        "proxy_config",
-        "a key in place of the variable",
-        "proxy-config.litellm-only",
-        sh(f"sed -i 's,api_key:.*,api_key: dummy,' {PROVIDERS}"),
-    ),
-    Fault(
-        "proxy_config",
-        "shadowed by another HOME",
-        "unit.no-weakening-dropin",
-        drop_in("Environment=HOME=/tmp", then=f"{RESTART}; sleep 2"),
     ),
 ]
 

@@ -29,11 +29,11 @@ def prove(bench: Bench, fault: Fault) -> Look:
 def _mend(bench: Bench, fault: Fault, broken: Look) -> None:
     assert [r.id for r in broken.roots] == [fault.id], {r.id: (r.found, r.cause) for r in broken.results if r.red}
     remedy = broken.roots[0].remedy
-    assert fault.says in remedy
+    assert fault.says in remedy, remedy
     if fault.outside is not None:
         fault.outside(bench)
     typed = remedy if fault.typed is None else fault.typed
-    assert typed in remedy
+    assert typed in remedy, remedy
     if typed:
         bench.typed(typed)
     if fault.id == "key.strength":

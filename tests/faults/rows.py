@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.faults.around import ROUTING
-from tests.faults.inside import ENVIRONMENT, FILES
+from tests.faults.around import HOST, ROUTING, UPSTREAM
+from tests.faults.inside import BINDS, ENVIRONMENT, FILES, KEYS, PROVIDER_FILE
+from tests.faults.supervised import PROCESS, RELEASE, UNIT_FAULTS
 
-FAULTS = [*ENVIRONMENT, *FILES, *ROUTING]
+FAULTS = [*ENVIRONMENT, *BINDS, *KEYS, *PROVIDER_FILE, *FILES, *UNIT_FAULTS, *RELEASE, *PROCESS, *UPSTREAM, *ROUTING, *HOST]

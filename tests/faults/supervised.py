@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from tests.faults.bench import HOME, OPT, RELAY, SOCKET, UNIT, Bench
-from tests.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, SOCKET_FILE, Fault, Step, drop_in, sh, until
+from tests.faults.bench import HOME, OPT, SOCKET, UNIT, Bench
+from tests.faults.fault import CURRENT, SERVICE_FILE, SITE_PACKAGES, Fault, Step, drop_in, sh, until
 
 # unit
 
@@ -15,12 +15,6 @@ UNIT_FAULTS = [
         "edited",
         "unit.matches",
         sh(f"sed -i s/WatchdogSec=15/WatchdogSec=1500/ {SERVICE_FILE} && systemctl daemon-reload"),
-    ),
-    Fault(
-        "unit",
-        "the socket's unit edited",
-        "unit.matches",
-        sh(f"sed -i s/IPAddressDeny=any// {SOCKET_FILE} && systemctl daemon-reload"),
     ),
     Fault(
         "unit",
@@ -34,20 +28,11 @@ UNIT_FAULTS = [
     Fault("unit", "gone", "unit.installed", sh(f"rm {SERVICE_FILE} && systemctl daemon-reload")),
     Fault("unit", "masked", "unit.installed", sh(f"rm {SERVICE_FILE} && systemctl mask -q {UNIT}")),
     Fault("unit", "a drop-in that takes a wall down", "unit.no-weakening-dropin", drop_in("NoNewPrivileges=no")),
-    Fault(
-        "unit", "runs as root", "unit.no-weakening-dropin", drop_in("DynamicUser=no", "User=root", then=f"{RESTART}; sleep 2")
-    ),
-    Fault(
-        "unit",
-        "a drop-in with another command",
-        "unit.no-weakening-dropin",
-        drop_in("ExecStart=", "ExecStart=/bin/sleep 600", then=f"{RESTART}; sleep 1"),
-    ),
     Fault("unit", "daemon-reload forgotten", "unit.reloaded", sh(f"sleep 0.1; touch {SERVICE_FILE}")),
     Fault("unit", "the service is not enabled", "unit.enabled", sh(f"systemctl disable -q {UNIT}")),
     Fault("unit", "the socket is not enabled", "unit.enabled", sh(f"systemctl disable -q {SOCKET}")),
     Fault("unit", "stopped", "socket.owner", sh(f"systemctl stop {SOCKET} {UNIT}")),
-    Fault("unit", "the relay to LiteLLM stopped", "relay.active", sh(f"systemctl stop {RELAY}")),
+    Fault("unit", "the relay's socket is gone", "relay.active", sh("rm /run/optillm-proxy-upstream/socket")),
 ]
 
 
@@ -81,14 +66,6 @@ RELEASE = [
         "release.pinned",
         spare("sed -i '1a # edited' .venv/lib/python3*/site-packages/optillm/moa.py"),
     ),
-    Fault("release", "a package is missing", "release.pinned", sh(f"rm -r {SITE_PACKAGES}/flask-*.dist-info")),
-    Fault(
-        "release",
-        "a package was added",
-        "release.pinned",
-        spare("cd .venv/lib/python3*/site-packages && mkdir extra-1.0.dist-info && touch extra-1.0.dist-info/RECORD"),
-    ),
-    Fault("release", "the guard changed", "release.pinned", spare("sed -i '1a # edited' guard/door.py")),
     Fault("release", "no bytecode", "release.bytecode", sh(f"rm -r {SITE_PACKAGES}/optillm/__pycache__")),
     Fault(
         "release",
@@ -102,13 +79,12 @@ RELEASE = [
         "release.interpreter",
         spare("cp --remove-destination $(readlink -f .venv/bin/python) .venv/bin/python && chmod 0700 .venv/bin/python"),
     ),
-    Fault("release", "nothing in force", "release.in-force", sh(f"rm {CURRENT}")),
     Fault(
         "release",
         "disk full",
         "host.disk",
         sh(
-            f"cp -a {HOME} /run/home && mount -t tmpfs -o size=4M,mode=0755 tmpfs {HOME}"
+            f"cp -a {HOME} /run/home && mount -t tmpfs -o size=24M,mode=0755 tmpfs {HOME}"
             f" && cp -a /run/home/. {HOME} && (dd if=/dev/zero of={HOME}/filling bs=64k; true)"
         ),
         outside=sh(f"rm {HOME}/filling"),
@@ -132,14 +108,13 @@ def _many_restarts(b: Bench) -> None:
 
 def _few_descriptors(b: Bench) -> None:
     """The limit of the running worker is lowered, and clients that say nothing hold connections."""
-    b.sh(f"prlimit --pid {b.worker} --nofile=80")
+    b.sh(f"prlimit --pid {b.worker} --nofile=90")
     b.held += [socket.create_connection(("127.0.0.1", b.port)) for _ in range(55)]
 
 
 PROCESS = [
     Fault("process", "an older release still runs", "service.current-release", _other_release()),
-    Fault("process", "four deaths in a row", "service.restarts", _many_restarts, typed="optictl restart"),
     Fault("process", "hung", "health.alive", sh(f"systemctl kill --signal=STOP {UNIT}")),
     Fault("process", "file descriptors nearly used up", "process.descriptors", _few_descriptors, after=lambda b: b.let_go()),
-    Fault("process", "memory near its limit", "process.memory", drop_in("MemoryMax=170M")),
+    Fault("process", "memory near its limit", "process.memory", lambda b: drop_in(f"MemoryMax={b.memory}K")(b)),
 ]

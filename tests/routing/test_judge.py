@@ -94,6 +94,12 @@ def test_an_entry_of_an_included_file_is_told_with_that_file() -> None:
     assert "(/etc/more.yaml:3)" in fault.found
 
 
+def test_an_address_without_v1_is_told() -> None:
+    (fault,) = judge.unprefixed(graph(GOOD.replace("4020/v1", "4020")))
+    assert fault.found.startswith("moa-jerry-xl -> OptiLLM asks for http://127.0.0.1:4020/chat/completions")
+    assert "write api_base: http://127.0.0.1:4020/v1" in fault.remedy
+
+
 @pytest.mark.parametrize(
     ("model", "judged", "reason"),
     [
@@ -268,7 +274,7 @@ def test_another_host(host: str) -> None:
 )
 def test_every_spelling_of_optillm(base: str) -> None:
     text = GOOD.replace("http://10.0.0.7/v1", f"'{base}'")
-    assert [f.status for f in judge.unprefixed(graph(text))] == ["fail"]
+    assert {f.status for f in judge.unprefixed(graph(text))} == {"fail"}
 
 
 @pytest.mark.parametrize(
