@@ -10,7 +10,7 @@ import yaml
 
 from optictl.demo.standin import Reply
 from tests.faults.bench import LITELLM, Bench
-from tests.faults.fault import Fault, Step, put
+from tests.faults.fault import Fault, Step, put, sh
 from tests.systemd.conftest import ETC
 
 # upstream
@@ -156,4 +156,14 @@ ROUTING = [
 
 HOST = [
     Fault("host", "clock skew", "host.clock", _skewed, outside=behave, says="set the clock", typed=""),
+    Fault(
+        "host",
+        "full journal",
+        "host.journal",
+        sh(
+            "id=$(cat /etc/machine-id); d=/var/log/journal/$id; mount -t tmpfs -o size=24M tmpfs $d"
+            " && (dd if=/dev/zero of=$d/system@$id-0000000000000001-0000000000000001.journal bs=64k; true)"
+        ),
+        after=sh("umount --lazy /var/log/journal/* && systemctl restart systemd-journald"),
+    ),
 ]

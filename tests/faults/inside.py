@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 from optictl import render
 from optictl.guard import invariants
-from tests.faults.bench import HOME, LITELLM, OPT, SOCKET, UNIT, Bench
-from tests.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, Fault, Step, drop_in, put, sh, until
+from tests.faults.bench import LITELLM, OPT, SOCKET, UNIT, Bench
+from tests.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, SOCKET_FILE, Fault, drop_in, put, sh
 from tests.litellm import helpers
 from tests.support import PROXY_KEY
 from tests.systemd.conftest import ETC
@@ -88,20 +86,6 @@ _LISTEN = (
 )
 
 
-def _shares_the_socket(host: str) -> Step:
-    """A service of somebody else that was given the listening socket, and opens another one."""
-
-    def step(b: Bench) -> None:
-        b.sh(
-            f"systemd-run -q --unit=stranger -p Sockets={SOCKET} -p WorkingDirectory={CURRENT}/work"
-            f" -p User=nobody -p AmbientCapabilities=CAP_NET_RAW -E HOME=$(dirname $(readlink -f {HOME}/.optillm))"
-            f" python3 -c {shlex.quote(_LISTEN)} {host} {b.other_port}"
-        )
-        until(b, f"ss -ltn | grep -q :{b.other_port}")
-
-    return step
-
-
 BINDS = [
     Fault(
         "binds",
@@ -114,6 +98,27 @@ BINDS = [
             unit=SOCKET,
             then=f"systemctl restart {SOCKET} {UNIT}",
         )(b),
+    ),
+    Fault(
+        "binds",
+        "listens on ::",
+        "unit.no-weakening-dropin",
+        lambda b: drop_in(
+            "BindToDevice=lo",
+            "ListenStream=",
+            f"ListenStream=[::]:{b.port}",
+            unit=SOCKET,
+            then=f"systemctl restart {SOCKET} {UNIT}",
+        )(b),
+    ),
+    Fault(
+        "binds",
+        "the socket was read with another port",
+        "socket.owner",
+        lambda b: b.sh(
+            f"cp -p {SOCKET_FILE} /run/kept.socket; sed -i s/:{b.port}/:{b.other_port}/ {SOCKET_FILE}; systemctl daemon-reload;"
+            f"systemctl restart {SOCKET}; cp -p /run/kept.socket {SOCKET_FILE}; systemctl daemon-reload"
+        ),
     ),
     Fault(
         "binds",

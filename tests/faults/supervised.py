@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from tests.faults.bench import HOME, OPT, SOCKET, UNIT, Bench
-from tests.faults.fault import CURRENT, SERVICE_FILE, SITE_PACKAGES, Fault, Step, drop_in, sh, until
+from tests.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, Fault, Step, drop_in, sh, until
 
 # unit
 
@@ -28,6 +28,9 @@ UNIT_FAULTS = [
     Fault("unit", "gone", "unit.installed", sh(f"rm {SERVICE_FILE} && systemctl daemon-reload")),
     Fault("unit", "masked", "unit.installed", sh(f"rm {SERVICE_FILE} && systemctl mask -q {UNIT}")),
     Fault("unit", "a drop-in that takes a wall down", "unit.no-weakening-dropin", drop_in("NoNewPrivileges=no")),
+    Fault(
+        "unit", "runs as root", "unit.no-weakening-dropin", drop_in("DynamicUser=no", "User=root", then=f"{RESTART}; sleep 2")
+    ),
     Fault("unit", "daemon-reload forgotten", "unit.reloaded", sh(f"sleep 0.1; touch {SERVICE_FILE}")),
     Fault("unit", "the service is not enabled", "unit.enabled", sh(f"systemctl disable -q {UNIT}")),
     Fault("unit", "the socket is not enabled", "unit.enabled", sh(f"systemctl disable -q {SOCKET}")),
@@ -114,6 +117,7 @@ def _few_descriptors(b: Bench) -> None:
 
 PROCESS = [
     Fault("process", "an older release still runs", "service.current-release", _other_release()),
+    Fault("process", "four deaths in a row", "service.restarts", _many_restarts, typed="optictl restart"),
     Fault("process", "hung", "health.alive", sh(f"systemctl kill --signal=STOP {UNIT}")),
     Fault("process", "file descriptors nearly used up", "process.descriptors", _few_descriptors, after=lambda b: b.let_go()),
     Fault("process", "memory near its limit", "process.memory", lambda b: drop_in(f"MemoryMax={b.memory}K")(b)),
