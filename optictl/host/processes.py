@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,11 +143,14 @@ def service_identity(name: str) -> Identity:
     return Identity(entry.pw_uid, entry.pw_gid)
 
 
-def _die_with_parent() -> None:
-    import ctypes  # what it does at its import, a unit may be forbidden (MemoryDenyWriteExecute=)
+def _death_with_parent() -> Callable[[], object]:
+    """What a child calls before its program starts: it is then ended with this process."""
+    # here, not at the top: what ctypes does at its import, a unit may be forbidden (MemoryDenyWriteExecute=);
+    # and not in the child, who is somebody else already and may not read this interpreter's modules
+    import ctypes
 
-    # a service in the foreground must not outlive the optictl that was killed above it
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(1, signal.SIGTERM)
 
 
 def start(
@@ -165,7 +168,7 @@ def start(
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=_death_with_parent(),  # a service in the foreground must not outlive an optictl that was killed
         **user,
     )
 
