@@ -229,14 +229,20 @@ def changes(
     unused = _unused(artefacts, manifest, found)
     if running is None:
         return [*build, *early, *live, *watch, *view, *unused]
-    relay, sibling = _relay(early, paths, running), _sibling(live, paths, running)
+    # the one early file that a running process has read; with another text it would have another HOME
+    read = live or any(Path(target).name == "proxy_config.yaml" for target in _touched(early))
+    stale = "what it reads has changed" if read else running.stale
+    relay, sibling = _relay(early, paths, running), _sibling(live, stale, paths, running)
+    # where something runs and nothing is in force, a sibling could not start before there is
+    lost = switch if release.current is None and running.runs else []
     return [
         *build,
         *early,
         *relay,
+        *lost,
         *sibling,
-        *live,
-        *_supervision(live, paths, running),
+        *(step for step in live if step not in lost),
+        *_supervision(live, stale, paths, running),
         *watch,
         *(_monitoring(watch, paths, running) if any(a.path == paths.check_timer for a in artefacts) else ()),
         *view,
@@ -259,15 +265,11 @@ def _relay(early: Sequence[Change], paths: Paths, running: Running) -> list[Chan
     return steps
 
 
-def _stale(live: Sequence[Change], running: Running) -> str:
-    return "what it reads has changed" if live else running.stale
-
-
-def _sibling(live: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+def _sibling(live: Sequence[Change], stale: str, paths: Paths, running: Running) -> list[Change]:
     """What comes before anything in force is touched."""
     service, socket = running.wanted[-1], running.wanted[-2]
     # a unit with a new port has a new socket: nobody can share it
-    if running.runs and _stale(live, running) and paths.scope == "system" and str(paths.socket) not in _touched(live):
+    if running.runs and stale and paths.scope == "system" and str(paths.socket) not in _touched(live):
         return [Change("sibling", paths.sibling_unit, "it has to be ready, on the same socket, before the service is touched")]
     steps = []
     if running.sibling:
@@ -277,10 +279,10 @@ def _sibling(live: Sequence[Change], paths: Paths, running: Running) -> list[Cha
     return steps
 
 
-def _supervision(live: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+def _supervision(live: Sequence[Change], stale: str, paths: Paths, running: Running) -> list[Change]:
     """What systemd has to do so that the service runs what is on the disk now."""
     service, socket = running.wanted[-1], running.wanted[-2]
-    touched, stale = _touched(live), _stale(live, running)
+    touched = _touched(live)
     steps = []
     if touched or any(unit.need_daemon_reload == "yes" for unit in running.found.values()):
         steps.append(Change("reload", "systemd", "unit files changed"))

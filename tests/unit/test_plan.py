@@ -229,6 +229,18 @@ class TestWholeInstallation:
         assert [s.action for s in steps] == ["sibling", "restart"]
         assert "env changed" in steps[-1].reason
 
+    def test_a_provider_file_that_was_gone_is_read_anew(self) -> None:
+        artefacts = everything()
+        provider = next(a.path for a in artefacts if a.path.name == "proxy_config.yaml")
+        found = as_wanted(artefacts) | {provider: nothing(artefacts)[provider]}
+        steps = steps_of(artefacts, found, Release("r", built=True, current="r"), running=running())
+        assert [s.action for s in steps] == ["create", "sibling", "restart"]
+
+    def test_a_lost_link_to_the_release_is_there_before_a_sibling_needs_it(self) -> None:
+        artefacts = everything()
+        steps = steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current=None), running=running())
+        assert [s.action for s in steps] == ["switch", "sibling", "restart"]
+
     def test_a_leftover_sibling_is_ended(self) -> None:
         artefacts = everything()
         steps = steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=running(sibling=True))
