@@ -15,8 +15,6 @@ from tests.systemd.conftest import ETC, OPT, Host
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT, SOCKET = "optillm-proxy.service", "optillm-proxy.socket"
-FILE = f"/etc/systemd/system/{UNIT}"
-DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 #: An OptiLLM plugin, so that another release is wanted.
 PLUGIN = 'SLUG = "echo"\n\n\ndef run(system_prompt, initial_query, client, model):\n    return initial_query, 0\n'
 
@@ -130,52 +128,3 @@ def test_a_full_disk_leaves_what_runs(host: Host) -> None:
         host.machine.run("rm", "-rf", f"{OPT}.disk", f"{ETC}/echo.py")
         host.configure()
         host.optictl("install", "--yes")
-
-
-def _drop_in(host: Host, line: str) -> None:
-    host.machine.run("mkdir", "-p", DROP_IN)
-    host.machine.write(f"{DROP_IN}/local.conf", f"[Service]\n{line}\n")
-    host.machine.run("systemctl", "daemon-reload")
-
-
-@pytest.mark.parametrize(
-    ("id", "break_it"),
-    [
-        ("unit.enabled", ["systemctl disable -q optillm-proxy.service"]),
-        ("unit.enabled", ["systemctl disable -q optillm-proxy.socket"]),
-        ("unit.installed", [f"rm {FILE}", f"systemctl mask -q {UNIT}"]),
-        ("unit.matches", [f"sed -i s/WatchdogSec=15/WatchdogSec=1500/ {FILE}", "systemctl daemon-reload"]),
-        ("unit.reloaded", [f"sleep 1; touch {FILE}"]),
-    ],
-    ids=["disabled", "socket-disabled", "masked", "edited", "not-reloaded"],
-)
-def test_the_units_are_watched_and_mended(host: Host, id: str, break_it: list[str]) -> None:
-    """Each break turns its check red, the service goes on, and what is printed or `install` mends it."""
-    pid = host.machine.show(UNIT, "MainPID")
-    for command in break_it:
-        host.machine.run("sh", "-c", command)
-    failed = _failed(host, "--only", "unit")
-    assert id in failed
-    assert host.machine.show(UNIT, "MainPID") == pid
-    host.mend(failed[id]["remedy"])
-    host.machine.run("sh", "-c", f"rm -f {FILE}.kept-*")  # what was edited, kept beside by --force
-    if _failed(host, "--only", "unit"):  # unmasking brings no unit file back: the next remedy is `install`
-        assert id == "unit.installed"
-        host.optictl("install", "--yes")
-    assert _failed(host) == {}
-    assert host.ask().status_code == 200
-
-
-def test_a_drop_in_that_takes_a_wall_down(host: Host) -> None:
-    _drop_in(host, "NoNewPrivileges=no")
-    try:
-        failed = _failed(host, "--only", "unit")
-        assert set(failed) == {"unit.no-weakening-dropin"}
-        assert f"{DROP_IN}/local.conf sets NoNewPrivileges=" in failed["unit.no-weakening-dropin"]["found"]
-        # the printed remedy, by hand
-        _drop_in(host, "MemoryMax=1G")
-        assert f"drop-ins {DROP_IN}/local.conf" in _words(host.optictl("status"))
-        assert _failed(host, "--only", "unit") == {}
-    finally:
-        host.machine.run("rm", "-rf", DROP_IN)
-        host.machine.run("systemctl", "daemon-reload")
