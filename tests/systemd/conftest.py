@@ -64,7 +64,8 @@ class Host:
     def renew(self) -> None:
         """Put a module's deployment in order: as configured, running, and with no restarts counted against it."""
         self.configure()
-        self.machine.run("systemctl", "restart", "optillm-proxy.service")
+        # it may have been removed
+        self.machine.run("systemctl", "restart", "optillm-proxy.service", check=False)
         self.optictl("install", "--yes")
 
 
