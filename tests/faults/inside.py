@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from optictl import render
 from optictl.guard import invariants
-from tests.faults.bench import LITELLM, OPT, SOCKET, UNIT, Bench
-from tests.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, SOCKET_FILE, Fault, drop_in, put, sh
+from tests.faults.bench import HOME, LITELLM, OPT, SOCKET, UNIT, Bench
+from tests.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, SOCKET_FILE, Fault, Step, drop_in, put, sh, until
 from tests.litellm import helpers
 from tests.support import PROXY_KEY
 from tests.systemd.conftest import ETC
@@ -86,6 +86,23 @@ _LISTEN = (
 )
 
 
+def _shares_the_socket(host: str) -> Step:
+    """A service of somebody else that was given the listening socket, and opens another one."""
+
+    def step(b: Bench) -> None:
+        b.machine.write("/run/stranger.py", _LISTEN, 0o644)
+        b.machine.write(
+            "/run/systemd/system/stranger.service",
+            f"[Service]\nSockets={SOCKET}\nUser=nobody\nAmbientCapabilities=CAP_NET_RAW\nWorkingDirectory={CURRENT}/work\n"
+            f"Environment=HOME={b.sh(f'dirname $(readlink -f {HOME}/.optillm)').strip()}\n"
+            f"ExecStart=/usr/bin/python3 /run/stranger.py {host} {b.other_port}\n",
+        )
+        b.sh("systemctl daemon-reload && systemctl start stranger")
+        until(b, f"ss -ltn | grep -q :{b.other_port}")
+
+    return step
+
+
 BINDS = [
     Fault(
         "binds",
@@ -111,6 +128,13 @@ BINDS = [
             then=f"systemctl restart {SOCKET} {UNIT}",
         )(b),
     ),
+    Fault("binds", "a second listener of what shares the socket, on 0.0.0.0", "bind.loopback", _shares_the_socket("0.0.0.0")),
+    Fault(
+        "binds",
+        "a second listener of what shares the socket, on another port",
+        "bind.loopback",
+        _shares_the_socket("127.0.0.1"),
+    ),
     Fault(
         "binds",
         "the socket was read with another port",
@@ -119,6 +143,13 @@ BINDS = [
             f"cp -p {SOCKET_FILE} /run/kept.socket; sed -i s/:{b.port}/:{b.other_port}/ {SOCKET_FILE}; systemctl daemon-reload;"
             f"systemctl restart {SOCKET}; cp -p /run/kept.socket {SOCKET_FILE}; systemctl daemon-reload"
         ),
+    ),
+    Fault(
+        "binds",
+        "another port configured and not installed",
+        "unit.matches",
+        lambda b: b.sh(f"sed -i s/{b.port}/{b.other_port}/ {ETC}/optictl.yaml"),
+        after=lambda b: (b.configure(), b.typed("optictl install")),
     ),
     Fault(
         "binds",
@@ -153,6 +184,13 @@ KEYS = [
     _bad_key("a key that begins with sk-", "sk-0123456789abcdefghijklmnop"),
     _bad_key("the key is also OPENAI_API_KEY", helpers.MASTER_KEY),
     Fault("keys", "no proxy_key file", "key.strength", sh(f"rm {ETC}/proxy_key"), after=_same_key_again),
+    Fault(
+        "keys",
+        "the key in the argument list",
+        "unit.matches",
+        # a start with it would be refused by the guard, so what runs goes on with the unit of before
+        sh(f"sed -i s,@%d/proxy_key,{PROXY_KEY}, {SERVICE_FILE} && systemctl daemon-reload"),
+    ),
     Fault("keys", "the proxy key is world-readable", "files.ownership", sh(f"chmod 0644 {ETC}/proxy_key")),
     Fault("keys", "the env file is readable by its group", "files.ownership", sh(f"chmod 0640 {ETC}/env")),
     Fault(
@@ -181,6 +219,15 @@ KEYS = [
         says="the proxy key into NAME in LiteLLM's environment",
         typed="",
     ),
+    Fault(
+        "keys",
+        "a wrong key toward LiteLLM",
+        "upstream.base-model",
+        lambda b: (put(f"{ETC}/env", "OPENAI_API_KEY=sk-wrong\n")(b), b.sh(f"systemctl restart {UNIT}")),
+        outside=put(f"{ETC}/env", f"OPENAI_API_KEY={helpers.MASTER_KEY}\n"),
+        says="write OPENAI_API_KEY=<a key that LiteLLM takes>",
+        typed="optictl restart",
+    ),
 ]
 
 
@@ -188,6 +235,7 @@ KEYS = [
 
 _OTHER = "  - {name: other, base_url: https://api.example.com/v1, api_key: x}"
 PROVIDER_FILE = [
+    Fault("proxy_config", "missing", "proxy-config.litellm-only", sh(f"rm {PROVIDERS}")),
     Fault("proxy_config", "unparsable", "proxy-config.litellm-only", sh(f"echo 'providers: [' > {PROVIDERS}")),
     Fault(
         "proxy_config", "a second provider", "proxy-config.litellm-only", sh(f"sed -i '/^providers:/a\\{_OTHER}' {PROVIDERS}")
@@ -197,6 +245,18 @@ PROVIDER_FILE = [
         "a public host",
         "proxy-config.litellm-only",
         sh(f"sed -i s,http://127.0.0.1:,https://api.example.com:, {PROVIDERS}"),
+    ),
+    Fault(
+        "proxy_config",
+        "a key in place of the variable",
+        "proxy-config.litellm-only",
+        sh(f"sed -i 's,api_key:.*,api_key: dummy,' {PROVIDERS}"),
+    ),
+    Fault(
+        "proxy_config",
+        "shadowed by another HOME",
+        "unit.no-weakening-dropin",
+        drop_in("Environment=HOME=/tmp", then=f"{RESTART}; sleep 2"),
     ),
 ]
 

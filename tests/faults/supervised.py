@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from tests.faults.bench import HOME, OPT, SOCKET, UNIT, Bench
-from tests.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, Fault, Step, drop_in, sh, until
+from tests.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, SOCKET_FILE, Fault, Step, drop_in, sh, until
 
 # unit
 
@@ -15,6 +15,12 @@ UNIT_FAULTS = [
         "edited",
         "unit.matches",
         sh(f"sed -i s/WatchdogSec=15/WatchdogSec=1500/ {SERVICE_FILE} && systemctl daemon-reload"),
+    ),
+    Fault(
+        "unit",
+        "the socket's unit edited",
+        "unit.matches",
+        sh(f"sed -i s/IPAddressDeny=any// {SOCKET_FILE} && systemctl daemon-reload"),
     ),
     Fault(
         "unit",
@@ -30,6 +36,12 @@ UNIT_FAULTS = [
     Fault("unit", "a drop-in that takes a wall down", "unit.no-weakening-dropin", drop_in("NoNewPrivileges=no")),
     Fault(
         "unit", "runs as root", "unit.no-weakening-dropin", drop_in("DynamicUser=no", "User=root", then=f"{RESTART}; sleep 2")
+    ),
+    Fault(
+        "unit",
+        "a drop-in with another command",
+        "unit.no-weakening-dropin",
+        drop_in("ExecStart=", "ExecStart=/bin/sleep 600", then=f"{RESTART}; sleep 1"),
     ),
     Fault("unit", "daemon-reload forgotten", "unit.reloaded", sh(f"sleep 0.1; touch {SERVICE_FILE}")),
     Fault("unit", "the service is not enabled", "unit.enabled", sh(f"systemctl disable -q {UNIT}")),
@@ -69,6 +81,14 @@ RELEASE = [
         "release.pinned",
         spare("sed -i '1a # edited' .venv/lib/python3*/site-packages/optillm/moa.py"),
     ),
+    Fault("release", "a package is missing", "release.pinned", sh(f"rm -r {SITE_PACKAGES}/flask-*.dist-info")),
+    Fault(
+        "release",
+        "a package was added",
+        "release.pinned",
+        spare("cd .venv/lib/python3*/site-packages && mkdir extra-1.0.dist-info && touch extra-1.0.dist-info/RECORD"),
+    ),
+    Fault("release", "the guard changed", "release.pinned", spare("sed -i '1a # edited' guard/door.py")),
     Fault("release", "no bytecode", "release.bytecode", sh(f"rm -r {SITE_PACKAGES}/optillm/__pycache__")),
     Fault(
         "release",
@@ -82,6 +102,7 @@ RELEASE = [
         "release.interpreter",
         spare("cp --remove-destination $(readlink -f .venv/bin/python) .venv/bin/python && chmod 0700 .venv/bin/python"),
     ),
+    Fault("release", "nothing in force", "release.in-force", sh(f"rm {CURRENT}")),
     Fault(
         "release",
         "disk full",
