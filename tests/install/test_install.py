@@ -63,7 +63,7 @@ def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment:
     assert "not what optictl wrote" in " ".join(refused.stderr.split())
     mended = optictl("install", "--yes", "--force")
     assert "-providers: []" in mended.stdout
-    assert "its mode is 0644, not 0600" in mended.stdout
+    assert "its mode is 0644, not 0600" in " ".join(mended.stdout.split())
     assert "build" not in mended.stderr
     assert (place / "etc/optillm-proxy/proxy_key").stat().st_mode & 0o777 == 0o600
 
