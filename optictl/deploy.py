@@ -13,7 +13,7 @@ from pathlib import Path
 
 from optictl import manifest, plan, releases, render, supervise
 from optictl.config import Config
-from optictl.errors import OptictlError, RolledBack
+from optictl.errors import OptictlError, RolledBack, os_words
 from optictl.guard import settings
 from optictl.host import files, program
 from optictl.manifest import Manifest
@@ -443,9 +443,7 @@ def going_back(installation: Installation, progress: Progress) -> Iterator[None]
 
 
 def _words(failure: BaseException) -> str:
-    if isinstance(failure, OSError):
-        return f"{failure.strerror or failure}: {failure.filename or ''}".rstrip(": ")
-    return "interrupted"
+    return os_words(failure) if isinstance(failure, OSError) else "interrupted"
 
 
 def _last_words(paths: Paths, under_systemd: bool) -> str:

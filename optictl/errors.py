@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def os_words(failure: OSError) -> str:
+    """What the system says went wrong, and with which file."""
+    return f"{failure.strerror or failure}: {failure.filename or ''}".rstrip(": ")
+
+
 class OptictlError(Exception):
     """What went wrong, and the command or the act that mends it. Exit code 1."""
 

@@ -360,9 +360,13 @@ def damage(directory: Path, plugins: bool = True) -> list[str]:
     if foreign := next(files.foreign(directory, owner), None):
         wrong.append(f"{foreign.relative_to(directory.parent)} belongs to uid {files.facts(foreign).uid}, not {owner}")
     if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        wrong.append(f"changed since installation: {', '.join(changed[:3])}{more}")
+        wrong.append(f"changed since installation: {a_few(changed)}")
     return wrong
+
+
+def a_few(names: Sequence[str]) -> str:
+    """The first three of many names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def uncompiled(directory: Path) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -142,8 +143,6 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
 
 def round_of_checks(one: Round, output: str, *, quiet: bool = False) -> None:
     """What a round of `check --watch` has to say: the first one whole, then what changed, each line with its time."""
-    import time
-
     if one.told and output == "json":
         told = {"error": {"what": one.error}} if one.error else {"summary": _line(summary(one.found))}
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.at))
@@ -156,8 +155,6 @@ def round_of_checks(one: Round, output: str, *, quiet: bool = False) -> None:
 
 
 def _news(one: Round) -> None:
-    import time
-
     from rich.markup import escape
 
     console, at = _console(), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))

@@ -25,6 +25,8 @@ from optictl.plan import Artefact, Change
 from optictl.releases import Progress, Wanted
 from optictl.results import Result
 
+#: What is done before anything in force is touched.
+_PROOF = ("build", "canary")
 #: The tiers of health that cost nothing. What they say before a change must not be worse after it.
 _TIERS = ("health.alive", "health.locked", "health.connected", "process.guarded")
 
@@ -100,7 +102,7 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
 
 def up_to_the_proof(installation: Installation) -> Installation:
     """The same, ended before anything in force is touched."""
-    return replace(installation, changes=[c for c in installation.changes if c.action in ("build", "canary")])
+    return replace(installation, changes=[c for c in installation.changes if c.action in _PROOF])
 
 
 # -- a lock for a version that none is shipped for
@@ -288,9 +290,10 @@ def _refuse_bad(results: Sequence[Result]) -> None:
 def apply(
     shown: Installation, plan_again: Callable[[], Installation], config: Config, python: Path | None,
     wheelhouse: Path | None, progress: Progress, done: Done,
-    *, force: bool = False, canary_only: bool = False, proven: Callable[[Proof], None],
+    *, force: bool = False, proven: Callable[[Proof], None],
 ) -> None:  # fmt: skip
-    """Build, prove, switch, prove again. `config` is the one in force; `proven` is told what the canary did.
+    """Build, prove, switch, prove again; a plan that ends at the proof ends there. `config` is the one in force; `proven` is
+    told what the canary did.
 
     Raises:
         RolledBack: something was not as it must be; what was in force is in force.
@@ -319,7 +322,7 @@ def apply(
                 proven(Proof(new, beside))
                 _refuse_bad(new)
                 done(canaries[0])
-            if canary_only:
+            if all(change.action in _PROOF for change in shown.changes):
                 return
         except OptictlError as failure:
             raise RolledBack(
@@ -327,7 +330,7 @@ def apply(
                 remedy=failure.remedy or paths.command("logs --errors"), detail=failure.detail,
             ) from None  # fmt: skip
         installation = deploy.with_texts(now)
-        rest = [change for change in installation.changes if change.action not in ("build", "canary")]
+        rest = [change for change in installation.changes if change.action not in _PROOF]
         with deploy.going_back(installation, progress):
             deploy.apply(replace(installation, changes=rest), progress, done)
             refuse_worse(before, paths)

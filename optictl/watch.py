@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from optictl.errors import OptictlError
+from optictl.errors import OptictlError, os_words
 from optictl.results import Result, good
 
 
@@ -51,16 +51,16 @@ def rounds(judge: Callable[[], Sequence[Result]], pause: Callable[[], None]) -> 
     last: Sequence[Result] | None = None
     error = ""
     while True:
-        before, now, was, error = last, last, error, ""
+        before, was, error = last, error, ""
         try:
-            last = now = judge()
+            last = judge()
         except OptictlError as problem:
             error = f"{problem.what}. Mend: {problem.remedy}" if problem.remedy else problem.what
         except OSError as problem:
-            error = f"{problem.strerror or problem}: {problem.filename or ''}".rstrip(": ")
+            error = os_words(problem)
         except Exception as problem:  # noqa: BLE001  (whatever it is, the next round may go well)
             error = f"the round failed: {type(problem).__name__}: {problem}"
-        found = now or []
+        found = last or []
         new = [] if error else list(found) if before is None else changed(before, found)
         yield Round(time.time(), before is None, found, new, error, bool(new) or error != was)
         pause()

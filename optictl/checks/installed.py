@@ -180,10 +180,9 @@ def release_bytecode(site: Site) -> Iterator[Finding]:
     Why: the service may not write there, so each start compiles everything anew: seconds in which nobody is answered.
     """
     if bare := releases.uncompiled(site.release):
-        more = f" and {len(bare) - 3} more" if len(bare) > 3 else ""
         where = shlex.quote(str(site.release))
         python = f"{where}/.venv/bin/python -m compileall -q {where}/.venv/lib {where}/guard"
-        yield Finding(f"not compiled: {', '.join(bare[:3])}{more}", "fail", python)
+        yield Finding(f"not compiled: {releases.a_few(bare)}", "fail", python)
     yield Finding("compiled")
 
 

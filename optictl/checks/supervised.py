@@ -321,7 +321,7 @@ def _lately(site: Site, unit: Unit) -> int:
 def process_memory(site: Site) -> Iterator[Finding]:
     """What the service's processes hold is not near the limit at which the kernel ends them.
 
-    How: the memory of the processes that serve the port that nobody else could be given, and MemoryMax of the unit.
+    How: the memory that the processes that serve the port do not share with files, and MemoryMax of the unit.
     Why: at the limit one of them is killed, with every request that it was working on.
     """
     unit = _service(site)

@@ -144,7 +144,7 @@ def _go(
         with report.progress(command) as say:
             upgrading.apply(
                 installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, report.done,
-                force=force, canary_only=canary_only, proven=proven,
+                force=force, proven=proven,
             )  # fmt: skip
     if not text:
         results = [r.as_dict() for proof in proofs for r in proof.new]

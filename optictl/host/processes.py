@@ -221,7 +221,7 @@ def started(pid: int) -> float:
 
 @dataclass(frozen=True)
 class Use:
-    """What a process uses: open files and their limit, and `memory`, the bytes that no other process can be given."""
+    """What a process uses: open files and their limit, and `memory`, the bytes that are no file's: they cannot be dropped."""
 
     files: int
     files_limit: int
