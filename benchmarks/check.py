@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,25 +12,14 @@ from contextlib import contextmanager
 from benchmarks import cli
 from benchmarks.figures import Figure, Part, Row, figure
 from benchmarks.lab import Lab, say
-from optictl.demo.standin import StandIn
-from tests.support import UPSTREAM_KEY, free_port, packaged
-from tests.systemd.conftest import Host
+from tests.support import packaged
+from tests.systemd.conftest import Host, installed
 from tests.systemd.machine import booted
 
 TITLE = "A live check"
 RUNS = 11
 #: Requests of a round, one after the other; rounds with and without checks beside them, in turn.
 REQUESTS, ROUNDS = 40, 5
-
-
-@contextmanager
-def _host() -> Iterator[Host]:
-    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
-    with packaged() as program, booted() as machine, StandIn(key=UPSTREAM_KEY).running() as upstream:
-        host = Host(machine, program, free_port(), upstream)
-        host.configure()
-        host.optictl("install", "--yes")
-        yield host
 
 
 def _round(host: Host) -> float:
@@ -52,10 +40,7 @@ def _checks_beside(host: Host) -> Iterator[None]:
 
     def loop() -> None:
         while not ended.is_set():
-            subprocess.run(
-                ["nsenter", "--target", str(host.machine.pid), "--all", str(host.program), "check"],
-                check=True, capture_output=True, cwd="/", stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            host.optictl("check")
 
     thread = threading.Thread(target=loop)
     thread.start()
@@ -68,9 +53,9 @@ def _checks_beside(host: Host) -> Iterator[None]:
 
 def measure(_: Lab) -> Part:
     """One unmeasured run (bytecode, caches), then runs in turn; then rounds of requests with and without checks beside."""
-    with _host() as host:
+    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+    with packaged() as program, booted() as machine, installed(machine, program) as host:
         say(f"check: {RUNS} runs")
-        inside = ["nsenter", "--target", str(host.machine.pid), "--all", str(host.program)]
         commands = {"whole": ["check"], "config": ["check", "--only", "config"]}
         for command in commands.values():
             host.optictl(*command)
@@ -79,7 +64,7 @@ def measure(_: Lab) -> Part:
         for _run in range(RUNS):
             for name, command in commands.items():
                 # nsenter waits for what it started, so that its times are the whole command's
-                found[name].append(cli.run([*inside, *command], dict(os.environ)))
+                found[name].append(cli.run(host.machine.inside(host.program, *command), dict(os.environ)))
         spent = len(host.upstream.calls()) - asked
         say(f"check: {ROUNDS} rounds of {REQUESTS} requests, without and with checks beside them")
         _round(host)

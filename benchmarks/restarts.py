@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from optictl.demo.standin import StandIn
-from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port, packaged
-from tests.systemd.conftest import Host
+from tests.support import PROXY_KEY, packaged
+from tests.systemd.conftest import Host, installed
 from tests.systemd.load import CALL_SECONDS, CLIENTS, HEAD, RATE, Load, row, slow_upstream, table
 from tests.systemd.machine import booted
 
@@ -37,17 +36,6 @@ clients that ask for `bon` one request after the other; its four upstream calls 
 "refused": the connection was; "dropped": reset, closed early or incomplete; p99 and worst are those of the GETs, in seconds.
 One line a run; "load before" is the machine's load average before it began.
 """
-
-
-@contextmanager
-def _host() -> Iterator[Host]:
-    """A booted machine with a deployment that runs."""
-    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
-    with packaged() as program, booted() as machine, StandIn(key=UPSTREAM_KEY, respond=slow_upstream).running() as upstream:
-        host = Host(machine, program, free_port(), upstream)
-        host.configure()
-        host.optictl("install", "--yes")
-        yield host
 
 
 @contextmanager
@@ -132,7 +120,8 @@ def main() -> int:
     # while nothing is measured yet SIGTERM ends the run as Ctrl-C does: the machine is taken down
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     before = os.getloadavg()[0]
-    with _host() as host:
+    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+    with packaged() as program, booted() as machine, installed(machine, program, slow_upstream) as host:
         done, failure, load = _measure(host, options.restarts, options.minutes)
         systemd = host.machine.run("systemctl", "--version").stdout.split()[1]
     run = (

@@ -140,7 +140,7 @@ class Bench(Host):
         if self.checks is None:
             python = self.program.parent / "python"
             self.checks = subprocess.Popen(
-                ["nsenter", "--target", str(self.machine.pid), "--all", python, "-c", _CHECKS],
+                self.machine.inside(python, "-c", _CHECKS),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/",
             )  # fmt: skip
         assert self.checks.stdin is not None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults.bench import HOME, OPT, SOCKET, UNIT, UNITS, Bench
+from tests.support import wait_until
 
 Step = Callable[[Bench], object]
 
@@ -64,7 +64,4 @@ RESTART = f"systemctl restart --no-block {UNIT}"
 
 def until(b: Bench, words: str, seconds: float = 30) -> None:
     """Until a line of shell is true."""
-    deadline = time.monotonic() + seconds
-    while b.machine.run("sh", "-c", words, check=False).returncode:
-        assert time.monotonic() < deadline, words
-        time.sleep(0.2)
+    wait_until(lambda: not b.machine.run("sh", "-c", words, check=False).returncode, seconds, words, pause=0.2)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,14 +147,6 @@ def assert_silent(server: Server) -> None:
     assert events(server)
     for secret in ("Traceback", MARK, PROXY_KEY, UPSTREAM_KEY):
         assert secret not in text, secret
-
-
-def wait_until(true: Callable[[], Any], seconds: float = 10, what: str = "it") -> None:
-    """Poll until `true()`; an AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.02)
 
 
 def port_of(server: Server) -> int:

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn, completion
-from tests.support import PROXY_KEY, STRATEGIES, UPSTREAM_KEY, bare
+from tests.support import PROXY_KEY, STRATEGIES, UPSTREAM_KEY, bare, wait_until
 
-from .helpers import CALLS, Pair, assert_refused, assert_silent, guarded_pair, journal_of, text_of, wait_until
+from .helpers import CALLS, Pair, assert_refused, assert_silent, guarded_pair, journal_of, text_of
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn, completion
-from tests.support import Server, guard_arguments, run_guard
+from tests.support import Server, guard_arguments, run_guard, wait_until
 
 from .helpers import (
     CALLS,
@@ -29,7 +29,6 @@ from .helpers import (
     guarded_pair,
     port_of,
     text_of,
-    wait_until,
 )
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from optictl.demo.standin import Reply
-from tests.support import PROXY_KEY, UPSTREAM_KEY, Server
+from tests.support import PROXY_KEY, UPSTREAM_KEY, Server, wait_until
 
-from .helpers import BOOM, MARK, Pair, assert_silent, events, guarded_pair, journal_of, spent, wait_until
+from .helpers import BOOM, MARK, Pair, assert_silent, events, guarded_pair, journal_of, spent
 
 pytestmark = pytest.mark.slow
 

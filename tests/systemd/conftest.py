@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from optictl.demo.standin import StandIn
+from optictl.demo.standin import Reply, Seen, StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 from tests.systemd.machine import Machine, booted
 
@@ -76,11 +77,18 @@ def machine(program: Path) -> Iterator[Machine]:
         yield machine
 
 
-@pytest.fixture(scope="session")
-def host(machine: Machine, program: Path) -> Iterator[Host]:
-    """An installed, running deployment. Tests that break it put it back."""
-    with StandIn(key=UPSTREAM_KEY).running() as upstream:
+@contextmanager
+def installed(machine: Machine, program: Path, respond: Callable[[Seen], Reply | None] | None = None) -> Iterator[Host]:
+    """A deployment that runs on a machine. `respond`: what its upstream answers with, else at once and well."""
+    with StandIn(key=UPSTREAM_KEY, respond=respond).running() as upstream:
         host = Host(machine, program, free_port(), upstream)
         host.configure()
         host.optictl("install", "--yes")
+        yield host
+
+
+@pytest.fixture(scope="session")
+def host(machine: Machine, program: Path) -> Iterator[Host]:
+    """An installed, running deployment. Tests that break it put it back."""
+    with installed(machine, program) as host:
         yield host

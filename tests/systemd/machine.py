@@ -25,10 +25,14 @@ class Machine:
     pid: int
     root: Path
 
+    def inside(self, *command: str | Path) -> list[str]:
+        """The command that runs this one inside, as root."""
+        return ["nsenter", "--target", str(self.pid), "--all", *map(str, command)]
+
     def run(self, *command: str | Path, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root."""
         result = subprocess.run(
-            ["nsenter", "--target", str(self.pid), "--all", *map(str, command)],
+            self.inside(*command),
             capture_output=True, text=True, check=False, timeout=timeout, cwd="/", stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for who waits here, not for what runs inside
         )  # fmt: skip
@@ -39,7 +43,7 @@ class Machine:
     def spawn(self, *command: str | Path) -> subprocess.Popen[str]:
         """Start a command inside and go on."""
         return subprocess.Popen(
-            ["nsenter", "--target", str(self.pid), "--all", *map(str, command)],
+            self.inside(*command),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -51,7 +55,7 @@ class Machine:
         """Write a file inside."""
         # through the machine itself: what lies under a booted overlay must not be changed from outside
         subprocess.run(
-            ["nsenter", "--target", str(self.pid), "--all", "sh", "-c", f"cat > {path} && chmod {mode:o} {path}"],
+            self.inside("sh", "-c", f"cat > {path} && chmod {mode:o} {path}"),
             input=text, text=True, check=True, cwd="/",
         )  # fmt: skip
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 
 import pytest
 
+from tests.support import wait_until
 from tests.systemd.conftest import ETC, OPT, Host
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -29,13 +28,6 @@ def _failed(host: Host, *arguments: str) -> dict[str, dict[str, str]]:
     """The checks that fail, by id."""
     out = host.optictl("check", *arguments, "--output", "json", check=False).stdout
     return {r["id"]: r for r in json.loads(out)["results"] if r["status"] == "fail"}
-
-
-def _until(true: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def _words(result: subprocess.CompletedProcess[str]) -> str:
@@ -73,8 +65,8 @@ def test_an_interpreter_that_cannot_be_executed(host: Host) -> None:
     host.machine.run("sh", "-c", f"mv {python} {python}.kept && cp /usr/bin/python3 {python} && chmod 0700 {python}")
     try:
         host.machine.run("systemctl", "kill", "--signal=KILL", UNIT)
-        _until(lambda: host.machine.show(UNIT, "ExecMainStatus") == "203")
-        _until(lambda: "interpreter cannot be executed" in _status(host))
+        wait_until(lambda: host.machine.show(UNIT, "ExecMainStatus") == "203", 30, pause=0.2)
+        wait_until(lambda: "interpreter cannot be executed" in _status(host), 30, pause=0.2)
         # whoever connects waits
         assert host.machine.show(SOCKET, "ActiveState") == "active"
     finally:
@@ -87,9 +79,13 @@ def test_a_secret_that_is_missing(host: Host, name: str, words: str) -> None:
     host.machine.run("mv", f"{ETC}/{name}", f"{ETC}/{name}.kept")
     try:
         host.machine.run("systemctl", "kill", "--signal=KILL", UNIT)
-        _until(lambda: host.machine.show(UNIT, "ActiveState") == "activating" and host.machine.show(UNIT, "NRestarts") != "0")
+        wait_until(
+            lambda: host.machine.show(UNIT, "ActiveState") == "activating" and host.machine.show(UNIT, "NRestarts") != "0",
+            30,
+            pause=0.2,
+        )
         # it is started again every second: for a moment of each, it is starting and has not failed yet
-        _until(lambda: words in _status(host))
+        wait_until(lambda: words in _status(host), 30, pause=0.2)
         assert host.machine.show(SOCKET, "ActiveState") == "active"
     finally:
         host.machine.run("mv", f"{ETC}/{name}.kept", f"{ETC}/{name}")

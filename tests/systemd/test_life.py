@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
-from tests.support import PROXY_KEY, UPSTREAM_KEY
+from tests.support import PROXY_KEY, UPSTREAM_KEY, wait_until
 from tests.systemd.conftest import ETC, Host
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -132,7 +131,9 @@ def test_a_refused_configuration_is_told_and_recovered_from(host: Host, name: st
     try:
         host.machine.run("systemctl", "kill", "--signal=KILL", "optillm-proxy.service")
         # it is started again every second: for a moment of each, it is starting and not refused yet
-        _until(lambda: "(78)" in (said := _words(host.optictl("status", check=False).stdout)) and words in said)
+        wait_until(
+            lambda: "(78)" in (said := _words(host.optictl("status", check=False).stdout)) and words in said, 60, pause=0.1
+        )
         # the socket is still there: whoever connects waits
         assert host.machine.show("optillm-proxy.socket", "ActiveState") == "active"
     finally:
@@ -142,10 +143,3 @@ def test_a_refused_configuration_is_told_and_recovered_from(host: Host, name: st
 
 def _words(text: str) -> str:
     return " ".join(text.split())
-
-
-def _until(true: object, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

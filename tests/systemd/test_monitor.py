@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import wait_until
 from tests.systemd.conftest import ETC, Host
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -36,13 +36,6 @@ def timed(host: Host) -> Iterator[None]:
     host.configure()
 
 
-def _until(true: Callable[[], object], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-
-
 def _statuses(text: str) -> dict[str, str]:
     families = {m.name: m.samples for m in text_string_to_metric_families(text)}
     return {s.labels["id"]: s.labels["status"] for s in families["optillm_check_status"] if s.value}
@@ -55,7 +48,7 @@ def _journal(host: Host) -> str:
 def _rested(host: Host) -> str:
     """The state that the last round left; here one follows the other without a gap, so the timer is stopped first."""
     host.machine.run("systemctl", "stop", TIMER)
-    _until(lambda: host.machine.show(UNIT, "ActiveState") != "activating")
+    wait_until(lambda: host.machine.show(UNIT, "ActiveState") != "activating", 90, pause=0.3)
     return host.machine.show(UNIT, "ActiveState")
 
 
@@ -70,7 +63,7 @@ def test_it_is_installed_and_sees_all_from_behind_its_walls(host: Host) -> None:
     units = [f"{UNITS}/{TIMER}", f"{UNITS}/{UNIT}"]
     verified = host.machine.run("systemd-analyze", "verify", *units, check=False)
     assert verified.stdout + verified.stderr == ""
-    _until(lambda: host.machine.run("test", "-e", METRICS, check=False).returncode == 0)
+    wait_until(lambda: host.machine.run("test", "-e", METRICS, check=False).returncode == 0, 90, pause=0.3)
     timed = _statuses(host.machine.read(METRICS))
     asked = len(host.upstream.calls())
     by_hand = _statuses(host.optictl("check", "--output", "prometheus").stdout)
@@ -84,7 +77,7 @@ def test_it_is_installed_and_sees_all_from_behind_its_walls(host: Host) -> None:
 
 def test_a_fault_that_lasts_marks_it_failed_and_mending_clears_it(host: Host) -> None:
     host.machine.run("chmod", "0644", f"{ETC}/proxy_key")
-    _until(lambda: "status=1/FAILURE" in _journal(host))
+    wait_until(lambda: "status=1/FAILURE" in _journal(host), 90, pause=0.3)
     assert _rested(host) == "failed"
     assert UNIT in host.machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout
     said = _journal(host)
@@ -93,7 +86,7 @@ def test_a_fault_that_lasts_marks_it_failed_and_mending_clears_it(host: Host) ->
     assert _statuses(host.machine.read(METRICS))["files.ownership"] == "fail"
     host.machine.run("chmod", "0600", f"{ETC}/proxy_key")
     host.machine.run("systemctl", "start", TIMER)
-    _until(lambda: "well" in _journal(host).splitlines())
+    wait_until(lambda: "well" in _journal(host).splitlines(), 90, pause=0.3)
     assert _rested(host) == "inactive"
     assert UNIT not in host.machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout
     assert _statuses(host.machine.read(METRICS))["files.ownership"] == "pass"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support import PROXY_KEY
+from tests.support import PROXY_KEY, wait_until
 from tests.systemd.conftest import ETC, OPT, Host
 from tests.systemd.load import Load, row, slow_upstream
 
@@ -76,10 +75,8 @@ def _killed(host: Host, what: str, at: int, *arguments: str) -> bool:
 
 
 def _wait(host: Host, mark: str, said: str = "") -> None:
-    deadline = time.monotonic() + 60
-    while host.machine.run("test", "-e", f"{PLACE}/{mark}", check=False).returncode:
-        assert time.monotonic() < deadline, said
-        time.sleep(0.1)
+    there = ("test", "-e", f"{PLACE}/{mark}")
+    wait_until(lambda: not host.machine.run(*there, check=False).returncode, 60, f"{mark}: {said}", pause=0.1)
 
 
 def _call(host: Host) -> str:
