@@ -34,6 +34,8 @@ Progress = Callable[[str], None]
 GUARD = Path(__file__).resolve().parent / "guard"
 #: A key for proofs, which only ever talk to the embedded stand-in.
 _PROOF_KEY = "optillm-proof-of-a-release-0123"
+#: Beside release.json: how the files of the distributions looked on the disk when they were proven.
+_STAMPS = "stamps.json"
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,8 @@ def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheel
         for plugin in want.plugins:
             files.copy(plugin, plugin_directory / plugin.name)
         uv.compile_tree(venv / "bin/python", directory / "guard")
+        # a strict umask, now or when uv filled its cache, would keep the service's user out
+        files.open_to_readers(directory)
     except ToolError as error:
         raise OptictlError(
             f"the release could not be built: {error.what} failed",
@@ -235,6 +239,8 @@ def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheel
         "distributions": distributions(venv),
         "files": own_files(directory),
     }
+    progress("reading all of it once, and noting how its files look on the disk")
+    files.write(directory / _STAMPS, json.dumps(_proven_stamps(_site_packages(venv))), 0o644)
     files.write(directory / "release.json", json.dumps(data, indent=1) + "\n", 0o644)
 
 
@@ -298,9 +304,52 @@ def _record(path: Path) -> Iterator[tuple[str, str]]:
                 yield row[0], row[1].removeprefix("sha256=")
 
 
-def _changed(site_packages: Path, record: Path) -> list[str]:
+def _proven_stamps(site_packages: Path) -> dict[str, list[int] | None]:
+    """path below site-packages -> its stamp, for every file with a digest, each of which was seen to be right.
+
+    A stamp that cannot tell the next touch is None.
+
+    Raises:
+        OptictlError: a file is not what its distribution says.
+    """
+    # the stamps are from before the reading: what is written meanwhile differs from them
+    stamps = {name: files.stamp(f"{site_packages}/{name}") for record in _records(site_packages) for name, _ in _record(record)}
+    if changed := _all_changed(site_packages):
+        raise OptictlError(
+            f"what was installed is not what its distributions say: {a_few(changed)}",
+            remedy="free the disk's faults or uv's cache (uv cache clean), then install again",
+        )
+    return {name: stamp if stamp and files.settled(stamp) else None for name, stamp in stamps.items()}
+
+
+def _touched(directory: Path) -> set[str] | None:
+    """The files that were touched since the release was proven; None where nobody noted how they were."""
+    try:
+        noted = dict(json.loads((directory / _STAMPS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    site_packages = _site_packages(directory / ".venv")
+    return {name for name, stamp in noted.items() if stamp is None or files.stamp(f"{site_packages}/{name}") != stamp}
+
+
+def _records(site_packages: Path) -> list[Path]:
+    return sorted(site_packages.glob("*.dist-info/RECORD"))
+
+
+def _all_changed(site_packages: Path, touched: set[str] | None = None) -> list[str]:
+    """The files that differ from their distribution's digest, of those that were touched, or of all."""
+    if touched is not None and not touched:
+        return []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
+        found = pool.map(lambda record: _changed(site_packages, record, touched), _records(site_packages))
+        return [name for names in found for name in names]
+
+
+def _changed(site_packages: Path, record: Path, touched: set[str] | None) -> list[str]:
     wrong = []
     for name, digest in _record(record):
+        if touched is not None and name not in touched:
+            continue
         try:
             found = base64.urlsafe_b64encode(bytes.fromhex(files.sha256(site_packages / name))).rstrip(b"=").decode()
         except OSError:
@@ -326,10 +375,11 @@ def interpreter_problem(directory: Path) -> str:
     return ""
 
 
-def damage(directory: Path, plugins: bool = True) -> list[str]:
+def damage(directory: Path, plugins: bool = True, touched_only: bool = False) -> list[str]:
     """What is not as it was when this release was proven: interpreter, distributions, every file with a digest, owners.
 
-    `plugins`: also those that were added to its working directory.
+    `plugins`: also those that were added to its working directory. `touched_only`: a distribution's file is read where
+    its stamp is no longer the one of that day, in place of every one.
     """
     if problem := interpreter_problem(directory):
         return [problem]
@@ -345,10 +395,7 @@ def damage(directory: Path, plugins: bool = True) -> list[str]:
             wrong.append(f"{name} is {found[name]['version']}, not {expected[name]['version']}")
         elif found[name] != expected[name]:
             wrong.append(f"the file list of {name} was changed")
-    site_packages = _site_packages(venv)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
-        records = sorted(site_packages.glob("*.dist-info/RECORD"))
-        changed = [name for names in pool.map(lambda r: _changed(site_packages, r), records) for name in names]
+    changed = _all_changed(_site_packages(venv), _touched(directory) if touched_only else None)
     own = own_files(directory)
     known = data.get("files", {})
     changed += sorted(

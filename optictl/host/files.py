@@ -144,6 +144,35 @@ def foreign(directory: Path, uid: int) -> Iterator[Path]:
     return (Path(path) for path in itertools.chain([str(directory)], below) if os.lstat(path).st_uid != uid)
 
 
+def stamp(path: str) -> list[int] | None:
+    """Inode, size in bytes, and the times of the last writing and of the last touch in ns; None where no file is seen.
+
+    A file whose stamp is the one it had was not touched since: the last of the times only the clock sets.
+    """
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return None
+    return [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+
+
+def settled(stamp: list[int]) -> bool:
+    """Whether a touch from now on shows in the stamp: it is no longer the very moment of the last one."""
+    return time.time_ns() - stamp[-1] > _MOMENT
+
+
+def open_to_readers(directory: Path) -> None:
+    """Let every user read a tree and enter its directories, whatever the umask was; links are not followed."""
+    below = (f"{root}/{name}" for root, directories, names in os.walk(directory) for name in (*directories, *names))
+    for path in itertools.chain([str(directory)], below):
+        mode = os.lstat(path).st_mode
+        if stat.S_ISLNK(mode):
+            continue
+        wanted = mode | 0o444 | (0o111 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0)
+        if wanted != mode:
+            Path(path).chmod(stat.S_IMODE(wanted))
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole tree; nothing there is fine."""
     if path.is_dir() and not path.is_symlink():

@@ -213,6 +213,22 @@ class TestTrees:
         found = {str(p.relative_to(tmp_path)): mode(p) for p in (tmp_path / "copy", *(tmp_path / "copy").rglob("*"))}
         assert found == {"copy": 0o755, "copy/a.py": 0o644, "copy/inner": 0o755, "copy/inner/b.py": 0o644}
 
+    def test_a_tree_is_opened_to_readers_and_to_nobody_else(self, tmp_path: Path, any_umask: int) -> None:
+        place = tmp_path / "place"
+        (place / "inner").mkdir(parents=True)
+        for name in ("inner/text", "inner/program"):
+            (place / name).write_text(name)
+        outside = tmp_path / "outside"
+        outside.write_text("a secret")
+        (place / "link").symlink_to(outside)
+        for path, before in ((outside, 0o600), (place / "inner/text", 0o600), (place / "inner/program", 0o700)):
+            path.chmod(before)
+        for path in (place / "inner", place):
+            path.chmod(0o700)
+        files.open_to_readers(place)
+        found = {p.name: mode(p) for p in (place, place / "inner", *(place / "inner").iterdir(), outside)}
+        assert found == {"place": 0o755, "inner": 0o755, "text": 0o644, "program": 0o755, "outside": 0o600}
+
     def test_a_copied_file_is_readable_by_every_user(self, tmp_path: Path, any_umask: int) -> None:
         (tmp_path / "a").write_text("x")
         (tmp_path / "a").chmod(0o600)
