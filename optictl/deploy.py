@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optictl import manifest, plan, releases, render, supervise
+from optictl import manifest, plan, proven, releases, render, supervise
 from optictl.config import Config
 from optictl.errors import OptictlError, RolledBack, os_words
 from optictl.guard import settings
@@ -183,7 +183,7 @@ def _artefacts(config: Config, paths: Paths, release: str) -> list[Artefact]:
 
 def _flags(paths: Paths, release: str) -> list[str]:
     """The flags that a release's guard knows; one that is still to be built has this optictl's guard."""
-    return list((releases.record(paths.releases / release) or {}).get("flags", settings.flags()))
+    return list((proven.record(paths.releases / release) or {}).get("flags", settings.flags()))
 
 
 def _rubbish(paths: Paths, artefacts: Sequence[Artefact]) -> list[Path]:

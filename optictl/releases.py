@@ -8,19 +8,15 @@ is broken is not mended: the same is built beside it, as `releases/ID.2`.
 
 from __future__ import annotations
 
-import base64
-import csv
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optictl import render, service, smoke
+from optictl import proven, render, service, smoke
 from optictl.config import Config
 from optictl.demo.standin import StandIn
 from optictl.errors import OptictlError
@@ -34,8 +30,6 @@ Progress = Callable[[str], None]
 GUARD = Path(__file__).resolve().parent / "guard"
 #: A key for proofs, which only ever talk to the embedded stand-in.
 _PROOF_KEY = "optillm-proof-of-a-release-0123"
-#: Beside release.json: how the files of the distributions looked on the disk when they were proven.
-_STAMPS = "stamps.json"
 
 
 @dataclass(frozen=True)
@@ -110,10 +104,10 @@ def wanted(config: Config, paths: Paths) -> Wanted:
 def standing(want: Wanted, paths: Paths) -> tuple[Wanted, bool, str]:
     """Where the wanted release stands or is to be built, whether it is there, and what is wrong with the one in force."""
     current = in_force(paths)
-    same = [name for name in complete(paths) if (record(paths.releases / name) or {}).get("id") == want.id]
+    same = [name for name in complete(paths) if (proven.record(paths.releases / name) or {}).get("id") == want.id]
     reason = ""
     for name in sorted(same, key=lambda name: name != current):
-        wrong = damage(paths.releases / name)
+        wrong = proven.damage(paths.releases / name)
         if not wrong:
             return replace(want, name=name), True, ""
         if name == current:
@@ -126,17 +120,8 @@ def complete(paths: Paths) -> list[str]:
     """The names of the releases that were proven, in the order in which they were built."""
     if not paths.releases.is_dir():
         return []
-    found = [(p.name, data) for p in sorted(paths.releases.iterdir()) if (data := record(p)) is not None]
+    found = [(p.name, data) for p in sorted(paths.releases.iterdir()) if (data := proven.record(p)) is not None]
     return [name for name, _ in sorted(found, key=lambda pair: str(pair[1].get("built")))]
-
-
-def record(directory: Path) -> dict[str, Any] | None:
-    """A release's release.json, or None when it is missing or broken: the release is half-built."""
-    try:
-        data = json.loads((directory / "release.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def in_force(paths: Paths) -> str | None:
@@ -148,7 +133,7 @@ def _linked(paths: Paths, link: Path) -> str | None:
     if files.facts(link).kind != "link":
         return None
     target = link.resolve()
-    return target.name if target.parent == paths.releases.resolve() and record(target) else None
+    return target.name if target.parent == paths.releases.resolve() and proven.record(target) else None
 
 
 def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tuple[Interpreter | None, list[str]]:
@@ -236,11 +221,11 @@ def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheel
         "python": {"path": str(python.path), "version": ".".join(map(str, python.version))},
         "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "proof": proof,
-        "distributions": distributions(venv),
-        "files": own_files(directory),
+        "distributions": proven.distributions(venv),
+        "files": proven.own_files(directory),
     }
     progress("reading all of it once, and noting how its files look on the disk")
-    files.write(directory / _STAMPS, json.dumps(_proven_stamps(_site_packages(venv))), 0o644)
+    files.write(directory / proven.STAMPS, json.dumps(proven.stamps(venv)), 0o644)
     files.write(directory / "release.json", json.dumps(data, indent=1) + "\n", 0o644)
 
 
@@ -275,153 +260,6 @@ def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -
                 raise OptictlError(f"the release did not prove itself: {result.found}", detail=log.read_text()[-2000:])
     data = dict(result.data or {})
     return {name: data[name] for name in ("strategy", "upstream_calls", "latency_ms")}
-
-
-def _site_packages(venv: Path) -> Path:
-    return next((venv / "lib").glob("python3.*")) / "site-packages"
-
-
-def distributions(venv: Path) -> dict[str, dict[str, str]]:
-    """name -> version and the digest of RECORD, for every distribution installed in a venv."""
-    found = {}
-    for directory in sorted(_site_packages(venv).glob("*.dist-info")):
-        name, version = directory.name.removesuffix(".dist-info").rsplit("-", 1)
-        found[name.lower().replace("_", "-")] = {"version": version, "record_sha256": files.sha256(directory / "RECORD")}
-    return found
-
-
-def own_files(directory: Path) -> dict[str, str]:
-    """path below the release -> digest, for the guard and the plugins."""
-    sources = [p for part in ("guard", "work") for p in files.tree(directory / part) if p.suffix == ".py"]
-    return {str(p.relative_to(directory)): files.sha256(p) for p in sources}
-
-
-def _record(path: Path) -> Iterator[tuple[str, str]]:
-    """path below site-packages, digest: the lines of a RECORD that carry one."""
-    with path.open(newline="") as file:
-        for row in csv.reader(file):
-            if len(row) == 3 and row[1].startswith("sha256="):
-                yield row[0], row[1].removeprefix("sha256=")
-
-
-def _proven_stamps(site_packages: Path) -> dict[str, list[int] | None]:
-    """path below site-packages -> its stamp, for every file with a digest, each of which was seen to be right.
-
-    A stamp that cannot tell the next touch is None.
-
-    Raises:
-        OptictlError: a file is not what its distribution says.
-    """
-    # the stamps are from before the reading: what is written meanwhile differs from them
-    stamps = {name: files.stamp(f"{site_packages}/{name}") for record in _records(site_packages) for name, _ in _record(record)}
-    if changed := _all_changed(site_packages):
-        raise OptictlError(
-            f"what was installed is not what its distributions say: {a_few(changed)}",
-            remedy="free the disk's faults or uv's cache (uv cache clean), then install again",
-        )
-    return {name: stamp if stamp and files.settled(stamp) else None for name, stamp in stamps.items()}
-
-
-def _touched(directory: Path) -> set[str] | None:
-    """The files that were touched since the release was proven; None where nobody noted how they were."""
-    try:
-        noted = dict(json.loads((directory / _STAMPS).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    site_packages = _site_packages(directory / ".venv")
-    return {name for name, stamp in noted.items() if stamp is None or files.stamp(f"{site_packages}/{name}") != stamp}
-
-
-def _records(site_packages: Path) -> list[Path]:
-    return sorted(site_packages.glob("*.dist-info/RECORD"))
-
-
-def _all_changed(site_packages: Path, touched: set[str] | None = None) -> list[str]:
-    """The files that differ from their distribution's digest, of those that were touched, or of all."""
-    if touched is not None and not touched:
-        return []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
-        found = pool.map(lambda record: _changed(site_packages, record, touched), _records(site_packages))
-        return [name for names in found for name in names]
-
-
-def _changed(site_packages: Path, record: Path, touched: set[str] | None) -> list[str]:
-    wrong = []
-    for name, digest in _record(record):
-        if touched is not None and name not in touched:
-            continue
-        try:
-            found = base64.urlsafe_b64encode(bytes.fromhex(files.sha256(site_packages / name))).rstrip(b"=").decode()
-        except OSError:
-            found = ""
-        if found != digest:
-            wrong.append(name)
-    return wrong
-
-
-def interpreter_problem(directory: Path) -> str:
-    """Why the Python that a release was built on cannot run it any more, or ""."""
-    python = (record(directory) or {}).get("python", {})
-    built_on = str(python.get("version", ""))
-    now = uv.version_of(directory / ".venv/bin/python")
-    if now is None:
-        return f"its interpreter {python.get('path', '')} is gone or does not run"
-    if now[:2] != tuple(map(int, built_on.split(".")[:2])):
-        return f"its interpreter {python.get('path', '')} was Python {built_on} and is {'.'.join(map(str, now))} now"
-    # root's service runs as somebody else; a release that others may not enter is a user's own
-    meant_for_others = os.geteuid() == 0 and files.closed_to_others([directory]) is None
-    if meant_for_others and (closed := files.closed_to_others([directory / ".venv/bin/python"])):
-        return f"its interpreter cannot be executed by the service's user: {closed} is closed to others"
-    return ""
-
-
-def damage(directory: Path, plugins: bool = True, touched_only: bool = False) -> list[str]:
-    """What is not as it was when this release was proven: interpreter, distributions, every file with a digest, owners.
-
-    `plugins`: also those that were added to its working directory. `touched_only`: a distribution's file is read where
-    its stamp is no longer the one of that day, in place of every one.
-    """
-    if problem := interpreter_problem(directory):
-        return [problem]
-    data, venv = record(directory) or {}, directory / ".venv"
-    expected, found = data.get("distributions", {}), distributions(venv)
-    wrong = []
-    for name in sorted({*expected, *found}):
-        if name not in found:
-            wrong.append(f"{name} is missing")
-        elif name not in expected:
-            wrong.append(f"{name} {found[name]['version']} was added")
-        elif found[name]["version"] != expected[name]["version"]:
-            wrong.append(f"{name} is {found[name]['version']}, not {expected[name]['version']}")
-        elif found[name] != expected[name]:
-            wrong.append(f"the file list of {name} was changed")
-    changed = _all_changed(_site_packages(venv), _touched(directory) if touched_only else None)
-    own = own_files(directory)
-    known = data.get("files", {})
-    changed += sorted(
-        name
-        for name in {*own, *known}
-        if own.get(name) != known.get(name) and (plugins or name in known or not name.startswith("work/"))
-    )
-    owner = files.facts(directory.parent).uid
-    if foreign := next(files.foreign(directory, owner), None):
-        wrong.append(f"{foreign.relative_to(directory.parent)} belongs to uid {files.facts(foreign).uid}, not {owner}")
-    if changed:
-        wrong.append(f"changed since installation: {a_few(changed)}")
-    return wrong
-
-
-def a_few(names: Sequence[str]) -> str:
-    """The first three of many names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def uncompiled(directory: Path) -> list[str]:
-    """The packages of a release, the guard among them, whose first file has no bytecode."""
-    site_packages = _site_packages(directory / ".venv")
-    tag = f"__init__.cpython-{site_packages.parent.name.removeprefix('python').replace('.', '')}.pyc"
-    sources = [*sorted(site_packages.glob("*/__init__.py")), directory / "guard/__init__.py"]
-    return [source.parent.name for source in sources if not (source.parent / "__pycache__" / tag).exists()]
 
 
 def switch(paths: Paths, release: str) -> None:
@@ -471,7 +309,7 @@ def listing(paths: Paths) -> list[Facts]:
     states = {in_force(paths): "in force", previous(paths): "previous"}
     found = []
     for name in reversed(complete(paths)):
-        data, directory = record(paths.releases / name) or {}, paths.releases / name
+        data, directory = proven.record(paths.releases / name) or {}, paths.releases / name
         found.append(
             Facts(
                 name,
@@ -496,4 +334,4 @@ def half_built(paths: Paths) -> list[Path]:
     """Directories that an interrupted build left behind."""
     if not paths.releases.is_dir():
         return []
-    return [p for p in sorted(paths.releases.iterdir()) if p.is_dir() and record(p) is None]
+    return [p for p in sorted(paths.releases.iterdir()) if p.is_dir() and proven.record(p) is None]

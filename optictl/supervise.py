@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from optictl import releases, render
+from optictl import proven, releases, render
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files, processes, program
@@ -34,10 +34,10 @@ def host(paths: Paths, release: str | None = None) -> Host:
     """The facts of this machine that its units depend on; `release` is the one that they start, else the one in force."""
     current = releases.in_force(paths)
     name = release or current
-    record = (releases.record(paths.releases / name) if name else None) or {}
+    record = (proven.record(paths.releases / name) if name else None) or {}
     # one that is still to be built will most likely have the interpreter of the one in force
     python = Path(
-        (record or (releases.record(paths.releases / current) if current else None) or {})
+        (record or (proven.record(paths.releases / current) if current else None) or {})
         .get("python", {})
         .get("path", "/usr/bin/python3")
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optictl import config as configuration
-from optictl import deploy, releases, render, service, smoke
+from optictl import deploy, proven, releases, render, service, smoke
 from optictl.checks import registry
 from optictl.checks.registry import Skip
 from optictl.checks.site import Site
@@ -61,11 +61,11 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
     name = releases.previous(paths)
     if name is None:
         raise OptictlError("there is no release to go back to", remedy=f"{paths.command('releases')} lists what there is")
-    if wrong := releases.damage(paths.releases / name):
+    if wrong := proven.damage(paths.releases / name):
         raise OptictlError(
             f"the release before, {name}, is broken: {wrong[0]}", remedy=f"{paths.command('upgrade VERSION')} builds one anew"
         )
-    record = releases.record(paths.releases / name) or {}
+    record = proven.record(paths.releases / name) or {}
     optillm = config.optillm.model_copy(update={"version": record["optillm"], "profile": record["profile"]})
     want = Wanted(record["id"], record["optillm"], record["profile"], Path(), (), name)
     return _with_proof(deploy.plan_install(config.model_copy(update={"optillm": optillm}), paths, release=want), config_path)
@@ -210,7 +210,7 @@ def canary(config: Config, paths: Paths, release: str, upstream_key: str, progre
     """
     trial = config.moved(network.free_port(), config.upstream.base_url, drain=5)
     directory, key = paths.releases / release, deploy.new_proxy_key()
-    flags = (releases.record(directory) or {}).get("flags", ())
+    flags = (proven.record(directory) or {}).get("flags", ())
     with files.scratch(parent=paths.scratch) as scratch:
         home = scratch / "home"
         files.make_directory(home / ".optillm")

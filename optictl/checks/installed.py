@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from optictl import releases
+from optictl import proven, releases
 from optictl.checks.registry import Finding, Skip, check
 from optictl.checks.site import Site
 from optictl.errors import OptictlError
@@ -134,14 +134,14 @@ def release_pinned(site: Site) -> Iterator[Finding]:
     Why: a dependency that drifted degrades strategies without a word, and code that was added runs with the service's
     keys. It does not protect against somebody who is root: they could change release.json as well.
     """
-    record = releases.record(site.release) or {}
+    record = proven.record(site.release) or {}
     if record["optillm"] != site.config.optillm.version:
         yield Finding(
             f"OptiLLM {record['optillm']} is in force, {site.config.optillm.version} is configured",
             "fail",
             site.install,
         )
-    for wrong in releases.damage(site.release, plugins=False, touched_only=True):  # those are for workdir.empty to tell
+    for wrong in proven.damage(site.release, plugins=False, touched_only=True):  # those are for workdir.empty to tell
         yield Finding(wrong, "fail", _rebuild(site))
     yield Finding(f"{len(record['distributions'])} distributions of {site.release.name} as installed")
 
@@ -160,9 +160,9 @@ def release_interpreter(site: Site) -> Iterator[Finding]:
     How: the interpreter of the release's virtual environment is asked for its version, which release.json has too.
     Why: an upgrade of the system's Python takes it away under a service that runs; it is found out at its next start.
     """
-    if problem := releases.interpreter_problem(site.release):
+    if problem := proven.interpreter_problem(site.release):
         yield Finding(problem, "fail", _rebuild(site), "the service cannot be started again once its process ends")
-    python = (releases.record(site.release) or {}).get("python", {})
+    python = (proven.record(site.release) or {}).get("python", {})
     yield Finding(f"{python.get('path')}, Python {python.get('version')}")
 
 
@@ -180,10 +180,10 @@ def release_bytecode(site: Site) -> Iterator[Finding]:
     How: the first file of every package of the release, and the guard, are looked for in their __pycache__.
     Why: the service may not write there, so each start compiles everything anew: seconds in which nobody is answered.
     """
-    if bare := releases.uncompiled(site.release):
+    if bare := proven.uncompiled(site.release):
         where = shlex.quote(str(site.release))
         python = f"{where}/.venv/bin/python -m compileall -q {where}/.venv/lib {where}/guard"
-        yield Finding(f"not compiled: {releases.a_few(bare)}", "fail", python)
+        yield Finding(f"not compiled: {proven.a_few(bare)}", "fail", python)
     yield Finding("compiled")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, paths, releases, render, upgrade
+from optictl import deploy, paths, proven, releases, render, upgrade
 from optictl.config import Config
 from optictl.deploy import Installation
 from optictl.errors import OptictlError
@@ -140,7 +140,7 @@ def in_force(places: Paths) -> tuple[str, str] | None:
     name = releases.in_force(places)
     if name is None:
         return None
-    assert releases.damage(places.releases / name) == []
+    assert proven.damage(places.releases / name) == []
     record = json.loads((places.releases / name / "release.json").read_text())
     unit = places.service.read_text()
     assert render.flags_in(unit) <= set(record["flags"])
@@ -226,7 +226,7 @@ def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: 
     _start(places)
     broken = places.current.resolve()
     (broken / ".venv/bin/python").unlink()
-    assert "is gone" in releases.interpreter_problem(broken)
+    assert "is gone" in proven.interpreter_problem(broken)
     before = sorted(str(p) for p in files.tree(broken))
     planned = deploy.plan_install(OLD, places)
     assert [c.action for c in planned.changes] == ["build", "switch"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, paths, releases
+from optictl import deploy, paths, proven, releases
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files, program, systemd
@@ -26,7 +26,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         files.write(want.directory(places) / "release.json", json.dumps({"id": want.id}), 0o644)
 
     monkeypatch.setattr(releases, "build", build)
-    monkeypatch.setattr(releases, "damage", lambda _: [])
+    monkeypatch.setattr(proven, "damage", lambda _: [])
     monkeypatch.setattr(releases, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
     return ids
 

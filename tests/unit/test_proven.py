@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import releases
+from optictl import proven
 from optictl.errors import OptictlError
 from optictl.host import files
 
@@ -40,16 +40,16 @@ class Tree:
         self.record.write_text("\n".join([*lines, "thing/__pycache__/core.pyc,,", "thing-1.0.dist-info/RECORD,,"]) + "\n")
         data = {
             "python": {"path": sys.executable, "version": platform.python_version()},
-            "distributions": releases.distributions(directory / ".venv"),
+            "distributions": proven.distributions(directory / ".venv"),
             "files": {},
         }
         (directory / "release.json").write_text(json.dumps(data))
 
     def note(self) -> None:
-        (self.directory / releases._STAMPS).write_text(json.dumps(releases._proven_stamps(self.site_packages)))
+        (self.directory / proven.STAMPS).write_text(json.dumps(proven.stamps(self.directory / ".venv")))
 
     def damage(self) -> list[str]:
-        return releases.damage(self.directory, touched_only=True)
+        return proven.damage(self.directory, touched_only=True)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_an_untouched_release_is_not_read_again(tree: Tree, read: list[str]) -> 
     assert tree.damage() == []
     assert read == ["RECORD"]
     read.clear()
-    assert releases.damage(tree.directory) == []
+    assert proven.damage(tree.directory) == []
     assert sorted(read) == ["RECORD", "__init__.py", "core.py", "data.bin"]
 
 
@@ -115,7 +115,7 @@ def test_a_changed_list_of_files_is_found(tree: Tree) -> None:
 
 @pytest.mark.parametrize("noted", [None, "", "nonsense", "[1, 2]", "null"])
 def test_without_usable_stamps_every_file_is_read(tree: Tree, noted: str | None, read: list[str]) -> None:
-    stamps = tree.directory / releases._STAMPS
+    stamps = tree.directory / proven.STAMPS
     if noted is None:
         stamps.unlink()
     else:
