@@ -6,4 +6,5 @@ from tests.faults.around import HOST, ROUTING, UPSTREAM
 from tests.faults.inside import BINDS, ENVIRONMENT, FILES, KEYS, PROVIDER_FILE
 from tests.faults.supervised import PROCESS, RELEASE, UNIT_FAULTS
 
-FAULTS = [*ENVIRONMENT, *BINDS, *KEYS, *PROVIDER_FILE, *FILES, *UNIT_FAULTS, *RELEASE, *PROCESS, *UPSTREAM, *ROUTING, *HOST]
+# those that leave another copy of the release in force come last: all files of a copy are read in every check
+FAULTS = [*ENVIRONMENT, *BINDS, *KEYS, *PROVIDER_FILE, *FILES, *UNIT_FAULTS, *UPSTREAM, *ROUTING, *HOST, *PROCESS, *RELEASE]

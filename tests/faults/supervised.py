@@ -9,6 +9,18 @@ from tests.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, SO
 
 # unit
 
+
+def _timer_that_does_not_run(b: Bench) -> None:
+    b.configure("monitoring: {timer: true}\n")
+    b.optictl("install", "--yes")
+    b.sh("systemctl stop optillm-proxy-check.timer")
+
+
+def _no_timer(b: Bench) -> None:
+    b.configure()
+    b.optictl("install", "--yes")
+
+
 UNIT_FAULTS = [
     Fault(
         "unit",
@@ -47,6 +59,7 @@ UNIT_FAULTS = [
     Fault("unit", "the service is not enabled", "unit.enabled", sh(f"systemctl disable -q {UNIT}")),
     Fault("unit", "the socket is not enabled", "unit.enabled", sh(f"systemctl disable -q {SOCKET}")),
     Fault("unit", "stopped", "socket.owner", sh(f"systemctl stop {SOCKET} {UNIT}")),
+    Fault("unit", "the check's timer does not run", "timer.active", _timer_that_does_not_run, after=_no_timer),
     Fault("unit", "the relay's socket is gone", "relay.active", sh("rm /run/optillm-proxy-upstream/socket")),
 ]
 
@@ -137,9 +150,9 @@ def _few_descriptors(b: Bench) -> None:
 
 
 PROCESS = [
-    Fault("process", "an older release still runs", "service.current-release", _other_release()),
     Fault("process", "four deaths in a row", "service.restarts", _many_restarts, typed="optictl restart"),
     Fault("process", "hung", "health.alive", sh(f"systemctl kill --signal=STOP {UNIT}")),
     Fault("process", "file descriptors nearly used up", "process.descriptors", _few_descriptors, after=lambda b: b.let_go()),
     Fault("process", "memory near its limit", "process.memory", lambda b: drop_in(f"MemoryMax={b.memory}K")(b)),
+    Fault("process", "an older release still runs", "service.current-release", _other_release()),
 ]
