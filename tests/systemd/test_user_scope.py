@@ -67,7 +67,9 @@ def _statuses(user: User, *command: str) -> dict[str, str]:
 def test_a_users_own_deployment(user: User) -> None:
     etc = f"{HOME}/.config/optillm-proxy"
     user.run("mkdir", "-p", etc)
-    config = f"listen: {{port: {user.port}}}\nupstream: {{base_url: '{user.host.upstream.base_url}'}}\n"
+    config = (
+        f"listen: {{port: {user.port}}}\nupstream: {{base_url: '{user.host.upstream.base_url}'}}\nmonitoring: {{timer: true}}\n"
+    )
     user.write(f"{etc}/optictl.yaml", config, 0o644)
     user.write(f"{etc}/env", f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600)
     user.write(f"{etc}/proxy_key", f"{PROXY_KEY}\n", 0o600)
@@ -79,6 +81,8 @@ def test_a_users_own_deployment(user: User) -> None:
     pid = user.run("systemctl", "--user", "show", "optillm-proxy", "--property=MainPID", "--value").stdout.strip()
     assert user.host.machine.run("stat", "--format=%u", f"/proc/{pid}").stdout.strip() == user.uid
     assert {id: what for id, what in _statuses(user, "check").items() if what.startswith("fail")} == {}
+    assert user.run("systemctl", "--user", "is-active", "optillm-proxy-check.timer").stdout.strip() == "active"
+    user.run("systemctl", "--user", "start", "optillm-proxy-check.service")  # a round of it is as good as the check was
     smoked = _statuses(user, "smoke", "--all")
     assert len(smoked) == 4
     assert all(what.startswith("pass") for what in smoked.values()), smoked
