@@ -51,7 +51,8 @@ def look(paths: Paths, config_path: Path) -> Status:
     problem = f"{worst.id}: {worst.found}" if worst else ""
     step = worst.remedy or paths.command("check") if worst else ""
     if units is None:
-        return Status("", "", "", releases.in_force(paths) or "", 0, None, _pid(site), [], _tiers(results), problem, step)
+        memory, pid = _memory(site, ""), _pid(site)
+        return Status("", "", "", releases.in_force(paths) or "", 0, memory, pid, [], _tiers(results), problem, step)
     unit = units[paths.service_unit]
     if not unit.loaded:
         step = paths.command("install")
@@ -70,7 +71,7 @@ def look(paths: Paths, config_path: Path) -> Status:
         doing=unit.status_text if unit.active else "",
         release=releases.in_force(paths) or "",
         restarts=unit.restarts,
-        memory=int(unit.memory_current) if unit.memory_current.isdigit() else None,
+        memory=_memory(site, unit.memory_current),
         main_pid=unit.main_pid,
         drop_ins=unit.drop_in_paths.split(),
         tiers=_tiers(results),
@@ -81,6 +82,16 @@ def look(paths: Paths, config_path: Path) -> Status:
 
 def _tiers(results: dict[str, Any]) -> dict[str, str]:
     return {id: results[id].status for id in _TIERS}
+
+
+def _memory(site: Site, counted: str) -> int | None:
+    """What systemd counted; where it counts none, what the processes hold."""
+    if counted.isdigit():
+        return int(counted)
+    try:
+        return site.memory or None
+    except Skip:
+        return None
 
 
 def _pid(site: Site) -> int:

@@ -230,6 +230,11 @@ class Site:
         return network.request("GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=5)
 
     @property
+    def memory(self) -> int:
+        """Bytes that the processes that serve the port hold and that are no file's."""
+        return sum(use.memory for use in filter(None, (processes.use(p.pid) for p in self.live.processes)))
+
+    @property
     def litellm_config(self) -> Path | None:
         """LiteLLM's configuration file; relative to optictl.yaml where that names it."""
         named = self.config.litellm.config

@@ -328,8 +328,7 @@ def process_memory(site: Site) -> Iterator[Finding]:
     if not unit.memory_max.isdigit():  # "infinity"
         raise Skip("the unit has no MemoryMax")
     limit = int(unit.memory_max)
-    uses = filter(None, (processes.use(p.pid) for p in site.live.processes))
-    used = sum(one.memory for one in uses)
+    used = site.memory
     if used > _NEAR * limit:
         lowered = [path for path in map(Path, unit.drop_in_paths.split()) if "MemoryMax=" in (files.read(path) or "")]
         steps = [site.unset(path, "MemoryMax") for path in lowered]

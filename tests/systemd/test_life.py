@@ -75,6 +75,7 @@ def test_status_is_one_screen(host: Host) -> None:
     assert "alive pass" in text
     assert len(text.splitlines()) < 24
     data = json.loads(host.optictl("status", "--output", "json").stdout)["results"][0]["data"]
+    assert data["memory"] > 50 * 2**20
     assert data["tiers"] == {"health.alive": "pass", "health.locked": "pass", "health.connected": "pass"}
 
 
