@@ -10,7 +10,7 @@ from optictl import releases, supervise
 from optictl.checks import registry
 from optictl.checks.registry import Skip
 from optictl.checks.site import Site
-from optictl.host.systemd import Systemd
+from optictl.host.systemd import Systemd, Unit
 from optictl.paths import Paths
 from optictl.results import roots
 
@@ -58,15 +58,14 @@ def look(paths: Paths, config_path: Path) -> Status:
         step = paths.command("install")
     elif worst and unit.active_state != "active":
         systemd = Systemd(paths.scope)
-        problem = (
-            supervise.port_taken(systemd, paths, site.config.listen.port) or supervise.last_problem(systemd, paths) or problem
-        )
+        failed = "" if _was_stopped(unit, units[paths.socket_unit]) else supervise.last_problem(systemd, paths)
+        problem = supervise.port_taken(systemd, paths, site.config.listen.port) or failed or problem
     state = f"{unit.active_state} ({unit.sub_state})"
     if unit.exec_main_status == "78" and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"
     return Status(
         state=state,
-        since=unit.active_enter_timestamp,
+        since=unit.state_change_timestamp,
         # systemd keeps the last words of a service that is gone
         doing=unit.status_text if unit.active else "",
         release=releases.in_force(paths) or "",
@@ -78,6 +77,11 @@ def look(paths: Paths, config_path: Path) -> Status:
         problem=problem,
         next=step,
     )
+
+
+def _was_stopped(service: Unit, socket: Unit) -> bool:
+    """Whether it does not run because somebody wanted that: what its journal holds against it is of an earlier life."""
+    return service.active_state == "inactive" and service.result == "success" and socket.active_state != "failed"
 
 
 def _tiers(results: dict[str, Any]) -> dict[str, str]:

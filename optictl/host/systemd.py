@@ -17,8 +17,8 @@ RUNTIME = {"system": Path("/run/systemd/system")}
 
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "Result", "MainPID", "ExecMainStatus", "ExecMainCode", "NRestarts", "StatusText",
-    "ActiveEnterTimestamp", "MemoryCurrent", "MemoryMax", "TasksCurrent", "UnitFileState", "NeedDaemonReload", "DropInPaths",
-    "InvocationID", "FragmentPath",
+    "ActiveEnterTimestamp", "StateChangeTimestamp", "MemoryCurrent", "MemoryMax", "TasksCurrent", "UnitFileState",
+    "NeedDaemonReload", "DropInPaths", "InvocationID", "FragmentPath",
 )  # fmt: skip
 
 

@@ -90,18 +90,6 @@ def test_logs_are_the_journal_without_prompts(host: Host) -> None:
     assert "strategy=bon" not in errors
 
 
-def test_stop_stays_stopped_and_start_starts(host: Host) -> None:
-    host.optictl("stop")
-    assert host.machine.show("optillm-proxy.socket", "ActiveState") == "inactive"
-    stopped = _results(host, "check", "--only", "service", "--only", "health.alive")
-    assert stopped["service.active"]["status"] == "fail"
-    assert stopped["health.alive"]["status"] == "skip"
-    assert stopped["health.alive"]["root_cause"] in ("service.active", "socket.owner")
-    assert "optictl" in host.optictl("status", check=False).stdout
-    host.optictl("start")
-    assert host.ask().status_code == 200
-
-
 def test_the_other_isolation(host: Host) -> None:
     """loopback: one service and one socket, fewer walls, the same proof."""
     host.configure("isolation: loopback\n")
@@ -140,6 +128,20 @@ def test_a_refused_configuration_is_told_and_recovered_from(host: Host, name: st
     finally:
         host.configure()
     assert host.ask(timeout=30).status_code == 200
+
+
+def test_stop_stays_stopped_and_start_starts(host: Host) -> None:
+    host.optictl("stop")
+    assert host.machine.show("optillm-proxy.socket", "ActiveState") == "inactive"
+    stopped = _results(host, "check", "--only", "service", "--only", "health.alive")
+    assert stopped["service.active"]["status"] == "fail"
+    assert stopped["health.alive"]["status"] == "skip"
+    assert stopped["health.alive"]["root_cause"] in ("service.active", "socket.owner")
+    said = _words(host.optictl("status", check=False).stdout)
+    assert "next optictl start" in said
+    assert "refused" not in said  # that was in earlier lives
+    host.optictl("start")
+    assert host.ask().status_code == 200
 
 
 def _words(text: str) -> str:
