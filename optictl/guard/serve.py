@@ -89,12 +89,13 @@ def load(settings: Settings) -> Door:
     # two thousand modules and nothing to throw away: looking for it takes a tenth of the import
     gc.disable()
     # imported here, in the worker: gunicorn's master stays a third of the size without them
-    from . import corrections, upstream
+    from . import corrections, unneeded, upstream
     from .door import Door
 
     version = importlib.metadata.version("optillm")
     sys.argv = _optillm_arguments(settings)
-    import optillm.server as server
+    with unneeded.left_out(settings.strategies):
+        import optillm.server as server
 
     # main() reads the arguments, loads plugins and ends in app.run: gunicorn serves instead
     server.app.run = lambda *_args, **_options: None

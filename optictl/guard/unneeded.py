@@ -1,0 +1,44 @@
+"""Parts of OptiLLM that serve only strategies which are not enabled, left out of the import.
+
+`optillm.server` imports every strategy (0.3.12, 0.3.13). Three of them bring z3, sympy, networkx and numpy along: two fifths
+of the CPU time of a start and half of the memory. The door lets nobody ask for a strategy that is not enabled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+#: strategy -> the module that is imported for it alone: its own, or for cepo the one that it compares answers with
+_PARTS = {"mcts": "optillm.mcts", "z3": "optillm.z3_solver", "cepo": "math_verify"}
+
+
+class _Absent(ModuleType):
+    """Has every name that is asked for; what is called by one of them says that it is not there."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def absent(*_arguments: Any, **_options: Any) -> Any:
+            raise RuntimeError(f"{self.__name__} was left out: no enabled strategy needs it")
+
+        return absent
+
+
+@contextmanager
+def left_out(enabled: Collection[str]) -> Iterator[None]:
+    """Nothing that is imported within the block brings parts along that no strategy of `enabled` needs.
+
+    Whoever imports one of them later, as a plugin may, gets the real one.
+    """
+    parts = [part for strategy, part in _PARTS.items() if strategy not in enabled and part not in sys.modules]
+    sys.modules.update({part: _Absent(part) for part in parts})
+    try:
+        yield
+    finally:
+        for part in parts:
+            del sys.modules[part]

@@ -1,0 +1,54 @@
+"""What no enabled strategy needs is not imported with OptiLLM, and is there for whoever imports it later."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+#: What the three strategies bring along, and the modules that stand for them.
+LIBRARIES = {"z3", "sympy", "networkx", "numpy"}
+PARTS = {"optillm.mcts", "optillm.z3_solver", "math_verify"}
+
+_SCRIPT = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from guard import unneeded
+with unneeded.left_out(sys.argv[2].split(",")):
+    import optillm.server as server
+names = {"z3", "sympy", "networkx", "numpy", "optillm.mcts", "optillm.z3_solver", "math_verify"}
+found = {"at once": sorted(names.intersection(sys.modules))}
+try:
+    server.Z3SymPySolverSystem("system", None, "model")
+except RuntimeError as error:
+    found["called"] = str(error)
+import math_verify, optillm.mcts, optillm.z3_solver
+found["later"] = [math_verify.parse("$1$") != [], optillm.mcts.chat_with_mcts.__module__, optillm.z3_solver.__name__]
+print(json.dumps(found))
+"""
+
+
+def _imported(release: Path, enabled: str) -> dict[str, Any]:
+    python = release / ".venv/bin/python"
+    result = subprocess.run([python, "-c", _SCRIPT, release, enabled], capture_output=True, text=True, check=True, cwd="/")
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def test_what_no_enabled_strategy_needs_is_left_out(release: Path) -> None:
+    found = _imported(release, "moa,bon,plansearch,self_consistency")
+    assert found["at once"] == []
+    assert "optillm.z3_solver was left out" in found["called"]
+    assert found["later"] == [True, "optillm.mcts", "optillm.z3_solver"]
+
+
+def test_an_enabled_strategy_has_its_whole_part(release: Path) -> None:
+    assert _imported(release, "mcts")["at once"] == ["networkx", "numpy", "optillm.mcts"]
+    found = _imported(release, "mcts,z3,cepo")
+    assert set(found["at once"]) == LIBRARIES | PARTS
+    assert "called" not in found
