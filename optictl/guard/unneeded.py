@@ -1,7 +1,8 @@
 """Parts of OptiLLM that serve only strategies which are not enabled, left out of the import.
 
-`optillm.server` imports every strategy (0.3.12, 0.3.13). Three of them bring z3, sympy, networkx and numpy along: two fifths
-of the CPU time of a start and half of the memory. The door lets nobody ask for a strategy that is not enabled.
+`optillm.server` imports every strategy (0.3.12, 0.3.13). Three of them bring z3, sympy, networkx, numpy and another provider's
+SDK along: half of the CPU time of a start and of the memory. The door lets nobody ask for a strategy that is not enabled,
+and the guard does not start with the key of another provider.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-#: strategy -> the module that is imported for it alone: its own, or for cepo the one that it compares answers with
-_PARTS = {"mcts": "optillm.mcts", "z3": "optillm.z3_solver", "cepo": "math_verify"}
+#: strategy -> the modules that are imported for it alone: its own, or for cepo those that it uses
+_PARTS = {"mcts": ("optillm.mcts",), "z3": ("optillm.z3_solver",), "cepo": ("math_verify", "cerebras.cloud.sdk")}
 
 
 class _Absent(ModuleType):
@@ -35,7 +36,8 @@ def left_out(enabled: Collection[str]) -> Iterator[None]:
 
     Whoever imports one of them later, as a plugin may, gets the real one.
     """
-    parts = [part for strategy, part in _PARTS.items() if strategy not in enabled and part not in sys.modules]
+    unasked = (part for strategy, parts in _PARTS.items() if strategy not in enabled for part in parts)
+    parts = [part for part in unasked if part not in sys.modules]
     sys.modules.update({part: _Absent(part) for part in parts})
     try:
         yield

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 #: What the three strategies bring along, and the modules that stand for them.
 LIBRARIES = {"z3", "sympy", "networkx", "numpy"}
-PARTS = {"optillm.mcts", "optillm.z3_solver", "math_verify"}
+PARTS = {"optillm.mcts", "optillm.z3_solver", "math_verify", "cerebras.cloud.sdk"}
 
 _SCRIPT = """
 import json, sys
@@ -21,14 +21,15 @@ sys.path.insert(0, sys.argv[1])
 from guard import unneeded
 with unneeded.left_out(sys.argv[2].split(",")):
     import optillm.server as server
-names = {"z3", "sympy", "networkx", "numpy", "optillm.mcts", "optillm.z3_solver", "math_verify"}
+names = {"z3", "sympy", "networkx", "numpy", "optillm.mcts", "optillm.z3_solver", "math_verify", "cerebras.cloud.sdk"}
 found = {"at once": sorted(names.intersection(sys.modules))}
 try:
     server.Z3SymPySolverSystem("system", None, "model")
 except RuntimeError as error:
     found["called"] = str(error)
-import math_verify, optillm.mcts, optillm.z3_solver
-found["later"] = [math_verify.parse("$1$") != [], optillm.mcts.chat_with_mcts.__module__, optillm.z3_solver.__name__]
+import cerebras.cloud.sdk, math_verify, optillm.mcts, optillm.z3_solver
+real = cerebras.cloud.sdk.Cerebras, optillm.mcts.chat_with_mcts, optillm.z3_solver.Z3SymPySolverSystem
+found["later"] = [math_verify.parse("$1$") != [], *(one.__name__ for one in real)]
 print(json.dumps(found))
 """
 
@@ -44,7 +45,7 @@ def test_what_no_enabled_strategy_needs_is_left_out(release: Path) -> None:
     found = _imported(release, "moa,bon,plansearch,self_consistency")
     assert found["at once"] == []
     assert "optillm.z3_solver was left out" in found["called"]
-    assert found["later"] == [True, "optillm.mcts", "optillm.z3_solver"]
+    assert found["later"] == [True, "Cerebras", "chat_with_mcts", "Z3SymPySolverSystem"]
 
 
 def test_an_enabled_strategy_has_its_whole_part(release: Path) -> None:
