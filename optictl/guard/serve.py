@@ -88,7 +88,7 @@ def load(settings: Settings) -> Door:
     """
     # two thousand modules and nothing to throw away: looking for it takes a tenth of the import
     gc.disable()
-    # imported here, in the worker: gunicorn's master stays a third of the size without them
+    # imported here, in the worker: gunicorn's master stays a quarter of the size without them
     from . import corrections, unneeded, upstream
     from .door import Door
 
