@@ -2,11 +2,11 @@
 
 It is copied into every release next to the untouched OptiLLM wheel and may import
 nothing but OptiLLM's locked closure (the standard library, OptiLLM, openai, werkzeug,
-PyYAML, gunicorn). It refuses an unsafe start, corrects a handful of OptiLLM's
+PyYAML, gunicorn, prometheus_client). It refuses an unsafe start, corrects a handful of OptiLLM's
 behaviours in memory, checks every request at the door and counts what each one
 really sends upstream.
 """
 
 #: Sent as `x-optillm-guard` with every answer; `optictl check` recognises a guarded
 #: process by it. Bumped when a header, an error code or a refusal changes.
-GUARD_VERSION = "1"
+GUARD_VERSION = "2"

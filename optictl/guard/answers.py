@@ -22,20 +22,28 @@ class Refused(Exception):
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
 
-def error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+class Failure(Response):  # type: ignore[misc]
+    """An error's answer, which remembers its code."""
+
+    code = ""
+
+
+def error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Failure:
     """`{"error": {"message", "type", "param", "code"}}` with the given status."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "upstream_error")
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return Response(
+    response = Failure(
         json.dumps(body), status, mimetype="application/json", headers={"x-optillm-guard": GUARD_VERSION, **(headers or {})}
     )
+    response.code = code
+    return response
 
 
 def facts(request: ledger.Request, dropped: list[str]) -> dict[str, str]:
     """The `x-optillm-*` headers: what this request caused upstream."""
     calls = request.calls
     headers = {
-        "x-optillm-request": request.id,
+        "x-optillm-trace": request.id,
         "x-optillm-strategy": request.strategy,
         "x-optillm-upstream-calls": str(len(calls)),
         "x-optillm-upstream-failures": str(len(request.failures)),

@@ -65,6 +65,11 @@ class Desk:
     def __len__(self) -> int:
         return len(self._open)
 
+    def requests(self) -> list[ledger.Request]:
+        """Those in flight now, the oldest first."""
+        with self._lock:
+            return [request for request, _ in self._open.values()]
+
     def serve(self, request: ledger.Request, strategy: Callable[[], T]) -> T:
         """The strategy's result.
 
@@ -111,7 +116,7 @@ class Desk:
         """Answer everything that is still in flight with 503. How many that were."""
         with self._lock:
             self.closed = True
-            waiting = [request for request, _ in self._open.values()]
+        waiting = self.requests()
         for request in waiting:
             self.end(request, _draining())
         return len(waiting)

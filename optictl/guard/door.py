@@ -17,14 +17,15 @@ from typing import Any
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
-from . import GUARD_VERSION, answers, body, journal, ledger
+from . import GUARD_VERSION, answers, body, journal, ledger, metrics
 from .answers import Refused
 from .desk import RETRY_AFTER, desk
 from .error_texts import is_error_text
+from .metrics import Meter
 from .settings import Settings
 
 _CHAT = "/v1/chat/completions"
-_METHODS = {_CHAT: "POST", "/v1/models": "GET", "/health": "GET"}
+_METHODS = {_CHAT: "POST", "/v1/models": "GET", "/health": "GET", "/metrics": "GET", "/guard/state": "GET"}
 #: The upstream's word is final for these: trying again cannot help.
 _FINAL = {400, 401, 403, 404, 413, 415, 421, 422}
 
@@ -60,8 +61,9 @@ def resolve(model: str, choice: str | None, settings: Settings, loaded: set[str]
 class Door:
     """OptiLLM's Flask application `app`, guarded. `loaded` are the strategies that it can run."""
 
-    def __init__(self, app: WSGIApp, settings: Settings, loaded: set[str]) -> None:
-        self.app, self.settings, self.loaded = app, settings, loaded
+    def __init__(self, app: WSGIApp, settings: Settings, loaded: set[str], meter: Meter, build: dict[str, str]) -> None:
+        self.app, self.settings, self.loaded, self.meter = app, settings, loaded, meter
+        self.build, self.started = build, time.monotonic()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
@@ -70,9 +72,11 @@ class Door:
         try:
             response = self._respond(request)
         except Refused as refusal:
+            self.meter.refused(refusal.code)
             journal.write("refused", status=refusal.status, code=refusal.code)
             response = answers.error(refusal.status, refusal.code, refusal.message, refusal.headers)
         except Exception as error:
+            self.meter.refused("internal_error")
             journal.write("defect", exception=type(error).__name__)
             response = answers.error(500, "internal_error", "the guard met a defect of its own; the journal names it")
         response.headers["x-optillm-guard"] = GUARD_VERSION
@@ -89,10 +93,37 @@ class Door:
             raise Refused(405, "method_not_allowed", f"{request.path} takes {allowed}", {"Allow": allowed})
         if request.path == _CHAT:
             return self._chat(request)
+        if request.path == "/metrics":
+            return Response(self.meter.exposition(), content_type=metrics.CONTENT_TYPE)
+        if request.path == "/guard/state":
+            return Response(json.dumps(self.state()), mimetype="application/json")
         response = Response.from_app(self.app, request.environ, buffered=True)
         if response.status_code < 400:
             return response
         return answers.error(502, "upstream_failed", f"the upstream did not list its models: {_message(response)}")
+
+    def state(self) -> dict[str, Any]:
+        """What is served now. Times are seconds."""
+        now = time.monotonic()
+        return {
+            "schema": 1,
+            **self.build,
+            "uptime": round(now - self.started, 3),
+            "ready": not desk.closed,
+            "strategies": sorted(self.loaded.intersection(self.settings.strategies)),
+            "base_models": list(self.settings.base_models),
+            "in_flight": [
+                {
+                    "trace": entry.id,
+                    "strategy": entry.strategy,
+                    "base_model": entry.base_model,
+                    "age": round(now - entry.started, 3),
+                    "upstream_calls": len(entry.calls),
+                    "upstream_open": sum(call.is_open for call in list(entry.calls)),
+                }
+                for entry in desk.requests()
+            ],
+        }
 
     def _authenticate(self, request: Request) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -127,7 +158,10 @@ class Door:
         )
         response = self._run(request, asked, entry)
         response.headers.update(answers.facts(entry, asked.dropped))
-        _account(entry, response)
+        entry.seconds = time.monotonic() - entry.started
+        code = response.code if isinstance(response, answers.Failure) else ""
+        self.meter.request_ended(entry, response.status_code, code)
+        _account(entry, response.status_code)
         return response
 
     def _break_loop(self, data: dict[str, Any]) -> None:
@@ -209,15 +243,15 @@ def _failure(entry: ledger.Request, inner: Response) -> Response:
     return answers.error(502, "upstream_failed", message, headers)
 
 
-def _account(entry: ledger.Request, response: Response) -> None:
+def _account(entry: ledger.Request, status: int) -> None:
     """The request's one line in the journal."""
     journal.write(
         "request",
-        id=entry.id,
+        trace=entry.id,
         strategy=entry.strategy,
         base_model=entry.base_model,
-        status=response.status_code,
-        seconds=round(time.monotonic() - entry.started, 3),
+        status=status,
+        seconds=round(entry.seconds, 3),
         upstream_calls=len(entry.calls),
         upstream_failures=len(entry.failures),
         upstream_statuses=sorted({call.status for call in entry.calls}),

@@ -33,7 +33,10 @@ class Abort(BaseException):
 
 @dataclass
 class Call:
-    """One HTTP request to the upstream. `seconds` is wall time; `status` 0 means no answer."""
+    """One HTTP request to the upstream. `seconds` is wall time; `status` 0 means no answer.
+
+    `reason` says in one word why it failed: timeout, connection, ended (its request was over), or the answer's status.
+    """
 
     model: str
     status: int = 0
@@ -44,6 +47,10 @@ class Call:
     reasoning_tokens: int = 0
     error: str = ""
     retry_after: str = ""
+    reason: str = ""
+    is_open: bool = True
+    #: of the monotonic clock
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def failed(self) -> bool:
@@ -62,6 +69,8 @@ class Request:
     started: float = field(default_factory=time.monotonic)
     calls: list[Call] = field(default_factory=list)
     aborted: Abort | None = None
+    #: from start to answer; 0 while it runs
+    seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def abort(self, reason: Abort) -> None:

@@ -23,7 +23,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
-from . import invariants, journal, supervision
+from . import GUARD_VERSION, invariants, journal, supervision
 from .settings import EXIT_CONFIG, Refusal, Settings, parse
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def load(settings: Settings) -> Door:
     # two thousand modules and nothing to throw away: looking for it takes a tenth of the import
     gc.disable()
     # imported here, in the worker: gunicorn's master stays a quarter of the size without them
-    from . import corrections, unneeded, upstream
+    from . import corrections, metrics, unneeded, upstream
     from .door import Door
 
     version = importlib.metadata.version("optillm")
@@ -101,7 +101,9 @@ def load(settings: Settings) -> Door:
     server.app.run = lambda *_args, **_options: None
     server.main()
     parse_name = server.parse_combined_approach
-    client = upstream.build(settings, os.environ["OPENAI_API_KEY"].strip())
+    build = {"optillm": version, "guard": GUARD_VERSION, "release": Path(__file__).resolve().parent.parent.name}
+    meter = metrics.Meter(settings.strategies, settings.base_models, build)
+    client = upstream.build(settings, os.environ["OPENAI_API_KEY"].strip(), meter.call_ended)
     corrections.apply(server, settings, client, version)
     loaded = {*server.known_approaches, *server.plugin_approaches}
     for strategy in loaded.intersection(settings.strategies):
@@ -114,7 +116,7 @@ def load(settings: Settings) -> Door:
     journal.serving(explain=missing)
     gc.freeze()  # what is loaded now stays: the collector would look through all of it again and again
     gc.enable()
-    return Door(server.app, settings, loaded)
+    return Door(server.app, settings, loaded, meter, build)
 
 
 class _Log(Logger):  # type: ignore[misc]

@@ -52,8 +52,19 @@ def _enter_answer(call: ledger.Call, body: dict[str, Any]) -> None:
     call.reasoning_tokens = _number(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
 
 
+def _reason(status: int) -> str:
+    return "rate_limited" if status == 429 else f"{status // 100}xx"
+
+
 class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
-    """The SDK's own HTTP client; `send` enters each call into the request it belongs to."""
+    """The SDK's own HTTP client; `send` enters each call into the request it belongs to.
+
+    `ended` is told of each call when it is over.
+    """
+
+    def __init__(self, ended: Callable[[ledger.Request, ledger.Call], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._ended = ended
 
     def send(self, request: Any, **options: Any) -> Any:
         owner = ledger.current.get()
@@ -62,28 +73,38 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         body = _json(request.content)
         call = ledger.Call(model=str(body.get("model", "")))
         owner.enter(call)
+        try:
+            return self._send_for(owner, call, body, request, options)
+        finally:
+            call.is_open = False
+            self._ended(owner, call)
+
+    def _send_for(
+        self, owner: ledger.Request, call: ledger.Call, body: dict[str, Any], request: Any, options: dict[str, Any]
+    ) -> Any:
         # no call may outlast the request it serves
         left = max(owner.remaining(), 0.1)
         limits = request.extensions.get("timeout", {})
         request.extensions["timeout"] = {k: min(left, limits.get(k) or left) for k in ("connect", "read", "write", "pool")}
-        started = time.monotonic()
         try:
             with ledger.in_flight.waiting(ledger.fingerprint(body.get("messages") or ()), owner):
                 response = super().send(request, **options)
                 raw = response.read()
         except Exception as error:
             call.error = f"{type(error).__name__}: {error}"[:500]
+            call.reason = "timeout" if isinstance(error, httpx2.TimeoutException) else "connection"
             raise
         finally:
-            call.seconds = time.monotonic() - started
+            call.seconds = time.monotonic() - call.started
             if owner.remaining() <= 0:  # whatever came of the call, that is why it ended
                 owner.abort(owner.too_late())
             # the breaker may have ended this request while it waited: stop here, whatever came back
             if owner.aborted is not None:
+                call.reason = "ended"
                 raise owner.aborted
         call.status = response.status_code
         if call.failed:
-            call.error = error_text(raw)
+            call.error, call.reason = error_text(raw), _reason(call.status)
             # LiteLLM hands a model's header on under another name
             call.retry_after = response.headers.get("retry-after") or response.headers.get("llm_provider-retry-after", "")
         else:
@@ -91,7 +112,7 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         return response
 
 
-def build(settings: Settings, upstream_key: str) -> openai.OpenAI:
+def build(settings: Settings, upstream_key: str, ended: Callable[[ledger.Request, ledger.Call], None]) -> openai.OpenAI:
     """The process's only OpenAI client. `trust_env=False`: no proxy variable can redirect it."""
     way: dict[str, Any] = {}
     if settings.upstream_socket:
@@ -103,6 +124,7 @@ def build(settings: Settings, upstream_key: str) -> openai.OpenAI:
         max_retries=settings.max_retries,
         timeout=settings.request_timeout,
         http_client=CountingClient(
+            ended,
             trust_env=False,
             base_url=settings.base_url,
             timeout=settings.request_timeout,

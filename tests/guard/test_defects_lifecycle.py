@@ -200,5 +200,5 @@ def test_requests_at_the_same_time_are_counted_apart(release: Path) -> None:
             assert (response.headers["x-optillm-upstream-failures"] == "0") is not failing
             if not failing:
                 assert response.headers["x-optillm-upstream-calls"] == str(CALLS[strategy])
-        assert len({response.headers["x-optillm-request"] for response in answers}) == len(plan)
+        assert len({response.headers["x-optillm-trace"] for response in answers}) == len(plan)
         assert_silent(pair.server)

@@ -100,7 +100,7 @@ def test_bare_writes_prompts_or_answers_into_its_log(careless: Pair, strategy: s
 def test_guarded_writes_neither(guarded_one: Pair, strategy: str) -> None:
     response = guarded_one.server.ask(f"{strategy}-jerry-xl", MARK)
     assert text_of(response)
-    wait_until(lambda: response.headers["x-optillm-request"] in guarded_one.server.journal())
+    wait_until(lambda: response.headers["x-optillm-trace"] in guarded_one.server.journal())
     assert "This is answer" not in guarded_one.server.journal()
     assert_silent(guarded_one.server)
 

@@ -198,7 +198,7 @@ def test_the_lists_and_the_health_answer(pair: Pair) -> None:
     assert pair.server.get("/health", key=None).json() == {"status": "ok"}
     models = pair.server.get("/v1/models")
     assert [model["id"] for model in models.json()["data"]] == ["jerry-xl"]
-    assert models.headers["x-optillm-guard"] == "1"
+    assert models.headers["x-optillm-guard"] == "2"
     head = httpx.head(f"{pair.server.url}/models", headers={"Authorization": f"Bearer {pair.server.key}"}, timeout=30)
     assert (head.status_code, head.content) == (200, b"")
 

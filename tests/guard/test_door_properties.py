@@ -38,7 +38,7 @@ def client(pair: Pair) -> Iterator[httpx.Client]:
 
 
 def assert_honest(response: httpx.Response) -> None:
-    assert response.headers["x-optillm-guard"] == "1"
+    assert response.headers["x-optillm-guard"] == "2"
     if response.status_code == 200:
         return
     assert 400 <= response.status_code < 500, response.text

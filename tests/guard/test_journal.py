@@ -62,7 +62,7 @@ def test_a_request_is_one_line_with_its_numbers(pair: Pair, stream: bool) -> Non
     assert 0 <= seconds < 30
     assert line == {
         "event": "request",
-        "id": response.headers["x-optillm-request"],
+        "trace": response.headers["x-optillm-trace"],
         "strategy": "moa",
         "base_model": "jerry-xl",
         "status": 200,
@@ -143,6 +143,6 @@ def test_requests_at_the_same_time_write_whole_lines(pair: Pair) -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda i: pair.server.ask("moa-jerry-xl", f"{MARK} {'fails' * (i % 2)}"), range(40)))
     wait_until(lambda: len(journal_of(pair.server)) == before + 40)
-    told = {line["id"]: line["status"] for line in journal_of(pair.server)[before:]}
-    assert told == {answer.headers["x-optillm-request"]: answer.status_code for answer in answers}
+    told = {line["trace"]: line["status"] for line in journal_of(pair.server)[before:]}
+    assert told == {answer.headers["x-optillm-trace"]: answer.status_code for answer in answers}
     assert_silent(pair.server)

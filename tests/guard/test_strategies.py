@@ -59,11 +59,11 @@ def assert_accounted(response: httpx.Response, pair: Pair, strategy: str) -> Non
         "x-optillm-upstream-models": "jerry-xl",
         "x-optillm-upstream-completions": str(sum((seen.body or {}).get("n") or 1 for seen in calls)),
         "x-optillm-tokens": str(sum(spent(pair.upstream))),
-        "x-optillm-guard": "1",
+        "x-optillm-guard": "2",
     }
     assert {name: response.headers[name] for name in expected} == expected
     assert response.headers["x-optillm-upstream-ms"].isdigit()
-    assert response.headers["x-optillm-request"]
+    assert response.headers["x-optillm-trace"]
     assert pair.models == {"jerry-xl"}
     assert pair.bearers == {f"Bearer {UPSTREAM_KEY}"}
 
@@ -78,7 +78,7 @@ def test_the_strategy_runs(pair: Pair, strategy: str) -> None:
 
     whole = response.json()
     assert set(whole) == {"id", "object", "created", "model", "choices", "usage"}
-    assert whole["id"] == "chatcmpl-" + response.headers["x-optillm-request"]
+    assert whole["id"] == "chatcmpl-" + response.headers["x-optillm-trace"]
     assert whole["object"] == "chat.completion"
     assert before <= whole["created"] <= time.time()
     assert whole["model"] == f"{strategy}-jerry-xl"
@@ -131,7 +131,7 @@ def test_a_stream_is_the_same_answer(pair: Pair, strategy: str, options: dict[st
 
     usage = chunks.pop() if options == {"include_usage": True} else None
     assert {(chunk["id"], chunk["object"], chunk["model"]) for chunk in chunks} == {
-        ("chatcmpl-" + response.headers["x-optillm-request"], "chat.completion.chunk", f"{strategy}-jerry-xl")
+        ("chatcmpl-" + response.headers["x-optillm-trace"], "chat.completion.chunk", f"{strategy}-jerry-xl")
     }
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas[0]["role"] == "assistant"

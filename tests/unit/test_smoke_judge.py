@@ -16,7 +16,7 @@ from optictl.host.network import Answer
 
 CONFIG = Config(base_models=("jerry-xl", "tom"), publish={"boost": "bon-tom"})
 PROOF = {
-    "x-optillm-guard": "1",
+    "x-optillm-guard": "2",
     "x-optillm-strategy": "moa",
     "x-optillm-upstream-calls": "3",
     "x-optillm-upstream-completions": "5",

@@ -1,0 +1,133 @@
+"""Prometheus metrics: what strategies cost upstream and how long both sides take.
+
+Every set of labels is bounded: the enabled strategies, the base models, classes of statuses and the
+guard's own words. Names that are none of these are `other`. No prompt, key or client's word gets in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from . import ledger
+from .desk import desk
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+OTHER = "other"
+_LABELS = ("strategy", "base_model")
+#: Seconds. A model that thinks takes minutes, the proxy itself milliseconds.
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_CALLS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64, 128)
+
+
+def status_class(status: int) -> str:
+    """200 -> 2xx; 0, no answer -> none."""
+    return f"{status // 100}xx" if status else "none"
+
+
+class _Process:
+    """CPU, memory and file descriptors. Without the start time, which cannot be read in a sealed /proc."""
+
+    def __init__(self) -> None:
+        self._source = ProcessCollector(registry=None)
+        self._started = time.time()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from (family for family in self._source.collect() if family.name != "process_start_time_seconds")
+        yield GaugeMetricFamily("process_start_time_seconds", "Start of the serving process, Unix time.", self._started)
+
+
+class _InFlight:
+    """Counted when asked for, from those that are open: nothing to keep in step."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def collect(self) -> Iterator[Metric]:
+        requests = GaugeMetricFamily("optillm_requests_in_flight", "Requests being served now.", labels=_LABELS)
+        calls = GaugeMetricFamily("optillm_upstream_calls_in_flight", "Upstream calls waited for now.", labels=_LABELS)
+        count: dict[tuple[str, str], list[int]] = {labels: [0, 0] for labels in self._meter.known}
+        for request in desk.requests():
+            found = count.setdefault(self._meter.labels(request), [0, 0])
+            found[0] += 1
+            found[1] += sum(call.is_open for call in list(request.calls))
+        for labels, (open_requests, open_calls) in count.items():
+            requests.add_metric(labels, open_requests)
+            calls.add_metric(labels, open_calls)
+        yield requests
+        yield calls
+
+
+class Meter:
+    """The metrics of one process."""
+
+    def __init__(self, strategies: Iterable[str], base_models: Iterable[str], build: Mapping[str, str]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.known = {(strategy, base_model) for base_model in base_models for strategy in strategies}
+        registry = self._registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Any:
+            # a child is looked up once: prometheus_client's own way to it costs as much as counting does
+            return cache(Counter(name, text, labels, registry=registry).labels)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Any:
+            return cache(Histogram(name, text, _LABELS, buckets=buckets, registry=registry).labels)
+
+        self._requests = counter("optillm_requests", "Requests that ran a strategy.", *_LABELS, "status")
+        self._errors = counter("optillm_request_errors", "Those that failed, by error code.", *_LABELS, "code")
+        self._refusals = counter("optillm_refusals", "Requests refused at the door, by error code.", "code")
+        self._seconds = histogram("optillm_request_duration_seconds", "Length of requests that ran a strategy.", _SECONDS)
+        self._amplification = histogram("optillm_upstream_calls_per_request", "Upstream calls that a request caused.", _CALLS)
+        self._calls = counter("optillm_upstream_calls", "Upstream calls that ended.", *_LABELS, "status")
+        self._failures = counter("optillm_upstream_failures", "Those that failed, by reason.", *_LABELS, "reason")
+        self._call_seconds = histogram("optillm_upstream_call_duration_seconds", "Length of upstream calls.", _SECONDS)
+        self._tokens = counter("optillm_upstream_tokens", "Tokens that the upstream accounted for.", *_LABELS, "kind")
+        self._loops = Counter("optillm_loops_broken", "Routing loops that were broken.", registry=registry)
+        Info("optillm_build", "What runs here.", registry=registry).info(dict(build))
+        registry.register(_Process())
+        registry.register(_InFlight(self))
+        for labels in self.known:  # a rate needs a zero to begin with
+            self._requests(*labels, "2xx")
+            self._calls(*labels, "2xx")
+
+    def labels(self, request: ledger.Request) -> tuple[str, str]:
+        """Strategy and base model, if they are of the configuration."""
+        labels = request.strategy, request.base_model
+        return labels if labels in self.known else (OTHER, OTHER)
+
+    def call_ended(self, request: ledger.Request, call: ledger.Call) -> None:
+        """Account for an upstream call; also for one that outlasts its request."""
+        labels = self.labels(request)
+        self._calls(*labels, status_class(call.status)).inc()
+        self._call_seconds(*labels).observe(call.seconds)
+        if call.failed:
+            self._failures(*labels, call.reason).inc()
+        if call.prompt_tokens:
+            self._tokens(*labels, "prompt").inc(call.prompt_tokens)
+        if call.completion_tokens:
+            self._tokens(*labels, "completion").inc(call.completion_tokens)
+
+    def request_ended(self, request: ledger.Request, status: int, code: str) -> None:
+        """Account for a request that ran a strategy; `code` is that of its error, if any."""
+        labels = self.labels(request)
+        self._requests(*labels, status_class(status)).inc()
+        self._seconds(*labels).observe(request.seconds)
+        self._amplification(*labels).observe(len(request.calls))
+        if code:
+            self._errors(*labels, code).inc()
+
+    def refused(self, code: str) -> None:
+        """Account for a request that no strategy was run for."""
+        self._refusals(code).inc()
+        if code == "loop_detected":
+            self._loops.inc()
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)
