@@ -86,6 +86,7 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--drain-timeout", str(config.timeouts.drain),
         "--max-upstream-calls", str(config.limits.max_upstream_calls),
         "--max-body-bytes", str(config.limits.max_body_bytes),
+        "--max-traces", str(config.limits.max_traces),
     ]  # fmt: skip
 
 

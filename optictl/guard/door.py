@@ -23,9 +23,11 @@ from .desk import RETRY_AFTER, desk
 from .error_texts import is_error_text
 from .metrics import Meter
 from .settings import Settings
+from .traces import CONTENT_HEADER, MAX_CONTENT_BYTES, Traces
 
 _CHAT = "/v1/chat/completions"
 _METHODS = {_CHAT: "POST", "/v1/models": "GET", "/health": "GET", "/metrics": "GET", "/guard/state": "GET"}
+_TRACES = "/guard/traces"
 #: The upstream's word is final for these: trying again cannot help.
 _FINAL = {400, 401, 403, 404, 413, 415, 421, 422}
 
@@ -64,6 +66,7 @@ class Door:
     def __init__(self, app: WSGIApp, settings: Settings, loaded: set[str], meter: Meter, build: dict[str, str]) -> None:
         self.app, self.settings, self.loaded, self.meter = app, settings, loaded, meter
         self.build, self.started = build, time.monotonic()
+        self.traces = Traces(settings.max_traces)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
@@ -84,7 +87,8 @@ class Door:
         return answer
 
     def _respond(self, request: Request) -> Response:
-        allowed = _METHODS.get(request.path)
+        is_trace = request.path == _TRACES or request.path.startswith(f"{_TRACES}/")
+        allowed = "GET" if is_trace else _METHODS.get(request.path)
         if request.path != "/health":
             self._authenticate(request)
         if allowed is None:
@@ -95,12 +99,22 @@ class Door:
             return self._chat(request)
         if request.path == "/metrics":
             return Response(self.meter.exposition(), content_type=metrics.CONTENT_TYPE)
+        if is_trace:
+            return self._traces(request.path[len(_TRACES) + 1 :])
         if request.path == "/guard/state":
             return Response(json.dumps(self.state()), mimetype="application/json")
         response = Response.from_app(self.app, request.environ, buffered=True)
         if response.status_code < 400:
             return response
         return answers.error(502, "upstream_failed", f"the upstream did not list its models: {_message(response)}")
+
+    def _traces(self, trace: str) -> Response:
+        if not trace:
+            return Response(json.dumps({"schema": 1, "traces": self.traces.newest()}), mimetype="application/json")
+        found = self.traces.get(trace)
+        if found is None:
+            raise Refused(404, "trace_unknown", "there is no such trace; only the newest requests are kept (--max-traces)")
+        return Response(json.dumps({"schema": 1, **found}), mimetype="application/json")
 
     def state(self) -> dict[str, Any]:
         """What is served now. Times are seconds."""
@@ -156,12 +170,17 @@ class Door:
         entry = ledger.Request(
             strategy, base_model, max_calls=self.settings.max_upstream_calls, timeout=self.settings.request_timeout
         )
+        entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
+        if entry.may_keep(sum(len(message["content"]) for message in asked.messages), MAX_CONTENT_BYTES):
+            entry.messages = asked.messages
         response = self._run(request, asked, entry)
         response.headers.update(answers.facts(entry, asked.dropped))
         entry.seconds = time.monotonic() - entry.started
-        code = response.code if isinstance(response, answers.Failure) else ""
-        self.meter.request_ended(entry, response.status_code, code)
-        _account(entry, response.status_code)
+        entry.status = response.status_code
+        entry.code = response.code if isinstance(response, answers.Failure) else ""
+        self.meter.request_ended(entry, entry.status, entry.code)
+        self.traces.keep(entry)
+        _account(entry)
         return response
 
     def _break_loop(self, data: dict[str, Any]) -> None:
@@ -202,6 +221,8 @@ class Door:
         texts = _texts(inner)
         if texts is None or entry.all_failed or any(is_error_text(text) for text in texts):
             return _failure(entry, inner)
+        if entry.may_keep(sum(map(len, texts)), MAX_CONTENT_BYTES):
+            entry.answers = texts
         whole = answers.completion(entry, asked.model, texts)
         if asked.stream:
             return Response(answers.stream(whole, asked.include_usage), mimetype="text/event-stream")
@@ -243,14 +264,14 @@ def _failure(entry: ledger.Request, inner: Response) -> Response:
     return answers.error(502, "upstream_failed", message, headers)
 
 
-def _account(entry: ledger.Request, status: int) -> None:
+def _account(entry: ledger.Request) -> None:
     """The request's one line in the journal."""
     journal.write(
         "request",
         trace=entry.id,
         strategy=entry.strategy,
         base_model=entry.base_model,
-        status=status,
+        status=entry.status,
         seconds=round(entry.seconds, 3),
         upstream_calls=len(entry.calls),
         upstream_failures=len(entry.failures),

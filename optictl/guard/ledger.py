@@ -48,6 +48,12 @@ class Call:
     error: str = ""
     retry_after: str = ""
     reason: str = ""
+    purpose: str = ""
+    #: the thread that made it, as a number of its request's own: calls of different ones may overlap
+    thread: int = 0
+    #: what was asked and answered; empty unless the request keeps contents
+    messages: list[Any] = field(default_factory=list, repr=False)
+    answers: list[Any] = field(default_factory=list, repr=False)
     is_open: bool = True
     #: of the monotonic clock
     started: float = field(default_factory=time.monotonic)
@@ -71,6 +77,15 @@ class Request:
     aborted: Abort | None = None
     #: from start to answer; 0 while it runs
     seconds: float = 0.0
+    #: Unix time
+    began: float = field(default_factory=time.time)
+    status: int = 0
+    code: str = ""
+    keeps_content: bool = False
+    messages: list[Any] = field(default_factory=list, repr=False)
+    answers: list[Any] = field(default_factory=list, repr=False)
+    content_bytes: int = 0
+    _threads: dict[int, int] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def abort(self, reason: Abort) -> None:
@@ -95,7 +110,16 @@ class Request:
                 )
             if self.aborted is not None:
                 raise self.aborted
+            call.thread = self._threads.setdefault(threading.get_ident(), len(self._threads))
             self.calls.append(call)
+
+    def may_keep(self, size: int, most: int) -> bool:
+        """Whether contents of `size` bytes are to be kept too; of all together `most` are."""
+        with self._lock:
+            if not self.keeps_content or self.content_bytes + size > most:
+                return False
+            self.content_bytes += size
+            return True
 
     def remaining(self) -> float:
         """Seconds left until the request's deadline; may be negative."""

@@ -17,7 +17,7 @@ import openai
 from openai._constants import DEFAULT_CONNECTION_LIMITS
 from openai.types.chat import ChatCompletion
 
-from . import ledger
+from . import ledger, traces
 from .settings import Settings
 
 #: What strategies say in plain JSON; with any other argument a call takes the SDK's whole way.
@@ -56,6 +56,12 @@ def _reason(status: int) -> str:
     return "rate_limited" if status == 429 else f"{status // 100}xx"
 
 
+def _texts(body: dict[str, Any]) -> list[Any]:
+    choices = body.get("choices")
+    messages = [choice.get("message") for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    return [message.get("content") for message in messages if isinstance(message, dict)]
+
+
 class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
     """The SDK's own HTTP client; `send` enters each call into the request it belongs to.
 
@@ -71,8 +77,11 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         if owner is None or request.method != "POST":
             return super().send(request, **options)
         body = _json(request.content)
-        call = ledger.Call(model=str(body.get("model", "")))
+        messages = body.get("messages")
+        call = ledger.Call(model=str(body.get("model", "")), purpose=traces.purpose(owner.strategy, messages))
         owner.enter(call)
+        if owner.keeps_content and owner.may_keep(len(request.content), traces.MAX_CONTENT_BYTES):
+            call.messages = messages if isinstance(messages, list) else []
         try:
             return self._send_for(owner, call, body, request, options)
         finally:
@@ -108,7 +117,10 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
             # LiteLLM hands a model's header on under another name
             call.retry_after = response.headers.get("retry-after") or response.headers.get("llm_provider-retry-after", "")
         else:
-            _enter_answer(call, _json(raw))
+            answer = _json(raw)
+            _enter_answer(call, answer)
+            if owner.keeps_content and owner.may_keep(len(raw), traces.MAX_CONTENT_BYTES):
+                call.answers = _texts(answer)
         return response
 
 
