@@ -213,7 +213,7 @@ class Config(_Section):
             elif not models.is_slug(name):
                 problems.append((i, f"{name!r} cannot be a strategy's name"))
             elif known and name not in known:
-                problems.append((i, f"OptiLLM has no {name!r}{_suggest(name, known)}"))
+                problems.append((i, f"OptiLLM has no {name!r}{suggest(name, known)}"))
         if not names:
             problems.append((None, "must name at least one"))
         # a plugin's own word is known here only; the others were looked at with the base models
@@ -279,7 +279,8 @@ def _misleading(name: str, target: str, strategies: tuple[str, ...]) -> str | No
     return f"reads like the strategy {first.lower()!r}, and {target!r} is {strategy!r}"
 
 
-def _suggest(word: str, known: Any) -> str:
+def suggest(word: str, known: Any) -> str:
+    """What somebody may have meant, to be put behind a message; "" where nothing is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -347,7 +348,7 @@ def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
         return [Problem(*_place(path if item is None else (*path, item), lines), text) for item, text in told]
     message = error["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        message = f"unknown key{_suggest(str(path[-1]), _known_keys(path[:-1]))}"
+        message = f"unknown key{suggest(str(path[-1]), _known_keys(path[:-1]))}"
     elif kind not in ("value_error", "missing"):
         words = _WORDS.get(kind, f"{message[:1].lower()}{message[1:]}".replace("input should", "must"))
         message = f"{words}, not {_short(error.get('input'))}"

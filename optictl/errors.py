@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 def os_words(failure: OSError) -> str:
     """What the system says went wrong, and with which file."""
@@ -9,11 +12,14 @@ def os_words(failure: OSError) -> str:
 
 
 class OptictlError(Exception):
-    """What went wrong, and the command or the act that mends it. Exit code 1."""
+    """What went wrong, and the command or the act that mends it. Exit code 1.
 
-    def __init__(self, what: str, remedy: str = "", detail: str = "") -> None:
+    `problems`: for programs, where several things are wrong.
+    """
+
+    def __init__(self, what: str, remedy: str = "", detail: str = "", problems: Sequence[dict[str, Any]] = ()) -> None:
         super().__init__(what)
-        self.what, self.remedy, self.detail = what, remedy, detail
+        self.what, self.remedy, self.detail, self.problems = what, remedy, detail, problems
 
 
 class RolledBack(OptictlError):

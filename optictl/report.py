@@ -19,6 +19,7 @@ from optictl.results import SEVERITY, Result, good, roots, summary
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from optictl.compare.summary import Row
     from optictl.config import ConfigError
     from optictl.errors import OptictlError
     from optictl.logbook import Entry
@@ -104,6 +105,28 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
             status.update(f"{escape(text)} ...")
 
         yield say
+
+
+@contextmanager
+def steps(title: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar that grows by one with every text that is said; nothing in a pipe."""
+    console = _console(stderr=True)
+    if not console.is_terminal or recording is not None:
+        yield lambda _: None
+        return
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(escape(title), total=total, completed=done)
+        yield lambda text: progress.update(task, advance=1, description=escape(_line(text)))
 
 
 def results(command: str, found: Sequence[Result], output: str, *, quiet: bool = False) -> bool:
@@ -247,6 +270,77 @@ def comparison(new: Sequence[Result], current: Sequence[Result]) -> None:
     for r in new:
         table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", escape(r.id), *figures(r), *figures(before.get(r.id)))
     console.print(table)
+
+
+def compared(rows: Sequence[Row], file: str, budget: int | None, more: str | None, output: str) -> bool:
+    """Strategies beside their plain models; True when no request failed.
+
+    `file` holds the answers. Where `budget` (tokens) ended it, `more` is the command that goes on with a larger one.
+    """
+    failed, left_out = sum(r.failed for r in rows), sum(r.left_out for r in rows)
+    tokens = sum(r.tokens for r in rows)
+    if output == "json":
+        facts: dict[str, Any] = {
+            "file": file,
+            "tokens": tokens,
+            "budget_tokens": budget,
+            "left_out": left_out,
+            "failed": failed,
+        }
+        envelope("compare", [r.as_dict() for r in rows], not failed, **facts)
+        return not failed
+    for base_model in dict.fromkeys(r.subject.base_model for r in rows):
+        _compared(base_model, [r for r in rows if r.subject.base_model == base_model])
+    if failed:
+        message(f"\n{failed} requests failed; they count for nothing, and are asked again with --resume {file}")
+    if left_out:
+        asked = sum(r.answered + r.failed for r in rows)
+        message(
+            f"\nLeft out: {left_out} of {asked + left_out} requests: the next might have passed the budget of {budget} tokens"
+        )
+    if budget is not None and tokens > budget:
+        message(f"The budget was passed by {tokens - budget} tokens: a request took more than any of its model before.")
+    if more:
+        message(f"More: {more}")
+    note(f"every answer is in {file}")
+    return not failed
+
+
+def _compared(base_model: str, rows: Sequence[Row]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from optictl.compare import summary
+
+    console = _console()
+    priced = any(r.cost is not None for r in rows)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(escape(base_model), overflow="fold")
+    for title in ("right", "95 %", "calls", "tokens", "p50 s", "p95 s", *(["cost"] if priced else [])):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    styles = {"better": "green", "worse": "red", "within noise": "dim", "": ""}
+    for r in rows:
+        low, high = r.interval
+        verdict = r.beside.verdict if r.beside else ""
+        cost = [] if not priced else [f"{r.cost:.3g}"]
+        figures = (f"{r.right}/{r.answered}", f"{100 * low:.0f}-{100 * high:.0f}", str(r.calls), _short(r.tokens))
+        words = (*figures, f"{r.p50:.1f}", f"{r.p95:.1f}", *cost)
+        style = styles[verdict]
+        table.add_row(escape(r.subject.strategy or "(plain)"), *words, f"[{style}]{verdict}[/]" if style else verdict)
+    console.print(table)
+    console.print()
+    for r in rows:
+        if text := summary.sentence(r):
+            console.print(text, markup=False)
+
+
+def _short(number: float) -> str:
+    """A number in at most five signs: 950, 12.3k, 4.56M."""
+    for scale, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= scale:
+            return f"{number / (1e3 if sign == 'k' else scale):.3g}{sign}"
+    return f"{number:.0f}"
 
 
 def releases(found: Sequence[Facts]) -> None:

@@ -18,17 +18,19 @@ PROMPT = (
 _REMEDY = "optictl check names what is wrong"
 
 
-def _header(answer: Answer, name: str) -> str | None:
-    """A guard's header, also as LiteLLM hands it on."""
+def header(answer: Answer, name: str) -> str | None:
+    """One of the guard's headers, also as LiteLLM hands it on."""
     return answer.headers.get(f"x-optillm-{name}") or answer.headers.get(f"llm_provider-x-optillm-{name}")
 
 
-def _number(answer: Answer, name: str) -> int:
-    text = _header(answer, name) or ""
+def number(answer: Answer, name: str) -> int:
+    """One of the guard's headers that counts something; 0 where it does not stand there."""
+    text = header(answer, name) or ""
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
-def _content(answer: Answer) -> str:
+def content(answer: Answer) -> str:
+    """The text of an answer, "" where it has none."""
     try:
         return str(answer.data["choices"][0]["message"]["content"] or "")
     except (KeyError, IndexError, TypeError):
@@ -45,7 +47,8 @@ def error_message(answer: Answer) -> str:
     return f"{answer.status}: {message or answer.text[:200] or 'no text'}"
 
 
-def _tokens(answer: Answer) -> dict[str, int]:
+def usage(answer: Answer) -> dict[str, int]:
+    """The tokens of an answer: prompt, completion, total."""
     usage = answer.data.get("usage") if isinstance(answer.data, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     names = {"prompt": "prompt_tokens", "completion": "completion_tokens", "total": "total_tokens"}
@@ -62,10 +65,10 @@ def judge(model: str, config: Config, answer: Answer, plain_tokens: int = 0) -> 
     target = config.publish.get(model, model)
     wanted = models.split(target, config.strategies, config.base_models)
     strategy, base_model = wanted or ("", "")
-    ran, calls = _header(answer, "strategy"), _number(answer, "upstream-calls")
-    completions, failures = _number(answer, "upstream-completions"), _number(answer, "upstream-failures")
-    used = [name for name in (_header(answer, "upstream-models") or "").split(",") if name]
-    text, tokens = _content(answer), _tokens(answer)
+    ran, calls = header(answer, "strategy"), number(answer, "upstream-calls")
+    completions, failures = number(answer, "upstream-completions"), number(answer, "upstream-failures")
+    used = [name for name in (header(answer, "upstream-models") or "").split(",") if name]
+    text, tokens = content(answer), usage(answer)
     problems = []
     if answer.status != 200:
         problems.append(error_message(answer))
@@ -109,7 +112,7 @@ def plain_tokens(config: Config, upstream_key: str, prompt: str, base_model: str
     """What the prompt costs without a strategy: one call straight to LiteLLM. 0 when it fails."""
     body = {"model": base_model, "messages": [{"role": "user", "content": prompt}]}
     url = f"{config.upstream.base_url}/chat/completions"
-    return _tokens(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))["total"]
+    return usage(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))["total"]
 
 
 def run(url: str, key: str, model: str, prompt: str, timeout: float) -> Answer:

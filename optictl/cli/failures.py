@@ -54,7 +54,7 @@ def _explain(failure: Exception) -> int:
         failure = OptictlError(f"{failure.strerror}: {failure.filename}", remedy="mend it and run the command again")
     if isinstance(failure, OptictlError):
         if json_command:
-            report.failure(json_command, failure.what, failure.remedy)
+            report.failure(json_command, failure.what, failure.remedy, failure.problems)
         report.error(failure)
         return ROLLED_BACK if isinstance(failure, RolledBack) else 1
     if json_command:

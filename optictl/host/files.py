@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import hashlib
@@ -12,7 +13,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,3 +317,29 @@ def modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+@contextmanager
+def appending(path: Path, mode: int = 0o600) -> Iterator[Callable[[str], None]]:
+    """Add whole lines to a file, each on the disk before the next. One process at a time, or Locked.
+
+    A last line that was torn when a writer was killed is dropped. The file is made where there is none.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(f"another optictl writes into {path}") from None
+        os.ftruncate(handle, path.read_bytes().rfind(b"\n") + 1)
+
+        def append(line: str) -> None:
+            data = (line + "\n").encode()
+            # one write: whoever is killed leaves the line whole, or none, or on a full disk a torn one
+            if os.write(handle, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(handle)
+
+        yield append
+    finally:
+        os.close(handle)

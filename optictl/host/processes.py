@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from optictl.host import files
@@ -245,3 +246,26 @@ def readable_as(uid: int, path: Path) -> bool:
     """Whether another user can read a file; tried by a process of that user (needs root)."""
     command = ["/bin/cat", str(path)]
     return subprocess.run(command, user=uid, group=uid, extra_groups=[], capture_output=True, check=False).returncode == 0
+
+
+class Told(KeyboardInterrupt):
+    """A signal asked this program to end, as Ctrl-C does. `code` is what a shell takes for that."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+
+
+@contextmanager
+def told_by_signals() -> Iterator[None]:
+    """Within the block SIGINT, SIGTERM and SIGHUP (the terminal is gone) raise Told: whatever has to be put back is."""
+
+    def tell(number: int, _frame: FrameType | None) -> None:
+        raise Told(number)
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

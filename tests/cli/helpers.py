@@ -97,7 +97,7 @@ def in_terminal(
             while time.monotonic() < deadline:
                 if select.select([ours], [], [], 0.5)[0]:
                     shown += os.read(ours, 65536)
-                elif typed and prompt.encode() in shown and time.monotonic() > again:
+                if typed and prompt.encode() in shown and time.monotonic() > again:
                     # again and again: a Ctrl-C just before Python begins to read is lost in Python;
                     # not soon: a second one would kill what is about to end
                     os.write(ours, typed.encode())

@@ -17,13 +17,14 @@ LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin"},
     {"config", "host"},
     {"loading", "render", "smoke", "monitoring", "litellm"},
-    {"plan", "service", "proven"},
+    {"plan", "service", "proven", "compare"},
     {"releases"},
     {"supervise"},
     {"checks", "deploy"},
     {"status", "logbook", "sandbox", "upgrade", "watch"},
     {"report"},
     {"smokes", "foreground", "demo"},
+    {"compare.run"},
     {"cli"},
     {"__main__"},
 ]
@@ -176,6 +177,7 @@ def test_every_module_says_what_it_is() -> None:
     "module",
     [
         *("config", "render", "plan", "models", "paths", "guard.invariants"),
+        *("compare.stats", "compare.questions", "compare.summary", "compare.page"),
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
     ],
 )
