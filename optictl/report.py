@@ -195,7 +195,12 @@ def _news(one: Round) -> None:
 
 def _line(text: str) -> str:
     """What a server said, on one line and without what a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join(_printable(text).split())
+
+
+def _printable(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _explain(console: Console, r: Result) -> None:
@@ -414,17 +419,34 @@ def status(seen: Status) -> None:
 
 
 def log(entry: Entry, output: str) -> None:
-    """One entry of the journal: its time and text, or a line of JSON."""
+    """One entry of the journal: a request in columns, another one as its time and text, or a line of JSON."""
     if output == "json":
         sys.stdout.write(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
     import time
 
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.seconds))
-    words = "  ".join(f"{name}={value}" for name, value in entry.event.items() if name != "event")
-    text = f"{entry.event['event']:<8} {words}" if "event" in entry.event else entry.text
-    _console().print(f"{when}  {text}", style="red" if entry.bad else "", markup=False, soft_wrap=True)
+    from optictl import logbook
+
+    when = time.strftime("%m-%d %H:%M:%S", time.localtime(entry.seconds))
+    cells = logbook.cells(entry)
+    if cells is not None:
+        text = logbook.line(cells)
+    elif "event" in entry.event:
+        words = "  ".join(f"{name}={value}" for name, value in entry.event.items() if name != "event")
+        text = f"{entry.event['event']:<8} {words}"
+    else:
+        text = entry.text
+    _console().print(f"{when} {_printable(text)}", style="red" if entry.bad else "", markup=False, soft_wrap=True)
+
+
+def log_titles() -> None:
+    """What the columns of `log` are, for people; grep and awk do without."""
+    from optictl import logbook
+
+    console = _console()
+    if console.is_terminal:
+        console.print(f"{'time':<14} {logbook.line(title for title, _ in logbook.COLUMNS)}", style="bold", soft_wrap=True)
 
 
 def message(text: str) -> None:

@@ -271,15 +271,29 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as entries come.")] = False,
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="As journalctl takes it: '1 hour ago'.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Failed requests, refusals and problems only.")] = False,
+    strategy: Annotated[
+        list[str] | None, typer.Option("--strategy", metavar="NAME", help="Requests of this one only. May be repeated.")
+    ] = None,
+    status_wanted: Annotated[
+        list[str] | None, typer.Option("--status", metavar="STATUS", help="Such as 502 or 5xx. May be repeated.")
+    ] = None,
+    trace: Annotated[str, typer.Option("--trace", metavar="ID", help="The request of this trace, or of this beginning.")] = "",
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")] = 50,
     root: RootOption = None,
     user: UserOption = False,
     name: NameOption = NAME,
     output: OutputOption = Output.text,
 ) -> None:
-    """Read the service's journal. It holds no prompt and no key."""
+    """Read the service's journal: requests in columns, all else as it is. It holds no prompt and no key."""
     from optictl import logbook, report
 
+    for text in status_wanted or ():
+        if not logbook.is_status(text):
+            raise typer.BadParameter(f"{text!r} is no status such as 502 or 5xx", param_hint="--status")
     where = place(None, root, user, name)
-    for entry in logbook.read(where.paths, follow=follow, since=since, errors=errors, lines=lines):
+    wanted = logbook.Filter(errors, tuple(strategy or ()), tuple(status_wanted or ()), trace)
+    entries = logbook.read(where.paths, wanted, follow=follow, since=since, lines=lines)
+    if output is Output.text:
+        report.log_titles()
+    for entry in entries:
         report.log(entry, output.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,13 +157,19 @@ class Systemd:
         result = self._run("journalctl", "--output=json", "--no-pager", f"--unit={unit}", *options)
         return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
-    def follow(self, unit: str, *options: str) -> Iterator[dict[str, Any]]:
-        """The journal's entries of a unit as they come, until the caller stops asking."""
-        command = ["journalctl", *self._flags, "--output=json", "--follow", f"--unit={unit}", *options]
+    def entries(self, unit: str, *options: str) -> Generator[dict[str, Any], None, None]:
+        """The journal's entries of a unit as they are read, or with --follow as they come, until the caller stops asking.
+
+        Raises:
+            ToolError: journalctl takes an option otherwise than it was meant; its own words are on stderr.
+        """
+        command = ["journalctl", *self._flags, "--output=json", "--no-pager", f"--unit={unit}", *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
             try:
                 for line in process.stdout or ():
                     if line.startswith("{"):
                         yield json.loads(line)
+                if process.wait():
+                    raise ToolError("journalctl", f"ended with code {process.returncode}")
             finally:
                 process.terminate()

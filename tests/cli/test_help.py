@@ -120,6 +120,7 @@ WRONG = [
     (["check", "--root", "here", "--user"], "--user"),
     (["config", "nosuch"], "nosuch"),
     (["smoke"], "MODEL"),
+    (["logs", "--status", "bad"], "--status"),
 ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -87,7 +89,22 @@ def test_logs_are_the_journal_without_prompts(host: Host) -> None:
     assert "hello" not in host.optictl("logs").stdout
     errors = host.optictl("logs", "--errors", "--since", "1 minute ago").stdout
     assert "strategy_not_enabled" in errors
-    assert "strategy=bon" not in errors
+    assert "bon-jerry-xl" not in errors
+    (newest,) = host.optictl("logs", "--strategy", "bon", "--status", "2xx", "--lines", "1").stdout.splitlines()
+    assert newest.split()[2:4] == ["200", "bon-jerry-xl"]
+    trace = lines[[line["event"].get("strategy") for line in lines].index("bon")]["event"]["id"]
+    found = host.optictl("logs", "--trace", trace[:12], "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["event"]["id"] for line in found] == [trace]
+    refused = host.optictl("logs", "--since", "soon", check=False)
+    assert refused.returncode == 1
+    assert "soon" in refused.stderr
+    # what comes is shown as it comes, and what was there before it only once
+    follow = ["timeout", "15", host.program, "logs", "-f", "--status", "400", "--lines", "1"]
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(host.machine.run, *follow, check=False)
+        time.sleep(5)
+        host.ask("nosuch-jerry-xl")
+        assert following.result().stdout.count("strategy_not_enabled") == 2
 
 
 def test_the_other_isolation(host: Host) -> None:

@@ -1,0 +1,99 @@
+"""The journal's entries: which are wanted, and how a request looks in columns."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optictl import logbook
+from optictl.logbook import Entry, Filter
+
+REQUEST = {
+    "event": "request", "id": "0123456789abcdef", "strategy": "self_consistency", "base_model": "jerry-xl", "status": 200,
+    "seconds": 1234.567, "upstream_calls": 5, "upstream_failures": 0, "upstream_statuses": [200], "prompt_tokens": 1_000_000,
+    "completion_tokens": 234_567,
+}  # fmt: skip
+
+
+def entry(**fields: Any) -> Entry:
+    message = json.dumps({**REQUEST, **fields})
+    return logbook.entry({"MESSAGE": message, "__REALTIME_TIMESTAMP": "1700000000000000"})
+
+
+def refused(status: int = 401, code: str = "invalid_api_key") -> Entry:
+    return logbook.entry({"MESSAGE": json.dumps({"event": "refused", "status": status, "code": code})})
+
+
+def text(words: str) -> Entry:
+    return logbook.entry({"MESSAGE": words})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "takes"),
+    [
+        (Filter(), [True, True, True, True]),
+        (Filter(errors=True), [False, True, True, False]),
+        (Filter(strategies=("moa",)), [False, True, False, False]),
+        (Filter(strategies=("moa", "self_consistency")), [True, True, False, False]),
+        (Filter(statuses=("200",)), [True, False, False, False]),
+        (Filter(statuses=("5xx", "401")), [False, True, True, False]),
+        (Filter(statuses=("4XX",)), [False, False, True, False]),
+        (Filter(trace="0123"), [True, False, False, False]),
+        (Filter(trace="fe"), [False, True, False, False]),
+        (Filter(strategies=("moa",), statuses=("200",)), [False, False, False, False]),
+    ],
+)
+def test_filters(wanted: Filter, takes: list[bool]) -> None:
+    entries = [entry(), entry(strategy="moa", status=502, trace="fedc"), refused(), text("Started OptiLLM.")]
+    assert [wanted.takes(one) for one in entries] == takes
+
+
+def test_a_request_fills_80_columns_at_the_most() -> None:
+    cells = logbook.cells(entry())
+    assert cells == ("200", "self_consistency-jerry-xl", "1234.57", "5", "0", "1234567", "01234567")
+    assert len(logbook.line(cells)) + len("11-26 17:20:00 ") <= 80
+    assert len(logbook.line(title for title, _ in logbook.COLUMNS)) <= len(logbook.line(cells))
+
+
+def test_a_refusal_has_its_code() -> None:
+    assert logbook.line(logbook.cells(refused()) or ()) == "401 invalid_api_key"
+
+
+def test_a_trace_is_shown_where_there_is_one() -> None:
+    assert (logbook.cells(entry(trace="feedfacecafe")) or ())[-1] == "feedface"
+
+
+@pytest.mark.parametrize("one", [text("Started OptiLLM."), text('{"event": "serving", "port": 4020}'), text("{"), text("[1]")])
+def test_anything_else_has_no_columns(one: Entry) -> None:
+    assert logbook.cells(one) is None
+
+
+def test_nothing_that_is_not_known_is_in_the_columns() -> None:
+    shown = logbook.cells(entry(prompt="my secret", key="sk-1", messages=["my secret"]))
+    assert "secret" not in str(shown)
+    assert "sk-1" not in str(shown)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=2))
+
+
+@given(st.dictionaries(st.sampled_from([*REQUEST, "trace", "code"]), JSON), st.sampled_from(["request", "refused", "loaded"]))
+def test_no_line_breaks_it(fields: dict[str, Any], event: str) -> None:
+    one = logbook.entry({"MESSAGE": json.dumps({**fields, "event": event})})
+    cells = logbook.cells(one)
+    assert (cells is None) == (event == "loaded")
+    if cells is not None:
+        logbook.line(cells)
+    assert isinstance(one.bad, bool)
+    Filter(True, ("moa",), ("5xx",), "0").takes(one)
+
+
+@pytest.mark.parametrize(
+    ("word", "good"), [("200", True), ("5xx", True), ("5XX", True), ("xxx", False), ("99", False), ("", False)]
+)
+def test_statuses(word: str, good: bool) -> None:
+    assert logbook.is_status(word) is good
