@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optictl.results import SEVERITY, Result, good, roots, summary
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
 
     from optictl.compare.summary import Row
     from optictl.config import ConfigError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from optictl.plan import Change
     from optictl.releases import Facts
     from optictl.status import Status
+    from optictl.top.model import Screen
     from optictl.upgrade import Resolution
     from optictl.watch import Round
 
@@ -447,6 +448,113 @@ def log_titles() -> None:
     console = _console()
     if console.is_terminal:
         console.print(f"{'time':<14} {logbook.line(title for title, _ in logbook.COLUMNS)}", style="bold", soft_wrap=True)
+
+
+@contextmanager
+def top(name: str, interval: float, output: str) -> Iterator[Callable[[Screen, bool], None]]:
+    """Shows a screen, and whether it is paused: on a terminal's whole screen, in a pipe as a line, or as a JSON object."""
+    console = _console()
+    if output == "json":
+        yield lambda screen, _: _flushed(json.dumps({"schema": SCHEMA, "time": _now(), **screen.as_dict()}, ensure_ascii=False))
+    elif not console.is_terminal:
+        yield lambda screen, _: _flushed(_top_line(screen))
+    else:
+        from rich.live import Live
+
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            yield lambda screen, paused: live.update(_top_screen(screen, name, interval, paused, console.height), refresh=True)
+
+
+def _flushed(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _now() -> str:
+    import time
+
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _number(value: float | None, form: str = ".1f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _span(seconds: float | None) -> str:
+    """A length of time in two words: 3 d 4 h, 5 min 6 s."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    for unit, size, below, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {below}"
+    return f"{whole} s"
+
+
+def _memory(size: float | None) -> str:
+    return "-" if size is None else f"{size / 2**20:.0f} MiB"
+
+
+def _top_line(screen: Screen) -> str:
+    total = screen.total
+    facts = {
+        "state": screen.state.replace(" ", ""),
+        "ready": "yes" if screen.ready else "no",
+        "uptime_s": _number(screen.uptime, ".0f"),
+        "in_flight": str(total.in_flight),
+        "requests/min": _number(total.requests),
+        "failed/min": _number(total.failed),
+        "refused/min": _number(screen.refused),
+        "calls/min": _number(total.calls),
+        "tokens/min": _number(total.tokens, ".0f"),
+        "call_p50_s": _number(screen.p50, ".3f"),
+        "call_p95_s": _number(screen.p95, ".3f"),
+        "restarts": "-" if screen.restarts is None else str(screen.restarts),
+        "memory_mib": _number(None if screen.memory is None else screen.memory / 2**20, ".0f"),
+    }
+    line = f"{_now()} {' '.join(f'{name}={value}' for name, value in facts.items())}"
+    return f"{line} problem={json.dumps(_line(screen.problem))}" if screen.problem else line
+
+
+def _top_screen(screen: Screen, name: str, interval: float, paused: bool, height: int) -> Group:
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    ready = "[green]ready[/]" if screen.ready else "[bold red]not ready[/]"
+    restarts = "" if screen.restarts is None else f"  restarts {screen.restarts}"
+    head = [
+        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {_span(screen.uptime)}{restarts}  "
+        f"memory {_memory(screen.memory)}",
+        f"[bold red]{escape(_line(screen.problem))}[/]" if screen.problem else
+        f"upstream: p50 {_number(screen.p50, '.2f')} s, p95 {_number(screen.p95, '.2f')} s, "
+        f"failed {_number(screen.upstream_failed)}/min; refused here {_number(screen.refused)}/min",
+        "",
+    ]  # fmt: skip
+    rates = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rates.add_column("per minute", no_wrap=True)
+    for title in ("in flight", "requests", "failed", "calls", "tokens"):
+        rates.add_column(title, justify="right", no_wrap=True)
+    # the strategies leave room for what is in flight: the busiest are shown
+    busiest = sorted(screen.rates, key=lambda r: (-r.in_flight, -(r.requests or 0)))[: max(1, height // 3)]
+    for one in (*(r for r in screen.rates if r in busiest), screen.total):
+        figures = (_number(one.requests), _number(one.failed), _number(one.calls), _number(one.tokens, ".0f"))
+        rates.add_row(escape(one.strategy), str(one.in_flight), *figures, style="bold" if one is screen.total else "")
+    room = max(1, height - len(head) - len(busiest) - 6)
+    waiting = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    waiting.add_column("in flight", no_wrap=True)
+    for title in ("age", "calls", "waiting", "trace"):
+        waiting.add_column(title, justify="left" if title == "trace" else "right", no_wrap=True)
+    for each in screen.in_flight[:room]:
+        waiting.add_row(escape(each.model), _span(each.age), str(each.calls), str(each.waiting), escape(each.trace[:8]))
+    more = len(screen.in_flight) - room
+    last = "[reverse] paused [/]  p goes on" if paused else f"every {interval:g} s, rates over {screen.seconds:.0f} s  p pauses"
+    foot = [f"and {more} more" if more > 0 else "", f"[dim]{last}  q quits[/]"]
+    lines = [Text.from_markup(line, overflow="ellipsis") for line in (*head, *foot)]
+    for text in lines:
+        text.no_wrap = True
+    return Group(*lines[:3], rates, Text(""), waiting, *lines[3:])
 
 
 def message(text: str) -> None:

@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command("restart", rich_help_panel=panel, epilog="Example: sudo optictl restart")(restart)
     app.command("status", rich_help_panel=panel, epilog="Example: optictl status --output json")(status)
     app.command("logs", rich_help_panel=panel, epilog="Example: sudo optictl logs --follow")(logs)
+    app.command("top", rich_help_panel=panel, epilog="Example: sudo optictl top --interval 5")(top)
     app.command("run", rich_help_panel=panel, epilog="Example: optictl run --root ~/optillm")(run)
 
 
@@ -297,3 +298,32 @@ def logs(
         report.log_titles()
     for entry in entries:
         report.log(entry, output.value)
+
+
+def top(
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", min=0.2, max=3600, help="From one look to the next.")
+    ] = 2.0,
+    count: Annotated[int | None, typer.Option("--count", metavar="N", min=1, help="End after so many looks.")] = None,
+    config: ConfigOption = None,
+    root: RootOption = None,
+    user: UserOption = False,
+    name: NameOption = NAME,
+    output: OutputOption = Output.text,
+) -> None:
+    """Watch the running service: readiness, what is in flight, rates, tokens, latency, restarts, memory.
+
+    In a terminal a live screen: p pauses, q quits. In a pipe a line a look; with --output json an object a line.
+    """
+    from optictl import smokes
+    from optictl.host import processes
+    from optictl.top import run as watching
+
+    where = place(config, root, user, name)
+    deployed, key = where.config(), smokes.keys(where.paths, None).proxy
+    try:
+        with processes.told_by_signals():
+            ready = watching.run(deployed, where.paths, key, interval=interval, count=count, output=output.value)
+    except processes.Told as told:
+        raise typer.Exit(told.code) from None
+    raise typer.Exit(0 if ready else 1)

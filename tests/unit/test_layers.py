@@ -17,14 +17,14 @@ LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin"},
     {"config", "host"},
     {"loading", "render", "smoke", "monitoring", "litellm"},
-    {"plan", "service", "proven", "compare"},
+    {"plan", "service", "proven", "compare", "top"},
     {"releases"},
     {"supervise"},
     {"checks", "deploy"},
     {"status", "logbook", "sandbox", "upgrade", "watch"},
     {"report"},
     {"smokes", "foreground", "demo"},
-    {"compare.run"},
+    {"compare.run", "top.run"},
     {"cli"},
     {"__main__"},
 ]
@@ -178,6 +178,7 @@ def test_every_module_says_what_it_is() -> None:
     [
         *("config", "render", "plan", "models", "paths", "guard.invariants"),
         *("compare.stats", "compare.questions", "compare.summary", "compare.page"),
+        "top.model",
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
     ],
 )

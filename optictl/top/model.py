@@ -1,0 +1,215 @@
+"""Two snapshots of a running service -> one screen. Pure. Times are seconds, memory bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: The guard's counters, by what they count here.
+_COUNTERS = {
+    "optillm_requests_total": "requests",
+    "optillm_upstream_calls_total": "calls",
+    "optillm_upstream_failures_total": "failures",
+    "optillm_upstream_tokens_total": "tokens",
+}
+_BUCKETS = "optillm_upstream_call_duration_seconds_bucket"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the guard has counted since it started: by strategy; `buckets` is upper bound -> calls that took no longer."""
+
+    requests: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    refusals: float = 0.0
+    buckets: dict[float, float] = field(default_factory=dict)
+    memory: float | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look. `at` is of a clock that only goes forward; `problem` says why the guard told nothing, else "".
+
+    `state` is the guard's own; `unit` systemd's words, {} where it has no say.
+    """
+
+    at: float
+    problem: str = ""
+    state: Mapping[str, Any] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    unit: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of one strategy, per minute; None before there are two snapshots."""
+
+    strategy: str
+    in_flight: int
+    requests: float | None
+    failed: float | None
+    calls: float | None
+    tokens: float | None
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """A request that is being served."""
+
+    trace: str
+    model: str
+    age: float
+    calls: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Screen:
+    """All that is shown. `seconds` is what the rates are taken over; `p50` and `p95` are upstream calls that ended in them."""
+
+    state: str
+    ready: bool
+    problem: str
+    uptime: float | None
+    restarts: int | None
+    memory: float | None
+    seconds: float
+    total: Rates
+    rates: list[Rates]
+    refused: float | None
+    upstream_failed: float | None
+    p50: float | None
+    p95: float | None
+    in_flight: list[InFlight]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def parse(text: str) -> Counts:
+    """The guard's metrics.
+
+    Raises:
+        ValueError: it is no text of metrics.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found: dict[str, dict[str, float]] = {name: {} for name in ("requests", "failed", "calls", "failures", "tokens")}
+    buckets: dict[float, float] = {}
+    refusals, memory = 0.0, None
+
+    def add(kind: str, labels: Mapping[str, str], value: float) -> None:
+        strategy = labels.get("strategy", "")
+        found[kind][strategy] = found[kind].get(strategy, 0) + value
+
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if kind := _COUNTERS.get(sample.name):
+                add(kind, sample.labels, sample.value)
+                if kind == "requests" and sample.labels.get("status") != "2xx":
+                    add("failed", sample.labels, sample.value)
+            elif sample.name == _BUCKETS:
+                bound = float(sample.labels["le"])
+                buckets[bound] = buckets.get(bound, 0) + sample.value
+            elif sample.name == "optillm_refusals_total":
+                refusals += sample.value
+            elif sample.name == "process_resident_memory_bytes":
+                memory = sample.value
+    return Counts(**found, refusals=refusals, buckets=buckets, memory=memory)
+
+
+def _risen(before: float, now: float) -> float:
+    """How far a counter rose; one that is smaller than it was began anew."""
+    return now - before if now >= before else now
+
+
+def quantile(before: Mapping[float, float], now: Mapping[float, float], share: float) -> float | None:
+    """A quantile of what was observed between two looks at a histogram, or None for nothing.
+
+    Within a bucket in proportion; beyond the last bound, that bound: as Prometheus' histogram_quantile does.
+    """
+    bounds = sorted(now)
+    anew = any(now[bound] < before.get(bound, 0) for bound in bounds)
+    risen = [now[bound] - (0 if anew else before.get(bound, 0)) for bound in bounds]
+    if not bounds or risen[-1] <= 0:
+        return None
+    wanted, below, low = share * risen[-1], 0.0, 0.0
+    for bound, count in zip(bounds, risen, strict=True):
+        if count >= wanted:
+            inside = count - below
+            return low if bound == float("inf") else low + (bound - low) * ((wanted - below) / inside if inside else 1.0)
+        below, low = count, bound
+    return low
+
+
+def screen(before: Snapshot | None, now: Snapshot) -> Screen:
+    """What to show now; rates are those since `before`, None without it or where either knows nothing."""
+    waiting = _waiting(now.state)
+    rated = before is not None and not before.problem and not now.problem and now.at > before.at
+    seconds = now.at - before.at if before is not None and rated else 0.0
+    old, new = before.counts if before else Counts(), now.counts
+
+    def per_minute(earlier: float, later: float) -> float | None:
+        return round(60 * _risen(earlier, later) / seconds, 2) if rated else None
+
+    def rates(strategy: str, count: int) -> Rates:
+        pairs = ((getattr(old, kind), getattr(new, kind)) for kind in ("requests", "failed", "calls", "tokens"))
+        return Rates(strategy, count, *(per_minute(a.get(strategy, 0), b.get(strategy, 0)) for a, b in pairs))
+
+    known = now.state.get("strategies")
+    names = list(dict.fromkeys([*(known if isinstance(known, list) else ()), *new.requests, *(s for _, s in waiting)]))
+    each = [rates(name, sum(strategy == name for _, strategy in waiting)) for name in names]
+    unit = now.unit
+    state = (
+        f"{unit.get('ActiveState', '')} ({unit.get('SubState', '')})" if unit else "not answering" if now.problem else "running"
+    )
+    memory = unit.get("MemoryCurrent", "")
+    restarts = unit.get("NRestarts", "")
+    uptime = now.state.get("uptime")
+    return Screen(
+        state=state,
+        ready=not now.problem and bool(now.state.get("ready")),
+        problem=now.problem,
+        uptime=float(uptime) if isinstance(uptime, int | float) else None,
+        restarts=int(restarts) if restarts.isdigit() else None,
+        memory=float(memory) if memory.isdigit() else new.memory,
+        seconds=round(seconds, 1),
+        total=Rates(
+            "all", len(waiting), *(_sum(each, kind) if rated else None for kind in ("requests", "failed", "calls", "tokens"))
+        ),
+        rates=each,
+        refused=per_minute(old.refusals, new.refusals),
+        upstream_failed=round(sum(per_minute(old.failures.get(s, 0), n) or 0 for s, n in new.failures.items()), 2)
+        if rated
+        else None,
+        p50=quantile(old.buckets, new.buckets, 0.5) if rated else None,
+        p95=quantile(old.buckets, new.buckets, 0.95) if rated else None,
+        in_flight=[w for w, _ in sorted(waiting, key=lambda pair: -pair[0].age)],
+    )
+
+
+def _sum(each: list[Rates], kind: str) -> float:
+    return round(sum(getattr(one, kind) or 0 for one in each), 2)
+
+
+def _waiting(state: Mapping[str, Any]) -> list[tuple[InFlight, str]]:
+    """The requests in flight, each with its strategy."""
+    given = state.get("in_flight")
+    return [
+        (
+            InFlight(
+                str(one.get("trace", "")),
+                f"{one.get('strategy')}-{one.get('base_model')}",
+                float(one.get("age") or 0),
+                int(one.get("upstream_calls") or 0),
+                int(one.get("upstream_open") or 0),
+            ),
+            str(one.get("strategy")),
+        )
+        for one in (given if isinstance(given, list) else ())
+        if isinstance(one, dict)
+    ]

@@ -1,0 +1,155 @@
+"""Two snapshots, one screen: rates, quantiles, restarts, and what cannot be known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import generate_latest
+
+from optictl import report
+from optictl.top import model
+from optictl.top.model import Counts, Snapshot
+
+STATE = {
+    "schema": 1, "optillm": "0.3.12", "uptime": 3725.5, "ready": True, "strategies": ["bon", "moa"],
+    "in_flight": [
+        {"trace": "aa11", "strategy": "moa", "base_model": "jerry-xl", "age": 1.5, "upstream_calls": 1, "upstream_open": 1},
+        {"trace": "bb22", "strategy": "bon", "base_model": "jerry-xl", "age": 90.25, "upstream_calls": 4, "upstream_open": 0},
+    ],
+}  # fmt: skip
+UNIT = {"ActiveState": "active", "SubState": "running", "NRestarts": "2", "MemoryCurrent": "179306496"}
+
+
+def exposed(requests: int, calls: list[float], tokens: int = 0, refused: int = 0) -> str:
+    """The guard's metrics, written by the library that the guard writes them with."""
+    registry = CollectorRegistry()
+    labels = ("strategy", "base_model")
+    request = Counter("optillm_requests", "x", (*labels, "status"), registry=registry)
+    request.labels("moa", "jerry-xl", "2xx").inc(requests)
+    request.labels("moa", "tom", "5xx").inc(1)
+    call = Counter("optillm_upstream_calls", "x", (*labels, "status"), registry=registry)
+    call.labels("moa", "jerry-xl", "2xx").inc(len(calls))
+    Counter("optillm_upstream_tokens", "x", (*labels, "kind"), registry=registry).labels("moa", "tom", "prompt").inc(tokens)
+    Counter("optillm_refusals", "x", ("code",), registry=registry).labels("invalid_api_key").inc(refused)
+    seconds = Histogram("optillm_upstream_call_duration_seconds", "x", labels, buckets=(0.1, 1, 10), registry=registry)
+    for one in calls:
+        seconds.labels("moa", "jerry-xl").observe(one)
+    return generate_latest(registry).decode()
+
+
+def shot(at: float, text: str = "", **fields: Any) -> Snapshot:
+    return Snapshot(at, **{"state": STATE, "unit": UNIT, "counts": model.parse(text), **fields})
+
+
+class TestMetrics:
+    def test_what_counts(self) -> None:
+        counts = model.parse(exposed(3, [0.05, 0.5, 20], tokens=7, refused=2))
+        assert (counts.requests, counts.failed) == ({"moa": 4}, {"moa": 1})
+        assert (counts.calls, counts.tokens, counts.refusals) == ({"moa": 3}, {"moa": 7}, 2)
+        assert counts.buckets == {0.1: 1, 1: 2, 10: 2, math.inf: 3}
+
+    def test_none_at_all(self) -> None:
+        assert model.parse("") == Counts()
+
+    @pytest.mark.parametrize("text", ["<html>", '{"error": 1}', "optillm_requests_total{ 3"])
+    def test_something_else_is_told(self, text: str) -> None:
+        with pytest.raises(ValueError):
+            model.parse(text)
+
+
+class TestScreen:
+    def test_rates_are_those_between_the_two(self) -> None:
+        seen = model.screen(shot(100, exposed(2, [5], 100)), shot(130, exposed(8, [5, 0.5, 0.5, 0.5], 1100, 3)))
+        moa = next(r for r in seen.rates if r.strategy == "moa")
+        assert (moa.requests, moa.failed, moa.calls, moa.tokens, moa.in_flight) == (12, 0, 6, 2000, 1)
+        assert (seen.total.requests, seen.total.tokens, seen.total.in_flight) == (12, 2000, 2)
+        assert (seen.refused, seen.upstream_failed, seen.seconds) == (6, 0, 30)
+        assert seen.p50 == pytest.approx(0.55)
+        assert seen.p95 == pytest.approx(0.955)
+
+    def test_what_the_service_is(self) -> None:
+        seen = model.screen(None, shot(100))
+        assert (seen.state, seen.ready, seen.uptime, seen.restarts) == ("active (running)", True, 3725.5, 2)
+        assert seen.memory == 179306496
+        assert [(w.trace, w.model, w.age, w.calls, w.waiting) for w in seen.in_flight] == [
+            ("bb22", "bon-jerry-xl", 90.25, 4, 0),
+            ("aa11", "moa-jerry-xl", 1.5, 1, 1),
+        ]
+
+    def test_the_first_look_knows_no_rates(self) -> None:
+        seen = model.screen(None, shot(100, exposed(3, [1])))
+        assert (seen.total.requests, seen.refused, seen.p50, seen.seconds) == (None, None, None, 0)
+
+    def test_a_service_that_began_anew_counts_from_there(self) -> None:
+        seen = model.screen(shot(100, exposed(50, [1] * 9, 900)), shot(160, exposed(2, [0.5], 30)))
+        assert (seen.total.requests, seen.total.tokens) == (3, 30)
+        assert seen.p50 is not None
+
+    def test_one_that_does_not_answer_has_no_rates(self) -> None:
+        for before, now in ((shot(1), Snapshot(2, "refused")), (Snapshot(1, "refused"), shot(2))):
+            assert model.screen(before, now).total.requests is None
+        gone = model.screen(shot(1), Snapshot(2, "refused"))
+        assert (gone.state, gone.ready, gone.problem, gone.in_flight) == ("not answering", False, "refused", [])
+
+    def test_without_systemd_the_process_tells_its_memory(self) -> None:
+        seen = model.screen(None, shot(1, "process_resident_memory_bytes 1e8\n", unit={}))
+        assert (seen.state, seen.restarts, seen.memory) == ("running", None, 1e8)
+
+    def test_a_strategy_in_flight_that_was_never_counted_is_there(self) -> None:
+        assert [r.strategy for r in model.screen(None, shot(1, state={**STATE, "strategies": None})).rates] == ["moa", "bon"]
+
+    @given(st.dictionaries(st.sampled_from([*STATE]), st.none() | st.integers() | st.text() | st.lists(st.none() | st.text())))
+    def test_no_state_breaks_it(self, state: dict[str, Any]) -> None:
+        model.screen(shot(1), shot(2, state=state)).as_dict()
+
+
+class TestQuantile:
+    @given(st.lists(st.floats(0, 50), min_size=1), st.lists(st.floats(0, 50)), st.floats(0, 1))
+    def test_it_lies_in_the_bucket_of_the_true_one(self, later: list[float], earlier: list[float], share: float) -> None:
+        bounds = [1.0, 5.0, 10.0, math.inf]
+
+        def buckets(values: list[float]) -> dict[float, float]:
+            return {bound: sum(v <= bound for v in values) for bound in bounds}
+
+        found = model.quantile(buckets(earlier), buckets(earlier + later), share)
+        true = sorted(later)[max(0, math.ceil(share * len(later)) - 1)]
+        bucket = next(i for i, bound in enumerate(bounds) if true <= bound)
+        assert found is not None
+        assert (0, 1, 5, 10)[bucket] <= found <= (1, 5, 10, 10)[bucket] + 1e-9 or share == 0
+
+    def test_nothing_observed(self) -> None:
+        assert model.quantile({1: 4, math.inf: 4}, {1: 4, math.inf: 4}, 0.5) is None
+        assert model.quantile({}, {}, 0.5) is None
+
+
+class TestShown:
+    @pytest.mark.parametrize("width", [80, 120])
+    @pytest.mark.parametrize("many", [0, 3, 500])
+    def test_it_fits_24_lines(self, width: int, many: int) -> None:
+        from rich.console import Console
+
+        waiting = [
+            {**STATE["in_flight"][0], "strategy": "self_consistency", "age": 1e6, "trace": f"{n:032x}"} for n in range(many)
+        ]  # type: ignore[index]
+        state = {**STATE, "in_flight": waiting, "strategies": [f"strategy-{n}" for n in range(15)]}
+        screen = model.screen(shot(1, exposed(1, [1])), shot(61, exposed(10**6, [1] * 5, 10**9), state=state))
+        console = Console(width=width, height=24, file=None, record=True, force_terminal=True)
+        with console.capture() as shown:
+            console.print(report._top_screen(screen, "optillm-proxy", 2, False, 24))
+        assert len(shown.get().splitlines()) <= 24
+        assert all(len(line) <= width for line in console.export_text().splitlines())
+        assert ("and 4" in shown.get()) == (many == 500)
+
+    def test_spans(self) -> None:
+        assert [report._span(s) for s in (None, 0.4, 61, 3725.5, 90000)] == ["-", "0 s", "1 min 1 s", "1 h 2 min", "1 d 1 h"]
+
+    def test_a_line_is_one_line(self) -> None:
+        line = report._top_line(model.screen(shot(1), Snapshot(2, "a\nproblem\x1b[31m")))
+        assert line.count("\n") == 0
+        assert "\x1b" not in line
+        assert " ready=no " in line
