@@ -92,9 +92,9 @@ def test_logs_are_the_journal_without_prompts(host: Host) -> None:
     assert "bon-jerry-xl" not in errors
     (newest,) = host.optictl("logs", "--strategy", "bon", "--status", "2xx", "--lines", "1").stdout.splitlines()
     assert newest.split()[2:4] == ["200", "bon-jerry-xl"]
-    trace = lines[[line["event"].get("strategy") for line in lines].index("bon")]["event"]["id"]
+    trace = next(e.get("trace") or e["id"] for e in (line["event"] for line in lines) if e.get("strategy") == "bon")
     found = host.optictl("logs", "--trace", trace[:12], "-o", "json").stdout.splitlines()
-    assert [json.loads(line)["event"]["id"] for line in found] == [trace]
+    assert [trace in line for line in found] == [True]
     refused = host.optictl("logs", "--since", "soon", check=False)
     assert refused.returncode == 1
     assert "soon" in refused.stderr
