@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,19 @@ def respond(seen: Seen) -> Reply | None:
     if seen.method != "POST" or seen.body is None or seen.headers.get("authorization") != f"Bearer {UPSTREAM_KEY}":
         return None
     return Reply(body=completion(seen.body, "Secretly thought. Answer: 5" if is_plain(seen) else "7 of 10. Answer: 42"))
+
+
+def held_after(upstream: StandIn, calls: int) -> threading.Event:
+    """So many calls are answered; the others wait until the event is set."""
+    gate = threading.Event()
+
+    def hold(seen: Seen) -> Reply | None:
+        if len(upstream.calls()) > calls:
+            gate.wait(60)
+        return respond(seen)
+
+    upstream.respond = hold
+    return gate
 
 
 @pytest.fixture
@@ -135,7 +149,7 @@ def test_a_budget_is_not_passed_and_what_is_left_is_asked_later(
 
 def test_killed_in_the_middle_it_goes_on(deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
-    upstream.respond = lambda seen: (reply := respond(seen)) and Reply(body=reply.body, delay=0.05)
+    gate = held_after(upstream, 12)
     words = ["compare", "--root", str(deployment.root), "--models", "moa-jerry-xl", "--resume", str(answers)]
     process = subprocess.Popen([OPTICTL, *words, "--prompts", prompts], env=environment(tmp_path), cwd=tmp_path)
     deadline = time.monotonic() + 60
@@ -144,6 +158,7 @@ def test_killed_in_the_middle_it_goes_on(deployment: Deployment, upstream: Stand
     second = optictl(*words, home=tmp_path)
     process.kill()
     process.wait()
+    gate.set()
     assert second.code == 1
     assert "another optictl writes" in second.err
     whole = answers.read_text()
@@ -213,7 +228,7 @@ def test_one_that_fails_is_no_wrong_answer(deployment: Deployment, upstream: Sta
 
 def test_sigterm_leaves_a_file_that_goes_on(deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
-    upstream.respond = lambda seen: (reply := respond(seen)) and Reply(body=reply.body, delay=0.1)
+    gate = held_after(upstream, 24)
     words = [OPTICTL, "compare", "--root", str(deployment.root), "--prompts", str(prompts), "--resume", str(answers)]
     process = subprocess.Popen(words, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -221,5 +236,6 @@ def test_sigterm_leaves_a_file_that_goes_on(deployment: Deployment, upstream: St
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=30)
+    gate.set()
     assert process.returncode == 143
     assert "go on: optictl compare --resume" in said
