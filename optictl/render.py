@@ -70,6 +70,18 @@ def _render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(values)
 
 
+def page(template: str, **values: object) -> str:
+    """One of templates/pages/: an HTML file that needs nothing else, with every value escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(template_directory() / "pages"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
+
+
 def guard_arguments(config: Config, key_reference: str) -> list[str]:
     """The guard's flags, every one explicit. `key_reference` is `@FILE`, never a key."""
     return [

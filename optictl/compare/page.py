@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from optictl import render
 from optictl.compare import summary
 from optictl.compare.questions import Question
@@ -96,15 +94,9 @@ def render_page(
     rows: Sequence[Row], questions: Sequence[Question], records: Sequence[Record], *, content: bool, priced: bool, when: str
 ) -> str:
     """The page. What was asked and answered is in it only with `content`."""
-    environment = Environment(
-        loader=FileSystemLoader(render.template_directory()),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     last = summary.newest(records)
-    return environment.get_template("compare.html.j2").render(
+    return render.page(
+        "compare.html.j2",
         rows=rows,
         charts=charts(rows),
         width=WIDTH,
