@@ -113,6 +113,7 @@ class Limits(_Section):
 
     max_upstream_calls: int = Field(64, ge=1, le=10_000)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1024**3)
+    max_in_flight: int = Field(64, ge=1, le=512, description="How many requests run at a time; as many again may wait.")
     max_traces: int = Field(200, ge=0, le=10_000, description="How many of the last requests the service can tell about.")
 
 

@@ -15,7 +15,7 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class Refused(Exception):
-    """The door's answer to a request that may not pass: a 4xx in OpenAI's shape."""
+    """The door's answer to a request that may not pass: a 4xx or 503 in OpenAI's shape."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)

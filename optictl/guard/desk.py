@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar, cast
 
 from . import ledger
+from .turns import Turns
 
 T = TypeVar("T")
 #: What a strategy's thread, or the end of a drain, has to say: a result or why there is none.
@@ -54,9 +55,10 @@ class _Threads:
 
 
 class Desk:
-    """All requests in flight. `closed`: the drain is over, nothing new is begun."""
+    """All requests in flight. `closed`: the drain is over, nothing new is begun. `turns`: who may begin."""
 
     def __init__(self) -> None:
+        self.turns = Turns(1)
         self._lock = threading.Lock()
         self._threads = _Threads()
         self._open: dict[str, tuple[ledger.Request, Outcome]] = {}

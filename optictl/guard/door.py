@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import json
 import secrets
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,10 +26,15 @@ from .error_texts import is_error_text
 from .metrics import Meter
 from .settings import Settings
 from .traces import CONTENT_HEADER, MAX_CONTENT_BYTES, Traces
+from .turns import Full, Turns
 
 _CHAT = "/v1/chat/completions"
 _METHODS = {_CHAT: "POST", "/v1/models": "GET", "/health": "GET", "/metrics": "GET", "/guard/state": "GET"}
 _TRACES = "/guard/traces"
+#: Seconds that a request waits for its turn at most; they count against its time.
+WAIT_SECONDS = 30
+#: Lists of models that are waited for at a time.
+_LISTS = 8
 #: The upstream's word is final for these: trying again cannot help.
 _FINAL = {400, 401, 403, 404, 413, 415, 421, 422}
 
@@ -67,6 +74,8 @@ class Door:
         self.app, self.settings, self.loaded, self.meter = app, settings, loaded, meter
         self.build, self.started = build, time.monotonic()
         self.traces = Traces(settings.max_traces)
+        desk.turns = Turns(settings.max_in_flight)
+        self._lists = threading.BoundedSemaphore(_LISTS)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
@@ -103,7 +112,15 @@ class Door:
             return self._traces(request.path[len(_TRACES) + 1 :])
         if request.path == "/guard/state":
             return Response(json.dumps(self.state()), mimetype="application/json")
-        response = Response.from_app(self.app, request.environ, buffered=True)
+        return self._models(request)
+
+    def _models(self, request: Request) -> Response:
+        if not self._lists.acquire(blocking=False):  # an upstream that hangs must not take the threads of /health
+            raise _overloaded(f"{_LISTS} lists of models are waited for")
+        try:
+            response = Response.from_app(self.app, request.environ, buffered=True)
+        finally:
+            self._lists.release()
         if response.status_code < 400:
             return response
         return answers.error(502, "upstream_failed", f"the upstream did not list its models: {_message(response)}")
@@ -126,6 +143,8 @@ class Door:
             "ready": not desk.closed,
             "strategies": sorted(self.loaded.intersection(self.settings.strategies)),
             "base_models": list(self.settings.base_models),
+            "waiting": desk.turns.waiting,
+            "max_in_flight": self.settings.max_in_flight,
             "in_flight": [
                 {
                     "trace": entry.id,
@@ -173,7 +192,12 @@ class Door:
         entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
         if entry.may_keep(sum(len(message["content"]) for message in asked.messages), MAX_CONTENT_BYTES):
             entry.messages = asked.messages
-        response = self._run(request, asked, entry)
+        most = self.settings.max_in_flight
+        try:
+            with desk.turns.turn(min(WAIT_SECONDS, entry.remaining()), lambda: _stay(request)):
+                response = self._run(request, asked, entry)
+        except Full:
+            raise _overloaded(f"{most} requests run, and as many wait or waited too long (limits.max_in_flight)") from None
         response.headers.update(answers.facts(entry, asked.dropped))
         entry.seconds = time.monotonic() - entry.started
         entry.status = response.status_code
@@ -227,6 +251,31 @@ class Door:
         if asked.stream:
             return Response(answers.stream(whole, asked.include_usage), mimetype="text/event-stream")
         return Response(json.dumps(whole), mimetype="application/json")
+
+
+def _overloaded(what: str) -> Refused:
+    return Refused(503, "overloaded", f"{what}; ask again", {"Retry-After": str(RETRY_AFTER)})
+
+
+def _stay(request: Request) -> None:
+    """Whether to wait on.
+
+    Raises:
+        Refused: the service stops, or the client is gone.
+    """
+    if desk.closed:
+        raise Refused(503, "draining", "the service is stopping; ask again", {"Retry-After": str(RETRY_AFTER)})
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None:
+        return
+    try:
+        gone = connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return  # it has nothing more to say
+    except OSError:
+        gone = True
+    if gone:
+        raise Refused(499, "client_gone", "the client went away while it waited for its turn")
 
 
 def _texts(inner: Response) -> list[str] | None:

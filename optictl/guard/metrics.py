@@ -62,6 +62,7 @@ class _InFlight:
             calls.add_metric(labels, open_calls)
         yield requests
         yield calls
+        yield GaugeMetricFamily("optillm_requests_waiting", "Requests waiting for their turn.", desk.turns.waiting)
 
 
 class Meter:

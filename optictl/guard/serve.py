@@ -29,8 +29,8 @@ from .settings import EXIT_CONFIG, Refusal, Settings, parse
 if TYPE_CHECKING:
     from .door import Door
 
-#: Threads are started on demand; a strategy holds one for its whole length.
-THREADS = 128
+#: Threads beside those of requests that run or wait (twice limits.max_in_flight): /health is answered however many those are.
+SPARE_THREADS = 32
 #: Longer than the keep-alive of the HTTP clients that LiteLLM uses, so that the client closes first.
 KEEPALIVE_SECONDS = 75
 #: Seconds that what is answered at the end of a drain may take to be sent.
@@ -185,8 +185,9 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{self.settings.host}:{self.settings.port}",
             "workers": 1,
             "worker_class": type("Worker", (_Worker,), {"drain_timeout": self.settings.drain_timeout}),
-            "threads": THREADS,
-            "worker_connections": 1024,
+            # started on demand
+            "threads": 2 * self.settings.max_in_flight + SPARE_THREADS,
+            "worker_connections": max(1024, 4 * self.settings.max_in_flight),
             "keepalive": KEEPALIVE_SECONDS,
             # the worker itself ends the drain; this is for one that does not
             "graceful_timeout": round(self.settings.drain_timeout) + DRAIN_GRACE,
@@ -212,9 +213,12 @@ class _Service(BaseApplication):  # type: ignore[misc]
 
         journal.write("serving", port=self.settings.port)
         if self.relay is not None:
-            supervision.Watch(
-                self.relay, worker, lambda: f"{'serving' if worker.alive else 'draining'}, {len(desk)} in flight"
-            ).start()
+
+            def status() -> str:
+                waiting = f", {desk.turns.waiting} waiting" if desk.turns.waiting else ""
+                return f"{'serving' if worker.alive else 'draining'}, {len(desk)} in flight{waiting}"
+
+            supervision.Watch(self.relay, worker, status).start()
 
     def load(self) -> Door:
         try:
