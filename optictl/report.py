@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from optictl.releases import Facts
     from optictl.status import Status
     from optictl.top.model import Screen
+    from optictl.traces import Trace
     from optictl.upgrade import Resolution
     from optictl.watch import Round
 
@@ -339,6 +340,43 @@ def _compared(base_model: str, rows: Sequence[Row]) -> None:
     for r in rows:
         if text := summary.sentence(r):
             console.print(text, markup=False)
+
+
+def waterfall(model: str, trace: Trace) -> None:
+    """One request, each of its calls as a bar where it was in time; prompts and answers below, where they are in it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from optictl import traces
+
+    console = _console()
+    state = f"[{_STYLE['pass' if trace.status == 200 else 'fail']}]{escape(f'{trace.status} {trace.code}'.rstrip())}[/]"
+    tokens = f"{trace.prompt_tokens} + {trace.completion_tokens} tokens"
+    at_once = f", {trace.at_once} at once" if trace.at_once > 1 else ""
+    console.print(f"\n[bold]{escape(model)}[/]  {state}  {len(trace.calls)} calls{at_once}, {tokens}, {trace.seconds:.2f} s")
+    wide = max([len(c.purpose) for c in trace.calls], default=0)
+    width = max(12, min(console.width, 120) - wide - 45)
+    form = ".3f" if trace.span < 1 else ".2f" if trace.span < 100 else ".0f"
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("call", "0 s".ljust(width - 8) + f"{trace.span:{form}} s".rjust(8), "at", "s", "in", "out", "status"):
+        table.add_column(title, justify="right" if title in ("at", "s", "in", "out") else "left", no_wrap=True)
+    full = "━" if console.encoding.startswith("utf") else "="
+    for call in trace.calls:
+        seconds = trace.span - call.start if call.seconds is None else call.seconds
+        before, length = traces.bar(call.start, seconds, trace.span, width)
+        style = _STYLE["fail"] if call.failed else "cyan"
+        table.add_row(
+            escape(call.purpose), f"{' ' * before}[{style}]{full * length}[/]", f"{call.start:{form}}",
+            "open" if call.seconds is None else f"{seconds:{form}}", _short(call.prompt_tokens), _short(call.completion_tokens),
+            f"[{style}]{escape(call.outcome)}[/]" if call.failed else call.outcome,
+        )  # fmt: skip
+    console.print(table)
+    for call in trace.calls if trace.messages is not None else ():
+        console.print(f"\n[bold]{escape(call.purpose)}[/] [dim]at {call.start:{form}} s[/]")
+        texts = [(str(one.get("role")), one.get("content")) for one in call.messages or ()]
+        for who, text in [*texts, *(("answer", text) for text in call.answers or ())]:
+            lines = "\n".join(map(_printable, str(text).splitlines()))
+            console.print(f"[dim]{escape(who)}:[/] {escape(lines)}", soft_wrap=True)
 
 
 def _short(number: float) -> str:

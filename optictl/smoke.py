@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from optictl import models
@@ -115,7 +116,7 @@ def plain_tokens(config: Config, upstream_key: str, prompt: str, base_model: str
     return usage(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))["total"]
 
 
-def run(url: str, key: str, model: str, prompt: str, timeout: float) -> Answer:
+def run(url: str, key: str, model: str, prompt: str, timeout: float, headers: Mapping[str, str] = {}) -> Answer:
     """One completion through the proxy at `url` (with /v1); `timeout` in seconds."""
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
-    return network.request("POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout)
+    return network.request("POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout, headers=headers)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optictl import models, smoke
+from optictl import models, smoke, traces
 from optictl.checks.registry import Skip
 from optictl.checks.site import Site
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files
+from optictl.host.network import Answer
 from optictl.paths import Paths
 from optictl.results import Result
+from optictl.traces import Trace
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,19 @@ def keys(paths: Paths, key_file: Path | None) -> Keys:
         return Keys(proxy, "")
 
 
+@dataclass(frozen=True)
+class Smoked:
+    """A model's result, the answer that it was judged by, and what happened meanwhile, where that was asked for."""
+
+    result: Result
+    answer: Answer
+    trace: Trace | None = None
+
+
 def run(
     config: Config, keys: Keys, wanted: list[str], prompt: str | None, timeout: float | None, url: str | None,
-    say: Callable[[str], None],
-) -> list[Result]:  # fmt: skip
+    say: Callable[[str], None], headers: Mapping[str, str] = {},
+) -> list[Smoked]:  # fmt: skip
     """Smoke each model; before that, ask LiteLLM once per base model what a plain call costs."""
     text, seconds = prompt or smoke.PROMPT, timeout or config.timeouts.request + 10
     plain: dict[str, int] = {}
@@ -77,6 +88,21 @@ def run(
             say(f"asking {base_model} once without a strategy")
             plain[base_model] = smoke.plain_tokens(config, keys.upstream, text, base_model, seconds)
         say(f"asking {name}")
-        answer = smoke.run((url or config.url).rstrip("/"), keys.proxy, target, text, seconds)
-        results.append(smoke.judge(name, config, answer, plain.get(base_model, 0)))
+        answer = smoke.run((url or config.url).rstrip("/"), keys.proxy, target, text, seconds, headers)
+        results.append(Smoked(smoke.judge(name, config, answer, plain.get(base_model, 0)), answer))
     return results
+
+
+def traced(config: Config, paths: Paths, keys: Keys, smoked: Sequence[Smoked]) -> tuple[list[Smoked], list[OptictlError]]:
+    """The same with their traces, in the results' data and by themselves, and why some have none."""
+    found, problems = [], []
+    for one in smoked:
+        try:
+            trace = traces.read(config, paths, keys.proxy, one.answer)
+        except OptictlError as problem:
+            found.append(one)
+            problems.append(problem)
+        else:
+            data = {**(one.result.data or {}), "trace": trace.as_dict()}
+            found.append(replace(one, result=replace(one.result, data=data), trace=trace))
+    return found, problems

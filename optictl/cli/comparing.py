@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from optictl.cli.options import ConfigOption, NameOption, Output, OutputOption, RootOption, UserOption, place
+from optictl.cli.options import ConfigOption, NameOption, Output, OutputOption, RootOption, SaveOption, UserOption, place
 from optictl.paths import NAME
 
 
@@ -41,9 +41,7 @@ def compare(
     price_completion: Annotated[
         float | None, typer.Option("--price-completion", metavar="PRICE", min=0, help="Of a million completion tokens.")
     ] = None,
-    save: Annotated[
-        Path | None, typer.Option("--save", metavar="FILE", dir_okay=False, help="Also draw it, as one HTML file.")
-    ] = None,
+    save: SaveOption = None,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", metavar="FILE", dir_okay=False, help="Go on with this file of answers (or begin it)."),

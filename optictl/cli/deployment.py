@@ -128,7 +128,8 @@ def _smoke(where: Place, checked: list[Result]) -> list[Result]:
         return []
     config = where.config()
     with report.progress("smoking") as say:
-        return smokes.run(config, smokes.keys(where.paths, None), list(config.published)[:1], None, None, None, say)
+        smoked = smokes.run(config, smokes.keys(where.paths, None), list(config.published)[:1], None, None, None, say)
+        return [one.result for one in smoked]
 
 
 def confirm(installation: Installation, yes: bool, force: bool) -> bool:

@@ -68,6 +68,13 @@ CheckOutputOption = Annotated[
     CheckOutput,
     typer.Option("--output", "-o", callback=_told, help="text for people; json, nagios (its exit codes too) or prometheus."),
 ]
+KeyFileOption = Annotated[
+    Path | None, typer.Option("--key-file", metavar="FILE", exists=True, help="Key to send, instead of the proxy key.")
+]
+SaveOption = Annotated[
+    Path | None, typer.Option("--save", metavar="FILE", dir_okay=False, help="Also draw it, as one HTML file.")
+]
+ContentOption = Annotated[bool, typer.Option("--content", help="With the prompts and answers of every call.")]
 WheelhouseOption = Annotated[
     Path | None,
     typer.Option("--wheelhouse", metavar="DIR", exists=True, file_okay=False, help="Install from these wheels, offline."),

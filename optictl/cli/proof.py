@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optictl.cli import tracing
 from optictl.cli.options import (
     CheckOutput,
     CheckOutputOption,
     ConfigOption,
+    ContentOption,
+    KeyFileOption,
     NameOption,
     Output,
     OutputOption,
     Place,
     RootOption,
+    SaveOption,
     UserOption,
     place,
 )
@@ -214,9 +218,10 @@ def smoke(
         float | None, typer.Option("--timeout", metavar="SECONDS", min=1, help="Per model. Default: timeouts.request.")
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")] = None,
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", metavar="FILE", exists=True, help="Key to send, instead of the proxy key.")
-    ] = None,
+    key_file: KeyFileOption = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Also draw what each request did upstream, call by call.")] = False,
+    save: SaveOption = None,
+    content: ContentOption = False,
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
@@ -227,8 +232,9 @@ def smoke(
 
     Passes if the strategy asked for ran, sampled more than once, used only the base model, and no call failed.
     """
-    from optictl import report, smokes
+    from optictl import report, smokes, traces
 
+    tracing.refuse_unfit(save, content, url, wanted=trace)
     where = place(config, root, user, name)
     deployed = where.config()
     if not models and not every:
@@ -238,8 +244,14 @@ def smoke(
     names = smokes.names(deployed, models or [], every)
     keys = smokes.keys(where.paths, key_file)
     with report.progress("smoking") as say:
-        found = smokes.run(deployed, keys, names, prompt, timeout, url, say)
-    raise typer.Exit(0 if report.results("smoke", found, output.value) else 1)
+        headers = traces.CONTENT_HEADERS if content else {}
+        smoked = smokes.run(deployed, keys, names, prompt, timeout, url, say, headers)
+        smoked, problems = smokes.traced(deployed, where.paths, keys, smoked) if trace else (smoked, [])
+    ok = report.results("smoke", [one.result for one in smoked], output.value)
+    tracing.show([(one.result.id, one.trace) for one in smoked if one.trace], save, content, output)
+    for problem in problems:
+        report.error(problem)
+    raise typer.Exit(0 if ok and not problems else 1)
 
 
 def demo(

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,15 +37,17 @@ class Answer:
             return None
 
 
-def request(method: str, url: str, *, key: str | None = None, body: Any = None, timeout: float = 5.0) -> Answer:
+def request(
+    method: str, url: str, *, key: str | None = None, body: Any = None, timeout: float = 5.0, headers: Mapping[str, str] = {}
+) -> Answer:
     """One request. The key travels in a header and stands in no message."""
     import httpx  # a tenth of a second that most commands need not pay
 
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    sent = {**headers, **({} if key is None else {"Authorization": f"Bearer {key}"})}
     started = time.monotonic()
     try:
         with httpx.Client(trust_env=False, timeout=timeout, verify=url.startswith("https")) as client:
-            response = client.request(method, url, headers=headers, json=body)
+            response = client.request(method, url, headers=sent, json=body)
             text = response.text
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__

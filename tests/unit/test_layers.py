@@ -17,7 +17,7 @@ LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin"},
     {"config", "host"},
     {"loading", "render", "smoke", "monitoring", "litellm"},
-    {"plan", "service", "proven", "compare", "top"},
+    {"plan", "service", "proven", "compare", "top", "traces"},
     {"releases"},
     {"supervise"},
     {"checks", "deploy"},

@@ -1,0 +1,98 @@
+"""A request's trace: read, measured, drawn as bars and as a page."""
+
+from __future__ import annotations
+
+import html.parser
+from typing import Any
+
+import pytest
+
+from optictl import traces
+from optictl.traces import Trace
+
+
+def _call(start: float, seconds: float | None, **more: Any) -> dict[str, Any]:
+    return {
+        "purpose": "candidate", "model": "jerry-xl", "thread": 0, "start": start, "seconds": seconds, "status": 200,
+        "error": "", "completions": 1, "prompt_tokens": 10, "completion_tokens": 5, **more,
+    }  # fmt: skip
+
+
+def _trace(*calls: dict[str, Any], **more: Any) -> Trace:
+    data = {
+        "schema": 1, "trace": "feed", "strategy": "moa", "base_model": "jerry-xl", "began": 1.0, "seconds": 4.0, "status": 200,
+        "code": "", "prompt_tokens": 20, "completion_tokens": 10, "calls": list(calls), "of a later guard": True, **more,
+    }  # fmt: skip
+    return traces.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("calls", "at_once"),
+    [
+        ([], 0),
+        ([(0, 1)], 1),
+        ([(0, 1), (1, 1)], 1),
+        ([(0, 2), (1, 2), (1.5, 0.2)], 3),
+        ([(0, None), (3, 0.5)], 2),
+    ],
+)
+def test_how_many_calls_were_open_at_once(calls: list[tuple[float, float | None]], at_once: int) -> None:
+    assert _trace(*(_call(*one) for one in calls)).at_once == at_once
+
+
+def test_a_call_that_outlasts_its_request_is_drawn_to_its_end() -> None:
+    assert _trace(_call(3, 7)).span == 10
+    assert _trace(_call(3, None)).span == 4
+    assert _trace().span == 4
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds", "bar"),
+    [(0, 10, (0, 20)), (0, 0, (0, 1)), (5, 5, (10, 10)), (10, 0, (19, 1)), (9.99, 0.01, (19, 1)), (2.5, 0.1, (5, 1))],
+)
+def test_a_bar_has_at_least_one_sign_and_stays_within(start: float, seconds: float, bar: tuple[int, int]) -> None:
+    assert traces.bar(start, seconds, 10, 20) == bar
+
+
+def test_a_request_that_took_no_time_can_be_drawn() -> None:
+    assert traces.bar(0, 0, 0, 20) == (0, 1)
+    assert "moa-jerry-xl" in traces.page([("moa-jerry-xl", _trace(_call(0, 0), seconds=0))], "today")
+
+
+def test_what_stands_in_it_without_contents() -> None:
+    data = _trace(_call(0, 1)).as_dict()
+    assert "messages" not in data
+    assert "answers" not in data["calls"][0]
+    assert _trace(_call(0, None)).as_dict()["calls"][0]["seconds"] is None
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, {"calls": None}, {"calls": [{}]}, "text"])
+def test_what_is_no_trace_is_not_taken_for_one(wrong: Any) -> None:
+    with pytest.raises((KeyError, TypeError)):
+        traces.parse(wrong)
+
+
+class _Tags(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_shows() -> None:
+    evil = "<script src=http://127.0.0.1/x.js>&</script>"
+    calls = [
+        _call(0, 1, messages=[{"role": "user", "content": evil}], answers=[evil]),
+        _call(1, 2, status=500, error="5xx", purpose="critique", messages=[], answers=[]),
+    ]
+    text = traces.page([("moa-jerry-xl", _trace(*calls, messages=[], answers=[]))], "today")
+    tags = _Tags()
+    tags.feed(text)
+    assert "script" not in {tag for tag, _ in tags.seen}
+    assert not [a for _, attributes in tags.seen for a in attributes if a in ("src", "href")]
+    bars = [(a["class"], a["x"], a["width"]) for tag, a in tags.seen if tag == "rect"]
+    assert bars == [("bar", "0.0", "25.0"), ("bar failed", "25.0", "50.0")]
+    assert evil not in text
+    assert text.count("&lt;script") == 2
