@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from benchmarks import load
+from benchmarks import clients
 from benchmarks.figures import Part, Row, figure
 from benchmarks.lab import Lab, say
 from benchmarks.servers import Server, bare, completions, cpu_seconds, guarded, upstream
@@ -41,15 +41,15 @@ class Side:
         """One round; raises when a request did not cause exactly the calls of its strategy."""
         calls, model, port = STRATEGIES[strategy], f"{strategy}-jerry-xl", self.server.port
         before = completions(self.upstream)
-        taken = load.sequential(port, model, SEQUENTIAL)
+        taken = clients.sequential(port, model, SEQUENTIAL)
         cpu = cpu_seconds(self.server.pid)
-        answered, seconds = load.concurrent(port, model, CONCURRENT, CLIENTS)
+        answered, seconds = clients.concurrent(port, model, CONCURRENT, CLIENTS)
         cpu = cpu_seconds(self.server.pid) - cpu
         caused, expected = completions(self.upstream) - before, calls * (len(taken) + answered)
         if caused != expected:
             raise RuntimeError(f"{self.name}: {strategy} caused {caused} upstream calls instead of {expected}")
-        self.found["p50"].append(load.percentile(taken, 0.5) - calls * direct)
-        self.found["p95"].append(load.percentile(taken, 0.95) - calls * direct)
+        self.found["p50"].append(clients.percentile(taken, 0.5) - calls * direct)
+        self.found["p95"].append(clients.percentile(taken, 0.95) - calls * direct)
         self.found["rate"].append(answered / seconds)
         self.found["cpu"].append(cpu / answered * 1000)
 
@@ -59,10 +59,10 @@ def _compare(strategy: str, release_sides: tuple[Side, Side]) -> tuple[list[Row]
     ours, other = release_sides
     direct = []
     for side in release_sides:
-        load.sequential(side.server.port, f"{strategy}-jerry-xl", WARM_UP)
+        clients.sequential(side.server.port, f"{strategy}-jerry-xl", WARM_UP)
     for turn in range(ROUNDS):
         say(f"serve: {strategy}, round {turn + 1} of {ROUNDS}")
-        direct.append(load.percentile(load.sequential(ours.upstream, "jerry-xl", 2 * SEQUENTIAL), 0.5))
+        direct.append(clients.percentile(clients.sequential(ours.upstream, "jerry-xl", 2 * SEQUENTIAL), 0.5))
         for side in (ours, other) if turn % 2 == 0 else (other, ours):
             side.run(strategy, direct[-1])
     calls = STRATEGIES[strategy]

@@ -17,7 +17,7 @@ from typing import IO
 
 from benchmarks.lab import ROOT
 from optictl import render, service
-from optictl.config import Config
+from optictl.config import Config, Limits
 from optictl.host import files, network, processes
 from optictl.paths import NAME
 
@@ -56,9 +56,11 @@ def _wait(process: subprocess.Popen[bytes], port: int, since: float, log: Path) 
 
 
 @contextmanager
-def _setting(base_url: str, strategies: Sequence[str]) -> Iterator[tuple[Config, Path, Path, IO[bytes]]]:
+def _setting(base_url: str, strategies: Sequence[str], **limits: int) -> Iterator[tuple[Config, Path, Path, IO[bytes]]]:
     """A configuration on a free port, a HOME with its proxy_config.yaml, and a log."""
-    config = Config(strategies=tuple(strategies)).moved(network.free_port(), base_url, request=60, drain=1)
+    config = Config(strategies=tuple(strategies), limits=Limits(**limits)).moved(
+        network.free_port(), base_url, request=60, drain=1
+    )
     with files.scratch() as directory:
         files.make_directory(directory / "home" / ".optillm")
         files.write(directory / "home/.optillm/proxy_config.yaml", render.proxy_config(config), 0o644)
@@ -67,9 +69,9 @@ def _setting(base_url: str, strategies: Sequence[str]) -> Iterator[tuple[Config,
 
 
 @contextmanager
-def guarded(release: Path, base_url: str, strategies: Sequence[str] = ("moa",)) -> Iterator[Server]:
+def guarded(release: Path, base_url: str, strategies: Sequence[str] = ("moa",), **limits: int) -> Iterator[Server]:
     """A release, started as its unit would start it."""
-    with _setting(base_url, strategies) as (config, home, log, output):
+    with _setting(base_url, strategies, **limits) as (config, home, log, output):
         since = time.perf_counter()
         with service.running(config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output) as process:
             port = config.listen.port
@@ -96,10 +98,14 @@ def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
 
 
 @contextmanager
-def upstream() -> Iterator[int]:
-    """The instant upstream; yields its port."""
+def upstream(seconds: float = 0.0) -> Iterator[int]:
+    """The upstream that answers after so many seconds; yields its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.upstream"], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        [sys.executable, "-m", "benchmarks.upstream", str(seconds)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -154,6 +160,22 @@ def memory(pid: int) -> tuple[float, float | None]:
         except (OSError, StopIteration):
             readable = False
     return rss / 1024, pss / 1024 if readable else None
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a tree of processes holds: RSS in MiB, threads, open files."""
+
+    memory: float
+    threads: int
+    files: int
+
+
+def use(pid: int) -> Use:
+    """What a tree of processes holds now."""
+    pids = tree(pid)
+    files_open = sum(sum(1 for _ in os.scandir(f"/proc/{one}/fd")) for one in pids)
+    return Use(memory(pid)[0], sum(int(_fields(one)[17]) for one in pids), files_open)
 
 
 def empty_directory(place: Path) -> Path:

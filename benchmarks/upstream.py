@@ -1,4 +1,4 @@
-"""An upstream that answers at once, in a process of its own: `python -m benchmarks.upstream`.
+"""An upstream that answers at once (after SECONDS), in a process of its own: `python -m benchmarks.upstream [SECONDS]`.
 
 It says what optictl's stand-in says, but spends a fifth of its time on it (one asyncio loop,
 no header parsing beyond the length), so that on a machine with two cores it does not hide
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 
 from optictl.demo.standin import completion
 
@@ -20,6 +21,7 @@ class Upstream(asyncio.Protocol):
     """One connection: whole requests in, whole answers out."""
 
     served = 0
+    seconds = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -38,7 +40,10 @@ class Upstream(asyncio.Protocol):
             body, self.received = rest[:length], rest[length:]
             answer = json.dumps(self.answer(head, body)).encode()
             reply = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
-            self.transport.write(reply + answer)
+            if head.startswith(b"POST") and self.seconds:
+                asyncio.get_running_loop().call_later(self.seconds, self.transport.write, reply + answer)
+            else:
+                self.transport.write(reply + answer)
 
     @staticmethod
     def answer(head: bytes, body: bytes) -> object:
@@ -51,10 +56,11 @@ class Upstream(asyncio.Protocol):
 
 
 async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
+    Upstream.seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
     asyncio.run(_serve())
