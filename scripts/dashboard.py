@@ -1,0 +1,248 @@
+"""Write docs/grafana/optillm.json with Grafana's own SDK, for Grafana 11.6 and later: `uv run scripts/dashboard.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import ascii_uppercase
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import (
+    BigValueColorMode,
+    BigValueGraphMode,
+    BigValueTextMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
+    TooltipDisplayMode,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    Threshold,
+    ThresholdsMode,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
+
+PAGE = Path(__file__).resolve().parent.parent / "docs/grafana/optillm.json"
+_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+_HERE = 'instance=~"$instance"'
+_THESE = f'{_HERE},strategy=~"$strategy",base_model=~"$base_model"'
+
+
+def _per_minute(metric: str, *by: str, labels: str = _THESE) -> str:
+    return f"60 * sum by ({', '.join(by)}) (rate({metric}{{{labels}}}[$__rate_interval]))"
+
+
+def _quantile(share: float, histogram: str, by: str) -> str:
+    return f"histogram_quantile({share}, sum by (le, {by}) (rate({histogram}_bucket{{{_THESE}}}[$__rate_interval])))"
+
+
+def _in_range(metric: str, labels: str = _THESE) -> str:
+    return f"sum(increase({metric}{{{labels}}}[$__range]))"
+
+
+def _each(above: str, below: str, by: str = "strategy") -> str:
+    """The one counter's growth for each of the other's."""
+    sums = (f"sum by ({by}) (rate({metric}{{{_THESE}}}[$__rate_interval]))" for metric in (above, below))
+    return " / ".join(sums)
+
+
+def _query(expression: str, legend: str, ref: str) -> prometheus.Dataquery:
+    return prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(ref).datasource(_SOURCE)
+
+
+def _graph(title: str, text: str, unit: str, *queries: tuple[str, str], span: int = 8) -> timeseries.Panel:
+    """A panel over time; `queries` are expressions, each with the name of its series."""
+    panel = timeseries.Panel().title(title).description(text).unit(unit).span(span).height(8).min(0).datasource(_SOURCE)
+    legend = common.VizLegendOptions().show_legend(True)
+    panel.legend(legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM).calcs([]))
+    panel.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+    for ref, (expression, name) in zip(ascii_uppercase, queries, strict=False):
+        panel.with_target(_query(expression, name, ref).range())
+    return panel.fill_opacity(10)
+
+
+def _number(title: str, text: str, unit: str, expression: str, bad: float | None = None, decimals: int = 0) -> stat.Panel:
+    """One number; from `bad` on it is red."""
+    steps = [Threshold(color="green", value=None), *([Threshold(color="red", value=bad)] if bad is not None else [])]
+    return (
+        stat.Panel()
+        .title(title)
+        .description(text)
+        .unit(unit)
+        .decimals(decimals)
+        .span(3)
+        .height(4)
+        .datasource(_SOURCE)
+        .graph_mode(BigValueGraphMode.NONE)
+        .color_mode(BigValueColorMode.VALUE if bad is not None else BigValueColorMode.NONE)
+        .thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
+        .with_target(_query(expression, "", "A").instant())
+    )
+
+
+def _variable(name: str, label: str, metric: str) -> dashboard.QueryVariable:
+    """A choice of labels of what was scraped; all of them at first."""
+    return (
+        dashboard.QueryVariable(name)
+        .label(label)
+        .datasource(_SOURCE)
+        .query(f"label_values({metric}, {name})")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
+    requests, calls = "optillm_requests_total", "optillm_upstream_calls_total"
+    tokens, seconds = "optillm_upstream_tokens_total", "optillm_request_duration_seconds"
+    call_seconds, amplification = "optillm_upstream_call_duration_seconds", "optillm_upstream_calls_per_request"
+    failed = f'{_THESE},status!="2xx"'
+    runs = _number("Runs", "OptiLLM and the release of optictl that it is in.", "none", f"optillm_build_info{{{_HERE}}}")
+    runs.text_mode(BigValueTextMode.NAME).span(6).targets(
+        [_query(f"optillm_build_info{{{_HERE}}}", "{{optillm}} ({{release}})", "A").instant()]
+    )
+    return [
+        runs,
+        _number("Up for", "Since the serving process started.", "s", f"min(time() - process_start_time_seconds{{{_HERE}}})"),
+        _number("In flight", "Requests being served now.", "short", f"sum(optillm_requests_in_flight{{{_THESE}}})"),
+        _number("Requests", "That ran a strategy, in the time shown.", "short", _in_range(requests)),
+        _number(
+            "Failed",
+            "Share of these that were answered with an error.",
+            "percentunit",
+            f"({_in_range(requests, failed)} or vector(0)) / {_in_range(requests)}",
+            bad=0.05,
+            decimals=1,
+        ),
+        _number("Tokens", "That the upstream accounted for, in the time shown.", "short", _in_range(tokens), decimals=1),
+        _number(
+            "Loops broken",
+            "Requests that came back to the proxy's own door. `optictl check --only routing` finds the way they take.",
+            "short",
+            _in_range("optillm_loops_broken_total", _HERE),
+            bad=0.5,
+        ),
+        dashboard.Row("Requests"),
+        _graph(
+            "Requests a minute",
+            "That ran a strategy.",
+            "short",
+            (_per_minute(requests, "strategy", "base_model"), "{{strategy}}-{{base_model}}"),
+        ),
+        _graph(
+            "Failed a minute, by error code",
+            "Requests that ran a strategy and were answered with an error.",
+            "short",
+            (_per_minute("optillm_request_errors_total", "strategy", "code"), "{{strategy}} {{code}}"),
+        ),
+        _graph(
+            "Refused a minute, by reason",
+            "Requests that the door did not let in: nothing went upstream.",
+            "short",
+            (_per_minute("optillm_refusals_total", "code", labels=_HERE), "{{code}}"),
+        ),
+        dashboard.Row("Latency"),
+        _graph(
+            "How long requests take",
+            "From the door to the answer: half of them took less than p50, 95 % less than p95.",
+            "s",
+            (_quantile(0.5, seconds, "strategy"), "{{strategy}} p50"),
+            (_quantile(0.95, seconds, "strategy"), "{{strategy}} p95"),
+            span=12,
+        ),
+        _graph(
+            "How long upstream calls take",
+            "One call of a base model, as the guard sees it.",
+            "s",
+            (_quantile(0.5, call_seconds, "base_model"), "{{base_model}} p50"),
+            (_quantile(0.95, call_seconds, "base_model"), "{{base_model}} p95"),
+            span=12,
+        ),
+        dashboard.Row("Cost"),
+        _graph(
+            "Upstream calls a request",
+            "The amplification: what one request of a strategy causes, on average.",
+            "short",
+            (_each(f"{amplification}_sum", f"{amplification}_count"), "{{strategy}}"),
+        ),
+        _graph(
+            "Tokens a minute",
+            "That the upstream accounted for.",
+            "short",
+            (_per_minute(tokens, "strategy", "kind"), "{{strategy}} {{kind}}"),
+        ),
+        _graph("Tokens a request", "Prompt and completion.", "short", (_each(tokens, requests), "{{strategy}}")),
+        dashboard.Row("Upstream"),
+        _graph(
+            "Calls a minute, by status",
+            "none: there was no answer.",
+            "short",
+            (_per_minute(calls, "base_model", "status"), "{{base_model}} {{status}}"),
+        ),
+        _graph(
+            "Failures a minute, by reason",
+            "Calls that were of no use. A strategy may have gone on without them.",
+            "short",
+            (_per_minute("optillm_upstream_failures_total", "base_model", "reason"), "{{base_model}} {{reason}}"),
+        ),
+        _graph(
+            "In flight",
+            "Requests being served, and upstream calls waited for.",
+            "short",
+            (f"sum by (strategy) (optillm_requests_in_flight{{{_THESE}}})", "{{strategy}} requests"),
+            (f"sum by (strategy) (optillm_upstream_calls_in_flight{{{_THESE}}})", "{{strategy}} calls"),
+        ),
+        dashboard.Row("Process"),
+        _graph("Memory", "Resident.", "bytes", (f"process_resident_memory_bytes{{{_HERE}}}", "{{instance}}")),
+        _graph(
+            "CPU",
+            "Cores kept busy.",
+            "short",
+            (f"rate(process_cpu_seconds_total{{{_HERE}}}[$__rate_interval])", "{{instance}}"),
+        ),
+        _graph(
+            "Open files",
+            "And how many there may be.",
+            "short",
+            (f"process_open_fds{{{_HERE}}}", "{{instance}}"),
+            (f"process_max_fds{{{_HERE}}}", "{{instance}} at most"),
+        ),
+    ]
+
+
+def page() -> str:
+    """The whole dashboard, as JSON."""
+    board = (
+        dashboard.Dashboard("OptiLLM behind optictl")
+        .uid("optictl-optillm")
+        .description("What each strategy does, costs and takes, by the guard's own metrics.")
+        .tags(["optillm", "optictl"])
+        .time("now-6h", "now")
+        .refresh("30s")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(_variable("instance", "Instance", "optillm_build_info"))
+        .with_variable(_variable("strategy", "Strategy", f"optillm_requests_total{{{_HERE}}}"))
+        .with_variable(_variable("base_model", "Base model", f"optillm_requests_total{{{_HERE}}}"))
+    )
+    for number, panel in enumerate(_panels(), start=1):
+        if isinstance(panel, dashboard.Row):
+            board.with_row(panel.id(number))
+        else:
+            board.with_panel(panel.id(number))
+    text: str = JSONEncoder(indent=2, ensure_ascii=False).encode(board.build())
+    return text + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
