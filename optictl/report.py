@@ -330,9 +330,10 @@ def _compared(base_model: str, rows: Sequence[Row]) -> None:
     for r in rows:
         low, high = r.interval
         verdict = r.beside.verdict if r.beside else ""
-        cost = [] if not priced else [f"{r.cost:.3g}"]
-        figures = (f"{r.right}/{r.answered}", f"{100 * low:.0f}-{100 * high:.0f}", str(r.calls), _short(r.tokens))
-        words = (*figures, f"{r.p50:.1f}", f"{r.p95:.1f}", *cost)
+        cost = [_number(r.cost, ".4f")] if priced else []
+        share = f"{100 * low:.0f}-{100 * high:.0f}" if r.answered else "-"
+        figures = (f"{r.right}/{r.answered}", share, str(r.calls), _short(r.tokens))
+        words = (*figures, _number(r.p50), _number(r.p95), *cost)
         style = styles[verdict]
         table.add_row(escape(r.subject.strategy or "(plain)"), *words, f"[{style}]{verdict}[/]" if style else verdict)
     console.print(table)
@@ -500,7 +501,7 @@ def top(name: str, interval: float, output: str) -> Iterator[Callable[[Screen, b
         from rich.live import Live
 
         with Live(console=console, screen=True, auto_refresh=False) as live:
-            yield lambda screen, paused: live.update(_top_screen(screen, name, interval, paused, console.height), refresh=True)
+            yield lambda screen, paused: live.update(_top_screen(screen, name, interval, paused, *console.size), refresh=True)
 
 
 def _flushed(line: str) -> None:
@@ -554,20 +555,20 @@ def _top_line(screen: Screen) -> str:
     return f"{line} problem={json.dumps(_line(screen.problem))}" if screen.problem else line
 
 
-def _top_screen(screen: Screen, name: str, interval: float, paused: bool, height: int) -> Group:
+def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width: int, height: int) -> Group:
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     ready = "[green]ready[/]" if screen.ready else "[bold red]not ready[/]"
-    restarts = "" if screen.restarts is None else f"  restarts {screen.restarts}"
+    restarts = "" if screen.restarts is None else f"restarts {screen.restarts}, "
     head = [
-        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {_span(screen.uptime)}{restarts}  "
-        f"memory {_memory(screen.memory)}",
+        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {_span(screen.uptime)}",
+        f"process: {restarts}memory {_memory(screen.memory)}; refused {_number(screen.refused)} requests/min",
         f"[bold red]{escape(_line(screen.problem))}[/]" if screen.problem else
-        f"upstream: p50 {_number(screen.p50, '.2f')} s, p95 {_number(screen.p95, '.2f')} s, "
-        f"failed {_number(screen.upstream_failed)}/min; refused here {_number(screen.refused)}/min",
+        f"upstream: p50 {_number(screen.p50, '.2f')} s, p95 {_number(screen.p95, '.2f')} s; "
+        f"failed {_number(screen.upstream_failed)} calls/min",
         "",
     ]  # fmt: skip
     rates = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -581,7 +582,8 @@ def _top_screen(screen: Screen, name: str, interval: float, paused: bool, height
         rates.add_row(escape(one.strategy), str(one.in_flight), *figures, style="bold" if one is screen.total else "")
     room = max(1, height - len(head) - len(busiest) - 6)
     waiting = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    waiting.add_column("in flight", no_wrap=True)
+    # a long name is cut, and never a figure
+    waiting.add_column("in flight", no_wrap=True, max_width=max(12, width - len("  23 h 59 min  calls  waiting  feedface  ")))
     for title in ("age", "calls", "waiting", "trace"):
         waiting.add_column(title, justify="left" if title == "trace" else "right", no_wrap=True)
     for each in screen.in_flight[:room]:
@@ -592,7 +594,7 @@ def _top_screen(screen: Screen, name: str, interval: float, paused: bool, height
     lines = [Text.from_markup(line, overflow="ellipsis") for line in (*head, *foot)]
     for text in lines:
         text.no_wrap = True
-    return Group(*lines[:3], rates, Text(""), waiting, *lines[3:])
+    return Group(*lines[: len(head)], rates, Text(""), waiting, *lines[len(head) :])
 
 
 def message(text: str) -> None:

@@ -71,8 +71,9 @@ def compare(
     if (price_prompt is None) != (price_completion is None):
         raise typer.BadParameter("both prices are needed for a cost", param_hint="--price-prompt, --price-completion")
     prices = None if price_prompt is None or price_completion is None else Prices(price_prompt, price_completion)
-    if save is not None and not save.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no directory {save.absolute().parent}", param_hint="--save")
+    for option, file in (("--save", save), ("--resume", resume)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"there is no directory {file.absolute().parent}", param_hint=option)
     where = place(config, root, user, name)
     deployed = where.config()
     try:
@@ -109,5 +110,5 @@ def compare(
             when=time.strftime("%Y-%m-%d %H:%M"),
         )  # fmt: skip
         files.write(save.absolute(), text, 0o600 if content else 0o644)
-    more = None if whole else where.paths.command(comparison.command((budget_tokens or 0) * 2, *flags))
+    more = None if whole else where.paths.command(comparison.command(comparison.enough, *flags))
     raise typer.Exit(0 if report.compared(rows, str(comparison.file), budget_tokens, more, output.value) else 1)

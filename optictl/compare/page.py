@@ -68,6 +68,7 @@ def _chart(
 def charts(rows: Sequence[Row]) -> list[Chart]:
     """Right answers with their intervals, tokens a question, seconds a question (p50, whisker to p95)."""
     shares = [(r.right / r.answered if r.answered else 0.0, *r.interval, f"{r.right}/{r.answered}") for r in rows]
+    seconds = [(r.p50 or 0.0, r.p95 or 0.0) for r in rows]
     tokens = [t if r.answered and (t := r.tokens / r.answered) else 0.0 for r in rows]
     return [
         _chart("Right answers, percent", rows, [(100 * v, 100 * a, 100 * b, w) for v, a, b, w in shares], 100, " %"),
@@ -75,8 +76,8 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
         _chart(
             "Seconds a question: half of them, and 95 percent",
             rows,
-            [(r.p50, r.p50, r.p95, f"{r.p50:.1f} / {r.p95:.1f}") for r in rows],
-            _round_up(max((r.p95 for r in rows), default=0)),
+            [(half, half, most, f"{half:.1f} / {most:.1f}") for half, most in seconds],
+            _round_up(max((most for _, most in seconds), default=0)),
             " s",
         ),
     ]

@@ -14,7 +14,7 @@ from optictl.compare import summary
 from optictl.compare.questions import Question, QuestionsError
 from optictl.compare.summary import Header, Record, RecordsError, Subject
 from optictl.config import Config, suggest
-from optictl.errors import OptictlError
+from optictl.errors import OptictlError, os_words
 from optictl.guard.error_texts import is_error_text
 from optictl.host import files, network
 from optictl.host.network import Answer
@@ -48,6 +48,18 @@ class Comparison:
     @property
     def tokens(self) -> int:
         return sum(r.tokens for r in self.records)
+
+    @property
+    def enough(self) -> int:
+        """Tokens that the whole of it takes, as far as can be told now."""
+        return self.tokens + sum(self._expected(*one) for one in self.left)
+
+    def _expected(self, subject: Subject, question: Question) -> int:
+        return summary.expected_tokens(subject, question, self.subjects, self.records)
+
+    def fits(self, subject: Subject, question: Question, budget: int | None) -> bool:
+        """Whether a request can be expected to stay within a budget of tokens."""
+        return budget is None or self.tokens + self._expected(subject, question) <= budget
 
     def rows(self, prices: summary.Prices | None) -> list[summary.Row]:
         return summary.rows(self.subjects, self.questions, self.records, prices)
@@ -161,8 +173,14 @@ def ask(
     to do where nothing answers; `say` is told of every request that is over.
 
     Raises:
-        OptictlError: so many requests failed in a row that it is of no use to go on, or another optictl writes the file.
+        OptictlError: so many requests failed in a row that it is of no use to go on, the budget is too small for a single
+            one, the file cannot be written, or another optictl writes it.
     """
+    if not comparison.records and not comparison.fits(*comparison.left[0], budget):
+        raise OptictlError(
+            f"--budget-tokens {budget} is less than the first question may take",
+            remedy=f"--budget-tokens {comparison.enough} is enough for all of it, as far as can be told beforehand",
+        )
     try:
         with files.appending(comparison.file) as append:
             if not comparison.records and not files.read(comparison.file):
@@ -170,6 +188,8 @@ def ask(
             return _ask(comparison, config, keys, timeout or config.timeouts.request + 10, budget, keep, remedy, append, say)
     except files.Locked as holder:
         raise OptictlError(str(holder), remedy="wait for it, or name another file with --resume") from None
+    except OSError as error:
+        raise OptictlError(f"the answers cannot be kept: {os_words(error)}", remedy="name another file with --resume") from None
 
 
 def _ask(
@@ -178,8 +198,7 @@ def _ask(
 ) -> bool:  # fmt: skip
     failures = 0
     for subject, question in comparison.left:
-        cost = summary.expected_tokens(subject, question, comparison.subjects, comparison.records)
-        if budget is not None and comparison.tokens + cost > budget:
+        if not comparison.fits(subject, question, budget):
             return False
         url, key = (config.url, keys.proxy) if subject.strategy else (config.upstream.base_url, keys.upstream)
         body = {"model": subject.model, "messages": list(question.messages)}

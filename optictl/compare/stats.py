@@ -85,10 +85,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of a hundred lie, between two neighbours in proportion; 0 for no values."""
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """The value below which `percent` of a hundred lie, between two neighbours in proportion; None for no values."""
     if not values:
-        return 0.0
+        return None
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100
     below = math.floor(place)

@@ -143,7 +143,8 @@ class Beside:
     """A strategy beside the plain model, on the questions that both answered.
 
     `gained`: right where the plain model was wrong; `lost`: the other way round. `p` is adjusted for the number of
-    strategies; `difference` is the 95 % interval of the difference of the two shares, -1 to 1.
+    strategies; `difference` is the 95 % interval of the difference of the two shares, -1 to 1. It holds 0 unless `p` says
+    that there is a difference: the test is the stricter of the two.
     """
 
     pairs: int
@@ -156,7 +157,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Row:
-    """What one model did. Tokens and calls are those of every request, seconds those of the answered ones."""
+    """What one model did. Tokens and calls are those of every request, seconds those of the answered ones, None for none."""
 
     subject: Subject
     right: int
@@ -167,8 +168,8 @@ class Row:
     calls: int
     prompt_tokens: int
     completion_tokens: int
-    p50: float
-    p95: float
+    p50: float | None
+    p95: float | None
     cost: float | None
     beside: Beside | None
 
@@ -233,12 +234,15 @@ def _pairs(ours: dict[str, Record], plain: dict[str, Record]) -> tuple[int, int,
 
 def _beside(counts: tuple[int, int, int, int], p: float) -> Beside:
     _, gained, lost, _ = counts
+    low, high = stats.difference(*counts)
     verdict: Verdict = "within noise"
     if not sum(counts):
         verdict = ""
     elif p < stats.LEVEL:
         verdict = "better" if gained > lost else "worse"
-    return Beside(sum(counts), gained, lost, p, stats.difference(*counts), verdict)
+    else:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Beside(sum(counts), gained, lost, p, (low, high), verdict)
 
 
 def sentence(row: Row) -> str:
@@ -248,9 +252,10 @@ def sentence(row: Row) -> str:
         return ""
     if not beside.pairs:
         return f"{row.subject.strategy}: no question was answered by both"
-    low, high = (f"{100 * end:+.0f}" for end in beside.difference)
+    low, high = (f"{round(100 * end):+d}" if round(100 * end) else "0" for end in beside.difference)
     dearer = f", {row.tokens / row.answered:.0f} tokens a question" if row.answered else ""
     return (
         f"{row.subject.strategy}: {beside.verdict}. Of {beside.pairs} questions, right on {beside.gained} that the plain model "
-        f"had wrong, wrong on {beside.lost} that it had right; p = {beside.p:.2g}, {low} to {high} points{dearer}"
+        f"had wrong, wrong on {beside.lost} that it had right: p = {beside.p:.2g}, {low} to {high} percentage points at 95 %"
+        f"{dearer}"
     )

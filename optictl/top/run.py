@@ -14,7 +14,7 @@ from optictl.paths import Paths
 from optictl.top import model
 from optictl.top.model import Screen, Snapshot
 
-#: Rates are taken over so many seconds: those of one interval would jump.
+#: Rates are taken over so many seconds, or over one interval that is longer: those of a short one would jump.
 WINDOW = 60
 _TIMEOUT = 5
 
@@ -52,8 +52,8 @@ def watch(
     rounds, paused = 0, False
     while True:
         now = look(config, key, systemd, paths.service_unit)
-        while seen and (seen[0].problem or now.at - seen[0].at > WINDOW):
-            seen.popleft()
+        while len(seen) > 1 and (seen[0].problem or now.at - seen[0].at > WINDOW):
+            seen.popleft()  # with a long interval the last look alone is left
         screen = model.screen(seen[0] if seen else None, now)
         seen.append(now)
         show(screen, False)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support import free_port
+from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 
 OPTICTL = Path(sys.executable).parent / "optictl"
 #: Colours, cursor movements and window titles.
@@ -132,6 +132,15 @@ def configured(root: Path, text: str = "") -> Path:
     path = root / "etc/optillm-proxy/optictl.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(text or f"listen: {{port: {free_port()}}}\nupstream: {{base_url: 'http://127.0.0.1:{free_port()}/v1'}}\n")
+    return root
+
+
+def attached(root: Path, proxy: str, upstream: str) -> Path:
+    """A root whose configuration and keys are those of a proxy and of an upstream at these base URLs; the root itself."""
+    port = proxy.removesuffix("/v1").rpartition(":")[2]
+    configured(root, f"listen: {{port: {port}}}\nupstream: {{base_url: '{upstream}'}}\n")
+    (root / "etc/optillm-proxy/env").write_text(f"OPENAI_API_KEY={UPSTREAM_KEY}\n")
+    (root / "etc/optillm-proxy/proxy_key").write_text(f"{PROXY_KEY}\n")
     return root
 
 

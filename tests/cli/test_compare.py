@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.cli.helpers import ESCAPE, assert_envelope, configured, optictl
+from optictl.cli import app
+from tests.cli.helpers import ESCAPE, assert_envelope, attached, optictl
+from tests.support import free_port
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A deployment with keys, whose upstream and proxy do not answer."""
-    root = configured(tmp_path / "root")
-    (root / "etc/optillm-proxy/env").write_text("OPENAI_API_KEY=upstream\n")
-    (root / "etc/optillm-proxy/proxy_key").write_text("proxy-key-0123456789abcdef0123\n")
-    return root
+    return attached(tmp_path / "root", f"http://127.0.0.1:{free_port()}/v1", f"http://127.0.0.1:{free_port()}/v1")
 
 
 @pytest.mark.parametrize(
@@ -25,14 +25,18 @@ def root(tmp_path: Path) -> Path:
         (["--models", "z3-jerry-xl"], "z3-jerry-xl"),
         (["--prompts", "nosuch.jsonl"], "nosuch.jsonl"),
         (["--save", "nosuch/page.html"], "there is no directory"),
+        (["--resume", "nosuch/answers.jsonl"], "there is no directory"),
         (["--price-prompt", "1"], "both prices"),
         (["--budget-tokens", "0"], "--budget-tokens"),
     ],
 )
-def test_a_wrong_command_line(words: list[str], named: str, root: Path, tmp_path: Path) -> None:
-    outcome = optictl("compare", "--root", root, *words, home=tmp_path)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert named in " ".join(ESCAPE.sub("", outcome.err).replace("│", " ").split())
+def test_a_wrong_command_line(
+    words: list[str], named: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = CliRunner().invoke(app, ["compare", "--root", str(root), *words])
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert named in " ".join(ESCAPE.sub("", outcome.stderr).replace("│", " ").split())
     assert list(tmp_path.glob("*.jsonl")) == []
 
 
@@ -70,6 +74,24 @@ def test_without_the_upstreams_key(root: Path, tmp_path: Path) -> None:
     outcome = optictl("compare", "--root", root, home=tmp_path)
     assert outcome.code == 1
     assert "OPENAI_API_KEY" in outcome.err
+
+
+def test_a_budget_that_is_too_small_for_a_single_question(root: Path, tmp_path: Path) -> None:
+    outcome = optictl("compare", "--root", root, "--budget-tokens", "100", "-o", "json", home=tmp_path)
+    assert outcome.code == 1
+    assert_envelope(outcome.data, "compare", "failed")
+    assert "--budget-tokens 100 is less than the first question may take" in outcome.data["error"]["what"]
+    enough = outcome.data["error"]["remedy"].split()[1]
+    # then it asks, and nothing answers
+    assert "in a row" in optictl("compare", "--root", root, "--budget-tokens", enough, home=tmp_path).err
+
+
+def test_a_file_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").symlink_to("elsewhere")  # never followed
+    outcome = optictl("compare", "--root", root, "--resume", "answers.jsonl", home=tmp_path)
+    assert outcome.code == 1
+    assert "the answers cannot be kept" in outcome.err
+    assert "--resume" in outcome.err
 
 
 def test_nothing_answers(root: Path, tmp_path: Path) -> None:

@@ -11,38 +11,45 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn, completion
-from tests import deployments
-from tests.cli.helpers import OPTICTL, Outcome, assert_envelope, environment, in_terminal, optictl
-from tests.deployments import Deployment
-from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory
+from tests.cli.helpers import OPTICTL, Outcome, assert_envelope, attached, environment, in_terminal, optictl
+from tests.guard.helpers import CALLS, Pair, guarded_pair
+from tests.support import PROXY_KEY, UPSTREAM_KEY
 
 pytestmark = pytest.mark.slow
 
-#: Upstream calls that each strategy makes of a request, where the upstream answers as the stand-in does.
-CALLS = {"moa": 3, "bon": 4, "plansearch": 4, "self_consistency": 5}
 QUESTIONS = 8
 
 
+@dataclass
+class Service:
+    """A guarded OptiLLM, and a root whose configuration and keys are its own."""
+
+    pair: Pair
+    root: Path
+
+
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[StandIn]:
-    with open_directory() as root:
-        deployment = deployments.make(root)
-        standin = deployment.standin()
-        standin.deployment = deployment  # type: ignore[attr-defined]
-        with standin.running(), deployment.serving():
-            yield standin
+def service(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with guarded_pair(release) as pair:
+        root = attached(tmp_path_factory.mktemp("root"), pair.server.url, pair.upstream.base_url)
+        yield Service(pair, root)
 
 
 @pytest.fixture
-def deployment(upstream: StandIn) -> Deployment:
-    upstream.respond = respond
-    upstream.seen.clear()
-    return upstream.deployment  # type: ignore[attr-defined, no-any-return]
+def upstream(service: Service) -> StandIn:
+    service.pair.fresh().upstream.respond = respond
+    return service.pair.upstream
+
+
+@pytest.fixture
+def root(service: Service) -> Path:
+    return service.root
 
 
 def is_plain(seen: Seen) -> bool:
@@ -79,8 +86,8 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
-def compare(deployment: Deployment, home: Path, *arguments: str | Path) -> Outcome:
-    return optictl("compare", "--root", deployment.root, *arguments, home=home)
+def compare(root: Path, home: Path, *arguments: str | Path) -> Outcome:
+    return optictl("compare", "--root", root, *arguments, home=home)
 
 
 def spent(upstream: StandIn) -> int:
@@ -94,10 +101,10 @@ def spent(upstream: StandIn) -> int:
     )
 
 
-def test_the_plain_model_and_every_strategy(deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_the_plain_model_and_every_strategy(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     answers, page = tmp_path / "answers.jsonl", tmp_path / "page.html"
     prices = ["--price-prompt", "1", "--price-completion", "10"]
-    outcome = compare(deployment, tmp_path, "--prompts", prompts, "--resume", answers, "--save", page, "-o", "json", *prices)
+    outcome = compare(root, tmp_path, "--prompts", prompts, "--resume", answers, "--save", page, "-o", "json", *prices)
     assert outcome.code == 0, outcome.err
     rows = {r["data"]["strategy"]: r["data"] for r in assert_envelope(outcome.data, "compare", "ok")}
     assert {s: (r["right"], r["answered"], r["calls"]) for s, r in rows.items()} == {
@@ -121,36 +128,36 @@ def test_the_plain_model_and_every_strategy(deployment: Deployment, upstream: St
     assert answers.stat().st_mode & 0o777 == 0o600
     # nothing is asked twice
     upstream.seen.clear()
-    again = compare(deployment, tmp_path, "--resume", answers, "-o", "json")
+    again = compare(root, tmp_path, "--resume", answers, "-o", "json")
     assert (again.code, upstream.calls(), again.data["tokens"]) == (0, [], outcome.data["tokens"])
 
 
 def test_a_budget_is_not_passed_and_what_is_left_is_asked_later(
-    deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
 ) -> None:
     answers = tmp_path / "answers.jsonl"
     words = ["--prompts", prompts, "--models", "moa-jerry-xl", "--resume", answers, "-o", "json"]
-    first = compare(deployment, tmp_path, *words, "--budget-tokens", "800")
+    first = compare(root, tmp_path, *words, "--budget-tokens", "800")
     assert first.code == 0, first.err
     assert first.data["left_out"] > 0
     assert 300 < first.data["tokens"] == spent(upstream) <= 800
-    tight = compare(deployment, tmp_path, *words[2:], "--budget-tokens", "800")
+    tight = compare(root, tmp_path, *words[2:], "--budget-tokens", "800")
     assert (tight.data["tokens"], tight.data["left_out"]) == (first.data["tokens"], first.data["left_out"])
-    text = compare(deployment, tmp_path, *words[2:-2], "--budget-tokens", "800")
+    text = compare(root, tmp_path, *words[2:-2], "--budget-tokens", "800")
     assert f"Left out: {first.data['left_out']} of {2 * QUESTIONS} requests" in text.out
     more = re.search(r"^More: optictl (.*)$", text.out, re.MULTILINE)
     assert more is not None
-    rest = optictl(*shlex.split(more[1].replace("1600", "60000")), "-o", "json", home=tmp_path)
+    rest = optictl(*shlex.split(more[1]), "-o", "json", home=tmp_path)  # its budget is enough for all that is left
     assert rest.code == 0, rest.err
     assert rest.data["left_out"] == 0
     assert rest.data["tokens"] == spent(upstream)
     assert {r["id"]: r["data"]["answered"] for r in rest.data["results"]} == {"jerry-xl": QUESTIONS, "moa-jerry-xl": QUESTIONS}
 
 
-def test_killed_in_the_middle_it_goes_on(deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     gate = held_after(upstream, 12)
-    words = ["compare", "--root", str(deployment.root), "--models", "moa-jerry-xl", "--resume", str(answers)]
+    words = ["compare", "--root", str(root), "--models", "moa-jerry-xl", "--resume", str(answers)]
     process = subprocess.Popen([OPTICTL, *words, "--prompts", prompts], env=environment(tmp_path), cwd=tmp_path)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (not answers.exists() or answers.read_text().count("\n") < 5):
@@ -172,11 +179,9 @@ def test_killed_in_the_middle_it_goes_on(deployment: Deployment, upstream: Stand
     assert len([json.loads(line) for line in answers.read_text().splitlines()]) == 1 + 2 * QUESTIONS
 
 
-def test_ctrl_c_names_the_command_that_goes_on(
-    deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_names_the_command_that_goes_on(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     upstream.respond = lambda seen: (reply := respond(seen)) and Reply(body=reply.body, delay=1)
-    words = ["--root", str(deployment.root), "--prompts", str(prompts), "--models", "moa-jerry-xl", "--content"]
+    words = ["--root", str(root), "--prompts", str(prompts), "--models", "moa-jerry-xl", "--content"]
     stopped = in_terminal("compare", *words, home=tmp_path, columns=300, typed="\x03", prompt="moa-jerry-xl: right")
     assert stopped.code == 130
     assert "Traceback" not in stopped.out
@@ -192,33 +197,31 @@ def test_ctrl_c_names_the_command_that_goes_on(
     page = tmp_path / "page.html"
     assert "Secretly thought" in page.read_text()
     assert page.stat().st_mode & 0o777 == 0o600
-    shown = in_terminal("compare", "--root", deployment.root, "--resume", kept, home=tmp_path, columns=80)
+    shown = in_terminal("compare", "--root", root, "--resume", kept, home=tmp_path, columns=80)
     assert max(map(len, shown.lines)) <= 80
     assert any(re.match(r"moa +8/8 +68-100 +24 ", line) and "better" in line for line in shown.lines)
 
 
-def test_where_nothing_answers_it_stops_and_says_so(
-    deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path
-) -> None:
+def test_where_nothing_answers_it_stops_and_says_so(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     upstream.respond = lambda seen: Reply(500, {"error": {"message": "out of order"}}) if seen.method == "POST" else None
     answers = tmp_path / "answers.jsonl"
     words = ["--prompts", prompts, "--models", "self_consistency-jerry-xl", "--resume", answers, "-o", "json"]
-    outcome = compare(deployment, tmp_path, *words)
+    outcome = compare(root, tmp_path, *words)
     assert outcome.code == 1
     assert assert_envelope(outcome.data, "compare", "failed") == []
     assert "3 requests in a row failed" in outcome.data["error"]["what"]
     assert "out of order" in outcome.err
     upstream.respond = respond
-    mended = compare(deployment, tmp_path, *words)
+    mended = compare(root, tmp_path, *words)
     assert mended.code == 0
     assert [r["data"]["answered"] for r in mended.data["results"]] == [QUESTIONS, QUESTIONS]
 
 
-def test_one_that_fails_is_no_wrong_answer(deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_one_that_fails_is_no_wrong_answer(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     upstream.respond = lambda seen: (
         Reply(500, {"error": {"message": "out of order"}}) if seen.method == "POST" and not is_plain(seen) else respond(seen)
     )
-    outcome = compare(deployment, tmp_path, "--prompts", prompts, "--models", "moa-jerry-xl", "-o", "json")
+    outcome = compare(root, tmp_path, "--prompts", prompts, "--models", "moa-jerry-xl", "-o", "json")
     assert outcome.code == 1
     plain, moa = outcome.data["results"]
     assert (plain["status"], plain["data"]["answered"]) == ("pass", QUESTIONS)
@@ -226,10 +229,10 @@ def test_one_that_fails_is_no_wrong_answer(deployment: Deployment, upstream: Sta
     assert moa["data"]["beside"]["verdict"] == ""
 
 
-def test_sigterm_leaves_a_file_that_goes_on(deployment: Deployment, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_sigterm_leaves_a_file_that_goes_on(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     gate = held_after(upstream, 24)
-    words = [OPTICTL, "compare", "--root", str(deployment.root), "--prompts", str(prompts), "--resume", str(answers)]
+    words = [OPTICTL, "compare", "--root", str(root), "--prompts", str(prompts), "--resume", str(answers)]
     process = subprocess.Popen(words, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (not answers.exists() or answers.read_text().count("\n") < 4):

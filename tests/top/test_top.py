@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn
-from tests.cli.helpers import ESCAPE, OPTICTL, Outcome, configured, environment, optictl
+from tests.cli.helpers import ESCAPE, OPTICTL, Outcome, attached, configured, environment, optictl
 from tests.support import PROXY_KEY
 
 STATE = {
@@ -65,11 +65,7 @@ def guard() -> Iterator[StandIn]:
 
 @pytest.fixture
 def root(guard: StandIn, tmp_path: Path) -> Path:
-    port = guard.base_url.removesuffix("/v1").rpartition(":")[2]
-    root = configured(tmp_path / "root", f"listen: {{port: {port}}}\n")
-    (root / "etc/optillm-proxy/env").write_text("OPENAI_API_KEY=upstream\n")
-    (root / "etc/optillm-proxy/proxy_key").write_text(f"{PROXY_KEY}\n")
-    return root
+    return attached(tmp_path / "root", guard.base_url, "http://127.0.0.1:9/v1")
 
 
 @dataclass

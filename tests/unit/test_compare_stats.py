@@ -37,7 +37,7 @@ def test_nothing_asked_is_nothing_known() -> None:
     assert stats.wilson(0, 0) == (0.0, 1.0)
     assert stats.difference(0, 0, 0, 0) == (-1.0, 1.0)
     assert stats.mcnemar(0, 0) == 1.0
-    assert stats.percentile([], 95) == 0.0
+    assert stats.percentile([], 95) is None
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 5), (5, 1), (6, 0), (3, 3), (9, 2), (12, 5)])

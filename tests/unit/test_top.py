@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
-from optictl import report
-from optictl.top import model
+from optictl import paths, report
+from optictl.config import Config
+from optictl.top import model, run
 from optictl.top.model import Counts, Snapshot
+from tests.cli.helpers import ESCAPE
 
 STATE = {
     "schema": 1, "optillm": "0.3.12", "uptime": 3725.5, "ready": True, "strategies": ["bon", "moa"],
@@ -127,6 +130,21 @@ class TestQuantile:
         assert model.quantile({}, {}, 0.5) is None
 
 
+class TestWindow:
+    @pytest.mark.parametrize(("apart", "over"), [(20, [0, 20, 40, 60, 60, 60]), (100, [0, 100, 100, 100, 100, 100])])
+    def test_rates_are_over_a_minute_or_over_an_interval(
+        self, apart: int, over: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        looks = iter(range(6))
+        monkeypatch.setattr(run, "look", lambda *_: shot(apart * next(looks), exposed(0, [])))
+        seen: list[float] = []
+        run.watch(
+            Config(), paths.system(tmp_path), "", interval=0, count=6, show=lambda screen, _: seen.append(screen.seconds),
+            wait=lambda _: "",
+        )  # fmt: skip
+        assert seen == over
+
+
 class TestShown:
     @pytest.mark.parametrize("width", [80, 120])
     @pytest.mark.parametrize("many", [0, 3, 500])
@@ -134,15 +152,20 @@ class TestShown:
         from rich.console import Console
 
         waiting = [
-            {**STATE["in_flight"][0], "strategy": "self_consistency", "age": 1e6, "trace": f"{n:032x}"} for n in range(many)
+            {**STATE["in_flight"][0], "base_model": "a-name-that-is-wider-than-the-screen" * 3, "age": 1e6, "trace": "feedface"}
+            for _ in range(many)
         ]  # type: ignore[index]
         state = {**STATE, "in_flight": waiting, "strategies": [f"strategy-{n}" for n in range(15)]}
         screen = model.screen(shot(1, exposed(1, [1])), shot(61, exposed(10**6, [1] * 5, 10**9), state=state))
-        console = Console(width=width, height=24, file=None, record=True, force_terminal=True)
+        console = Console(width=width, height=24, color_system=None, force_terminal=True)
         with console.capture() as shown:
-            console.print(report._top_screen(screen, "optillm-proxy", 2, False, 24))
-        assert len(shown.get().splitlines()) <= 24
-        assert all(len(line) <= width for line in console.export_text().splitlines())
+            console.print(report._top_screen(screen, "optillm-proxy", 2, False, width, 24))
+        lines = ESCAPE.sub("", shown.get()).splitlines()
+        assert len(lines) <= 24
+        assert all(len(line) <= width for line in lines)
+        figures = [line.split()[1:] for line in lines if "a-name" in line]
+        assert figures == [["11", "d", "13", "h", "1", "1", "feedface"]] * len(figures)
+        assert bool(figures) == bool(many)
         assert ("and 4" in shown.get()) == (many == 500)
 
     def test_spans(self) -> None:
