@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,17 +65,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("\n".join(" | ".join(cells) for cells in faults))
 
 
-def kept_venv(name: str, *what: str) -> Path:
-    """A venv on the system's Python with `what` in it, its bytecode compiled; kept between sessions."""
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """A directory that `make` filled, in this session or in an earlier one."""
     directory = KEPT / name
     done = directory / "complete"
-    uv = find_uv_bin()
     KEPT.mkdir(mode=0o755, exist_ok=True)
     with (KEPT / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of this run may be building it
-        if done.exists():
-            return directory / ".venv"
-        shutil.rmtree(directory, ignore_errors=True)
+        if not done.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(mode=0o755)
+            make(directory)
+            done.touch()
+    return directory
+
+
+def kept_venv(name: str, *what: str) -> Path:
+    """A venv on the system's Python with `what` in it, its bytecode compiled; kept between sessions."""
+    uv = find_uv_bin()
+
+    def make(directory: Path) -> None:
         subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True)
         subprocess.run(
             [uv, "pip", "install", "-q", "--python", str(directory / ".venv/bin/python"), "--link-mode=copy",
@@ -83,8 +92,25 @@ def kept_venv(name: str, *what: str) -> Path:
             check=True,
             cwd=directory,  # in the project, uv would read there what is to be left out
         )  # fmt: skip
-        done.touch()
-    return directory / ".venv"
+
+    return kept(name, make) / ".venv"
+
+
+def _unpack_prometheus(directory: Path) -> None:
+    """Not installed: Debian's package starts a server, which every booted machine would then have, too."""
+    download = ["apt-get", "download", "-q", "prometheus"]
+    if subprocess.run(download, cwd=directory, capture_output=True).returncode:  # there are no lists of packages yet
+        subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+        subprocess.run(download, cwd=directory, check=True, capture_output=True)
+    (package,) = directory.glob("*.deb")
+    subprocess.run(["dpkg", "-x", package, directory], check=True)
+    package.unlink()
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> Path:
+    """The `prometheus` of Debian's package, kept between sessions."""
+    return kept("prometheus", _unpack_prometheus) / "usr/bin/prometheus"
 
 
 @pytest.fixture(scope="session")

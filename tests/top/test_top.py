@@ -87,9 +87,10 @@ class Terminal:
 
     def _read(self, done: Callable[[], bool], seconds: float, what: str) -> str:
         deadline = time.monotonic() + seconds
-        while select.select([self.ours], [], [], 0.1)[0] or not done():
+        while (readable := select.select([self.ours], [], [], 0.1)[0]) or not done():
             assert time.monotonic() < deadline, f"waited for {what}:\n{self.shown}"
-            if select.select([self.ours], [], [], 0)[0]:
+            assert readable or self.process.poll() is None, f"ended before {what}:\n{self.shown}"
+            if readable:
                 self.shown += os.read(self.ours, 65536).decode(errors="replace")
         seen, self.shown = self.shown, ""
         return seen
