@@ -541,6 +541,7 @@ def _top_line(screen: Screen) -> str:
         "ready": "yes" if screen.ready else "no",
         "uptime_s": _number(screen.uptime, ".0f"),
         "in_flight": str(total.in_flight),
+        "queued": "-" if screen.queued is None else str(screen.queued),
         "requests/min": _number(total.requests),
         "failed/min": _number(total.failed),
         "refused/min": _number(screen.refused),
@@ -562,10 +563,12 @@ def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width:
     from rich.text import Text
 
     ready = "[green]ready[/]" if screen.ready else "[bold red]not ready[/]"
-    restarts = "" if screen.restarts is None else f"restarts {screen.restarts}, "
+    restarts = "" if screen.restarts is None else f"; restarts {screen.restarts}"
+    most = "" if screen.max_in_flight is None else f" of {screen.max_in_flight}"
+    queued = "" if screen.queued is None else f"{screen.queued} wait for their turn, "
     head = [
-        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {_span(screen.uptime)}",
-        f"process: {restarts}memory {_memory(screen.memory)}; refused {_number(screen.refused)} requests/min",
+        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {_span(screen.uptime)}  memory {_memory(screen.memory)}",
+        f"requests: {screen.total.in_flight}{most} run, {queued}refused {_number(screen.refused)}/min{restarts}",
         f"[bold red]{escape(_line(screen.problem))}[/]" if screen.problem else
         f"upstream: p50 {_number(screen.p50, '.2f')} s, p95 {_number(screen.p95, '.2f')} s; "
         f"failed {_number(screen.upstream_failed)} calls/min",

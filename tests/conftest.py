@@ -23,8 +23,8 @@ KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
 LITELLM = "1.106.2"
 #: The directories that take minutes, the longest first: two processes (`-n 2`) are then done at about the same time.
 LONGEST_FIRST = (
-    "systemd", "faults", "guard", "routing", "litellm", "install", "transactions", "compare", "checks", "cli",
-    "traces", "top", "unit",
+    "systemd", "faults", "guard", "routing", "litellm", "install", "transactions", "checks", "cli", "top", "compare",
+    "traces", "unit",
 )  # fmt: skip
 
 

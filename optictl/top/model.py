@@ -85,6 +85,8 @@ class Screen:
     p50: float | None
     p95: float | None
     in_flight: list[InFlight]
+    queued: int | None
+    max_in_flight: int | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -189,7 +191,13 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
         p50=quantile(old.buckets, new.buckets, 0.5) if rated else None,
         p95=quantile(old.buckets, new.buckets, 0.95) if rated else None,
         in_flight=[w for w, _ in sorted(waiting, key=lambda pair: -pair[0].age)],
+        queued=_whole(now.state.get("waiting")),
+        max_in_flight=_whole(now.state.get("max_in_flight")),
     )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _sum(each: list[Rates], kind: str) -> float:

@@ -33,7 +33,7 @@ ALL = {"moa", "re2", "self_consistency"}
 #: What the series of each panel are called after the traffic below; a number has no name.
 SERIES = {
     "Up for": {""},
-    "In flight": {f"{name} {what}" for name in ALL for what in ("requests", "calls")} | {""},
+    "In flight": {f"{name} {what}" for name in ALL for what in ("requests", "calls")} | {"", "waiting for their turn"},
     "Requests": {""},
     "Failed": {""},
     "Tokens": {""},

@@ -25,7 +25,7 @@ from tests.cli.helpers import ESCAPE, OPTICTL, Outcome, attached, configured, en
 from tests.support import PROXY_KEY
 
 STATE = {
-    "uptime": 61.5, "ready": True, "strategies": ["moa", "bon"],
+    "uptime": 61.5, "ready": True, "strategies": ["moa", "bon"], "waiting": 2, "max_in_flight": 64,
     "in_flight": [
         {"trace": "feedface" * 4, "strategy": "moa", "base_model": "jerry-xl", "age": 75,
          "upstream_calls": 3, "upstream_open": 2},
@@ -134,6 +134,7 @@ class TestTerminal:
             for words in (
                 "optillm-proxy  running, ready  up 1 min 1 s",
                 "memory 100 MiB",
+                "1 of 64 run, 2 wait for their turn",
                 "moa-jerry-xl",
                 "1 min 15 s",
                 "feedface",
@@ -187,7 +188,7 @@ class TestPipe:
         assert (outcome.code, outcome.err) == (0, "")
         first, *others = outcome.out.splitlines()
         assert len(others) == 2
-        assert " state=running ready=yes uptime_s=62 in_flight=1 requests/min=- " in first
+        assert " state=running ready=yes uptime_s=62 in_flight=1 queued=2 requests/min=- " in first
         assert all(float(re.findall(r"requests/min=([\d.]+)", line)[0]) > 0 for line in others)
         assert "\x1b" not in outcome.out
 
