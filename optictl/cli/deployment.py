@@ -297,8 +297,12 @@ def logs(
     entries = logbook.read(where.paths, wanted, follow=follow, since=since, lines=lines)
     if output is Output.text:
         report.log_titles()
+    found = False
     for entry in entries:
+        found = True
         report.log(entry, output.value)
+    if not found:
+        report.note("no entry of the journal fits")
 
 
 def top(

@@ -6,7 +6,6 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from typer.testing import CliRunner
 
 import optictl as package
 from optictl.cli import app
-from tests.cli.helpers import ESCAPE, Outcome, optictl, together
+from tests.cli.helpers import ESCAPE, Outcome, optictl
 
 EXAMPLE = re.compile(r"(?:Example:|Try) (?:sudo )?(optictl [^\n:│]+)")
 
@@ -31,12 +30,16 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 ALL = list(commands(typer.main.get_command(app)))
 
 
+def within(*words: str) -> Outcome:
+    """A command line in this process: most of what each takes is Python starting."""
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
+    return Outcome(done.exit_code, done.stdout, done.stderr)
+
+
 @pytest.fixture(scope="module")
-def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Outcome]:
+def helps() -> dict[tuple[str, ...], Outcome]:
     """`--help` of every command, in a pipe."""
-    home = tmp_path_factory.mktemp("home")
-    done = together({" ".join(words): partial(optictl, *words, "--help", home=home) for words in ALL})
-    return {words: done[" ".join(words)] for words in ALL}
+    return {words: within(*words, "--help") for words in ALL}
 
 
 def test_the_commands_of_the_contract_are_there() -> None:
@@ -127,7 +130,9 @@ WRONG = [
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     home = tmp_path_factory.mktemp("home")
-    outcomes = together({" ".join(words): partial(optictl, *words, home=home) for words, _ in WRONG})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        outcomes = {" ".join(words): within(*words) for words, _ in WRONG}
     assert list(home.iterdir()) == []
     return outcomes
 

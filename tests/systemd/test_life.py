@@ -95,6 +95,8 @@ def test_logs_are_the_journal_without_prompts(host: Host) -> None:
     trace = next(e.get("trace") or e["id"] for e in (line["event"] for line in lines) if e.get("strategy") == "bon")
     found = host.optictl("logs", "--trace", trace[:12], "-o", "json").stdout.splitlines()
     assert [trace in line for line in found] == [True]
+    nothing = host.optictl("logs", "--trace", "nosuch")
+    assert (nothing.stdout, nothing.stderr) == ("", "no entry of the journal fits\n")
     refused = host.optictl("logs", "--since", "soon", check=False)
     assert refused.returncode == 1
     assert "soon" in refused.stderr
