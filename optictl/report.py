@@ -302,11 +302,9 @@ def compared(rows: Sequence[Row], file: str, budget: int | None, more: str | Non
         message(f"\n{failed} requests failed; they count for nothing, and are asked again with --resume {file}")
     if left_out:
         asked = sum(r.answered + r.failed for r in rows)
-        message(
-            f"\nLeft out: {left_out} of {asked + left_out} requests: the next might have passed the budget of {budget} tokens"
-        )
+        message(f"\nLeft out: {left_out} of {asked + left_out} requests: one more may pass the budget of {budget} tokens")
     if budget is not None and tokens > budget:
-        message(f"The budget was passed by {tokens - budget} tokens: a request took more than any of its model before.")
+        message(f"Passed the budget by {tokens - budget} tokens: a request took more than any before it.")
     if more:
         message(f"More: {more}")
     note(f"every answer is in {file}")
