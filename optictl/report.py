@@ -298,9 +298,12 @@ def compared(rows: Sequence[Row], file: str, budget: int | None, more: str | Non
         return not failed
     for base_model in dict.fromkeys(r.subject.base_model for r in rows):
         _compared(base_model, [r for r in rows if r.subject.base_model == base_model])
+    for r in rows:
+        if r.failed:
+            message(f"\n{r.subject.model}: {r.failed} requests failed, the last one with: {_line(r.error)}")
     if failed:
-        message(f"\n{failed} requests failed; they count for nothing, and are asked again with --resume {file}")
-    if left_out:
+        message(f"What failed counts for nothing, and is asked again with --resume {file}")
+    if more:
         asked = sum(r.answered + r.failed for r in rows)
         message(f"\nLeft out: {left_out} of {asked + left_out} requests: one more may pass the budget of {budget} tokens")
     if budget is not None and tokens > budget:

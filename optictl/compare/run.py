@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,8 @@ from optictl.host import files, network
 from optictl.host.network import Answer
 from optictl.smokes import Keys
 
-#: So many failures one after the other say that something is down, and that to go on would tell nothing.
+#: So many failures one after the other say that something is down, and that to go on would tell nothing: of one model, which
+#: is then asked no more, or of all.
 FAILURES_IN_A_ROW = 3
 #: What of an error is kept.
 _ERROR_LENGTH = 200
@@ -196,8 +198,10 @@ def _ask(
     comparison: Comparison, config: Config, keys: Keys, timeout: float, budget: int | None, keep: bool, remedy: str,
     append: Callable[[str], None], say: Callable[[str], None],
 ) -> bool:  # fmt: skip
-    failures = 0
+    failures, of_model = 0, Counter[str]()
     for subject, question in comparison.left:
+        if of_model[subject.model] == FAILURES_IN_A_ROW:
+            continue
         if not comparison.fits(subject, question, budget):
             return False
         url, key = (config.url, keys.proxy) if subject.strategy else (config.upstream.base_url, keys.upstream)
@@ -207,6 +211,7 @@ def _ask(
         append(found.line())
         comparison.records.append(found)
         failures = failures + 1 if found.error else 0
+        of_model[subject.model] = of_model[subject.model] + 1 if found.error else 0
         say(f"{subject.model}: {found.error or ('right' if found.right else 'wrong')}")
         if failures == FAILURES_IN_A_ROW:
             raise OptictlError(f"{failures} requests in a row failed", remedy=remedy, detail=f"{subject.model}: {found.error}")

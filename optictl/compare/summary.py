@@ -157,12 +157,16 @@ class Beside:
 
 @dataclass(frozen=True)
 class Row:
-    """What one model did. Tokens and calls are those of every request, seconds those of the answered ones, None for none."""
+    """What one model did. Tokens and calls are those of every request, seconds those of the answered ones, None for none.
+
+    `error` is that of the last request that failed, "" for none.
+    """
 
     subject: Subject
     right: int
     answered: int
     failed: int
+    error: str
     left_out: int
     interval: Interval
     calls: int
@@ -203,7 +207,7 @@ def rows(
     for s in subjects:
         own = [r for r in records if r.model == s.model]
         given = answers[s.model].values()
-        failed = sum(1 for q in questions if (r := last.get((s.model, q.id))) is not None and r.error)
+        errors = [r.error for q in questions if (r := last.get((s.model, q.id))) is not None and r.error]
         seconds = [r.seconds for r in given]
         hits = sum(r.right for r in given)
         found.append(
@@ -211,8 +215,9 @@ def rows(
                 subject=s,
                 right=hits,
                 answered=len(given),
-                failed=failed,
-                left_out=len(questions) - len(given) - failed,
+                failed=len(errors),
+                error=errors[-1] if errors else "",
+                left_out=len(questions) - len(given) - len(errors),
                 interval=stats.wilson(hits, len(given)),
                 calls=sum(r.calls for r in own),
                 prompt_tokens=sum(r.prompt_tokens for r in own),
