@@ -31,15 +31,19 @@ def status_class(status: int) -> str:
     return f"{status // 100}xx" if status else "none"
 
 
-class _Process:
-    """CPU, memory and file descriptors. Without the start time, which cannot be read in a sealed /proc."""
+class _Process(ProcessCollector):
+    """CPU, memory and file descriptors. The start time is our own: the library's cannot be read in a sealed /proc."""
 
     def __init__(self) -> None:
-        self._source = ProcessCollector(registry=None)
+        super().__init__(registry=None)
         self._started = time.time()
 
+    def _boot_time(self) -> float:
+        """Anything but 0, with which the library would collect nothing at all; only the start time depends on it."""
+        return 1.0
+
     def collect(self) -> Iterator[Metric]:
-        yield from (family for family in self._source.collect() if family.name != "process_start_time_seconds")
+        yield from (family for family in super().collect() if family.name != "process_start_time_seconds")
         yield GaugeMetricFamily("process_start_time_seconds", "Start of the serving process, Unix time.", self._started)
 
 

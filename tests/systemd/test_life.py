@@ -81,6 +81,15 @@ def test_status_is_one_screen(host: Host) -> None:
     assert data["tiers"] == {"health.alive": "pass", "health.locked": "pass", "health.connected": "pass"}
 
 
+def test_top_knows_what_systemd_knows(host: Host) -> None:
+    (line,) = host.optictl("top", "--count", "1").stdout.splitlines()
+    facts = dict(word.split("=") for word in line.split()[1:])
+    assert (facts["state"], facts["ready"], facts["in_flight"]) == ("active(running)", "yes", "0")
+    assert facts["restarts"] == host.machine.show("optillm-proxy", "NRestarts")
+    assert float(facts["memory_mib"]) > 50
+    assert float(facts["uptime_s"]) > 0
+
+
 def test_logs_are_the_journal_without_prompts(host: Host) -> None:
     host.ask()
     host.ask("nosuch-jerry-xl")
