@@ -19,6 +19,10 @@ _HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {PROXY
 _numbers = itertools.count(1)
 
 
+class Refused(RuntimeError):
+    """503: the server does not take more now."""
+
+
 class Client:
     """One kept-alive connection."""
 
@@ -35,6 +39,8 @@ class Client:
         response = self._connection.getresponse()
         answer = response.read()
         elapsed = time.perf_counter() - since
+        if response.status == 503:
+            raise Refused(answer[:300])
         if response.status != 200 or b"stand-in" not in answer:
             raise RuntimeError(f"status {response.status}: {answer[:300]!r}")
         return elapsed

@@ -7,7 +7,6 @@ beside this file: throughput, what is added to the upstream's time, memory, thre
 from __future__ import annotations
 
 import argparse
-import http.client
 import os
 import platform
 import signal
@@ -15,15 +14,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 from benchmarks import plot
-from benchmarks.clients import Client, percentile
+from benchmarks.clients import Client, Refused, percentile
 from benchmarks.figures import number
 from benchmarks.lab import laboratory, say
-from benchmarks.servers import Server, Use, bare, guarded, upstream, use
+from benchmarks.servers import Server, bare, guarded, upstream
+from benchmarks.watcher import Seen, watched
+from optictl.config import Limits
 
 #: A strategy of one upstream call, so that the upstream's share of a request is its own time.
 STRATEGY = "re2"
@@ -34,22 +38,30 @@ STAGES: dict[int, tuple[int, ...]] = {
     20: (1, 16, 64, 256),
 }
 QUICK: dict[int, tuple[int, ...]] = {0: (1, 8, 64), 1: (1, 64, 256)}
+#: No stage begins later than that many seconds after the first.
+BUDGET = 13 * 60
 #: Seconds in which clients begin requests.
 SPAN = 4
-#: So many run at a time in the guarded service: it is what this measures that says how many should.
+#: So many run at a time where nobody is held back.
 UNLIMITED = 512
+DEFAULT = Limits().max_in_flight
+GUARDED, LIMITED, BARE = "guarded", f"guarded, {DEFAULT} at a time", "bare"
 COLUMNS = (
-    "upstream s", "clients", "program", "answers", "failed", "answers/s", "added p50 ms", "added p95 ms", "RSS MiB", "threads",
-    "files", "/health worst ms",
+    "upstream s", "clients", "program", "answers", "503", "failed", "answers/s", "added p50 ms", "added p95 ms", "RSS MiB",
+    "threads", "files", "/health p95 ms", "worst ms",
 )  # fmt: skip
 PREAMBLE = f"""\
 # Many clients at once
 
-Written by `python -m benchmarks.load`. One process each for the clients, the upstream and the program under test; all of them
-share the cores. Clients ask for `{STRATEGY}` (one upstream call) over kept-alive connections, as fast as they are answered, for
-{SPAN} s; "added" is the time of an answer less the upstream's. RSS, threads and files are the most that was seen; /health is
-asked five times a second on a connection of its own. Guarded: a release as its unit starts it, with
-`limits.max_in_flight: {UNLIMITED}`, so that it holds nobody back; bare: OptiLLM by hand, the same closure.
+Written by `python -m benchmarks.load`. The clients, the upstream, the program under test and what watches it are processes of
+their own that share the cores. Clients ask for `{STRATEGY}` (one upstream call) over kept-alive connections, as fast as they
+are answered, for {SPAN} s; "added" is the time of an answer less the upstream's, waiting included. RSS, threads and files are
+the most that was seen; /health is asked ten times a second, each time on a new connection.
+
+- "{GUARDED}": a release as its unit starts it, with `limits.max_in_flight: {UNLIMITED}`, so that it holds nobody back.
+- "{LIMITED}": the same with the default limit, where more than half of it ask; who gets 503 asks no more (`Retry-After`
+  is longer than the stage).
+- "{BARE}": OptiLLM by hand, the same closure.
 """
 
 
@@ -61,52 +73,25 @@ class Stage:
     clients: int
     program: str
     answered: int
+    refused: int
     failed: int
     rate: float
     p50: float
     p95: float
-    most: Use
-    health: float
+    seen: Seen
 
     def cells(self) -> tuple[str, ...]:
         """A line of the table."""
-        figures = (self.rate, self.p50, self.p95, self.most.memory, self.most.threads, self.most.files, self.health)
-        counts = (f"{self.seconds:g}", str(self.clients), self.program, str(self.answered), str(self.failed))
-        return (*counts, *map(number, figures))
-
-
-@contextmanager
-def _repeated(once: Callable[[], None], pause: float) -> Iterator[None]:
-    """Do it every `pause` seconds in a thread, until the block ends."""
-    ended = threading.Event()
-
-    def loop() -> None:
-        while not ended.wait(pause):
-            once()
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _health(port: int) -> float:
-    """Milliseconds until /health was answered."""
-    since = time.perf_counter()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", "/health")
-    connection.getresponse().read()
-    connection.close()
-    return (time.perf_counter() - since) * 1000
+        seen = self.seen
+        figures = (self.rate, self.p50, self.p95, seen.memory, seen.threads, seen.files, seen.health_p95, seen.health_worst)
+        counts = (self.answered, self.refused, self.failed)
+        return (f"{self.seconds:g}", str(self.clients), self.program, *map(str, counts), *map(number, figures))
 
 
 def _stage(server: Server, program: str, seconds: float, clients: int) -> Stage:
     taken: list[float] = []
+    refused: list[Exception] = []
     failed: list[Exception] = []
-    healths, uses = [_health(server.port)], [use(server.pid)]
     begin = threading.Barrier(clients + 1)
 
     def client() -> None:
@@ -118,6 +103,8 @@ def _stage(server: Server, program: str, seconds: float, clients: int) -> Stage:
                 taken.append(one.ask() * 1000)
                 if time.monotonic() >= until:
                     return
+        except Refused as error:
+            refused.append(error)
         except Exception as error:
             failed.append(error)
         finally:
@@ -126,30 +113,40 @@ def _stage(server: Server, program: str, seconds: float, clients: int) -> Stage:
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
-    with (
-        _repeated(lambda: healths.append(_health(server.port)), 0.2),
-        _repeated(lambda: uses.append(use(server.pid)), 0.5),
-    ):
+    with watched(server.port, server.pid) as seen:
         begin.wait()
         since = time.perf_counter()
         for thread in threads:
             thread.join()
         elapsed = time.perf_counter() - since
-    most = Use(max(u.memory for u in uses), max(u.threads for u in uses), max(u.files for u in uses))
+    if failed:
+        say(f"load: the first of {len(failed)} that failed: {failed[0]!r}")
     added = sorted(one - seconds * 1000 for one in taken) or [0.0]
-    p50, p95 = percentile(added, 0.5), percentile(added, 0.95)
-    return Stage(seconds, clients, program, len(taken), len(failed), len(taken) / elapsed, p50, p95, most, max(healths))
+    return Stage(
+        seconds, clients, program, len(taken), len(refused), len(failed), len(taken) / elapsed,
+        percentile(added, 0.5), percentile(added, 0.95), seen,
+    )  # fmt: skip
 
 
 def _measure(stages: dict[int, tuple[int, ...]], release: Path) -> Iterator[Stage]:
+    until = time.monotonic() + BUDGET
     for seconds, numbers in stages.items():
-        with upstream(seconds) as port:
-            url = f"http://127.0.0.1:{port}/v1"
-            with guarded(release, url, (STRATEGY,), max_in_flight=UNLIMITED) as ours, bare(release / ".venv", url) as other:
-                for clients in numbers:
-                    for server, program in ((ours, "guarded"), (other, "bare")):
-                        say(f"load: upstream {seconds} s, {clients} clients, {program}")
-                        yield _stage(server, program, seconds, clients)
+        with ExitStack() as stack:
+            url = f"http://127.0.0.1:{stack.enter_context(upstream(seconds))}/v1"
+            servers = {
+                GUARDED: stack.enter_context(guarded(release, url, (STRATEGY,), max_in_flight=UNLIMITED)),
+                LIMITED: stack.enter_context(guarded(release, url, (STRATEGY,))),
+                BARE: stack.enter_context(bare(release / ".venv", url)),
+            }
+            for clients in numbers:
+                for program, server in servers.items():
+                    if program == LIMITED and clients <= DEFAULT // 2:
+                        continue
+                    if time.monotonic() > until:
+                        say(f"load: no time left for an upstream of {seconds} s, {clients} clients, {program}")
+                        continue
+                    say(f"load: upstream {seconds} s, {clients} clients, {program}")
+                    yield _stage(server, program, seconds, clients)
 
 
 def _table(stages: list[Stage]) -> str:
@@ -157,22 +154,30 @@ def _table(stages: list[Stage]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _show(stages: list[Stage]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "program" else "right")
+    for stage in stages:
+        table.add_row(*stage.cells())
+    Console(width=None if sys.stdout.isatty() else 170).print(table)
+
+
 def main() -> int:
     """Measure, print the table, write it and its plots."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description="Many clients at once.")
-    parser.add_argument("--quick", action="store_true", help="fewer stages, nothing is written: about two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer stages, nothing is written: about three minutes")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="DIR", help="where the results go")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     load_before = os.getloadavg()[0]
     with laboratory(full=False) as lab:
         stages = list(_measure(QUICK if options.quick else STAGES, lab.release))
-    table = _table(stages)
-    print(table)
+    _show(stages)
     if not options.quick:
         machine = f"{os.cpu_count()} cores ({platform.machine()}), load {load_before:.1f} before it began"
         when = time.strftime("%Y-%m-%d", time.gmtime())
-        (options.output / "LOAD.md").write_text(f"{PREAMBLE}\n{when}, {machine}.\n\n![Plots](load.svg)\n\n{table}\n")
+        (options.output / "LOAD.md").write_text(f"{PREAMBLE}\n{when}, {machine}.\n\n![Plots](load.svg)\n\n{_table(stages)}\n")
         (options.output / "load.svg").write_text(plot.draw(_charts(stages)))
     return 0
 
@@ -182,17 +187,17 @@ def _charts(stages: list[Stage]) -> list[plot.Chart]:
     figures: dict[str, Callable[[Stage], float]] = {
         "answers/s": lambda s: s.rate,
         "added p50, ms": lambda s: s.p50,
-        "RSS, MiB": lambda s: s.most.memory,
-        "threads": lambda s: s.most.threads,
-        "open files": lambda s: s.most.files,
-        "/health worst, ms": lambda s: s.health,
+        "RSS, MiB": lambda s: s.seen.memory,
+        "threads": lambda s: s.seen.threads,
+        "open files": lambda s: s.seen.files,
+        "/health worst, ms": lambda s: s.seen.health_worst,
     }
     charts = []
     for seconds in dict.fromkeys(s.seconds for s in stages):
         for name, of in figures.items():
             lines = {
                 program: [(s.clients, of(s)) for s in stages if s.seconds == seconds and s.program == program]
-                for program in ("guarded", "bare")
+                for program in (GUARDED, BARE, LIMITED)
             }
             charts.append(plot.Chart(f"{name}; upstream {seconds:g} s", lines))
     return charts

@@ -12,14 +12,16 @@ from benchmarks.figures import number
 
 _WIDTH, _HEIGHT, _COLUMNS = 250, 170, 3
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44, 26, 12, 28
-_COLOURS = ("#2f6fb3", "#c4622d")
+_COLOURS = ("#2f6fb3", "#c4622d", "#4a9a5a")
+#: A logarithm needs one.
+_LEAST = 0.01
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ height }}"
  font-family="system-ui, sans-serif" font-size="10">
 <rect width="100%" height="100%" fill="#fff"/>
 {% for name, colour in legend %}
-<rect x="{{ 44 + 90 * loop.index0 }}" y="8" width="14" height="4" fill="{{ colour }}"/>
-<text x="{{ 62 + 90 * loop.index0 }}" y="14">{{ name }}</text>
+<rect x="{{ 44 + 70 * loop.index0 }}" y="8" width="14" height="4" fill="{{ colour }}"/>
+<text x="{{ 62 + 70 * loop.index0 }}" y="14">{{ name }}</text>
 {% endfor %}
 {% for chart in charts %}
 <g transform="translate({{ chart.x }} {{ chart.y }})">
@@ -43,7 +45,7 @@ _SVG = """\
 
 @dataclass(frozen=True)
 class Chart:
-    """A title, and by name the points (x, y) of each line; x above 0, a y below 1 is drawn as 1."""
+    """A title, and by name the points (x, y) of each line; x above 0, a y below 0.01 is drawn as 0.01."""
 
     title: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
@@ -58,7 +60,7 @@ def _scale(low: float, high: float, start: float, end: float) -> tuple[float, fl
 def _placed(chart: Chart, index: int) -> dict[str, object]:
     points = [point for line in chart.lines.values() for point in line]
     right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    xs, ys = [x for x, _ in points], [max(y, 1.0) for _, y in points]
+    xs, ys = [x for x, _ in points], [max(y, _LEAST) for _, y in points]
     low, high = 10 ** math.floor(math.log10(min(ys))), 10 ** math.ceil(math.log10(max(*ys, 2.0)))
     ax, bx = _scale(min(xs), max(xs), _LEFT, right)
     ay, by = _scale(low, high, floor, _TOP)
@@ -67,7 +69,7 @@ def _placed(chart: Chart, index: int) -> dict[str, object]:
         return round(ax * math.log10(value) + bx, 1)
 
     def y_of(value: float) -> float:
-        return round(ay * math.log10(max(value, 1.0)) + by, 1)
+        return round(ay * math.log10(max(value, _LEAST)) + by, 1)
 
     powers = range(round(math.log10(low)), round(math.log10(high)) + 1)
     return {

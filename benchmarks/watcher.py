@@ -1,0 +1,92 @@
+"""Looks at a server while it is under load, from a process of its own: `python -m benchmarks.watcher PORT PID`.
+
+In the clients' process it would wait for their interpreter lock and see itself. It looks until its standard input
+ends and then prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+
+from benchmarks.clients import percentile
+from benchmarks.lab import ROOT
+from benchmarks.servers import use
+
+#: Seconds between two looks.
+PAUSE = 0.1
+#: /health that was not answered in that many seconds counts as so long.
+GIVE_UP = 30
+
+
+@dataclass
+class Seen:
+    """What was seen at most (memory is RSS in MiB), and how long /health took, in milliseconds."""
+
+    memory: float = 0
+    threads: float = 0
+    files: float = 0
+    health_p95: float = 0
+    health_worst: float = 0
+
+
+def _health(port: int) -> float:
+    since = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GIVE_UP)
+    try:
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return GIVE_UP * 1000.0
+    finally:
+        connection.close()
+    return (time.perf_counter() - since) * 1000
+
+
+def _look(port: int, pid: int) -> Seen:
+    seen, taken = Seen(), list[float]()
+    ended = False
+    while not ended:
+        taken.append(_health(port))
+        if len(taken) % 5 == 1:
+            with suppress(FileNotFoundError, ProcessLookupError):  # one of its processes ended meanwhile: at the next look
+                now = use(pid)
+                seen.memory, seen.threads, seen.files = (
+                    max(seen.memory, now.memory), max(seen.threads, now.threads), max(seen.files, now.files),
+                )  # fmt: skip
+        ended = bool(select.select([sys.stdin], [], [], PAUSE)[0])
+    seen.health_p95, seen.health_worst = percentile(sorted(taken), 0.95), max(taken)
+    return seen
+
+
+@contextmanager
+def watched(port: int, pid: int) -> Iterator[Seen]:
+    """Look while the block lasts; what was seen is filled in at its end."""
+    seen = Seen()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.watcher", str(port), str(pid)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()  # it is there
+        yield seen
+        output, _ = process.communicate(timeout=2 * GIVE_UP)
+        vars(seen).update(json.loads(output))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    os.write(1, b"\n")
+    print(json.dumps(asdict(_look(int(sys.argv[1]), int(sys.argv[2])))))
