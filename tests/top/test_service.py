@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Prometheus:
 
 def filled(query: str, **chosen: str) -> str:
     """A query with what Grafana puts in the place of its variables: everything where nothing is chosen."""
-    values = {"__rate_interval": "1m", "__range": "5m", "instance": ".*", "strategy": ".*", "base_model": ".*", **chosen}
+    values = {"__rate_interval": "10m", "__range": "10m", "instance": ".*", "strategy": ".*", "base_model": ".*", **chosen}
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], query)
 
 
@@ -157,7 +158,9 @@ def prometheus(prometheus_program: Path, pair: Pair) -> Iterator[Prometheus]:
     with scraping(prometheus_program, pair) as prometheus:
         for count in (1, 2):
             traffic(pair)
-            wait_until(lambda count=count: prometheus.value("optillm_loops_broken_total") == count, 30, "a scrape", pause=0.3)  # type: ignore[misc]
+            # what is accounted for last: a call that outlasts its request
+            ended = partial(prometheus.value, 'sum(optillm_upstream_failures_total{reason="ended"})')
+            wait_until(lambda count=count, ended=ended: ended() == count, 30, "a scrape", pause=0.3)  # type: ignore[misc]
         yield prometheus
 
 
