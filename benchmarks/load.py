@@ -155,6 +155,21 @@ def _table(stages: list[Stage]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _sizing(stages: list[Stage]) -> str:
+    """What the figures say about the default of limits.max_in_flight."""
+    fastest = max(stage.rate for stage in stages if stage.program == GUARDED)
+    # of each upstream the stage with most clients: its last
+    limited = {stage.seconds: stage for stage in stages if stage.program == LIMITED}
+    healths = "; ".join(
+        f"{one.seconds:g} s: {number(one.seen.health_p95)} ({number(one.seen.health_worst)})" for one in limited.values()
+    )
+    return (
+        f"The guarded service gave at most {number(fastest)} answers/s: its one process uses one core. {DEFAULT} at a time,\n"
+        f"the default, end {DEFAULT} a second where a request takes 1 s upstream, {DEFAULT / fastest:.0%} of that; slower\n"
+        f"models need less. /health with most clients and that limit, p95 (worst) in ms, by the upstream's time: {healths}."
+    )
+
+
 def _show(stages: list[Stage]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in COLUMNS:
@@ -178,7 +193,9 @@ def main() -> int:
     if not options.quick:
         machine = f"{os.cpu_count()} cores ({platform.machine()}), load {load_before:.1f} before it began"
         when = time.strftime("%Y-%m-%d", time.gmtime())
-        (options.output / "LOAD.md").write_text(f"{PREAMBLE}\n{when}, {machine}.\n\n![Plots](load.svg)\n\n{_table(stages)}\n")
+        (options.output / "LOAD.md").write_text(
+            f"{PREAMBLE}\n{when}, {machine}.\n\n{_sizing(stages)}\n\n![Plots](load.svg)\n\n{_table(stages)}\n"
+        )
         (options.output / "load.svg").write_text(plot.draw(_charts(stages)))
     return 0
 
