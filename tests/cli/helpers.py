@@ -15,7 +15,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ def optictl(
         capture_output=True, text=True, timeout=SECONDS, **options,
     )  # fmt: skip
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def together(calls: Mapping[str, Callable[[], Outcome]]) -> dict[str, Outcome]:
+    """Several independent runs at the same time: most of a test's time is Python starting."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(calls, pool.map(lambda call: call(), calls.values()), strict=True))
 
 
 def _own_terminal() -> None:
