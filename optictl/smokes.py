@@ -93,12 +93,14 @@ def run(
     return results
 
 
-def traced(config: Config, paths: Paths, keys: Keys, smoked: Sequence[Smoked]) -> tuple[list[Smoked], list[OptictlError]]:
+def traced(config: Config, paths: Paths, smoked: Sequence[Smoked]) -> tuple[list[Smoked], list[OptictlError]]:
     """The same with their traces, in the results' data and by themselves, and why some have none."""
+    # the service's own: the key that was sent may have been LiteLLM's
+    proxy_key = keys(paths, None).proxy
     found, problems = [], []
     for one in smoked:
         try:
-            trace = traces.read(config, paths, keys.proxy, one.answer)
+            trace = traces.read(config, paths, proxy_key, one.answer)
         except OptictlError as problem:
             found.append(one)
             problems.append(problem)

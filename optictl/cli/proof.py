@@ -246,7 +246,7 @@ def smoke(
     with report.progress("smoking") as say:
         headers = traces.CONTENT_HEADERS if content else {}
         smoked = smokes.run(deployed, keys, names, prompt, timeout, url, say, headers)
-        smoked, problems = smokes.traced(deployed, where.paths, keys, smoked) if trace else (smoked, [])
+        smoked, problems = smokes.traced(deployed, where.paths, smoked) if trace else (smoked, [])
     ok = report.results("smoke", [one.result for one in smoked], output.value)
     tracing.show([(one.result.id, one.trace) for one in smoked if one.trace], save, content, output)
     for problem in problems:

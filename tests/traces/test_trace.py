@@ -6,10 +6,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
-from optictl.demo.standin import Reply, StandIn
+from optictl.demo.standin import Reply, Seen, StandIn
 from tests import deployments
 from tests.cli.helpers import Outcome, assert_envelope, in_terminal, optictl
 from tests.deployments import Deployment
@@ -96,6 +97,25 @@ def test_smoke_draws_each_request(deployment: Deployment, upstream: StandIn, tmp
     told = _run(deployment, "smoke", "moa-jerry-xl", "--trace", "--output", "json").data
     (result,) = assert_envelope(told, "smoke", "ok")
     assert len(result["data"]["trace"]["calls"]) == result["data"]["upstream_calls"] == 3
+
+
+def test_a_request_through_litellm_is_traced_too(deployment: Deployment, upstream: StandIn, tmp_path: Path) -> None:
+    """LiteLLM has a key of its own and hands the answer's headers on under longer names."""
+
+    def forward(seen: Seen) -> Reply:
+        headers = {"Authorization": f"Bearer {PROXY_KEY}"}
+        answer = httpx.post(f"{deployment.config.url}/chat/completions", json=seen.body, headers=headers, timeout=60)
+        told = {f"llm_provider-{name}": value for name, value in answer.headers.items() if name.startswith("x-optillm-")}
+        return Reply(answer.status_code, answer.json(), told)
+
+    key = tmp_path / "key"
+    key.write_text("sk-a-key-of-litellm\n")
+    with StandIn(key="sk-a-key-of-litellm", respond=forward).running() as litellm:
+        options = ("--url", litellm.base_url, "--key-file", str(key))
+        for words in (("smoke", "moa-jerry-xl", "--trace", *options), ("trace", "moa-jerry-xl", MARK, *options)):
+            done = _run(deployment, *words)
+            assert done.code == 0, done.err
+            assert "critique" in done.out
 
 
 @pytest.mark.parametrize(
