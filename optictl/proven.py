@@ -73,7 +73,7 @@ def stamps(venv: Path) -> dict[str, list[int] | None]:
             f"what was installed is not what its distributions say: {a_few(changed)}",
             remedy="empty uv's cache (uv cache clean), look after the disk, and install again",
         )
-    return {name: stamp if stamp and files.settled(stamp) else None for name, stamp in found.items()}
+    return {name: stamp if stamp and files.settled(stamp[-1]) else None for name, stamp in found.items()}
 
 
 def _touched(directory: Path) -> set[str] | None:

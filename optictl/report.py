@@ -364,7 +364,7 @@ def waterfall(model: str, trace: Trace) -> None:
         table.add_column(title, justify="right" if title in ("at", "s", "in", "out") else "left", no_wrap=True)
     full = "━" if console.encoding.startswith("utf") else "="
     for call in trace.calls:
-        seconds = trace.span - call.start if call.seconds is None else call.seconds
+        seconds = trace.lasted(call)
         before, length = traces.bar(call.start, seconds, trace.span, width)
         style = _STYLE["fail"] if call.failed else "cyan"
         table.add_row(

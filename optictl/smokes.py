@@ -69,17 +69,29 @@ class Smoked:
     trace: Trace | None = None
 
 
+def ask(
+    config: Config, key: str, name: str, prompt: str, timeout: float | None, url: str | None, headers: Mapping[str, str]
+) -> Answer:
+    """One request for a published name, at the proxy or at `url`; `timeout` in seconds, by default the deployment's own."""
+    # a published name exists only in LiteLLM; the proxy itself knows what it stands for
+    target = name if url else config.publish.get(name, name)
+    return smoke.run((url or config.url).rstrip("/"), key, target, prompt, timeout or patience(config), headers)
+
+
+def patience(config: Config) -> float:
+    """Seconds to wait for an answer: the service gives up first, and says why."""
+    return config.timeouts.request + 10
+
+
 def run(
     config: Config, keys: Keys, wanted: list[str], prompt: str | None, timeout: float | None, url: str | None,
     say: Callable[[str], None], headers: Mapping[str, str] = {},
 ) -> list[Smoked]:  # fmt: skip
     """Smoke each model; before that, ask LiteLLM once per base model what a plain call costs."""
-    text, seconds = prompt or smoke.PROMPT, timeout or config.timeouts.request + 10
+    text, seconds = prompt or smoke.PROMPT, timeout or patience(config)
     plain: dict[str, int] = {}
     results = []
     for name in wanted:
-        # a published name exists only in LiteLLM; the proxy itself knows what it stands for
-        target = name if url else config.publish.get(name, name)
         _, base_model = models.split(config.publish.get(name, name), config.strategies, config.base_models) or (
             "",
             config.model,
@@ -88,7 +100,7 @@ def run(
             say(f"asking {base_model} once without a strategy")
             plain[base_model] = smoke.plain_tokens(config, keys.upstream, text, base_model, seconds)
         say(f"asking {name}")
-        answer = smoke.run((url or config.url).rstrip("/"), keys.proxy, target, text, seconds, headers)
+        answer = ask(config, keys.proxy, name, text, seconds, url, headers)
         results.append(Smoked(smoke.judge(name, config, answer, plain.get(base_model, 0)), answer))
     return results
 

@@ -67,10 +67,14 @@ class Trace:
         """From the request's start to the end of the last of all that it caused; a call may outlast its request."""
         return max([self.seconds, *(c.start + (c.seconds or 0.0) for c in self.calls)], default=0.0)
 
+    def lasted(self, call: Call) -> float:
+        """How long a call was open; one that still is, to the end of what is known."""
+        return self.span - call.start if call.seconds is None else call.seconds
+
     @property
     def at_once(self) -> int:
         """How many calls were open at the same time, at most."""
-        ends = [(c.start + (c.seconds if c.seconds is not None else self.span), -1) for c in self.calls]
+        ends = [(c.start + self.lasted(c), -1) for c in self.calls]
         open_calls, most = 0, 0
         # at the same instant, an end comes before a start
         for _, step in sorted([*((c.start, 1) for c in self.calls), *ends]):
@@ -133,12 +137,11 @@ def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int
 
 def page(traces: Sequence[tuple[str, Trace]], when: str) -> str:
     """(model asked for, its trace) -> one HTML file that needs nothing else."""
-    drawn = [(model, trace, [_placed(call, trace.span) for call in trace.calls]) for model, trace in traces]
+    drawn = [(model, trace, [_placed(trace, call) for call in trace.calls]) for model, trace in traces]
     return render.page("trace.html.j2", traces=drawn, when=when)
 
 
-def _placed(call: Call, span: float) -> tuple[Call, float, float]:
+def _placed(trace: Trace, call: Call) -> tuple[Call, float, float]:
     """A call, and its bar's left edge and width in hundredths of the whole."""
-    seconds = span - call.start if call.seconds is None else call.seconds
-    scale = 100 / span if span > 0 else 0.0
-    return call, call.start * scale, max(seconds * scale, 0.2)
+    scale = 100 / trace.span if trace.span > 0 else 0.0
+    return call, call.start * scale, max(trace.lasted(call) * scale, 0.2)

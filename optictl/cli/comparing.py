@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from optictl.cli.options import ConfigOption, NameOption, Output, OutputOption, RootOption, SaveOption, UserOption, place
+from optictl.cli.options import (
+    ConfigOption,
+    NameOption,
+    Output,
+    OutputOption,
+    RootOption,
+    SaveOption,
+    UserOption,
+    place,
+    refuse_no_directory,
+    save_page,
+)
 from optictl.paths import NAME
 
 
@@ -66,14 +77,13 @@ def compare(
     from optictl.compare import page, run
     from optictl.compare.summary import Prices
     from optictl.errors import OptictlError
-    from optictl.host import files, processes
+    from optictl.host import processes
 
     if (price_prompt is None) != (price_completion is None):
         raise typer.BadParameter("both prices are needed for a cost", param_hint="--price-prompt, --price-completion")
     prices = None if price_prompt is None or price_completion is None else Prices(price_prompt, price_completion)
-    for option, file in (("--save", save), ("--resume", resume)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise typer.BadParameter(f"there is no directory {file.absolute().parent}", param_hint=option)
+    refuse_no_directory("--save", save)
+    refuse_no_directory("--resume", resume)
     where = place(config, root, user, name)
     deployed = where.config()
     try:
@@ -109,6 +119,6 @@ def compare(
             rows, comparison.questions, comparison.records, content=content, priced=prices is not None,
             when=time.strftime("%Y-%m-%d %H:%M"),
         )  # fmt: skip
-        files.write(save.absolute(), text, 0o600 if content else 0o644)
+        save_page(save, text, content)
     more = None if whole else where.paths.command(comparison.command(comparison.enough, *flags))
     raise typer.Exit(0 if report.compared(rows, str(comparison.file), budget_tokens, more, output.value) else 1)

@@ -88,6 +88,19 @@ ForceOption = Annotated[
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 
 
+def refuse_no_directory(option: str, file: Path | None) -> None:
+    """A file that cannot be made where it is wanted ends the command before anything is spent."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {file.absolute().parent}", param_hint=option)
+
+
+def save_page(path: Path, text: str, content: bool) -> None:
+    """Write an HTML page; with prompts and answers in it, for the caller alone."""
+    from optictl.host import files
+
+    files.write(path.absolute(), text, 0o600 if content else 0o644)
+
+
 @dataclass(frozen=True)
 class Place:
     """Which deployment a command is about."""

@@ -20,6 +20,8 @@ from optictl.cli.options import (
     SaveOption,
     UserOption,
     place,
+    refuse_no_directory,
+    save_page,
 )
 from optictl.paths import NAME
 
@@ -63,12 +65,10 @@ def trace(
     deployed = where.config()
     smokes.names(deployed, [model], every=False)
     keys = smokes.keys(where.paths, key_file)
-    target = model if url else deployed.publish.get(model, model)
-    seconds = timeout or deployed.timeouts.request + 10
     with report.progress("tracing") as say:
         say(f"asking {model}")
         headers = traces.CONTENT_HEADERS if content else {}
-        answer = smoke.run((url or deployed.url).rstrip("/"), keys.proxy, target, prompt, seconds, headers)
+        answer = smokes.ask(deployed, keys.proxy, model, prompt, timeout, url, headers)
         found = traces.read(deployed, where.paths, smokes.keys(where.paths, None).proxy, answer)
     ok = answer.status == 200
     if output is Output.json:
@@ -88,8 +88,7 @@ def refuse_unfit(save: Path | None, content: bool, url: str | None, wanted: bool
         raise typer.BadParameter("is for the trace: add --trace", param_hint="--save" if save else "--content")
     if content and url:
         raise typer.BadParameter("LiteLLM does not hand the wish on: leave --url out", param_hint="--content")
-    if save is not None and not save.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no directory {save.absolute().parent}", param_hint="--save")
+    refuse_no_directory("--save", save)
 
 
 def show(found: Sequence[tuple[str, Trace]], save: Path | None, content: bool, output: Output) -> None:
@@ -97,12 +96,10 @@ def show(found: Sequence[tuple[str, Trace]], save: Path | None, content: bool, o
     if not found:
         return
     from optictl import report, traces
-    from optictl.host import files
 
     if output is Output.text:
         for model, trace in found:
             report.waterfall(model, trace)
     if save is not None:
-        text = traces.page(found, time.strftime("%Y-%m-%d %H:%M"))
-        files.write(save.absolute(), text, 0o600 if content else 0o644)
+        save_page(save, traces.page(found, time.strftime("%Y-%m-%d %H:%M")), content)
         report.note(f"drawn in {save}")

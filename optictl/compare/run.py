@@ -19,7 +19,7 @@ from optictl.errors import OptictlError, os_words
 from optictl.guard.error_texts import is_error_text
 from optictl.host import files, network
 from optictl.host.network import Answer
-from optictl.smokes import Keys
+from optictl.smokes import Keys, patience
 
 #: So many failures one after the other say that something is down, and that to go on would tell nothing: of one model, which
 #: is then asked no more, or of all.
@@ -187,7 +187,7 @@ def ask(
         with files.appending(comparison.file) as append:
             if not comparison.records and not files.read(comparison.file):
                 append(comparison.header.line())
-            return _ask(comparison, config, keys, timeout or config.timeouts.request + 10, budget, keep, remedy, append, say)
+            return _ask(comparison, config, keys, timeout or patience(config), budget, keep, remedy, append, say)
     except files.Locked as holder:
         raise OptictlError(str(holder), remedy="wait for it, or name another file with --resume") from None
     except OSError as error:

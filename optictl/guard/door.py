@@ -116,7 +116,7 @@ class Door:
 
     def _models(self, request: Request) -> Response:
         if not self._lists.acquire(blocking=False):  # an upstream that hangs must not take the threads of /health
-            raise _overloaded(f"{_LISTS} lists of models are waited for")
+            raise _come_back("overloaded", f"{_LISTS} lists of models are waited for")
         try:
             response = Response.from_app(self.app, request.environ, buffered=True)
         finally:
@@ -152,7 +152,7 @@ class Door:
                     "base_model": entry.base_model,
                     "age": round(now - entry.started, 3),
                     "upstream_calls": len(entry.calls),
-                    "upstream_open": sum(call.is_open for call in list(entry.calls)),
+                    "upstream_open": entry.open_calls,
                 }
                 for entry in desk.requests()
             ],
@@ -197,7 +197,8 @@ class Door:
             with desk.turns.turn(min(WAIT_SECONDS, entry.remaining()), lambda: _stay(request)):
                 response = self._run(request, asked, entry)
         except Full:
-            raise _overloaded(f"{most} requests run, and as many wait or waited too long (limits.max_in_flight)") from None
+            busy = f"{most} requests run, and as many wait or waited too long (limits.max_in_flight)"
+            raise _come_back("overloaded", busy) from None
         response.headers.update(answers.facts(entry, asked.dropped))
         entry.seconds = time.monotonic() - entry.started
         entry.status = response.status_code
@@ -253,8 +254,8 @@ class Door:
         return Response(json.dumps(whole), mimetype="application/json")
 
 
-def _overloaded(what: str) -> Refused:
-    return Refused(503, "overloaded", f"{what}; ask again", {"Retry-After": str(RETRY_AFTER)})
+def _come_back(code: str, what: str) -> Refused:
+    return Refused(503, code, f"{what}; ask again", {"Retry-After": str(RETRY_AFTER)})
 
 
 def _stay(request: Request) -> None:
@@ -264,7 +265,7 @@ def _stay(request: Request) -> None:
         Refused: the service stops, or the client is gone.
     """
     if desk.closed:
-        raise Refused(503, "draining", "the service is stopping; ask again", {"Retry-After": str(RETRY_AFTER)})
+        raise _come_back("draining", "the service is stopping")
     connection = request.environ.get("gunicorn.socket")
     if connection is None:
         return

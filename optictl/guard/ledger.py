@@ -130,6 +130,11 @@ class Request:
         return Abort(504, "request_timeout", f"the strategy did not finish within {self.timeout:g} s (timeouts.request)")
 
     @property
+    def open_calls(self) -> int:
+        """How many upstream calls are waited for now."""
+        return sum(call.is_open for call in list(self.calls))
+
+    @property
     def failures(self) -> list[Call]:
         return [call for call in self.calls if call.failed]
 

@@ -60,7 +60,7 @@ class _InFlight:
         for request in desk.requests():
             found = count.setdefault(self._meter.labels(request), [0, 0])
             found[0] += 1
-            found[1] += sum(call.is_open for call in list(request.calls))
+            found[1] += request.open_calls
         for labels, (open_requests, open_calls) in count.items():
             requests.add_metric(labels, open_requests)
             calls.add_metric(labels, open_calls)

@@ -140,9 +140,14 @@ def set_owner(path: Path) -> None:
 
 def foreign(directory: Path, uid: int) -> Iterator[Path]:
     """What does not belong to `uid`, of a directory and all that is below it; links are not followed."""
+    return (Path(path) for path in _all_of(directory) if os.lstat(path).st_uid != uid)
+
+
+def _all_of(directory: Path) -> Iterator[str]:
+    """A directory and all that is below it; links are not followed."""
     # strings: a release has thousands of files, and a Path takes longer to make than its lstat
     below = (f"{root}/{name}" for root, directories, names in os.walk(directory) for name in (*directories, *names))
-    return (Path(path) for path in itertools.chain([str(directory)], below) if os.lstat(path).st_uid != uid)
+    return itertools.chain([str(directory)], below)
 
 
 def stamp(path: str) -> list[int] | None:
@@ -157,15 +162,14 @@ def stamp(path: str) -> list[int] | None:
     return [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
 
 
-def settled(stamp: list[int]) -> bool:
-    """Whether a touch from now on shows in the stamp: it is no longer the very moment of the last one."""
-    return time.time_ns() - stamp[-1] > _MOMENT
+def settled(touched: int) -> bool:
+    """Whether a touch from now on shows in a file's times: it is no longer the very moment of the last one (ns)."""
+    return time.time_ns() - touched > _MOMENT
 
 
 def open_to_readers(directory: Path) -> None:
     """Let every user read a tree and enter its directories, whatever the umask was; links are not followed."""
-    below = (f"{root}/{name}" for root, directories, names in os.walk(directory) for name in (*directories, *names))
-    for path in itertools.chain([str(directory)], below):
+    for path in _all_of(directory):
         mode = os.lstat(path).st_mode
         if stat.S_ISLNK(mode):
             continue
@@ -206,7 +210,7 @@ def sha256(path: Path) -> str:
     """
     info = path.stat()
     # what was written in this very moment may be written once more without its times telling
-    known = _sha256 if time.time_ns() - info.st_ctime_ns > _MOMENT else _sha256.__wrapped__
+    known = _sha256 if settled(info.st_ctime_ns) else _sha256.__wrapped__
     return known(path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
