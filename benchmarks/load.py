@@ -41,7 +41,7 @@ SPAN = 4
 #: So many run at a time where nobody is held back.
 UNLIMITED = 512
 DEFAULT = Limits().max_in_flight
-GUARDED, LIMITED, BARE = "guarded", f"guarded, {DEFAULT} at a time", "bare"
+GUARDED, TWO, LIMITED, BARE = "guarded", "guarded, 2 workers", f"guarded, {DEFAULT} at a time", "bare"
 COLUMNS = (
     "upstream s", "clients", "program", "answers", "503", "failed", "answers/s", "added p50 ms", "added p95 ms", "RSS MiB",
     "threads", "files", "/health p95 ms", "worst ms",
@@ -55,7 +55,8 @@ are answered, for {SPAN} s; "added" is the time of an answer less the upstream's
 the most that was seen; /health is asked ten times a second, each time on a new connection.
 
 - "{GUARDED}": a release as its unit starts it, with `limits.max_in_flight: {UNLIMITED}`, so that it holds nobody back.
-- "{LIMITED}": the same with the default limit, where more than half of it ask; who gets 503 asks no more (`Retry-After`
+- "{TWO}": the same with `workers: 2`.
+- "{LIMITED}": one worker with the default limit, where more than half of it ask; who gets 503 asks no more (`Retry-After`
   is longer than the stage).
 - "{BARE}": OptiLLM by hand, the same closure.
 """
@@ -131,6 +132,7 @@ def _measure(stages: dict[int, tuple[int, ...]], release: Path) -> Iterator[Stag
             url = f"http://127.0.0.1:{stack.enter_context(upstream(seconds))}/v1"
             servers = {
                 GUARDED: stack.enter_context(guarded(release, url, (STRATEGY,), max_in_flight=UNLIMITED)),
+                TWO: stack.enter_context(guarded(release, url, (STRATEGY,), workers=2, max_in_flight=UNLIMITED)),
                 LIMITED: stack.enter_context(guarded(release, url, (STRATEGY,))),
                 BARE: stack.enter_context(bare(release / ".venv", url)),
             }
@@ -157,16 +159,18 @@ def _table(stages: list[Stage]) -> str:
 
 def _sizing(stages: list[Stage]) -> str:
     """What the figures say about the default of limits.max_in_flight."""
-    fastest = max(stage.rate for stage in stages if stage.program == GUARDED)
+    fastest, of_two, of_bare = (max(s.rate for s in stages if s.program == name) for name in (GUARDED, TWO, BARE))
     # of each upstream the stage with most clients: its last
     limited = {stage.seconds: stage for stage in stages if stage.program == LIMITED}
     healths = "; ".join(
         f"{one.seconds:g} s: {number(one.seen.health_p95)} ({number(one.seen.health_worst)})" for one in limited.values()
     )
     return (
-        f"The guarded service gave at most {number(fastest)} answers/s: its one process uses one core. {DEFAULT} at a time,\n"
-        f"the default, end {DEFAULT} a second where a request takes 1 s upstream, {DEFAULT / fastest:.0%} of that; slower\n"
-        f"models need less. /health with most clients and that limit, p95 (worst) in ms, by the upstream's time: {healths}."
+        f"The guarded service gave at most {number(fastest)} answers/s, bare OptiLLM {number(of_bare)}.\n"
+        f"Two workers gave {number(of_two)}, {of_two / fastest:.2f} times as many; clients and upstream share the two cores.\n"
+        f"{DEFAULT} at a time, the default, end {DEFAULT} a second where a request takes 1 s upstream,\n"
+        f"{DEFAULT / fastest:.0%} of what one worker can do; slower models need less. /health with most clients and\n"
+        f"that limit, p95 (worst) in ms, by the upstream's time: {healths}."
     )
 
 
@@ -215,7 +219,7 @@ def _charts(stages: list[Stage]) -> list[plot.Chart]:
         for name, of in figures.items():
             lines = {
                 program: [(s.clients, of(s)) for s in stages if s.seconds == seconds and s.program == program]
-                for program in (GUARDED, BARE, LIMITED)
+                for program in (GUARDED, BARE, LIMITED, TWO)
             }
             charts.append(plot.Chart(f"{name}; upstream {seconds:g} s", lines))
     return charts

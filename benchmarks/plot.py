@@ -12,7 +12,7 @@ from benchmarks.figures import number
 
 _WIDTH, _HEIGHT, _COLUMNS = 250, 170, 3
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44, 26, 12, 28
-_COLOURS = ("#2f6fb3", "#c4622d", "#4a9a5a")
+_COLOURS = ("#2f6fb3", "#c4622d", "#4a9a5a", "#8a5fb0")
 #: A logarithm needs one.
 _LEAST = 0.01
 _SVG = """\
@@ -20,8 +20,8 @@ _SVG = """\
  font-family="system-ui, sans-serif" font-size="10">
 <rect width="100%" height="100%" fill="#fff"/>
 {% for name, colour in legend %}
-<rect x="{{ 44 + 70 * loop.index0 }}" y="8" width="14" height="4" fill="{{ colour }}"/>
-<text x="{{ 62 + 70 * loop.index0 }}" y="14">{{ name }}</text>
+<rect x="{{ 44 + 130 * loop.index0 }}" y="8" width="14" height="4" fill="{{ colour }}"/>
+<text x="{{ 62 + 130 * loop.index0 }}" y="14">{{ name }}</text>
 {% endfor %}
 {% for chart in charts %}
 <g transform="translate({{ chart.x }} {{ chart.y }})">

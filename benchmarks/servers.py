@@ -56,9 +56,11 @@ def _wait(process: subprocess.Popen[bytes], port: int, since: float, log: Path) 
 
 
 @contextmanager
-def _setting(base_url: str, strategies: Sequence[str], **limits: int) -> Iterator[tuple[Config, Path, Path, IO[bytes]]]:
+def _setting(
+    base_url: str, strategies: Sequence[str], workers: int = 1, **limits: int
+) -> Iterator[tuple[Config, Path, Path, IO[bytes]]]:
     """A configuration on a free port, a HOME with its proxy_config.yaml, and a log."""
-    config = Config(strategies=tuple(strategies), limits=Limits(**limits)).moved(
+    config = Config(strategies=tuple(strategies), workers=workers, limits=Limits(**limits)).moved(
         network.free_port(), base_url, request=60, drain=1
     )
     with files.scratch() as directory:
@@ -69,9 +71,11 @@ def _setting(base_url: str, strategies: Sequence[str], **limits: int) -> Iterato
 
 
 @contextmanager
-def guarded(release: Path, base_url: str, strategies: Sequence[str] = ("moa",), **limits: int) -> Iterator[Server]:
+def guarded(
+    release: Path, base_url: str, strategies: Sequence[str] = ("moa",), workers: int = 1, **limits: int
+) -> Iterator[Server]:
     """A release, started as its unit would start it."""
-    with _setting(base_url, strategies, **limits) as (config, home, log, output):
+    with _setting(base_url, strategies, workers, **limits) as (config, home, log, output):
         since = time.perf_counter()
         with service.running(config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output) as process:
             port = config.listen.port

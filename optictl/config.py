@@ -160,6 +160,7 @@ class Config(_Section):
     monitoring: Monitoring = Monitoring()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    workers: int = Field(1, ge=1, le=16, description="Processes that serve, each within the limits; one fills one core.")
     isolation: Literal["sealed", "loopback"] = Field(
         "sealed", description="sealed: no network and an empty root; loopback: this machine's loopback only."
     )

@@ -99,6 +99,7 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--max-upstream-calls", str(config.limits.max_upstream_calls),
         "--max-body-bytes", str(config.limits.max_body_bytes),
         "--max-in-flight", str(config.limits.max_in_flight),
+        "--workers", str(config.workers),
         "--max-traces", str(config.limits.max_traces),
     ]  # fmt: skip
 
@@ -190,8 +191,9 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         home_variable=_systemd_word(f"HOME={home(config, paths)}", dollar="$"),
         proxy_key_file=_literal(paths.proxy_key),
         stop_timeout=config.timeouts.drain + STOP_GRACE,
+        workers=config.workers,
         # a waiting request holds one thread, a running one a second and those of its strategy
-        tasks_max=128 + 8 * config.limits.max_in_flight,
+        tasks_max=(128 + 8 * config.limits.max_in_flight) * config.workers,
         scope=paths.scope,
         sealed=sealed,
         root_directory=_literal(paths.root_directory),

@@ -565,11 +565,12 @@ def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width:
 
     ready = "[green]ready[/]" if screen.ready else "[bold red]not ready[/]"
     restarts = "" if screen.restarts is None else f"; restarts {screen.restarts}"
+    workers = f"; workers {screen.workers} of {screen.workers_wanted}" if (screen.workers_wanted or 1) > 1 else ""
     most = "" if screen.max_in_flight is None else f" of {screen.max_in_flight}"
     queued = "" if screen.queued is None else f"{screen.queued} wait for their turn, "
     head = [
         f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {_span(screen.uptime)}  memory {_memory(screen.memory)}",
-        f"requests: {screen.total.in_flight}{most} run, {queued}refused {_number(screen.refused)}/min{restarts}",
+        f"requests: {screen.total.in_flight}{most} run, {queued}refused {_number(screen.refused)}/min{restarts}{workers}",
         f"[bold red]{escape(_line(screen.problem))}[/]" if screen.problem else
         f"upstream: p50 {_number(screen.p50, '.2f')} s, p95 {_number(screen.p95, '.2f')} s; "
         f"failed {_number(screen.upstream_failed)} calls/min",

@@ -29,6 +29,7 @@ from grafana_foundation_sdk.models.dashboard import (
 PAGE = Path(__file__).resolve().parent.parent / "docs/grafana/optillm.json"
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _HERE = 'instance=~"$instance"'
+_BUILD = f"max by (optillm, release) (optillm_build_info{{{_HERE}}})"
 _THESE = f'{_HERE},strategy=~"$strategy",base_model=~"$base_model"'
 
 
@@ -106,10 +107,8 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
     tokens, seconds = "optillm_upstream_tokens_total", "optillm_request_duration_seconds"
     call_seconds, amplification = "optillm_upstream_call_duration_seconds", "optillm_upstream_calls_per_request"
     failed = f'{_THESE},status!="2xx"'
-    runs = _number("Runs", "OptiLLM and the release of optictl that it is in.", "none", f"optillm_build_info{{{_HERE}}}")
-    runs.text_mode(BigValueTextMode.NAME).span(6).targets(
-        [_query(f"optillm_build_info{{{_HERE}}}", "{{optillm}} ({{release}})", "A").instant()]
-    )
+    runs = _number("Runs", "OptiLLM and the release of optictl that it is in.", "none", _BUILD)
+    runs.text_mode(BigValueTextMode.NAME).span(6).targets([_query(_BUILD, "{{optillm}} ({{release}})", "A").instant()])
     return [
         runs,
         _number("Up for", "Since the serving process started.", "s", f"min(time() - process_start_time_seconds{{{_HERE}}})"),
@@ -203,19 +202,21 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             (f"sum by (strategy) (optillm_upstream_calls_in_flight{{{_THESE}}})", "{{strategy}} calls"),
         ),
         dashboard.Row("Process"),
-        _graph("Memory", "Resident.", "bytes", (f"process_resident_memory_bytes{{{_HERE}}}", "{{instance}}")),
+        _graph(
+            "Memory", "Resident.", "bytes", (f"sum by (instance) (process_resident_memory_bytes{{{_HERE}}})", "{{instance}}")
+        ),
         _graph(
             "CPU",
             "Cores kept busy.",
             "short",
-            (f"rate(process_cpu_seconds_total{{{_HERE}}}[$__rate_interval])", "{{instance}}"),
+            (f"sum by (instance) (rate(process_cpu_seconds_total{{{_HERE}}}[$__rate_interval]))", "{{instance}}"),
         ),
         _graph(
             "Open files",
-            "And how many there may be.",
+            "Of the process with most, and how many there may be.",
             "short",
-            (f"process_open_fds{{{_HERE}}}", "{{instance}}"),
-            (f"process_max_fds{{{_HERE}}}", "{{instance}} at most"),
+            (f"max by (instance) (process_open_fds{{{_HERE}}})", "{{instance}}"),
+            (f"min by (instance) (process_max_fds{{{_HERE}}})", "{{instance}} at most"),
         ),
     ]
 

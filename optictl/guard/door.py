@@ -27,6 +27,7 @@ from .metrics import Meter
 from .settings import Settings
 from .traces import CONTENT_HEADER, MAX_CONTENT_BYTES, Traces
 from .turns import Full, Turns
+from .workers import ONE_HEADER, Workers
 
 _CHAT = "/v1/chat/completions"
 _METHODS = {_CHAT: "POST", "/v1/models": "GET", "/health": "GET", "/metrics": "GET", "/guard/state": "GET"}
@@ -70,9 +71,11 @@ def resolve(model: str, choice: str | None, settings: Settings, loaded: set[str]
 class Door:
     """OptiLLM's Flask application `app`, guarded. `loaded` are the strategies that it can run."""
 
-    def __init__(self, app: WSGIApp, settings: Settings, loaded: set[str], meter: Meter, build: dict[str, str]) -> None:
+    def __init__(
+        self, app: WSGIApp, settings: Settings, loaded: set[str], meter: Meter, build: dict[str, str], workers: Workers
+    ) -> None:
         self.app, self.settings, self.loaded, self.meter = app, settings, loaded, meter
-        self.build, self.started = build, time.monotonic()
+        self.build, self.workers, self.started = build, workers, time.monotonic()
         self.traces = Traces(settings.max_traces)
         desk.turns = Turns(settings.max_in_flight)
         self._lists = threading.BoundedSemaphore(_LISTS)
@@ -107,12 +110,25 @@ class Door:
         if request.path == _CHAT:
             return self._chat(request)
         if request.path == "/metrics":
-            return Response(self.meter.exposition(), content_type=metrics.CONTENT_TYPE)
+            return self._metrics(request)
         if is_trace:
-            return self._traces(request.path[len(_TRACES) + 1 :])
+            return self._traces(request)
         if request.path == "/guard/state":
-            return Response(json.dumps(self.state()), mimetype="application/json")
+            states = [self.state(), *map(json.loads, self._of_others(request).values())]
+            return Response(json.dumps(joined(states)), mimetype="application/json")
         return self._models(request)
+
+    def _of_others(self, request: Request) -> dict[int, bytes]:
+        """What the other workers answer to the same question, by their places."""
+        if request.headers.get(ONE_HEADER) == "1":
+            return {}
+        return self.workers.ask(request.path, self.settings.proxy_key)
+
+    def _metrics(self, request: Request) -> Response:
+        text = self.meter.exposition()
+        if self.workers.count > 1 and request.headers.get(ONE_HEADER) != "1":
+            text = metrics.joined({self.workers.place: text, **self._of_others(request)})
+        return Response(text, content_type=metrics.CONTENT_TYPE)
 
     def _models(self, request: Request) -> Response:
         if not self._lists.acquire(blocking=False):  # an upstream that hangs must not take the threads of /health
@@ -125,16 +141,23 @@ class Door:
             return response
         return answers.error(502, "upstream_failed", f"the upstream did not list its models: {_message(response)}")
 
-    def _traces(self, trace: str) -> Response:
+    def _traces(self, request: Request) -> Response:
+        trace = request.path[len(_TRACES) + 1 :]
         if not trace:
-            return Response(json.dumps({"schema": 1, "traces": self.traces.newest()}), mimetype="application/json")
+            told = self.traces.newest()
+            if others := self._of_others(request):
+                told += [one for answer in others.values() for one in json.loads(answer)["traces"]]
+                told.sort(key=lambda one: one["began"] + one["seconds"], reverse=True)
+            return Response(json.dumps({"schema": 1, "traces": told}), mimetype="application/json")
         found = self.traces.get(trace)
-        if found is None:
-            raise Refused(404, "trace_unknown", "there is no such trace; only the newest requests are kept (--max-traces)")
-        return Response(json.dumps({"schema": 1, **found}), mimetype="application/json")
+        if found is not None:
+            return Response(json.dumps({"schema": 1, **found}), mimetype="application/json")
+        for answer in self._of_others(request).values():
+            return Response(answer, mimetype="application/json")
+        raise Refused(404, "trace_unknown", "there is no such trace; only the newest requests are kept (--max-traces)")
 
     def state(self) -> dict[str, Any]:
-        """What is served now. Times are seconds."""
+        """What this worker serves now. Times are seconds."""
         now = time.monotonic()
         return {
             "schema": 1,
@@ -143,6 +166,7 @@ class Door:
             "ready": not desk.closed,
             "strategies": sorted(self.loaded.intersection(self.settings.strategies)),
             "base_models": list(self.settings.base_models),
+            "workers": {"wanted": self.workers.count, "serving": 1},
             "waiting": desk.turns.waiting,
             "max_in_flight": self.settings.max_in_flight,
             "in_flight": [
@@ -212,16 +236,14 @@ class Door:
         messages = data.get("messages")
         if not isinstance(messages, list):
             return
-        owners = ledger.in_flight.owners(ledger.fingerprint(messages))
-        if not owners:
+        mark = ledger.fingerprint(messages)
+        owners = ledger.in_flight.owners(mark)
+        if not owners and not ledger.in_flight.is_anothers(mark):
             return
-        message = (
-            f"routing loop: {data.get('model')!r} came back to OptiLLM while OptiLLM waits for this very call; "
-            "LiteLLM must send base models to a real model. `optictl check` finds the entry"
-        )
+        loop = ledger.loop(data.get("model"))
         for owner in owners:
-            desk.end(owner, ledger.Abort(421, "loop_detected", message))
-        raise Refused(421, "loop_detected", message, {"x-should-retry": "false"})
+            desk.end(owner, loop)
+        raise Refused(loop.status, loop.code, loop.message, {"x-should-retry": "false"})
 
     def _run(self, request: Request, asked: body.Body, entry: ledger.Request) -> Response:
         payload = asked.for_optillm(entry.strategy, entry.base_model)
@@ -252,6 +274,19 @@ class Door:
         if asked.stream:
             return Response(answers.stream(whole, asked.include_usage), mimetype="text/event-stream")
         return Response(json.dumps(whole), mimetype="application/json")
+
+
+def joined(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """The states of the workers that answered as the service's one."""
+    return {
+        **states[0],
+        "uptime": max(state["uptime"] for state in states),
+        "ready": any(state["ready"] for state in states),
+        "workers": {**states[0]["workers"], "serving": len(states)},
+        "waiting": sum(state["waiting"] for state in states),
+        "max_in_flight": sum(state["max_in_flight"] for state in states),
+        "in_flight": sorted((one for state in states for one in state["in_flight"]), key=lambda one: -one["age"]),
+    }
 
 
 def _come_back(code: str, what: str) -> Refused:

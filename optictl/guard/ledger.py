@@ -16,7 +16,10 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .workers import Marks
 
 
 class Abort(BaseException):
@@ -186,10 +189,21 @@ def fingerprint(messages: Iterable[Any]) -> bytes:
     return digest.digest()
 
 
+def loop(model: object) -> Abort:
+    """Why a request ends whose own upstream call came back, asking for `model`."""
+    return Abort(
+        421,
+        "loop_detected",
+        f"routing loop: {model!r} came back to OptiLLM while OptiLLM waits for this very call; "
+        "LiteLLM must send base models to a real model. `optictl check` finds the entry",
+    )
+
+
 class InFlight:
-    """The conversations this process waits for upstream, by fingerprint."""
+    """The conversations this process waits for upstream, by fingerprint. `shared`: those of every worker."""
 
     def __init__(self) -> None:
+        self.shared: Marks | None = None
         self._lock = threading.Lock()
         self._waiting: dict[bytes, list[Request]] = {}
 
@@ -197,9 +211,12 @@ class InFlight:
     def waiting(self, mark: bytes, request: Request) -> Iterator[None]:
         with self._lock:
             self._waiting.setdefault(mark, []).append(request)
+        row = self.shared.enter(mark) if self.shared is not None else None
         try:
             yield
         finally:
+            if row is not None and self.shared is not None and self.shared.leave(row):
+                request.abort(loop(request.base_model))
             with self._lock:
                 requests = self._waiting[mark]
                 requests.remove(request)
@@ -210,6 +227,10 @@ class InFlight:
         """The requests that wait for an answer to exactly this conversation."""
         with self._lock:
             return list(self._waiting.get(mark, ()))
+
+    def is_anothers(self, mark: bytes) -> bool:
+        """Whether another worker waits for it; its request ends when its call does."""
+        return self.shared is not None and self.shared.report(mark)
 
 
 in_flight = InFlight()

@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from . import ledger
 from .desk import desk
@@ -23,12 +24,51 @@ OTHER = "other"
 _LABELS = ("strategy", "base_model")
 #: Seconds. A model that thinks takes minutes, the proxy itself milliseconds.
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+#: What a request that ran a strategy, an upstream call and the door may end with: each is there from the start, at zero,
+#: because a rate does not see the first of a counter that was not.
+_STATUSES = ("2xx", "4xx", "5xx")
+_ERRORS = (
+    "loop_detected", "upstream_call_limit", "upstream_rate_limited", "upstream_failed", "strategy_failed", "draining",
+    "request_timeout",
+)  # fmt: skip
+_CALL_STATUSES = (*_STATUSES, "none")
+_REASONS = ("connection", "timeout", "ended", "rate_limited", "4xx", "5xx")
+_REFUSALS = (
+    "invalid_json", "invalid_request", "strategy_prefix_required", "strategy_not_enabled", "strategy_not_loaded",
+    "base_model_unknown", "invalid_api_key", "not_found", "trace_unknown", "method_not_allowed", "body_too_large",
+    "unsupported_media_type", "loop_detected", "client_gone", "internal_error", "overloaded", "draining",
+)  # fmt: skip
 _CALLS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64, 128)
 
 
 def status_class(status: int) -> str:
     """200 -> 2xx; 0, no answer -> none."""
     return f"{status // 100}xx" if status else "none"
+
+
+class _Families:
+    """Metrics that are there already, as a registry's collector."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def joined(expositions: Mapping[int, bytes]) -> bytes:
+    """Those of several workers as one, each sample with the place of its worker.
+
+    Not added up: a worker that was started anew counts from zero, which a rate sees in its own samples only.
+    """
+    families: dict[str, Metric] = {}
+    for place, text in sorted(expositions.items()):
+        for family in text_string_to_metric_families(text.decode()):
+            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            whole.samples += [sample._replace(labels={**sample.labels, "worker": str(place)}) for sample in family.samples]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)
 
 
 class _Process(ProcessCollector):
@@ -97,9 +137,18 @@ class Meter:
         Info("optillm_build", "What runs here.", registry=registry).info(dict(build))
         registry.register(_Process())
         registry.register(_InFlight(self))
-        for labels in self.known:  # a rate needs a zero to begin with
-            self._requests(*labels, "2xx")
-            self._calls(*labels, "2xx")
+        zeros = (
+            (self._requests, _STATUSES), (self._errors, _ERRORS), (self._calls, _CALL_STATUSES), (self._failures, _REASONS),
+            (self._tokens, ("prompt", "completion")),
+        )  # fmt: skip
+        for labels in self.known:
+            for counted, words in zeros:
+                for word in words:
+                    counted(*labels, word)
+            for histogram_of in (self._seconds, self._amplification, self._call_seconds):
+                histogram_of(*labels)
+        for code in _REFUSALS:
+            self._refusals(code)
 
     def labels(self, request: ledger.Request) -> tuple[str, str]:
         """Strategy and base model, if they are of the configuration."""

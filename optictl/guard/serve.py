@@ -1,9 +1,8 @@
-"""Starting and serving: refuse or load, then gunicorn's threaded worker.
+"""Starting and serving: refuse or load, then gunicorn's threaded workers.
 
-One worker process with threads: OptiLLM's strategies wait on the network, and the
-breaker and the counts live in one process. gunicorn takes the listening socket, drains
-on SIGTERM for `--drain-timeout` seconds and starts a worker that died anew without
-closing the socket.
+One process with threads unless `--workers` says more: OptiLLM's strategies wait on the
+network. gunicorn takes the listening socket, drains on SIGTERM for `--drain-timeout`
+seconds and starts a worker that died anew without closing the socket.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from . import GUARD_VERSION, invariants, journal, supervision
 from .settings import EXIT_CONFIG, Refusal, Settings, parse
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .door import Door
@@ -35,6 +35,8 @@ SPARE_THREADS = 32
 KEEPALIVE_SECONDS = 75
 #: Seconds that what is answered at the end of a drain may take to be sent.
 DRAIN_GRACE = 3
+#: Threads that a running request may have, its strategy's own among them; what the unit's TasksMax= counts with.
+REQUEST_THREADS = 8
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
@@ -79,7 +81,7 @@ def _optillm_arguments(settings: Settings) -> list[str]:
     return arguments
 
 
-def load(settings: Settings) -> Door:
+def load(settings: Settings, workers: Workers) -> Door:
     """Import and start OptiLLM in this process, corrected, and put the door in front of it.
 
     Raises:
@@ -89,7 +91,7 @@ def load(settings: Settings) -> Door:
     # two thousand modules and nothing to throw away: looking for it takes a tenth of the import
     gc.disable()
     # imported here, in the worker: gunicorn's master stays a quarter of the size without them
-    from . import corrections, metrics, unneeded, upstream
+    from . import corrections, ledger, metrics, unneeded, upstream
     from .door import Door
 
     version = importlib.metadata.version("optillm")
@@ -116,7 +118,8 @@ def load(settings: Settings) -> Door:
     journal.serving(explain=missing)
     gc.freeze()  # what is loaded now stays: the collector would look through all of it again and again
     gc.enable()
-    return Door(server.app, settings, loaded, meter, build)
+    ledger.in_flight.shared = workers.marks
+    return Door(server.app, settings, loaded, meter, build, workers)
 
 
 class _Log(Logger):  # type: ignore[misc]
@@ -177,13 +180,14 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, manager: supervision.Manager | None) -> None:
         self.settings = settings
-        self.relay = supervision.Relay(manager) if manager is not None else None
+        self.workers = Workers(settings.workers, REQUEST_THREADS * settings.max_in_flight)
+        self.relay = supervision.Relay(manager, settings.workers) if manager is not None else None
         super().__init__()
 
     def load_config(self) -> None:
         settings = {
             "bind": f"{self.settings.host}:{self.settings.port}",
-            "workers": 1,
+            "workers": self.settings.workers,
             "worker_class": type("Worker", (_Worker,), {"drain_timeout": self.settings.drain_timeout}),
             # started on demand
             "threads": 2 * self.settings.max_in_flight + SPARE_THREADS,
@@ -197,32 +201,40 @@ class _Service(BaseApplication):  # type: ignore[misc]
             # the worker's heartbeat is a file's times: in memory where there is such a place
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             "when_ready": self._master_ready,
-            "post_fork": lambda _master, _worker: supervision.die_with_parent(),
+            "pre_fork": self._give_place,
+            "post_fork": self._forked,
             "post_worker_init": self._serving,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
 
-    def _master_ready(self, _master: Arbiter) -> None:
-        supervision.outlive_worker_on_abort()
+    def _master_ready(self, master: Arbiter) -> None:
+        supervision.outlive_workers_on_abort(master.WORKERS.keys())
         if self.relay is not None:
-            self.relay.start()
+            self.relay.start(master.WORKERS.keys())
+
+    def _give_place(self, master: Arbiter, worker: ThreadWorker) -> None:
+        worker.place = self.workers.free_place(other.place for other in master.WORKERS.values())
+
+    def _forked(self, _master: Arbiter, worker: ThreadWorker) -> None:
+        supervision.die_with_parent()
+        self.workers.begin(worker.place)
 
     def _serving(self, worker: ThreadWorker) -> None:
         from .desk import desk
 
         journal.write("serving", port=self.settings.port)
+        self.workers.listen(worker)
         if self.relay is not None:
 
-            def status() -> str:
-                waiting = f", {desk.turns.waiting} waiting" if desk.turns.waiting else ""
-                return f"{'serving' if worker.alive else 'draining'}, {len(desk)} in flight{waiting}"
+            def word() -> supervision.Word:
+                return supervision.Word(os.getpid(), "serving" if worker.alive else "draining", len(desk), desk.turns.waiting)
 
-            supervision.Watch(self.relay, worker, status).start()
+            supervision.Watch(self.relay, worker, word).start()
 
     def load(self) -> Door:
         try:
-            return load(self.settings)
+            return load(self.settings, self.workers)
         except Refusal as refusal:
             raise AppImportError(_words(refusal)) from None  # gunicorn prints it
         except (Exception, SystemExit) as error:

@@ -41,6 +41,7 @@ class Settings:
     upstream_socket: str
     max_traces: int
     max_in_flight: int
+    workers: int
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-upstream-calls", type=int, default=64)
     parser.add_argument("--max-body-bytes", type=int, default=4 * 1024 * 1024)
     parser.add_argument("--max-in-flight", type=int, default=64, help="requests that run at a time; as many again may wait")
+    parser.add_argument("--workers", type=int, default=1, help="processes that serve; each has the bound of --max-in-flight")
     parser.add_argument("--max-traces", type=int, default=200, help="how many of the last requests are kept in memory")
     parser.add_argument("--upstream-env", metavar="@FILE", help="env file that holds OPENAI_API_KEY; else the environment")
     parser.add_argument("--upstream-socket", default="", metavar="PATH", help="unix socket that leads to --base-url")
@@ -117,4 +119,5 @@ def parse(argv: list[str]) -> Settings:
         upstream_socket=options.upstream_socket,
         max_traces=options.max_traces,
         max_in_flight=options.max_in_flight,
+        workers=options.workers,
     )

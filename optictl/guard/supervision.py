@@ -17,15 +17,20 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
+
+from . import journal
+from .workers import take_in
 
 _QUESTION = b"GET /health HTTP/1.1\r\nHost: guard\r\nConnection: close\r\n\r\n"
 #: How often STATUS= is renewed where there is no watchdog; seconds.
 _STATUS_INTERVAL = 5.0
+#: After so many answers of each of the others a worker that gave none hangs: fifteen seconds, as systemd itself waits.
+_SILENT_ROUNDS = 3
 #: What a hung worker gets to print its stacks; less than the unit's TimeoutAbortSec.
 _STACKS_SECONDS = 3.0
 
@@ -62,13 +67,7 @@ def manager() -> Manager | None:
 def answers(worker: ThreadWorker, timeout: float) -> bool:
     """Whether this worker answers its own /health through its accept loop within `timeout` seconds."""
     ours, theirs = socket.socketpair()
-
-    def accept() -> None:
-        # what ThreadWorker.accept does with a connection from its listener
-        worker.nr_conns += 1
-        worker.enqueue_req(TConn(worker.cfg, theirs, ("127.0.0.1", 0), ("127.0.0.1", 0)))
-
-    worker.method_queue.defer(accept)
+    take_in(worker, theirs)
     with ours:
         ours.settimeout(timeout)
         try:
@@ -78,45 +77,104 @@ def answers(worker: ThreadWorker, timeout: float) -> bool:
             return False
 
 
-class Relay:
-    """A pipe from the worker to gunicorn's master: with NotifyAccess=main only the master is heard."""
+@dataclass(frozen=True)
+class Word:
+    """What a worker says of itself each time that it has answered."""
 
-    def __init__(self, manager: Manager) -> None:
+    pid: int
+    state: str
+    in_flight: int
+    waiting: int
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.state} {self.in_flight} {self.waiting}"
+
+    @classmethod
+    def read(cls, text: str) -> Word:
+        pid, state, in_flight, waiting = text.split()
+        return cls(int(pid), state, int(in_flight), int(waiting))
+
+
+class Relay:
+    """A pipe from the workers to gunicorn's master: with NotifyAccess=main only the master is heard.
+
+    READY follows when every worker has answered, WATCHDOG each answer. One that no longer answers
+    while others do is killed, and gunicorn starts another; when none answers, systemd ends them all.
+    """
+
+    def __init__(self, manager: Manager, workers: int) -> None:
         self.manager = manager
+        self._workers = workers
+        self._is_ready = False
+        self._words: dict[int, Word] = {}
+        #: how many words of others came since a worker's own
+        self._silence: dict[int, int] = {}
         self._read, self._write = os.pipe()
 
-    def say(self, *lines: str) -> None:
+    def say(self, word: Word) -> None:
         """Called in the worker. Short enough to be written in one piece."""
-        os.write(self._write, "\n".join(lines).encode()[: select.PIPE_BUF - 1] + b"\0")
+        os.write(self._write, f"{word}\0".encode())
 
-    def start(self) -> None:
-        """Called in the master: pass on what workers say, for as long as it lives."""
-        threading.Thread(target=self._pass_on, name="relay", daemon=True).start()
+    def start(self, alive: Collection[int]) -> None:
+        """Called in the master: pass on what workers say, as long as it lives. `alive` are the processes that are there."""
+        threading.Thread(target=self._pass_on, args=(alive,), name="relay", daemon=True).start()
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, alive: Collection[int]) -> None:
         rest = b""
         while data := os.read(self._read, select.PIPE_BUF):
             *whole, rest = (rest + data).split(b"\0")
             for message in whole:
-                self.manager.notify(message.decode(errors="replace"))
+                self._hear(Word.read(message.decode()), set(alive))
+
+    def _hear(self, word: Word, alive: set[int]) -> None:
+        self._words[word.pid] = word
+        self._words = {pid: known for pid, known in self._words.items() if pid in alive}
+        self._silence = {pid: self._silence.get(pid, 0) + 1 for pid in self._words}
+        self._silence[word.pid] = 0
+        self._end_silent()
+        lines = ["WATCHDOG=1", f"STATUS={self._status()}"]
+        if not self._is_ready and len(self._words) >= self._workers:
+            self._is_ready = True
+            lines.insert(0, "READY=1")
+        self.manager.notify(*lines)
+
+    def _status(self) -> str:
+        words = self._words.values()
+        state = "serving" if any(word.state == "serving" for word in words) else "draining"
+        workers = f" with {len(words)} of {self._workers} workers" if self._workers > 1 else ""
+        in_flight, waiting = sum(word.in_flight for word in words), sum(word.waiting for word in words)
+        return f"{state}{workers}, {in_flight} in flight" + (f", {waiting} waiting" if waiting else "")
+
+    def _end_silent(self) -> None:
+        """Counted in words and not in seconds: a machine that stood still must not cost a worker its life."""
+        others = len(self._words) - 1
+        for pid, words in self._silence.items():
+            if words == _SILENT_ROUNDS * others + 1:  # it prints its stacks and dies
+                journal.write("worker_hung", pid=pid)
+                kill = signal.SIGABRT
+            elif words > (_SILENT_ROUNDS + 1) * others + 1:
+                kill = signal.SIGKILL
+            else:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, kill)
 
 
 class Watch(threading.Thread):
-    """Tells systemd that the worker is ready, alive and what it does, as long as it answers."""
+    """Tells the master that this worker is alive and what it does, as long as it answers."""
 
-    def __init__(self, relay: Relay, worker: ThreadWorker, status: Callable[[], str]) -> None:
+    def __init__(self, relay: Relay, worker: ThreadWorker, word: Callable[[], Word]) -> None:
         super().__init__(name="watch", daemon=True)
-        self.relay, self.worker, self.status = relay, worker, status
+        self.relay, self.worker, self.word = relay, worker, word
 
     def run(self) -> None:
         interval = min(self.relay.manager.watchdog / 3 or _STATUS_INTERVAL, _STATUS_INTERVAL)
-        ready: tuple[str, ...] = ("READY=1",)
+        has_answered = False
         while True:
             if answers(self.worker, timeout=interval):
-                self.relay.say(*ready, "WATCHDOG=1", f"STATUS={self.status()}")
-                if ready:
-                    ready = ()
-            time.sleep(interval if not ready else 0.05)
+                self.relay.say(self.word())
+                has_answered = True
+            time.sleep(interval if has_answered else 0.05)
 
 
 def stacks_on_abort() -> None:
@@ -129,19 +187,20 @@ def stacks_on_abort() -> None:
     faulthandler.enable(all_threads=True)
 
 
-def outlive_worker_on_abort() -> None:
-    """Called in the master: SIGABRT ends it only after its worker.
+def outlive_workers_on_abort(workers: Collection[int]) -> None:
+    """Called in the master: SIGABRT ends it only after its workers, whose processes these are.
 
-    systemd sends SIGABRT to every process of a hung service at once. The worker dies with its
+    systemd sends SIGABRT to every process of a hung service at once. A worker dies with its
     master; a master that went first would cut the stacks off that the worker is printing.
     """
 
     def wait(*_: object) -> None:
         deadline = time.monotonic() + _STACKS_SECONDS
-        with contextlib.suppress(ChildProcessError):  # there is no worker
-            # WNOWAIT: gunicorn reaps it, should it come to that
-            while time.monotonic() < deadline and not os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                time.sleep(0.02)
+        for pid in list(workers):
+            with contextlib.suppress(ChildProcessError):  # it is gone
+                # WNOWAIT: gunicorn reaps it, should it come to that
+                while time.monotonic() < deadline and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    time.sleep(0.02)
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGABRT)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 #: The guard's counters, by what they count here.
@@ -18,7 +18,10 @@ _BUCKETS = "optillm_upstream_call_duration_seconds_bucket"
 
 @dataclass(frozen=True)
 class Counts:
-    """What the guard has counted since it started: by strategy; `buckets` is upper bound -> calls that took no longer."""
+    """What a worker of the guard has counted since it started, or in a while.
+
+    By strategy; `buckets` is upper bound -> calls that took no longer.
+    """
 
     requests: dict[str, float] = field(default_factory=dict)
     failed: dict[str, float] = field(default_factory=dict)
@@ -34,13 +37,14 @@ class Counts:
 class Snapshot:
     """One look. `at` is of a clock that only goes forward; `problem` says why the guard told nothing, else "".
 
-    `state` is the guard's own; `unit` systemd's words, {} where it has no say.
+    `state` is the guard's own; `counts` are by worker ("" where there is only one); `unit` systemd's words, {} where
+    it has no say.
     """
 
     at: float
     problem: str = ""
     state: Mapping[str, Any] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
+    counts: Mapping[str, Counts] = field(default_factory=dict)
     unit: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -87,56 +91,70 @@ class Screen:
     in_flight: list[InFlight]
     queued: int | None
     max_in_flight: int | None
+    workers: int | None
+    workers_wanted: int | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def parse(text: str) -> Counts:
-    """The guard's metrics.
+def parse(text: str) -> dict[str, Counts]:
+    """The guard's metrics, by worker.
 
     Raises:
         ValueError: it is no text of metrics.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    found: dict[str, dict[str, float]] = {name: {} for name in ("requests", "failed", "calls", "failures", "tokens")}
-    buckets: dict[float, float] = {}
-    refusals, memory = 0.0, None
-
-    def add(kind: str, labels: Mapping[str, str], value: float) -> None:
-        strategy = labels.get("strategy", "")
-        found[kind][strategy] = found[kind].get(strategy, 0) + value
-
+    found: dict[str, Counts] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            worker = sample.labels.get("worker", "")
+            counts = found.setdefault(worker, Counts())
             if kind := _COUNTERS.get(sample.name):
-                add(kind, sample.labels, sample.value)
-                if kind == "requests" and sample.labels.get("status") != "2xx":
-                    add("failed", sample.labels, sample.value)
+                strategy = sample.labels.get("strategy", "")
+                failed = kind == "requests" and sample.labels.get("status") != "2xx"
+                for name in (kind, "failed") if failed else (kind,):
+                    counted = getattr(counts, name)
+                    counted[strategy] = counted.get(strategy, 0) + sample.value
             elif sample.name == _BUCKETS:
                 bound = float(sample.labels["le"])
-                buckets[bound] = buckets.get(bound, 0) + sample.value
+                counts.buckets[bound] = counts.buckets.get(bound, 0) + sample.value
             elif sample.name == "optillm_refusals_total":
-                refusals += sample.value
+                found[worker] = replace(counts, refusals=counts.refusals + sample.value)
             elif sample.name == "process_resident_memory_bytes":
-                memory = sample.value
-    return Counts(**found, refusals=refusals, buckets=buckets, memory=memory)
+                found[worker] = replace(counts, memory=sample.value)
+    return found
 
 
-def _risen(before: float, now: float) -> float:
-    """How far a counter rose; one that is smaller than it was began anew."""
-    return now - before if now >= before else now
+def grown(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
+    """What all workers counted between two looks, `memory` left out.
+
+    One that counts less than before began anew; one that was not there before is left out: how much of it is new, nobody knows.
+    """
+    total = Counts()
+    refusals = 0.0
+    for worker in now.keys() & before.keys():
+        old, new = before[worker], now[worker]
+        refusals += new.refusals - old.refusals if new.refusals >= old.refusals else new.refusals
+        anew = any(count < old.buckets.get(bound, 0) for bound, count in new.buckets.items())
+        for bound, count in new.buckets.items():
+            total.buckets[bound] = total.buckets.get(bound, 0) + count - (0 if anew else old.buckets.get(bound, 0))
+        for kind in ("requests", "failed", "calls", "failures", "tokens"):
+            was, summed = getattr(old, kind), getattr(total, kind)
+            for strategy, count in getattr(new, kind).items():
+                earlier = was.get(strategy, 0)
+                summed[strategy] = summed.get(strategy, 0) + (count - earlier if count >= earlier else count)
+    return replace(total, refusals=refusals)
 
 
-def quantile(before: Mapping[float, float], now: Mapping[float, float], share: float) -> float | None:
-    """A quantile of what was observed between two looks at a histogram, or None for nothing.
+def quantile(buckets: Mapping[float, float], share: float) -> float | None:
+    """A quantile of a histogram, or None for nothing.
 
     Within a bucket in proportion; beyond the last bound, that bound: as Prometheus' histogram_quantile does.
     """
-    bounds = sorted(now)
-    anew = any(now[bound] < before.get(bound, 0) for bound in bounds)
-    risen = [now[bound] - (0 if anew else before.get(bound, 0)) for bound in bounds]
+    bounds = sorted(buckets)
+    risen = [buckets[bound] for bound in bounds]
     if not bounds or risen[-1] <= 0:
         return None
     wanted, below, low = share * risen[-1], 0.0, 0.0
@@ -153,18 +171,22 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
     waiting = _waiting(now.state)
     rated = before is not None and not before.problem and not now.problem and now.at > before.at
     seconds = now.at - before.at if before is not None and rated else 0.0
-    old, new = before.counts if before else Counts(), now.counts
+    new = grown(before.counts, now.counts) if before is not None and rated else Counts()
 
-    def per_minute(earlier: float, later: float) -> float | None:
-        return round(60 * _risen(earlier, later) / seconds, 2) if rated else None
+    def per_minute(count: float) -> float | None:
+        return round(60 * count / seconds, 2) if rated else None
 
     def rates(strategy: str, count: int) -> Rates:
-        pairs = ((getattr(old, kind), getattr(new, kind)) for kind in ("requests", "failed", "calls", "tokens"))
-        return Rates(strategy, count, *(per_minute(a.get(strategy, 0), b.get(strategy, 0)) for a, b in pairs))
+        kinds = (new.requests, new.failed, new.calls, new.tokens)
+        return Rates(strategy, count, *(per_minute(counted.get(strategy, 0)) for counted in kinds))
 
+    counted = {strategy: None for counts in now.counts.values() for strategy in counts.requests}
+    memories = [counts.memory for counts in now.counts.values() if counts.memory is not None]
     known = now.state.get("strategies")
-    names = list(dict.fromkeys([*(known if isinstance(known, list) else ()), *new.requests, *(s for _, s in waiting)]))
+    names = list(dict.fromkeys([*(known if isinstance(known, list) else ()), *counted, *(s for _, s in waiting)]))
     each = [rates(name, sum(strategy == name for _, strategy in waiting)) for name in names]
+    told = now.state.get("workers")
+    workers = told if isinstance(told, dict) else {}
     unit = now.unit
     state = (
         f"{unit.get('ActiveState', '')} ({unit.get('SubState', '')})" if unit else "not answering" if now.problem else "running"
@@ -178,21 +200,21 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
         problem=now.problem,
         uptime=float(uptime) if isinstance(uptime, int | float) else None,
         restarts=int(restarts) if restarts.isdigit() else None,
-        memory=float(memory) if memory.isdigit() else new.memory,
+        memory=float(memory) if memory.isdigit() else sum(memories) if memories else None,
         seconds=round(seconds, 1),
         total=Rates(
             "all", len(waiting), *(_sum(each, kind) if rated else None for kind in ("requests", "failed", "calls", "tokens"))
         ),
         rates=each,
-        refused=per_minute(old.refusals, new.refusals),
-        upstream_failed=round(sum(per_minute(old.failures.get(s, 0), n) or 0 for s, n in new.failures.items()), 2)
-        if rated
-        else None,
-        p50=quantile(old.buckets, new.buckets, 0.5) if rated else None,
-        p95=quantile(old.buckets, new.buckets, 0.95) if rated else None,
+        refused=per_minute(new.refusals),
+        upstream_failed=per_minute(sum(new.failures.values())),
+        p50=quantile(new.buckets, 0.5) if rated else None,
+        p95=quantile(new.buckets, 0.95) if rated else None,
         in_flight=[w for w, _ in sorted(waiting, key=lambda pair: -pair[0].age)],
         queued=_whole(now.state.get("waiting")),
         max_in_flight=_whole(now.state.get("max_in_flight")),
+        workers=_whole(workers.get("serving")),
+        workers_wanted=_whole(workers.get("wanted")),
     )
 
 

@@ -55,9 +55,12 @@ def unknown_strategy(body: dict[str, Any]) -> dict[str, Any]:
 ROUTES = [unprefixed, prefixed, another_strategy, as_parts, unknown_strategy]
 
 
-@pytest.fixture(scope="module", params=["proxy", "auto"])
+@pytest.fixture(scope="module", params=["proxy", "auto", "proxy, two workers"])
 def running(release: Path, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    with guarded_pair(release, approach=request.param) as pair:
+    approach, _, more = request.param.partition(", ")
+    with guarded_pair(release, approach=approach, extra=["--workers", "2"] if more else []) as pair:
+        if more:  # whichever takes the first pass, the other may take the second
+            wait_until(lambda: pair.server.get("/guard/state").json()["workers"]["serving"] == 2)
         yield pair
 
 

@@ -47,7 +47,8 @@ def key(name: str, **labels: str) -> Sample:
 
 def gained(before: dict[Sample, float], after: dict[Sample, float]) -> dict[Sample, float]:
     """What was counted between two scrapes, without lengths of time and the process's own."""
-    grown = {sample: value - before.get(sample, 0) for sample, value in after.items() if value != before.get(sample, 0)}
+    assert {name for name, _ in after.keys() - before.keys()} == set(), "a rate would not see the first of these"
+    grown = {sample: value - before[sample] for sample, value in after.items() if value != before[sample]}
     return {
         s: v for s, v in grown.items() if not s[0].startswith("process_") and not s[0].endswith(("_seconds_sum", "_bucket"))
     }

@@ -25,6 +25,7 @@ listen: {port: 4120}
 upstream: {base_url: "http://localhost:4100/v1", max_retries: 2}
 timeouts: {request: 1800, drain: 60}
 limits: {max_upstream_calls: 200, max_body_bytes: 1048576}
+workers: 2
 isolation: loopback
 monitoring: {timer: true, fail_after: 5, well_after: 1, textfile: "/var/lib/node exporter/optillm.prom"}
 """

@@ -96,6 +96,7 @@ class TestUnit:
         assert told.max_upstream_calls == read.limits.max_upstream_calls
         assert told.max_body_bytes == read.limits.max_body_bytes
         assert (told.max_in_flight, told.max_traces) == (read.limits.max_in_flight, read.limits.max_traces)
+        assert told.workers == read.workers
 
     def test_run_starts_what_the_unit_starts(self) -> None:
         read, places = case("tuned")

@@ -14,6 +14,7 @@ from prometheus_client.exposition import generate_latest
 
 from optictl import paths, report
 from optictl.config import Config
+from optictl.guard import metrics
 from optictl.top import model, run
 from optictl.top.model import Counts, Snapshot
 from tests.cli.helpers import ESCAPE
@@ -51,13 +52,13 @@ def shot(at: float, text: str = "", **fields: Any) -> Snapshot:
 
 class TestMetrics:
     def test_what_counts(self) -> None:
-        counts = model.parse(exposed(3, [0.05, 0.5, 20], tokens=7, refused=2))
+        counts = model.parse(exposed(3, [0.05, 0.5, 20], tokens=7, refused=2))[""]
         assert (counts.requests, counts.failed) == ({"moa": 4}, {"moa": 1})
         assert (counts.calls, counts.tokens, counts.refusals) == ({"moa": 3}, {"moa": 7}, 2)
         assert counts.buckets == {0.1: 1, 1: 2, 10: 2, math.inf: 3}
 
     def test_none_at_all(self) -> None:
-        assert model.parse("") == Counts()
+        assert model.parse("") == {}
 
     @pytest.mark.parametrize("text", ["<html>", '{"error": 1}', "optillm_requests_total{ 3"])
     def test_something_else_is_told(self, text: str) -> None:
@@ -93,6 +94,21 @@ class TestScreen:
         assert (seen.total.requests, seen.total.tokens) == (3, 30)
         assert seen.p50 is not None
 
+    def test_workers_are_one_service(self) -> None:
+        def joined(*texts: str) -> str:
+            return metrics.joined({place: text.encode() for place, text in enumerate(texts)}).decode()
+
+        before = joined(exposed(2, [0.5], 100), exposed(70, [0.5] * 9, 900, 4))
+        # the second one was started anew meanwhile
+        now = joined(exposed(8, [0.5] * 3, 700), exposed(3, [0.5] * 2, 60, 1))
+        state = {**STATE, "workers": {"wanted": 2, "serving": 1}}
+        seen = model.screen(shot(100, before), shot(160, now, state=state))
+        assert (seen.total.requests, seen.total.calls, seen.total.tokens, seen.refused) == (6 + 3 + 1, 2 + 2, 660, 1)
+        assert (seen.workers, seen.workers_wanted) == (1, 2)
+        # one that was not there before: how much of it is new, nobody knows
+        came = model.screen(shot(100, joined(exposed(2, []))), shot(160, joined(exposed(4, []), exposed(70, []))))
+        assert came.total.requests == 2
+
     def test_one_that_does_not_answer_has_no_rates(self) -> None:
         for before, now in ((shot(1), Snapshot(2, "refused")), (Snapshot(1, "refused"), shot(2))):
             assert model.screen(before, now).total.requests is None
@@ -119,15 +135,16 @@ class TestQuantile:
         def buckets(values: list[float]) -> dict[float, float]:
             return {bound: sum(v <= bound for v in values) for bound in bounds}
 
-        found = model.quantile(buckets(earlier), buckets(earlier + later), share)
+        before, now = Counts(buckets=buckets(earlier)), Counts(buckets=buckets(earlier + later))
+        found = model.quantile(model.grown({"": before}, {"": now}).buckets, share)
         true = sorted(later)[max(0, math.ceil(share * len(later)) - 1)]
         bucket = next(i for i, bound in enumerate(bounds) if true <= bound)
         assert found is not None
         assert (0, 1, 5, 10)[bucket] <= found <= (1, 5, 10, 10)[bucket] + 1e-9 or share == 0
 
     def test_nothing_observed(self) -> None:
-        assert model.quantile({1: 4, math.inf: 4}, {1: 4, math.inf: 4}, 0.5) is None
-        assert model.quantile({}, {}, 0.5) is None
+        assert model.quantile({1: 0, math.inf: 0}, 0.5) is None
+        assert model.quantile({}, 0.5) is None
 
 
 class TestWindow:
