@@ -96,7 +96,7 @@ def cells(one: Entry) -> tuple[str, ...] | None:
     """A request or a refusal as cells of COLUMNS, None for any other entry. Only what is named here is shown."""
     event = one.event
     if event.get("event") == "refused":
-        return str(one.status), str(event.get("code") or ""), "", "", "", "", one.trace[:8]
+        return str(one.status), str(event.get("code") or ""), "", "", "", "", one.trace[:8], ""
     if event.get("event") != "request":
         return None
     tokens = sum(n for name in ("prompt_tokens", "completion_tokens") if isinstance(n := event.get(name), int))
@@ -109,11 +109,12 @@ def cells(one: Entry) -> tuple[str, ...] | None:
         str(event.get("upstream_failures", "")),
         str(tokens),
         one.trace[:8],
+        str(event.get("code") or ""),
     )
 
 
-#: Title and width of each cell; with the time they fill a line of 80.
-COLUMNS = (("st.", -3), ("model", -25), ("seconds", 8), ("calls", 5), ("bad", 3), ("tokens", 7), ("trace", -8))
+#: Title and width of each cell; with the time they fill a line of 80, but for the error code of a request that failed.
+COLUMNS = (("st.", -3), ("model", -25), ("seconds", 8), ("calls", 5), ("bad", 3), ("tokens", 7), ("trace", -8), ("", 0))
 
 
 def line(given: Iterable[str]) -> str:

@@ -357,6 +357,7 @@ def _account(entry: ledger.Request) -> None:
         strategy=entry.strategy,
         base_model=entry.base_model,
         status=entry.status,
+        code=entry.code,
         seconds=round(entry.seconds, 3),
         upstream_calls=len(entry.calls),
         upstream_failures=len(entry.failures),

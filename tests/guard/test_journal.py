@@ -66,6 +66,7 @@ def test_a_request_is_one_line_with_its_numbers(pair: Pair, stream: bool) -> Non
         "strategy": "moa",
         "base_model": "jerry-xl",
         "status": 200,
+        "code": "",
         "upstream_calls": 3,
         "upstream_failures": 0,
         "upstream_statuses": [200],

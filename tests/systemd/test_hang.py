@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.support import wait_until
 from tests.systemd.conftest import ETC, Host
 from tests.systemd.load import Request, ask
 
@@ -124,3 +125,34 @@ def test_a_deadlocked_interpreter_is_replaced(host: Host, record_property: Calla
     finally:
         host.machine.run("rm", "-rf", DROP_IN, f"{ETC}/hang.py")
         host.machine.run("systemctl", "daemon-reload")
+
+
+def _workers(host: Host) -> set[str]:
+    return set(host.machine.run("pgrep", "-P", host.machine.show(UNIT, "MainPID"), check=False).stdout.split())
+
+
+def test_one_of_two_workers_is_replaced_and_the_service_goes_on(host: Host) -> None:
+    host.configure("workers: 2\n")
+    host.optictl("install", "--yes")
+    try:
+        host.machine.run("mkdir", "-p", DROP_IN)
+        host.machine.write(f"{DROP_IN}/watchdog.conf", "[Service]\nWatchdogSec=3\n")
+        host.machine.run("systemctl", "daemon-reload")
+        host.machine.run("systemctl", "restart", UNIT)
+        # "active" means READY: both have answered
+        assert host.machine.show(UNIT, "StatusText") == "serving with 2 of 2 workers, 0 in flight"
+        before, workers = host.machine.show(UNIT, "MainPID"), _workers(host)
+        assert len(workers) == 2
+        hung = min(workers)
+        host.machine.run("kill", "-STOP", hung)
+        wait_until(lambda: hung not in _workers(host), 30, "its end")
+        wait_until(lambda: "2 of 2" in host.machine.show(UNIT, "StatusText"), 30, "the new one")
+        assert len(_workers(host) & workers) == 1
+        assert (host.machine.show(UNIT, "MainPID"), _restarts(host)) == (before, 0)
+        assert {host.ask().status_code for _ in range(6)} == {200}
+    finally:
+        host.machine.run("rm", "-rf", DROP_IN)
+        host.machine.run("systemctl", "daemon-reload")
+    # nothing that check looks at is odd because they are two; the watchdog is the shipped one again
+    host.machine.run("systemctl", "restart", UNIT)
+    host.optictl("check")
