@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 import sys
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +177,17 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             journal.write("drain_over", unfinished=unfinished)
 
 
+def _start_threads(pool: ThreadPoolExecutor, count: int) -> None:
+    """All that the pool may have, now: it starts one in the loop that accepts, which waits for it to run.
+
+    When many clients come at once, and the threads of those before them are busy, /health would wait for all of that.
+    """
+    begin = threading.Event()
+    for _ in range(count):
+        pool.submit(begin.wait)
+    begin.set()
+
+
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, manager: supervision.Manager | None) -> None:
         self.settings = settings
@@ -189,7 +200,6 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{self.settings.host}:{self.settings.port}",
             "workers": self.settings.workers,
             "worker_class": type("Worker", (_Worker,), {"drain_timeout": self.settings.drain_timeout}),
-            # started on demand
             "threads": 2 * self.settings.max_in_flight + SPARE_THREADS,
             "worker_connections": max(1024, 4 * self.settings.max_in_flight),
             "keepalive": KEEPALIVE_SECONDS,
@@ -223,6 +233,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
     def _serving(self, worker: ThreadWorker) -> None:
         from .desk import desk
 
+        _start_threads(worker.tpool, self.cfg.threads)
         journal.write("serving", port=self.settings.port)
         self.workers.listen(worker)
         if self.relay is not None:
