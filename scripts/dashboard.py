@@ -37,6 +37,11 @@ def _per_minute(metric: str, *by: str, labels: str = _THESE) -> str:
     return f"60 * sum by ({', '.join(by)}) (rate({metric}{{{labels}}}[$__rate_interval]))"
 
 
+def _happened(expression: str) -> str:
+    """Without the series that stand at zero: every code and reason is there from the start."""
+    return f"{expression} > 0"
+
+
 def _quantile(share: float, histogram: str, by: str) -> str:
     return f"histogram_quantile({share}, sum by (le, {by}) (rate({histogram}_bucket{{{_THESE}}}[$__rate_interval])))"
 
@@ -141,13 +146,13 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             "Failed a minute, by error code",
             "Requests that ran a strategy and were answered with an error.",
             "short",
-            (_per_minute("optillm_request_errors_total", "strategy", "code"), "{{strategy}} {{code}}"),
+            (_happened(_per_minute("optillm_request_errors_total", "strategy", "code")), "{{strategy}} {{code}}"),
         ),
         _graph(
             "Refused a minute, by reason",
             "Requests that the door did not let in: nothing went upstream.",
             "short",
-            (_per_minute("optillm_refusals_total", "code", labels=_HERE), "{{code}}"),
+            (_happened(_per_minute("optillm_refusals_total", "code", labels=_HERE)), "{{code}}"),
         ),
         dashboard.Row("Latency"),
         _graph(
@@ -177,21 +182,21 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             "Tokens a minute",
             "That the upstream accounted for.",
             "short",
-            (_per_minute(tokens, "strategy", "kind"), "{{strategy}} {{kind}}"),
+            (_happened(_per_minute(tokens, "strategy", "kind")), "{{strategy}} {{kind}}"),
         ),
-        _graph("Tokens a request", "Prompt and completion.", "short", (_each(tokens, requests), "{{strategy}}")),
+        _graph("Tokens a request", "Prompt and completion.", "short", (_happened(_each(tokens, requests)), "{{strategy}}")),
         dashboard.Row("Upstream"),
         _graph(
             "Calls a minute, by status",
             "none: there was no answer.",
             "short",
-            (_per_minute(calls, "base_model", "status"), "{{base_model}} {{status}}"),
+            (_happened(_per_minute(calls, "base_model", "status")), "{{base_model}} {{status}}"),
         ),
         _graph(
             "Failures a minute, by reason",
             "Calls that were of no use. A strategy may have gone on without them.",
             "short",
-            (_per_minute("optillm_upstream_failures_total", "base_model", "reason"), "{{base_model}} {{reason}}"),
+            (_happened(_per_minute("optillm_upstream_failures_total", "base_model", "reason")), "{{base_model}} {{reason}}"),
         ),
         _graph(
             "In flight",

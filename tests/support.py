@@ -52,6 +52,13 @@ def wait_until(true: Callable[[], object], seconds: float = 10, what: str = "it"
         time.sleep(pause)
 
 
+def assert_well_formed(prometheus: Path, exposition: str) -> None:
+    """What Prometheus' own tool says of metrics: nothing."""
+    words = [str(prometheus.with_name("promtool")), "check", "metrics"]
+    ended = subprocess.run(words, input=exposition, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
+
+
 @contextmanager
 def open_directory() -> Iterator[Path]:
     """A temporary directory that every user may enter; gone afterwards."""

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from optictl.demo.standin import Reply, completion
-from tests.support import STRATEGIES, Server, open_directory, wait_until
+from tests.support import STRATEGIES, Server, assert_well_formed, open_directory, wait_until
 
 from .helpers import CALLS, MARK, Pair, assert_refused, events, guarded_pair, text_of
 
@@ -85,6 +85,10 @@ def test_what_any_of_them_did_is_counted_once(pair: Pair) -> None:
     assert min(requests) > 0  # the kernel gives work to both
     calls = sum(grown[worker]["optillm_upstream_calls_total"] for worker in after)
     assert calls == len(pair.upstream.calls()) == 24 * CALLS["bon"]
+
+
+def test_promtool_finds_nothing_odd(pair: Pair, prometheus_program: Path) -> None:
+    assert_well_formed(prometheus_program, pair.server.get("/metrics").text)
 
 
 def test_each_trace_is_found_through_either(pair: Pair) -> None:

@@ -24,7 +24,7 @@ import yaml
 from optictl.demo.standin import Reply, Seen
 from tests.cli.helpers import attached, optictl
 from tests.guard.helpers import BOOM, MARK, Pair, guarded_pair
-from tests.support import PROXY_KEY, ROOT, UNPRIVILEGED, free_port, open_directory, spawn, stop, wait_until
+from tests.support import PROXY_KEY, ROOT, UNPRIVILEGED, assert_well_formed, free_port, open_directory, spawn, stop, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -181,6 +181,14 @@ def test_every_query_of_the_dashboard_tells_something(title: str, prometheus: Pr
         assert title in ("Memory", "CPU", "Open files")
     if title not in ("In flight", "CPU"):
         assert all(value > 0 for value in series.values())
+
+
+def test_promtool_finds_nothing_odd(pair: Pair, prometheus_program: Path, tmp_path: Path) -> None:
+    root = attached(tmp_path / "root", pair.server.url, pair.upstream.base_url)
+    checked = optictl("check", "--root", root, "--output", "prometheus", home=tmp_path).out
+    assert "optillm_check_status" in checked
+    for text in (pair.server.get("/metrics").text, checked):
+        assert_well_formed(prometheus_program, text)
 
 
 def test_the_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
