@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import json
 import os
 import sys
 import threading
@@ -81,6 +82,14 @@ def _optillm_arguments(settings: Settings) -> list[str]:
     return arguments
 
 
+def _release_name(directory: Path) -> str:
+    """By its own release.json: in a sealed service the directory is called `current`."""
+    try:
+        return str(json.loads((directory / "release.json").read_text())["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return directory.name
+
+
 def load(settings: Settings, workers: Workers) -> Door:
     """Import and start OptiLLM in this process, corrected, and put the door in front of it.
 
@@ -103,7 +112,7 @@ def load(settings: Settings, workers: Workers) -> Door:
     server.app.run = lambda *_args, **_options: None
     server.main()
     parse_name = server.parse_combined_approach
-    build = {"optillm": version, "guard": GUARD_VERSION, "release": Path(__file__).resolve().parent.parent.name}
+    build = {"optillm": version, "guard": GUARD_VERSION, "release": _release_name(Path(__file__).resolve().parent.parent)}
     meter = metrics.Meter(settings.strategies, settings.base_models, build)
     client = upstream.build(settings, os.environ["OPENAI_API_KEY"].strip(), meter.call_ended)
     corrections.apply(server, settings, client, version)

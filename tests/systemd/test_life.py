@@ -6,10 +6,11 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.support import PROXY_KEY, UPSTREAM_KEY, wait_until
-from tests.systemd.conftest import ETC, Host
+from tests.systemd.conftest import ETC, OPT, Host
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
@@ -88,6 +89,12 @@ def test_top_knows_what_systemd_knows(host: Host) -> None:
     assert facts["restarts"] == host.machine.show("optillm-proxy", "NRestarts")
     assert float(facts["memory_mib"]) > 50
     assert float(facts["uptime_s"]) > 0
+
+
+def test_the_guard_names_its_release(host: Host) -> None:
+    # in an empty root its directory has another name
+    told = httpx.get(f"{host.url}/guard/state", headers={"Authorization": f"Bearer {PROXY_KEY}"}).json()
+    assert f"releases/{told['release']}" == host.machine.run("readlink", f"{OPT}/current").stdout.strip()
 
 
 def test_logs_are_the_journal_without_prompts(host: Host) -> None:
