@@ -152,8 +152,11 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    reasons: dict[str, str] = {}
     for r in shown:
-        table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", r.id, escape(_line(r.found)))
+        words = _line(r.found)
+        told = reasons.setdefault(words, r.id) if r.status == "skip" else r.id
+        table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", r.id, escape(words) if told == r.id else f"[dim]as {told}[/]")
     if table.row_count:
         console.print(table)
     first = roots(found)
@@ -570,10 +573,10 @@ def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width:
     queued = "" if screen.queued is None else f"{screen.queued} wait for their turn, "
     head = [
         f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {_span(screen.uptime)}  memory {_memory(screen.memory)}",
-        f"requests: {screen.total.in_flight}{most} run, {queued}refused {_number(screen.refused)}/min{restarts}{workers}",
+        f"requests: {screen.total.in_flight}{most} run, {queued}refused {_number(screen.refused)}/min{restarts}",
         f"[bold red]{escape(_line(screen.problem))}[/]" if screen.problem else
         f"upstream: p50 {_number(screen.p50, '.2f')} s, p95 {_number(screen.p95, '.2f')} s; "
-        f"failed {_number(screen.upstream_failed)} calls/min",
+        f"failed {_number(screen.upstream_failed)} calls/min{workers}",
         "",
     ]  # fmt: skip
     rates = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -28,6 +28,10 @@ class TestWidth:
         assert outcome.code == 1
         assert max(map(len, outcome.lines)) <= columns
         assert any(line.startswith("fail  env.upstream-key") for line in outcome.lines)
+        # a reason is told once
+        (first,) = [line for line in outcome.lines if line.startswith("skip  routing.no-loop")]
+        assert "as routing.no-loop" not in first
+        assert any(re.fullmatch(r"skip  routing\.prefixed +as routing\.no-loop *", line) for line in outcome.lines)
 
     def test_help_fits_a_narrow_terminal(self, tmp_path: Path) -> None:
         outcome = in_terminal("install", "--help", home=tmp_path, columns=60)
