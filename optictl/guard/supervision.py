@@ -127,6 +127,8 @@ class Relay:
                 self._hear(Word.read(message.decode()), set(alive))
 
     def _hear(self, word: Word, alive: set[int]) -> None:
+        if word.pid not in alive:  # its last
+            return
         self._words[word.pid] = word
         self._words = {pid: known for pid, known in self._words.items() if pid in alive}
         self._silence = {pid: self._silence.get(pid, 0) + 1 for pid in self._words}
