@@ -1,6 +1,6 @@
 """OptiLLM and LiteLLM, each with the other's address: ports are chosen before either starts.
 
-Both take many seconds to start, so they start side by side: `optillm` returns at once,
+Both take many seconds to start. One LiteLLM serves all modules; OptiLLMs start side by side: `optillm` returns at once,
 `litellm` when it answers, and `ready` waits for the rest.
 """
 
@@ -66,6 +66,26 @@ class LiteLLM:
         body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
         headers = {"Authorization": f"Bearer {MASTER_KEY}"}
         return httpx.post(f"{base_url(self.port)}/chat/completions", json=body, headers=headers, timeout=timeout)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a module's OptiLLMs and the model behind its LiteLLM listen, known before any of them starts."""
+
+    optillms: Mapping[str, int]
+    model: int
+
+    @property
+    def model_url(self) -> str:
+        return base_url(self.model)
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """The LiteLLM that every module is reached through, and the ports that it knows, by module."""
+
+    litellm: LiteLLM
+    ports: Mapping[str, Ports]
 
 
 def base_url(port: int) -> str:

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn
-from tests.support import STRATEGIES, free_port
+from tests.support import STRATEGIES
 
 from . import helpers
-from .helpers import LiteLLM
+from .helpers import Entrance, LiteLLM, Ports
 
 pytestmark = pytest.mark.slow
 
@@ -64,35 +65,42 @@ class Site:
         return sum(seen.model == model for seen in self.upstream.seen)
 
 
+OPTILLMS = tuple(CASES)
+
+
+def models(ports: Ports) -> list[dict[str, Any]]:
+    """LiteLLM's entries for this module."""
+    entries = []
+    for at, port in ports.optillms.items():
+        entries += [helpers.strategy_entry(f"{strategy}-{name}", port) for strategy in STRATEGIES for name in BASES[at]]
+        for name in BASES[at]:
+            once = {} if "-retried-" in name else {"num_retries": 0, "max_retries": 0}
+            # the bare one's SDK would wait as long as LiteLLM keeps a model from being asked
+            patience = {"cooldown_time": 0} if at == "bare" else {}
+            entries.append(helpers.model_entry(name, ports.model_url, **once, **patience))
+    return entries
+
+
 @pytest.fixture(scope="module")
-def site(release: Path, litellm_program: Path) -> Iterator[Site]:
-    entrance, ports = free_port(), {at: free_port() for at in CASES}
+def site(release: Path, entrance: Entrance) -> Iterator[Site]:
+    ports = entrance.ports[__name__]
     with ExitStack() as stack:
-        upstream = stack.enter_context(StandIn(respond=_fail).running())
+        upstream = stack.enter_context(StandIn(port=ports.model, respond=_fail).running())
         servers = [
             stack.enter_context(
                 helpers.optillm(
                     release,
-                    entrance,
+                    entrance.litellm.port,
                     port=port,
                     guard=at != "bare",
                     approach="auto" if at == "bare" else at,
                     base_models=BASES[at],
                 )
             )
-            for at, port in ports.items()
+            for at, port in ports.optillms.items()
         ]
-        models = []
-        for at, port in ports.items():
-            models += [helpers.strategy_entry(f"{strategy}-{name}", port) for strategy in STRATEGIES for name in BASES[at]]
-            for name in BASES[at]:
-                once = {} if "-retried-" in name else {"num_retries": 0, "max_retries": 0}
-                # the bare one's SDK would wait as long as LiteLLM keeps a model from being asked
-                patience = {"cooldown_time": 0} if at == "bare" else {}
-                models.append(helpers.model_entry(name, upstream.base_url, **once, **patience))
-        litellm = stack.enter_context(helpers.litellm(litellm_program, helpers.configuration(models), entrance))
         helpers.ready(*servers)
-        yield Site(litellm, upstream)
+        yield Site(entrance.litellm, upstream)
 
 
 @both_approaches

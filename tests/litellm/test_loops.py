@@ -21,10 +21,10 @@ import httpx
 import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn, completion
-from tests.support import STRATEGIES, free_port
+from tests.support import STRATEGIES
 
 from . import helpers
-from .helpers import LiteLLM, OptiLLM
+from .helpers import Entrance, LiteLLM, OptiLLM, Ports
 
 pytestmark = pytest.mark.slow
 
@@ -71,17 +71,23 @@ class Site:
         return sum(len(door.passes()) for door in self.doors.values())
 
 
-def _configuration(upstream: str, ports: dict[str, int]) -> dict[str, Any]:
+OPTILLMS = (*APPROACHES, "bare")
+#: LiteLLM's own, of this module's models only.
+FALLBACKS = [{name: [f"moa-{name}"]} for name in FALLING_BACK]
+
+
+def models(ports: Ports) -> list[dict[str, Any]]:
+    """LiteLLM's entries for this module."""
     once = {"num_retries": 0, "max_retries": 0}
-    models = []
-    for at, port in ports.items():
-        models += [helpers.strategy_entry(f"{s}-{name}", port) for s in STRATEGIES for name in BASES if f"-{at}-" in name]
-        models += [
+    upstream, entries = ports.model_url, []
+    for at, port in ports.optillms.items():
+        entries += [helpers.strategy_entry(f"{s}-{name}", port) for s in STRATEGIES for name in BASES if f"-{at}-" in name]
+        entries += [
             helpers.strategy_entry(base("around", at), port),
             helpers.strategy_entry(base("twice", at), port, f"moa-{base('twice', at)}"),
             # from each OptiLLM to the next one
             helpers.strategy_entry(
-                base("across", at), ports["auto" if at == "proxy" else "proxy"], f"moa-{base('across', at)}"
+                base("across", at), ports.optillms["auto" if at == "proxy" else "proxy"], f"moa-{base('across', at)}"
             ),
             helpers.model_entry(base("healthy", at), upstream),
             helpers.model_entry(base("fallback", at), upstream, **once),
@@ -89,24 +95,24 @@ def _configuration(upstream: str, ports: dict[str, int]) -> dict[str, Any]:
             # with LiteLLM's own retries, as it does without a word about them
             helpers.model_entry(base("patient", at), upstream),
         ]
-    return helpers.configuration(models, router_settings={"fallbacks": [{name: [f"moa-{name}"]} for name in FALLING_BACK]})
+    return entries
 
 
 @pytest.fixture(scope="module")
-def site(release: Path, litellm_program: Path) -> Iterator[Site]:
-    entrance, ports = free_port(), {at: free_port() for at in (*APPROACHES, "bare")}
+def site(release: Path, entrance: Entrance) -> Iterator[Site]:
+    litellm, ports = entrance.litellm, entrance.ports[__name__]
     with ExitStack() as stack:
-        upstream = stack.enter_context(StandIn(models=BASES, respond=_respond).running())
+        upstream = stack.enter_context(StandIn(models=BASES, port=ports.model, respond=_respond).running())
         doors = {
-            at: stack.enter_context(helpers.optillm(release, entrance, port=ports[at], approach=at, base_models=BASES))
+            at: stack.enter_context(
+                helpers.optillm(release, litellm.port, port=ports.optillms[at], approach=at, base_models=BASES)
+            )
             for at in APPROACHES
         }
-        config = _configuration(upstream.base_url, ports)
-        litellm = stack.enter_context(helpers.litellm(litellm_program, config, entrance))
         helpers.ready(*doors.values())
         # LiteLLM's first request takes a second of its own; this one reaches no OptiLLM
         assert litellm.ask(base("healthy", "bare")).status_code == 200
-        yield Site(litellm, upstream, doors, entrance, ports["bare"])
+        yield Site(litellm, upstream, doors, litellm.port, ports.optillms["bare"])
 
 
 def _assert_loop_named(response: httpx.Response) -> None:

@@ -20,10 +20,10 @@ import httpx
 import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn, completion
-from tests.support import STRATEGIES, free_port
+from tests.support import STRATEGIES
 
 from . import helpers
-from .helpers import LiteLLM, facts
+from .helpers import Entrance, LiteLLM, Ports, facts
 
 pytestmark = pytest.mark.slow
 
@@ -67,16 +67,32 @@ def _slowly(seen: Seen) -> Reply | None:
     return None
 
 
+OPTILLMS = tuple(PREFIXES)
+
+
+def models(ports: Ports) -> list[dict[str, Any]]:
+    """LiteLLM's entries for this module."""
+    entries = [helpers.mocked_entry("jerry-xl", MOCKED)]
+    entries += [helpers.model_entry(base, ports.model_url) for base in BASES[1:]]
+    entries += [
+        helpers.strategy_entry(f"{prefix}{strategy}-{base}", ports.optillms[name], f"{strategy}-{base}")
+        for name, prefix in PREFIXES.items()
+        for strategy in STRATEGIES
+        for base in BASES
+    ]
+    return entries
+
+
 @pytest.fixture(scope="module")
-def site(release: Path, litellm_program: Path) -> Iterator[Site]:
-    entrance, ports = free_port(), {name: free_port() for name in PREFIXES}
+def site(release: Path, entrance: Entrance) -> Iterator[Site]:
+    ports = entrance.ports[__name__]
     with ExitStack() as stack:
-        upstream = stack.enter_context(StandIn(models=BASES, respond=_slowly).running())
+        upstream = stack.enter_context(StandIn(models=BASES, port=ports.model, respond=_slowly).running())
         servers = [
             stack.enter_context(
                 helpers.optillm(
                     release,
-                    entrance,
+                    entrance.litellm.port,
                     port=port,
                     guard=not name.startswith("bare"),
                     approach="proxy" if name in ("proxy", "bare-proxy") else "auto",
@@ -84,19 +100,10 @@ def site(release: Path, litellm_program: Path) -> Iterator[Site]:
                     upstream_key="sk-not-the-master-key" if name.endswith("wrong-key") else helpers.MASTER_KEY,
                 )
             )
-            for name, port in ports.items()
+            for name, port in ports.optillms.items()
         ]
-        models = [helpers.mocked_entry("jerry-xl", MOCKED)]
-        models += [helpers.model_entry(base, upstream.base_url) for base in BASES[1:]]
-        models += [
-            helpers.strategy_entry(f"{prefix}{strategy}-{base}", ports[name], f"{strategy}-{base}")
-            for name, prefix in PREFIXES.items()
-            for strategy in STRATEGIES
-            for base in BASES
-        ]
-        litellm = stack.enter_context(helpers.litellm(litellm_program, helpers.configuration(models), entrance))
         helpers.ready(*servers)
-        yield Site(litellm, upstream)
+        yield Site(entrance.litellm, upstream)
 
 
 def _events(response: httpx.Response) -> list[dict[str, Any]]:
