@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 #: file below site-packages -> names at its top level
@@ -55,16 +55,24 @@ def fingerprint(source: str) -> str:
     return hashlib.sha256("\n".join(line for line in lines if line).encode()).hexdigest()[:12]
 
 
+def _source(lines: Sequence[bytes], node: ast.stmt) -> str:
+    """A definition's own text, from the lines of its module. `ast.get_source_segment` divides the module again for each."""
+    assert node.end_lineno is not None
+    *whole, last = lines[node.lineno - 1 : node.end_lineno]
+    return b"".join([*whole, last[: node.end_col_offset]]).decode()
+
+
 def sources(site_packages: Path) -> dict[str, str]:
     """`optillm/server.py:main` -> its text, "" for what is not there."""
     found = {}
     for file, names in RELIED_ON.items():
         path = site_packages / file
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        lines = text.encode().splitlines(keepends=True)
         segments = {
-            node.name: ast.get_source_segment(text, node) or ""
+            node.name: _source(lines, node)
             for node in ast.parse(text).body
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name in names
         }
         found.update({f"{file}:{name}": segments.get(name, "") for name in names})
     return found

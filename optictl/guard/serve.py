@@ -100,13 +100,15 @@ def load(settings: Settings, workers: Workers) -> Door:
     # two thousand modules and nothing to throw away: looking for it takes a tenth of the import
     gc.disable()
     # imported here, in the worker: gunicorn's master stays a quarter of the size without them
-    from . import corrections, ledger, metrics, unneeded, upstream
-    from .door import Door
+    from . import unneeded
 
     version = importlib.metadata.version("optillm")
     sys.argv = _optillm_arguments(settings)
     with unneeded.left_out(settings.strategies):
         import optillm.server as server
+
+        from . import corrections, ledger, metrics, upstream
+        from .door import Door
 
     # main() reads the arguments, loads plugins and ends in app.run: gunicorn serves instead
     server.app.run = lambda *_args, **_options: None
