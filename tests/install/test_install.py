@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,19 @@ def _with_key(place: Path) -> None:
     (place / "etc/optillm-proxy/env").write_text("OPENAI_API_KEY=a-key-of-litellm\n")
 
 
+def _one_of_two_at_once(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Start two installations at once: how the one ended that installed. The other is refused, and nothing of them mixes."""
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in "ab"]
+    said = [process.communicate() for process in both]
+    ended = [subprocess.CompletedProcess(p.args, p.returncode, *s) for p, s in zip(both, said, strict=True)]
+    (installed,) = (one for one in ended if "now in force" in one.stderr)
+    (refused,) = (one for one in ended if "is working on this deployment" in one.stderr)
+    assert refused.returncode == 1
+    return installed
+
+
 def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment: dict[str, str]) -> None:
-    """init, install, nothing to do, drift mended, a failing build, and on again."""
+    """init, install (twice at once), nothing to do, drift mended, a failing build, and on again."""
 
     def optictl(*arguments: str) -> subprocess.CompletedProcess[str]:
         return _run(program, *arguments, "--root", str(place), env=plain_environment)
@@ -38,7 +50,7 @@ def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment:
     assert "build" in planned.stdout
     assert not (place / "opt").exists()
 
-    first = optictl("install", "--yes")
+    first = _one_of_two_at_once([str(program), "install", "--yes", "--root", str(place)], plain_environment)
     # LiteLLM is not there, and the check that ends an installation says so
     assert first.returncode == 1, first.stderr
     assert "fail  upstream.base-model" in first.stdout
@@ -110,12 +122,20 @@ def _identity() -> dict[str, object]:
     return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.getuid() == 0 else {}
 
 
+@pytest.fixture(scope="module")
+def users_cache() -> Iterator[Path]:
+    """uv's cache of a user, for more than one test: filled once, and not by root."""
+    with open_directory() as directory:
+        directory.chmod(0o777)
+        yield directory
+
+
 def test_a_user_without_any_rights_has_the_whole_demonstration(
-    program: Path, place: Path, plain_environment: dict[str, str]
+    program: Path, place: Path, plain_environment: dict[str, str], users_cache: Path
 ) -> None:
     """From the wheel, not as root, twice: the second run reuses the release."""
     place.chmod(0o777)
-    environment = {**plain_environment, "HOME": str(place), "UV_CACHE_DIR": str(place / "cache")}
+    environment = {**plain_environment, "HOME": str(place), "UV_CACHE_DIR": str(users_cache)}
     first = _run(program, "demo", "--once", env=environment, cwd="/", **_identity())
     assert first.returncode == 0, first.stderr
     for strategy in ("moa", "bon", "plansearch", "self_consistency"):
@@ -128,9 +148,9 @@ def test_a_user_without_any_rights_has_the_whole_demonstration(
     assert "built and proven" not in second.stderr
 
 
-def test_the_user_scope_follows_xdg(program: Path, place: Path, plain_environment: dict[str, str]) -> None:
+def test_the_user_scope_follows_xdg(program: Path, place: Path, plain_environment: dict[str, str], users_cache: Path) -> None:
     place.chmod(0o777)
-    own = {"HOME": str(place), "UV_CACHE_DIR": str(place / "cache"), "XDG_CONFIG_HOME": str(place / "configuration")}
+    own = {"HOME": str(place), "UV_CACHE_DIR": str(users_cache), "XDG_CONFIG_HOME": str(place / "configuration")}
     environment = {**plain_environment, **own}
     result = _run(program, "install", "--user", "--yes", env=environment, cwd="/", **_identity())
     assert "now in force: 0.3.12-" in result.stderr, result.stderr
@@ -140,14 +160,3 @@ def test_the_user_scope_follows_xdg(program: Path, place: Path, plain_environmen
     unit = (place / "configuration/systemd/user/optillm-proxy.service").read_text()
     assert "User=" not in unit
     assert "WantedBy=default.target" in unit
-
-
-def test_two_installations_at_once_do_not_mix(program: Path, place: Path, plain_environment: dict[str, str]) -> None:
-    command = [str(program), "install", "--yes", "--root", str(place)]
-    both = [
-        subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=plain_environment)
-        for _ in "ab"
-    ]
-    said = [process.communicate()[1] for process in both]
-    assert sum("now in force" in text for text in said) == 1
-    assert sum("is working on this deployment" in text for text in said) == 1
