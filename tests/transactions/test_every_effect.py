@@ -41,8 +41,16 @@ def quiet(_: object) -> None:
     """Neither progress nor results are shown."""
 
 
+@pytest.fixture(scope="module")
+def empty_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with nothing in it, to be copied: a thousand are made."""
+    directory = tmp_path_factory.mktemp("venv") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
+    return directory
+
+
 @pytest.fixture
-def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: Path) -> None:
     """A release that is built in a moment: the real interpreter, one package, a guard of two files."""
     guard = tmp_path / "guard"
     guard.mkdir()
@@ -51,7 +59,7 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(releases, "GUARD", guard)
 
     def make_venv(directory: Path, python: Path) -> None:
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
+        subprocess.run(["cp", "-a", str(empty_venv), str(directory)], check=True)
 
     def install(directory: Path, lock: Path, _: object) -> None:
         packages = next((directory / "lib").glob("python3.*")) / "site-packages"
