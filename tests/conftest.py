@@ -114,17 +114,18 @@ def prometheus_program() -> Path:
 
 
 @pytest.fixture(scope="session")
-def release() -> Iterator[Path]:
-    """A directory with `.venv/`, `guard/` and an empty `work/`, reachable by every user.
-
-    The venv is kept between sessions, keyed by the lock; the guard is this session's own. OPTICTL_TEST_OPTILLM
-    names another OptiLLM that there is a lock for.
-    """
+def locked_venv() -> Path:
+    """A venv with the shipped lock's closure, kept between sessions. OPTICTL_TEST_OPTILLM names another OptiLLM with a lock."""
     lock = ROOT / f"templates/locks/optillm-{os.environ.get('OPTICTL_TEST_OPTILLM', '0.3.12')}-proxy.txt"
     mark = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    venv = kept_venv(mark, "--no-deps", "--require-hashes", "-r", str(lock))
+    return kept_venv(mark, "--no-deps", "--require-hashes", "-r", str(lock))
+
+
+@pytest.fixture(scope="session")
+def release(locked_venv: Path) -> Iterator[Path]:
+    """A directory with `.venv/`, `guard/` and an empty `work/`, reachable by every user. The guard is this session's own."""
     with open_directory() as session:
-        (session / ".venv").symlink_to(venv)
+        (session / ".venv").symlink_to(locked_venv)
         (session / "work").mkdir()
         shutil.copytree(ROOT / "optictl/guard", session / "guard", ignore=shutil.ignore_patterns("__pycache__"))
         yield session

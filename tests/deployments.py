@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from optictl import deploy, paths, render, service
 from optictl.checks import registry
 from optictl.checks.site import Site
 from optictl.config import Config, LiteLLM
 from optictl.demo.standin import StandIn
-from optictl.host import files
+from optictl.host import files, uv
 from optictl.paths import Paths
 from optictl.results import Result
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
@@ -93,8 +94,12 @@ class Deployment:
             yield process
 
 
-def make(root: Path) -> Deployment:
-    """Install a deployment below `root`, by the functions that `optictl install` calls."""
+def make(root: Path, venv: Path) -> Deployment:
+    """Install a deployment below `root`, by the functions that `optictl install` calls.
+
+    The release's venv is a copy of `venv`, which holds the same locked closure: to compile one takes 16 s of CPU
+    (tests/install builds real ones). It is judged and proven as if it had been built.
+    """
     upstream_port = free_port()
     config = Config(
         litellm=LiteLLM(config=str(root / "etc/litellm/litellm.yaml"), env=str(root / "etc/litellm/litellm.env"))
@@ -105,5 +110,9 @@ def make(root: Path) -> Deployment:
     def plan() -> deploy.Installation:
         return deploy.plan_install(config, deployment.paths)
 
-    deploy.apply_install(plan(), plan, None, None, lambda _text: None, lambda _change: None)
+    def install(directory: Path, _lock: Path, _wheelhouse: Path | None) -> None:
+        subprocess.run(["cp", "-a", f"{venv}/.", str(directory)], check=True)
+
+    with mock.patch.object(uv, "install", install):
+        deploy.apply_install(plan(), plan, Path("/usr/bin/python3"), None, lambda _text: None, lambda _change: None)
     return deployment

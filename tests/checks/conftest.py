@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,9 @@ from tests.support import open_directory
 
 
 @pytest.fixture(scope="session")
-def installed() -> Iterator[Deployment]:
+def installed(locked_venv: Path) -> Iterator[Deployment]:
     with open_directory() as root:
-        yield deployments.make(root)
+        yield deployments.make(root, locked_venv)
 
 
 @pytest.fixture

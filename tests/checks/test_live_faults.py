@@ -24,7 +24,8 @@ def _by_hand(deployment: Deployment, *extra: str, **environment: str) -> Iterato
     home = deployment.root / "other-home"
     home.mkdir(exist_ok=True)
     command = [
-        str(deployment.release / ".venv/bin/optillm"), "--host", "127.0.0.1", "--port", str(deployment.config.listen.port),
+        *(str(deployment.release / ".venv/bin" / name) for name in ("python", "optillm")),
+        "--host", "127.0.0.1", "--port", str(deployment.config.listen.port),
         "--base-url", deployment.config.upstream.base_url, "--approach", "proxy", "--model", "jerry-xl", *extra,
     ]  # fmt: skip
     log = deployment.root / "by-hand.log"

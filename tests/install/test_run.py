@@ -27,9 +27,9 @@ OPTICTL = Path(sys.executable).with_name("optictl")
 
 
 @pytest.fixture(scope="module")
-def deployment() -> Iterator[Deployment]:
+def deployment(locked_venv: Path) -> Iterator[Deployment]:
     with open_directory() as root:
-        yield deployments.make(root)
+        yield deployments.make(root, locked_venv)
 
 
 def _start(deployment: Deployment) -> subprocess.Popen[str]:

@@ -22,9 +22,9 @@ MARK = "xyzzy-prompt-mark"
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Deployment, StandIn]]:
+def served(locked_venv: Path) -> Iterator[tuple[Deployment, StandIn]]:
     with open_directory() as root:
-        deployment = deployments.make(root)
+        deployment = deployments.make(root, locked_venv)
         standin = deployment.standin()
         with standin.running(), deployment.serving():
             yield deployment, standin
