@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
-from tests.systemd.conftest import Host
+from tests.systemd.conftest import OPT, Host
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
@@ -75,6 +75,10 @@ def test_a_users_own_deployment(user: User) -> None:
     user.write(f"{etc}/proxy_key", f"{PROXY_KEY}\n", 0o600)
     before = set(user.run("find", HOME, "-path", f"{HOME}/.cache", "-prune", "-o", "-type", "f", "-print").stdout.split())
 
+    # built already: what a user's own build is like is seen in tests/install
+    releases = f"{HOME}/.local/share/optillm-proxy/releases"
+    user.run("mkdir", "-p", releases)
+    user.host.machine.run("sh", "-c", f"cp -a $(readlink -f {OPT}/current) {releases} && chown -R {NAME}: {releases}")
     user.optictl("install", "--yes")
     state = user.run("systemctl", "--user", "is-active", "optillm-proxy.service", "optillm-proxy.socket").stdout
     assert state.split() == ["active"] * 2
