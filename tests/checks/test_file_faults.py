@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from optictl import proven
 from optictl.host import files
 from optictl.results import roots, summary
 from tests.deployments import Deployment
+from tests.support import open_directory
 
 pytestmark = pytest.mark.slow
 
@@ -54,44 +57,68 @@ def test_no_result_quotes_a_secret(deployment: Deployment) -> None:
     assert secret not in str([r.as_dict() for r in results.values()])
 
 
+@pytest.fixture(scope="module")
+def spare(installed: Deployment) -> Iterator[Path]:
+    """A copy of the release, known as it is, for tests to break: to copy one and to read all of it takes seconds of CPU."""
+    copy = installed.release.with_name(f"{installed.release.name}-spare")
+    shutil.copytree(installed.release, copy, symlinks=True)
+    files.write(copy / proven.STAMPS, json.dumps(proven.stamps(copy / ".venv")), 0o644)
+    yield copy
+    files.remove(copy)
+
+
 @contextmanager
-def _copy_of_the_release(deployment: Deployment) -> Iterator[Path]:
-    """A release that a test may break; `current` points at it meanwhile."""
+def _in_force(deployment: Deployment, spare: Path, touched: Path) -> Iterator[None]:
+    """`current` leads to the copy meanwhile; what a test does to this file or directory of it is undone."""
     good = deployment.release
-    spare = good.with_name(good.name + "-spare")
-    shutil.copytree(good, spare, symlinks=True)
-    files.point(deployment.paths.current, Path("releases") / spare.name)
-    try:
-        yield spare
-    finally:
-        files.point(deployment.paths.current, Path("releases") / good.name)
-        files.remove(spare)
+    with open_directory() as kept:
+        was_there = touched.exists()
+        if touched.is_dir():
+            shutil.copytree(touched, kept / "it", symlinks=True)
+        elif was_there:
+            shutil.copy2(touched, kept / "it", follow_symlinks=False)
+        files.point(deployment.paths.current, Path("releases") / spare.name)
+        try:
+            yield
+        finally:
+            files.point(deployment.paths.current, Path("releases") / good.name)
+            files.remove(touched)
+            if was_there:
+                shutil.move(kept / "it", touched)
 
 
 def _site_packages(release: Path) -> Path:
     return next((release / ".venv/lib").glob("python3.*")) / "site-packages"
 
 
-RELEASE_FAULTS: list[tuple[str, Callable[[Path], object]]] = [
-    ("optillm/moa.py", lambda r: _append(_site_packages(r) / "optillm/moa.py", "# edited\n")),
-    ("flask is missing", lambda r: shutil.rmtree(next(_site_packages(r).glob("flask-*.dist-info")))),
-    ("was added", lambda r: _add_distribution(_site_packages(r))),
-    ("the file list of openai", lambda r: _append(next(_site_packages(r).glob("openai-*.dist-info")) / "RECORD", "x,,\n")),
-    ("guard/door.py", lambda r: _append(r / "guard/door.py", "# edited\n")),
-    ("guard/extra.py", lambda r: (r / "guard/extra.py").write_text("")),
+def _add_distribution(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "RECORD").write_text("")
+
+
+#: What is said of it, what is touched of a release, how.
+RELEASE_FAULTS: list[tuple[str, Callable[[Path], Path], Callable[[Path], object]]] = [
+    ("optillm/moa.py", lambda r: _site_packages(r) / "optillm/moa.py", lambda p: _append(p, "# edited\n")),
+    ("flask is missing", lambda r: next(_site_packages(r).glob("flask-*.dist-info")), shutil.rmtree),
+    ("was added", lambda r: _site_packages(r) / "extra-1.0.dist-info", _add_distribution),
+    (
+        "the file list of openai",
+        lambda r: next(_site_packages(r).glob("openai-*.dist-info")) / "RECORD",
+        lambda p: _append(p, "x,,\n"),
+    ),
+    ("guard/door.py", lambda r: r / "guard/door.py", lambda p: _append(p, "# edited\n")),
+    ("guard/extra.py", lambda r: r / "guard/extra.py", lambda p: p.write_text("")),
 ]
 
 
-def _add_distribution(site_packages: Path) -> None:
-    (site_packages / "extra-1.0.dist-info").mkdir()
-    (site_packages / "extra-1.0.dist-info/RECORD").write_text("")
-
-
-@pytest.mark.parametrize(("words", "fault"), RELEASE_FAULTS, ids=[words for words, _ in RELEASE_FAULTS])
-def test_a_changed_release_is_found(deployment: Deployment, words: str, fault: Callable[[Path], object]) -> None:
-    with _copy_of_the_release(deployment) as spare:
+@pytest.mark.parametrize(("words", "place", "fault"), RELEASE_FAULTS, ids=[words for words, _, _ in RELEASE_FAULTS])
+def test_a_changed_release_is_found(
+    deployment: Deployment, spare: Path, words: str, place: Callable[[Path], Path], fault: Callable[[Path], object]
+) -> None:
+    touched = place(spare)
+    with _in_force(deployment, spare, touched):
         assert deployment.check("release.pinned")["release.pinned"].status == "pass"
-        fault(spare)
+        fault(touched)
         result = deployment.check("release.pinned")["release.pinned"]
         assert result.status == "fail"
         assert words in result.found
@@ -99,25 +126,27 @@ def test_a_changed_release_is_found(deployment: Deployment, words: str, fault: C
         assert result.remedy == deployment.paths.command("install")
 
 
-def test_a_release_that_cannot_start_is_found(deployment: Deployment) -> None:
-    with _copy_of_the_release(deployment) as spare:
-        (spare / ".venv/pyvenv.cfg").unlink()  # no hash is wrong, and nothing of the closure is found
+def test_a_release_that_cannot_start_is_found(deployment: Deployment, spare: Path) -> None:
+    settings = spare / ".venv/pyvenv.cfg"
+    with _in_force(deployment, spare, settings):
+        settings.unlink()  # no hash is wrong, and nothing of the closure is found
         result = deployment.check("release.starts")["release.starts"]
     assert result.status == "fail"
     assert "No module named" in result.cause
 
 
-def test_a_release_that_was_changed_is_not_started(deployment: Deployment) -> None:
-    with _copy_of_the_release(deployment) as spare:
-        shutil.rmtree(_site_packages(spare) / "math_verify")
+def test_a_release_that_was_changed_is_not_started(deployment: Deployment, spare: Path) -> None:
+    package = _site_packages(spare) / "math_verify"
+    with _in_force(deployment, spare, package):
+        shutil.rmtree(package)
         results = deployment.check("release.starts")
     assert results["release.starts"].found == "presupposes release.pinned, which failed"
     assert "math_verify" in results["release.pinned"].found
 
 
-def test_an_interpreter_that_is_gone_is_found(deployment: Deployment) -> None:
-    with _copy_of_the_release(deployment) as spare:
-        python = spare / ".venv/bin/python"
+def test_an_interpreter_that_is_gone_is_found(deployment: Deployment, spare: Path) -> None:
+    python = spare / ".venv/bin/python"
+    with _in_force(deployment, spare, python):
         python.unlink()
         python.symlink_to("/usr/bin/a-python-that-was-uninstalled")
         results = deployment.check("release")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,7 @@ def _until_live(deployment: Deployment, id: str):  # type: ignore[no-untyped-def
         result = deployment.check(id)[id]
         if result.status != "skip":
             break
+        time.sleep(0.1)
     return result
 
 

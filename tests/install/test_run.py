@@ -164,6 +164,7 @@ def test_smoke_cannot_be_fooled_by_an_optillm_without_the_guard(deployment: Depl
         for _ in range(100):
             if deployment.check("health.locked")["health.locked"].status != "skip":
                 break
+            time.sleep(0.1)
         command = [OPTICTL, "smoke", "moa-jerry-xl", "--root", str(deployment.root)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
