@@ -16,6 +16,18 @@ from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 from tests.systemd.machine import Machine, booted
 
 ETC, OPT = "/etc/optillm-proxy", "/opt/optillm-proxy"
+#: An OptiLLM plugin, so that another release is wanted: PyDLL does not give the GIL back while it calls.
+HANG = '''\
+"""Hangs the whole interpreter."""
+import ctypes
+
+SLUG = "hang"
+
+
+def run(system_prompt, initial_query, client, model):
+    ctypes.PyDLL(None).sleep(1000)
+    return "never", 0
+'''
 
 
 @dataclass

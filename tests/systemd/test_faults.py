@@ -9,13 +9,11 @@ import subprocess
 import pytest
 
 from tests.support import wait_until
-from tests.systemd.conftest import ETC, OPT, Host
+from tests.systemd.conftest import ETC, HANG, OPT, Host
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT, SOCKET = "optillm-proxy.service", "optillm-proxy.socket"
-#: An OptiLLM plugin, so that another release is wanted.
-PLUGIN = 'SLUG = "echo"\n\n\ndef run(system_prompt, initial_query, client, model):\n    return initial_query, 0\n'
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,8 +101,8 @@ def test_a_full_disk_leaves_what_runs(host: Host) -> None:
         release = host.machine.run("readlink", f"{OPT}/current").stdout
         pid = host.machine.show(UNIT, "MainPID")
         host.machine.run("sh", "-c", f"dd if=/dev/zero of={OPT}/filling bs=1M", check=False)
-        host.machine.write(f"{ETC}/echo.py", PLUGIN)
-        host.configure("plugins: [echo.py]\n")
+        host.machine.write(f"{ETC}/hang.py", HANG)
+        host.configure("plugins: [hang.py]\n")
         failed = host.optictl("install", "--yes", check=False)
         assert failed.returncode == 1
         said = _words(failed)
@@ -120,7 +118,9 @@ def test_a_full_disk_leaves_what_runs(host: Host) -> None:
     finally:
         host.optictl("stop", check=False)
         host.machine.run("umount", "--lazy", OPT)
+        # not built again by who has this plugin next
+        host.machine.run("sh", "-c", f"cp -a --no-clobber {OPT}.disk/releases/. {OPT}/releases", check=False)
         host.machine.run("umount", "--lazy", f"{OPT}.disk")
-        host.machine.run("rm", "-rf", f"{OPT}.disk", f"{ETC}/echo.py")
+        host.machine.run("rm", "-rf", f"{OPT}.disk", f"{ETC}/hang.py")
         host.configure()
         host.optictl("install", "--yes")

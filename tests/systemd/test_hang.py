@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support import wait_until
-from tests.systemd.conftest import ETC, Host
+from tests.systemd.conftest import ETC, HANG, Host
 from tests.systemd.load import Request, ask
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -20,18 +20,6 @@ UNIT = "optillm-proxy.service"
 DROP_IN = f"/run/systemd/system/{UNIT}.d"
 #: TimeoutAbortSec and RestartSec of the unit, and what a busy machine may add; seconds.
 ABORT, PAUSE, SLACK = 5, 1, 3
-#: An OptiLLM plugin that holds the interpreter: PyDLL does not give the GIL back while it calls.
-PLUGIN = '''\
-"""Hangs the whole interpreter."""
-import ctypes
-
-SLUG = "hang"
-
-
-def run(system_prompt, initial_query, client, model):
-    ctypes.PyDLL(None).sleep(1000)
-    return "never", 0
-'''
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +94,7 @@ def test_a_stopped_process_is_replaced(host: Host, record_property: Callable[[st
 
 def test_a_deadlocked_interpreter_is_replaced(host: Host, record_property: Callable[[str, object], None]) -> None:
     """One request makes a plugin hold the interpreter for good."""
-    host.machine.write(f"{ETC}/hang.py", PLUGIN)
+    host.machine.write(f"{ETC}/hang.py", HANG)
     host.configure("plugins: [hang.py]\nstrategies: [bon, hang]\n")
     try:
         host.optictl("install", "--yes")

@@ -103,12 +103,11 @@ def test_a_canary_switches_nothing(host: Host) -> None:
 
 
 def test_a_release_that_cannot_start(host: Host) -> None:
-    """Its lock leaves out what the guard needs."""
-    lock = (render.template_directory() / "locks" / f"optillm-{NEW}-proxy.txt").read_text()
-    blocks = lock.split("\n")
-    start = next(i for i, line in enumerate(blocks) if line.startswith("gunicorn=="))
-    end = next(i for i in range(start + 1, len(blocks)) if not blocks[i].startswith(" "))
-    host.machine.write("/run/short.txt", "\n".join(blocks[:start] + blocks[end:]))
+    """Its lock leaves out what the guard needs: all but OptiLLM itself."""
+    lock = (render.template_directory() / "locks" / f"optillm-{NEW}-proxy.txt").read_text().split("\n")
+    start = next(i for i, line in enumerate(lock) if line.startswith("optillm=="))
+    end = next(i for i in range(start + 1, len(lock)) if not lock[i].startswith(" "))
+    host.machine.write("/run/short.txt", "\n".join(lock[start:end]) + "\n")
     pid = host.machine.show(UNIT, "MainPID")
     failed = host.optictl("upgrade", NEW, "--lock", "/run/short.txt", "--yes", check=False)
     host.machine.run("rm", "-r", f"{ETC}/locks", "/run/short.txt")
