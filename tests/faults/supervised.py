@@ -12,13 +12,13 @@ from tests.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, SO
 
 def _timer_that_does_not_run(b: Bench) -> None:
     b.configure("monitoring: {timer: true}\n")
-    b.optictl("install", "--yes")
+    b.optictl("install", "--yes", "--no-smoke")
     b.sh("systemctl stop optillm-proxy-check.timer")
 
 
 def _no_timer(b: Bench) -> None:
     b.configure()
-    b.optictl("install", "--yes")
+    b.optictl("install", "--yes", "--no-smoke")
 
 
 UNIT_FAULTS = [
