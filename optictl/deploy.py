@@ -276,6 +276,20 @@ def apply_install(
         clean_up(now, progress, done)
 
 
+def build_beside(shown: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress, done: Done) -> None:
+    """Build and prove the wanted release where it is not there yet. Nothing in force is touched.
+
+    Raises:
+        OptictlError: it could not be built, or did not prove itself.
+    """
+    with locked(shown.paths):
+        _, built, _ = releases.standing(shown.want, shown.paths)  # somebody else may have built it meanwhile
+        for change in shown.changes:
+            if change.action == "build" and not built:
+                build(shown, python, wheelhouse, progress)
+                done(change)
+
+
 def refuse_edited(changes: Sequence[Change], paths: Paths, force: bool) -> None:
     """Raise OptictlError unless nothing that somebody else wrote would be taken away, or that was asked for."""
     edited = [change.target for change in changes if change.edited]

@@ -55,9 +55,10 @@ def lock_name(version: str, profile: str) -> str:
     return f"optillm-{version}-{profile}.txt"
 
 
-def locked_versions(paths: Paths, profile: str) -> list[str]:
+def locked_versions(paths: Paths | None, profile: str) -> list[str]:
     """The OptiLLM versions that there is a lock for, shipped or of this deployment's own, oldest first."""
-    names = {p.name for place in (shipped_locks(), paths.locks) for p in place.glob(lock_name("*", profile))}
+    places = [shipped_locks(), *([paths.locks] if paths else [])]
+    names = {p.name for place in places for p in place.glob(lock_name("*", profile))}
     versions = {name.removeprefix("optillm-").removesuffix(f"-{profile}.txt") for name in names}
     return sorted(versions, key=lambda v: [int(part) if part.isdigit() else 0 for part in v.split(".")])
 

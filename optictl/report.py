@@ -462,6 +462,36 @@ def status(seen: Status) -> None:
     console.print(table)
 
 
+def fleet(command: str, found: Sequence[Result], headline: str, again: str, output: str, *, ok: bool) -> None:
+    """What became of each host, in one table; `again` is the command that continues, or ""."""
+    if output == "json":
+        more: dict[str, Any] = {"continue": again} if again else {}
+        envelope(command, [r.as_dict() for r in found], ok, summary=headline, **more)
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for fold in (False, False, True):
+        table.add_column(no_wrap=not fold, overflow="fold")
+    for r in found:
+        if diff := (r.data or {}).get("diff"):
+            console.print(f"[bold]{escape(r.id)}[/]")
+            console.print(diff, markup=False, end="", soft_wrap=True)
+    wide = max((len(r.id) for r in found), default=0)
+    for r in found:
+        words = _line(r.found) + (f" Mend: {_line(r.remedy)}" if r.remedy else "")
+        if not console.is_terminal:  # for grep and awk
+            console.print(f"{r.status:<5} {r.id:<{wide}}  {words}", markup=False, soft_wrap=True)
+        table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", escape(r.id), escape(words))
+    if console.is_terminal:
+        console.print(table)
+    console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(headline)}[/]")
+    if again:
+        console.print(f"[dim]continue:[/] {escape(again)}", soft_wrap=True)
+
+
 def log(entry: Entry, output: str) -> None:
     """One entry of the journal: a request in columns, another one as its time and text, or a line of JSON."""
     if output == "json":

@@ -1,4 +1,4 @@
-"""Write templates/locks/: the hash-locked closure of every profile, and what `upgrade --resolve` makes others of.
+"""Write templates/locks/: the hash-locked closure of every profile and of optictl, and what `upgrade --resolve` needs.
 
     uv run scripts/lock.py            # after an edit of the pins in pyproject.toml
 
@@ -55,10 +55,7 @@ def version() -> str:
 def main() -> None:
     """Lock, export, resolve, write."""
     run("uv", "lock")
-    proxy = run(
-        "uv", "export", "--frozen", "--only-group", "optillm", "--no-emit-project", "--no-annotate", "--no-header",
-        "--format", "requirements-txt",
-    )  # fmt: skip
+    proxy = export("--only-group", "optillm")
     full_lock = LOCKS / f"optillm-{version()}-full.txt"
     full = uv.resolve("".join(f"{pin}\n" for pin in pins()), "", full_lock.read_text() if full_lock.exists() else "")
     others = "".join(f"{pin}\n" for pin in pins() if not pin.startswith("optillm=="))
@@ -69,14 +66,27 @@ def main() -> None:
         write(later, "proxy", uv.resolve(f"optillm=={later}\n{others}", left_out, proxy))
     write(version(), "proxy", proxy)
     write(version(), "full", full)
+    # what a host of a fleet gets optictl from
+    write_lock(LOCKS / "optictl.txt", "what optictl depends on", export("--no-dev"))
+
+
+def export(*what: str) -> str:
+    """A part of uv.lock as a requirements file with hashes."""
+    return run(
+        "uv", "export", "--frozen", *what, "--no-emit-project", "--no-annotate", "--no-header", "--format", "requirements-txt"
+    )
 
 
 def write(of: str, profile: str, text: str) -> None:
+    """The lock of one version and profile."""
+    write_lock(LOCKS / f"optillm-{of}-{profile}.txt", f"optillm {of}, profile {profile}", text)
+
+
+def write_lock(target: Path, title: str, text: str) -> None:
     """One lock, with a line that says what it is."""
     if "://" in text:
-        sys.exit(f"{profile}: the lock names an address; it must be free of hosts")
-    target = LOCKS / f"optillm-{of}-{profile}.txt"
-    target.write_text(f"# optillm {of}, profile {profile}; written by scripts/lock.py\n{text}")
+        sys.exit(f"{target.name}: the lock names an address; it must be free of hosts")
+    target.write_text(f"# {title}; written by scripts/lock.py\n{text}")
     print(f"{target.relative_to(ROOT)}: {len(re.findall(r'^[a-z0-9]', text, re.M))} packages")
 
 

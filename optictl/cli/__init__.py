@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from optictl.cli import artefacts, comparing, deployment, proof, release, tracing
+from optictl.cli import artefacts, comparing, deployment, fleet, proof, release, tracing
 
 app = typer.Typer(
     name="optictl",
@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Install, guard, check and prove OptiLLM as a localhost service behind LiteLLM.",
     epilog="Try [bold]optictl demo --once[/bold]: everything, on this machine, without root or LiteLLM.",
 )
-for module in (deployment, release, proof, tracing, comparing, artefacts):
+for module in (deployment, release, proof, tracing, comparing, fleet, artefacts):
     module.register(app)
 
 

@@ -39,7 +39,10 @@ def register(app: typer.Typer) -> None:
 
 
 def upgrade(
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Of OptiLLM, such as 0.3.13.")],
+    version: Annotated[
+        str | None,
+        typer.Argument(metavar="[VERSION]", help="Of OptiLLM, such as 0.3.13. Default: what the configuration asks for."),
+    ] = None,
     lock: Annotated[
         Path | None,
         typer.Option("--lock", metavar="FILE", exists=True, dir_okay=False, help="A hash lock of your own for this version."),
@@ -48,6 +51,9 @@ def upgrade(
         bool, typer.Option("--resolve", help="Make a lock for a version that none is held for, and show what changes.")
     ] = False,
     canary_only: Annotated[bool, typer.Option("--canary-only", help="Build and prove it beside; switch nothing.")] = False,
+    build_only: Annotated[
+        bool, typer.Option("--build-only", help="Build it beside and start it once; ask no model, switch nothing.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     yes: YesOption = False,
     force: ForceOption = False,
@@ -67,22 +73,26 @@ def upgrade(
     from optictl import upgrade as upgrading
 
     where = place(config, root, user, name)
+    wanted = version or where.config().optillm.version
     if lock is not None or resolve:
-        _new_lock(where, version, lock, resolve, dry_run, yes, output)
+        _new_lock(where, wanted, lock, resolve, dry_run, yes, output)
         if dry_run:
             raise typer.Exit(0)
 
     def plan() -> Installation:
-        planned = upgrading.plan_upgrade(where.config(), where.config_path, where.paths, version)
+        planned = upgrading.plan_upgrade(where.config(), where.config_path, where.paths, wanted)
         return upgrading.up_to_the_proof(planned) if canary_only else planned
 
     installation = plan()
     if dry_run:
         _shown(installation, "upgrade", output)
         raise typer.Exit(0)
+    if build_only:
+        _build(installation, yes, wheelhouse, python, output)
+        raise typer.Exit(0)
     _go("upgrade", where, installation, plan, yes, force, wheelhouse, python, canary_only, output)
     if output is Output.text and installation.changes:
-        next_one = f"Put it in force: {where.paths.command(f'upgrade {version}')}"
+        next_one = f"Put it in force: {where.paths.command(f'upgrade {wanted}')}"
         report.message(next_one if canary_only else f"Back again: {where.paths.command('rollback')}")
 
 
@@ -120,6 +130,19 @@ def _shown(installation: Installation, command: str, output: Output) -> None:
         report.changes(installation.changes)
     else:
         report.message("No changes.")
+
+
+def _build(installation: Installation, yes: bool, wheelhouse: Path | None, python: Path | None, output: Output) -> None:
+    from optictl import deploy, report
+
+    if any(change.action == "build" for change in installation.changes):
+        ask(yes, f"Build {installation.want.name}?")
+        with report.progress("building") as say:
+            deploy.build_beside(installation, python, wheelhouse.absolute() if wheelhouse else None, say, report.done)
+    if output is Output.json:
+        report.envelope("upgrade", [], True, release=installation.want.name, switched=False)
+    else:
+        report.message(f"{installation.want.name} is built and was not put in force.")
 
 
 def _go(

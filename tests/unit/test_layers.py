@@ -14,14 +14,14 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 
 #: From the bottom to the top. A module may import what stands below its own line, and modules of its own package.
 LAYERS = [
-    {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin"},
+    {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin", "collections"},
     {"config", "host"},
     {"loading", "render", "smoke", "monitoring", "litellm"},
     {"plan", "service", "proven", "compare", "top", "traces"},
     {"releases"},
     {"supervise"},
     {"checks", "deploy"},
-    {"status", "logbook", "sandbox", "upgrade", "watch"},
+    {"status", "logbook", "sandbox", "upgrade", "watch", "fleet"},
     {"report"},
     {"smokes", "foreground", "demo"},
     {"compare.run", "top.run"},
@@ -97,6 +97,13 @@ def test_the_guard_imports_nothing_of_optictl_but_itself() -> None:
         assert leaving == [], path.name
 
 
+def test_the_collection_imports_nothing_of_optictl() -> None:
+    """Its modules run on hosts where there is no optictl yet."""
+    inside = [path for path in MODULES if room(name_of(path)) == "collections"]
+    assert len(inside) > 9
+    assert [path.name for path in inside if list(imports(path))] == []
+
+
 #: Calls that change the machine or start something.
 METHODS = {
     "write_text", "write_bytes", "unlink", "rmdir", "mkdir", "rename", "touch", "chmod", "lchmod", "symlink_to", "hardlink_to",
@@ -110,8 +117,8 @@ FUNCTIONS = {
     "shutil": {"rmtree", "copytree", "copy", "copy2", "copyfile", "move", "chown"},
     "tempfile": {"mkstemp", "mkdtemp", "TemporaryDirectory", "NamedTemporaryFile"},
 }  # fmt: skip
-#: host is where effects live; guard and the stand-in are servers of their own.
-FREE = ("host", "guard", "demo.standin")
+#: host is where effects live; guard and the stand-in are servers of their own; Ansible takes the collection to other hosts.
+FREE = ("host", "guard", "demo.standin", "collections")
 
 
 def is_effect(called: str) -> bool:
@@ -180,6 +187,7 @@ def test_every_module_says_what_it_is() -> None:
         *("compare.stats", "compare.questions", "compare.summary", "compare.page"),
         "top.model",
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
+        *("fleet.targets", "fleet.story"),
     ],
 )
 def test_what_is_pure_imports_no_way_to_the_machine(module: str) -> None:

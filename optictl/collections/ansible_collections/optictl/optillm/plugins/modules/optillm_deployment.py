@@ -1,0 +1,339 @@
+#!/usr/bin/python
+"""A deployment of OptiLLM through optictl."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: optillm_deployment
+short_description: Install, change, upgrade or remove a deployment of OptiLLM
+version_added: 0.1.0
+description:
+  - Drives C(optictl) on the host. A new release is built beside the one in force, proven against the live upstream,
+    switched to, checked, and proven again.
+  - When that ends red, the host goes back to the release, the configuration and the keys of before, and the module fails
+    with C(rolled_back=true).
+author: optictl maintainers (@optictl)
+extends_documentation_fragment: [optictl.optillm.deployment]
+options:
+  state:
+    description:
+      - V(present) has the deployment as described, in force and green.
+      - V(built) only builds the release that V(present) would put in force; nothing in force is touched.
+      - V(absent) removes what C(optictl) made.
+    type: str
+    choices: [present, built, absent]
+    default: present
+  configuration:
+    description: The text of C(optictl.yaml). The host's own stays where this is not given.
+    type: str
+  version:
+    description: The version of OptiLLM, where O(configuration) does not name it. By default what the host's own names.
+    type: str
+  upstream_key:
+    description: The key that OptiLLM sends to LiteLLM. The host's own stays where this is not given.
+    type: str
+  proxy_key:
+    description: The key that LiteLLM sends to OptiLLM. The host's own stays, or a new one is made, where this is not given.
+    type: str
+  wheelhouse:
+    description: A directory on the host with the wheels to install from, instead of an index.
+    type: path
+  python:
+    description: The interpreter on the host to build on.
+    type: path
+  going_back_program:
+    description: The C(optictl) that made what is in force, if it is another one than O(program).
+    type: path
+  smoke:
+    description: Whether a first installation ends with one real request, which costs tokens.
+    type: bool
+    default: true
+  force:
+    description: Also replace files that somebody edited. The old text is kept beside them.
+    type: bool
+    default: false
+  purge:
+    description: With O(state=absent), also remove the configuration and the keys.
+    type: bool
+    default: false
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+"""
+
+EXAMPLES = r"""
+- name: OptiLLM in front of the LiteLLM of this host
+  optictl.optillm.optillm_deployment:
+    configuration: |
+      base_models: [jerry-xl]
+      model: jerry-xl
+    upstream_key: "{{ vault_litellm_key }}"
+
+- name: Another version of OptiLLM
+  optictl.optillm.optillm_deployment:
+    version: 0.3.13
+"""
+
+RETURN = r"""
+release:
+  description: The release in force, a version and a hash of all that it is made of.
+  returned: always
+  type: str
+  sample: 0.3.12-0123456789ab
+before:
+  description: The release that was in force before, if any.
+  returned: always
+  type: str
+actions:
+  description: What was done, or in check mode would be.
+  returned: success
+  type: list
+  elements: str
+rolled_back:
+  description: Whether what was in force before is in force again.
+  returned: failure
+  type: bool
+remedy:
+  description: What mends it.
+  returned: failure
+  type: str
+results:
+  description: The results of C(optictl), as its JSON has them.
+  returned: always
+  type: list
+  elements: dict
+"""
+
+import os
+import re
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.optictl.optillm.plugins.module_utils.optictl import ARGUMENTS, ROLLED_BACK, Optictl, difference
+
+_KEY_LINE = re.compile(r"^OPENAI_API_KEY=.*$", re.MULTILINE)
+
+
+def read(path):
+    """The text of a file, or None where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def write(path, text, mode):
+    """Write-new, fsync, rename; the file has its final mode before it has any content."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.ansible")
+    if os.path.lexists(new):
+        os.unlink(new)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(new, path)
+
+
+class Inputs:
+    """The files that are the operator's: what they hold, and what they are to hold."""
+
+    def __init__(self, params, etc):
+        self.config = os.path.join(etc, "optictl.yaml")
+        env, key = os.path.join(etc, "env"), os.path.join(etc, "proxy_key")
+        self.modes = {self.config: 0o644, env: 0o600, key: 0o600}
+        self.before = {path: read(path) for path in self.modes}
+        self.wanted = dict(self.before)
+        if params["configuration"] is not None:
+            self.wanted[self.config] = params["configuration"]
+        if params["upstream_key"] is not None:
+            line, text = f"OPENAI_API_KEY={params['upstream_key']}", self.before[env] or ""
+            there = _KEY_LINE.search(text)
+            self.wanted[env] = _KEY_LINE.sub(lambda _match: line, text) if there else f"{text}{line}\n"
+        if params["proxy_key"] is not None:
+            self.wanted[key] = params["proxy_key"] + "\n"
+
+    @property
+    def changed(self):
+        """The paths whose text is another one."""
+        return [path for path in self.modes if self.wanted[path] != self.before[path]]
+
+    def put(self, texts):
+        """Write the texts that are not there; what was not there before goes."""
+        for path, mode in self.modes.items():
+            if texts[path] is None:
+                if os.path.lexists(path):
+                    os.unlink(path)
+            elif read(path) != texts[path]:
+                write(path, texts[path], mode)
+
+    def difference(self):
+        """As Ansible shows it; of a key only that it changes."""
+        shown = []
+        for path in self.changed:
+            if path == self.config:
+                shown.append(
+                    {
+                        "before_header": path,
+                        "after_header": path,
+                        "before": self.before[path] or "",
+                        "after": self.wanted[path],
+                    }
+                )
+            else:
+                shown.append({"prepared": f"{path}: another key (not shown)\n"})
+        return shown
+
+
+class Deployment:
+    """One run of the module."""
+
+    def __init__(self, module):
+        self.module, self.params = module, module.params
+        self.optictl = Optictl(module)
+        self.inputs = Inputs(module.params, self.optictl.etc)
+        self.before = self.optictl.release
+        self.upgrade = ["upgrade"] + ([self.params["version"]] if self.params["version"] else [])
+        self.options = []
+        for name in ("wheelhouse", "python"):
+            if self.params[name]:
+                self.options += [f"--{name}", self.params[name]]
+        self.force = ["--force"] if self.params["force"] else []
+
+    def trial(self):
+        """The option that names the wanted configuration before it is written."""
+        if self.inputs.config not in self.inputs.changed:
+            return []
+        handle, path = tempfile.mkstemp(suffix=".yaml", dir=self.module.tmpdir)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(self.inputs.wanted[self.inputs.config])
+        return ["--config", path]
+
+    def plan(self):
+        """What optictl would do, with the wanted configuration."""
+        trial = self.trial()
+        answer = self.optictl.run(*self.upgrade, "--dry-run", *trial)
+        if answer.rc:
+            self.fail(answer)
+        # the trial's own file is no part of the deployment
+        return [one for one in answer.results if not (trial and one["target"] == trial[1])]
+
+    def fail(self, answer, **more):
+        self.optictl.fail(answer, before=self.before or "", release=self.optictl.release or "", **more)
+
+    def built(self):
+        """state=built."""
+        build = any(one["action"] == "build" for one in self.plan())
+        if build and not self.module.check_mode:
+            answer = self.optictl.run(*self.upgrade, "--build-only", "--yes", *self.options, *self.trial())
+            if answer.rc:
+                self.fail(answer, rolled_back=False)
+        self.end(build, ["build"] if build else [])
+
+    def present(self):
+        """state=present."""
+        planned = self.plan()
+        changed = bool(planned or self.inputs.changed)
+        actions = [f"{one['action']} {one['target']}" for one in planned]
+        actions += [f"write {path}" for path in self.inputs.changed]
+        diff = self.inputs.difference() + difference(planned)
+        if self.module.check_mode:
+            self.end(changed, actions, diff)
+        red = set(self.check().red) if changed and self.before and not self.params["root"] else set()
+        proven = []
+        if changed:
+            self.inputs.put(self.inputs.wanted)
+            if self.before is None:
+                self.optictl.run("init")  # a proxy key, where none was given; overwrites nothing
+            answer = self.optictl.run(*self.upgrade, "--yes", *self.options, *self.force)
+            if answer.rc:
+                self.go_back(answer)
+            proven = [one["id"] for one in answer.results]
+        answer = self.check()
+        if set(answer.red) - red and changed:
+            self.go_back(answer)
+        if answer.rc:
+            self.fail(answer, rolled_back=False)
+        if proven and self.before is None and self.params["smoke"] and not self.params["root"]:
+            # every strategy was proven beside; the service itself was not asked yet
+            smoke = self.optictl.run("smoke", proven[0])
+            if smoke.rc:
+                self.fail(smoke, rolled_back=False)
+        self.end(changed, actions, diff, answer.results)
+
+    def check(self):
+        """Every invariant; below a root nothing runs that could be asked."""
+        if self.params["root"]:
+            return self.optictl.run("install", "--yes", "--no-smoke", *self.force)
+        return self.optictl.run("check")
+
+    def go_back(self, answer):
+        """The release, the configuration and the keys of before; the module fails with whether they are in force."""
+        if self.before is None:
+            self.fail(answer, rolled_back=False)
+        if answer.rc == ROLLED_BACK and not self.inputs.changed:
+            self.fail(answer, rolled_back=True)
+        self.inputs.put(self.inputs.before)
+        again = self.optictl.run(
+            "install", "--yes", "--no-smoke", *self.options, *self.force, program=self.params["going_back_program"]
+        )
+        whole = not again.error and self.optictl.release == self.before
+        more = {} if whole else {"msg": f"{answer.words}; and going back ended with: {again.words}"}
+        self.fail(answer, rolled_back=whole, **more)
+
+    def absent(self):
+        """state=absent."""
+        purge = ["--purge"] if self.params["purge"] else []
+        planned = self.optictl.run("uninstall", "--dry-run", *purge).results if self.optictl.is_there else []
+        if planned and not self.module.check_mode:
+            answer = self.optictl.run("uninstall", "--yes", *purge, *self.force)
+            if answer.rc:
+                self.fail(answer)
+        self.end(bool(planned), [f"{one['action']} {one['target']}" for one in planned], difference(planned))
+
+    def end(self, changed, actions, diff=(), results=()):
+        self.module.exit_json(
+            changed=changed,
+            actions=actions,
+            diff=list(diff),
+            results=list(results),
+            before=self.before or "",
+            release=self.optictl.release or "",
+        )
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(
+            ARGUMENTS,
+            state={"type": "str", "choices": ["present", "built", "absent"], "default": "present"},
+            configuration={"type": "str"},
+            version={"type": "str"},
+            upstream_key={"type": "str", "no_log": True},
+            proxy_key={"type": "str", "no_log": True},
+            wheelhouse={"type": "path"},
+            python={"type": "path"},
+            going_back_program={"type": "path"},
+            smoke={"type": "bool", "default": True},
+            force={"type": "bool", "default": False},
+            purge={"type": "bool", "default": False},
+        ),
+        mutually_exclusive=[("configuration", "version")],
+        supports_check_mode=True,
+    )
+    for name in ("upstream_key", "proxy_key"):
+        if module.params[name] is not None and not re.fullmatch(r"\S+", module.params[name]):
+            module.fail_json(msg=f"{name} must be one word")
+    deployment = Deployment(module)
+    if not deployment.optictl.is_there and module.params["state"] != "absent":
+        if module.check_mode:
+            deployment.end(True, ["install optictl, then the deployment"])
+        module.fail_json(msg=f"there is no optictl at {module.params['program']}", remedy="run optillm_program first")
+    getattr(deployment, module.params["state"])()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+#!/usr/bin/python
+"""Facts about a host that a deployment of OptiLLM depends on."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: optillm_host_info
+short_description: Tell whether a host can have a deployment of OptiLLM, and what it needs
+version_added: 0.1.0
+description:
+  - Looks at the interpreters, the C library, systemd, and at what is deployed already. Needs nothing on the host but
+    the Python that Ansible uses. Changes nothing.
+author: optictl maintainers (@optictl)
+options:
+  name:
+    description: Which deployment of the host.
+    type: str
+    default: optillm-proxy
+  root:
+    description: A deployment wholly below this directory, which needs no systemd and no root.
+    type: path
+  python:
+    description: The interpreter to build on, instead of the newest that fits.
+    type: path
+  port:
+    description: The port that the deployment is to listen on.
+    type: int
+    default: 4020
+  force:
+    description: Whether a unit of the same name that somebody wrote by hand may be replaced.
+    type: bool
+    default: false
+  fail:
+    description: Whether to fail where a deployment cannot be had.
+    type: bool
+    default: true
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  optictl.optillm.optillm_host_info:
+  register: host
+"""
+
+RETURN = r"""
+problems:
+  description: Why the host cannot have a deployment; each with what mends it.
+  returned: always
+  type: list
+  elements: str
+architecture:
+  description: The machine's architecture.
+  returned: always
+  type: str
+  sample: x86_64
+glibc:
+  description: The version of the C library.
+  returned: always
+  type: list
+  elements: int
+  sample: [2, 36]
+python:
+  description: The interpreter to build on.
+  returned: when there is one
+  type: dict
+  sample: {path: /usr/bin/python3.11, version: [3, 11, 2]}
+distribution:
+  description: The name of the distribution.
+  returned: always
+  type: str
+  sample: Debian GNU/Linux 12 (bookworm)
+systemd:
+  description: The version of the systemd that runs, 0 where none does.
+  returned: always
+  type: int
+release:
+  description: The release in force, "" where there is none.
+  returned: always
+  type: str
+previous:
+  description: The release that was in force before, "" where there is none.
+  returned: always
+  type: str
+version:
+  description: The version of OptiLLM in force.
+  returned: always
+  type: str
+configured:
+  description: The version of OptiLLM that the host's C(optictl.yaml) names, "" where it names none.
+  returned: always
+  type: str
+profile:
+  description: The profile of the release in force.
+  returned: always
+  type: str
+hand_made:
+  description: Units of the same name that C(optictl) did not write.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import glob
+import json
+import os
+import platform
+import re
+import stat
+import subprocess
+
+from ansible.module_utils.basic import AnsibleModule
+
+OLDEST = (3, 10)
+NEWEST = (3, 13)
+ARCHITECTURES = ("x86_64", "aarch64")
+PLACES = ("/usr/bin", "/usr/local/bin", "/opt/python/*/bin", "/opt/*/bin")
+ASK = (
+    "import json, os, sys, sysconfig;"
+    "base = getattr(sys, '_base_executable', sys.executable);"
+    "print(json.dumps([os.path.realpath(base), list(sys.version_info[:3]), sysconfig.get_path('stdlib'),"
+    " sys.implementation.name]))"
+)
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def closed(path):
+    """The first part of a path that other users may not enter or read, or ""."""
+    real, part = os.path.realpath(path), "/"
+    for word in [""] + real.strip("/").split("/"):
+        part = os.path.join(part, word)
+        try:
+            mode = os.stat(part).st_mode
+        except OSError:
+            return part
+        needed = stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH | stat.S_IXOTH
+        if mode & needed != needed:
+            return part
+    return ""
+
+
+def inspect(path):
+    """What an interpreter says of itself, or None when it does not run."""
+    try:
+        said = subprocess.run([path, "-I", "-c", ASK], capture_output=True, text=True, check=True, timeout=20)
+        real, version, stdlib, implementation = json.loads(said.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return {"path": real, "version": version, "implementation": implementation, "closed": closed(real) or closed(stdlib)}
+
+
+def interpreters(chosen):
+    """Every interpreter of the host, or the chosen one; each once."""
+    pattern = re.compile(r"python3(\.\d+)?$")
+    names = [chosen] if chosen else [p for place in PLACES for p in sorted(glob.glob(place + "/python3*")) if pattern.search(p)]
+    found = [one for one in (inspect(name) for name in names) if one]
+    return list({one["path"]: one for one in found}.values())
+
+
+def judged(found, as_root):
+    """The newest interpreter that fits, and why the others do not."""
+    fitting, passed = [], []
+    for one in sorted(found, key=lambda one: one["version"], reverse=True):
+        words = "{0} ({1})".format(one["path"], ".".join(map(str, one["version"])))
+        if one["implementation"] != "cpython" or not OLDEST <= tuple(one["version"][:2]) <= NEWEST:
+            passed.append(f"{words} is no CPython 3.10 to 3.13")
+        elif as_root and one["closed"]:
+            passed.append(f"the service user cannot enter {one['closed']} of {words}")
+        else:
+            fitting.append(one)
+    return (fitting[0] if fitting else None), passed
+
+
+def glibc():
+    try:
+        words = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        return None
+    match = re.search(r"(\d+)\.(\d+)", words)
+    return [int(match.group(1)), int(match.group(2))] if match else None
+
+
+def systemd():
+    """The version of the systemd that is PID 1, or 0."""
+    if not os.path.isdir("/run/systemd/system"):
+        return 0
+    try:
+        said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    match = re.search(r"\d+", said)
+    return int(match.group()) if match else 0
+
+
+def distribution():
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', read("/etc/os-release"), re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def listens(port):
+    """Whether anybody listens on a loopback port of this host."""
+    wanted = f":{port:04X}"
+    lines = (read("/proc/net/tcp") + read("/proc/net/tcp6")).splitlines()
+    return any(fields[3:4] == ["0A"] and fields[1].endswith(wanted) for fields in map(str.split, lines) if len(fields) > 3)
+
+
+class Deployed:
+    """What is deployed on the host under this name."""
+
+    def __init__(self, name, root):
+        base = root or "/"
+        self.opt = os.path.join(base, "opt", name)
+        units = [os.path.join(base, "etc/systemd/system", name + end) for end in (".service", ".socket")]
+        try:
+            wrote = json.loads(read(os.path.join(self.opt, "manifest.json"))).get("files", {})
+        except ValueError:
+            wrote = {}
+        self.hand_made = [path for path in units if os.path.exists(path) and path not in wrote]
+        self.ours = bool(wrote)
+        config = re.sub(r"#.*", "", read(os.path.join(base, "etc", name, "optictl.yaml")))
+        version = re.search(r"""\bversion:\s*["']?(\d[\w.]*)""", config)
+        self.configured = version.group(1) if version else ""
+
+    def release(self, link):
+        """The name and the record of the release that a link leads to."""
+        path = os.path.join(self.opt, link)
+        try:
+            record = json.loads(read(os.path.join(path, "release.json")))
+        except ValueError:
+            return "", {}
+        return os.path.basename(os.path.realpath(path)), record
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "default": "optillm-proxy"},
+            "root": {"type": "path"},
+            "python": {"type": "path"},
+            "port": {"type": "int", "default": 4020},
+            "force": {"type": "bool", "default": False},
+            "fail": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    as_root = os.geteuid() == 0
+    deployed = Deployed(params["name"], params["root"])
+    python, passed = judged(interpreters(params["python"]), as_root)
+    facts = {
+        "architecture": platform.machine(),
+        "glibc": glibc() or [],
+        "distribution": distribution(),
+        "systemd": systemd(),
+        "hand_made": deployed.hand_made,
+    }
+    name, record = deployed.release("current")
+    facts.update(release=name, version=record.get("optillm", ""), profile=record.get("profile", ""))
+    facts["configured"] = deployed.configured
+    facts["previous"] = deployed.release("previous")[0]
+    problems = []
+    if facts["architecture"] not in ARCHITECTURES:
+        problems.append(f"there are no wheels for {facts['architecture']}: x86_64 or aarch64 is needed")
+    if not facts["glibc"]:
+        problems.append("there are no wheels for this C library: glibc is needed")
+    if python is None:
+        why = "; ".join(passed) or "none was found"
+        problems.append(f"no usable Python 3.10 to 3.13 ({why}): apt-get install python3, or set optillm_proxy_python")
+    else:
+        facts["python"] = {"path": python["path"], "version": python["version"]}
+    if not params["root"]:
+        if not as_root:
+            problems.append("the module does not run as root: log in as root, or set ansible_become: true")
+        if not facts["systemd"]:
+            problems.append("systemd does not run: it supervises the service")
+        if deployed.hand_made and not params["force"]:
+            problems.append(
+                f"{', '.join(deployed.hand_made)} was not written by optictl: remove it, or use force to replace it"
+            )
+        if not deployed.ours and not deployed.hand_made and listens(params["port"]):
+            problems.append(f"another program listens on port {params['port']}: stop it, or set listen.port")
+    facts["problems"] = problems
+    if problems and params["fail"]:
+        module.fail_json(msg="; ".join(problems), **facts)
+    module.exit_json(changed=False, **facts)
+
+
+if __name__ == "__main__":
+    main()

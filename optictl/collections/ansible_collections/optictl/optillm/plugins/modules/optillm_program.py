@@ -1,0 +1,193 @@
+#!/usr/bin/python
+"""optictl on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: optillm_program
+short_description: Have optictl on a host, from wheels that are there
+version_added: 0.1.0
+description:
+  - Makes a virtual environment with C(optictl) beside those that exist, offline, every hash checked. Needs no pip on the host.
+author: optictl maintainers (@optictl)
+options:
+  id:
+    description: Which C(optictl); a version and a hash of all that it is made of.
+    type: str
+    required: true
+  requirements:
+    description: The file in O(wheels) that lists what it is made of, with hashes.
+    type: str
+    required: true
+  wheels:
+    description: The directory on the host with the wheels.
+    type: path
+    default: /opt/optictl/wheels
+  path:
+    description: Where it is kept on the host.
+    type: path
+    default: /opt/optictl
+  python:
+    description: The interpreter on the host to build on.
+    type: path
+    required: true
+  current:
+    description: Whether it is also put in force as C(current) and as O(command), and the others are removed.
+    type: bool
+    default: false
+  command:
+    description: A link to the program that is in force. Something else that stands there is left alone.
+    type: path
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+"""
+
+EXAMPLES = r"""
+- name: Have optictl
+  optictl.optillm.optillm_program:
+    id: "{{ wheelhouse.program }}"
+    requirements: "{{ wheelhouse.requirements }}"
+    python: /usr/bin/python3
+    current: true
+"""
+
+RETURN = r"""
+program:
+  description: The path of this C(optictl).
+  returned: always
+  type: str
+  sample: /opt/optictl/versions/0.1.0-0123456789ab/bin/optictl
+in_force:
+  description: The path of the C(optictl) in force; "" where there is none.
+  returned: always
+  type: str
+"""
+
+import glob
+import os
+import shutil
+import tempfile
+import zipfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def unpack_uv(module, directory):
+    """The uv of the wheelhouse."""
+    wheels = glob.glob(os.path.join(module.params["wheels"], "uv-*.whl"))
+    if len(wheels) != 1:
+        module.fail_json(
+            msg=f"{module.params['wheels']} has {len(wheels)} wheels of uv", remedy="run optillm_wheels with prune"
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".data/scripts/uv"))
+        target = os.path.join(directory, "uv")
+        with wheel.open(name) as source, open(target, "wb") as file:
+            shutil.copyfileobj(source, file)
+    os.chmod(target, 0o755)
+    return target
+
+
+def build(module, place):
+    """The virtual environment; the mark that it is whole comes last."""
+    params = module.params
+    shutil.rmtree(place, ignore_errors=True)
+    os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
+    scratch = tempfile.mkdtemp(prefix=".build-", dir=params["path"])
+    environment = {"UV_NO_CACHE": "1", "UV_OFFLINE": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    try:
+        uv = unpack_uv(module, scratch)
+        requirements = os.path.join(params["wheels"], params["requirements"])
+        for command in (
+            [uv, "venv", "--quiet", "--no-project", "--python", params["python"], place],
+            [
+                uv,
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                os.path.join(place, "bin/python"),
+                "--no-deps",
+                "--require-hashes",
+                "--no-build",
+                "--no-index",
+                "--find-links",
+                params["wheels"],
+                "--link-mode",
+                "copy",
+                "--compile-bytecode",
+                "--requirements",
+                requirements,
+            ],
+        ):
+            rc, out, err = module.run_command(command, environ_update=environment, cwd="/")
+            if rc:
+                shutil.rmtree(place, ignore_errors=True)
+                module.fail_json(msg=f"optictl could not be installed: {(err or out).strip()[-1000:]}")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    with open(os.path.join(place, "complete"), "w", encoding="utf-8") as file:
+        os.fsync(file.fileno())
+
+
+def point(link, target):
+    """A symbolic link, replaced in one step."""
+    new = link + ".new"
+    if os.path.lexists(new):
+        os.unlink(new)
+    os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
+    os.symlink(target, new)
+    os.rename(new, link)
+
+
+def target_of(link):
+    return os.readlink(link) if os.path.islink(link) else None
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "id": {"type": "str", "required": True},
+            "requirements": {"type": "str", "required": True},
+            "wheels": {"type": "path", "default": "/opt/optictl/wheels"},
+            "path": {"type": "path", "default": "/opt/optictl"},
+            "python": {"type": "path", "required": True},
+            "current": {"type": "bool", "default": False},
+            "command": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    versions = os.path.join(params["path"], "versions")
+    place, current = os.path.join(versions, params["id"]), os.path.join(params["path"], "current")
+    others, links = [], []
+    if params["current"]:
+        links = [(current, os.path.join("versions", params["id"]))]
+        command = params["command"]
+        if command and (not os.path.lexists(command) or target_of(command)):
+            links.append((command, os.path.join(current, "bin/optictl")))
+        others = [path for path in glob.glob(os.path.join(versions, "*")) if path != place]
+    links = [(link, target) for link, target in links if target_of(link) != target]
+    before = target_of(current)
+    in_force = os.path.join(params["path"], before, "bin/optictl") if before else ""
+    there = (
+        os.path.exists(os.path.join(place, "complete"))
+        and not module.run_command([os.path.join(place, "bin/optictl"), "--version"])[0]
+    )
+    if not module.check_mode:
+        if not there:
+            build(module, place)
+        for link, target in links:
+            point(link, target)
+        for path in others:
+            shutil.rmtree(path)
+    module.exit_json(
+        changed=bool(not there or links or others),
+        program=os.path.join(place, "bin/optictl"),
+        in_force=in_force if in_force and os.path.exists(in_force) else "",
+    )
+
+
+if __name__ == "__main__":
+    main()

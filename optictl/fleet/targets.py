@@ -1,0 +1,100 @@
+"""Which wheels of a hash lock a host needs. Pure.
+
+A lock covers every platform and Python; a wheelhouse is for one of each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from packaging.requirements import Requirement
+
+#: No wheel of the shipped locks needs a newer C library (z3-solver's for aarch64 does need this one): hosts with later
+#: ones share a wheelhouse.
+_ENOUGH = (2, 38)
+#: PEP 600 names of the platforms that had one of their own before.
+_OLD_NAMES = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """What a wheel has to fit: the machine's architecture, CPython's minor version, the version of glibc."""
+
+    architecture: str
+    python: tuple[int, int]
+    glibc: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """Such as x86_64-cp311-glibc2.28; names the wheelhouse."""
+        return f"{self.architecture}-cp{self.python[0]}{self.python[1]}-glibc{self.glibc[0]}.{self.glibc[1]}"
+
+    @property
+    def platforms(self) -> list[str]:
+        """The platform tags that fit, the best first, as `pip download --platform` takes them."""
+        found = []
+        for minor in range(self.glibc[1], 4, -1):
+            found.append(f"manylinux_2_{minor}_{self.architecture}")
+            if old := _OLD_NAMES.get((2, minor)):
+                found.append(f"{old}_{self.architecture}")
+        return [*found, f"linux_{self.architecture}"]
+
+    def environment(self) -> dict[str, str]:
+        """What the markers of a lock are judged by."""
+        version = f"{self.python[0]}.{self.python[1]}"
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": f"{version}.0",
+            "os_name": "posix",
+            "platform_machine": self.architecture,
+            "platform_python_implementation": "CPython",
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": f"{version}.0",
+            "python_version": version,
+            "sys_platform": "linux",
+        }
+
+
+def target(architecture: str, python: Sequence[int], glibc: Sequence[int]) -> Target:
+    """The target of a host with these facts."""
+    return Target(architecture, (python[0], python[1]), min((glibc[0], glibc[1]), _ENOUGH))
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One package of a lock, and the SHA-256 digests that its wheels may have."""
+
+    name: str
+    version: str
+    digests: frozenset[str]
+
+    @property
+    def line(self) -> str:
+        """As a requirements file has it, without a marker."""
+        return " ".join([f"{self.name}=={self.version}", *(f"--hash=sha256:{digest}" for digest in sorted(self.digests))])
+
+
+def pins(lock: str, of: Target) -> list[Pin]:
+    """The packages of a hash lock that a target needs.
+
+    Raises:
+        ValueError: a line of it is no pinned requirement with hashes.
+    """
+    found = []
+    for line in re.sub(r"\\\n", " ", lock).splitlines():
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        words, *hashes = re.split(r"\s+--hash=", text)
+        requirement = Requirement(words)
+        pin = re.fullmatch(r"==([^*,\s]+)", str(requirement.specifier))
+        digests = frozenset(h.strip().removeprefix("sha256:") for h in hashes if h.startswith("sha256:"))
+        if pin is None or not digests:
+            raise ValueError(f"not a pinned requirement with hashes: {words}")
+        if requirement.marker is None or requirement.marker.evaluate(of.environment()):
+            found.append(Pin(requirement.name, pin.group(1), digests))
+    return found

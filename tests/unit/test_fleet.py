@@ -1,0 +1,221 @@
+"""The pure parts of a fleet: which wheels a host needs, and what Ansible's events tell."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optictl import releases, render
+from optictl.cli.fleet import _numbers
+from optictl.fleet import roll, story
+from optictl.fleet.story import Host, Story
+from optictl.fleet.targets import Pin, pins, target
+from optictl.fleet.wheelhouse import _batches
+from optictl.host import playbooks, wheels
+
+LOCK = """# a lock
+both==1.0 ; sys_platform == 'linux' \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+old==2.0 ; python_full_version < '3.11' and sys_platform == 'linux' \\
+    --hash=sha256:cc
+new==3.0 ; python_full_version >= '3.11' \\
+    --hash=sha256:dd
+arm==4.0 ; platform_machine == 'aarch64' \\
+    --hash=sha256:ee
+"""
+
+
+class TestTargets:
+    @pytest.mark.parametrize(
+        ("architecture", "python", "names"),
+        [
+            ("x86_64", (3, 10), ["both", "old"]),
+            ("x86_64", (3, 13), ["both", "new"]),
+            ("aarch64", (3, 11), ["both", "new", "arm"]),
+        ],
+    )
+    def test_markers_are_judged_for_the_host_and_not_for_this_python(
+        self, architecture: str, python: tuple[int, int], names: list[str]
+    ) -> None:
+        assert [pin.name for pin in pins(LOCK, target(architecture, python, (2, 36)))] == names
+
+    def test_a_pin_keeps_every_digest(self) -> None:
+        first = pins(LOCK, target("x86_64", (3, 12), (2, 36)))[0]
+        assert first.line == "both==1.0 --hash=sha256:aa --hash=sha256:bb"
+
+    @pytest.mark.parametrize("line", ["loose>=1 --hash=sha256:aa", "bare==1.0", "star==1.* --hash=sha256:aa"])
+    def test_what_is_no_hash_lock_is_refused(self, line: str) -> None:
+        with pytest.raises(ValueError, match="not a pinned"):
+            pins(line, target("x86_64", (3, 12), (2, 36)))
+
+    def test_hosts_with_a_late_c_library_share_a_wheelhouse(self) -> None:
+        assert target("x86_64", (3, 12), (2, 39)) == target("x86_64", (3, 12), (2, 41))
+        assert target("x86_64", (3, 12), (2, 31)).name == "x86_64-cp312-glibc2.31"
+
+    def test_no_platform_tag_is_later_than_the_host(self) -> None:
+        tags = target("aarch64", (3, 12), (2, 31)).platforms
+        assert tags[0] == "manylinux_2_31_aarch64"
+        assert "manylinux2014_aarch64" in tags
+        assert not {"manylinux_2_32_aarch64", "manylinux_2_28_x86_64"} & set(tags)
+
+    @pytest.mark.parametrize("lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"])
+    @pytest.mark.parametrize("python", [(3, 10), (3, 13)])
+    def test_the_shipped_locks_can_be_read(self, lock: str, python: tuple[int, int]) -> None:
+        found = pins((releases.shipped_locks() / lock).read_text(), target("aarch64", python, (2, 38)))
+        assert len(found) > 15
+        assert len({pin.name for pin in found}) == len(found)
+
+    def test_pip_is_never_asked_for_two_versions_of_one_package(self) -> None:
+        a, b, other = Pin("a", "1", frozenset("x")), Pin("a", "2", frozenset("y")), Pin("b", "1", frozenset("z"))
+        assert _batches([a, other, b, a]) == [[a, other], [b]]
+
+
+def test_optictl_packs_itself(tmp_path: Path) -> None:
+    """From a checkout too; twice the same."""
+    first = wheels.pack_optictl(tmp_path, render.template_directory())
+    text = first.read_bytes()
+    assert wheels.pack_optictl(tmp_path, render.template_directory()).read_bytes() == text
+    with zipfile.ZipFile(first) as wheel:
+        names = set(wheel.namelist())
+        record = next(name for name in names if name.endswith("RECORD"))
+        listed = {line.split(",")[0] for line in wheel.read(record).decode().splitlines()}
+    assert listed == names
+    assert {"optictl/guard/door.py", "optictl/templates/locks/optictl.txt", "optictl/cli/fleet.py"} <= names
+    assert not [name for name in names if "__pycache__" in name]
+
+
+# -- events, in the shape that ansible-runner gives them
+
+
+def event(kind: str, host: str, task: str = "", module: str = "", **res: Any) -> dict[str, Any]:
+    action = f"optictl.optillm.{module}" if module else "ansible.builtin.set_fact"
+    return {"event": kind, "event_data": {"host": host, "task": task, "task_action": action, "res": res}}
+
+
+def deployed(host: str, **res: Any) -> dict[str, Any]:
+    return event("runner_on_ok", host, "Switch, check and smoke", "optillm_deployment", **res)
+
+
+def told(*events: dict[str, Any]) -> dict[str, Host]:
+    found = Story()
+    for one in events:
+        found.see(one)
+    return found.hosts
+
+
+def began(host: str, task: str = "Switch, check and smoke") -> dict[str, Any]:
+    return event("runner_on_start", host, task, "optillm_deployment")
+
+
+DONE = "optillm_deployment/present"
+
+
+class TestOutcome:
+    def test_the_first_red_leaves_the_rest_untouched(self) -> None:
+        hosts = told(
+            began("a"), deployed("a", changed=True, release="0.3.13-y", before="0.3.12-x"),
+            began("b"),
+            event("runner_on_failed", "b", "", "optillm_deployment", msg="502", rolled_back=True, release="0.3.12-x", rc=4),
+        )  # fmt: skip
+        a, b, c = story.outcome(["a", "b", "c"], hosts, False, DONE)
+        assert (a.status, a.found) == ("pass", "0.3.12-x -> 0.3.13-y")
+        assert (b.data or {})["state"] == "went back"
+        assert "went back to 0.3.12-x: 502" in b.found
+        assert (c.data or {})["state"] == "untouched"
+        assert story.code([a, b, c]) == 4
+        assert story.headline([a, b, c]) == "1 done, 1 went back, 1 untouched"
+
+    def test_nothing_to_do_is_told_as_such(self) -> None:
+        found = story.outcome(["a"], told(began("a"), deployed("a", changed=False, release="r", before="r")), False, DONE)
+        assert found[0].found == "r, unchanged"
+        assert story.headline(found) == "1 hosts done, 0 changed"
+        assert story.code(found) == 0
+
+    def test_a_host_of_the_batch_that_was_only_built_is_untouched(self) -> None:
+        hosts = told(
+            began("a", "Build and prove"), event("runner_on_ok", "a", "Build and prove", "optillm_deployment", changed=True)
+        )
+        (found,) = story.outcome(["a"], hosts, False, DONE)
+        assert (found.status, (found.data or {})["state"]) == ("skip", "untouched")
+        assert story.code([found]) == 1
+
+    def test_a_host_that_is_gone(self) -> None:
+        hosts = told(began("a"), event("runner_on_unreachable", "a", msg="ssh:  timed out"))
+        (found,) = story.outcome(["a"], hosts, False, DONE)
+        assert found.found == "unreachable (switch, check and smoke): ssh: timed out"
+        assert story.code([found]) == 1
+
+    def test_an_interrupted_controller(self) -> None:
+        found = story.outcome(["a", "b"], told(began("a")), True, DONE)
+        assert [(r.data or {})["state"] for r in found] == ["interrupted", "untouched"]
+        assert story.code(found, interrupted=True) == 130
+
+    def test_an_invalid_configuration(self) -> None:
+        hosts = told(
+            began("a"), event("runner_on_failed", "a", "", "optillm_deployment", msg="port: bad", rc=78, rolled_back=False)
+        )
+        assert story.code(story.outcome(["a"], hosts, False, DONE)) == 78
+
+    def test_a_task_that_is_not_ours_is_no_phase(self) -> None:
+        hosts = told(event("runner_on_start", "a", "Settle"), event("runner_on_ok", "a", "Settle", ansible_facts={"x": 1}))
+        assert (hosts["a"].phase, hosts["a"].facts) == ("", {"x": 1})
+
+    def test_the_lines_of_progress(self) -> None:
+        seen = Story()
+        assert seen.see(began("a")) == "a  switch, check and smoke"
+        assert seen.see(deployed("a", changed=True)) == "a  switch, check and smoke: done"
+        assert seen.see({"event": "playbook_on_stats", "event_data": {}}) == ""
+
+
+class TestStatus:
+    @staticmethod
+    def info(host: str, release: str = "0.3.12-x", **more: Any) -> dict[str, Any]:
+        facts = {"version": release.split("-")[0], "release": release, "tiers": {"health.alive": "pass"}, "drift": []}
+        return event("runner_on_ok", host, "Tell", "optillm_info", **{**facts, "restarts": 0, "problem": "", **more})
+
+    def test_who_differs_from_most(self) -> None:
+        hosts = told(self.info("a"), self.info("b"), self.info("c", "0.3.13-y"))
+        found = {r.id: r for r in story.state("abc", hosts)}
+        assert [found[name].status for name in "abc"] == ["pass", "pass", "warn"]
+        assert (found["c"].data or {})["differs"] == ["version", "release"]
+        assert story.code(list(found.values())) == 0
+
+    @pytest.mark.parametrize(
+        "wrong", [{"drift": ["mode x"]}, {"tiers": {"health.connected": "fail"}}, {"problem": "down"}, {"release": ""}]
+    )
+    def test_what_is_red(self, wrong: dict[str, Any]) -> None:
+        (found,) = story.state(["a"], told(self.info("a", **wrong) if "release" not in wrong else self.info("a", "")))
+        assert found.status == "fail"
+
+    def test_a_host_that_says_nothing_has_no_say(self) -> None:
+        hosts = told(self.info("a"), event("runner_on_unreachable", "b", msg="gone"))
+        assert [r.status for r in story.state("ab", hosts)] == ["pass", "fail"]
+
+    def test_a_draw_is_decided_the_same_way_every_time(self) -> None:
+        facts = [{"v": "1"}, {"v": "2"}]
+        assert story.majority(facts, ["v"]) == story.majority(reversed(facts), ["v"]) == {"v": "2"}
+        assert story.majority([], ["v"]) == {}
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("1,25%", [1, "25%"]), ("3", [3]), ("1, 2 ,100%", [1, 2, "100%"])])
+def test_batches(text: str, wanted: list[int | str]) -> None:
+    assert roll.batches(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,,2", "a", "-1", "1%%"])
+def test_what_is_no_batch(text: str) -> None:
+    with pytest.raises(ValueError):
+        roll.batches(text)
+
+
+def test_two_numbers() -> None:
+    assert _numbers("3.12", "--python") == [3, 12]
+
+
+def test_the_collection_is_where_ansible_looks() -> None:
+    names = {path.stem for path in playbooks.PLAYBOOKS.glob("*.yml")}
+    assert names == {"look", "plan", "roll", "rollback", "status", "check", "smoke"}
