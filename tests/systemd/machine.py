@@ -12,10 +12,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+#: What starts sshd at boot, below a root.
+SSHD = "etc/systemd/system/multi-user.target.wants/ssh.service"
 
 
 @dataclass
@@ -63,12 +66,12 @@ class Machine:
         return self.run("cat", path).stdout
 
 
-def _install_packages() -> None:
-    """systemd-nspawn comes as a Debian package of its own."""
-    if shutil.which("systemd-nspawn") is None:
+def install_packages(program: str, package: str) -> None:
+    """Have a program that comes as a Debian package of its own."""
+    if shutil.which(program, path=f"{os.defpath}:/usr/sbin") is None:
         subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
         subprocess.run(
-            ["apt-get", "install", "-y", "-q", "--no-install-recommends", "systemd-container"],
+            ["apt-get", "install", "-y", "-q", "--no-install-recommends", package],
             check=True, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         )  # fmt: skip
 
@@ -101,25 +104,49 @@ def _own_cgroups(name: str) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def booted() -> Iterator[Machine]:
-    """Boot a machine; it is gone when the block ends."""
-    _install_packages()
+def overlay(hidden: Sequence[str] = ()) -> Iterator[Path]:
+    """A directory with an overlay of this machine's own root in `root`, for `powered`; `hidden` directories are empty there."""
+    install_packages("systemd-nspawn", "systemd-container")
     place = Path(tempfile.mkdtemp(prefix="optictl-machine-", dir="/var/tmp"))
     for name in ("up", "work", "root"):
         (place / name).mkdir()
+    (place / "up").chmod(0o755)
+    for path in filter(os.path.isdir, hidden):
+        _hide(place / "up", Path(path))
     root = place / "root"
     options = f"lowerdir=/,upperdir={place / 'up'},workdir={place / 'work'}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
+    try:
+        (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+        (root / SSHD).unlink(missing_ok=True)  # a machine on this one's network must not listen on it
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(root)], check=False, capture_output=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _hide(upper: Path, path: Path) -> None:
+    """Have an empty directory in the upper layer of an overlay, with the modes of those below it."""
+    for one in (*list(reversed(path.parents))[1:], path):
+        made = upper / one.relative_to("/")
+        made.mkdir(exist_ok=True)
+        shutil.copystat(one, made)
+    os.setxattr(upper / path.relative_to("/"), "trusted.overlay.opaque", b"y")
+
+
+@contextmanager
+def powered(place: Path, *options: str) -> Iterator[Machine]:
+    """Boot what `overlay` made, with further options of systemd-nspawn; powered off when the block ends."""
+    root = place / "root"
     process: subprocess.Popen[bytes] | None = None
     with _own_cgroups(place.name) as groups:
         try:
-            (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
             with (place / "log").open("wb") as log:
                 process = subprocess.Popen(
                     [
                         "sh", "-c", f'for one in {" ".join(map(str, groups))}; do echo $$ >$one/cgroup.procs; done; exec "$@"',
                         "sh", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory", str(root), "--boot",
-                        "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN",
+                        "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN", *options,
                     ],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                     # BPF is what IPAddressDeny= is made of; nspawn's own filter would silently take it away
@@ -137,8 +164,13 @@ def booted() -> Iterator[Machine]:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-            subprocess.run(["umount", "--lazy", str(root)], check=False, capture_output=True)
-            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def booted() -> Iterator[Machine]:
+    """Boot a machine; it is gone when the block ends."""
+    with overlay() as place, powered(place) as machine:
+        yield machine
 
 
 def _wait(process: subprocess.Popen[bytes], root: Path, log: Path) -> Machine:
