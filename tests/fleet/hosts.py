@@ -23,7 +23,7 @@ from typing import Any
 
 from optictl.demo.standin import StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory
-from tests.systemd.load import Load
+from tests.systemd.load import Load, slow_upstream
 from tests.systemd.machine import SSHD, Machine, install_packages, overlay, powered
 
 PORT = 4020
@@ -112,11 +112,15 @@ class Host:
     @contextmanager
     def load(self) -> Iterator[Load]:
         """A load from a client on the host itself, as LiteLLM is one."""
-        load = Load(PORT, PROXY_KEY)
-        with ExitStack() as stack:
-            with self.inside():
-                stack.enter_context(load.running())
-            yield load
+        load = Load(PORT, PROXY_KEY, rate=10, clients=2)
+        self.upstream.respond = slow_upstream
+        try:
+            with ExitStack() as stack:
+                with self.inside():
+                    stack.enter_context(load.running())
+                yield load
+        finally:
+            self.upstream.respond = None
 
 
 @dataclass

@@ -95,8 +95,8 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, key: str =
 class Load:
     """The load on the service at `port`; its counts are whole once `running` has ended."""
 
-    def __init__(self, port: int, key: str, model: str = "bon-jerry-xl") -> None:
-        self.port, self.key = port, key
+    def __init__(self, port: int, key: str, model: str = "bon-jerry-xl", *, rate: int = RATE, clients: int = CLIENTS) -> None:
+        self.port, self.key, self._rate, self._clients = port, key, rate, clients
         self._body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]}).encode()
         self.gets, self.strategies = Tally(), Tally()
         self.seconds = 0.0
@@ -107,7 +107,7 @@ class Load:
         """Load until the block ends; what is still waiting then is waited for."""
         since = time.monotonic()
         threads = [threading.Thread(target=self._short, daemon=True)]
-        threads += [threading.Thread(target=self._loop, daemon=True) for _ in range(CLIENTS)]
+        threads += [threading.Thread(target=self._loop, daemon=True) for _ in range(self._clients)]
         for thread in threads:
             thread.start()
         try:
@@ -121,9 +121,9 @@ class Load:
     def _short(self) -> None:
         start = time.monotonic()
         with ThreadPoolExecutor(_WAITING) as pool:
-            for number in range(int(LONGEST * RATE)):
+            for number in range(int(LONGEST * self._rate)):
                 # a pace, not a pause: a late request does not move the ones after it
-                if self._over.wait(max(0.0, start + number / RATE - time.monotonic())):
+                if self._over.wait(max(0.0, start + number / self._rate - time.monotonic())):
                     return
                 pool.submit(lambda: self.gets.requests.append(ask(self.port, "GET", "/health")))
 
