@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Runs C(optictl check), which reads and never writes, and fails where it is red.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [optictl.optillm.deployment]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   only:
     description: One check or one family each; by default all.
@@ -20,6 +20,7 @@ options:
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""

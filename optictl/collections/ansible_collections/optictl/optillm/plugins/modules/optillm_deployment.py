@@ -13,7 +13,7 @@ description:
   - When that ends red, the host goes back to the release, the configuration and the keys of before, and the module fails
     with C(rolled_back=true).
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [optictl.optillm.deployment]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   state:
     description:
@@ -59,6 +59,7 @@ options:
 attributes:
   check_mode: {support: full}
   diff_mode: {support: full}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""

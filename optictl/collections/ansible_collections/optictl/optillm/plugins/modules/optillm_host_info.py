@@ -11,6 +11,7 @@ description:
   - Looks at the interpreters, the C library, systemd, and at what is deployed already. Needs nothing on the host but
     the Python that Ansible uses. Changes nothing.
 author: optictl maintainers (@optictl)
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 options:
   name:
     description: Which deployment of the host.
@@ -37,6 +38,7 @@ options:
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""

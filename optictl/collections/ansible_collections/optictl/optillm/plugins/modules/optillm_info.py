@@ -10,10 +10,11 @@ version_added: 0.1.0
 description:
   - Release, health, restarts, and what C(optictl install) would change. Never fails because of what it finds.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [optictl.optillm.deployment]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""

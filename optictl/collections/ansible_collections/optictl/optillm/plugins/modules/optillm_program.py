@@ -10,6 +10,7 @@ version_added: 0.1.0
 description:
   - Makes a virtual environment with C(optictl) beside those that exist, offline, every hash checked. Needs no pip on the host.
 author: optictl maintainers (@optictl)
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 options:
   id:
     description: Which C(optictl); a version and a hash of all that it is made of.
@@ -41,6 +42,7 @@ options:
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""

@@ -8,9 +8,9 @@ module: optillm_rollback
 short_description: Go back to the release of OptiLLM that was in force before
 version_added: 0.1.0
 description:
-  - Runs C(optictl rollback): the release is proven like a new one, which costs tokens. When that ends red, nothing changes.
+  - Runs C(optictl rollback). The release is proven like a new one, which costs tokens. When that ends red, nothing changes.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [optictl.optillm.deployment]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   release:
     description:
@@ -20,6 +20,7 @@ options:
 attributes:
   check_mode: {support: full}
   diff_mode: {support: full}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""

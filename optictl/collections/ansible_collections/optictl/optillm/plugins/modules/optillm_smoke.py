@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Runs C(optictl smoke), which costs tokens, and fails where a strategy did not run as it must. Skipped in check mode.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [optictl.optillm.deployment]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   models:
     description: Strategy models, such as V(moa-jerry-xl). By default every enabled strategy of every base model.
@@ -20,6 +20,7 @@ options:
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""

@@ -12,6 +12,7 @@ description:
     an interruption is not sent again.
   - Has an action plugin of the same name, which sends the files through Ansible's connection.
 author: optictl maintainers (@optictl)
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 options:
   path:
     description: The directory on the host.
@@ -48,6 +49,7 @@ options:
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
+  platform: {platforms: posix}
 """
 
 EXAMPLES = r"""
