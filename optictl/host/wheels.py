@@ -66,7 +66,10 @@ def _own_files(templates: Path) -> dict[str, bytes]:
 
 
 def pack_optictl(directory: Path, templates: Path) -> Path:
-    """The wheel of the optictl that runs, whether it was installed from one or not."""
+    """The wheel of the optictl that runs, whether it was installed from one or not.
+
+    Its build tag is a digest of all that it holds: another optictl of the same version does not take its place meanwhile.
+    """
     distribution = importlib.metadata.distribution("optictl")
     information = f"optictl-{distribution.version}.dist-info"
     content = _own_files(templates)
@@ -75,7 +78,8 @@ def pack_optictl(directory: Path, templates: Path) -> Path:
     content[f"{information}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: optictl\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = [f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(content.items())]
     content[f"{information}/RECORD"] = "".join([*record, f"{information}/RECORD,,\n"]).encode()
-    wheel = directory / f"optictl-{distribution.version}-py3-none-any.whl"
+    mark = hashlib.sha256(content[f"{information}/RECORD"]).hexdigest()[:12]
+    wheel = directory / f"optictl-{distribution.version}-0{mark}-py3-none-any.whl"
     new = files.temporary(wheel)
     with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(content.items()):

@@ -75,10 +75,12 @@ class TestTargets:
 
 
 def test_optictl_packs_itself(tmp_path: Path) -> None:
-    """From a checkout too; twice the same."""
+    """From a checkout too; twice the same, and another content beside it."""
     first = wheels.pack_optictl(tmp_path, render.template_directory())
     text = first.read_bytes()
-    assert wheels.pack_optictl(tmp_path, render.template_directory()).read_bytes() == text
+    assert wheels.pack_optictl(tmp_path, render.template_directory()) == first
+    assert first.read_bytes() == text
+    assert wheels.pack_optictl(tmp_path, render.template_directory() / "locks") != first
     with zipfile.ZipFile(first) as wheel:
         names = set(wheel.namelist())
         record = next(name for name in names if name.endswith("RECORD"))
