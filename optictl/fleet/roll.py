@@ -18,7 +18,6 @@ from optictl.host.playbooks import Ended, Hosts
 from optictl.results import Result
 
 Say = Callable[[str], None]
-_DEPLOYED = "optillm_deployment/present"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def batches(text: str) -> list[int | str]:
 
 
 def _play(playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, check: bool = False) -> tuple[Story, Ended]:
-    told = Story()
+    told = Story(foreseen=check)
 
     def see(event: dict[str, Any]) -> None:
         if line := told.see(event):
@@ -77,7 +76,7 @@ def _look(hosts: Hosts, variables: dict[str, Any], say: Say) -> tuple[Story, Rep
         return told, None
     names = sorted(told.hosts)
     bad = {name: host for name, host in told.hosts.items() if host.bad}
-    return told, Report(story.outcome(names, bad, ended.interrupted, _DEPLOYED), ended.interrupted)
+    return told, Report(story.outcome(names, bad, ended.interrupted, story.PRESENT), ended.interrupted)
 
 
 def _prepared(told: Story, source: Path | None, say: Say) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def apply(
     ask(list(told.hosts))
     variables |= _prepared(told, source, say)
     rolled, ended = _play("roll", hosts, {**variables, "optillm_fleet_batches": list(serial)}, say)
-    return Report(story.outcome(told.hosts, rolled.hosts, ended.interrupted, _DEPLOYED), ended.interrupted)
+    return Report(story.outcome(told.hosts, rolled.hosts, ended.interrupted, story.PRESENT), ended.interrupted)
 
 
 def rollback(hosts: Hosts, serial: Sequence[int | str], ask: Callable[[list[str]], None], say: Say) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,17 +11,27 @@ from typing import Any
 from optictl.results import Result
 
 _OURS = "optictl.optillm."
-#: The tasks that people are told of, by their module; the others are over at once.
+#: What a host is at, by what our tasks are called or by their module; the tasks of others are over at once.
 _PHASES = {
     "optillm_host_info": "look at the host",
     "optillm_wheels": "send the wheels",
-    "optillm_program": "have optictl",
-    "optillm_deployment": "build and prove",
+    "optillm_program": "install optictl",
+    "optillm_program/current": "put optictl in force",
+    "optillm_deployment/built": "build and prove",
+    "optillm_deployment/present": "switch, check and smoke",
     "optillm_rollback": "go back",
     "optillm_info": "look",
     "optillm_check": "check",
     "optillm_smoke": "smoke",
 }
+#: Two uses of one module are told apart by the task's name.
+_USES = {
+    "Build and prove": "built",
+    "Switch, check and smoke": "present",
+    "Put optictl in force": "current",
+}
+#: Whose answer says that a roll-out is done with a host.
+PRESENT = "optillm_deployment/present"
 #: Exit codes of optictl.
 INVALID, ROLLED_BACK = 78, 4
 
@@ -42,39 +53,39 @@ class Host:
     unreachable: str = ""
 
     @property
-    def deployed(self) -> dict[str, Any] | None:
-        """What the switch ended with, if it was reached."""
-        return self.answers.get("optillm_deployment/present")
-
-    @property
     def bad(self) -> bool:
         return self.failed is not None or bool(self.unreachable)
 
 
 class Story:
-    """One playbook, as its events come."""
+    """One playbook, as its events come. `foreseen`: nothing of it is done, it is in check mode."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, foreseen: bool = False) -> None:
         self.hosts: dict[str, Host] = {}
-        self.said: list[str] = []
+        self._foreseen = foreseen
 
     def see(self, event: Mapping[str, Any]) -> str:
         """Take one event of ansible-runner in; a line for people, or ""."""
         kind, data = event.get("event", ""), event.get("event_data") or {}
-        if kind in ("error", "warning") or (not data and "ERROR" in event.get("stdout", "")):
-            self.said.append(event.get("stdout", ""))
         name = data.get("host")
         if not name:
             return ""
         host = self.hosts.setdefault(name, Host(name))
-        phase = _phase(data)
+        step = _step(data)
+        phase = _PHASES.get(step, "")
         if kind == "runner_on_start":
-            if phase:
-                host.phase = phase
-            return f"{name}  {phase}" if phase else ""
+            if not phase or (self._foreseen and host.phase == phase):
+                return ""
+            host.phase = phase
+            return f"{name}  {phase}"
         res = data.get("res") or {}
         if kind == "runner_on_ok":
-            return self._ok(host, data, res)
+            host.facts.update(res.get("ansible_facts") or {})
+            if not step:
+                return ""
+            host.changed = host.changed or bool(res.get("changed"))
+            host.answers[step] = res
+            return f"{name}  {phase}: done{_took(data)}" if res.get("changed") and not self._foreseen else ""
         if kind == "runner_on_failed" and not data.get("ignore_errors"):
             host.failed = {"msg": "it failed", **res}
             return f"{name}  FAILED ({host.phase}): {_line(host.failed['msg'])}"
@@ -83,34 +94,19 @@ class Story:
             return f"{name}  UNREACHABLE: {host.unreachable}"
         return ""
 
-    def _ok(self, host: Host, data: Mapping[str, Any], res: dict[str, Any]) -> str:
-        host.facts.update(res.get("ansible_facts") or {})
-        module = _module(data)
-        if not module:
-            return ""
-        changed = bool(res.get("changed"))
-        host.changed = host.changed or changed
-        state = _state(data)
-        host.answers[f"{module}/{state}" if state else module] = res
-        return f"{host.name}  {_phase(data)}: done" if changed else ""
 
-
-def _module(data: Mapping[str, Any]) -> str:
+def _step(data: Mapping[str, Any]) -> str:
+    """Our module, and which use of it where it has several; "" for a task of another's."""
     action = str(data.get("task_action") or data.get("resolved_action") or "")
-    return action.removeprefix(_OURS) if action.startswith(_OURS) else ""
-
-
-def _state(data: Mapping[str, Any]) -> str:
-    """Which use of optillm_deployment it is; told by the task's name, which is ours."""
-    if _module(data) != "optillm_deployment":
+    if not action.startswith(_OURS):
         return ""
-    return "built" if str(data.get("task", "")).endswith("Build and prove") else "present"
+    use = _USES.get(str(data.get("task", "")).rpartition(" : ")[2], "")
+    return action.removeprefix(_OURS) + (f"/{use}" if use else "")
 
 
-def _phase(data: Mapping[str, Any]) -> str:
-    if _state(data) == "present":
-        return "switch, check and smoke"
-    return _PHASES.get(_module(data), "")
+def _took(data: Mapping[str, Any]) -> str:
+    seconds = round(float(data.get("duration") or 0))
+    return f" ({seconds} s)" if seconds else ""
 
 
 def _line(text: object) -> str:
@@ -136,12 +132,10 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
 
     done = host.answers.get(module) if host else None
     if host is None or not (host.phase or host.bad):
-        return result("skip", "untouched", "untouched: the roll-out stopped before it")
+        return result("skip", "untouched", "untouched: it ended before its turn")
     if host.unreachable:
-        return result(
-            "fail", "unreachable", f"unreachable ({host.phase or 'at the start'}): {host.unreachable}",
-            f"look whether ssh {name} works",
-        )  # fmt: skip
+        remedy = f"look whether `ssh {name}` works, or go on without it: --limit 'all:!{name}'"
+        return result("fail", "unreachable", f"unreachable ({host.phase or 'at the start'}): {host.unreachable}", remedy)
     if host.failed is not None:
         why, remedy = _line(host.failed["msg"]), str(host.failed.get("remedy") or "")
         told = {name: host.failed[name] for name in ("before", "release", "rc", "results") if host.failed.get(name)}
@@ -151,13 +145,24 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
         return result("fail", "failed", f"failed ({host.phase}): {why}", remedy, **told)
     if done is None:
         if interrupted:
-            return result("fail", "interrupted", f"interrupted ({host.phase}); its own optictl ends by itself")
-        return result("skip", "untouched", f"not switched: the roll-out stopped before it ({host.phase} was the last)")
+            words = f"interrupted ({host.phase}): what optictl began there, it ends there, or it goes back"
+            return result("fail", "interrupted", words, f"optictl fleet status --limit {name}")
+        return result("skip", "untouched", f"not switched: it ended before ({host.phase} was the last)")
     release, before = done.get("release", ""), done.get("before", "")
-    words = (
-        release if not host.changed else f"{before or 'nothing'} -> {release}" if before != release else f"{release}, changed"
-    )
-    return result("pass", "done", words if host.changed else f"{release}, unchanged", release=release, before=before)
+    words = f"{before or 'nothing'} -> {release}"
+    if before == release:
+        words = f"{release}, changed: {', '.join(_changes(host))}" if host.changed else f"{release}, unchanged"
+    if module == PRESENT and "optillm_program/current" not in host.answers:
+        return result("skip", "switched", f"{words}; it ended before its new optictl was put in force")
+    return result("pass", "done", words, release=release, before=before)
+
+
+def _changes(host: Host) -> list[str]:
+    """What was done to a host, or would be."""
+    # the modules beside the deployment have no words of their own
+    steps = {step: answer for step, answer in host.answers.items() if answer.get("changed")}
+    found = ["send wheels"] * ("optillm_wheels" in steps) + ["install optictl"] * any("program" in step for step in steps)
+    return found + list((host.answers.get(PRESENT) or {}).get("actions", []))
 
 
 def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
@@ -165,27 +170,28 @@ def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     found = []
     for name in names:
         host = hosts.get(name)
-        answer = host.deployed if host else None
+        answer = host.answers.get(PRESENT) if host else None
         if host is None or host.bad or answer is None:
-            found.append(_became(name, host, False, "optillm_deployment/present"))
+            found.append(_became(name, host, False, PRESENT))
             continue
-        # the wheels and the program are told of by nobody else
-        actions = [words for key, words in _BESIDE.items() if (host.answers.get(key) or {}).get("changed")]
-        actions += answer.get("actions", [])
-        words = f"{len(actions)} changes: {', '.join(actions)}" if host.changed else "no changes"
-        diff = "".join(str(one.get("prepared", "")) for one in answer.get("diff", []) if isinstance(one, dict))
+        changes = _changes(host)
+        words = f"{len(changes)} {'change' if len(changes) == 1 else 'changes'}: {', '.join(changes)}"
         data = {
-            "state": "planned",
-            "changed": host.changed,
-            "actions": actions,
-            "diff": diff,
+            "state": "planned", "changed": host.changed, "actions": changes, "diff": _diff(answer.get("diff") or []),
             "before": answer.get("before", ""),
-        }
-        found.append(Result(name, "a host", "pass", "", words, data=data))
+        }  # fmt: skip
+        found.append(Result(name, "a host", "pass", "", words if host.changed else "no changes", data=data))
     return found
 
 
-_BESIDE = {"optillm_wheels": "send wheels", "optillm_program": "install optictl"}
+def _diff(told: Iterable[Mapping[str, Any]]) -> str:
+    """Ansible's differences as one text: those that came as such, and those of two texts."""
+    found = []
+    for one in told:
+        before, after = (str(one.get(name, "")).splitlines(keepends=True) for name in ("before", "after"))
+        names = (str(one.get("before_header", "")), str(one.get("after_header", "")))
+        found.append(str(one.get("prepared", "")) + "".join(difflib.unified_diff(before, after, *names)))
+    return "".join(found)
 
 
 def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> list[Result]:
@@ -217,14 +223,14 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
         data = {"service" if field == "state" else field: told.get(field) for field in fields}
         data["differs"] = [name for name, value in usual.items() if told.get(name) != value]
         wrong = [f"{tier} {status}" for tier, status in (told.get("tiers") or {}).items() if status != "pass"]
-        problem = str(told.get("problem") or "")
-        words = [told.get("release") or "nothing in force", *([problem or ", ".join(wrong)] if problem or wrong else ["green"])]
-        words += [f"{len(told['drift'])} changes to make"] if told.get("drift") else []
-        words += [f"{told['restarts']} restarts"] if told.get("restarts") else []
-        words += [f"most have another {' and '.join(data['differs'])}"] if data["differs"] else []
-        red = bool(problem or wrong or told.get("drift") or not told.get("release"))
+        problem, drift = str(told.get("problem") or ""), told.get("drift") or []
+        words = [told.get("release") or "nothing in force", problem or ", ".join(wrong) or "green"]
+        words += [f"drift: {', '.join(drift)}" if drift else "no drift", f"{told.get('restarts') or 0} restarts"]
+        words += [f"most have {usual['release'] or 'nothing'}"] if data["differs"] else []
+        red = bool(problem or wrong or drift or not told.get("release"))
         status = "fail" if red else "warn" if data["differs"] else "pass"
-        found.append(Result(name, "a host", status, "", "; ".join(words), data=data))  # type: ignore[arg-type]
+        remedy = f"optictl fleet check --limit {name}" if red and told.get("release") else ""
+        found.append(Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data))  # type: ignore[arg-type]
     return found
 
 
@@ -255,7 +261,10 @@ def headline(found: Sequence[Result]) -> str:
     """One line about all hosts: how many of each kind."""
     words = {"pass": "good", "warn": "differing", "fail": "red"}
     states = Counter((r.data or {}).get("state") or words.get(r.status, r.status) for r in found)
-    changed = sum(bool((r.data or {}).get("changed")) and (r.data or {}).get("state") == "done" for r in found)
-    if set(states) <= {"done"}:
-        return f"{len(found)} hosts done, {changed} changed"
-    return ", ".join(f"{count} {name}" for name, count in states.items())
+    changed = sum(bool((r.data or {}).get("changed")) for r in found)
+    hosts = f"{len(found)} {'host' if len(found) == 1 else 'hosts'}"
+    if set(states) == {"done"}:
+        return f"{hosts} done, {changed} changed"
+    if set(states) == {"planned"}:
+        return f"{hosts}, {changed} would change"
+    return f"{hosts}: {', '.join(f'{count} {name}' for name, count in states.items())}"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from optictl.demo.standin import StandIn
+from tests.conftest import KEPT
 from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 from tests.systemd.load import Load, slow_upstream
 from tests.systemd.machine import SSHD, Machine, install_packages, overlay, powered
@@ -158,7 +159,11 @@ class Fleet:
         self.inventory.write_text(json.dumps({"all": {"vars": common, "hosts": hosts}}))
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "ANSIBLE_HOME": str(self.directory / "ansible")}
+        """Ansible's own files go with the fleet; the wheels stay for the next session."""
+        return {
+            **os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "ANSIBLE_HOME": str(self.directory / "ansible"),
+            "XDG_CACHE_HOME": str(KEPT / "cache"),
+        }  # fmt: skip
 
     def ansible(self, module: str, arguments: str) -> subprocess.CompletedProcess[str]:
         """One module of Ansible's own on every host."""

@@ -113,13 +113,17 @@ def began(host: str, task: str = "Switch, check and smoke") -> dict[str, Any]:
     return event("runner_on_start", host, task, "optillm_deployment")
 
 
-DONE = "optillm_deployment/present"
+def in_force(host: str, **res: Any) -> dict[str, Any]:
+    return event("runner_on_ok", host, "optictl.optillm.optillm_proxy : Put optictl in force", "optillm_program", **res)
+
+
+DONE = story.PRESENT
 
 
 class TestOutcome:
     def test_the_first_red_leaves_the_rest_untouched(self) -> None:
         hosts = told(
-            began("a"), deployed("a", changed=True, release="0.3.13-y", before="0.3.12-x"),
+            began("a"), deployed("a", changed=True, release="0.3.13-y", before="0.3.12-x"), in_force("a"),
             began("b"),
             event("runner_on_failed", "b", "", "optillm_deployment", msg="502", rolled_back=True, release="0.3.12-x", rc=4),
         )  # fmt: skip
@@ -129,13 +133,23 @@ class TestOutcome:
         assert "went back to 0.3.12-x: 502" in b.found
         assert (c.data or {})["state"] == "untouched"
         assert story.code([a, b, c]) == 4
-        assert story.headline([a, b, c]) == "1 done, 1 went back, 1 untouched"
+        assert story.headline([a, b, c]) == "3 hosts: 1 done, 1 went back, 1 untouched"
 
     def test_nothing_to_do_is_told_as_such(self) -> None:
-        found = story.outcome(["a"], told(began("a"), deployed("a", changed=False, release="r", before="r")), False, DONE)
+        events = (began("a"), deployed("a", changed=False, release="r", before="r"), in_force("a"))
+        found = story.outcome(["a"], told(*events), False, DONE)
         assert found[0].found == "r, unchanged"
-        assert story.headline(found) == "1 hosts done, 0 changed"
+        assert story.headline(found) == "1 host done, 0 changed"
         assert story.code(found) == 0
+
+    def test_what_changed_where_the_release_did_not(self) -> None:
+        answer = deployed("a", changed=True, release="r", before="r", actions=["write /etc/x"])
+        found = story.outcome(["a"], told(began("a"), answer, in_force("a", changed=True)), False, DONE)
+        assert found[0].found == "r, changed: install optictl, write /etc/x"
+
+    def test_a_host_of_the_batch_whose_optictl_is_still_the_old_one(self) -> None:
+        (found,) = story.outcome(["a"], told(began("a"), deployed("a", changed=True, release="r")), False, DONE)
+        assert (found.status, (found.data or {})["state"]) == ("skip", "switched")
 
     def test_a_host_of_the_batch_that_was_only_built_is_untouched(self) -> None:
         hosts = told(
@@ -169,8 +183,27 @@ class TestOutcome:
     def test_the_lines_of_progress(self) -> None:
         seen = Story()
         assert seen.see(began("a")) == "a  switch, check and smoke"
-        assert seen.see(deployed("a", changed=True)) == "a  switch, check and smoke: done"
+        done = deployed("a", changed=True)
+        assert seen.see(done) == "a  switch, check and smoke: done"
+        done["event_data"]["duration"] = 12.4
+        assert seen.see(done) == "a  switch, check and smoke: done (12 s)"
+        assert Story(foreseen=True).see(done) == ""
         assert seen.see({"event": "playbook_on_stats", "event_data": {}}) == ""
+
+
+class TestPlanned:
+    def test_the_changes_and_the_difference(self) -> None:
+        diff = [{"before": "a\n", "after": "b\n", "before_header": "x", "after_header": "x"}, {"prepared": "mode y\n"}]
+        answer = deployed("a", changed=True, actions=["write x", "mode y"], diff=diff, before="r")
+        wheels = event("runner_on_ok", "a", "Send the wheels", "optillm_wheels", changed=True)
+        (found,) = story.planned(["a"], told(began("a"), wheels, answer))
+        assert found.found == "3 changes: send wheels, write x, mode y"
+        assert (found.data or {})["diff"] == "--- x\n+++ x\n@@ -1 +1 @@\n-a\n+b\nmode y\n"
+        assert story.headline([found]) == "1 host, 1 would change"
+
+    def test_nothing_to_do(self) -> None:
+        (found,) = story.planned(["a"], told(began("a"), deployed("a", changed=False, before="r")))
+        assert (found.found, story.headline([found])) == ("no changes", "1 host, 0 would change")
 
 
 class TestStatus:

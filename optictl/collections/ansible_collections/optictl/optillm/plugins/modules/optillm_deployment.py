@@ -331,7 +331,7 @@ def main():
     deployment = Deployment(module)
     if not deployment.optictl.is_there and module.params["state"] != "absent":
         if module.check_mode:
-            deployment.end(True, ["install optictl, then the deployment"])
+            deployment.end(True, ["install the deployment"])
         module.fail_json(msg=f"there is no optictl at {module.params['program']}", remedy="run optillm_program first")
     getattr(deployment, module.params["state"])()
 
