@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 fleet_app = typer.Typer(
     no_args_is_help=True,
-    help="The same deployment on several hosts, through Ansible (needs the extra: uv tool install 'optictl[fleet]').",
+    help="The same deployment on several hosts, through Ansible (needs the extra: uv tool install 'optictl\\[fleet]').",
     epilog="Example: optictl fleet apply -i inventory.yml",
 )
 

@@ -97,7 +97,9 @@ class Host:
 
     def cut(self) -> None:
         """Take the power away: nothing is written or said any more."""
-        os.kill(self.machine.pid, signal.SIGKILL)
+        if self.machine.pid:  # 0 is this process's own group
+            os.kill(self.machine.pid, signal.SIGKILL)
+            self.machine.pid = 0
         self.power.close()
 
     def cable(self, state: str) -> None:
@@ -216,7 +218,7 @@ def _host(number: int, mark: int, authorized: str) -> Iterator[Host]:
             upstream = StandIn(key=UPSTREAM_KEY)
         stack.enter_context(upstream.running())
         host = Host(f"gate{number}", place, namespace, address, upstream, Machine(0, root))
-        stack.callback(lambda: host.power.close())
+        stack.callback(host.cut)  # nothing of it is wanted any more, and a shutdown waits for what is in flight
         host.boot()
         yield host
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -22,8 +22,14 @@ def releases(fleet: Fleet) -> list[str]:
     return [text.split("/")[-1].split("-")[0] for text in found]
 
 
+def assert_nobody_noticed(loads: Sequence[Load]) -> None:
+    for load in loads:
+        for tally in (load.gets, load.strategies):
+            assert tally.count("ok") == len(tally.requests) > 10
+
+
 def test_the_first_roll_out(fleet: Fleet) -> None:
-    found = fleet.optictl("apply", "--yes")
+    found = fleet.optictl("apply", "--yes", "--batch", "1,2")
     assert sorted(found) == ["gate1", "gate2", "gate3"]
     assert [(one["status"], one["data"]["changed"]) for one in found.values()] == [("pass", True)] * 3
     assert releases(fleet) == [OLD] * 3
@@ -38,14 +44,13 @@ def test_there_and_back_nobody_notices(fleet: Fleet, record_property: Record) ->
         loads += [stack.enter_context(host.load()) for host in fleet.hosts]
         again = fleet.optictl("apply", "--yes")
         assert [one["data"]["changed"] for one in again.values()] == [False] * 3
-        fleet.optictl("upgrade", NEW, "--yes")
+        fleet.optictl("upgrade", NEW, "--yes", "--batch", "1,2")
         assert releases(fleet) == [NEW] * 3
-        fleet.optictl("rollback", "--yes")
+        fleet.optictl("rollback", "--yes", "--batch", "1,2")
         assert releases(fleet) == [OLD] * 3
     for host, load in zip(fleet.hosts, loads, strict=True):
         record_property("load", row(f"{host.name}: roll-out without changes, upgrade, rollback", load))
-        for tally in (load.gets, load.strategies):
-            assert tally.count("ok") == len(tally.requests) > 10
+    assert_nobody_noticed(loads)
 
 
 def _files(fleet: Fleet) -> list[str]:

@@ -1,26 +1,37 @@
-"""What goes wrong during a roll-out: the report is true, every host that has power serves, and a second run converges."""
+"""What goes wrong during a roll-out: the report is true, every host that has power serves, and a second run converges.
+
+Each test rolls to the version that is not in force; both releases are on every host since the tests before.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from optictl.demo.standin import Reply
 from tests.fleet.hosts import PORT, Fleet, Host
-from tests.fleet.test_2_roll import NEW, OLD, releases
+from tests.fleet.test_2_roll import NEW, OLD, assert_nobody_noticed, releases
 from tests.support import PROXY_KEY
 from tests.systemd.load import ask
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
+#: Longest wait for a moment of a roll-out, in seconds.
+PATIENCE = 240
+Found = dict[str, dict[str, Any]]
 
-def states(found: dict[str, dict[str, object]]) -> dict[str, str]:
-    return {name: str(one["data"]["state"]) for name, one in found.items()}  # type: ignore[index]
+
+def states(found: Found) -> list[str]:
+    """What became of gate1, gate2 and gate3."""
+    return [found[name]["data"]["state"] for name in sorted(found)]
 
 
 def serves(host: Host) -> bool:
@@ -32,91 +43,114 @@ def serves(host: Host) -> bool:
 
 def assert_converges(fleet: Fleet, version: str) -> None:
     """The same again, with nothing in its way: done everywhere."""
-    assert set(states(fleet.optictl("upgrade", version, "--yes")).values()) == {"done"}
+    assert states(fleet.optictl("upgrade", version, "--yes", "--batch", "3")) == ["done"] * 3
     assert releases(fleet) == [version] * 3
     assert all(serves(host) for host in fleet.hosts)
 
 
-@pytest.fixture(autouse=True)
-def deployed(fleet: Fleet) -> Iterator[None]:
-    """The old release everywhere, before and after."""
-    if releases(fleet) != [OLD] * 3:
-        assert_converges(fleet, OLD)
-    yield
+@contextmanager
+def loaded(hosts: Sequence[Host]) -> Iterator[None]:
+    """Load on hosts: none of their clients notices anything."""
+    with ExitStack() as stack:
+        loads = [stack.enter_context(host.load()) for host in hosts]
+        yield
+    assert_nobody_noticed(loads)
+
+
+@pytest.fixture
+def versions(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    """The version in force everywhere, and the other one; whatever a test broke is whole afterwards."""
+    (old,) = set(releases(fleet))
+    yield old, NEW if old == OLD else OLD
     for host in fleet.hosts:
         host.upstream.respond = None
         host.cable("up")
     fleet.describe()
 
 
-def test_unreachable(fleet: Fleet) -> None:
+def test_unreachable(fleet: Fleet, versions: tuple[str, str]) -> None:
+    """Nothing is started anywhere."""
+    old, new = versions
     fleet.hosts[2].cable("down")
-    found = fleet.optictl("upgrade", NEW, "--yes", code=1)
-    assert states(found)["gate3"] == "unreachable"
-    assert releases(fleet) == [OLD] * 3
-    fleet.hosts[2].cable("up")
+    found = fleet.optictl("upgrade", new, "--yes", code=1)
+    assert states(found) == ["untouched", "untouched", "unreachable"]
+    assert "--limit" in found["gate3"]["remedy"]
+    assert releases(fleet) == [old] * 3
     assert all(serves(host) for host in fleet.hosts)
 
 
-def test_wrong_key(fleet: Fleet) -> None:
+def test_wrong_key(fleet: Fleet, versions: tuple[str, str]) -> None:
+    old, new = versions
     fleet.describe(key="wrong_key")
-    assert set(states(fleet.optictl("upgrade", NEW, "--yes", code=1)).values()) == {"unreachable"}
-    assert releases(fleet) == [OLD] * 3
+    found = fleet.optictl("upgrade", new, "--yes", code=1)
+    assert states(found) == ["unreachable"] * 3
+    assert "Permission denied" in found["gate1"]["found"]
+    assert releases(fleet) == [old] * 3
 
 
-def test_a_full_disk(fleet: Fleet) -> None:
+def test_a_full_disk(fleet: Fleet, versions: tuple[str, str]) -> None:
+    old, new = versions
     canary, wheels = fleet.hosts[0].machine, "/opt/optictl/wheels"
     canary.run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", wheels)
     try:
-        found = fleet.optictl("upgrade", NEW, "--yes", code=1)
+        found = fleet.optictl("upgrade", new, "--yes", code=1)
     finally:
         canary.run("umount", wheels)
-    assert states(found) == {"gate1": "failed", "gate2": "untouched", "gate3": "untouched"}
-    assert "No space left" in str(found["gate1"]["found"])
-    assert releases(fleet) == [OLD] * 3
+    assert states(found) == ["failed", "untouched", "untouched"]
+    assert "No space left" in found["gate1"]["found"]
+    assert releases(fleet) == [old] * 3
     assert all(serves(host) for host in fleet.hosts)
 
 
-def test_an_upstream_that_is_down_stops_the_roll_out(fleet: Fleet) -> None:
-    fleet.hosts[1].upstream.respond = lambda seen: Reply(500, {"error": {"message": "gone"}}) if seen.body else None
-    found = fleet.optictl("upgrade", NEW, "--yes", "--batch", "1", code=4)
-    assert states(found) == {"gate1": "done", "gate2": "went back", "gate3": "untouched"}
-    assert releases(fleet) == [NEW, OLD, OLD]
+def test_an_upstream_that_is_down_stops_the_roll_out(fleet: Fleet, versions: tuple[str, str]) -> None:
+    old, new = versions
+    with loaded([fleet.hosts[0], fleet.hosts[2]]):
+        fleet.hosts[1].upstream.respond = lambda seen: Reply(500, {"error": {"message": "gone"}}) if seen.body else None
+        found = fleet.optictl("upgrade", new, "--yes", "--batch", "1", code=4)
+    assert states(found) == ["done", "went back", "untouched"]
+    assert releases(fleet) == [new, old, old]
     fleet.hosts[1].upstream.respond = None
     assert all(serves(host) for host in fleet.hosts)
-    assert_converges(fleet, NEW)
+    assert_converges(fleet, new)
 
 
-def test_a_power_cut_in_the_middle(fleet: Fleet) -> None:
-    canary = fleet.hosts[0]
-    asked = len(canary.upstream.calls())
-    process = fleet.start("upgrade", NEW, "--yes", "--batch", "1")
-    deadline = time.monotonic() + 240
-    while len(canary.upstream.calls()) == asked:  # the proof of the release to come: the switch is near
-        assert process.poll() is None
+def wait_for_the_switch(host: Host, process: subprocess.Popen[str]) -> None:
+    """Until the sibling of the service is there: from now to its end, two releases serve."""
+    sibling = Path(f"/proc/{host.machine.pid}/root/run/systemd/system/optillm-proxy-next.service")
+    deadline = time.monotonic() + PATIENCE
+    while not sibling.exists():
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.1)
-    canary.cut()
-    out, err = process.communicate(timeout=240)
+        time.sleep(0.05)
+
+
+def test_a_power_cut_during_the_switch(fleet: Fleet, versions: tuple[str, str]) -> None:
+    old, new = versions
+    with loaded(fleet.hosts[1:]):
+        process = fleet.start("upgrade", new, "--yes", "--batch", "1")
+        wait_for_the_switch(fleet.hosts[0], process)
+        fleet.hosts[0].cut()
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, out + err
-    assert '"unreachable"' in out
-    canary.boot()
+    found = {one["id"]: one for one in json.loads(out)["results"]}
+    assert states(found) == ["unreachable", "untouched", "untouched"]
+    fleet.hosts[0].boot()
+    assert releases(fleet)[1:] == [old] * 2
     assert all(serves(host) for host in fleet.hosts)
-    assert_converges(fleet, NEW)
+    assert_converges(fleet, new)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
-def test_an_interrupted_controller(fleet: Fleet, number: signal.Signals) -> None:
-    canary = fleet.hosts[0]
-    asked = len(canary.upstream.calls())
-    process = fleet.start("upgrade", NEW, "--yes", "--batch", "1")
-    deadline = time.monotonic() + 240
-    while len(canary.upstream.calls()) == asked:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.killpg(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
-    process.communicate(timeout=120)
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
-    assert all(serves(host) for host in fleet.hosts)
-    assert_converges(fleet, NEW)
+def test_an_interrupted_controller(fleet: Fleet, versions: tuple[str, str], number: signal.Signals) -> None:
+    old, new = versions
+    with loaded(fleet.hosts):
+        process = fleet.start("upgrade", new, "--yes", "--batch", "1")
+        wait_for_the_switch(fleet.hosts[0], process)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+        assert releases(fleet)[1:] == [old] * 2
+        assert_converges(fleet, new)
+    assert process.returncode == (130 if number == signal.SIGINT else -number), out + err
+    if number == signal.SIGINT:
+        found = {one["id"]: one for one in json.loads(out)["results"]}
+        assert states(found) == ["interrupted", "untouched", "untouched"]
