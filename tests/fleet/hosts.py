@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from typing import Any
 
 from optictl.demo.standin import StandIn
 from tests.conftest import KEPT
-from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory
+from tests.support import PROXY_KEY, ROOT, UPSTREAM_KEY, open_directory
 from tests.systemd.load import Load, slow_upstream
 from tests.systemd.machine import SSHD, Machine, install_packages, overlay, powered
 
@@ -126,6 +127,13 @@ class Host:
             self.upstream.respond = None
 
 
+def readme_inventory() -> str:
+    """What a new user is told to write."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("cat > inventory.yml <<'END'\n")[2].partition("    END\n")[0]
+    return textwrap.dedent(block)
+
+
 @dataclass
 class Fleet:
     """The hosts, and the controller's files: an inventory, a key, the known hosts."""
@@ -134,49 +142,40 @@ class Fleet:
     directory: Path
 
     @property
-    def inventory(self) -> Path:
-        return self.directory / "inventory.json"
+    def inventories(self) -> list[str]:
+        """Ansible's options: the inventory of the README, and what these hosts are in the place of its gateways."""
+        return ["-i", str(self.directory / "inventory.yml"), "-i", str(self.directory / "hosts.json")]
 
-    def describe(self, key: str = "key", **variables: Any) -> None:
-        """Write the inventory; `variables` are every host's."""
+    def describe(self, key: str = "key") -> None:
+        """Write the inventories; `key` names the file with the ssh key."""
+        (self.directory / "inventory.yml").write_text(readme_inventory())
         arguments = f"-o UserKnownHostsFile={self.directory}/known_hosts -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
         common = {
-            "ansible_user": "root",
             "ansible_ssh_private_key_file": str(self.directory / key),
             "ansible_ssh_common_args": f"{arguments} -o ConnectTimeout=5 -o ServerAliveInterval=2 -o ServerAliveCountMax=3",
             "ansible_python_interpreter": "/usr/bin/python3",
-            "optillm_proxy_upstream_key": UPSTREAM_KEY,
             "optillm_proxy_key": PROXY_KEY,
-            **variables,
         }
-        hosts = {
-            host.name: {
-                "ansible_host": host.address,
-                "optillm_proxy_config": {
-                    "upstream": {"base_url": host.upstream.base_url}, "timeouts": {"request": 60, "drain": 20},
-                },
-            }
-            for host in self.hosts
-        }  # fmt: skip
-        self.inventory.write_text(json.dumps({"all": {"vars": common, "hosts": hosts}}))
+        hosts = {host.name: {"ansible_host": host.address} for host in self.hosts}
+        (self.directory / "hosts.json").write_text(json.dumps({"all": {"vars": common, "hosts": hosts}}))
 
     def environment(self) -> dict[str, str]:
         """Ansible's own files go with the fleet; the wheels stay for the next session."""
         return {
             **os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "ANSIBLE_HOME": str(self.directory / "ansible"),
-            "XDG_CACHE_HOME": str(KEPT / "cache"),
+            "XDG_CACHE_HOME": str(KEPT / "cache"), "LITELLM_KEY": UPSTREAM_KEY,
         }  # fmt: skip
 
     def ansible(self, module: str, arguments: str) -> subprocess.CompletedProcess[str]:
         """One module of Ansible's own on every host."""
-        words = [str(PROGRAMS / "ansible"), "-i", str(self.inventory), "all", "-m", module, "-a", arguments]
+        words = [str(PROGRAMS / "ansible"), *self.inventories, "all", "-m", module, "-a", arguments]
         return subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, env=self.environment(), check=False
         )
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`optictl fleet ...` in a session of its own, with JSON on its stdout."""
-        command = [str(PROGRAMS / "optictl"), "fleet", *words, "-i", str(self.inventory), "--output", "json"]
+        command = [str(PROGRAMS / "optictl"), "fleet", *words, *self.inventories, "--output", "json"]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=self.environment(), start_new_session=True,
@@ -215,7 +214,7 @@ def _host(number: int, mark: int, authorized: str) -> Iterator[Host]:
         (root / "root/.ssh/authorized_keys").write_text(authorized)
         (root / "etc/hostname").write_text(f"gate{number}\n")
         with _inside(namespace):
-            upstream = StandIn(key=UPSTREAM_KEY)
+            upstream = StandIn(key=UPSTREAM_KEY, port=4000)  # the network is the host's own
         stack.enter_context(upstream.running())
         host = Host(f"gate{number}", place, namespace, address, upstream, Machine(0, root))
         stack.callback(host.cut)  # nothing of it is wanted any more, and a shutdown waits for what is in flight
