@@ -481,10 +481,10 @@ def fleet(command: str, found: Sequence[Result], headline: str, again: str, outp
             console.print(diff, markup=False, end="", soft_wrap=True)
     wide = max((len(r.id) for r in found), default=0)
     for r in found:
-        words = _line(r.found) + (f" Mend: {_line(r.remedy)}" if r.remedy else "")
+        words = [_line(r.found), *([f"mend: {_line(r.remedy)}"] if r.remedy else [])]
         if not console.is_terminal:  # for grep and awk
-            console.print(f"{r.status:<5} {r.id:<{wide}}  {words}", markup=False, soft_wrap=True)
-        table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", escape(r.id), escape(words))
+            console.print(f"{r.status:<5} {r.id:<{wide}}  {'; '.join(words)}", markup=False, soft_wrap=True)
+        table.add_row(f"[{_STYLE[r.status]}]{r.status}[/]", escape(r.id), escape("\n".join(words)))
     if console.is_terminal:
         console.print(table)
     console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(headline)}[/]")

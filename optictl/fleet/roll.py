@@ -58,13 +58,12 @@ def _play(playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, c
 
     ended = playbooks.run(playbook, hosts, variables, see, check=check)
     if not told.hosts and not ended.interrupted:
-        words = [
-            line for line in ended.output.splitlines() if "ERROR" in line or "WARNING" in line or "Could not match" in line
-        ]
+        where = ", ".join(hosts.inventory)
+        what = f"no host of {where} matches --limit {hosts.limit}" if hosts.limit else f"Ansible finds no host in {where}"
         raise OptictlError(
-            "Ansible found no host to work on",
-            remedy=f"look at the inventory: ansible-inventory -i {hosts.inventory[0]} --list",
-            detail="\n".join(words)[-2000:],
+            what,
+            remedy=f"name one of {where}" if hosts.limit else f"write one into {where}; the README shows how",
+            detail="\n".join(story.complaints(ended.output)),
         )
     return told, ended
 

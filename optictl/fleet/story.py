@@ -24,6 +24,7 @@ _PHASES = {
     "optillm_check": "check",
     "optillm_smoke": "smoke",
 }
+_VIA_SSH = "Failed to connect to the host via ssh: "
 #: Two uses of one module are told apart by the task's name.
 _USES = {
     "Build and prove": "built",
@@ -90,7 +91,7 @@ class Story:
             host.failed = {"msg": "it failed", **res}
             return f"{name}  FAILED ({host.phase}): {_line(host.failed['msg'])}"
         if kind == "runner_on_unreachable":
-            host.unreachable = _line(res.get("msg", "unreachable"))
+            host.unreachable = _line(str(res.get("msg", "unreachable")).removeprefix("Task failed: ").removeprefix(_VIA_SSH))
             return f"{name}  UNREACHABLE: {host.unreachable}"
         return ""
 
@@ -107,6 +108,12 @@ def _step(data: Mapping[str, Any]) -> str:
 def _took(data: Mapping[str, Any]) -> str:
     seconds = round(float(data.get("duration") or 0))
     return f" ({seconds} s)" if seconds else ""
+
+
+def complaints(output: str) -> list[str]:
+    """What Ansible found wrong with an inventory, of all that it printed."""
+    lines = [line.partition("]: ")[2] for line in output.splitlines() if line.startswith(("[WARNING]: ", "[ERROR]: "))]
+    return [line for line in lines if "implicit localhost" not in line][:4]
 
 
 def _line(text: object) -> str:

@@ -23,6 +23,7 @@ PLAYBOOKS = COLLECTIONS / "ansible_collections/optictl/optillm/playbooks"
 #: (an unknown host key, a password), and a module need not be a file first.
 _DEFAULTS = {
     "ANSIBLE_PIPELINING": "1",
+    "ANSIBLE_NOCOLOR": "1",
     "ANSIBLE_SSH_COMMON_ARGS": "-o ServerAliveInterval=5 -o ServerAliveCountMax=6 -o BatchMode=yes",
 }
 
