@@ -149,7 +149,11 @@ class Fleet:
     def describe(self, key: str = "key") -> None:
         """Write the inventories; `key` names the file with the ssh key."""
         (self.directory / "inventory.yml").write_text(readme_inventory())
-        arguments = f"-o UserKnownHostsFile={self.directory}/known_hosts -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+        # a connection that is open from before would not need the key
+        shared = "" if key == "key" else "-o ControlPath=none "
+        arguments = (
+            f"{shared}-o UserKnownHostsFile={self.directory}/known_hosts -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+        )
         common = {
             "ansible_ssh_private_key_file": str(self.directory / key),
             "ansible_ssh_common_args": f"{arguments} -o ConnectTimeout=5 -o ServerAliveInterval=2 -o ServerAliveCountMax=3",

@@ -68,7 +68,9 @@ def test_drift_is_shown_changed_by_no_plan_and_mended(fleet: Fleet) -> None:
     planned = fleet.optictl("plan", "--force")
     assert [one["data"]["changed"] for one in planned.values()] == [False, True, False]
     assert _files(fleet) == before
-    assert fleet.optictl("apply", "--yes", code=1)["gate2"]["status"] == "fail"
+    refused = fleet.optictl("apply", "--yes", code=1)["gate2"]
+    assert (refused["data"]["state"], refused["data"]["phase"]) == ("failed", "build and prove")
+    assert f"{unit}: not what optictl wrote" in refused["found"]
     mended = fleet.optictl("apply", "--yes", "--force")
     assert [one["data"]["changed"] for one in mended.values()] == [False, True, False]
     assert "RestartSec=7" not in fleet.hosts[1].machine.read(unit)

@@ -220,7 +220,14 @@ class Deployment:
         if answer.rc:
             self.fail(answer)
         # the trial's own file is no part of the deployment
-        return [one for one in answer.results if not (trial and one["target"] == trial[1])]
+        planned = [one for one in answer.results if not (trial and one["target"] == trial[1])]
+        edited = [one["target"] for one in planned if one.get("edited")]
+        if edited and not self.params["force"]:
+            remedy = (
+                "use force to replace it (the old text is kept beside it); changes of your own belong in drop-ins (*.d/*.conf)"
+            )
+            self.fail(answer, msg=f"{', '.join(edited)}: not what optictl wrote", remedy=remedy, rolled_back=False)
+        return planned
 
     def fail(self, answer, **more):
         self.optictl.fail(answer, before=self.before or "", release=self.optictl.release or "", **more)

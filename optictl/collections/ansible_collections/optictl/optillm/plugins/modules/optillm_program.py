@@ -68,6 +68,7 @@ in_force:
 
 import glob
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -76,12 +77,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def unpack_uv(module, directory):
-    """The uv of the wheelhouse."""
-    wheels = glob.glob(os.path.join(module.params["wheels"], "uv-*.whl"))
-    if len(wheels) != 1:
-        module.fail_json(
-            msg=f"{module.params['wheels']} has {len(wheels)} wheels of uv", remedy="run optillm_wheels with prune"
-        )
+    """The uv that the requirements name."""
+    with open(os.path.join(module.params["wheels"], module.params["requirements"]), encoding="utf-8") as file:
+        pin = re.search(r"^uv==(\S+)", file.read(), re.MULTILINE)
+    wheels = glob.glob(os.path.join(module.params["wheels"], f"uv-{pin.group(1)}-*.whl")) if pin else []
+    if not wheels:
+        module.fail_json(msg=f"{module.params['wheels']} has no wheel of uv", remedy="run optillm_wheels first")
     with zipfile.ZipFile(wheels[0]) as wheel:
         name = next(name for name in wheel.namelist() if name.endswith(".data/scripts/uv"))
         target = os.path.join(directory, "uv")

@@ -43,7 +43,7 @@ options:
     description: Where files have just arrived on the host. Set by the action plugin.
     type: path
   prune:
-    description: Whether other files in O(path) are removed.
+    description: Whether other files in O(path) are removed, but those of the wheelhouse of before, which a rollback needs.
     type: bool
     default: false
 attributes:
@@ -76,9 +76,13 @@ sent_bytes:
 """
 
 import hashlib
+import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+
+#: Beside the wheels: the names of the wheelhouse that was wanted last, and of the one before.
+LISTS = "wheelhouses.json"
 
 
 def digest(path):
@@ -109,6 +113,28 @@ def take_in(module, incoming, wanted, path):
     return moved
 
 
+def lists(path):
+    """The lists of names; none where none were written."""
+    try:
+        with open(os.path.join(path, LISTS), encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return []
+
+
+def prune(path, wanted, check_mode):
+    """Remove what neither this wheelhouse nor the one before has; returns whether there is any such file."""
+    known = [wanted] + [one for one in lists(path) if one != wanted][:1]
+    others = sorted(set(os.listdir(path)) - set(sum(known, [LISTS])))
+    if not check_mode:
+        for name in others:
+            os.unlink(os.path.join(path, name))
+        with open(os.path.join(path, LISTS + ".new"), "w", encoding="utf-8") as file:
+            json.dump(known, file)
+        os.rename(os.path.join(path, LISTS + ".new"), os.path.join(path, LISTS))
+    return bool(others)
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -135,11 +161,8 @@ def main():
     if module.params["incoming"]:
         changed = take_in(module, module.params["incoming"], wanted, path)
     missing = [name for name in sorted(wanted) if digest(os.path.join(path, name)) != wanted[name]]
-    if module.params["prune"] and not missing and os.path.isdir(path):
-        for name in sorted(set(os.listdir(path)) - set(wanted)):
-            changed = True
-            if not module.check_mode:
-                os.unlink(os.path.join(path, name))
+    if module.params["prune"] and not missing:
+        changed = prune(path, sorted(wanted), module.check_mode) or changed
     module.exit_json(changed=changed, missing=missing, sent=0, sent_bytes=0)
 
 
