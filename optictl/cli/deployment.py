@@ -150,14 +150,14 @@ def confirm(installation: Installation, yes: bool, force: bool) -> bool:
     return force
 
 
-def ask(yes: bool, question: str = "Apply these changes?") -> None:
-    """Go on only if that was said before, or is said now."""
+def ask(yes: bool, question: str = "Apply these changes?", look: str = "--dry-run") -> None:
+    """Go on only if that was said before, or is said now. `look`: what shows the plan alone."""
     from optictl.errors import OptictlError
 
     if yes:
         return
     if not sys.stdin.isatty():
-        raise OptictlError("there is no terminal to ask at", remedy="look at the plan with --dry-run, then run it with --yes")
+        raise OptictlError("there is no terminal to ask at", remedy=f"look at the plan with {look}, then run it with --yes")
     typer.confirm(question, abort=True, err=True)
 
 

@@ -98,7 +98,7 @@ def _ask(yes: bool) -> Callable[[list[str]], None]:
 
     def confirm(names: list[str]) -> None:
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        ask(yes, f"Go on with {len(names)} hosts ({shown})?")
+        ask(yes, f"Go on with {len(names)} {'host' if len(names) == 1 else 'hosts'} ({shown})?", "optictl fleet plan")
 
     return confirm
 

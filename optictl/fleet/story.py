@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optictl.results import Result
+from optictl.results import Result, Status
 
 _OURS = "optictl.optillm."
 #: What a host is at, by what our tasks are called or by their module; the tasks of others are over at once.
@@ -33,6 +33,8 @@ _USES = {
 }
 #: Whose answer says that a roll-out is done with a host.
 PRESENT = "optillm_deployment/present"
+#: So few results of a host are told by name.
+_FEW = 5
 #: Exit codes of optictl.
 INVALID, ROLLED_BACK = 78, 4
 
@@ -74,6 +76,8 @@ class Story:
         host = self.hosts.setdefault(name, Host(name))
         step = _step(data)
         phase = _PHASES.get(step, "")
+        if self._foreseen and phase and step != "optillm_host_info":
+            phase = "plan"
         if kind == "runner_on_start":
             if not phase or (self._foreseen and host.phase == phase):
                 return ""
@@ -132,7 +136,7 @@ def outcome(names: Iterable[str], roll: Mapping[str, Host], interrupted: bool, m
 
 
 def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Result:
-    def result(status: Any, state: str, found: str, remedy: str = "", **data: Any) -> Result:
+    def result(status: Status, state: str, found: str, remedy: str = "", **data: Any) -> Result:
         phase = host.phase if host else ""
         facts = {"state": state, "changed": bool(host and host.changed), "phase": phase, **data}
         return Result(name, "a host", status, "done and green", found, remedy=remedy, data=facts)
@@ -211,8 +215,12 @@ def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> li
             found.append(_became(name, host, False, module))
         else:
             results = answer.get("results", [])
-            good = sum(one.get("status") == "pass" for one in results)
-            found.append(Result(name, "a host", "pass", "", f"{good} of {len(results)} good", data={"results": results}))
+            counts = Counter(str(one.get("status")) for one in results)
+            words = [f"{count} {status}" for status, count in counts.items()]
+            if len(results) < _FEW:
+                words = [f"{one.get('id')} {one.get('status')}" for one in results]
+            status: Status = "warn" if counts["warn"] else "pass"
+            found.append(Result(name, "a host", status, "", ", ".join(words), data={"results": results}))
     return found
 
 
@@ -235,9 +243,9 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
         words += [f"drift: {', '.join(drift)}" if drift else "no drift", f"{told.get('restarts') or 0} restarts"]
         words += [f"most have {usual['release'] or 'nothing'}"] if data["differs"] else []
         red = bool(problem or wrong or drift or not told.get("release"))
-        status = "fail" if red else "warn" if data["differs"] else "pass"
+        status: Status = "fail" if red else "warn" if data["differs"] else "pass"
         remedy = f"optictl fleet check --limit {name}" if red and told.get("release") else ""
-        found.append(Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data))  # type: ignore[arg-type]
+        found.append(Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data))
     return found
 
 
@@ -266,7 +274,7 @@ def code(found: Sequence[Result], interrupted: bool = False) -> int:
 
 def headline(found: Sequence[Result]) -> str:
     """One line about all hosts: how many of each kind."""
-    words = {"pass": "good", "warn": "differing", "fail": "red"}
+    words = {"pass": "good", "warn": "worth a look", "fail": "red"}
     states = Counter((r.data or {}).get("state") or words.get(r.status, r.status) for r in found)
     changed = sum(bool((r.data or {}).get("changed")) for r in found)
     hosts = f"{len(found)} {'host' if len(found) == 1 else 'hosts'}"
