@@ -240,11 +240,17 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
         wrong = [f"{tier} {status}" for tier, status in (told.get("tiers") or {}).items() if status != "pass"]
         problem, drift = str(told.get("problem") or ""), told.get("drift") or []
         words = [told.get("release") or "nothing in force", problem or ", ".join(wrong) or "green"]
-        words += [f"drift: {', '.join(drift)}" if drift else "no drift", f"{told.get('restarts') or 0} restarts"]
+        # without a path it only follows from the others
+        words += [f"drift: {', '.join([one for one in drift if '/' in one] or drift)}" if drift else "no drift"]
+        words += [f"{told.get('restarts') or 0} restarts"]
         words += [f"most have {usual['release'] or 'nothing'}"] if data["differs"] else []
         red = bool(problem or wrong or drift or not told.get("release"))
         status: Status = "fail" if red else "warn" if data["differs"] else "pass"
-        remedy = f"optictl fleet check --limit {name}" if red and told.get("release") else ""
+        remedy = ""
+        if drift:
+            remedy = f"optictl fleet plan --limit {name} --force shows the difference, fleet apply mends it"
+        elif red and told.get("release"):
+            remedy = f"optictl fleet check --limit {name}"
         found.append(Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data))
     return found
 
