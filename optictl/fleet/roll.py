@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optictl.config import Config
+import yaml
+
+from optictl import config as configuration
+from optictl.config import Config, ConfigError
 from optictl.errors import OptictlError
 from optictl.fleet import story, wheelhouse
 from optictl.fleet.story import Host, Story
@@ -71,11 +74,29 @@ def _play(playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, c
 def _look(hosts: Hosts, variables: dict[str, Any], say: Say) -> tuple[Story, Report | None]:
     """Look at every host. A report where one cannot have the deployment: then nothing is started anywhere."""
     told, ended = _play("look", hosts, variables, say)
+    for host in told.hosts.values():
+        if problems := _problems((host.facts.get("optillm_proxy_wanted") or {}).get("config")):
+            host.failed = {
+                "msg": f"optillm_proxy_config: {'; '.join(problems)}", "rc": story.INVALID,
+                "remedy": "mend it in the inventory; optictl config schema prints what may stand there",
+            }  # fmt: skip
     if not ended.interrupted and not any(host.bad for host in told.hosts.values()):
         return told, None
     names = sorted(told.hosts)
     bad = {name: host for name, host in told.hosts.items() if host.bad}
     return told, Report(story.outcome(names, bad, ended.interrupted, story.PRESENT), ended.interrupted)
+
+
+def _problems(wanted: object) -> list[str]:
+    """What is wrong with an inventory's optillm_proxy_config; nothing where there is none."""
+    if wanted is None:
+        return []
+    try:
+        configuration.parse(yaml.safe_dump(wanted), "optillm_proxy_config")
+    except ConfigError as error:
+        # the lines are not the inventory's
+        return [f"{one.path}: {one.message}" if one.path else one.message for one in error.problems]
+    return []
 
 
 def _prepared(told: Story, source: Path | None, say: Say) -> dict[str, Any]:

@@ -247,6 +247,12 @@ def test_what_is_no_batch(text: str) -> None:
         roll.batches(text)
 
 
+def test_an_inventory_is_judged_before_anything_starts() -> None:
+    assert roll._problems(None) == roll._problems({"model": "jerry-xl", "base_models": ["jerry-xl"]}) == []
+    (problem,) = roll._problems({"strategys": ["moa"]})
+    assert problem.startswith("strategys: ")
+
+
 def test_two_numbers() -> None:
     assert _numbers("3.12", "--python") == [3, 12]
 

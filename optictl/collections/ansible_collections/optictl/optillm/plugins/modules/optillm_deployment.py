@@ -217,6 +217,12 @@ class Deployment:
         """What optictl would do, with the wanted configuration."""
         trial = self.trial()
         answer = self.optictl.run(*self.upgrade, "--dry-run", *trial)
+        if answer.rc and trial and answer.error.get("problems"):
+            # a path that is gone when somebody reads of it is no help
+            words = "; ".join(f"{one['path']}: {one['message']}" for one in answer.error["problems"])
+            self.fail(
+                answer, msg=f"configuration: {words}", remedy="mend it; optictl config schema prints what may stand there"
+            )
         if answer.rc:
             self.fail(answer)
         # the trial's own file is no part of the deployment
