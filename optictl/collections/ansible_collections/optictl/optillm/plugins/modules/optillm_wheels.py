@@ -125,7 +125,9 @@ def lists(path):
 def prune(path, wanted, check_mode):
     """Remove what neither this wheelhouse nor the one before has; returns whether there is any such file."""
     known = [wanted] + [one for one in lists(path) if one != wanted][:1]
-    others = sorted(set(os.listdir(path)) - set(sum(known, [LISTS])))
+    # of optictl itself there may be one only: uv would take the other one of the same version
+    kept = {name for one in known[1:] for name in one if not name.startswith("optictl-")}
+    others = sorted(set(os.listdir(path)) - kept - set(wanted) - {LISTS})
     if not check_mode:
         for name in others:
             os.unlink(os.path.join(path, name))
