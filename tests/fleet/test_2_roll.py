@@ -42,7 +42,7 @@ def test_there_and_back_nobody_notices(fleet: Fleet, record_property: Record) ->
     loads: list[Load] = []
     with ExitStack() as stack:
         loads += [stack.enter_context(host.load()) for host in fleet.hosts]
-        again = fleet.optictl("apply", "--yes")
+        again = fleet.optictl("apply", "--yes", "--batch", "3")
         assert [one["data"]["changed"] for one in again.values()] == [False] * 3
         fleet.optictl("upgrade", NEW, "--yes", "--batch", "1,2")
         assert releases(fleet) == [NEW] * 3
@@ -68,9 +68,9 @@ def test_drift_is_shown_changed_by_no_plan_and_mended(fleet: Fleet) -> None:
     planned = fleet.optictl("plan", "--force")
     assert [one["data"]["changed"] for one in planned.values()] == [False, True, False]
     assert _files(fleet) == before
-    refused = fleet.optictl("apply", "--yes", code=1)["gate2"]
+    refused = fleet.optictl("apply", "--yes", "--batch", "3", code=1)["gate2"]
     assert (refused["data"]["state"], refused["data"]["phase"]) == ("failed", "build and prove")
     assert f"{unit}: not what optictl wrote" in refused["found"]
-    mended = fleet.optictl("apply", "--yes", "--force")
+    mended = fleet.optictl("apply", "--yes", "--force", "--batch", "3")
     assert [one["data"]["changed"] for one in mended.values()] == [False, True, False]
     assert "RestartSec=7" not in fleet.hosts[1].machine.read(unit)

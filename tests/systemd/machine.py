@@ -104,10 +104,10 @@ def _own_cgroups(name: str) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def overlay(hidden: Sequence[str] = ()) -> Iterator[Path]:
+def overlay(hidden: Sequence[str] = (), parent: Path = Path("/var/tmp")) -> Iterator[Path]:
     """A directory with an overlay of this machine's own root in `root`, for `powered`; `hidden` directories are empty there."""
     install_packages("systemd-nspawn", "systemd-container")
-    place = Path(tempfile.mkdtemp(prefix="optictl-machine-", dir="/var/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="optictl-machine-", dir=parent))
     for name in ("up", "work", "root"):
         (place / name).mkdir()
     (place / "up").chmod(0o755)
