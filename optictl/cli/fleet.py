@@ -234,7 +234,7 @@ def _numbers(text: str, hint: str) -> list[int]:
 def wheelhouse(
     architecture: Annotated[str, typer.Option("--architecture", metavar="NAME", help="x86_64 or aarch64.")],
     python: Annotated[str, typer.Option("--python", metavar="X.Y", help="CPython's version on the host.")],
-    glibc: Annotated[str, typer.Option("--glibc", metavar="X.Y", help="The version of the host's C library.")] = "2.38",
+    glibc: Annotated[str, typer.Option("--glibc", metavar="X.Y", help="The version of the host's C library.")] = "2.34",
     version: Annotated[str, typer.Option("--version", metavar="VERSION", help="Of OptiLLM.")] = "",
     profile: Annotated[str, typer.Option("--profile", help="proxy or full.")] = "proxy",
     wheels: SourceOption = None,

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 #: No wheel of the shipped locks needs a newer C library (z3-solver's for aarch64 does need this one): hosts with later
 #: ones share a wheelhouse.
-_ENOUGH = (2, 38)
+_ENOUGH = (2, 34)
 #: PEP 600 names of the platforms that had one of their own before.
 _OLD_NAMES = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
