@@ -133,13 +133,14 @@ def _fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+def tree(pid: int, without: str = "") -> list[int]:
+    """A process and all that descend from it; `without` those whose command line has that word, and theirs."""
     parents = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with suppress(OSError):
-                parents[int(entry.name)] = int(_fields(int(entry.name))[1])
+                if not without or without.encode() not in Path(entry.path, "cmdline").read_bytes():
+                    parents[int(entry.name)] = int(_fields(int(entry.name))[1])
     found = [pid]
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]
@@ -151,11 +152,11 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(f[11]) + int(f[12]) for f in map(_fields, tree(pid))) / _TICK
 
 
-def memory(pid: int) -> tuple[float, float | None]:
+def memory(pid: int, without: str = "") -> tuple[float, float | None]:
     """RSS and PSS of a tree in MiB. PSS counts a page shared by n processes as 1/n; None where the kernel hides it."""
     rss = pss = 0
     readable = True
-    for one in tree(pid):
+    for one in tree(pid, without):
         status = dict(line.split(":", 1) for line in Path(f"/proc/{one}/status").read_text().splitlines())
         rss += int(status["VmRSS"].split()[0])
         try:
