@@ -1,8 +1,8 @@
 """`python -m benchmarks.fleet [--hosts 3,10,30] [--output FILE]`: one deployment on many hosts, against a loop of one's own.
 
 A host is a deployment below a directory of its own, reached over Ansible's local connection, so all hosts share the
-controller's cores. Between Ansible and a host's Python stands a script that notes how long each module took and its
-CPU time; what is left of a roll-out's CPU time is the controller's. Writes FLEET.md beside this file.
+controller's cores. Between Ansible and a host's Python stands a script that notes the CPU time of each module; what is left
+of a roll-out's CPU time is the controller's. Writes FLEET.md beside this file, anew after each run.
 """
 
 from __future__ import annotations
@@ -43,21 +43,19 @@ BUILT_BEFORE = 10
 #: The loop is timed over so many hosts; one after the other, they know nothing of each other.
 LOOPED = 3
 #: Seconds between two looks at the controller's memory.
-PAUSE = 0.2
+PAUSE = 0.5
 PYTHON = "/usr/bin/python3"
 PROGRAM = Path(sys.executable).with_name("optictl")
 MANY, MANY_FORKS = 1000, (10, 25, 50, 100)
 FIRST, LINKED, AGAIN = "first", "first, release there", "no changes"
 _ACCOUNT = """\
 #!{python} -IS
-import json, os, sys, time
+import os, sys
 
-since = time.time()
 process = os.posix_spawn("{python}", ["{python}", *sys.argv[1:]], os.environ)
 code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-line = json.dumps([os.path.basename(sys.argv[0]), since, time.time(), sum(os.times()[:4])])
 with open("{records}", "a") as file:
-    file.write(line + "\\n")
+    file.write(f"{{sum(os.times()[:4])}}\\n")
 sys.exit(code)
 """
 #: What somebody writes who has the wheels and a list of hosts; `cp` stands for scp.
@@ -77,18 +75,16 @@ for host in "$@"; do
 done
 """
 COLUMNS = (
-    "hosts", "run", "fleet s", "loop s", "fleet / loop", "fleet s a host", "loop s a host", "CPU s a host: fleet's host",
+    "hosts", "run", "fleet s", "loop s", "fleet / loop", "fleet s a host", "loop s a host", "CPU s a host: its own",
     "controller", "loop", "controller RSS MiB", "PSS MiB",
 )  # fmt: skip
-
-
 PREAMBLE = f"""\
 # Many hosts
 
 Written by `python -m benchmarks.fleet`. A host is a deployment below a directory of its own (`--root`), reached over Ansible's
 local connection. All of them share the cores of one machine: many at once are hardly faster there than one after the other.
 So the work of the hosts, which real ones do on their own cores, is told apart from the controller's: between Ansible and a
-host's Python stands a script that notes the CPU time of each module.
+host's Python stands a script that notes the CPU time of each module. The loop's is that of all it starts.
 
 - fleet: `optictl fleet apply --batch 1,{BATCH} --forks {FORKS}`: one canary, then {BATCH} at a time. Every host is looked
   at first; each gets the wheels and optictl, builds the release, asks the live upstream for all four strategies, switches and
@@ -119,15 +115,19 @@ class Took:
 
 @dataclass(frozen=True)
 class Line:
-    """One run over so many hosts. `host_cpu`: of all hosts; `alone`: seconds of the canary; `looped` hosts took `loop`."""
+    """One run over so many hosts. `host_cpu`: seconds of all hosts together; `looped` of them took `loop`."""
 
     hosts: int
     run: str
     fleet: Took
     host_cpu: float
-    alone: float
     loop: Took
     looped: int
+
+    @property
+    def own(self) -> float:
+        """CPU seconds of one host."""
+        return self.host_cpu / self.hosts
 
     @property
     def controller(self) -> float:
@@ -150,7 +150,7 @@ class Line:
         return (
             str(self.hosts), self.run, number(self.fleet.seconds), about + number(self.loop_seconds),
             f"**{ratio_text(self.fleet.seconds / self.loop_seconds)}**", number(self.fleet.seconds / self.hosts),
-            number(self.loop.seconds / self.looped), number(self.host_cpu / self.hosts),
+            number(self.loop.seconds / self.looped), number(self.own),
             number(self.controller / self.hosts), number(self.loop.cpu / self.looped),
             number(self.fleet.rss), number(self.fleet.pss),
         )  # fmt: skip
@@ -196,14 +196,12 @@ class Yard:
     def __init__(self, place: Path, base_url: str) -> None:
         self.place = place
         self.config = {"upstream": {"base_url": base_url}}
-        self.interpreters, self.records = place / "interpreters", place / "records"
+        self.account, self.records = place / "account", place / "records"
         self.environment = {
             **os.environ, "UV_CACHE_DIR": str(place / "cache"), "ANSIBLE_HOME": str(place / "ansible"), "NO_COLOR": "1",
         }  # fmt: skip
-        self.interpreters.mkdir()
-        script = place / "account"
-        script.write_text(_ACCOUNT.format(python=PYTHON, records=self.records))
-        script.chmod(0o755)
+        self.account.write_text(_ACCOUNT.format(python=PYTHON, records=self.records))
+        self.account.chmod(0o755)
         (place / "files").mkdir()
         config = Config.model_validate(self.config)
         for name, text in (
@@ -217,21 +215,13 @@ class Yard:
         """The directories of so many hosts."""
         return [self.place / f"{side}-{count}" / f"h{one:02}" for one in range(1, count + 1)]
 
-    def roll_out(self, hosts: Sequence[Path], changes: bool) -> tuple[Took, dict[str, list[tuple[float, float, float]]]]:
-        """`optictl fleet apply`: what it took, and host -> begin, end and CPU seconds of each module there.
-
-        `changes`: whether each host is to be changed by it.
-        """
-        described = {}
-        for host in hosts:
-            python = self.interpreters / host.name
-            if not python.exists():
-                python.symlink_to(self.place / "account")
-            described[host.name] = {"optillm_proxy_root": str(host), "ansible_python_interpreter": str(python)}
+    def roll_out(self, hosts: Sequence[Path], changes: bool) -> tuple[Took, float]:
+        """`optictl fleet apply`: what it took, and the CPU seconds of the hosts. `changes`: whether each is to be changed."""
         common = {
             "ansible_connection": "local", "optillm_proxy_config": self.config, "optillm_proxy_upstream_key": UPSTREAM_KEY,
-            "optillm_proxy_key": PROXY_KEY, "optillm_proxy_python": PYTHON,
+            "optillm_proxy_key": PROXY_KEY, "optillm_proxy_python": PYTHON, "ansible_python_interpreter": str(self.account),
         }  # fmt: skip
+        described = {host.name: {"optillm_proxy_root": str(host)} for host in hosts}
         inventory, log = self.place / "inventory.json", self.place / "fleet.log"
         inventory.write_text(json.dumps({"all": {"vars": common, "hosts": described}}))
         self.records.write_text("")
@@ -239,14 +229,10 @@ class Yard:
             str(PROGRAM), "fleet", "apply", "--yes", "-i", str(inventory), "--batch", f"1,{BATCH}", "--forks", str(FORKS),
             "--output", "json",
         ]  # fmt: skip
-        took = _measured(command, self.environment, log, str(self.interpreters))
+        took = _measured(command, self.environment, log, str(self.account))
         if [one["data"]["changed"] for one in json.loads(log.read_text())["results"]] != [changes] * len(hosts):
             raise RuntimeError(f"not every host was {'changed' if changes else 'left as it was'}:\n{log.read_text()}")
-        lines: dict[str, list[tuple[float, float, float]]] = {host.name: [] for host in hosts}
-        for line in self.records.read_text().splitlines():
-            name, begin, end, cpu = json.loads(line)
-            lines[name].append((begin, end, cpu))
-        return took, {name: sorted(modules) for name, modules in lines.items()}
+        return took, sum(map(float, self.records.read_text().split()))
 
     def loop(self, hosts: Sequence[Path], changes: bool, wheels: Path, requirements: str) -> Took:
         """The hand-written loop; `changes` as above."""
@@ -284,14 +270,10 @@ def _wheelhouse(yard: Yard) -> tuple[Path, str]:
 
 def _line(yard: Yard, run: str, hosts: Sequence[Path], looped: Sequence[Path], wheels: Path, requirements: str) -> Line:
     say(f"fleet: {len(hosts)} hosts, {run}")
-    took, modules = yard.roll_out(hosts, run != AGAIN)
+    took, cpu = yard.roll_out(hosts, run != AGAIN)
     say(f"fleet: {took.seconds:.0f} s; the loop over {len(looped)} hosts")
     loop = yard.loop(looped, run != AGAIN, wheels, requirements)
-    # the first module of each host is of the look at all of them; the canary is the first that is worked on then
-    began = {name: found[1][0] for name, found in modules.items()}
-    canary = min(began, key=lambda name: began[name])
-    cpu = sum(cpu for found in modules.values() for _, _, cpu in found)
-    line = Line(len(hosts), run, took, cpu, modules[canary][-1][1] - began[canary], loop, len(looped))
+    line = Line(len(hosts), run, took, cpu, loop, len(looped))
     say("fleet: " + ", ".join(f"{name} {cell}" for name, cell in zip(COLUMNS, line.cells(), strict=True)))
     return line
 
@@ -336,24 +318,25 @@ def _forecast(lines: Sequence[Line], wheels: float) -> str:
     for forks in MANY_FORKS:
         rounds = sum(math.ceil(batch / forks) for batch in batches)
         rows.append((
-            str(forks), *(number(one.alone * rounds / 60) for one in (built, again)),
-            *(number(cost * forks / one.alone) for cost, one in zip(costs, (built, again), strict=True)),
+            str(forks), *(number(one.own * rounds / 60) for one in (built, again)),
+            *(number(cost * forks / one.own) for cost, one in zip(costs, (built, again), strict=True)),
             number(base + a_worker * forks + a_host * MANY),
         ))  # fmt: skip
     head = (
         "`--forks`", "first roll-out, min", "no changes, min", "controller's cores in use: first", "no changes",
         "its memory (PSS), MiB",
     )  # fmt: skip
-    hours = built.loop.seconds / built.looped * MANY / 3600
+    hours = built.loop.cpu / built.looped * MANY / 3600
     way, minutes = wheels * MANY / 1000, wheels * MANY * 8 / 1000 / 60
     return f"""\
 ## {MANY:,} hosts
 
-A forecast from these figures, not a measurement. A host that is worked on alone takes {number(built.alone)} s from nothing
-and {number(again.alone)} s without changes. Real hosts do that on cores of their own, as many at a time as `--forks` allows,
-in the batches of `--batch 1,25%`: one, then {MANY // 4} each. A host costs the controller {number(costs[0])} s of CPU,
-{number(costs[1])} s without changes. The controller's memory is {number(base)} MiB, {number(a_worker)} more for each host
-that is worked on at the moment and {number(a_host)} for each in the inventory.
+A forecast from these figures, not a measurement. As CPU times depend least on what else the machine does, a host is taken
+to need as long as its CPU time: {number(built.own)} s from nothing, {number(again.own)} s without changes. Real hosts
+do that on cores of their own, as many at a time as `--forks` allows, in the batches of `--batch 1,25%`: one, then
+{MANY // 4} each. A host costs the controller {number(costs[0])} s of CPU, {number(costs[1])} s without changes. The
+controller's memory is {number(base)} MiB, {number(a_worker)} more for each host that is worked on at the moment and
+{number(a_host)} for each in the inventory.
 
 {_table(head, rows)}
 
