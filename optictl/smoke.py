@@ -16,6 +16,10 @@ from optictl.results import Result
 PROMPT = (
     "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. What does the ball cost? Think it through."
 )
+#: Strategies that make one call by design, with a prompt of their own (re2.py, cot_reflection.py of OptiLLM 0.3.12).
+_ONE_CALL = frozenset({"re2", "cot_reflection"})
+#: So much longer than the plain prompt theirs is at least; `re2` says all of it twice.
+_LONGER = 1.3
 _REMEDY = "optictl check names what is wrong"
 
 
@@ -56,12 +60,13 @@ def usage(answer: Answer) -> dict[str, int]:
     return {short: n if isinstance(n := usage.get(name), int) else 0 for short, name in names.items()}
 
 
-def judge(model: str, config: Config, answer: Answer, plain_tokens: int = 0) -> Result:
+def judge(model: str, config: Config, answer: Answer, plain: Mapping[str, int] = {}) -> Result:
     """What an answer proves. Pure.
 
     It passes only if the strategy that ran is the one asked for, more than one completion
-    was sampled, every upstream call used the base model, none failed and the answer is no
-    error text. `plain_tokens` is what the same prompt cost without a strategy, 0 if unknown.
+    was sampled (or, of a strategy that makes one call, a longer prompt was sent), every upstream
+    call used the base model, none failed and the answer is no error text. `plain` is what the
+    same prompt cost without a strategy, as `usage` tells it, {} if unknown.
     """
     target = config.publish.get(model, model)
     wanted = models.split(target, config.strategies, config.base_models)
@@ -69,7 +74,7 @@ def judge(model: str, config: Config, answer: Answer, plain_tokens: int = 0) -> 
     ran, calls = header(answer, "strategy"), number(answer, "upstream-calls")
     completions, failures = number(answer, "upstream-completions"), number(answer, "upstream-failures")
     used = [name for name in (header(answer, "upstream-models") or "").split(",") if name]
-    text, tokens = content(answer), usage(answer)
+    text, tokens, once = content(answer), usage(answer), strategy in _ONE_CALL
     problems = []
     if answer.status != 200:
         problems.append(error_message(answer))
@@ -78,8 +83,10 @@ def judge(model: str, config: Config, answer: Answer, plain_tokens: int = 0) -> 
     else:
         if ran != strategy:
             problems.append(f"{ran} ran, not {strategy}")
-        if completions < 2:
+        if completions < (1 if once else 2):
             problems.append(f"{completions} completion(s) sampled upstream: no strategy ran")
+        elif once and plain.get("prompt") and tokens["prompt"] < _LONGER * plain["prompt"]:
+            problems.append(f"a prompt of {tokens['prompt']} tokens, {plain['prompt']} without a strategy: no strategy ran")
         if used != [base_model]:
             problems.append(f"upstream calls used {', '.join(used) or 'no model'}, not {base_model}")
         if failures:
@@ -96,24 +103,24 @@ def judge(model: str, config: Config, answer: Answer, plain_tokens: int = 0) -> 
         "tokens": tokens,
         "answer": text,
     }
-    dearer = f", {tokens['total'] / plain_tokens:.1f} times a plain call" if plain_tokens and tokens["total"] else ""
-    did = f"{calls} calls, {completions} completions, {tokens['total']} tokens, {answer.seconds:.2f} s{dearer}"
+    dear = f", {tokens['total'] / plain['total']:.1f} times a plain call" if plain.get("total") and tokens["total"] else ""
+    did = f"{calls} calls, {completions} completions, {tokens['total']} tokens, {answer.seconds:.2f} s{dear}"
     return Result(
         id=model,
         title=f"{strategy} on {base_model}",
         status="fail" if problems else "pass",
-        expected=f"{strategy} samples {base_model} more than once",
+        expected=f"{strategy} asks {base_model} {'once, with a prompt of its own' if once else 'more than once'}",
         found="; ".join(problems) if problems else did,
         remedy=_REMEDY if problems else "",
         data=data,
     )
 
 
-def plain_tokens(config: Config, upstream_key: str, prompt: str, base_model: str, timeout: float) -> int:
-    """What the prompt costs without a strategy: one call straight to LiteLLM. 0 when it fails."""
+def plain_usage(config: Config, upstream_key: str, prompt: str, base_model: str, timeout: float) -> dict[str, int]:
+    """What the prompt costs without a strategy: one call straight to LiteLLM, as `usage` tells it. Zeros when it fails."""
     body = {"model": base_model, "messages": [{"role": "user", "content": prompt}]}
     url = f"{config.upstream.base_url}/chat/completions"
-    return usage(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))["total"]
+    return usage(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))
 
 
 def run(url: str, key: str, model: str, prompt: str, timeout: float, headers: Mapping[str, str] = {}) -> Answer:

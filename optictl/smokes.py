@@ -89,7 +89,7 @@ def run(
 ) -> list[Smoked]:  # fmt: skip
     """Smoke each model; before that, ask LiteLLM once per base model what a plain call costs."""
     text, seconds = prompt or smoke.PROMPT, timeout or patience(config)
-    plain: dict[str, int] = {}
+    plain: dict[str, dict[str, int]] = {}
     results = []
     for name in wanted:
         _, base_model = models.split(config.publish.get(name, name), config.strategies, config.base_models) or (
@@ -98,10 +98,10 @@ def run(
         )
         if keys.upstream and base_model not in plain:
             say(f"asking {base_model} once without a strategy")
-            plain[base_model] = smoke.plain_tokens(config, keys.upstream, text, base_model, seconds)
+            plain[base_model] = smoke.plain_usage(config, keys.upstream, text, base_model, seconds)
         say(f"asking {name}")
         answer = ask(config, keys.proxy, name, text, seconds, url, headers)
-        results.append(Smoked(smoke.judge(name, config, answer, plain.get(base_model, 0)), answer))
+        results.append(Smoked(smoke.judge(name, config, answer, plain.get(base_model, {})), answer))
     return results
 
 

@@ -53,7 +53,7 @@ class Demo:
     def smokes(self) -> Iterator[Result]:
         """Every enabled strategy, each as soon as it is proven."""
         upstream_key = Site(self.paths).upstream_key
-        plain = smoke.plain_tokens(self.config, upstream_key, smoke.PROMPT, self.config.model, 30)
+        plain = smoke.plain_usage(self.config, upstream_key, smoke.PROMPT, self.config.model, 30)
         for strategy in self.config.strategies:
             model = f"{strategy}-{self.config.model}"
             yield smoke.judge(model, self.config, smoke.run(self.config.url, self.proxy_key, model, smoke.PROMPT, 60), plain)

@@ -62,9 +62,18 @@ class TestPass:
         assert result.remedy == ""
 
     def test_it_says_what_it_cost(self) -> None:
-        result = smoke.judge("moa-jerry-xl", CONFIG, answer(), plain_tokens=20)
+        result = smoke.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 5, "total": 20})
         assert result.found == "3 calls, 5 completions, 150 tokens, 1.25 s, 7.5 times a plain call"
-        assert "times" not in smoke.judge("moa-jerry-xl", CONFIG, answer(), plain_tokens=0).found
+        assert "times" not in smoke.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 0, "total": 0}).found
+
+    def test_a_strategy_of_one_call_is_seen_by_its_prompt(self) -> None:
+        one = Config(strategies=("re2",))
+        given = answer(strategy="re2", upstream_calls="1", upstream_completions="1")
+        assert smoke.judge("re2-jerry-xl", one, given).status == "pass"
+        assert smoke.judge("re2-jerry-xl", one, given, plain={"prompt": 50, "total": 60}).status == "pass"
+        plain = smoke.judge("re2-jerry-xl", one, given, plain={"prompt": 97, "total": 110})
+        assert (plain.status, plain.found) == ("fail", "a prompt of 100 tokens, 97 without a strategy: no strategy ran")
+        assert smoke.judge("re2-jerry-xl", one, answer(strategy="re2", upstream_completions="0")).status == "fail"
 
     def test_a_published_name_is_judged_by_what_it_stands_for(self) -> None:
         given = answer(strategy="bon", upstream_models="tom")
