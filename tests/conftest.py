@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from uv import find_uv_bin
 from xdist.remote import Producer
@@ -18,6 +19,9 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support import ROOT, open_directory, packaged
 from tests.systemd.load import table
 
+# no test is timed: the machine may be busy
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 #: What is kept between sessions: virtual environments, keyed by what is in them.
 KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
 LITELLM = "1.106.2"

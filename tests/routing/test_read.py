@@ -151,7 +151,7 @@ _keys = {
 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.fixed_dictionaries({}, optional=_keys))
 def test_no_configuration_ends_in_a_traceback(data: dict[str, object]) -> None:
     """Every key that is read, with values of every type: problems with places, or a graph that can be judged."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl import config, render
@@ -519,17 +519,14 @@ class TestAnything:
         assert told
         assert all(told)
 
-    @settings(deadline=None)
     @given(st.dictionaries(_KEYS, _TREES, max_size=6) | _TREES)
     def test_that_yaml_can_hold(self, tree: Any) -> None:
         self.judge(yaml.safe_dump(tree, allow_unicode=True))
 
-    @settings(deadline=None)
     @given(st.text(max_size=60) | st.text(alphabet="&*!|>-?:[]{},#%@`'\"\n\t ~01aé", max_size=40))
     def test_that_text_can_hold(self, text: str) -> None:
         self.judge(text)
 
-    @settings(deadline=None)
     @given(
         st.fixed_dictionaries(
             {},

@@ -44,7 +44,6 @@ def test_split(name: str, expected: tuple[str, str] | None) -> None:
     assert models.split(name, STRATEGIES, BASES) == expected
 
 
-@settings(deadline=None)
 @given(st.sampled_from(STRATEGIES), st.sampled_from(BASES))
 def test_split_undoes_the_join(strategy: str, base: str) -> None:
     assert models.split(f"{strategy}-{base}", STRATEGIES, BASES) == (strategy, base)
@@ -206,7 +205,7 @@ _names = (
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(names=st.lists(_names, min_size=1, max_size=60))
 def test_names_are_parsed_as_the_installed_optillm_parses_them(installed: Installed, names: list[str]) -> None:
     words = {*installed.built_in, *installed.plugins}
@@ -215,7 +214,7 @@ def test_names_are_parsed_as_the_installed_optillm_parses_them(installed: Instal
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     bases=st.lists(_names, min_size=1, max_size=60), strategy=st.sampled_from(["moa", "bon", "plansearch", "self_consistency"])
 )

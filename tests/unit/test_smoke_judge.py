@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl import smoke
@@ -157,7 +157,6 @@ _BODY = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(
     status=st.sampled_from([0, 200, 200, 200, 400, 500]),
     body=_BODY | _JSON,
