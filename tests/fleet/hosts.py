@@ -39,8 +39,14 @@ _HIDDEN = (
 _CLONE_NEWNET = 0x40000000
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+def _ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+def _free_block() -> int:
+    """A number from 0 to 79 whose three networks nobody on this machine has: fleets may run side by side."""
+    taken = {(int(number) - 1) // 3 for number in re.findall(r"inet 10\.213\.(\d+)\.", _ip("-o", "-4", "address"))}
+    return next(block % 80 for block in range(os.getpid(), os.getpid() + 80) if block % 80 not in taken)
 
 
 @contextmanager
@@ -215,7 +221,7 @@ def _host(number: int, mark: int, authorized: str) -> Iterator[Host]:
     name = f"oct{mark}h{number}"
     hidden = sorted({path for path in _HIDDEN if not any(path.startswith(f"{other}/") for other in _HIDDEN)})
     with ExitStack() as stack:
-        namespace, address = stack.enter_context(_network(name, mark % 80 * 3 + number))
+        namespace, address = stack.enter_context(_network(name, mark * 3 + number))
         place = stack.enter_context(overlay(hidden, _disk()))
         root = place / "root"
         for program in (root / "usr/bin").glob("pip*"):
@@ -242,7 +248,7 @@ def fleet_of(count: int) -> Iterator[Fleet]:
         directory.chmod(0o700)
         public = _key(directory / "key")
         _key(directory / "wrong_key")
-        mark = os.getpid() % 10000
+        mark = _free_block()
         coming = [_host(number, mark, public) for number in range(1, count + 1)]
         booting = [pool.submit(one.__enter__) for one in coming]
         try:
