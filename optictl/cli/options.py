@@ -56,10 +56,17 @@ NameOption = Annotated[
 ]
 
 
+def _command(context: Any) -> str:
+    """What the command is called below optictl, such as "check" or "fleet status"."""
+    above = context.parent
+    group = f"{_command(above)} " if above is not None and above.parent is not None else ""
+    return f"{group}{context.info_name}"
+
+
 def _told(context: typer.Context, output: Any) -> Any:
     from optictl.cli import failures
 
-    failures.json_command = context.info_name if output.value == "json" else None
+    failures.json_command = _command(context) if output.value == "json" else None
     return output
 
 

@@ -139,7 +139,8 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
     def result(status: Status, state: str, found: str, remedy: str = "", **data: Any) -> Result:
         phase = host.phase if host else ""
         facts = {"state": state, "changed": bool(host and host.changed), "phase": phase, **data}
-        return Result(name, "a host", status, "done and green", found, remedy=remedy, data=facts)
+        expected = "done and green" if module in (PRESENT, "optillm_rollback") else "an answer"
+        return Result(name, "a host", status, expected, found, remedy=remedy, data=facts)
 
     done = host.answers.get(module) if host else None
     if host is None or not (host.phase or host.bad):

@@ -42,3 +42,10 @@ def test_a_defect(tmp_path: Path) -> None:
     assert outcome.code == 1
     assert_envelope(outcome.data, "init", "failed")
     assert "RuntimeError: injected" in outcome.data["error"]["what"]
+
+
+def test_a_command_of_a_group_has_its_whole_name(tmp_path: Path) -> None:
+    (tmp_path / "inventory.yml").write_text("all:\n  hosts:\n")
+    outcome = optictl("fleet", "status", "-i", "inventory.yml", "-o", "json", home=tmp_path)
+    assert outcome.code == 1
+    assert_envelope(outcome.data, "fleet status", "failed")
