@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Threads beside those of requests that run or wait (twice limits.max_in_flight): /health is answered however many those are.
 SPARE_THREADS = 32
+#: So many threads are there from the start. Of more than a hundred, faulthandler leaves out the oldest: the one that accepts.
+READY_THREADS = 80
 #: Longer than the keep-alive of the HTTP clients that LiteLLM uses, so that the client closes first.
 KEEPALIVE_SECONDS = 75
 #: Seconds that what is answered at the end of a drain may take to be sent.
@@ -151,6 +153,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().init_signals()
         supervision.stacks_on_abort()
 
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.cfg.threads, initializer=supervision.leave_abort_to_main)
+
     def handle_exit(self, sig: Any, frame: Any) -> None:
         if self.alive:
             timer = threading.Timer(self.drain_timeout, self._close)
@@ -188,13 +193,13 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             journal.write("drain_over", unfinished=unfinished)
 
 
-def _start_threads(pool: ThreadPoolExecutor, count: int) -> None:
-    """All that the pool may have, now: it starts one in the loop that accepts, which waits for it to run.
+def _start_threads(pool: ThreadPoolExecutor, most: int) -> None:
+    """Many that the pool may have, now: it starts one in the loop that accepts, which waits for it to run.
 
     When many clients come at once, and the threads of those before them are busy, /health would wait for all of that.
     """
     begin = threading.Event()
-    for _ in range(count):
+    for _ in range(min(most, READY_THREADS)):
         pool.submit(begin.wait)
     begin.set()
 

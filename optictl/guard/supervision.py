@@ -170,6 +170,7 @@ class Watch(threading.Thread):
         self.relay, self.worker, self.word = relay, worker, word
 
     def run(self) -> None:
+        leave_abort_to_main()
         interval = min(self.relay.manager.watchdog / 3 or _STATUS_INTERVAL, _STATUS_INTERVAL)
         has_answered = False
         while True:
@@ -187,6 +188,15 @@ def stacks_on_abort() -> None:
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
     faulthandler.disable()
     faulthandler.enable(all_threads=True)
+
+
+def leave_abort_to_main() -> None:
+    """Called in every other thread of a worker: SIGABRT is for the one that accepts.
+
+    A stopped process is continued in order to be aborted. Whichever thread came first would print the stacks, and the one
+    that accepts would take in meanwhile who waits, only to drop them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})
 
 
 def outlive_workers_on_abort(workers: Collection[int]) -> None:

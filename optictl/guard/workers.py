@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import mmap
+import signal
 import socket
 import threading
 import time
@@ -107,6 +108,7 @@ class Workers:
             threading.Thread(target=self._take_in, args=(worker,), name="others", daemon=True).start()
 
     def _take_in(self, worker: ThreadWorker) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})  # as supervision.leave_abort_to_main
         inbox, _ = self._doors[self.place]
         while True:
             _, descriptors, _, _ = socket.recv_fds(inbox, 1, 1)
