@@ -9,8 +9,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 from optictl.demo.standin import Reply
 from tests.fleet.hosts import PORT, Fleet, Host
-from tests.fleet.test_2_roll import NEW, OLD, assert_nobody_noticed, releases
+from tests.fleet.test_2_roll import NEW, OLD, loaded, releases
 from tests.support import PROXY_KEY
 from tests.systemd.load import ask
 
@@ -52,15 +51,6 @@ def assert_converges(fleet: Fleet, version: str) -> None:
     assert all(serves(host) for host in fleet.hosts)
 
 
-@contextmanager
-def loaded(hosts: Sequence[Host]) -> Iterator[None]:
-    """Load on hosts: none of their clients notices anything."""
-    with ExitStack() as stack:
-        loads = [stack.enter_context(host.load()) for host in hosts]
-        yield
-    assert_nobody_noticed(loads)
-
-
 @pytest.fixture
 def versions(fleet: Fleet) -> Iterator[tuple[str, str]]:
     """The version in force everywhere, and the other one; whatever a test broke is whole afterwards."""
@@ -78,7 +68,8 @@ def test_unreachable(fleet: Fleet, versions: tuple[str, str]) -> None:
     """Nothing is started anywhere."""
     old, new = versions
     fleet.hosts[2].cable("down")
-    found = fleet.optictl("upgrade", new, "--yes", code=1)
+    with loaded(fleet.hosts):
+        found = fleet.optictl("upgrade", new, "--yes", code=1)
     assert states(found) == ["untouched", "untouched", "unreachable"]
     assert "--limit" in found["gate3"]["remedy"]
     assert releases(fleet) == [old] * 3
@@ -99,7 +90,8 @@ def test_a_full_disk(fleet: Fleet, versions: tuple[str, str]) -> None:
     canary, wheels = fleet.hosts[0].machine, "/opt/optictl/wheels"
     canary.run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", wheels)
     try:
-        found = fleet.optictl("upgrade", new, "--yes", code=1)
+        with loaded(fleet.hosts):
+            found = fleet.optictl("upgrade", new, "--yes", code=1)
     finally:
         canary.run("umount", wheels)
     assert states(found) == ["failed", "untouched", "untouched"]
