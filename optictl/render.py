@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from optictl.guard.invariants import REQUEST_THREADS
 from optictl.paths import HOMES
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         workers=config.workers,
         # a waiting request holds one thread, a running one a second and those of its strategy
-        tasks_max=(128 + 8 * config.limits.max_in_flight) * config.workers,
+        tasks_max=(128 + REQUEST_THREADS * config.limits.max_in_flight) * config.workers,
         scope=paths.scope,
         sealed=sealed,
         root_directory=_literal(paths.root_directory),

@@ -14,7 +14,7 @@ from optictl import config as configuration
 from optictl.config import Config, ConfigError
 from optictl.errors import OptictlError
 from optictl.fleet import story, wheelhouse
-from optictl.fleet.story import Host, Story
+from optictl.fleet.story import Story
 from optictl.fleet.targets import target
 from optictl.host import playbooks
 from optictl.host.playbooks import Ended, Hosts
@@ -161,20 +161,16 @@ def rollback(hosts: Hosts, serial: Sequence[int | str], ask: Callable[[list[str]
 def status(hosts: Hosts, say: Say) -> Report:
     """How every host does."""
     told, ended = _play("status", hosts, {}, say)
-    return Report(story.state(_names(told.hosts), told.hosts), ended.interrupted)
+    return Report(story.state(sorted(told.hosts), told.hosts), ended.interrupted)
 
 
 def check(hosts: Hosts, only: Sequence[str], say: Say) -> Report:
     """Every invariant of every host."""
     told, ended = _play("check", hosts, {"optillm_fleet_only": list(only)}, say)
-    return Report(story.answered(_names(told.hosts), told.hosts, "optillm_check"), ended.interrupted)
+    return Report(story.answered(sorted(told.hosts), told.hosts, "optillm_check"), ended.interrupted)
 
 
 def smoke(hosts: Hosts, models: Sequence[str], say: Say) -> Report:
     """Real requests on every host."""
     told, ended = _play("smoke", hosts, {"optillm_fleet_models": list(models)}, say)
-    return Report(story.answered(_names(told.hosts), told.hosts, "optillm_smoke"), ended.interrupted)
-
-
-def _names(hosts: dict[str, Host]) -> list[str]:
-    return sorted(hosts)
+    return Report(story.answered(sorted(told.hosts), told.hosts, "optillm_smoke"), ended.interrupted)

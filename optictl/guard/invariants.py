@@ -25,6 +25,9 @@ FORBIDDEN = {
 }
 _OPTILLM_DEFAULT = "changes one of OptiLLM's defaults"
 
+#: Threads that a running request may have, its strategy's own among them: the unit's TasksMax= counts with it, and the
+#: table of what several workers wait for.
+REQUEST_THREADS = 8
 MIN_KEY_LENGTH = 24
 MIN_KEY_VARIETY = 8
 

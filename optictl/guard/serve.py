@@ -38,8 +38,6 @@ READY_THREADS = 80
 KEEPALIVE_SECONDS = 75
 #: Seconds that what is answered at the end of a drain may take to be sent.
 DRAIN_GRACE = 3
-#: Threads that a running request may have, its strategy's own among them; what the unit's TasksMax= counts with.
-REQUEST_THREADS = 8
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
@@ -207,7 +205,7 @@ def _start_threads(pool: ThreadPoolExecutor, most: int) -> None:
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, manager: supervision.Manager | None) -> None:
         self.settings = settings
-        self.workers = Workers(settings.workers, REQUEST_THREADS * settings.max_in_flight)
+        self.workers = Workers(settings.workers, invariants.REQUEST_THREADS * settings.max_in_flight)
         self.relay = supervision.Relay(manager, settings.workers) if manager is not None else None
         super().__init__()
 

@@ -92,6 +92,18 @@ class Optictl:
             envelope = {}
         return Answer(rc, envelope, stderr)
 
+    def need(self):
+        """End the module where there is no optictl."""
+        if not self.is_there:
+            self.module.fail_json(msg=f"there is no optictl at {self.module.params['program']}", remedy="install it first")
+
+    def good(self, *words):
+        """The results of one command, which ends the module where it is red."""
+        answer = self.run(*words)
+        if answer.rc:
+            self.fail(answer)
+        return answer.results
+
     def fail(self, answer, **more):
         """End the module with what optictl said."""
         told = dict(rc=answer.rc, remedy=answer.remedy, problems=answer.error.get("problems", []), results=answer.results)

@@ -45,12 +45,9 @@ def main():
         argument_spec=dict(ARGUMENTS, only={"type": "list", "elements": "str", "default": []}), supports_check_mode=True
     )
     optictl = Optictl(module)
-    if not optictl.is_there:
-        module.fail_json(msg=f"there is no optictl at {module.params['program']}", remedy="install it first")
-    answer = optictl.run("check", *[word for one in module.params["only"] for word in ("--only", one)])
-    if answer.rc:
-        optictl.fail(answer)
-    module.exit_json(changed=False, results=answer.results)
+    optictl.need()
+    results = optictl.good("check", *[word for one in module.params["only"] for word in ("--only", one)])
+    module.exit_json(changed=False, results=results)
 
 
 if __name__ == "__main__":

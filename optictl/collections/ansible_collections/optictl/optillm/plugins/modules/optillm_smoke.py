@@ -46,14 +46,10 @@ def main():
         argument_spec=dict(ARGUMENTS, models={"type": "list", "elements": "str", "default": []}), supports_check_mode=True
     )
     optictl = Optictl(module)
-    if not optictl.is_there:
-        module.fail_json(msg=f"there is no optictl at {module.params['program']}", remedy="install it first")
+    optictl.need()
     if module.check_mode:
         module.exit_json(changed=False, results=[], skipped=True)
-    answer = optictl.run("smoke", *(module.params["models"] or ["--all"]))
-    if answer.rc:
-        optictl.fail(answer)
-    module.exit_json(changed=False, results=answer.results)
+    module.exit_json(changed=False, results=optictl.good("smoke", *(module.params["models"] or ["--all"])))
 
 
 if __name__ == "__main__":
