@@ -86,7 +86,7 @@ def rendered_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
     relay = [
         Artefact(paths.root_directory, "", 0o755, directory=True),
         Artefact(paths.upstream_socket, render.upstream_socket(config, paths), 0o644),
-        Artefact(paths.upstream_service, render.upstream_service(config, paths), 0o644),
+        Artefact(paths.upstream_service, render.upstream_service(config, paths, host), 0o644),
     ]
     return [
         Artefact(home / ".optillm" / "proxy_config.yaml", render.proxy_config(config), 0o644),

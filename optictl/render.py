@@ -143,7 +143,7 @@ class Host:
     `systemd` is the version that will read the unit; `interpreter` a Python's prefix that
     lies outside /usr and has to be seen inside a sealed root, or None. `release` is the
     directory to start instead of the one in force, `flags` those that its guard knows. `program` is the optictl
-    that the check's unit runs.
+    that the check's unit runs, `socket_proxyd` the program behind the relay to the upstream.
     """
 
     systemd: int = 252
@@ -151,6 +151,7 @@ class Host:
     release: Path | None = None
     flags: tuple[str, ...] = ()
     program: Path = Path("/usr/local/bin/optictl")
+    socket_proxyd: Path = Path("/lib/systemd/systemd-socket-proxyd")
 
 
 def is_sealed(config: Config, paths: Paths) -> bool:
@@ -178,9 +179,12 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
     relay = ["--upstream-socket", str(relay_socket(paths))] if sealed else []
     own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay]
     words = command(config, release, "@CREDENTIALS/proxy_key", *own, flags=host.flags)
-    # %d is the service's credential directory, which only systemd knows
-    quoted = [_systemd_word(word).replace("@CREDENTIALS/", "@%d/") for word in words]
+    # systemd sets the variable from 247 on; its specifier %d came with 250
+    directory = "@${CREDENTIALS_DIRECTORY}/"
+    quoted = [_systemd_word(word).replace("@CREDENTIALS/", directory) for word in words]
     places = (paths.opt, paths.home)
+    # before the first release is active there is no link to it, and a missing path would end the start
+    seen = [paths.releases, *([] if host.release else [paths.current]), paths.home]
     return _render(
         "optillm-proxy.service.j2",
         name=paths.name,
@@ -198,7 +202,7 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         scope=paths.scope,
         sealed=sealed,
         root_directory=_literal(paths.root_directory),
-        seen=" ".join(_systemd_word(str(p), dollar="$") for p in (paths.releases, paths.current, paths.home)),
+        seen=" ".join(_systemd_word(str(p), dollar="$") for p in seen),
         interpreter=host.interpreter and _systemd_word(str(host.interpreter), dollar="$"),
         systemd=host.systemd,
         upstream_name=paths.upstream_name,
@@ -241,6 +245,7 @@ def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
         environment=" ".join(variables) if paths.scope == "user" else "",
         scope=paths.scope,
         textfile_directory=directory and _systemd_word(f"-{directory}", dollar="$"),
+        systemd=host.systemd,
         below_home=_lies_in(seen, HOMES),
         below_tmp=_lies_in(seen, _TEMPORARY),
     )
@@ -291,10 +296,15 @@ def upstream_socket(config: Config, paths: Paths) -> str:
     return _render("optillm-proxy-upstream.socket.j2", name=paths.upstream_name, upstream=upstream_address(config))
 
 
-def upstream_service(config: Config, paths: Paths, program: str = "/lib/systemd/systemd-socket-proxyd") -> str:
+def upstream_service(config: Config, paths: Paths, host: Host = Host()) -> str:
     """optillm-proxy-upstream.service"""
-    values = {"name": paths.upstream_name, "upstream": upstream_address(config), "program": program}
-    return _render("optillm-proxy-upstream.service.j2", **values)
+    return _render(
+        "optillm-proxy-upstream.service.j2",
+        name=paths.upstream_name,
+        upstream=upstream_address(config),
+        program=_systemd_word(str(host.socket_proxyd)),
+        systemd=host.systemd,
+    )
 
 
 def socket(config: Config, paths: Paths) -> str:

@@ -9,7 +9,7 @@ from optictl import proven, releases, render
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files, processes, program
-from optictl.host.systemd import RUNTIME, Systemd, Unit
+from optictl.host.systemd import RUNTIME, Systemd, Unit, socket_proxyd
 from optictl.host.uv import ToolError
 from optictl.paths import Paths
 from optictl.plan import Change, Running
@@ -49,6 +49,7 @@ def host(paths: Paths, release: str | None = None) -> Host:
         None if seen_anyway else prefix,
         flags=flags,
         program=program.own() or Host().program,
+        socket_proxyd=socket_proxyd() or Host().socket_proxyd,
     )
 
 

@@ -11,7 +11,7 @@ from optictl import plan, releases, render, supervise
 from optictl.checks.registry import Finding, Skip, check
 from optictl.checks.site import Site
 from optictl.host import files, processes
-from optictl.host.systemd import RUNTIME, Systemd, Unit
+from optictl.host.systemd import RUNTIME, Systemd, Unit, missing_protections, socket_proxyd
 
 #: Directives that a drop-in may not set: each is a wall or an invariant.
 _WALLS = frozenset(
@@ -34,8 +34,6 @@ _WINDOW = 600
 _NEAR = 0.9
 #: systemd's own number for the message that a unit is started again (sd-messages(3)).
 _RESTART_MESSAGE = "5eb03494b6584870a536b337290809b3"
-#: Directives that newer versions of systemd know and older ones ignore.
-_NEWER = {254: "RestartSteps, RestartMaxDelaySec (back-off)"}
 
 
 def _service(site: Site) -> Unit:
@@ -125,8 +123,9 @@ def unit_matches(site: Site) -> Iterator[Finding]:
     if not seen:
         raise Skip(f"nothing is installed: run {site.install}")
     version = Systemd("system").version()
-    unknown = [what for since, what in _NEWER.items() if 0 < version < since]
-    yield Finding("as rendered" + (f"; left out, unknown to systemd {version}: {', '.join(unknown)}" if unknown else ""))
+    missing = missing_protections(version)
+    note = f"; systemd {version} does not know {', '.join(missing)}" if missing else ""
+    yield Finding(f"as rendered{note}")
 
 
 @check(
@@ -419,27 +418,27 @@ def service_leftover(site: Site) -> Iterator[Finding]:
     presupposes=("service.active",),
 )
 def credential_mode(site: Site) -> Iterator[Finding]:
-    """The copies of the secrets that the running service reads are closed to every other user.
+    """No user but the service's own can read the copies of the secrets that the running service has.
 
-    How: the modes of /run/credentials/optillm-proxy.service and of what is in it.
+    How: mode, owner and POSIX access list of /run/credentials/optillm-proxy.service and of what is in it, against the
+    user of the service. From systemd 257 on an access list lets that user in, and the group bits are only its mask.
     Why: the files in /etc may be closed and these copies open.
     """
     _service(site)
     if site.paths.scope != "system":
         raise Skip("a user's manager keeps credentials below that user's own directory")
     directory = Path(f"/run/credentials/{site.paths.service_unit}")
-    facts = files.facts(directory)
-    if facts.kind == "missing":
+    if files.facts(directory).kind == "missing":
         raise Skip("the service does not run: see service.active")
-    if facts.mode & 0o077:
-        yield Finding(f"the mode of {directory} is {facts.mode:04o}", "fail", site.restart)
-    for name in ("proxy_key", "upstream_env"):
-        path = directory / name
-        mode = files.facts(path).mode
-        # the group bits are the mask of the access list by which systemd lets the service's user in
-        if mode & 0o007:
-            yield Finding(f"the mode of {path} is {mode:04o}", "fail", site.restart)
-    yield Finding(f"{directory} {facts.mode:04o}")
+    own = {0, *(process.uid for process in site.live.processes)}
+    judged = []
+    for path in (directory, *(directory / name for name in ("proxy_key", "upstream_env"))):
+        # without the directory's own permission a file in it cannot be reached
+        readers = files.readers(path)
+        judged.append(path.name)
+        if others := [str(reader) for reader in readers if not reader.is_one_of(own)]:
+            yield Finding(f"{', '.join(others)} can read {path}", "fail", site.restart)
+    yield Finding(f"root and the service alone can read {', '.join(judged)}")
 
 
 @check(
@@ -454,13 +453,24 @@ def credential_mode(site: Site) -> Iterator[Finding]:
 def relay_active(site: Site) -> Iterator[Finding]:
     """The one way out of a sealed service is open.
 
-    How: the state of optillm-proxy-upstream.socket, and whether the socket that the service calls is there.
+    How: the state of optillm-proxy-upstream.socket and of the service behind it, and whether the socket that the
+    sealed service calls is there.
     Why: a sealed service has no network; without the relay every strategy fails.
     """
     _service(site)
     if not render.is_sealed(site.config, site.paths):
         raise Skip("only a sealed service needs the relay")
     unit = site.units[site.paths.upstream_socket.name]
+    relay = site.units[site.paths.upstream_service.name]
+    if relay.active_state == "failed" or relay.sub_state in ("auto-restart", "auto-restart-queued"):
+        found = f"{relay.name} does not start ({relay.sub_state}, {relay.restarts} restarts)"
+        cause = supervise.last_problem(Systemd(site.paths.scope), site.paths, relay.name)
+        if socket_proxyd() is None:
+            remedy = f"install systemd's systemd-socket-proxyd, or set isolation: loopback, then {site.install}"
+        else:
+            again = _systemctl(site, f"restart {relay.name}")
+            remedy = f"{site.restore} && {again}"
+        yield Finding(found, "fail", remedy, cause)
     path = render.relay_socket(site.paths)
     if not unit.active:
         yield Finding(f"{unit.name} is {unit.active_state}", "fail", site.start)

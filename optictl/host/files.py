@@ -10,10 +10,11 @@ import itertools
 import os
 import shutil
 import stat
+import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,6 +253,73 @@ def room(path: Path) -> Room | None:
         return None
     # some file systems count no inodes
     return Room(space.f_bavail * space.f_frsize, space.f_favail if space.f_files else sys.maxsize)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One whom a file's mode or POSIX access list lets read it. `id` is a uid or gid, None for everybody else."""
+
+    kind: Literal["user", "group", "others"]
+    id: int | None = None
+
+    def is_one_of(self, uids: Collection[int]) -> bool:
+        return self.kind == "user" and self.id is not None and self.id in uids
+
+    def __str__(self) -> str:
+        return "every user" if self.kind == "others" else f"{self.kind} {self.id}"
+
+
+#: The access list as the kernel hands it out: a version, then tag, permissions and id of each entry (acl(5), xattr(7)).
+_ACL = "system.posix_acl_access"
+_ACL_USER_OBJ, _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_READ = 4
+
+
+def parse_access_list(data: bytes, uid: int, gid: int) -> list[Reader]:
+    """The readers that a POSIX access list names; `uid` and `gid` own the file. Pure.
+
+    Raises:
+        ValueError: it is none of version 2, which is the only one there is.
+    """
+    if len(data) < 4 or struct.unpack_from("<I", data)[0] != 2 or len(data) % 8 != 4:
+        raise ValueError("an access list of an unknown kind")
+    entries = [struct.unpack_from("<HHI", data, at) for at in range(4, len(data), 8)]
+    mask = next((allowed for tag, allowed, _ in entries if tag == _ACL_MASK), 7)
+    found = []
+    for tag, allowed, id in entries:
+        # the mask bounds every entry but the owner's and everybody's
+        effective = allowed if tag in (_ACL_USER_OBJ, _ACL_OTHER) else allowed & mask
+        if tag == _ACL_MASK or not effective & _READ:
+            continue
+        named: dict[int, Reader] = {
+            _ACL_USER_OBJ: Reader("user", uid),
+            _ACL_USER: Reader("user", id),
+            _ACL_GROUP_OBJ: Reader("group", gid),
+            _ACL_GROUP: Reader("group", id),
+            _ACL_OTHER: Reader("others"),
+        }
+        found.append(named[tag])
+    return found
+
+
+def readers(path: Path) -> list[Reader]:
+    """Who can read a file or directory, by its mode and POSIX access list; root always can and is not listed.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    info = path.stat()
+    try:
+        return parse_access_list(os.getxattr(path, _ACL), info.st_uid, info.st_gid)
+    except OSError as error:  # no access list, or a file system without them
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
+    by_mode = (
+        (stat.S_IRUSR, Reader("user", info.st_uid)),
+        (stat.S_IRGRP, Reader("group", info.st_gid)),
+        (stat.S_IROTH, Reader("others")),
+    )
+    return [reader for bit, reader in by_mode if info.st_mode & bit]
 
 
 def closed_to_others(paths: Iterable[Path]) -> Path | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -12,6 +14,15 @@ from typing import Any
 from optictl.host.uv import ToolError
 from optictl.paths import Scope
 
+#: The oldest systemd that gives a service its secrets as credentials (LoadCredential=, systemd.exec(5)).
+FLOOR = 247
+#: version -> what the units have from it on and an older systemd ignores (systemd's NEWS).
+PROTECTIONS = {
+    248: "NoExecPaths= and PrivateIPC= (no program from a writable place, no shared memory)",
+    254: "RestartSteps= and RestartMaxDelaySec= (longer pauses between restarts)",
+}
+#: Where distributions put what systemd starts for itself, besides the tree that systemctl lies in.
+_LIBRARIES = (Path("/usr/lib/systemd"), Path("/lib/systemd"), Path("/usr/libexec/systemd"))
 #: A unit written here is gone after a reboot.
 RUNTIME = {"system": Path("/run/systemd/system")}
 
@@ -20,6 +31,27 @@ _PROPERTIES = (
     "ActiveEnterTimestamp", "StateChangeTimestamp", "MemoryCurrent", "MemoryMax", "TasksCurrent", "UnitFileState",
     "NeedDaemonReload", "DropInPaths", "InvocationID", "FragmentPath",
 )  # fmt: skip
+
+
+def parse_version(text: str) -> int:
+    """The major version in what `systemctl --version` prints, such as 260 of "systemd 260~rc2"; 0 for none."""
+    found = re.match(r"systemd\s+v?(\d+)", text)
+    return int(found[1]) if found else 0
+
+
+def missing_protections(version: int) -> list[str]:
+    """What the units lack because this systemd does not know it; nothing for an unknown version (0)."""
+    return [what for since, what in PROTECTIONS.items() if 0 < version < since]
+
+
+def socket_proxyd() -> Path | None:
+    """systemd's own socket relay, or None where this machine does not have it."""
+    systemctl = shutil.which("systemctl")
+    trees = [Path(systemctl).resolve().parents[1] / "lib/systemd"] if systemctl else []
+    names = [directory / "systemd-socket-proxyd" for directory in (*_LIBRARIES, *trees)]
+    found = next((path for path in names if path.is_file()), None)
+    on_path = shutil.which("systemd-socket-proxyd")
+    return found or (Path(on_path) if on_path else None)
 
 
 @dataclass(frozen=True)
@@ -87,10 +119,9 @@ class Systemd:
     def version(self) -> int:
         """systemd's version, 0 where it is not installed."""
         try:
-            words = self._run("systemctl", "--version").stdout.split()
+            return parse_version(self._run("systemctl", "--version").stdout)
         except OSError:
             return 0
-        return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
 
     def reload(self) -> None:
         self._do("daemon-reload")

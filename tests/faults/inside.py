@@ -189,7 +189,7 @@ KEYS = [
         "the key in the argument list",
         "unit.matches",
         # a start with it would be refused by the guard, so what runs goes on with the unit of before
-        sh(f"sed -i s,@%d/proxy_key,{PROXY_KEY}, {SERVICE_FILE} && systemctl daemon-reload"),
+        sh(f"sed -i 's,@${{CREDENTIALS_DIRECTORY}}/proxy_key,{PROXY_KEY},' {SERVICE_FILE} && systemctl daemon-reload"),
     ),
     Fault("keys", "the proxy key is world-readable", "files.ownership", sh(f"chmod 0644 {ETC}/proxy_key")),
     Fault("keys", "the env file is readable by its group", "files.ownership", sh(f"chmod 0640 {ETC}/env")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -296,3 +297,51 @@ class TestDigest:
         os.utime(file, (1, 1))
         time.sleep(0.1)
         assert files.sha256(file) == hashlib.sha256(b"new").hexdigest()
+
+
+def access_list(*entries: tuple[int, int, int], version: int = 2) -> bytes:
+    """A POSIX access list as the kernel hands it out: tag, permissions, id."""
+    return struct.pack("<I", version) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+NONE = 0xFFFFFFFF
+
+
+class TestReaders:
+    def test_the_group_bits_of_a_file_with_an_access_list_are_its_mask(self) -> None:
+        """A credential of systemd 257: mode 0440, and still no group can read it."""
+        owner, service, group = (1, 4, NONE), (2, 4, 63318), (4, 0, NONE)
+        data = access_list(owner, service, group, (16, 4, NONE), (32, 0, NONE))
+        assert files.parse_access_list(data, 0, 0) == [
+            files.Reader("user", 0),
+            files.Reader("user", 63318),
+        ]
+
+    def test_whom_an_access_list_names_within_its_mask(self) -> None:
+        named = [(2, 5, 1000), (4, 4, NONE), (8, 4, 55), (32, 4, NONE)]
+        data = access_list((1, 7, NONE), *named, (16, 5, NONE))
+        readers = files.parse_access_list(data, 0, 7)
+        told = [str(reader) for reader in readers]
+        assert told == ["user 0", "user 1000", "group 7", "group 55", "every user"]
+        masked = access_list((1, 7, NONE), *named, (16, 1, NONE))
+        assert [str(r) for r in files.parse_access_list(masked, 0, 7)] == ["user 0", "every user"]
+
+    @pytest.mark.parametrize("data", [b"", b"\x02", access_list(version=3), access_list() + b"\0"])
+    def test_another_kind_of_list_is_no_list(self, data: bytes) -> None:
+        with pytest.raises(ValueError, match="unknown kind"):
+            files.parse_access_list(data, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("mode", "more"), [(0o600, []), (0o640, ["group"]), (0o604, ["others"]), (0o644, ["group", "others"])]
+    )
+    def test_without_a_list_the_mode_tells(self, mode: int, more: list[str], tmp_path: Path) -> None:
+        file = tmp_path / "key"
+        file.touch()
+        file.chmod(mode)
+        assert [reader.kind for reader in files.readers(file)] == ["user", *more]
+
+    def test_one_of(self) -> None:
+        assert files.Reader("user", 5).is_one_of({0, 5})
+        assert not files.Reader("user", 6).is_one_of({0, 5})
+        assert not files.Reader("group", 0).is_one_of({0})
+        assert not files.Reader("others").is_one_of({0})

@@ -77,7 +77,7 @@ class TestUnit:
         assert given["--base-url"] == "http://127.0.0.1:4000/v1"
         assert given["--approach"] == "proxy"
         assert given["--model"] == "jerry-xl"
-        assert given["--optillm-api-key"] == "@%d/proxy_key"
+        assert given["--optillm-api-key"] == "@${CREDENTIALS_DIRECTORY}/proxy_key"
 
     @EVERY_CASE
     def test_the_guard_understands_every_flag(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,9 @@ class TestUnit:
         (tmp_path / "proxy_key").write_text("a key\n")
         (tmp_path / "upstream_env").write_text("OPENAI_API_KEY=another\n")
         monkeypatch.setenv("OPENAI_API_KEY", "")  # the guard puts it there: it is taken back after the test
-        words = [word.replace("@%d/", f"@{tmp_path}/") for word in exec_start(render.unit(read, places))[3:]]
+        words = [
+            word.replace("@${CREDENTIALS_DIRECTORY}/", f"@{tmp_path}/") for word in exec_start(render.unit(read, places))[3:]
+        ]
         told = settings.parse(words)
         assert (told.host, told.port, told.base_url) == (read.listen.host, read.listen.port, read.upstream.base_url)
         assert (told.approach, told.model, told.proxy_key) == (read.approach, read.model, "a key")
@@ -101,7 +103,7 @@ class TestUnit:
     def test_run_starts_what_the_unit_starts(self) -> None:
         read, places = case("tuned")
         words = exec_start(render.unit(read, places))
-        command = render.command(read, places.current, "@%d/proxy_key")
+        command = render.command(read, places.current, "@${CREDENTIALS_DIRECTORY}/proxy_key")
         assert words[: len(command)] == command
         # what only systemd can give: credentials, and the way out of a sealed service
         assert set(words[len(command) :: 2]) <= {"--upstream-env", "--upstream-socket"}
@@ -216,7 +218,7 @@ class TestUnit:
         if scope == "system":
             places.root_directory.mkdir()
             # as good as the real one, which not every machine has in the same place
-            places.upstream_service.write_text(render.upstream_service(Config(), places, program="/bin/true"))
+            places.upstream_service.write_text(render.upstream_service(Config(), places, Host(socket_proxyd=Path("/bin/true"))))
             places.upstream_socket.write_text(render.upstream_socket(Config(), places))
             units += [places.upstream_service, places.upstream_socket]
         command = ["systemd-analyze", *(["--user"] if scope == "user" else []), "verify", *units]

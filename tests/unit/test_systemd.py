@@ -1,0 +1,65 @@
+"""What optictl knows about versions of systemd, without asking one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optictl import paths, render
+from optictl.config import Config
+from optictl.host import systemd
+from optictl.render import Host
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("systemd 252 (252.39-1~deb12u2)\n+PAM +AUDIT", 252),
+        ("systemd 257 (257.13-1~deb13u1)", 257),
+        ("systemd 260~rc2 (260~rc2-1)", 260),
+        ("systemd 262.1 (262.1-1)", 262),
+        ("systemd v255-3-gabcdef", 255),
+        ("systemd 249", 249),
+        ("", 0),
+        ("bash: systemctl: command not found", 0),
+    ],
+)
+def test_the_version_is_read_in_every_spelling(text: str, version: int) -> None:
+    assert systemd.parse_version(text) == version
+
+
+def test_missing_protections_are_named_from_the_oldest() -> None:
+    assert len(systemd.missing_protections(systemd.FLOOR)) == 2
+    assert ["RestartSteps=" in what for what in systemd.missing_protections(249)] == [True]
+    assert systemd.missing_protections(254) == []
+    assert systemd.missing_protections(0) == []
+
+
+@pytest.mark.parametrize("isolation", ["sealed", "loopback"])
+@pytest.mark.parametrize("version", [247, 248, 249, 253, 254, 262])
+def test_units_hold_what_the_version_knows_and_nothing_else(version: int, isolation: str) -> None:
+    config = Config.model_validate({"isolation": isolation})
+    host, places = Host(systemd=version), paths.system()
+    service = render.unit(config, places, host)
+    texts = [service, render.upstream_service(config, places, host)]
+    texts.append(render.check_service(config, places, host))
+    # 250 brought the specifier %d, 247 the variable
+    assert "%d" not in service
+    assert "--optillm-api-key @${CREDENTIALS_DIRECTORY}/proxy_key" in service
+    assert all(("PrivateIPC=yes" in text) is (version >= 248) for text in texts)
+    assert ("NoExecPaths=" in service) is (version >= 248)
+    assert ("RestartSteps=" in service) is (version >= 254)
+
+
+def test_the_relay_runs_the_program_that_this_machine_has() -> None:
+    host = Host(socket_proxyd=Path("/usr/libexec/my systemd/systemd-socket-proxyd"))
+    text = render.upstream_service(Config(), paths.system(), host)
+    assert 'ExecStart="/usr/libexec/my systemd/systemd-socket-proxyd" --connections-max' in text
+
+
+def test_a_unit_of_one_release_does_not_need_an_active_one() -> None:
+    places = paths.system()
+    release = places.releases / "0.3.12-abc"
+    assert str(places.current) not in render.unit(Config(), places, Host(release=release))
+    assert str(places.current) in render.unit(Config(), places)
