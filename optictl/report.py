@@ -12,8 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from optictl.invocation import Invocation
 from optictl.results import SEVERITY, Result, good, roots, summary
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ _PIPE_WIDTH = 1000
 recording: Console | None = None
 """Set by the script that draws the README's picture: everything is printed there."""
 
+invocation = Invocation()
+"""How the commands in everything that is printed here have to be typed; the command line sets it."""
+
 
 def _console(stderr: bool = False) -> Console:
     from rich.console import Console
@@ -67,7 +72,7 @@ def raw(text: str) -> None:
 
 def failure(command: str, what: str, remedy: str, problems: Sequence[dict[str, Any]] = ()) -> None:
     """The envelope of a command that could not do its work: no results, and why."""
-    error = {"what": what, "remedy": remedy, **({"problems": list(problems)} if problems else {})}
+    error = {"what": what, "remedy": invocation.spell(remedy), **({"problems": list(problems)} if problems else {})}
     envelope(command, [], False, error=error)
 
 
@@ -134,6 +139,7 @@ def steps(title: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
 def results(command: str, found: Sequence[Result], output: str, *, quiet: bool = False) -> bool:
     """Print results; True when none failed. `quiet` leaves out the passed ones (text only)."""
     ok = good(found)
+    found = spelled(found)
     if output == "json":
         envelope(command, [r.as_dict() for r in found], ok, summary=_line(summary(found)))
         return ok
@@ -169,12 +175,19 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     return ok
 
 
+def spelled(found: Sequence[Result]) -> list[Result]:
+    """The same with remedies that can be pasted."""
+    spell = invocation.spell
+    return [replace(r, remedy=spell(r.remedy), found=spell(r.found)) for r in found]
+
+
 def round_of_checks(one: Round, output: str, *, quiet: bool = False) -> None:
     """What a round of `check --watch` has to say: the first one whole, then what changed, each line with its time."""
     if one.told and output == "json":
         told = {"error": {"what": one.error}} if one.error else {"summary": _line(summary(one.found))}
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.at))
-        envelope("check", [r.as_dict() for r in one.changed], one.good, indent=None, time=at, **told)
+        changed = [r.as_dict() for r in spelled(one.changed)]
+        envelope("check", changed, one.good, indent=None, time=at, **told)
     elif one.told and one.first and not one.error:
         results("check", one.found, output, quiet=quiet)
     elif one.told:
@@ -195,7 +208,7 @@ def _news(one: Round) -> None:
         return
     for r in one.changed:
         say(r.status, f"{r.id}: {r.found}")
-    say("pass" if one.good else "fail", summary(one.found))
+    say("pass" if one.good else "fail", summary(spelled(one.found)))
 
 
 def _line(text: str) -> str:
@@ -464,6 +477,7 @@ def status(seen: Status) -> None:
 
 def fleet(command: str, found: Sequence[Result], headline: str, again: str, output: str, *, ok: bool) -> None:
     """What became of each host, in one table; `again` is the command that continues, or ""."""
+    found, again = spelled(found), invocation.spell(again)
     if output == "json":
         more: dict[str, Any] = {"continue": again} if again else {}
         envelope(command, [r.as_dict() for r in found], ok, summary=headline, **more)
@@ -637,12 +651,12 @@ def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width:
 
 def message(text: str) -> None:
     """A line of a command's result for people, to stdout."""
-    _console().print(text, markup=False, soft_wrap=True)
+    _console().print(invocation.spell(text), markup=False, soft_wrap=True)
 
 
 def example(command: str) -> None:
     """A command to copy, never wrapped by us."""
-    _console().print(command, markup=False, soft_wrap=True, style="cyan")
+    _console().print(invocation.spell(command), markup=False, soft_wrap=True, style="cyan")
 
 
 def error(problem: OptictlError) -> None:
@@ -654,7 +668,7 @@ def error(problem: OptictlError) -> None:
     if problem.detail:
         console.print(escape(problem.detail), style="dim", soft_wrap=True)
     if problem.remedy:
-        console.print(f"[bold]mend[/]   {escape(problem.remedy)}")
+        console.print(f"[bold]fix[/]    {escape(invocation.spell(problem.remedy))}", soft_wrap=True)
 
 
 def config_error(invalid: ConfigError, remedy: str) -> None:
@@ -665,7 +679,7 @@ def config_error(invalid: ConfigError, remedy: str) -> None:
     console.print(f"[bold red]error[/]  the configuration {escape(invalid.source)} cannot be used:")
     for problem in invalid.problems:
         console.print(f"       {escape(str(problem))}")
-    console.print(f"[bold]mend[/]   {escape(remedy)}")
+    console.print(f"[bold]fix[/]    {escape(invocation.spell(remedy))}")
 
 
 def unexpected(failure: BaseException) -> None:
@@ -673,5 +687,5 @@ def unexpected(failure: BaseException) -> None:
     from rich.markup import escape
 
     console = _console(stderr=True)
-    console.print(f"[bold red]error[/]  a defect of optictl: {escape(type(failure).__name__)}: {escape(str(failure))}")
-    console.print("[bold]mend[/]   run it again as optictl --debug COMMAND ... and report the traceback")
+    console.print(f"[bold red]error[/]  internal error (please report it): {escape(str(failure))}")
+    console.print("[bold]fix[/]    run it again as optictl --debug COMMAND ... and report the traceback")

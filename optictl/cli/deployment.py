@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -262,6 +263,7 @@ def status(
 
     where = place(None, root, user, name)
     seen = looking.look(where.paths, where.config_path)
+    seen = replace(seen, next=report.invocation.spell(seen.next))
     if output is Output.json:
         report.envelope("status", [seen.as_dict()], seen.good)
     else:

@@ -58,7 +58,7 @@ def _explain(failure: Exception) -> int:
         report.error(failure)
         return ROLLED_BACK if isinstance(failure, RolledBack) else 1
     if json_command:
-        report.failure(json_command, f"a defect of optictl: {type(failure).__name__}: {failure}", "")
+        report.failure(json_command, f"internal error (please report it): {failure}", "")
     if debug:
         raise failure
     report.unexpected(failure)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,12 +125,22 @@ class Place:
 
 
 def place(config: Path | None, root: Path | None, user: bool, name: str) -> Place:
-    """The deployment that the options name."""
-    from optictl import paths
+    """The deployment that the options name. From here on messages spell commands for its caller."""
+    from optictl import paths, report
+    from optictl.host import program
 
     if root is not None and user:
         raise typer.BadParameter("--root and --user exclude each other")
     if problem := paths.name_problem(name):
         raise typer.BadParameter(problem, param_hint="--name")
     found = paths.user(os.environ, name) if user else paths.system(root.absolute() if root else None, name)
+    found = _on_disk(found)
+    report.invocation = program.invocation(found.scope, found.is_private, os.environ, sys.argv)
     return Place(found, config.absolute() if config else found.config, config is not None)
+
+
+def _on_disk(paths: Paths) -> Paths:
+    """The same places with links resolved in what a sandbox binds: systemd follows none of them there."""
+    if paths.scope == "user":
+        return paths
+    return replace(paths, opt=paths.opt.resolve(), home=paths.home.resolve())

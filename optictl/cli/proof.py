@@ -126,7 +126,7 @@ def check(
     with report.progress("checking"):
         found = examination()
     if output is CheckOutput.nagios:
-        report.raw(monitoring.nagios(found, examination.seconds))
+        report.raw(monitoring.nagios(report.spelled(found), examination.seconds))
         raise typer.Exit(monitoring.nagios_code(found))
     if output is CheckOutput.prometheus:
         report.raw(monitoring.prometheus(found, examination.seconds, time.time()))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optictl
 from optictl.host import files
-from optictl.paths import HOMES
+from optictl.invocation import Invocation, needs_sudo
+from optictl.paths import HOMES, Scope
+
+#: Directories that sudo searches on every system; Debian unstable has /usr/local/bin no more.
+_SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def own() -> Path | None:
@@ -17,6 +25,30 @@ def own() -> Path | None:
         if (path := Path(directory) / "optictl").is_file():
             return path
     return None
+
+
+def invocation(scope: Scope, private: bool, environ: Mapping[str, str], argv: Sequence[str]) -> Invocation:
+    """How commands about this deployment have to be typed by the present caller."""
+    is_root = os.geteuid() == 0
+    through_sudo = is_root and "SUDO_UID" in environ
+    sudo = needs_sudo(is_root=is_root, through_sudo=through_sudo, scope=scope, private=private)
+    # a caller who went through sudo has its search path now
+    searched = environ.get("PATH", os.defpath) if through_sudo or not sudo else _SUDO_PATH
+    return Invocation(_word(searched, environ, argv[0]), sudo, shlex.join(argv[1:]))
+
+
+def _word(searched: str, environ: Mapping[str, str], typed: str) -> str:
+    """What a shell that looks in these directories takes for this optictl."""
+    own_path = own()
+    if own_path is None:
+        return f"{shlex.quote(sys.executable)} -m optictl"
+    # `uv run` puts the checkout's venv on the path of this process alone
+    on_path = None if "UV_RUN_RECURSION_DEPTH" in environ else shutil.which("optictl", path=searched)
+    if on_path is not None and Path(on_path).resolve() == own_path.resolve():
+        return "optictl"
+    called = Path(typed)
+    same = called.is_absolute() and called.resolve() == own_path.resolve()
+    return shlex.quote(str(called if same else own_path))
 
 
 def problem(*, as_root: bool) -> str:

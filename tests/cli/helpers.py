@@ -50,7 +50,7 @@ class Outcome:
 
 
 def environment(home: Path, variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **(variables or {})}
+    return {"PATH": f"{OPTICTL.parent}:{os.environ['PATH']}", "HOME": str(home), "LANG": "C.UTF-8", **(variables or {})}
 
 
 def optictl(

@@ -112,7 +112,7 @@ class TestWithoutPermission:
         outcome = optictl("init", "--root", "root", home=tmp_path)
         assert (outcome.code, outcome.out) == (1, "")
         assert str(tmp_path / "root") in outcome.err
-        assert "a defect of optictl" not in outcome.err
+        assert "internal error" not in outcome.err
 
     @pytest.mark.root
     def test_as_another_user_where_only_root_may_write(self, program: Path) -> None:

@@ -85,7 +85,7 @@ class TestDefects:
     def test_a_person_sees_no_traceback(self, defect: dict[str, str], tmp_path: Path) -> None:
         outcome = optictl("render-unit", "--root", tmp_path, home=tmp_path, variables=defect)
         assert (outcome.code, outcome.out) == (1, "")
-        assert "a defect of optictl: RuntimeError: injected [bold]defect" in outcome.err
+        assert "internal error (please report it): injected [bold]defect" in outcome.err
         assert "Traceback" not in outcome.err
         assert "optictl --debug" in outcome.err
 

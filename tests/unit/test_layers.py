@@ -14,7 +14,7 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 
 #: From the bottom to the top. A module may import what stands below its own line, and modules of its own package.
 LAYERS = [
-    {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin", "collections"},
+    {"optictl", "errors", "results", "models", "paths", "invocation", "manifest", "guard", "demo.standin", "collections"},
     {"config", "host"},
     {"loading", "render", "smoke", "monitoring", "litellm"},
     {"plan", "service", "proven", "compare", "top", "traces"},
