@@ -6,20 +6,27 @@ import os
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from optictl import manifest, plan, proven, releases, render, supervise
+from optictl import manifest, plan, preflight, proven, releases, render, supervise, trial
 from optictl.config import Config
 from optictl.errors import OptictlError, RolledBack, os_words
 from optictl.guard import settings
-from optictl.host import files, program
+from optictl.host import files, network, program
+from optictl.host.systemd import Unit
+from optictl.host.uv import ToolError
 from optictl.manifest import Manifest
 from optictl.paths import Paths
 from optictl.plan import Artefact, Change, Found
+from optictl.preflight import others_must_reach
 from optictl.releases import Progress, Wanted
+from optictl.results import Result
+from optictl.takeover import reader, record, table
+from optictl.takeover.handmade import HandMade
+from optictl.takeover.record import KeptFile, Record
 
 Done = Callable[[Change], None]
 
@@ -87,16 +94,47 @@ def init(paths: Paths) -> tuple[list[Change], list[Path]]:
 
 @dataclass(frozen=True)
 class Installation:
-    """A planned installation: the changes, and what is needed to apply them."""
+    """A planned installation: the changes, and what is needed to apply them.
+
+    `problems` are what preflight found; with a failed one among them it would fail. `hand_made` is the service that it
+    replaces, `table` what that changes.
+    """
 
     config: Config
     paths: Paths
     want: Wanted
     changes: list[Change]
     start: bool = True
+    problems: list[Result] = field(default_factory=list)
+    hand_made: HandMade | None = None
+    table: list[table.Row] = field(default_factory=list)
+
+    @property
+    def blockers(self) -> list[Result]:
+        """The problems with which nothing is begun."""
+        return [problem for problem in self.problems if problem.red]
 
 
-def plan_install(config: Config, paths: Paths, start: bool = True, release: Wanted | None = None) -> Installation:
+@dataclass(frozen=True)
+class Circumstances:
+    """What the caller of a plan says. `python` is the interpreter to build on; `secrets_come`: the caller writes the
+    env file and the proxy key before it installs, so that the plan does not judge them."""
+
+    python: Path | None = None
+    secrets_come: bool = False
+
+
+#: No interpreter was named, and the secrets are judged.
+PLAIN = Circumstances()
+
+
+def plan_install(
+    config: Config,
+    paths: Paths,
+    start: bool = True,
+    release: Wanted | None = None,
+    given: Circumstances = PLAIN,
+) -> Installation:
     """What `install` would do now. Reads, never writes.
 
     `start`: systemd, where it runs, is to run it. `release`: one that is there already, instead of the one that the
@@ -116,8 +154,10 @@ def plan_install(config: Config, paths: Paths, start: bool = True, release: Want
     unit_first = current is not None and not render.flags_in(files.read(paths.service) or "") <= set(known)
     asked = plan.Release(want.name, built, current, broken, unit_first)
     running = supervise.running(config, paths) if start else None
+    hand_made = None if paths.is_private else _hand_made(paths)
+    taken_over = _taken_over(hand_made, config, paths, running)
     found = _found(artefacts, wrote)
-    changes = plan.changes(artefacts, found, os.geteuid(), wrote, asked, paths, running)
+    changes = plan.changes(artefacts, found, os.geteuid(), wrote, asked, paths, running, taken_over)
     if unnamed := [
         a for a in artefacts if not (a.keep or a.directory) and found[a.path].text == a.text and not wrote.wrote(a.path, a.text)
     ]:
@@ -130,7 +170,82 @@ def plan_install(config: Config, paths: Paths, start: bool = True, release: Want
     changes += _stale_metrics(config, paths)
     if start:  # else an older release may still be running
         changes += _surplus(config, paths, want.name)
-    return Installation(config, paths, want, changes, start)
+    if running is not None and trial.leftover(paths):
+        target = f"{paths.trial_name}.service"
+        changes.append(Change("stop", target, "an interrupted optictl left it", cleanup=True))
+    problems = _preflight(config, paths, changes, running, hand_made, given) if changes else []
+    rows = _table(hand_made, config, paths) if hand_made else []
+    return Installation(config, paths, want, changes, start, problems, hand_made, rows)
+
+
+def _hand_made(paths: Paths) -> HandMade | None:
+    try:
+        return reader.read(paths)
+    except PermissionError as error:
+        raise _denied(error) from None
+
+
+def _taken_over(
+    hand_made: HandMade | None, config: Config, paths: Paths, running: plan.Running | None
+) -> plan.TakenOver | None:
+    if hand_made is None:
+        return None
+    holds_port = hand_made.active and hand_made.port == config.listen.port
+    bridged = running is not None and holds_port and paths.scope == "system"
+    drop_ins = [path for path, _ in hand_made.drop_ins if _goes_aside(path)]
+    return plan.TakenOver(drop_ins, bridged, hand_made.redact)
+
+
+#: Where an operator's files lie; what a package brought stays.
+_OPERATORS = (Path("/etc"), Path("/run"), Path("/home"), Path("/root"))
+
+
+def _goes_aside(drop_in: Path) -> bool:
+    """Whether a drop-in is the hand-made unit's own, not one for every service."""
+    own = drop_in.parent.name not in ("service.d", "socket.d")
+    return own and any(drop_in.is_relative_to(place) for place in _OPERATORS)
+
+
+def _table(hand_made: HandMade, config: Config, paths: Paths) -> list[table.Row]:
+    try:
+        key = (files.read(paths.proxy_key) or "").strip() or None
+    except PermissionError:
+        key = None
+    return table.rows(hand_made, config, paths, key, dynamic=paths.scope == "system")
+
+
+def _preflight(
+    config: Config,
+    paths: Paths,
+    changes: Sequence[Change],
+    running: plan.Running | None,
+    hand_made: HandMade | None,
+    given: Circumstances,
+) -> list[Result]:
+    """What would make this plan fail, or is worth to be known before it."""
+    builds = any(change.action == "build" for change in changes)
+    starts = running is not None
+    own = [*(running.found if running else ()), *([hand_made.unit] if hand_made else [])]
+    going = {change.target for change in changes if change.action == "aside"}
+    staying = [path for path in _drop_ins(paths, running) if str(path) not in going]
+    facts = preflight.look(
+        config,
+        paths,
+        builds=builds,
+        starts=starts,
+        python=given.python,
+        own_units=own,
+        drop_ins=staying,
+    )
+    return preflight.judge(config, paths, facts, starts=starts, secrets_come=given.secrets_come)
+
+
+def _drop_ins(paths: Paths, running: plan.Running | None) -> list[Path]:
+    """The drop-ins of the service's unit: those that systemd has read, and those that it will read."""
+    read = running.found[paths.service_unit].drop_in_paths.split() if running else []
+    places = (paths.units, Path("/etc/systemd") / paths.scope, Path("/run/systemd") / paths.scope)
+    waiting = [p for place in places for p in sorted((place / f"{paths.service_unit}.d").glob("*.conf"))]
+    return list(dict.fromkeys([*map(Path, read), *waiting]))
 
 
 def _refuse_unfit_program(paths: Paths) -> None:
@@ -241,6 +356,7 @@ def decided(shown: Installation, plan_again: Callable[[], Installation], force: 
     with locked(shown.paths):
         now = plan_again()
         _refuse_other(shown.changes, now.changes)
+        refuse_blocked(now)
         refuse_edited(now.changes, now.paths, force)
         yield now
 
@@ -272,8 +388,52 @@ def apply_install(
             # a unit names the interpreter's directory, which is known only now
             now = with_texts(now)
         with going_back(now, progress):
+            connected = was_connected(now.hand_made)
             apply(now, progress, done)
+            verify_serving(now, connected)
         clean_up(now, progress, done)
+
+
+def refuse_blocked(installation: Installation) -> None:
+    """Raise OptictlError if preflight found what would make this installation fail."""
+    _refuse(installation.blockers)
+
+
+def _refuse(problems: Iterable[Result]) -> None:
+    if blockers := list(problems):
+        raise OptictlError(
+            "; ".join(f"{problem.found}" for problem in blockers),
+            remedy="; ".join(dict.fromkeys(problem.remedy for problem in blockers if problem.remedy)),
+            problems=[problem.as_dict() for problem in blockers],
+        )
+
+
+def was_connected(hand_made: HandMade | None) -> bool:
+    """Whether the service that was written by hand reaches LiteLLM now."""
+    if hand_made is None or not hand_made.active or hand_made.port is None:
+        return False
+    url = f"http://127.0.0.1:{hand_made.port}/v1/models"
+    return network.request("GET", url, key=hand_made.proxy_key, timeout=10).status == 200
+
+
+def verify_serving(installation: Installation, connected: bool) -> None:
+    """Raise OptictlError unless what was started first answers on its port.
+
+    `connected`: LiteLLM was reached before, and has to be reached again.
+    """
+    started = any(change.action in ("start", "handover") for change in installation.changes)
+    if not started:
+        return
+    config = installation.config
+    answer = network.request("GET", f"http://{config.listen.host}:{config.listen.port}/health", timeout=10)
+    if answer.status != 200 or trial.GUARD_HEADER not in answer.headers:
+        raise OptictlError(f"the service does not answer: {answer.error or answer.status}")
+    if connected:
+        key = (files.read(installation.paths.proxy_key) or "").strip()
+        answer = network.request("GET", f"{config.url}/models", key=key, timeout=30)
+        if answer.status != 200:
+            why = answer.error or answer.status
+            raise OptictlError(f"the service does not reach LiteLLM, which the old one did: {why}")
 
 
 def build_beside(shown: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress, done: Done) -> None:
@@ -283,7 +443,8 @@ def build_beside(shown: Installation, python: Path | None, wheelhouse: Path | No
         OptictlError: it could not be built, or did not prove itself.
     """
     with locked(shown.paths):
-        _, built, _ = releases.standing(shown.want, shown.paths)  # somebody else may have built it meanwhile
+        _refuse(problem for problem in shown.blockers if problem.id in preflight.OF_A_BUILD)
+        _, built, _ = releases.standing(shown.want, shown.paths)  # another optictl may have built it meanwhile
         for change in shown.changes:
             if change.action == "build" and not built:
                 build(shown, python, wheelhouse, progress)
@@ -296,15 +457,22 @@ def refuse_edited(changes: Sequence[Change], paths: Paths, force: bool) -> None:
     if edited and not force:
         raise OptictlError(
             f"{', '.join(edited)}: not what optictl wrote",
-            remedy="add --force to have it go all the same (its text is kept beside it); changes of your own belong in "
-            f"{paths.service_unit}.d/*.conf",
+            remedy=_words_of_edits(edited, paths),
         )
+
+
+def _words_of_edits(edited: Sequence[str], paths: Paths) -> str:
+    return (
+        f"use --force to overwrite (a backup is kept); changes of your own belong in {paths.service_unit}.d/*.conf"
+        if str(paths.service) in edited or len(edited) > 1
+        else "use --force to overwrite (a backup is kept)"
+    )
 
 
 def build(installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress) -> None:
     """Build and prove the wanted release beside those that exist."""
     paths = installation.paths
-    interpreter = releases.interpreter(_others_must_reach(paths), python, progress)
+    interpreter = releases.interpreter(others_must_reach(paths), python, progress)
     files.make_directory(paths.releases)
     if files.facts(installation.want.directory(paths)).kind != "missing":
         progress(f"removing the half-built {installation.want.name}")
@@ -331,21 +499,100 @@ def apply(installation: Installation, progress: Progress, done: Done) -> None:
         a for a in _artefacts(config, paths, installation.want.name) if not (a.keep or a.directory) and str(a.path) not in texts
     ]
     wrote = wrote.intending({**texts, **{str(a.path): a.text for a in same if not wrote.wrote(a.path, a.text)}})
-    write_manifest(paths, wrote)
-    for change in (c for c in installation.changes if not c.cleanup):
-        if change.action == "build" or change.target == str(paths.manifest):
-            pass  # it is there by now
-        elif change.action == "switch":
-            releases.switch(paths, change.target)
-        elif change.action == "sibling":
-            host = replace(supervise.host(paths, installation.want.name), release=installation.want.directory(paths))
-            supervise.start_sibling(config, paths, render.unit(config, paths, host), progress)
-        elif change.artefact is not None:
-            _apply_file(change)  # also the operator's configuration, where an upgrade edits it
-        else:
-            supervise.apply_change(change, config, paths, progress)
-        done(change)
+    bridged = any(c.action == "handover" for c in installation.changes)
+    release = installation.want.directory(paths)
+    unrecorded = _by_hand(installation)
+    with ExitStack() as trials:
+        port = 0
+        for change in (c for c in installation.changes if not c.cleanup):
+            if installation.hand_made is not None and change.target in unrecorded:
+                keep_record(installation.hand_made, paths, unrecorded)
+                unrecorded = frozenset()
+            if change.action == "build" or change.target == str(paths.manifest):
+                pass  # it is there by now
+            elif change.action == "trial":
+                port = trials.enter_context(_trial(installation, progress))
+                if not bridged:
+                    trials.close()
+            elif change.action == "switch":
+                releases.switch(paths, change.target)
+            elif change.action == "sibling":
+                host = replace(supervise.host(paths, installation.want.name), release=release)
+                supervise.start_sibling(config, paths, render.unit(config, paths, host), progress)
+            elif change.action == "aside":
+                files.remove(Path(change.target))  # the record has it
+            elif change.action == "handover":
+                supervise.hand_over(config, paths, release, port, progress)
+                trials.close()
+                supervise.remove_sibling(config, paths)
+            elif change.artefact is not None:
+                _apply_file(_kept_in_record(change, installation))
+            else:
+                supervise.apply_change(change, config, paths, progress)
+            done(change)
     write_manifest(paths, _as_it_is(wrote))
+
+
+@contextmanager
+def _trial(installation: Installation, progress: Progress) -> Iterator[int]:
+    """The release as its unit will start it, for as long as the block lasts; the port that it serves."""
+    paths, want = installation.paths, installation.want
+    host = replace(supervise.host(paths, want.name), release=want.directory(paths))
+    going = {change.target for change in installation.changes if change.action == "aside"}
+    running = supervise.running(installation.config, paths)
+    staying = [path for path in _drop_ins(paths, running) if str(path) not in going]
+    with trial.running(installation.config, paths, host, staying, progress) as port:
+        yield port
+
+
+def _by_hand(installation: Installation) -> frozenset[str]:
+    """The files of the service that was written by hand, which a record keeps."""
+    if installation.hand_made is None:
+        return frozenset()
+    aside = (change.target for change in installation.changes if change.action == "aside")
+    return frozenset([str(installation.paths.service), *aside])
+
+
+def _kept_in_record(change: Change, installation: Installation) -> Change:
+    """A replacement whose old text needs no second copy beside it."""
+    by_hand = installation.hand_made is not None and change.target == str(installation.paths.service)
+    return replace(change, edited=False) if by_hand else change
+
+
+def keep_record(hand_made: HandMade, paths: Paths, targets: Iterable[str]) -> None:
+    """Copy the unit that was written by hand and its drop-ins to `before/`, readable by root alone, with its state."""
+    originals = [path for path in map(Path, sorted(targets)) if files.facts(path).kind == "file"]
+    files.remove(paths.before)
+    files.make_directory(paths.before, 0o700)
+    kept = []
+    for number, path in enumerate(originals):
+        facts, name = files.facts(path), record.kept_name(number, path)
+        files.write(paths.before / name, files.read(path) or "", 0o600)
+        kept.append(KeptFile(str(path), facts.mode, facts.uid, facts.gid, name))
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    state = Record(hand_made.unit, hand_made.enabled, hand_made.active, now, tuple(kept))
+    files.write(paths.before / record.STATE, state.dump(), 0o600)
+
+
+def read_record(paths: Paths) -> Record | None:
+    """What was there before this deployment, or None."""
+    return record.parse(files.read(paths.before / record.STATE))
+
+
+def kept_service(paths: Paths) -> Record | None:
+    """The same, for a message: None also where the caller may not know."""
+    with suppress(PermissionError):
+        return read_record(paths)
+    return None
+
+
+def put_record_back(paths: Paths, state: Record) -> None:
+    """Write the files of a service that was there before, with their modes and owners."""
+    for kept in state.files:
+        path = Path(kept.path)
+        files.make_directory(path.parent)
+        files.write(path, files.read(paths.before / kept.name) or "", kept.mode)
+        files.set_owners(path, kept.uid, kept.gid)
 
 
 def _as_it_is(wrote: Manifest) -> Manifest:
@@ -416,44 +663,130 @@ def take_away(change: Change) -> None:
 
 @dataclass(frozen=True)
 class _Before:
-    """What was in force: the release, and the text of each file that a start of the service reads (None: it was missing)."""
+    """What was active: the release, the text of each file that a start of the service reads (None: it was missing) and
+    its mode, whether the service ran, and how systemd knew each unit."""
 
     release: str | None
     texts: Mapping[Path, str | None]
+    modes: Mapping[Path, int]
     runs: bool
+    units: Mapping[str, Unit]
 
 
-@contextmanager
-def going_back(installation: Installation, progress: Progress) -> Iterator[None]:
-    """If the block fails after something in force was touched, put what was in force back, and serve it.
-
-    Raises:
-        RolledBack: it did; the reason for it is told.
-    """
-    paths, config = installation.paths, installation.config
+def _state_before(installation: Installation) -> _Before:
+    paths = installation.paths
     rendered = [
         c.artefact.path
         for c in installation.changes
         if c.artefact is not None and not c.artefact.keep and not c.artefact.directory
     ]
-    running = supervise.running(config, paths) if installation.start else None
-    before = _Before(
-        releases.in_force(paths), {path: look(path).text for path in rendered}, running is not None and running.runs
+    aside = [Path(change.target) for change in installation.changes if change.action == "aside"]
+    running = supervise.running(installation.config, paths) if installation.start else None
+    return _Before(
+        releases.in_force(paths),
+        {path: look(path).text for path in (*rendered, *aside)},
+        {path: files.facts(path).mode for path in (*rendered, *aside)},
+        running is not None and running.runs,
+        running.found if running is not None else {},
     )
+
+
+@contextmanager
+def going_back(installation: Installation, progress: Progress) -> Iterator[None]:
+    """If the block fails after something active was touched, put what was active back, and serve it.
+
+    Raises:
+        RolledBack: it did; the reason for it is told.
+    """
+    paths = installation.paths
+    before = _state_before(installation)
     try:
         yield
     except (OptictlError, OSError, KeyboardInterrupt) as failure:
-        touched = releases.in_force(paths) != before.release or any(
-            look(path).text != text for path, text in before.texts.items()
+        touched = (
+            releases.in_force(paths) != before.release
+            or any(look(path).text != text for path, text in before.texts.items())
+            or _units_differ(before, paths)
         )
-        if before.release is None or not touched:
-            raise  # on a first installation there is nothing to go back to
+        if not touched or (before.release is None and not before.units):
+            raise  # without systemd a second run of a first installation goes on
         why = failure if isinstance(failure, OptictlError) else OptictlError(_words(failure))
-        detail = why.detail or _last_words(paths, before.runs)
-        progress(f"going back to {before.release}: {why.what}")
-        _put_back(before, installation, progress)
+        detail = why.detail or _last_words(paths, bool(before.units))
+        if before.release is not None and installation.hand_made is None:
+            progress(f"rolling back to {before.release}: {why.what}")
+            _put_back(before, installation, progress)
+            now = f"rolled back to {before.release}"
+        else:
+            progress(f"rolling back: {why.what}")
+            now = _undo(before, installation, progress)
         remedy = why.remedy or paths.command("logs --errors")
-        raise RolledBack(f"{why.what}; {before.release} is in force again", remedy=remedy, detail=detail) from None
+        raise RolledBack(f"{why.what}; {now}", remedy=remedy, detail=detail) from None
+
+
+#: Seconds in which a service that is put back has to listen again: OptiLLM takes 2 to 11 s to start.
+_LISTENS_AGAIN = 60
+
+
+def _undo(before: _Before, installation: Installation, progress: Progress) -> str:
+    """Take a first installation back: nothing of it runs or starts at boot, and what was there runs again.
+
+    Returns what is there now, in words.
+    """
+    paths, hand_made = installation.paths, installation.hand_made
+    systemd = supervise.manager(paths)
+    with suppress(OptictlError, ToolError):
+        supervise.remove_everything(installation.config, paths)
+    state = read_record(paths) if hand_made is not None else None
+    recorded = {kept.path for kept in state.files} if state else set()
+    for path, text in before.texts.items():
+        if text is None:
+            files.remove(path)
+        elif str(path) not in recorded:
+            files.write(path, text, before.modes[path])
+    if state is not None:
+        put_record_back(paths, state)
+        files.remove(paths.before)
+    files.remove(paths.current)
+    write_manifest(paths, _as_it_is(read_manifest(paths)).without(map(str, before.texts)))
+    systemd.reload()
+    systemd.reset_failed(paths.service_unit)
+    old = before.units[paths.service_unit]
+    if not old.loaded:
+        return "nothing of it was left running or enabled"
+    port = hand_made.port if hand_made is not None else None
+    return _serve_again(paths, old.unit_file_state, old.active, port, progress)
+
+
+def _units_differ(before: _Before, paths: Paths) -> bool:
+    """Whether the service or its socket was started or enabled where neither ran before."""
+    now = supervise.facts(paths) if before.units and not before.runs else None
+    if now is None:
+        return False
+    return any(
+        now[name].active_state != before.units[name].active_state
+        or now[name].unit_file_state != before.units[name].unit_file_state
+        for name in (paths.service_unit, paths.socket_unit)
+    )
+
+
+def _serve_again(paths: Paths, enabled: str, active: bool, port: int | None, progress: Progress) -> str:
+    """Enable and start a unit that was put back, as it was before; what came of it, in words.
+
+    `enabled` is systemd's word for how it started at boot, `port` what it listens on, None where nobody knows.
+    """
+    systemd, unit = supervise.manager(paths), paths.service_unit
+    if enabled in record.ENABLED:
+        systemd.enable(unit, runtime=enabled.endswith("-runtime"))
+    if not active:
+        return f"{unit} is back as it was"
+    progress(f"starting {unit} again")
+    systemd.start(unit)
+    until = time.monotonic() + _LISTENS_AGAIN
+    while port is not None and not network.listens(port):
+        if time.monotonic() > until:
+            return f"{unit} is back and started, but does not listen on port {port} after {_LISTENS_AGAIN} s"
+        time.sleep(0.1)
+    return f"{unit} is back as it was and serves again"
 
 
 def _words(failure: BaseException) -> str:
@@ -491,6 +824,8 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
     wrote = read_manifest(paths)
     restored = {str(path): text for path, text in before.texts.items() if text is not None and str(path) in wrote.files}
     write_manifest(paths, _as_it_is(wrote.intending(restored)))
+    if before.units and not before.runs:
+        _stop_again(before, installation)
     if before.runs:
         systemd = supervise.manager(paths)
         systemd.reload()
@@ -503,8 +838,47 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
             supervise.remove_sibling(installation.config, paths)
 
 
-def plan_removal(paths: Paths, purge: bool) -> list[Change]:
-    """What `uninstall` would do: what the manifest names and the releases go, the operator's own only with `purge`."""
+def _stop_again(before: _Before, installation: Installation) -> None:
+    """Stop and disable what did not run, or did not start at boot, before: a start that fails must not go on for ever."""
+    paths = installation.paths
+    systemd, now = supervise.manager(paths), supervise.facts(paths) or {}
+    systemd.reload()
+    stopped = [name for name, unit in now.items() if unit.active and not before.units[name].active]
+    if stopped:
+        systemd.stop(*stopped, seconds=installation.config.timeouts.drain + render.STOP_GRACE)
+    disabled = [
+        name
+        for name, unit in now.items()
+        if unit.unit_file_state == "enabled" and before.units[name].unit_file_state != "enabled"
+    ]
+    if disabled:
+        systemd.disable(*disabled)
+    systemd.reset_failed(*now)
+
+
+def plan_removal(paths: Paths, purge: bool, restore: bool = False) -> list[Change]:
+    """What `uninstall` would do: what the manifest names and the releases go, the operator's own only with `purge`.
+
+    `restore`: the service that was there before optictl's comes back.
+    """
+    return [*_plan_removal(paths, purge), *(_plan_restoration(paths) if restore else ())]
+
+
+def _plan_restoration(paths: Paths) -> list[Change]:
+    """The return of a service that was written by hand.
+
+    Raises:
+        OptictlError: no record of one is kept.
+    """
+    state = read_record(paths)
+    if state is None:
+        raise OptictlError(f"{paths.before} holds no service that was there before", remedy=paths.command("uninstall"))
+    runs = "started" if state.active else "left stopped, as it was"
+    reason = f"it was there until {state.since}; {state.enabled or 'not enabled'}, and {runs}"
+    return [Change("restore", state.unit, reason)]
+
+
+def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
     wrote = read_manifest(paths)
     found = _found([], wrote)
     names = [path for path in map(Path, wrote.files) if found[path].facts.kind != "missing"]
@@ -537,7 +911,14 @@ def _emptied(paths: Paths, purge: bool, removed: Sequence[Path]) -> list[Path]:
 
 
 def apply_removal(
-    shown: Sequence[Change], config: Config, paths: Paths, purge: bool, progress: Progress, done: Done, force: bool = False
+    shown: Sequence[Change],
+    config: Config,
+    paths: Paths,
+    purge: bool,
+    progress: Progress,
+    done: Done,
+    force: bool = False,
+    restore: bool = False,
 ) -> None:
     """Apply a planned removal.
 
@@ -547,18 +928,29 @@ def apply_removal(
     """
     # without paths.opt there is no release, and nobody who installs holds its lock
     with locked(paths) if paths.opt.is_dir() else nullcontext():
-        changes = plan_removal(paths, purge)
+        changes = plan_removal(paths, purge, restore)
         _refuse_other(shown, changes)
         refuse_edited(changes, paths, force)
         for change in changes:
             if change.action == "remove":
                 take_away(change)
+            elif change.action == "restore":
+                _restore(paths, progress)
             else:
                 supervise.apply_change(change, config, paths, progress)
             done(change)
         files.remove(paths.opt / ".lock")
 
 
-def _others_must_reach(paths: Paths) -> bool:
-    """Whether the service runs as another user than the one who installs."""
-    return paths.scope == "system" and os.geteuid() == 0
+def _restore(paths: Paths, progress: Progress) -> None:
+    """Put the service that was there before optictl's back, as it was."""
+    if (state := read_record(paths)) is None:
+        return
+    put_record_back(paths, state)
+    if supervise.facts(paths) is not None:
+        supervise.manager(paths).reload()
+        progress(_serve_again(paths, state.enabled, state.active, None, progress))
+    files.remove(paths.before)
+    for directory in (paths.etc,):
+        if directory.is_dir() and not any(directory.iterdir()):
+            files.remove(directory)

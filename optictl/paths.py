@@ -16,7 +16,7 @@ HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 Scope = Literal["system", "user"]
 
 #: Ends of names that a deployment's own units have.
-_OWN_ENDS = ("-upstream", "-next", "-attack", "-check")
+_OWN_ENDS = ("-upstream", "-next", "-attack", "-check", "-trial")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
@@ -114,6 +114,16 @@ class Paths:
     def sibling_unit(self) -> str:
         """The second process that serves while `restart` or an upgrade drains the first."""
         return f"{self.name}-next.service"
+
+    @property
+    def trial_name(self) -> str:
+        """What a new release is started as before the service is touched."""
+        return f"{self.name}-trial"
+
+    @property
+    def before(self) -> Path:
+        """The files of the service that was there before optictl's, and what it was like."""
+        return self.etc / "before"
 
     @property
     def upstream_name(self) -> str:

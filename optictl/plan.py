@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from optictl.paths import Paths
 from optictl.render import Host
 
 Action = Literal[
-    "create", "replace", "mode", "owner", "build", "canary", "switch", "reload", "enable", "start", "sibling", "restart",
-    "stop", "disable", "configure", "remove",
+    "create", "replace", "mode", "owner", "build", "canary", "trial", "switch", "reload", "enable", "start", "sibling",
+    "restart", "aside", "handover", "stop", "disable", "configure", "remove", "restore",
 ]  # fmt: skip
 
 
@@ -198,6 +198,19 @@ class Running:
         return all(self.found[name].active for name in self.wanted[-2:])
 
 
+@dataclass(frozen=True)
+class TakenOver:
+    """The service that was written by hand and stands where this deployment's will.
+
+    `drop_ins` are those of its unit, which go aside with it. `bridged`: it runs and holds the very port, so that a trial
+    has to serve between its end and the start of the new one. `redact` hides its secrets in a text.
+    """
+
+    drop_ins: Sequence[Path]
+    bridged: bool
+    redact: Callable[[str], str]
+
+
 def changes(
     artefacts: Sequence[Artefact],
     found: Mapping[Path, Found],
@@ -206,14 +219,17 @@ def changes(
     release: Release,
     paths: Paths,
     running: Running | None,
+    taken_over: TakenOver | None = None,
 ) -> list[Change]:
     """A whole installation's steps, in the order in which they are applied. `found` also has what the manifest names.
 
     The release is built and proven before anything in force is touched. After every single step a
     start of the service finds a whole deployment, the old one or the new one. `running`: None where
-    systemd has no say.
+    systemd does not run this deployment. `taken_over`: what was written by hand and goes.
     """
     made = {a.path: c for a in artefacts if (c := change(a, found[a.path], uid, manifest)) is not None}
+    if taken_over and paths.service in made:
+        made[paths.service] = _replacing_by_hand(made[paths.service], taken_over, paths)
     build, switch = [], []
     if not release.built:
         build.append(Change("build", release.name, release.broken or "this release is not on this machine yet"))
@@ -227,22 +243,27 @@ def changes(
     # a guard knows every flag of those before it
     live = [*units, *switch] if release.unit_first or release.current is None else [*switch, *units]
     unused = _unused(artefacts, manifest, found)
+    aside = _aside(taken_over, paths)
     if running is None:
-        return [*build, *early, *live, *watch, *view, *unused]
+        return [*build, *early, *aside, *live, *watch, *view, *unused]
     # the one early file that a running process has read; with another text it would have another HOME
     read = live or any(Path(target).name == "proxy_config.yaml" for target in _touched(early))
     stale = "what it reads has changed" if read else running.stale
-    relay, sibling = _relay(early, paths, running), _sibling(live, stale, paths, running)
+    relay = _relay(early, paths, running)
+    sibling = _sibling(live, stale, paths, running, taken_over)
     # where something runs and nothing is in force, a sibling could not start before there is
     lost = switch if release.current is None and running.runs else []
+    supervision = _supervision(live, stale, paths, running, taken_over)
     return [
         *build,
+        *_trial(supervision, sibling, paths),
         *early,
         *relay,
         *lost,
         *sibling,
+        *aside,
         *(step for step in live if step not in lost),
-        *_supervision(live, stale, paths, running),
+        *supervision,
         *watch,
         *(_monitoring(watch, paths, running) if any(a.path == paths.check_timer for a in artefacts) else ()),
         *view,
@@ -265,7 +286,32 @@ def _relay(early: Sequence[Change], paths: Paths, running: Running) -> list[Chan
     return steps
 
 
-def _sibling(live: Sequence[Change], stale: str, paths: Paths, running: Running) -> list[Change]:
+def _replacing_by_hand(step: Change, taken_over: TakenOver, paths: Paths) -> Change:
+    """The replacement of the unit that was written by hand, its secrets hidden."""
+    reason = f"it was written by hand; it is kept in {paths.before}"
+    return replace(step, reason=reason, diff=taken_over.redact(step.diff))
+
+
+def _aside(taken_over: TakenOver | None, paths: Paths) -> list[Change]:
+    """The drop-ins of a unit that was written by hand go with it."""
+    reason = f"it belongs to the unit that was written by hand; it is kept in {paths.before}"
+    drop_ins = taken_over.drop_ins if taken_over else ()
+    return [Change("aside", str(path), reason, edited=True) for path in drop_ins]
+
+
+def _trial(supervision: Sequence[Change], sibling: Sequence[Change], paths: Paths) -> list[Change]:
+    """A start of the release as its unit will start it, where no sibling is one before the service is touched."""
+    if any(step.action == "sibling" for step in sibling):
+        return []
+    starting = ("start", "restart", "handover")
+    units = (paths.service_unit, paths.socket_unit)
+    if not any(step.action in starting and step.target in units for step in supervision):
+        return []
+    reason = "it has to start in its sandbox, with this key and env file, before anything is touched"
+    return [Change("trial", f"{paths.trial_name}.service", reason)]
+
+
+def _sibling(live: Sequence[Change], stale: str, paths: Paths, running: Running, taken_over: TakenOver | None) -> list[Change]:
     """What comes before anything in force is touched."""
     service, socket = running.wanted[-1], running.wanted[-2]
     # a unit with a new port has a new socket: nobody can share it
@@ -274,27 +320,34 @@ def _sibling(live: Sequence[Change], stale: str, paths: Paths, running: Running)
     steps = []
     if running.sibling:
         steps.append(Change("stop", paths.sibling_unit, "an earlier restart left it behind"))
-    if running.found[service].active and not running.found[socket].active:
+    bridged = taken_over is not None and taken_over.bridged
+    if running.found[service].active and not running.found[socket].active and not bridged:
         steps.append(Change("stop", service, "it holds the port without the socket: connections are refused until it is back"))
     return steps
 
 
-def _supervision(live: Sequence[Change], stale: str, paths: Paths, running: Running) -> list[Change]:
+def _supervision(
+    live: Sequence[Change], stale: str, paths: Paths, running: Running, taken_over: TakenOver | None
+) -> list[Change]:
     """What systemd has to do so that the service runs what is on the disk now."""
     service, socket = running.wanted[-1], running.wanted[-2]
     touched = _touched(live)
     steps = []
     if touched or any(unit.need_daemon_reload == "yes" for unit in running.found.values()):
         steps.append(Change("reload", "systemd", "unit files changed"))
-    if any(running.found[name].unit_file_state != "enabled" for name in running.wanted):
-        steps.append(Change("enable", " ".join(running.wanted), "they would not start at boot"))
-    if not running.runs:
+    if taken_over is not None and taken_over.bridged:
+        told = "the old process ends, the trial serves until the new one is ready"
+        steps.append(Change("handover", service, told))
+    elif not running.runs:
         steps.append(Change("start", service, "it does not run"))
     elif str(paths.socket) in touched:
         steps.append(Change("restart", socket, "its unit changed: connections are refused until it listens again"))
     elif stale:
         told = "; a sibling serves meanwhile" if paths.scope == "system" else ": newcomers wait until it is back"
         steps.append(Change("restart", service, stale + told))
+    # last: what does not start must not be started at every boot
+    if any(running.found[name].unit_file_state != "enabled" for name in running.wanted):
+        steps.append(Change("enable", " ".join(running.wanted), "they would not start at boot"))
     return steps
 
 

@@ -154,6 +154,26 @@ def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tup
     return (fitting[0] if fitting else None), passed
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The interpreter to build on, or `problem` and `remedy` where there is none; why others were passed over."""
+
+    interpreter: Interpreter | None
+    passed_over: list[str]
+    problem: str = ""
+    remedy: str = ""
+
+
+def choose(paths: Paths, others_must_reach: bool, chosen: Path | None) -> Choice:
+    """The interpreter to build a release on; `chosen` is the one that the caller named."""
+    try:
+        passed: list[str] = []
+        found = interpreter(others_must_reach, chosen, passed.append)
+    except OptictlError as error:
+        return Choice(None, passed, error.what, error.remedy)
+    return Choice(found, passed)
+
+
 def interpreter(others_must_reach: bool, chosen: Path | None, progress: Progress) -> Interpreter:
     """Find the interpreter, saying which were passed over.
 

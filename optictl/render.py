@@ -272,6 +272,27 @@ def check_textfile(service: str) -> Path | None:
     return Path(words[words.index("--textfile") + 1]) if "--textfile" in words[:-1] else None
 
 
+def bridge(config: Config, paths: Paths, release: Path, port: int) -> str:
+    """The unit that hands connections of the deployment's socket to `port` while a hand-made service is replaced."""
+    words = [str(release / ".venv/bin/python"), "-I", str(release / "guard/bridge.py")]
+    return _render(
+        "optillm-proxy-bridge.service.j2",
+        unit=paths.sibling_unit,
+        name=paths.name,
+        port=port,
+        seconds=config.timeouts.drain,
+        program=" ".join(map(_systemd_word, words)),
+        scope=paths.scope,
+        below_home=_lies_in((paths.opt,), HOMES),
+    )
+
+
+def trial_unit(service: str, user: str) -> str:
+    """The unit of a trial, made of the service's: started once, as the same user. Pure."""
+    once = re.sub(r"^Restart=.*$", "Restart=no", service.partition("\n[Install]")[0], flags=re.M)
+    return re.sub(r"^User=.*$", f"User={user}", once, flags=re.M)
+
+
 def sibling(service: str) -> str:
     """The unit of a second process, made of the service's: the same in all that counts, and never enabled."""
     body = service.partition("\n[Install]")[0]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optictl.plan import Change
     from optictl.releases import Facts
     from optictl.status import Status
+    from optictl.takeover.table import Row as TakeoverRow
     from optictl.top.model import Screen
     from optictl.traces import Trace
     from optictl.upgrade import Resolution
@@ -234,6 +235,39 @@ def _explain(console: Console, r: Result) -> None:
             console.print(Padding(f"[dim]{name:<9}[/dim]{escape(_line(text))}", (0, 0, 0, 2), expand=False))
 
 
+def problems(found: Sequence[Result]) -> None:
+    """What preflight found: what is wrong and the command that fixes it, the blocking ones first."""
+    from rich.markup import escape
+
+    console = _console()
+    for r in spelled(found):
+        word = "blocked" if r.red else "note"
+        console.print(f"[{_STYLE[r.status]}]{word:<7}[/] {escape(_line(r.found))}", soft_wrap=True)
+        if r.remedy:
+            console.print(f"        fix: {escape(_line(r.remedy))}", soft_wrap=True)
+    if found:
+        console.print()
+
+
+def takeover(unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
+    """What changes when a service that was written by hand is replaced."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = _console()
+    console.print(f"[bold]{escape(unit)} was written by hand. With optictl it changes:[/]", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("", "now", "becomes"):
+        table.add_column(title, no_wrap=not title, overflow="fold")
+    for row in rows:
+        style = "" if row.changes else "dim"
+        table.add_row(escape(row.what), escape(row.now), escape(row.becomes), style=style)
+    console.print(table)
+    if not forced:
+        console.print("[bold yellow]--force is needed[/] to replace it; a backup is kept, and it comes back if anything fails")
+    console.print()
+
+
 def changes(planned: Sequence[Change]) -> None:
     """A plan: each change with its reason, then its diff."""
     from rich.markup import escape
@@ -431,7 +465,7 @@ def done(change: Change) -> None:
         "mode": "mode set on",
         "owner": "owner set on",
         "build": "built and proven",
-        "switch": "now in force:",
+        "switch": "activated",
         "reload": "reloaded",
         "enable": "enabled",
         "disable": "disabled",
@@ -439,6 +473,10 @@ def done(change: Change) -> None:
         "restart": "restarted",
         "stop": "stopped",
         "canary": "proven against the live upstream:",
+        "trial": "started once in its sandbox:",
+        "aside": "moved aside",
+        "handover": "handed over to the new process of",
+        "restore": "restored",
         "sibling": "ready:",
         "configure": "edited",
         "remove": "removed",

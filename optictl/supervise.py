@@ -200,6 +200,47 @@ def remove_sibling(config: Config, paths: Paths) -> None:
     systemd.reset_failed(paths.sibling_unit)
 
 
+def hand_over(config: Config, paths: Paths, release: Path, port: int, say: Callable[[str], None]) -> None:
+    """Replace a service that holds the port by itself: nobody is refused, and nobody waits for the new one to start.
+
+    A trial of the new release serves on `port` already. The socket is opened the moment the old process is gone, and a
+    bridge hands its connections to the trial until the service itself is ready. Connections that are open stay.
+
+    Raises:
+        OptictlError: the new service did not become ready.
+    """
+    systemd = manager(paths)
+    files.write(RUNTIME["system"] / paths.sibling_unit, render.bridge(config, paths, release, port), 0o644)
+    try:
+        systemd.reload()
+        say("ending the old process; the trial serves until the new one is ready")
+        systemd.stop(paths.service_unit)
+        systemd.start(paths.socket_unit, paths.sibling_unit)
+        systemd.reset_failed(paths.service_unit)
+        systemd.start(*units(config, paths))
+        # it takes no connection any more; those that are open end with the trial, which drains
+        systemd.begin_to_stop(paths.sibling_unit)
+    except ToolError as error:
+        raise _explained(error, systemd, paths, config.listen.port) from None
+
+
+def remove_everything(config: Config, paths: Paths) -> None:
+    """Stop and disable every unit of the deployment, whatever state each is in."""
+    systemd = manager(paths)
+    relay = (paths.upstream_socket.name, paths.upstream_service.name)
+    watch = (paths.check_timer.name, paths.check_service.name)
+    names = (paths.socket_unit, paths.sibling_unit, paths.service_unit, *relay, *watch)
+    known = [unit for unit in systemd.show_all(*names) if unit.loaded]
+    seconds = config.timeouts.drain + render.STOP_GRACE
+    if known:
+        systemd.stop(*(unit.name for unit in known), seconds=seconds)
+    if enabled := [unit.name for unit in known if unit.unit_file_state.startswith("enabled")]:
+        systemd.disable(*enabled)
+    if paths.scope == "system":
+        files.remove(RUNTIME["system"] / paths.sibling_unit)
+    systemd.reset_failed(*names)
+
+
 def apply_change(change: Change, config: Config, paths: Paths, say: Callable[[str], None]) -> None:
     """One step of an installation or removal that systemd takes."""
     systemd = manager(paths)

@@ -15,7 +15,7 @@ from optictl.checks import registry
 from optictl.checks.registry import Skip
 from optictl.checks.site import Site
 from optictl.config import Config
-from optictl.deploy import Done, Installation
+from optictl.deploy import Circumstances, Done, Installation
 from optictl.errors import OptictlError, RolledBack
 from optictl.guard import internals
 from optictl.host import files, network, uv
@@ -42,14 +42,16 @@ class Proof:
 # -- what is planned
 
 
-def plan_upgrade(config: Config, config_path: Path, paths: Paths, version: str) -> Installation:
+def plan_upgrade(
+    config: Config, config_path: Path, paths: Paths, version: str, given: Circumstances = deploy.PLAIN
+) -> Installation:
     """What an upgrade to this version of OptiLLM would do now. Reads, never writes.
 
     Raises:
         OptictlError: there is no lock for it, or the configuration cannot be edited.
     """
     wanted = config.model_copy(update={"optillm": config.optillm.model_copy(update={"version": version})})
-    return _with_proof(deploy.plan_install(wanted, paths), config_path)
+    return _with_proof(deploy.plan_install(wanted, paths, given=given), config_path)
 
 
 def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installation:
@@ -332,7 +334,9 @@ def apply(
         installation = deploy.with_texts(now)
         rest = [change for change in installation.changes if change.action not in _PROOF]
         with deploy.going_back(installation, progress):
+            connected = deploy.was_connected(installation.hand_made)
             deploy.apply(replace(installation, changes=rest), progress, done)
+            deploy.verify_serving(installation, connected)
             refuse_worse(before, paths)
             if before:
                 progress(f"proving {now.want.name} once more, on port {now.config.listen.port}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from optictl.cli.options import (
     Place,
     PythonOption,
     RootOption,
+    SecretsComeOption,
     UserOption,
     WheelhouseOption,
     YesOption,
@@ -75,6 +76,7 @@ def install(
     no_start: Annotated[bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")] = False,
     no_smoke: Annotated[bool, typer.Option("--no-smoke", help="Do not end with a real request, which costs tokens.")] = False,
     force: ForceOption = False,
+    secrets_come: SecretsComeOption = False,
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
@@ -89,20 +91,20 @@ def install(
 
     where = place(config, root, user, name)
 
+    given = deploy.Circumstances(python, secrets_come)
+
     def plan() -> Installation:
-        return deploy.plan_install(where.config(), where.paths, start=not no_start)
+        return deploy.plan_install(where.config(), where.paths, start=not no_start, given=given)
 
     installation = plan()
     text = output is Output.text
-    if not installation.changes:
-        if text:
-            report.message("No changes.")
-    elif text:
-        report.changes(installation.changes)
+    if text:
+        show_plan(installation, force)
     if dry_run:
         if not text:
-            report.envelope("install", [c.as_dict() for c in installation.changes], True)
-        return
+            plan_as_json("install", installation)
+        raise typer.Exit(1 if installation.blockers else 0)
+    refuse_blocked(installation)
     if installation.changes:
         force = confirm(installation, yes, force)
         with report.progress("installing") as say:
@@ -133,6 +135,48 @@ def _smoke(where: Place, checked: list[Result]) -> list[Result]:
         return [one.result for one in smoked]
 
 
+def show_plan(installation: Installation, force: bool) -> None:
+    """What is in the way, what changes for the clients of a hand-made service, then each change."""
+    from optictl import report
+
+    report.problems(installation.problems)
+    if installation.hand_made is not None and installation.changes:
+        report.takeover(installation.hand_made.unit, installation.table, forced=force)
+    if installation.changes:
+        report.changes(installation.changes)
+    else:
+        report.message("No changes.")
+
+
+def plan_as_json(command: str, installation: Installation) -> None:
+    """The plan as the envelope: the changes, and with them what preflight found."""
+    from optictl import report
+
+    blockers = installation.blockers
+    found = [problem.as_dict() for problem in report.spelled(installation.problems)]
+    more: dict[str, Any] = {"problems": found} if found else {}
+    if blockers:
+        remedies = dict.fromkeys(p.remedy for p in report.spelled(blockers) if p.remedy)
+        more["error"] = {"what": "; ".join(p.found for p in blockers), "remedy": "; ".join(remedies)}
+    if installation.hand_made is not None:
+        more["takeover"] = [row.as_dict() for row in installation.table]
+    report.envelope(command, [c.as_dict() for c in installation.changes], not blockers, **more)
+
+
+def refuse_blocked(installation: Installation) -> None:
+    """End here, with exit code 1, where the plan that was shown would fail."""
+    from optictl import deploy, report
+    from optictl.cli import failures
+
+    if not installation.blockers:
+        return
+    if failures.json_command:
+        deploy.refuse_blocked(installation)
+    count = len(installation.blockers)
+    report.note(f"nothing was changed: {count} problem{'s' if count > 1 else ''} above to fix first")
+    raise typer.Exit(1)
+
+
 def confirm(installation: Installation, yes: bool, force: bool) -> bool:
     """Ask whether a shown plan is to be applied; whether edited files may be replaced.
 
@@ -145,7 +189,7 @@ def confirm(installation: Installation, yes: bool, force: bool) -> bool:
     if edited and not force:
         if yes or not sys.stdin.isatty():
             deploy.refuse_edited(installation.changes, installation.paths, force)
-        question = f"{', '.join(edited)}: somebody edited it. Replace it and keep the old text beside it?"
+        question = f"{', '.join(edited)} has local changes. Overwrite? A backup is kept."
         force = typer.confirm(question, abort=True, err=True)
     ask(yes)
     return force
@@ -193,6 +237,7 @@ def run(config: ConfigOption = None, root: RootOption = None, user: UserOption =
 
 def uninstall(
     purge: Annotated[bool, typer.Option("--purge", help="Also the configuration and the secrets.")] = False,
+    restore: Annotated[bool, typer.Option("--restore", help="Put the service back that was there before optictl's.")] = False,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     yes: YesOption = False,
@@ -201,12 +246,15 @@ def uninstall(
     name: NameOption = NAME,
     output: OutputOption = Output.text,
 ) -> None:
-    """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge."""
+    """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge.
+
+    A service that was written by hand and replaced is kept; --restore puts it back and starts it.
+    """
     from optictl import deploy, loading, report
     from optictl.config import Config, ConfigError
 
     where = place(None, root, user, name)
-    changes = deploy.plan_removal(where.paths, purge)
+    changes = deploy.plan_removal(where.paths, purge, restore)
     if output is Output.json and dry_run:
         report.envelope("uninstall", [c.as_dict() for c in changes], True)
         return
@@ -214,6 +262,10 @@ def uninstall(
         report.changes(changes)
         if not changes:
             report.message("Nothing is installed.")
+        if not restore and (kept := deploy.kept_service(where.paths)) is not None:
+            again = where.paths.command("uninstall --restore")
+            report.message(f"Before optictl, {kept.unit} was written by hand; it is kept in {where.paths.before}.")
+            report.message(f"To put it back: {again}")
     if dry_run or not changes:
         return
     ask(yes)
@@ -222,7 +274,7 @@ def uninstall(
     except ConfigError:  # a broken configuration must not keep anybody from removing it
         config = Config()
     with report.progress("removing") as say:
-        deploy.apply_removal(changes, config, where.paths, purge, say, report.done, force)
+        deploy.apply_removal(changes, config, where.paths, purge, say, report.done, force, restore)
     if output is Output.json:
         report.envelope("uninstall", [c.as_dict() for c in changes], True)
 

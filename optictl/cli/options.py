@@ -91,7 +91,11 @@ PythonOption = Annotated[
     Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
 ]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Also replace files that somebody edited; the old text is kept beside them.")
+    bool,
+    typer.Option("--force", help="Overwrite local changes; replace a service written by hand. A backup is kept."),
+]
+SecretsComeOption = Annotated[
+    bool, typer.Option("--secrets-come", hidden=True, help="The caller writes the secrets before it installs.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.deployment import ask, confirm
+from optictl.cli.deployment import ask, confirm, plan_as_json, refuse_blocked, show_plan
 from optictl.cli.options import (
     ConfigOption,
     ForceOption,
@@ -17,6 +17,7 @@ from optictl.cli.options import (
     Place,
     PythonOption,
     RootOption,
+    SecretsComeOption,
     UserOption,
     WheelhouseOption,
     YesOption,
@@ -59,6 +60,7 @@ def upgrade(
     force: ForceOption = False,
     wheelhouse: WheelhouseOption = None,
     python: PythonOption = None,
+    secrets_come: SecretsComeOption = False,
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
@@ -69,10 +71,11 @@ def upgrade(
 
     Every enabled strategy is asked twice: that costs tokens. Whatever goes wrong, what was in force serves on (exit 4).
     """
-    from optictl import report
+    from optictl import deploy, report
     from optictl import upgrade as upgrading
 
     where = place(config, root, user, name)
+    given = deploy.Circumstances(python, secrets_come)
     wanted = version or where.config().optillm.version
     if lock is not None or resolve:
         _new_lock(where, wanted, lock, resolve, dry_run, yes, output)
@@ -80,13 +83,13 @@ def upgrade(
             raise typer.Exit(0)
 
     def plan() -> Installation:
-        planned = upgrading.plan_upgrade(where.config(), where.config_path, where.paths, wanted)
+        planned = upgrading.plan_upgrade(where.config(), where.config_path, where.paths, wanted, given)
         return upgrading.up_to_the_proof(planned) if canary_only else planned
 
     installation = plan()
     if dry_run:
-        _shown(installation, "upgrade", output)
-        raise typer.Exit(0)
+        _shown(installation, "upgrade", output, force)
+        raise typer.Exit(1 if installation.blockers else 0)
     if build_only:
         _build(installation, yes, wheelhouse, python, output)
         raise typer.Exit(0)
@@ -121,15 +124,11 @@ def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_
     upgrading.keep_lock(target, text)
 
 
-def _shown(installation: Installation, command: str, output: Output) -> None:
-    from optictl import report
-
+def _shown(installation: Installation, command: str, output: Output, force: bool) -> None:
     if output is Output.json:
-        report.envelope(command, [c.as_dict() for c in installation.changes], True)
-    elif installation.changes:
-        report.changes(installation.changes)
+        plan_as_json(command, installation)
     else:
-        report.message("No changes.")
+        show_plan(installation, force)
 
 
 def _build(installation: Installation, yes: bool, wheelhouse: Path | None, python: Path | None, output: Output) -> None:
@@ -154,7 +153,8 @@ def _go(
 
     text = output is Output.text
     if text:
-        _shown(installation, command, output)
+        _shown(installation, command, output, force)
+    refuse_blocked(installation)
     proofs: list[upgrading.Proof] = []
     if installation.changes:
         force = confirm(installation, yes, force)
@@ -199,8 +199,8 @@ def rollback(
 
     installation = plan()
     if dry_run:
-        _shown(installation, "rollback", output)
-        return
+        _shown(installation, "rollback", output, force)
+        raise typer.Exit(1 if installation.blockers else 0)
     _go("rollback", where, installation, plan, yes, force, None, None, False, output)
 
 

@@ -32,6 +32,7 @@ class FileFacts:
     mode: int = 0
     uid: int = 0
     size: int = 0
+    gid: int = 0
 
 
 def facts(path: Path) -> FileFacts:
@@ -42,7 +43,7 @@ def facts(path: Path) -> FileFacts:
         return FileFacts("missing")
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
     kind = kinds.get(stat.S_IFMT(info.st_mode), "other")
-    return FileFacts(kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_size)  # type: ignore[arg-type]
+    return FileFacts(kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_size, info.st_gid)  # type: ignore[arg-type]
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -137,6 +138,12 @@ def set_mode(path: Path, mode: int) -> None:
 def set_owner(path: Path) -> None:
     """Make a file the caller's own. Its group stays."""
     os.chown(path, os.geteuid(), -1, follow_symlinks=False)
+
+
+def set_owners(path: Path, uid: int, gid: int) -> None:
+    """Give a file to a user and a group; needs root where they are not the caller's."""
+    if (path.stat().st_uid, path.stat().st_gid) != (uid, gid):
+        os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def foreign(directory: Path, uid: int) -> Iterator[Path]:
@@ -253,6 +260,18 @@ def room(path: Path) -> Room | None:
         return None
     # some file systems count no inodes
     return Room(space.f_bavail * space.f_frsize, space.f_favail if space.f_files else sys.maxsize)
+
+
+def forbids_programs(path: Path) -> str:
+    """How the file system of a path is mounted where no release can be put or run: "noexec", "read-only" or ""."""
+    flags = os.statvfs(path).f_flag
+    return "read-only" if flags & os.ST_RDONLY else "noexec" if flags & os.ST_NOEXEC else ""
+
+
+def mount_point(path: Path) -> Path:
+    """The directory at which the file system of a path is mounted."""
+    real = path.resolve()
+    return next((part for part in (real, *real.parents) if os.path.ismount(part)), Path("/"))
 
 
 @dataclass(frozen=True)

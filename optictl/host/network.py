@@ -83,6 +83,13 @@ def _own_addresses() -> set[str]:
     return found
 
 
+def listens(port: int) -> bool:
+    """Whether a connection to this loopback port is taken."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on at this moment."""
     with socket.socket() as probe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,10 +22,21 @@ PROTECTIONS = {
     248: "NoExecPaths= and PrivateIPC= (no program from a writable place, no shared memory)",
     254: "RestartSteps= and RestartMaxDelaySec= (longer pauses between restarts)",
 }
+#: The last version that brought one which keeps something out; later ones only make it more convenient.
+LAST_PROTECTION = 248
 #: Where distributions put what systemd starts for itself, besides the tree that systemctl lies in.
 _LIBRARIES = (Path("/usr/lib/systemd"), Path("/lib/systemd"), Path("/usr/libexec/systemd"))
 #: A unit written here is gone after a reboot.
 RUNTIME = {"system": Path("/run/systemd/system")}
+
+
+def runtime_units(scope: Scope) -> Path:
+    """The directory of units that are gone after a reboot (systemd.unit(5))."""
+    if scope == "system":
+        return RUNTIME["system"]
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return Path(runtime) / "systemd/user"
+
 
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "Result", "MainPID", "ExecMainStatus", "ExecMainCode", "NRestarts", "StatusText",
@@ -126,8 +138,9 @@ class Systemd:
     def reload(self) -> None:
         self._do("daemon-reload")
 
-    def enable(self, *units: str) -> None:
-        self._do("enable", "--quiet", *units)
+    def enable(self, *units: str, runtime: bool = False) -> None:
+        """Have units start at boot; with `runtime` only until the next one."""
+        self._do("enable", "--quiet", *(["--runtime"] if runtime else []), *units)
 
     def disable(self, *units: str) -> None:
         self._do("disable", "--quiet", *units)
@@ -135,6 +148,10 @@ class Systemd:
     def start(self, *units: str) -> None:
         """Start units; for Type=notify this returns when the service is ready."""
         self._do("start", *units, timeout=180)
+
+    def begin_to_stop(self, *units: str) -> None:
+        """Tell units to stop and do not wait for it."""
+        self._do("stop", "--no-block", *units)
 
     def stop(self, *units: str, seconds: float = 60) -> None:
         """Stop units; `seconds` is how long they may drain."""
@@ -164,6 +181,12 @@ class Systemd:
             pairs = (line.partition("=") for line in part.splitlines())
             found.append(Unit(unit, {name: value for name, sign, value in pairs if sign and value != "[not set]"}))
         return found
+
+    def listening_sockets(self, port: int) -> list[str]:
+        """The socket units that listen on this TCP port."""
+        lines = self._run("systemctl", "list-sockets", "--no-legend", "--no-pager", "--plain").stdout.splitlines()
+        rows = [line.split() for line in lines]
+        return [row[1] for row in rows if len(row) > 1 and row[0].endswith(f":{port}")]
 
     def environment(self) -> list[str]:
         """The names of the variables that the manager gives to everything it starts."""

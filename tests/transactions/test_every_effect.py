@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, paths, proven, releases, render, upgrade
+from optictl import deploy, paths, preflight, proven, releases, render, upgrade
 from optictl.config import Config
 from optictl.deploy import Installation
 from optictl.errors import OptictlError
@@ -75,6 +75,8 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     here = Interpreter(Path(sys.executable), sys.version_info[:3], None)
     monkeypatch.setattr(releases, "interpreter", lambda *_: here)
     monkeypatch.setattr(upgrade, "canary", lambda *_: [])
+    # pytest's directories are closed to the service's user, and no service is started
+    monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
 
 
 #: Somebody else's act between a plan that was shown and the lock.

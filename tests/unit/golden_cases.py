@@ -45,6 +45,9 @@ ARTEFACTS: dict[str, Callable[[Config, Paths], str]] = {
     "optillm-proxy.socket": render.socket,
     "optillm-proxy-upstream.service": render.upstream_service,
     "optillm-proxy-upstream.socket": render.upstream_socket,
+    "optillm-proxy-bridge.service": lambda config, paths: render.bridge(
+        config, paths, paths.releases / "0.3.12-0123456789ab", 40404
+    ),
     "optillm-proxy-check.service": render.check_service,
     "optillm-proxy-check.timer": lambda _, paths: render.check_timer(paths),
     "env": lambda config, _: render.env(config),

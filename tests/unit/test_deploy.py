@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, paths, proven, releases
+from optictl import deploy, paths, preflight, proven, releases
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files, program, systemd
@@ -27,6 +27,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(releases, "build", build)
     monkeypatch.setattr(proven, "damage", lambda _: [])
+    # pytest's directories are closed to the service's user, and no service is started
+    monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
     monkeypatch.setattr(releases, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
     return ids
 

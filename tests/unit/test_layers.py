@@ -20,6 +20,7 @@ LAYERS = [
     {"plan", "service", "proven", "compare", "top", "traces"},
     {"releases"},
     {"supervise"},
+    {"preflight", "trial"},
     {"checks", "deploy"},
     {"status", "logbook", "sandbox", "upgrade", "watch", "fleet"},
     {"report"},

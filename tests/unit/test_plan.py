@@ -13,7 +13,7 @@ from optictl.config import Config
 from optictl.host.files import FileFacts
 from optictl.host.systemd import Unit
 from optictl.manifest import Manifest, digest
-from optictl.plan import Artefact, Change, Found, Release, Running
+from optictl.plan import Artefact, Change, Found, Release, Running, TakenOver
 from optictl.render import Host
 
 PLACES = paths.system(Path("/nowhere"))
@@ -142,8 +142,9 @@ def steps_of(
     release: Release,
     wrote: Manifest = NEVER,
     running: Running | None = None,
+    taken_over: TakenOver | None = None,
 ) -> list[Change]:
-    return plan.changes(artefacts, found, UID, wrote, release, PLACES, running)
+    return plan.changes(artefacts, found, UID, wrote, release, PLACES, running, taken_over)
 
 
 def unit(name: str, **properties: str) -> Unit:
@@ -158,6 +159,7 @@ def unit(name: str, **properties: str) -> Unit:
 
 
 SERVICE, SOCKET = PLACES.service_unit, PLACES.socket_unit
+TRIAL = f"{PLACES.trial_name}.service"
 RELAY = (PLACES.upstream_socket.name, PLACES.upstream_service.name)
 
 
@@ -165,6 +167,11 @@ def running(stale: str = "", sibling: bool = False, **states: str) -> Running:
     """Everything runs as it should, but for the states given by the last word of a unit's name."""
     found = {name: unit(name, ActiveState=states.get(name.rpartition(".")[2], "active")) for name in (*RELAY, SOCKET, SERVICE)}
     return Running([RELAY[0], SOCKET, SERVICE], found, stale, sibling)
+
+
+def replace_state(known: Unit) -> Unit:
+    """The same unit, which does not start at boot."""
+    return Unit(known.name, {**known.properties, "UnitFileState": "disabled"})
 
 
 class TestWholeInstallation:
@@ -251,15 +258,51 @@ class TestWholeInstallation:
         steps = steps_of(
             artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=running(socket="inactive")
         )
-        assert [(s.action, s.target) for s in steps] == [("stop", SERVICE), ("start", SERVICE)]
+        told = [(s.action, s.target) for s in steps]
+        assert told == [("trial", TRIAL), ("stop", SERVICE), ("start", SERVICE)]
 
     def test_a_new_port_cannot_be_had_without_a_gap_and_the_plan_says_so(self) -> None:
         artefacts = everything()
         found = as_wanted(artefacts) | {PLACES.socket: Found(file(), "old\n")}
         wrote = Manifest({str(PLACES.socket): (digest("old\n"),)})
         steps = steps_of(artefacts, found, Release("r", built=True, current="r"), wrote, running())
-        assert [(s.action, s.target) for s in steps[1:]] == [("reload", "systemd"), ("restart", SOCKET)]
+        told = [(s.action, s.target) for s in steps]
+        new = ("replace", str(PLACES.socket))
+        assert told == [("trial", TRIAL), new, ("reload", "systemd"), ("restart", SOCKET)]
         assert "refused until" in steps[-1].reason
+
+    def test_what_does_not_start_is_not_enabled(self) -> None:
+        """The release is tried in its sandbox before any file is written, and enabled only once it runs."""
+        artefacts = everything()
+        down = running(service="inactive", socket="inactive")
+        none = {name: replace_state(unit) for name, unit in down.found.items()}
+        nothing_runs = replace(down, found=none)
+        first = Release("r", built=False, current=None)
+        steps = [s.action for s in steps_of(artefacts, nothing(artefacts), first, running=nothing_runs)]
+        assert steps[:2] == ["build", "trial"]
+        assert steps.index("start") < steps.index("enable")
+
+    @pytest.mark.parametrize("bridged", [True, False])
+    def test_a_service_written_by_hand_is_replaced_with_its_drop_ins(self, bridged: bool) -> None:
+        artefacts = everything()
+        text = "ExecStart=optillm --optillm-api-key hunter2\n"
+        found = nothing(artefacts) | {PLACES.service: Found(file(), text)}
+        drop_in = PLACES.units / f"{SERVICE}.d/old.conf"
+        by_hand = TakenOver([drop_in], bridged, lambda text: text.replace("hunter2", "(hidden)"))
+        alone = running(service="active" if bridged else "inactive", socket="inactive")
+        release = Release("r", built=True, current=None)
+        made = steps_of(artefacts, found, release, running=alone, taken_over=by_hand)
+        told = [(s.action, s.target) for s in made]
+        unit = next(s for s in made if s.target == str(PLACES.service))
+        assert unit.edited
+        assert "hunter2" not in unit.diff
+        assert "(hidden)" in unit.diff
+        assert told.index(("trial", TRIAL)) < told.index(("aside", str(drop_in)))
+        last_reload = len(told) - 1 - told[::-1].index(("reload", "systemd"))
+        assert told.index(("aside", str(drop_in))) < last_reload
+        last = ("handover", SERVICE) if bridged else ("start", SERVICE)
+        assert last in told
+        assert ("stop", SERVICE) not in told
 
     def test_the_timer_comes_when_the_service_runs_and_goes_when_it_is_not_wanted(self) -> None:
         config = Config.model_validate({"monitoring": {"timer": True}})

@@ -202,7 +202,10 @@ class Deployment:
         for name in ("wheelhouse", "python"):
             if self.params[name]:
                 self.options += [f"--{name}", self.params[name]]
+        self.python = ["--python", self.params["python"]] if self.params["python"] else []
         self.force = ["--force"] if self.params["force"] else []
+        # what this module writes before it installs is not there yet when it plans
+        self.secrets_come = ["--secrets-come"] if self.inputs.changed else []
 
     def trial(self):
         """The option that names the wanted configuration before it is written."""
@@ -216,7 +219,7 @@ class Deployment:
     def plan(self):
         """What optictl would do, with the wanted configuration."""
         trial = self.trial()
-        answer = self.optictl.run(*self.upgrade, "--dry-run", *trial)
+        answer = self.optictl.run(*self.upgrade, "--dry-run", *self.python, *self.secrets_come, *trial)
         if answer.rc and trial and answer.error.get("problems"):
             # a path that is gone when somebody reads of it is no help
             words = "; ".join(f"{one['path']}: {one['message']}" for one in answer.error["problems"])
@@ -242,7 +245,7 @@ class Deployment:
         """state=built."""
         build = any(one["action"] == "build" for one in self.plan())
         if build and not self.module.check_mode:
-            answer = self.optictl.run(*self.upgrade, "--build-only", "--yes", *self.options, *self.trial())
+            answer = self.optictl.run(*self.upgrade, "--build-only", "--yes", *self.options, *self.secrets_come, *self.trial())
             if answer.rc:
                 self.fail(answer, rolled_back=False)
         self.end(build, ["build"] if build else [])

@@ -1,0 +1,79 @@
+"""`python -I RELEASE/guard/bridge.py PORT SECONDS`: hand a listening socket's connections to another port.
+
+systemd passes the socket (sd_listen_fds(3)). While a service that was written by hand is replaced, a new
+process already serves on PORT, and the one that is to own the socket still starts: nobody waits for it.
+On SIGTERM no connection is taken any more; those that are open go on for at most SECONDS.
+
+Threads, not an event loop: it has to accept within a moment of its start, and lives for a few seconds.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+
+#: The first descriptor that systemd passes.
+_FIRST = 3
+_HOST = "127.0.0.1"
+_BLOCK = 1 << 16
+#: Seconds between two looks at whether it has to end.
+_PAUSE = 0.2
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    """Copy until one side ends, then tell the other side."""
+    with suppress(OSError):
+        while data := source.recv(_BLOCK):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+def _connect(near: socket.socket, port: int) -> None:
+    """Join an accepted connection with one to the port, until both directions have ended."""
+    with near, suppress(OSError), socket.create_connection((_HOST, port)) as far:
+        back = threading.Thread(target=_copy, args=(far, near), daemon=True)
+        back.start()
+        _copy(near, far)
+        back.join()
+
+
+def serve(listener: socket.socket, port: int, seconds: float, ended: threading.Event) -> None:
+    """Hand connections on until `ended` is set, then wait for those that are open."""
+    threads: list[threading.Thread] = []
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    while not ended.is_set():
+        if not poll.poll(_PAUSE * 1000):
+            continue
+        try:
+            near, _ = listener.accept()
+        except (BlockingIOError, InterruptedError):  # the service took it: both accept
+            continue
+        near.setblocking(True)
+        thread = threading.Thread(target=_connect, args=(near, port), daemon=True)
+        threads = [*(one for one in threads if one.is_alive()), thread]
+        thread.start()
+    listener.close()
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+
+
+def main(port: int, seconds: float) -> None:
+    """Serve the socket that systemd passed."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    listener = socket.socket(fileno=_FIRST)
+    # the service shares it and may make it so at any time
+    listener.setblocking(False)
+    serve(listener, port, seconds, ended)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))
