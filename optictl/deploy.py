@@ -304,7 +304,7 @@ def refuse_edited(changes: Sequence[Change], paths: Paths, force: bool) -> None:
 def build(installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress) -> None:
     """Build and prove the wanted release beside those that exist."""
     paths = installation.paths
-    interpreter = releases.interpreter(_others_must_reach(paths), python, progress)
+    interpreter = releases.interpreter(paths, _others_must_reach(paths), python, progress)
     files.make_directory(paths.releases)
     if files.facts(installation.want.directory(paths)).kind != "missing":
         progress(f"removing the half-built {installation.want.name}")
