@@ -88,8 +88,9 @@ def _settings() -> str:
         home = Path("/")
     tables = []
     for places in uv_settings.config_places(os.environ, home):
-        path = next((place for place in places if place.is_file()), None)
+        path: Path | None = None
         try:
+            path = next((place for place in places if place.is_file()), None)
             if path is not None:
                 tables.append(uv_settings.anchored(uv_settings.parse_toml(path.read_text()), path.parent))
         except PermissionError:

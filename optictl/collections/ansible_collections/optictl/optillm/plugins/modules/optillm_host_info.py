@@ -277,7 +277,9 @@ def main():
         problems.append("there are no wheels for this C library: glibc is needed")
     if python is None:
         why = "; ".join(passed) or "none was found"
-        problems.append(f"no usable Python {SUPPORTED} ({why}): apt-get install python3, or set optillm_proxy_python")
+        # what is there and does not fit is not replaced by installing it
+        way = "put one below /opt/python" if passed else "apt-get install python3"
+        problems.append(f"no usable Python {SUPPORTED} ({why}): {way}, or set optillm_proxy_python")
     else:
         facts["python"] = {"path": python["path"], "version": python["version"]}
     if not params["root"]:
