@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from optictl import releases
+from optictl import paths, releases
 from optictl.config import Config
 from optictl.host import files, uv
 from optictl.host.uv import Interpreter
@@ -48,7 +48,7 @@ class Lab:
 
     def __init__(self, place: Path, full: bool) -> None:
         self.place, self.wants_full = place, full
-        self.interpreter: Interpreter = releases.interpreter(os.geteuid() == 0, None, say)
+        self.interpreter: Interpreter = releases.interpreter(paths.system(), os.geteuid() == 0, None, say)
         self._release: Path | None = None
         self._full: Path | None = None
 

@@ -472,7 +472,7 @@ def _words_of_edits(edited: Sequence[str], paths: Paths) -> str:
 def build(installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress) -> None:
     """Build and prove the wanted release beside those that exist."""
     paths = installation.paths
-    interpreter = releases.interpreter(others_must_reach(paths), python, progress)
+    interpreter = releases.interpreter(paths, others_must_reach(paths), python, progress)
     files.make_directory(paths.releases)
     if files.facts(installation.want.directory(paths)).kind != "missing":
         progress(f"removing the half-built {installation.want.name}")

@@ -226,7 +226,7 @@ def _interpreter(paths: Paths, facts: Facts) -> Iterator[Result]:
     yield _problem(
         "interpreter",
         "There is a Python to build the release on",
-        choice.problem,
+        "; ".join([choice.problem, *choice.passed_over]),
         choice.remedy,
     )
 

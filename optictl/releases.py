@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,12 +24,14 @@ from optictl.demo.standin import StandIn
 from optictl.errors import OptictlError
 from optictl.guard import GUARD_VERSION, settings
 from optictl.host import files, network, uv
-from optictl.host.uv import Interpreter, ToolError
+from optictl.host.uv import Interpreter
 from optictl.paths import Paths
 
 Progress = Callable[[str], None]
 
 GUARD = Path(__file__).resolve().parent / "guard"
+#: The Python that a remedy installs: long supported, and wheels of every profile exist for it.
+_ADVISED = "3.12"
 #: A key for proofs, which only ever talk to the embedded stand-in.
 _PROOF_KEY = "optillm-proof-of-a-release-0123"
 
@@ -137,6 +141,16 @@ def _linked(paths: Paths, link: Path) -> str | None:
     return target.name if target.parent == paths.releases.resolve() and proven.record(target) else None
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The interpreter to build on, or None with the problem and what to do; why others were passed over, a line each."""
+
+    interpreter: Interpreter | None
+    passed_over: list[str]
+    problem: str = ""
+    remedy: str = ""
+
+
 def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tuple[Interpreter | None, list[str]]:
     """The interpreter to build on, and why others were passed over. Pure.
 
@@ -146,7 +160,10 @@ def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tup
     fitting, passed = [], []
     for interpreter in sorted(found, key=lambda i: i.version, reverse=True):
         if not interpreter.fits:
-            passed.append(f"{interpreter}: the closure is locked for Python 3.10 to 3.13")
+            age = "old" if interpreter.version[:2] < uv.OLDEST else "new"
+            passed.append(f"{interpreter}: too {age}, the closure is locked for Python {uv.SUPPORTED}")
+        elif interpreter.unfit:
+            passed.append(f"{interpreter}: {interpreter.unfit}")
         elif others_must_reach and interpreter.closed is not None:
             passed.append(f"{interpreter}: the service user cannot enter {interpreter.closed}")
         else:
@@ -154,49 +171,57 @@ def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tup
     return (fitting[0] if fitting else None), passed
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The interpreter to build on, or `problem` and `remedy` where there is none; why others were passed over."""
+def interpreter_remedy(install: str, others_must_reach: bool, offered: tuple[int, ...] | None, uv_program: Path) -> str:
+    """The command that installs a fitting Python and then this deployment on it. Pure.
 
-    interpreter: Interpreter | None
-    passed_over: list[str]
-    problem: str = ""
-    remedy: str = ""
+    `install`: the command of optictl; `offered`: what apt would install as python3, None where that is installed or
+    there is no apt. uv makes a link without the patch version beside each interpreter that it installs.
+    """
+    if offered is not None and uv.OLDEST <= offered <= uv.NEWEST:
+        return f"sudo apt-get install --yes python3 && {install} --python /usr/bin/python3"
+    program = shlex.quote(str(uv_program))
+    if not others_must_reach:
+        return f"{program} python install {_ADVISED} && {install}"
+    python = f"/opt/python/cpython-{_ADVISED}-linux-{platform.machine()}-gnu/bin/python{_ADVISED}"
+    return f"sudo env UV_PYTHON_INSTALL_DIR=/opt/python {program} python install {_ADVISED} && {install} --python {python}"
 
 
 def choose(paths: Paths, others_must_reach: bool, chosen: Path | None) -> Choice:
-    """The interpreter to build a release on; `chosen` is the one that the caller named."""
-    try:
-        passed: list[str] = []
-        found = interpreter(others_must_reach, chosen, passed.append)
-    except OptictlError as error:
-        return Choice(None, passed, error.what, error.remedy)
-    return Choice(found, passed)
+    """The interpreter that a release of this deployment would be built on. Builds nothing.
+
+    `others_must_reach`: the service runs as another user than optictl; `chosen`: the one that the operator named.
+
+    Raises:
+        OptictlError: uv cannot list the interpreters.
+    """
+    if chosen is not None:
+        named = uv.inspect(chosen)
+        running, broken = ([named], []) if named else ([], [chosen])
+    else:
+        active = (proven.record(paths.current) or {}).get("python", {}).get("path")
+        running, broken = uv.interpreters([Path(active)] if active else [])
+    best, passed = choose_interpreter(running, others_must_reach)
+    passed += [f"{path}: {'it does not run' if path.exists() else 'it is gone'}" for path in broken]
+    if best is not None:
+        return Choice(best, passed)
+    remedy = interpreter_remedy(paths.command("install"), others_must_reach, uv.offered_by_apt(), uv.program())
+    where = f"{chosen} is not one" if chosen else "there is none on this machine"
+    problem = f"a release needs a Python {uv.SUPPORTED} that the service's user can execute: {where}"
+    return Choice(None, passed, problem, remedy)
 
 
-def interpreter(others_must_reach: bool, chosen: Path | None, progress: Progress) -> Interpreter:
-    """Find the interpreter, saying which were passed over.
+def interpreter(paths: Paths, others_must_reach: bool, chosen: Path | None, progress: Progress) -> Interpreter:
+    """Choose the interpreter, saying which were passed over.
 
     Raises:
         OptictlError: none fits.
     """
-    if chosen is not None:
-        one = uv.inspect(chosen)
-        if one is None:
-            raise OptictlError(f"{chosen} is not a Python interpreter that runs")
-        candidates = [one]
-    else:
-        candidates = uv.interpreters()
-    best, passed = choose_interpreter(candidates, others_must_reach)
-    for line in passed:
+    choice = choose(paths, others_must_reach, chosen)
+    if choice.interpreter is None:
+        raise OptictlError(choice.problem, remedy=choice.remedy, detail="\n".join(choice.passed_over))
+    for line in choice.passed_over:
         progress(f"passed over {line}")
-    if best is None:
-        raise OptictlError(
-            "no Python 3.10 to 3.13 on this machine that the service user can execute",
-            remedy="apt-get install python3, or: UV_PYTHON_INSTALL_DIR=/opt/python uv python install 3.12",
-            detail="\n".join(passed),
-        )
-    return best
+    return choice.interpreter
 
 
 def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheelhouse: Path | None, progress: Progress) -> None:
@@ -223,11 +248,11 @@ def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheel
         uv.compile_tree(venv / "bin/python", directory / "guard")
         # a strict umask, now or when uv filled its cache, would keep the service's user out
         files.open_to_readers(directory)
-    except ToolError as error:
+    except OptictlError as error:
         raise OptictlError(
-            f"the release could not be built: {error.what} failed",
-            remedy=f"mend what it names and run {paths.command('install')} again; what was in force still is",
-            detail=error.output,
+            f"the release could not be built: {error.what}",
+            remedy=f"{error.remedy or 'correct what it names'}; then run {paths.command('install')} again",
+            detail=error.detail,
         ) from None
     progress("proving the release: starting it and running one strategy against the stand-in")
     proof = prove(directory, config, paths.scratch)

@@ -19,7 +19,6 @@ from optictl.deploy import Circumstances, Done, Installation
 from optictl.errors import OptictlError, RolledBack
 from optictl.guard import internals
 from optictl.host import files, network, uv
-from optictl.host.uv import ToolError
 from optictl.paths import Paths
 from optictl.plan import Artefact, Change
 from optictl.releases import Progress, Wanted
@@ -143,14 +142,11 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
     progress(f"resolving OptiLLM {version} and its closure")
     try:
         text = uv.resolve(f"optillm=={version}\n{(locks / 'proxy.in').read_text()}", (locks / "proxy.exclude").read_text(), old)
-        progress(f"reading what the guard relies on in OptiLLM {version}")
-        before, after = uv.sources(f"optillm=={config.optillm.version}"), uv.sources(f"optillm=={version}")
-    except ToolError as error:
-        raise OptictlError(
-            f"OptiLLM {version} cannot be resolved",
-            remedy="mend the version, or look whether uv reaches its index",
-            detail=error.output,
-        ) from None
+    except OptictlError as error:
+        remedy = error.remedy or "check the version's number: uv's words name what does not fit"
+        raise OptictlError(f"OptiLLM {version} cannot be resolved: {error.what}", remedy, error.detail) from None
+    progress(f"reading what the guard relies on in OptiLLM {version}")
+    before, after = uv.sources(f"optillm=={config.optillm.version}"), uv.sources(f"optillm=={version}")
     with before as old_package, after as new_package:
         changed = {
             name: "".join(difflib.unified_diff(a.splitlines(keepends=True), b.splitlines(keepends=True), "old", "new", n=1))

@@ -12,7 +12,6 @@ from optictl import __version__, releases, render
 from optictl.errors import OptictlError
 from optictl.fleet.targets import Pin, Target, pins
 from optictl.host import files, wheels
-from optictl.host.uv import ToolError
 
 
 @dataclass(frozen=True)
@@ -101,12 +100,10 @@ def _complete(
             requirements = "".join(f"{pin.line}\n" for pin in batch)
             try:
                 wheels.download(requirements, directory, ".".join(map(str, target.python)), target.platforms, source)
-            except ToolError as error:
-                raise OptictlError(
-                    f"the wheels for {target.name} cannot be had: {error.what} failed",
-                    remedy="look whether pip reaches its index here, or give --wheelhouse DIR",
-                    detail=error.output,
-                ) from None
+            except OptictlError as error:
+                remedy = error.remedy or "look whether pip reaches its index here, or give --wheelhouse DIR"
+                what = f"the wheels for {target.name} cannot be had: {error.what}"
+                raise OptictlError(what, remedy, error.detail) from None
         have = wheels.digests(directory)
         if still := [pin.name for pin in wanted if not pin.digests & have.keys()]:
             raise OptictlError(f"no wheel that the lock knows: {', '.join(still)}", remedy=f"remove {directory}")

@@ -6,10 +6,11 @@ whose parts are not those that they were verified with (see `internals`) is refu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from . import internals, journal, ledger
@@ -139,12 +140,34 @@ def whole_answer(server: ModuleType, settings: Settings, client: Any) -> None:
     server.tagged_conversation_to_messages = tagged_conversation_to_messages  # type: ignore[attr-defined]
 
 
+#: The OptiLLM versions that have the defect which `readable_arguments` corrects.
+UNREADABLE_ARGUMENTS = ("0.3.12", "0.3.13")
+
+
+def readable_arguments(server: ModuleType) -> None:
+    """OptiLLM's `main()` can read its arguments on Python 3.14. To be called before it.
+
+    `parse_args` makes an argument of every field of CePO's configuration and passes the field's annotation as
+    its type. One is `Optional[str]`, which is a union in 3.14, and argparse refuses what cannot be called. A field
+    is read here as text in that case. The version is not looked at: other fields stay as they are.
+    """
+
+    def fields(configuration: Any) -> list[Any]:
+        return [
+            SimpleNamespace(name=field.name, type=field.type if callable(field.type) else str)
+            for field in dataclasses.fields(configuration)
+        ]
+
+    server.fields = fields  # type: ignore[attr-defined]
+
+
 def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> None:
     """Apply every correction, or raise Refusal for an OptiLLM whose internals nobody has verified."""
     changed = internals.unknown(internals.fingerprints(Path(str(server.__file__)).parent.parent))
     if changed:
         raise Refusal(f"OptiLLM {version} is not one that the guard knows: {', '.join(changed)} differ from what was verified")
-    if unstated := [c.name for c in CORRECTIONS if version not in c.versions]:
+    stated = {readable_arguments.__name__: UNREADABLE_ARGUMENTS, **{c.name: c.versions for c in CORRECTIONS}}
+    if unstated := [name for name, versions in stated.items() if version not in versions]:
         # its parts are the verified ones, under a version that nobody has run the tests with
         journal.write("unverified", optillm=version, corrections=unstated)
     for correction in CORRECTIONS:

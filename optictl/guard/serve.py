@@ -112,6 +112,7 @@ def load(settings: Settings, workers: Workers) -> Door:
 
     # main() reads the arguments, loads plugins and ends in app.run: gunicorn serves instead
     server.app.run = lambda *_args, **_options: None
+    corrections.readable_arguments(server)
     server.main()
     parse_name = server.parse_combined_approach
     build = {"optillm": version, "guard": GUARD_VERSION, "release": _release_name(Path(__file__).resolve().parent.parent)}

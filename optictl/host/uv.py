@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from optictl.errors import OptictlError
+from optictl.host import uv_settings
 from optictl.host.files import closed_to_others, scratch, write
 
-#: The wheels of the locked closure exist for these minor versions of CPython.
-OLDEST, NEWEST = (3, 10), (3, 13)
+#: The wheels of the locked closure exist for these minor versions of CPython. A test compares what else names them:
+#: pyproject.toml, the README, the collection.
+OLDEST, NEWEST = (3, 10), (3, 14)
+#: The same in words.
+SUPPORTED = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
 
 
 class ToolError(Exception):
@@ -26,41 +35,102 @@ class ToolError(Exception):
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A CPython on this machine. `closed` is the path that keeps other users out, or None."""
+    """A Python on this machine. `closed` is the path that keeps other users out, or None.
+
+    `unfit`: why a release cannot run on it although it runs, or "".
+    """
 
     path: Path
     version: tuple[int, int, int]
     closed: Path | None
+    unfit: str = ""
 
     @property
     def fits(self) -> bool:
-        """Whether the locked closure has wheels for it."""
+        """Whether the locked closure has wheels for its version."""
         return OLDEST <= self.version[:2] <= NEWEST
 
     def __str__(self) -> str:
         return f"{self.path} ({'.'.join(map(str, self.version))})"
 
 
-_ASK = (
-    "import json, os, sys, sysconfig;"
-    "print(json.dumps([os.path.realpath(sys._base_executable), list(sys.version_info[:3]), sysconfig.get_path('stdlib')]))"
-)
+#: Standard modules that a release needs and a package such as Debian's python3-minimal lacks.
+_NEEDED = ("asyncio", "ctypes", "email", "json", "ssl", "sysconfig", "zlib")
+# asked without json: an interpreter that lacks it is to say so
+_ASK = f"""
+import os, sys
+lacking = []
+for name in {_NEEDED!r}:
+    try:
+        __import__(name)
+    except ImportError:
+        lacking.append(name)
+base = getattr(sys, "_base_executable", sys.executable)
+print(repr((os.path.realpath(base), tuple(sys.version_info[:3]), os.path.dirname(os.__file__), sys.implementation.name,
+            "t" in getattr(sys, "abiflags", ""), lacking)))
+"""
+#: Where an administrator puts interpreters: one directory each, as uv makes them too.
+_SHARED = Path("/opt/python")
 
 
-def _uv() -> str:
+def program() -> Path:
+    """The uv that optictl brings along."""
     from uv import find_uv_bin
 
-    return os.fsdecode(find_uv_bin())
+    return Path(os.fsdecode(find_uv_bin()))
 
 
-def _run(command: list[str], what: str, environment: dict[str, str] | None = None) -> str:
-    # from the root: uv would take a project's settings out of the caller's directory
-    result = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment, cwd="/"
-    )
+def _settings() -> str:
+    """What is kept of the settings that uv would read here."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without one
+        home = Path("/")
+    tables = []
+    for places in uv_settings.config_places(os.environ, home):
+        path: Path | None = None
+        try:
+            path = next((place for place in places if place.is_file()), None)
+            if path is not None:
+                tables.append(uv_settings.anchored(uv_settings.parse_toml(path.read_text()), path.parent))
+        except PermissionError:
+            continue  # as uv takes it: there are none for this user
+        except (OSError, ValueError) as error:
+            raise OptictlError(
+                f"uv's settings {path} cannot be read: {error}", remedy=f"edit {path}, or move it out of the way"
+            ) from None
+    return uv_settings.kept_settings(tables)
+
+
+def _uv(*arguments: str) -> str:
+    """Run uv with optictl's settings, from the root directory, which has no project. Returns its standard output.
+
+    Raises:
+        OptictlError: it failed: with its own last words, and a remedy where they tell the cause.
+    """
+    with scratch(mode=0o700) as directory:
+        settings = directory / "uv.toml"
+        write(settings, _settings(), 0o600)  # an index's address may hold a password
+        result = subprocess.run(
+            [str(program()), "--config-file", str(settings), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=uv_settings.kept_environment(os.environ),
+            cwd="/",
+        )
     if result.returncode:
-        raise ToolError(what, (result.stderr or result.stdout).strip()[-2000:])
+        what = " ".join(["uv", *itertools.takewhile(str.isalpha, arguments)])
+        raise failure(what, result.stderr or result.stdout)
     return result.stdout
+
+
+def failure(what: str, output: str) -> OptictlError:
+    """The error for a failed call of uv or pip, whose words are `output`."""
+    words = uv_settings.redacted(output).strip()
+    cause, remedy = uv_settings.cause(words)
+    return OptictlError(f"{what} failed{cause and f': {cause}'}", remedy=remedy, detail=words[-2000:])
 
 
 def version_of(python: Path) -> tuple[int, ...] | None:
@@ -78,24 +148,76 @@ def inspect(python: Path) -> Interpreter | None:
     command = [str(python), "-I", "-c", _ASK]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, stdin=subprocess.DEVNULL)
-        real, version, stdlib = json.loads(result.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+        real, version, library, implementation, free_threaded, lacking = ast.literal_eval(result.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError, SyntaxError):
         return None
     path = Path(real)
-    return Interpreter(path, (version[0], version[1], version[2]), closed_to_others([path, Path(stdlib)]))
+    unfit = ""
+    if implementation != "cpython":
+        unfit = f"it is {implementation}, not CPython"
+    elif free_threaded:
+        unfit = "it is a free-threaded build, which the closure has no wheels for"
+    elif lacking:
+        unfit = f"it lacks the standard modules {', '.join(lacking)}"
+    return Interpreter(path, (version[0], version[1], version[2]), closed_to_others([path, Path(library)]), unfit)
 
 
-def interpreters() -> list[Interpreter]:
-    """Every CPython that uv finds on this machine, each once."""
-    listed = json.loads(_run([_uv(), "python", "list", "--only-installed", "--output-format", "json"], "uv python list"))
-    candidates = dict.fromkeys(Path(p["path"]) for p in listed if p["implementation"] == "cpython")
-    found = (inspect(path) for path in candidates)
-    return list({i.path: i for i in found if i is not None}.values())
+def candidates(places: Iterable[Path]) -> list[Path]:
+    """The interpreters that a release may be built on, each path once.
+
+    They are those that uv finds, the one that optictl runs on, `places` (programs that need not exist), and what lies
+    below /opt/python and UV_PYTHON_INSTALL_DIR: sudo drops that variable, and the directory stays where it is.
+
+    Raises:
+        OptictlError: uv cannot list them.
+    """
+    listed = json.loads(_uv("python", "list", "--only-installed", "--output-format", "json"))
+    own = getattr(sys, "_base_executable", sys.executable)
+    shared = dict.fromkeys([_SHARED, *([Path(chosen)] if (chosen := os.environ.get("UV_PYTHON_INSTALL_DIR")) else [])])
+    below = (path for directory in shared for path in sorted(directory.glob("*/bin/python3.*")))
+    found = [
+        *(Path(python["path"]) for python in listed if python["implementation"] == "cpython"),
+        Path(own),
+        *places,
+        *(path for path in below if re.fullmatch(r"python3\.\d+", path.name)),
+    ]
+    # a directory often has three names for one program
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def interpreters(places: Iterable[Path] = ()) -> tuple[list[Interpreter], list[Path]]:
+    """Every interpreter on this machine, each once, and the paths of those that do not run. See `candidates`.
+
+    Raises:
+        OptictlError: uv cannot list them.
+    """
+    seen = {path: inspect(path) for path in candidates(places)}
+    running = {interpreter.path: interpreter for interpreter in seen.values() if interpreter is not None}
+    return list(running.values()), [path for path, interpreter in seen.items() if interpreter is None]
+
+
+def offered_by_apt() -> tuple[int, ...] | None:
+    """The version of the package python3 that apt could install now; None where it is installed, or there is no apt."""
+    try:
+        result = subprocess.run(
+            ["apt-cache", "policy", "python3"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    said = dict(re.findall(r"^  (Installed|Candidate): (\S+)", result.stdout, re.MULTILINE))
+    version = re.match(r"(\d+)\.(\d+)", said.get("Candidate", ""))
+    return tuple(map(int, version.groups())) if version and said.get("Installed") == "(none)" else None
 
 
 def make_venv(directory: Path, python: Path) -> None:
     """An empty virtual environment on exactly this interpreter."""
-    _run([_uv(), "venv", "--quiet", "--no-project", "--python", str(python), str(directory)], "uv venv")
+    _uv("venv", "--quiet", "--no-project", "--python", str(python), str(directory))
 
 
 def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
@@ -105,14 +227,12 @@ def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
     change a release. With `wheelhouse` nothing is taken from the network.
     """
     command = [
-        _uv(), "pip", "install", "--quiet", "--python", str(directory / "bin/python"), "--no-deps", "--require-hashes",
+        "pip", "install", "--quiet", "--python", str(directory / "bin/python"), "--no-deps", "--require-hashes",
         "--no-build", "--link-mode", "copy", "--compile-bytecode", "--requirements", str(lock),
     ]  # fmt: skip
     if wheelhouse is not None:
         command += ["--offline", "--no-index", "--find-links", str(wheelhouse)]
-    # a PYTHONPATH or an active venv of the caller must not reach into the release
-    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
-    _run(command, "uv pip install", environment)
+    _uv(*command)
 
 
 def resolve(requirements: str, excludes: str, preferred: str) -> str:
@@ -127,11 +247,11 @@ def resolve(requirements: str, excludes: str, preferred: str) -> str:
         write(without, excludes, 0o644)
         write(lock, preferred, 0o644)
         command = [
-            _uv(), "pip", "compile", "--no-config", "--universal", "--python-version", ".".join(map(str, OLDEST)),
+            "pip", "compile", "--universal", "--python-version", ".".join(map(str, OLDEST)),
             "--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
             "--excludes", str(without), "--output-file", str(lock), str(source),
         ]  # fmt: skip
-        _run(command, "uv pip compile")
+        _uv(*command)
         return lock.read_text(encoding="utf-8")
 
 
@@ -139,22 +259,18 @@ def resolve(requirements: str, excludes: str, preferred: str) -> str:
 def sources(requirement: str) -> Iterator[Path]:
     """A directory with one package's own files, without what it depends on; gone afterwards."""
     with scratch() as directory:
-        command = [
-            _uv(),
-            "pip",
-            "install",
-            "--quiet",
-            "--no-config",
-            "--no-deps",
-            "--no-build",
-            "--target",
-            str(directory),
-            requirement,
-        ]
-        _run(command, "uv pip install")
+        command = ["pip", "install", "--quiet", "--no-deps", "--no-build", "--python", sys.executable]
+        _uv(*command, "--target", str(directory), requirement)
         yield directory
 
 
 def compile_tree(python: Path, directory: Path) -> None:
-    """Bytecode for every source below a directory: a hardened service cannot write any."""
-    _run([str(python), "-I", "-m", "compileall", "-q", str(directory)], "compileall")
+    """Bytecode for every source below a directory: a hardened service cannot write any.
+
+    Raises:
+        OptictlError: a source cannot be compiled.
+    """
+    command = [str(python), "-I", "-m", "compileall", "-q", str(directory)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/")
+    if result.returncode:
+        raise failure("compileall", result.stderr or result.stdout)

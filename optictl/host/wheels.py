@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optictl.host import files
-from optictl.host.uv import ToolError
+from optictl.host.uv import failure
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: The beginning of time for zip: the same sources make the same wheel.
@@ -38,7 +38,7 @@ def download(requirements: str, directory: Path, python: str, platforms: Sequenc
     instead of the index that pip is set up for.
 
     Raises:
-        ToolError: one could not be had.
+        OptictlError: one could not be had: with pip's last words, and a remedy where they tell the cause.
     """
     with files.scratch() as scratch:
         lock = scratch / "lock.txt"
@@ -52,7 +52,7 @@ def download(requirements: str, directory: Path, python: str, platforms: Sequenc
             command += ["--no-index", "--find-links", str(source)]
         result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/")
     if result.returncode:
-        raise ToolError("pip download", (result.stderr or result.stdout).strip()[-2000:])
+        raise failure("pip download", result.stderr or result.stdout)
 
 
 def _own_files(templates: Path) -> dict[str, bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,10 +20,13 @@ from optictl.host.files import closed_to_others
 from optictl.host.uv import Interpreter
 from tests.support import open_directory
 
+PATHS = paths.system(Path("/srv/gate"))
+UV = Path("/home/jerry/my tools/uv")
 
-def python(version: str, closed: str | None = None) -> Interpreter:
+
+def python(version: str, closed: str | None = None, unfit: str = "") -> Interpreter:
     major, minor, micro = (int(part) for part in version.split("."))
-    return Interpreter(Path(f"/usr/bin/python{version}"), (major, minor, micro), Path(closed) if closed else None)
+    return Interpreter(Path(f"/usr/bin/python{version}"), (major, minor, micro), Path(closed) if closed else None, unfit)
 
 
 class TestChoice:
@@ -30,13 +35,13 @@ class TestChoice:
         assert best == python("3.12.4")
         assert passed == []
 
-    @pytest.mark.parametrize("version", ["2.7.18", "3.9.19", "3.14.0", "4.0.0"])
+    @pytest.mark.parametrize("version", ["2.7.18", "3.9.19", "3.15.0", "4.0.0"])
     def test_not_one_without_wheels(self, version: str) -> None:
         best, passed = releases.choose_interpreter([python(version), python("3.10.1")], True)
         assert best == python("3.10.1")
         assert len(passed) == 1
         assert version in passed[0]
-        assert "3.10 to 3.13" in passed[0]
+        assert uv.SUPPORTED in passed[0]
 
     def test_not_one_under_a_private_home(self) -> None:
         private = python("3.13.1", closed="/root")
@@ -56,19 +61,160 @@ class TestChoice:
     def test_none_at_all(self) -> None:
         assert releases.choose_interpreter([], True) == (None, [])
 
+    def test_the_reason_is_the_true_one(self) -> None:
+        found = [
+            python("3.9.1", closed="/root"),
+            python("3.15.2"),
+            python("3.12.1", closed="/root"),
+            python("3.11.2", unfit="it lacks the standard modules ssl"),
+        ]
+        best, passed = releases.choose_interpreter(found, others_must_reach=True)
+        assert best is None
+        assert passed == [
+            f"/usr/bin/python3.15.2 (3.15.2): too new, the closure is locked for Python {uv.SUPPORTED}",
+            "/usr/bin/python3.12.1 (3.12.1): the service user cannot enter /root",
+            "/usr/bin/python3.11.2 (3.11.2): it lacks the standard modules ssl",
+            f"/usr/bin/python3.9.1 (3.9.1): too old, the closure is locked for Python {uv.SUPPORTED}",
+        ]
+
+
+class TestChoose:
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(uv, "offered_by_apt", lambda: None)
+        monkeypatch.setattr(uv, "program", lambda: UV)
+
     def test_which_were_passed_over_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(uv, "interpreters", lambda: [python("3.14.0"), python("3.11.2")])
+        monkeypatch.setattr(uv, "interpreters", lambda _: ([python("3.15.0"), python("3.11.2")], []))
         said: list[str] = []
-        assert releases.interpreter(True, None, said.append) == python("3.11.2")
+        assert releases.interpreter(PATHS, True, None, said.append) == python("3.11.2")
         assert len(said) == 1
-        assert said[0].startswith("passed over /usr/bin/python3.14.0")
+        assert said[0].startswith("passed over /usr/bin/python3.15.0")
 
     def test_no_interpreter_is_an_error_with_a_way_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(uv, "interpreters", lambda: [python("3.12.1", closed="/root")])
-        with pytest.raises(OptictlError) as caught:
-            releases.interpreter(True, None, lambda _: None)
-        assert "python" in caught.value.remedy
+        monkeypatch.setattr(uv, "interpreters", lambda _: ([python("3.12.1", closed="/root")], []))
+        with pytest.raises(OptictlError, match="there is none on this machine") as caught:
+            releases.interpreter(PATHS, True, None, lambda _: None)
+        assert caught.value.remedy == releases.choose(PATHS, True, None).remedy
         assert "/root" in caught.value.detail
+
+    def test_the_interpreter_of_the_active_release_is_a_candidate(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        places = paths.system(tmp_path)
+        places.current.mkdir(parents=True)
+        (places.current / "release.json").write_text('{"python": {"path": "/gone/python3.12"}}')
+        asked: list[list[Path]] = []
+
+        def interpreters(places: list[Path]) -> tuple[list[Interpreter], list[Path]]:
+            asked.append(places)
+            return [], list(places)
+
+        monkeypatch.setattr(uv, "interpreters", interpreters)
+        choice = releases.choose(places, True, None)
+        assert asked == [[Path("/gone/python3.12")]]
+        assert choice.passed_over == ["/gone/python3.12: it is gone"]
+
+    def test_a_chosen_one_is_the_only_candidate(self, tmp_path: Path) -> None:
+        choice = releases.choose(PATHS, False, Path(sys.executable))
+        assert choice.interpreter == uv.inspect(Path(sys.executable))
+        broken = tmp_path / "python"
+        broken.write_text("no program")
+        assert releases.choose(PATHS, False, broken).passed_over == [f"{broken}: it does not run"]
+
+    def test_a_chosen_one_that_does_not_run_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(OptictlError, match=f"{tmp_path}/python is not one") as caught:
+            releases.interpreter(PATHS, True, tmp_path / "python", lambda _: None)
+        assert caught.value.remedy
+
+
+class TestRemedy:
+    """What is printed is run by a shell: its words are taken apart as one does."""
+
+    @pytest.mark.parametrize("offered", [None, (3, 9), (3, 15)])
+    def test_uv_installs_where_the_service_can_execute_it(self, offered: tuple[int, int] | None) -> None:
+        remedy = releases.interpreter_remedy("optictl install --root /srv", True, offered, UV)
+        first, second = remedy.split(" && ")
+        assert shlex.split(first) == [
+            *("sudo", "env", "UV_PYTHON_INSTALL_DIR=/opt/python", str(UV), "python", "install", "3.12"),
+        ]
+        python = f"/opt/python/cpython-3.12-linux-{platform.machine()}-gnu/bin/python3.12"
+        assert shlex.split(second) == ["optictl", "install", "--root", "/srv", "--python", python]
+
+    def test_a_user_installs_for_himself(self) -> None:
+        remedy = releases.interpreter_remedy("optictl install --user", False, None, UV)
+        first, second = remedy.split(" && ")
+        assert shlex.split(first) == [str(UV), "python", "install", "3.12"]
+        assert second == "optictl install --user"
+
+    def test_a_package_where_the_distribution_has_a_fitting_one(self) -> None:
+        remedy = releases.interpreter_remedy("optictl install", True, (3, 13), UV)
+        assert remedy == "sudo apt-get install --yes python3 && optictl install --python /usr/bin/python3"
+
+
+class TestOfferedByApt:
+    @pytest.fixture
+    def says(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        """Put an apt-cache that prints this in front of the PATH."""
+
+        def say(text: str) -> None:
+            (tmp_path / "apt-cache").write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\n")
+            (tmp_path / "apt-cache").chmod(0o755)
+            monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+        return say
+
+    def test_what_is_not_installed_is_offered(self, says: Callable[[str], None]) -> None:
+        says("python3:\n  Installed: (none)\n  Candidate: 3.13.5-1\n  Version table:\n")
+        assert uv.offered_by_apt() == (3, 13)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "python3:\n  Installed: 3.15.2-1\n  Candidate: 3.15.2-1\n",
+            "python3:\n  Installed: (none)\n  Candidate: (none)\n",
+            "",
+        ],
+    )
+    def test_what_is_there_already_is_not(self, says: Callable[[str], None], text: str) -> None:
+        says(text)
+        assert uv.offered_by_apt() is None
+
+    def test_without_apt_nothing_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert uv.offered_by_apt() is None
+
+
+class TestCandidates:
+    """uv is asked for real in tests/install; here it lists nothing."""
+
+    @pytest.fixture(autouse=True)
+    def alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(uv, "_uv", lambda *_: "[]")
+        monkeypatch.setattr(uv, "_SHARED", tmp_path / "opt-python")
+        monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "mine"))
+
+    def test_the_one_that_optictl_runs_on(self) -> None:
+        seen, broken = uv.interpreters()
+        assert [interpreter.path for interpreter in seen] == [Path(os.path.realpath(sys._base_executable))]  # type: ignore[attr-defined]
+        assert broken == []
+
+    @pytest.mark.parametrize("below", ["opt-python/3.12", "opt-python/cpython-3.12.4-linux-x86_64-gnu", "mine/cpython-3.12.4"])
+    def test_any_layout_of_the_shared_directories(self, below: str, tmp_path: Path) -> None:
+        directory = tmp_path / below / "bin"
+        directory.mkdir(parents=True)
+        for name in ("python3.12", "python3.12-config", "python3", "pip3.12"):
+            (directory / name).write_text("no program")
+        assert uv.candidates([])[1:] == [directory / "python3.12"]
+
+    def test_a_place_given_counts_once_however_it_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "python").symlink_to("elsewhere/python3.12")
+        assert uv.candidates([tmp_path / "python", tmp_path / "elsewhere/python3.12"])[1:] == [
+            tmp_path / "elsewhere/python3.12"
+        ]
+
+    def test_what_does_not_run_is_told(self, tmp_path: Path) -> None:
+        assert uv.interpreters([tmp_path / "gone"])[1] == [tmp_path / "gone"]
 
 
 class TestInspection:
@@ -89,9 +235,24 @@ class TestInspection:
     def test_what_is_not_there_is_none(self, tmp_path: Path) -> None:
         assert uv.inspect(tmp_path / "python") is None
 
-    def test_a_chosen_one_that_does_not_run_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(OptictlError, match="not a Python interpreter"):
-            releases.interpreter(True, tmp_path / "python", lambda _: None)
+    @pytest.mark.parametrize(
+        ("preamble", "unfit"),
+        [
+            ("sys.modules['ssl'] = sys.modules['ctypes'] = None", "it lacks the standard modules ctypes, ssl"),
+            ("sys.modules['json'] = None", "it lacks the standard modules json"),
+            ("sys.implementation.name = 'pypy'", "it is pypy, not CPython"),
+            ("sys.abiflags = 't'", "it is a free-threaded build, which the closure has no wheels for"),
+        ],
+    )
+    def test_what_a_release_cannot_run_on_says_why(self, preamble: str, unfit: str, tmp_path: Path) -> None:
+        """An interpreter whose every program begins with `preamble`; Debian's python3-minimal is of the first kind."""
+        program = tmp_path / "python"
+        begin = shlex.quote(f"import sys; {preamble}\n")
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -c {begin}"$3"\n')
+        program.chmod(0o755)
+        seen = uv.inspect(program)
+        assert seen is not None
+        assert seen.unfit == unfit
 
 
 class TestClosedToOthers:

@@ -132,6 +132,20 @@ def test_a_file_written_a_moment_ago_is_read_every_time(tree: Tree, read: list[s
     assert sorted(read) == ["RECORD", "__init__.py", "core.py", "data.bin"]
 
 
+def test_bytecode_is_no_part_of_a_distribution(tree: Tree) -> None:
+    """numpy 2.2.6 names one in its RECORD, with the digest that it had before it was compiled here."""
+    (tree.site_packages / "thing/__pycache__").mkdir()
+    (tree.site_packages / "thing/__pycache__/core.cpython-310.pyc").write_bytes(b"compiled here")
+    line = f"thing/__pycache__/core.cpython-310.pyc,sha256={_digest(b'what the wheel brought')},1\n"
+    tree.record.write_text(tree.record.read_text() + line)
+    data = json.loads((tree.directory / "release.json").read_text())
+    data["distributions"] = proven.distributions(tree.directory / ".venv")
+    (tree.directory / "release.json").write_text(json.dumps(data))
+    tree.note()
+    assert tree.damage() == []
+    assert proven.damage(tree.directory) == []
+
+
 def test_nothing_is_noted_of_a_release_that_is_not_what_its_lists_say(tree: Tree) -> None:
     (tree.site_packages / "thing/core.py").write_text("not this")
     with pytest.raises(OptictlError, match=r"thing/core\.py"):

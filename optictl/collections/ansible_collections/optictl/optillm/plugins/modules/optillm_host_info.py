@@ -116,7 +116,8 @@ import subprocess
 from ansible.module_utils.basic import AnsibleModule
 
 OLDEST = (3, 10)
-NEWEST = (3, 13)
+NEWEST = (3, 14)
+SUPPORTED = "{0}.{1} to {2}.{3}".format(*(OLDEST + NEWEST))
 ARCHITECTURES = ("x86_64", "aarch64")
 PLACES = ("/usr/bin", "/usr/local/bin", "/opt/python/*/bin", "/opt/*/bin")
 ASK = (
@@ -174,7 +175,7 @@ def judged(found, as_root):
     for one in sorted(found, key=lambda one: one["version"], reverse=True):
         words = "{0} ({1})".format(one["path"], ".".join(map(str, one["version"])))
         if one["implementation"] != "cpython" or not OLDEST <= tuple(one["version"][:2]) <= NEWEST:
-            passed.append(f"{words} is no CPython 3.10 to 3.13")
+            passed.append(f"{words} is no CPython {SUPPORTED}")
         elif as_root and one["closed"]:
             passed.append(f"the service user cannot enter {one['closed']} of {words}")
         else:
@@ -276,7 +277,9 @@ def main():
         problems.append("there are no wheels for this C library: glibc is needed")
     if python is None:
         why = "; ".join(passed) or "none was found"
-        problems.append(f"no usable Python 3.10 to 3.13 ({why}): apt-get install python3, or set optillm_proxy_python")
+        # what is there and does not fit is not replaced by installing it
+        way = "put one below /opt/python" if passed else "apt-get install python3"
+        problems.append(f"no usable Python {SUPPORTED} ({why}): {way}, or set optillm_proxy_python")
     else:
         facts["python"] = {"path": python["path"], "version": python["version"]}
     if not params["root"]:

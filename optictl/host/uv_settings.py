@@ -1,0 +1,207 @@
+"""Which of the machine's and the user's settings of uv hold for optictl's own calls. Pure.
+
+A release is pinned: what uv installs, with which hashes and how, is optictl's to say. How an index is reached is the
+machine's: addresses, credentials, certificates, proxies, the cache. The names are those of uv 0.9 to 0.13
+(its crates uv-settings and uv-static).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    from tomllib import TOMLDecodeError, loads
+else:
+    from tomli import TOMLDecodeError, loads
+
+Table = Mapping[str, Any]
+
+#: Both at the top of a file and in its `[pip]` table.
+_INDEX = ("index", "index-url", "extra-index-url", "find-links", "index-strategy", "keyring-provider")
+_TOP = (
+    *_INDEX,
+    *("allow-insecure-host", "native-tls", "system-certs", "http-proxy", "https-proxy", "no-proxy"),
+    *("cache-dir", "no-cache", "concurrent-downloads"),
+)
+#: What uv joins, the first file's entries first; of everything else the first file's value counts.
+_JOINED = {"index", "extra-index-url", "find-links", "allow-insecure-host", "no-proxy"}
+
+_VARIABLES = {
+    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY",
+    "UV_KEYRING_PROVIDER", "UV_CREDENTIALS_DIR", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
+    "UV_CACHE_DIR", "UV_NO_CACHE", "UV_HTTP_TIMEOUT", "UV_HTTP_CONNECT_TIMEOUT", "UV_REQUEST_TIMEOUT",
+    "UV_HTTP_RETRIES", "UV_LOCK_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_COMPILE_BYTECODE_TIMEOUT",
+    "UV_PYTHON_INSTALL_DIR", "UV_S3_ENDPOINT_URL", "UV_GCS_ENDPOINT_URL", "UV_AZURE_ENDPOINT_URL",
+}  # fmt: skip
+_INDEX_CREDENTIAL = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
+#: Not uv's own: an active environment of the caller, or what colours its words.
+_DROPPED = {
+    "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONEXECUTABLE", "PYC_INVALIDATION_MODE",
+    "FORCE_COLOR", "CLICOLOR_FORCE",
+}  # fmt: skip
+_TRUE = {"1", "true", "t", "yes", "y", "on"}
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML file's table.
+
+    Raises:
+        ValueError: it is none; the message names line and column.
+    """
+    try:
+        table: dict[str, Any] = loads(text)
+    except TOMLDecodeError as error:
+        raise ValueError(str(error)) from None
+    return table
+
+
+def kept_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that uv is started with: of its own only those that lead to an index or to an interpreter."""
+
+    def is_kept(name: str) -> bool:
+        if name.startswith("UV_"):
+            return name in _VARIABLES or _INDEX_CREDENTIAL.fullmatch(name) is not None
+        return name not in _DROPPED
+
+    kept = {name: value for name, value in environ.items() if is_kept(name)}
+    return {**kept, "NO_COLOR": "1", "UV_PYTHON_DOWNLOADS": "never"}
+
+
+def config_places(environ: Mapping[str, str], home: Path) -> list[list[Path]]:
+    """Where uv looks for settings. Of each list it reads the first file that is there; the first list's values go first."""
+    if environ.get("UV_CONFIG_FILE"):
+        return [[Path(environ["UV_CONFIG_FILE"])]]
+    if environ.get("UV_NO_CONFIG", "").lower() in _TRUE:
+        return []
+    config = environ.get("XDG_CONFIG_HOME", "")
+    user = Path(config) if config.startswith("/") else home / ".config"
+    system = [Path(place) / "uv/uv.toml" for place in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":") if place]
+    places = [[user / "uv/uv.toml"], [*system, Path("/etc/uv/uv.toml")]]
+    return places[:1] if environ.get("UV_NO_SYSTEM_CONFIG", "").lower() in _TRUE else places
+
+
+def anchored(table: Table, directory: Path) -> dict[str, Any]:
+    """The same settings with whole paths: uv reads those of an index relative to the file's directory."""
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(item) for item in value]
+        if isinstance(value, Mapping):
+            return {**value, "url": whole(value["url"])} if "url" in value else dict(value)
+        if not isinstance(value, str) or re.match(r"[A-Za-z][\w+.-]*:|/|~|\$", value):
+            return value
+        return str(directory / value)
+
+    paths = {"index", "index-url", "extra-index-url", "find-links"}
+    found = {name: whole(value) if name in paths else value for name, value in table.items()}
+    if isinstance(table.get("pip"), Mapping):
+        found["pip"] = anchored(table["pip"], directory)
+    return found
+
+
+def kept_settings(tables: Sequence[Table]) -> str:
+    """The text of a uv.toml with what is kept of several, the one that counts most first.
+
+    `no-index` is kept beside `find-links` only: a directory then takes the index's place. Without one, uv could
+    install nothing.
+    """
+    kept = _joined([_kept(table, _TOP) for table in tables])
+    pips = [table["pip"] for table in tables if isinstance(table.get("pip"), Mapping)]
+    pip = _joined([_kept(table, _INDEX) for table in pips])
+    if "find-links" in kept or "find-links" in pip:
+        for settings, sources in ((kept, tables), (pip, pips)):
+            if any(table.get("no-index") is True for table in sources):
+                settings["no-index"] = True
+    lines = [f"{name} = {_toml(value)}\n" for name, value in kept.items()]
+    if pip:
+        lines += ["\n[pip]\n", *(f"{name} = {_toml(value)}\n" for name, value in pip.items())]
+    return "".join(lines)
+
+
+def _kept(table: Table, names: Sequence[str]) -> dict[str, Any]:
+    return {name: table[name] for name in names if name in table}
+
+
+def _joined(tables: Sequence[Table]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for table in tables:
+        for name, value in table.items():
+            if name not in found:
+                found[name] = value
+            elif name in _JOINED and isinstance(found[name], list) and isinstance(value, list):
+                found[name] = [*found[name], *value]
+    return found
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml(str(key))} = {_toml(item)}' for key, item in value.items())}}}"
+    if isinstance(value, int | float):
+        return str(value)
+    # a JSON string is a TOML string, but for one character
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def redacted(text: str) -> str:
+    """The text without the user and the password of any address in it."""
+    return re.sub(r"://[^\s/]*@", "://", text)
+
+
+#: What uv's words, or pip's, tell about the cause: a pattern, the cause, what to do. The first that fits counts.
+_CAUSES = (
+    (
+        r"No space left on device|Disk quota exceeded",
+        "the disk is full",
+        "make room on the file system of the path that it names: a release takes 400 MB, uv's cache as much",
+    ),
+    (
+        r"(?i)initialize cache|uv/[^\n]*(Permission denied|Read-only file system)",
+        "uv cannot write its cache",
+        "make the directory that it names writable, or name another as cache-dir in /etc/uv/uv.toml",
+    ),
+    (
+        r"(?i)hash mismatch|do not match the hashes",
+        "a file is not the one that the lock names",
+        "look at the index in uv.toml: it serves another file than the lock was made from; or take the wheels from a "
+        "directory with --wheelhouse DIR",
+    ),
+    (
+        r"(?i)certificate",
+        "the index's certificate is not trusted",
+        "add its authority to the system's certificates, and system-certs = true to /etc/uv/uv.toml",
+    ),
+    (
+        r"(?i)401 Unauthorized|403 Forbidden|valid authentication credentials",
+        "the index wants credentials",
+        "put user and password into the index's address in uv.toml (mode 0600), or into ~/.netrc",
+    ),
+    (
+        r"(?i)error sending request|dns error|Connect|connection|timed out|Temporary failure|Failed to fetch",
+        "the index cannot be reached",
+        "look at the network, and at index and https-proxy in /etc/uv/uv.toml; or install offline with --wheelhouse DIR",
+    ),
+    (
+        r"(?i)no usable wheels|no wheels? |only has wheels|doesn't have a (source|wheel)",
+        "there is no wheel for this Python and machine",
+        "choose another interpreter with --python PATH",
+    ),
+    (
+        r"(?i)was not found in|no version of|No matching distribution",
+        "the index does not have a package of the lock",
+        "look at the index in uv.toml, or at the directory given with --wheelhouse",
+    ),
+)
+
+
+def cause(output: str) -> tuple[str, str]:
+    """What uv's words mean, and what to do about it; both are "" where they say something else."""
+    return next(((words, remedy) for pattern, words, remedy in _CAUSES if re.search(pattern, output)), ("", ""))
