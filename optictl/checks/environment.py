@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from optictl import loading
@@ -9,7 +10,8 @@ from optictl.checks.registry import Finding, Skip, check
 from optictl.checks.site import Site
 from optictl.config import ConfigError
 from optictl.errors import OptictlError
-from optictl.guard import invariants
+from optictl.guard import envfile, invariants
+from optictl.guard.envfile import Problem
 from optictl.host import files
 
 
@@ -41,6 +43,88 @@ def config_valid(site: Site) -> Iterator[Finding]:
 
 
 @check(
+    "env.readable",
+    "The env file is read as it is meant",
+    "systemd takes every line of it",
+    fault="The env file is not read as it is meant",
+)
+def env_readable(site: Site) -> Iterator[Finding]:
+    """systemd takes the whole env file, and every variable in it reaches the service.
+
+    How: the file is read by the rules of systemd's EnvironmentFile=, which the guard uses too. Values are
+    never shown.
+    Why: systemd ignores a line that begins with `export` and one behind a byte order mark, without an error, and refuses
+    a whole file that is not UTF-8: the service has no key then, or does not start.
+    """
+    path = site.paths.env
+    content = files.read_bytes(path)
+    if content is None:
+        raise Skip(f"there is no {path}")
+    problems = envfile.read(content).problems
+    # commands that name lines come before one that deletes some
+    kinds = sorted(dict.fromkeys(problem.kind for problem in problems), key=lambda kind: kind == "export")
+    alike = {kind: [problem for problem in problems if problem.kind == kind] for kind in kinds}
+    steps = [_readable(site, content, kind, alike[kind]) for kind in kinds]
+    for kind in kinds:
+        places = ", ".join(f"line {p.line}" + (f" ({p.name})" if p.name else "") for p in alike[kind])
+        # the file and the steps, which belong together, stand once
+        first = kind == kinds[0]
+        remedy = " && ".join([*steps, site.restart]) if first else ""
+        yield Finding(f"{f'{path}, ' if first else ''}{places}: {envfile.WORDS[kind]}", "fail", remedy)
+    if not problems:
+        yield Finding(f"all of {path}")
+
+
+def _readable(site: Site, content: bytes, kind: str, problems: list[Problem]) -> str:
+    """The command after which the lines with this kind of problem are read as they are meant."""
+    path = shlex.quote(str(site.paths.env))
+
+    def each(edit: str) -> str:
+        edits = " ".join(shlex.quote(f"-e{problem.line}{edit}") for problem in problems)
+        return f"sed -i -E {edits} {path}"
+
+    def recoded(encoding: str) -> str:
+        # written into the same file: it keeps its mode, and no other one ever holds the key
+        return f"text=$(iconv -f {encoding} -t UTF-8 {path}) && printf '%s\\n' \"$text\" > {path}"
+
+    match kind:
+        case "utf-16":
+            return recoded(str(envfile.utf_16(content)))
+        case "not-utf-8":
+            return each("s/^/# /") if _decodes(content) else recoded("LATIN1")
+        case "nul":
+            return f"sed -i 's/\\x00//g' {path}"
+        case "bom":
+            return f"LC_ALL=C sed -i '1s/^\\xEF\\xBB\\xBF//' {path}"
+        case "export":
+            return _without_export(site, path, {problem.name for problem in problems})
+        case "comment":
+            return each(r"s/\\+\r?$//")
+        case "name" | "no-sign" | "long":
+            return each("s/^/# /")
+        case _:
+            return f"${{EDITOR:-vi}} +{problems[0].line} {path}"
+
+
+def _decodes(content: bytes) -> bool:
+    """Whether it is UTF-8 for everyone but systemd, which takes no noncharacters."""
+    try:
+        return bool(content.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _without_export(site: Site, path: str, names: set[str]) -> str:
+    """The command that takes `export` away, and the variables that must not be there at all."""
+    forbidden = sorted(invariants.forbidden_variables(names))
+    commands = [site.unset(site.paths.env, "|".join(forbidden))] if forbidden else []
+    if names.difference(forbidden):
+        edit = r"s/^([[:blank:]]*)export[[:blank:]]+/\1/"
+        commands.append(f"sed -i -E {shlex.quote(edit)} {path}")
+    return " && ".join(commands)
+
+
+@check(
     "env.forbidden",
     "No variable switches OptiLLM to another provider",
     "none in the env file, in systemd's own environment or in the live process",
@@ -65,8 +149,7 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
         # a process that started before the variable was there can stay
         return command if live and name not in carried else f"{command} && {site.restart}"
 
-    text = files.read(site.paths.env)
-    if text is not None:
+    if files.facts(site.paths.env).kind != "missing":
         looked.append(str(site.paths.env))
         for name, effect in invariants.forbidden_variables(site.env).items():
             remedy = mend(site.unset(site.paths.env, name), name)
@@ -94,6 +177,7 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
     "OptiLLM has a key for LiteLLM",
     "OPENAI_API_KEY is set",
     fault="OptiLLM has no key for LiteLLM",
+    consequence_of=("env.readable",),
 )
 def env_upstream_key(site: Site) -> Iterator[Finding]:
     """The env file holds a key with which OptiLLM may call LiteLLM.
@@ -102,9 +186,8 @@ def env_upstream_key(site: Site) -> Iterator[Finding]:
     Why: without it OptiLLM ignores --base-url and leaves through a library of its own.
     """
     path = site.paths.env
-    text = files.read(path)
     put = f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {path}, then {site.restart}"
-    if text is None:
+    if files.facts(path).kind == "missing":
         yield Finding(f"there is no {path}", "fail", f"{site.paths.command('init')}, then {put}")
     elif not site.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(
@@ -136,7 +219,7 @@ def key_strength(site: Site) -> Iterator[Finding]:
     if files.facts(path).kind == "missing":
         yield Finding(f"there is no {path}", "fail", remedy, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY")
         return
-    upstream_key = invariants.variables(files.read(site.paths.env) or "").get("OPENAI_API_KEY", "").strip()
+    upstream_key = envfile.read(files.read_bytes(site.paths.env) or b"").variables.get("OPENAI_API_KEY", "").strip()
     weakness = invariants.key_weakness(site.proxy_key, upstream_key)
     if weakness:
         yield Finding(f"the key in {path} {weakness}", "fail", remedy, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY")

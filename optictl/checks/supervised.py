@@ -58,6 +58,7 @@ def _is_masked(path: Path) -> bool:
 _STOPPERS = (
     "release.in-force",
     "release.pinned",
+    "env.readable",
     "env.forbidden",
     "env.upstream-key",
     "key.strength",

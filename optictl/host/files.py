@@ -65,6 +65,18 @@ def read(path: Path) -> str | None:
         return None
 
 
+def read_bytes(path: Path) -> bytes | None:
+    """The file's bytes, or None where there is no file.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def sync_directory(path: Path) -> None:
     """A rename lasts only once its directory is on the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -183,7 +183,7 @@ def test_every_module_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("config", "render", "plan", "models", "paths", "guard.invariants"),
+        *("config", "render", "plan", "models", "paths", "guard.invariants", "guard.envfile"),
         *("compare.stats", "compare.questions", "compare.summary", "compare.page"),
         "top.model",
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
