@@ -654,7 +654,8 @@ def error(problem: OptictlError) -> None:
     if problem.detail:
         console.print(escape(problem.detail), style="dim", soft_wrap=True)
     if problem.remedy:
-        console.print(f"[bold]mend[/]   {escape(problem.remedy)}")
+        # a command that is broken into lines cannot be pasted
+        console.print(f"[bold]mend[/]   {escape(problem.remedy)}", soft_wrap=True)
 
 
 def config_error(invalid: ConfigError, remedy: str) -> None:

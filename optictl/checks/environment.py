@@ -51,7 +51,7 @@ def config_valid(site: Site) -> Iterator[Finding]:
 def env_readable(site: Site) -> Iterator[Finding]:
     """systemd takes the whole env file, and every variable in it reaches the service.
 
-    How: the file is read by the rules of systemd's EnvironmentFile=, which the guard uses too. Values are
+    How: the file is read by the rules of systemd's EnvironmentFile=, which the guard and `optictl run` use too. Values are
     never shown.
     Why: systemd ignores a line that begins with `export` and one behind a byte order mark, without an error, and refuses
     a whole file that is not UTF-8: the service has no key then, or does not start.

@@ -1,6 +1,6 @@
 """Env files as systemd reads them. Pure: bytes in, variables and problems out.
 
-The guard and `optictl check` read the file here, so neither of them sees a
+The guard, `optictl run` and `optictl check` all read the file here, so none of them sees a
 variable that the unit does not get. The syntax is that of systemd's EnvironmentFile= (its
 src/basic/env-file.c, 252 to 260), compared with a booted systemd by tests/systemd/test_envfiles.py.
 """
