@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from types import FrameType
 
 from optictl import releases, render, report, service, supervise
-from optictl.checks.registry import Skip
+from optictl.checks import registry
 from optictl.checks.site import Site
 from optictl.config import Config
 from optictl.errors import OptictlError
-from optictl.host import processes
+from optictl.guard.settings import EXIT_CONFIG
+from optictl.host import files, processes
 from optictl.paths import Paths
 
+#: The checks of what the guard refuses in the operator's files.
+_REFUSED = ("env", "key.strength", "proxy-config.litellm-only")
 
-def run(config: Config, paths: Paths) -> int:
-    """Serve until told to stop; the service's exit code (78: it refused its configuration).
+
+def _remedies(site: Site) -> str:
+    """What puts those files right, as `check` tells it; "" where it finds nothing wrong with them."""
+    failed = [r for r in registry.run(registry.select(_REFUSED), site) if r.red and r.root_cause == r.id]
+    # each ends with the start: once is enough
+    start = f" && {site.restart}"
+    steps = dict.fromkeys(r.remedy.removesuffix(start) for r in failed if r.remedy)
+    return " && ".join(steps) + (start if any(r.remedy.endswith(start) for r in failed) else "")
+
+
+def run(config: Config, paths: Paths, config_path: Path) -> int:
+    """Serve until told to stop; the service's exit code (78: what the unit refuses too).
 
     Raises:
-        OptictlError: nothing is installed, or a key is missing.
+        OptictlError: nothing is installed, or the port is taken.
     """
     release = releases.in_force(paths)
     if release is None:
@@ -28,11 +42,12 @@ def run(config: Config, paths: Paths) -> int:
             f"port {config.listen.port} is taken already",
             remedy=f"{paths.command('check --only process')} tells by whom; stop it first",
         )
-    site = Site(paths)
-    try:
-        proxy_key, upstream_key = site.proxy_key, site.upstream_key
-    except Skip as missing:
-        raise OptictlError(str(missing), remedy=f"{paths.command('init')}, and OPENAI_API_KEY=... in {paths.env}") from None
+    site = Site(paths, config_path)
+    proxy_key, env_file = files.read_bytes(paths.proxy_key), files.read_bytes(paths.env)
+    if proxy_key is None or env_file is None:
+        missing = paths.proxy_key if proxy_key is None else paths.env
+        report.error(OptictlError(f"there is no {missing}: the service cannot start", remedy=_remedies(site)))
+        return EXIT_CONFIG
     stopping = False
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -43,12 +58,19 @@ def run(config: Config, paths: Paths) -> int:
         report.note(f"draining, at most {config.timeouts.drain} s; once more to stop at once")
         process.send_signal(signal.SIGTERM)
 
-    with service.running(
-        config, paths.current, render.home(config, paths), proxy_key=proxy_key, upstream_key=upstream_key, output=None,
-        user=paths.name, flags=supervise.host(paths).flags,
-    ) as process:  # fmt: skip
+    with service.running_as_unit(
+        config,
+        paths.current,
+        render.home(config, paths),
+        proxy_key=proxy_key,
+        env_file=env_file,
+        user=paths.name,
+        flags=supervise.host(paths).flags,
+    ) as process:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         report.note(f"{release} as process {process.pid} on {config.url}")
         code = process.wait()
+    if code == EXIT_CONFIG and (remedy := _remedies(site)):
+        report.error(OptictlError("the service refused to start, for the reason above", remedy=remedy))
     return 0 if stopping and code in (0, -signal.SIGTERM) else abs(code)

@@ -24,13 +24,14 @@ OTHER_COMMANDS = (
 #: Programs that a remedy runs on files and units which root owns.
 _TOOLS = (
     "apt-get", "chmod", "chown", "cp", "env", "install", "journalctl", "kill", "ln", "mkdir", "mount",
-    "mv", "rm", "sed", "setfacl", "systemctl", "tail", "timedatectl", "truncate", "iconv",
+    "mv", "rm", "sed", "setfacl", "sh", "systemctl", "tail", "timedatectl", "truncate", "iconv",
 )  # fmt: skip
 _NAMES = "|".join(sorted((*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS), key=len, reverse=True))
 _OWN = re.compile(rf"(?<![\w./@-])(?:sudo )?optictl (?P<name>{_NAMES})\b(?P<rest>[^;&,)\n]*)")
 #: Where a remedy begins a command: at its own beginning, or behind what joins two of them.
 _BEGIN = r"(?:(?<=^)|(?<=&& )|(?<=\|\| )|(?<=; )|(?<=, then )|(?<=: ))"
-_TOOL = re.compile(rf"{_BEGIN}(?P<command>(?:{'|'.join(_TOOLS)}) (?!--user))")
+_EDITOR = r"\$\{EDITOR:-vi\}"
+_TOOL = re.compile(rf"{_BEGIN}(?P<command>(?:{'|'.join(_TOOLS)}|{_EDITOR}) (?!--user))")
 #: What a remedy says where the caller lacks a permission; the command itself is put behind it.
 WITH_SUDO = "run it with sudo"
 

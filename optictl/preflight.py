@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl import releases, render
+from optictl import releases, remedies, render
 from optictl.config import Config
-from optictl.guard import invariants
+from optictl.guard import envfile, invariants
 from optictl.host import files, processes
 from optictl.host import systemd as systemd_host
 from optictl.host.systemd import Systemd
@@ -42,15 +42,24 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class EnvProblem:
+    """A line of the env file that systemd ignores, or because of which it `refuses` the file."""
+
+    words: str
+    refuses: bool
+
+
+@dataclass(frozen=True)
 class Secrets:
     """What the operator's files say. Each is None where it may not be read, "" where there is no file.
 
-    `problems` are lines of the env file that systemd refuses or drops, each with its place.
+    `problems` are those of the env file, `commands` fix all of them.
     """
 
     variables: Mapping[str, str] | None
     proxy_key: str | None
-    problems: Sequence[str] = ()
+    problems: Sequence[EnvProblem] = ()
+    commands: Sequence[str] = ()
 
     def __repr__(self) -> str:
         return "Secrets(...)"
@@ -129,9 +138,15 @@ def _secrets(paths: Paths) -> Secrets:
         except PermissionError:
             return None
 
-    env, key = text(paths.env), text(paths.proxy_key)
-    variables = None if env is None else invariants.variables(env)
-    return Secrets(variables, None if key is None else key.strip())
+    key = text(paths.proxy_key)
+    try:
+        content = files.read_bytes(paths.env) or b""
+    except PermissionError:
+        return Secrets(None, None)
+    env = envfile.read(content)
+    problems = [EnvProblem(str(problem), problem.refuses) for problem in env.problems]
+    commands = remedies.of_env_file(paths.env, content)
+    return Secrets(env.variables, None if key is None else key.strip(), problems, commands)
 
 
 def _holders(port: int, systemd: Systemd, own_units: Sequence[str]) -> list[Holder]:
@@ -276,7 +291,7 @@ def _port(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
 
 
 def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Result]:
-    secrets, env = facts.secrets, shlex.quote(str(paths.env))
+    secrets = facts.secrets
     if secrets.variables is None or secrets.proxy_key is None:
         yield _problem(
             "secrets",
@@ -286,19 +301,19 @@ def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Resul
             blocking=False,
         )
         return
-    for problem in secrets.problems:
+    if secrets.problems:
         yield _problem(
             "env",
             "systemd reads the env file as it is meant",
-            problem,
-            f"edit {paths.env}: one NAME=value on a line, in UTF-8",
-            blocking=blocking,
+            f"{paths.env}, {'; '.join(problem.words for problem in secrets.problems)}",
+            " && ".join(secrets.commands),
+            blocking=blocking and any(problem.refuses for problem in secrets.problems),
         )
     title = "No variable switches OptiLLM to another provider"
     for name, effect in sorted(invariants.forbidden_variables(secrets.variables).items()):
-        unset = shlex.quote(rf"/^\s*(export\s+)?({name})\s*=/d")
         found = f"{name} is set in {paths.env}: it {effect}"
-        yield _problem("variable", title, found, f"sed -i -E {unset} {env}", blocking=blocking)
+        remedy = remedies.unset(paths.env, name)
+        yield _problem("variable", title, found, remedy, blocking=blocking)
     user = "--user " if paths.scope == "user" else ""
     for name, effect in sorted(invariants.forbidden_variables(facts.manager_variables).items()):
         found = f"{name} is set in systemd's own environment: it {effect}"

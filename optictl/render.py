@@ -288,8 +288,12 @@ def bridge(config: Config, paths: Paths, release: Path, port: int) -> str:
 
 
 def trial_unit(service: str, user: str) -> str:
-    """The unit of a trial, made of the service's: started once, as the same user. Pure."""
+    """The unit of a trial, made of the service's: started once, as the same user. Pure.
+
+    It comes before what else runs: while a hand-made service is replaced it serves beside an OptiLLM that starts.
+    """
     once = re.sub(r"^Restart=.*$", "Restart=no", service.partition("\n[Install]")[0], flags=re.M)
+    once = re.sub(r"^Type=", "Nice=-10\nType=", once, count=1, flags=re.M)
     return re.sub(r"^User=.*$", f"User={user}", once, flags=re.M)
 
 

@@ -706,6 +706,7 @@ def error(problem: OptictlError) -> None:
     if problem.detail:
         console.print(escape(problem.detail), style="dim", soft_wrap=True)
     if problem.remedy:
+        # a command that is broken into lines cannot be pasted
         console.print(f"[bold]fix[/]    {escape(invocation.spell(problem.remedy))}", soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -12,6 +12,7 @@ from typing import IO
 from optictl import render
 from optictl.config import Config
 from optictl.errors import OptictlError
+from optictl.guard import envfile
 from optictl.host import network, processes
 from optictl.paths import NAME
 
@@ -21,7 +22,20 @@ READY_SECONDS = 90
 
 def environment(home: Path, upstream_key: str) -> dict[str, str]:
     """All that the service may find in its environment."""
-    return {"HOME": str(home), "OPENAI_API_KEY": upstream_key, "PYTHONUNBUFFERED": "1", "PATH": "/usr/bin:/bin"}
+    return {**_base_environment(home), "OPENAI_API_KEY": upstream_key}
+
+
+def unit_environment(home: Path, variables: Mapping[str, str], *, by_reference: bool) -> dict[str, str]:
+    """What the unit gives the service, whose env file holds these variables: they win over its own Environment=.
+
+    `by_reference`: the guard reads OPENAI_API_KEY from a credential, so that the unit takes it out (UnsetEnvironment=).
+    """
+    kept = {name: value for name, value in variables.items() if not (by_reference and name == "OPENAI_API_KEY")}
+    return {**_base_environment(home), **kept}
+
+
+def _base_environment(home: Path) -> dict[str, str]:
+    return {"HOME": str(home), "PYTHONUNBUFFERED": "1", "PATH": "/usr/bin:/bin"}
 
 
 @contextmanager
@@ -37,19 +51,58 @@ def running(
     scratch: Path | None = None,
     flags: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The guarded OptiLLM of `release`, never as root; it is told to stop when the block ends.
+    """The guarded OptiLLM of `release` in a clean environment, never as root; it is told to stop when the block ends.
 
     `output` takes what it logs (None: this process's own streams). `user` is who it is when root
     starts it. `scratch`: where its key lies meanwhile; `flags`: those that its guard knows.
     """
     identity = processes.service_identity(user)
-    with processes.credential(proxy_key, identity, scratch) as key_file:
-        command = render.command(config, release, f"@{key_file}", flags=flags)
-        process = processes.start(command, environment(home, upstream_key), release / "work", output, identity)
-        try:
+    with processes.credentials({"proxy_key": f"{proxy_key}\n".encode()}, identity, scratch) as secrets:
+        command = render.command(config, release, f"@{secrets}/proxy_key", flags=flags)
+        with _process(config, command, environment(home, upstream_key), release, output, identity) as process:
             yield process
-        finally:
-            processes.stop(process, config.timeouts.drain + render.STOP_GRACE)
+
+
+@contextmanager
+def running_as_unit(
+    config: Config,
+    release: Path,
+    home: Path,
+    *,
+    proxy_key: bytes,
+    env_file: bytes,
+    user: str = NAME,
+    flags: Sequence[str] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The same with all that the unit gives it, so that its guard refuses what it refuses there; it logs to the terminal.
+
+    `proxy_key` and `env_file` are what those files hold, bytes for bytes.
+    """
+    identity = processes.service_identity(user)
+    # the guard of an older release takes the key from the environment, as its unit gives it
+    by_reference = not flags or "--upstream-env" in flags
+    variables = unit_environment(home, envfile.read(env_file).variables, by_reference=by_reference)
+    with processes.credentials({"proxy_key": proxy_key, "upstream_env": env_file}, identity) as secrets:
+        own = ("--upstream-env", f"@{secrets}/upstream_env")
+        command = render.command(config, release, f"@{secrets}/proxy_key", *own, flags=flags)
+        with _process(config, command, variables, release, None, identity) as process:
+            yield process
+
+
+@contextmanager
+def _process(
+    config: Config,
+    command: Sequence[str],
+    variables: dict[str, str],
+    release: Path,
+    output: IO[bytes] | None,
+    identity: processes.Identity,
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = processes.start(command, variables, release / "work", output, identity)
+    try:
+        yield process
+    finally:
+        processes.stop(process, config.timeouts.drain + render.STOP_GRACE)
 
 
 def wait_ready(process: subprocess.Popen[bytes], config: Config, log: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from optictl import loading
+from optictl import loading, remedies
 from optictl.checks.registry import Finding, Skip, check
 from optictl.checks.site import Site
 from optictl.config import ConfigError
 from optictl.errors import OptictlError
-from optictl.guard import invariants
+from optictl.guard import envfile, invariants
 from optictl.host import files
 
 
@@ -41,6 +41,37 @@ def config_valid(site: Site) -> Iterator[Finding]:
 
 
 @check(
+    "env.readable",
+    "The env file is read as it is meant",
+    "systemd takes every line of it",
+    fault="The env file is not read as it is meant",
+)
+def env_readable(site: Site) -> Iterator[Finding]:
+    """systemd takes the whole env file, and every variable in it reaches the service.
+
+    How: the file is read by the rules of systemd's EnvironmentFile=, which the guard and `optictl run` use too. Values are
+    never shown.
+    Why: systemd ignores a line that begins with `export` and one behind a byte order mark, without an error, and refuses
+    a whole file that is not UTF-8: the service has no key then, or does not start.
+    """
+    path = site.paths.env
+    content = files.read_bytes(path)
+    if content is None:
+        raise Skip(f"there is no {path}")
+    problems = envfile.read(content).problems
+    alike = remedies.by_kind(problems)
+    steps = remedies.of_env_file(path, content)
+    for kind in alike:
+        places = ", ".join(f"line {p.line}" + (f" ({p.name})" if p.name else "") for p in alike[kind])
+        # the file and the steps, which belong together, stand once
+        first = kind == next(iter(alike))
+        remedy = " && ".join([*steps, site.restart]) if first else ""
+        yield Finding(f"{f'{path}, ' if first else ''}{places}: {envfile.WORDS[kind]}", "fail", remedy)
+    if not problems:
+        yield Finding(f"all of {path}")
+
+
+@check(
     "env.forbidden",
     "No variable switches OptiLLM to another provider",
     "none in the env file, in systemd's own environment or in the live process",
@@ -65,11 +96,10 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
         # a process that started before the variable was there can stay
         return command if live and name not in carried else f"{command} && {site.restart}"
 
-    text = files.read(site.paths.env)
-    if text is not None:
+    if files.facts(site.paths.env).kind != "missing":
         looked.append(str(site.paths.env))
         for name, effect in invariants.forbidden_variables(site.env).items():
-            remedy = mend(site.unset(site.paths.env, name), name)
+            remedy = mend(remedies.unset(site.paths.env, name), name)
             yield Finding(f"{name} is set in {site.paths.env}", "fail", remedy, f"it {effect}")
     try:
         names = site.manager_environment
@@ -94,6 +124,7 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
     "OptiLLM has a key for LiteLLM",
     "OPENAI_API_KEY is set",
     fault="OptiLLM has no key for LiteLLM",
+    consequence_of=("env.readable",),
 )
 def env_upstream_key(site: Site) -> Iterator[Finding]:
     """The env file holds a key with which OptiLLM may call LiteLLM.
@@ -102,9 +133,8 @@ def env_upstream_key(site: Site) -> Iterator[Finding]:
     Why: without it OptiLLM ignores --base-url and leaves through a library of its own.
     """
     path = site.paths.env
-    text = files.read(path)
     put = f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {path}, then {site.restart}"
-    if text is None:
+    if files.facts(path).kind == "missing":
         yield Finding(f"there is no {path}", "fail", f"{site.paths.command('init')}, then {put}")
     elif not site.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(
@@ -136,7 +166,7 @@ def key_strength(site: Site) -> Iterator[Finding]:
     if files.facts(path).kind == "missing":
         yield Finding(f"there is no {path}", "fail", remedy, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY")
         return
-    upstream_key = invariants.variables(files.read(site.paths.env) or "").get("OPENAI_API_KEY", "").strip()
+    upstream_key = envfile.read(files.read_bytes(site.paths.env) or b"").variables.get("OPENAI_API_KEY", "").strip()
     weakness = invariants.key_weakness(site.proxy_key, upstream_key)
     if weakness:
         yield Finding(f"the key in {path} {weakness}", "fail", remedy, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY")

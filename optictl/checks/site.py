@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,8 @@ from optictl import loading, releases, smoke, supervise
 from optictl.checks.registry import Skip
 from optictl.config import Config, ConfigError
 from optictl.errors import OptictlError
-from optictl.guard import invariants
+from optictl.guard import envfile
+from optictl.guard.envfile import EnvFile
 from optictl.host import files, network, processes
 from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
@@ -77,12 +77,17 @@ class Site:
             raise Skip("the configuration is not valid: see config.valid") from None
 
     @cached_property
-    def env(self) -> dict[str, str]:
-        """The variables of the env file."""
-        text = files.read(self.paths.env)
-        if text is None:
+    def env_file(self) -> EnvFile:
+        """The env file as the service gets it."""
+        content = files.read_bytes(self.paths.env)
+        if content is None:
             raise Skip(f"there is no {self.paths.env}")
-        return invariants.variables(text)
+        return envfile.read(content)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables of the env file that reach the service."""
+        return self.env_file.variables
 
     @cached_property
     def upstream_key(self) -> str:
@@ -172,11 +177,6 @@ class Site:
         """The process to be told when what serves the port has to go: the oldest, which is the others' parent."""
         return min((p.pid for p in self.live.processes), key=processes.started) if self.is_live else None
 
-    def unset(self, path: Path, name: str) -> str:
-        """The command that deletes the lines of a file that set this name, or one of several with | between them."""
-        lines = rf"/^\s*(export\s+)?({name})\s*=/d"
-        return f"sed -i -E {shlex.quote(lines)} {shlex.quote(str(path))}"
-
     @cached_property
     def live(self) -> Live:
         """What serves the port now, however it was started."""
@@ -251,10 +251,10 @@ class Site:
         path = self._litellm[1] or (self.config_path.parent / named if named else None)
         if path is None:
             return None
-        text = files.read(path)
-        if text is None:
+        content = files.read_bytes(path)
+        if content is None:
             raise Skip(f"there is no {path}, which is named as LiteLLM's environment")
-        return invariants.variables(text)
+        return envfile.shell_variables(content)
 
     @cached_property
     def _litellm_read(self) -> tuple[Settings | None, list[str]]:

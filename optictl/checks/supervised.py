@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from optictl import plan, releases, render, supervise
+from optictl import plan, releases, remedies, render, supervise
 from optictl.checks.registry import Finding, Skip, check
 from optictl.checks.site import Site
 from optictl.host import files, processes
@@ -56,6 +56,7 @@ def _is_masked(path: Path) -> bool:
 _STOPPERS = (
     "release.in-force",
     "release.pinned",
+    "env.readable",
     "env.forbidden",
     "env.upstream-key",
     "key.strength",
@@ -179,7 +180,7 @@ def unit_no_weakening_dropin(site: Site) -> Iterator[Finding]:
             looked.append(path.name)
             lines = (line.partition("=") for line in (files.read(path) or "").splitlines())
             if names := list(dict.fromkeys(name.strip() for name, sign, _ in lines if sign and name.strip() in _WALLS)):
-                steps = [site.unset(path, "|".join(names)), _systemctl(site, "daemon-reload")]
+                steps = [remedies.unset(path, "|".join(names)), _systemctl(site, "daemon-reload")]
                 # a socket is opened anew by itself only
                 is_socket = unit.name.endswith(".socket")
                 steps += [_systemctl(site, f"restart {unit.name}"), site.start] if is_socket else [site.restart]
@@ -330,7 +331,7 @@ def process_memory(site: Site) -> Iterator[Finding]:
     used = site.memory
     if used > _NEAR * limit:
         lowered = [path for path in map(Path, unit.drop_in_paths.split()) if "MemoryMax=" in (files.read(path) or "")]
-        steps = [site.unset(path, "MemoryMax") for path in lowered]
+        steps = [remedies.unset(path, "MemoryMax") for path in lowered]
         steps += [_systemctl(site, "daemon-reload")] if lowered else [site.restart]
         where = f", by {', '.join(map(str, lowered))}" if lowered else ""
         yield Finding(f"{used >> 20} MiB in use, of at most {limit >> 20} MiB{where}", "fail", " && ".join(steps))

@@ -225,6 +225,8 @@ def _checks(where: Place) -> list[Result]:
 def run(config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Run the deployment in the foreground, exactly as the unit would start it.
 
+    What the unit refuses to start with, this refuses too (exit code 78).
+
     Ctrl-C or SIGTERM drains: what is in flight is finished first.
 
     Started by root, the service runs as optillm-proxy (or nobody).
@@ -232,7 +234,7 @@ def run(config: ConfigOption = None, root: RootOption = None, user: UserOption =
     from optictl import foreground
 
     where = place(config, root, user, name)
-    raise typer.Exit(foreground.run(where.config(), where.paths))
+    raise typer.Exit(foreground.run(where.config(), where.paths, where.config_path))
 
 
 def uninstall(

@@ -9,4 +9,4 @@ really sends upstream.
 
 #: Sent as `x-optillm-guard` with every answer; `optictl check` recognises a guarded
 #: process by it. Bumped when a header, an error code or a refusal changes.
-GUARD_VERSION = "2"
+GUARD_VERSION = "3"

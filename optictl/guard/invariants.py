@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from .envfile import EnvFile
+
 #: name -> what it does to OptiLLM 0.3.12
 FORBIDDEN = {
     "OPTILLM_API_KEY": "switches OptiLLM to local inference",
@@ -41,20 +43,6 @@ def forbidden_variables(environ: Iterable[str]) -> dict[str, str]:
             found[name] = FORBIDDEN[upper]
         elif name.startswith("OPTILLM_"):
             found[name] = _OPTILLM_DEFAULT
-    return found
-
-
-def variables(text: str) -> dict[str, str]:
-    """An EnvironmentFile's assignments, as systemd reads them (comments skipped, quotes taken off)."""
-    found = {}
-    for line in text.splitlines():
-        name, sign, value = line.strip().partition("=")
-        if not sign or name[:1] in ("#", ";"):
-            continue
-        value = value.strip()
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        found[name.strip().removeprefix("export ").strip()] = value
     return found
 
 
@@ -160,14 +148,17 @@ def refusals(
     environ: Mapping[str, str],
     uid: int,
     proxy_config: str | None,
+    env_file: EnvFile | None = None,
 ) -> list[str]:
-    """Every reason not to start; an empty list means go."""
+    """Every reason not to start; an empty list means go. `env_file`: where OPENAI_API_KEY is read from one."""
     reasons = []
     if uid == 0:
         reasons.append("runs as root")
+    reasons += [f"the env file, {problem}" for problem in (env_file.problems if env_file else ())]
     reasons += [f"{name} is set: it {effect}" for name, effect in sorted(forbidden_variables(environ).items())]
     upstream_key = environ.get("OPENAI_API_KEY", "").strip()
-    if not upstream_key:
+    # a line that systemd ignores has just been told, and is why it is missing
+    if not upstream_key and not (env_file and env_file.loses("OPENAI_API_KEY")):
         reasons.append("OPENAI_API_KEY is missing: OptiLLM would ignore --base-url")
     if host != "127.0.0.1":
         reasons.append(f"--host {host} is not 127.0.0.1")

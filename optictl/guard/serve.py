@@ -67,6 +67,7 @@ def check(settings: Settings) -> None:
         environ=os.environ,
         uid=os.getuid(),
         proxy_config=_read(proxy_config_path()),
+        env_file=settings.env_file,
     )
     if reasons:
         raise Refusal("; ".join(reasons))

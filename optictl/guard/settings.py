@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import invariants
+from . import envfile
 
 #: sysexits.h EX_CONFIG: systemd shows it as CONFIG, scripts can tell it from a crash.
 EXIT_CONFIG = 78
@@ -22,7 +22,7 @@ class Settings:
     """Everything the service was told on its command line.
 
     Times are seconds, sizes are bytes. `proxy_key` is the secret itself, already read
-    from its file, and is kept out of `repr()`.
+    from its file, and is kept out of `repr()`. `env_file` is what --upstream-env named.
     """
 
     host: str
@@ -42,6 +42,7 @@ class Settings:
     max_traces: int
     max_in_flight: int
     workers: int
+    env_file: envfile.EnvFile | None = None
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -88,20 +89,34 @@ def read_secret(reference: str) -> str:
     """
     if not reference.startswith("@"):
         raise Refusal("a key must be given as @FILE: a literal one is readable by every local user")
+    try:
+        return _read(reference).decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise Refusal(f"cannot read a key from {reference[1:]}: not text") from None
+
+
+def _read(reference: str) -> bytes:
+    """The bytes of the file behind `@FILE`."""
     path = Path(reference[1:])
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise Refusal(f"cannot read a key from {path}: {reason}") from None
+        return path.read_bytes()
+    except OSError as error:
+        raise Refusal(f"cannot read a key from {path}: {error.strerror}") from None
+
+
+def _env_file(reference: str) -> envfile.EnvFile:
+    """The env file behind `@FILE`; its OPENAI_API_KEY is put where OptiLLM reads it."""
+    if not reference.startswith("@"):
+        raise Refusal("the env file must be given as @FILE")
+    env_file = envfile.read(_read(reference))
+    # OptiLLM reads it from the environment; /proc/PID/environ keeps what the process started with
+    os.environ["OPENAI_API_KEY"] = env_file.variables.get("OPENAI_API_KEY", "")
+    return env_file
 
 
 def parse(argv: list[str]) -> Settings:
     """Command line -> Settings. argparse ends with exit code 2 on a wrong flag."""
     options = _parser().parse_args(argv)
-    if options.upstream_env:
-        # OptiLLM reads it from the environment; /proc/PID/environ keeps what the process started with
-        os.environ["OPENAI_API_KEY"] = invariants.variables(read_secret(options.upstream_env)).get("OPENAI_API_KEY", "")
     return Settings(
         host=options.host,
         port=options.port,
@@ -120,4 +135,5 @@ def parse(argv: list[str]) -> Settings:
         max_traces=options.max_traces,
         max_in_flight=options.max_in_flight,
         workers=options.workers,
+        env_file=_env_file(options.upstream_env) if options.upstream_env else None,
     )

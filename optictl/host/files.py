@@ -67,6 +67,18 @@ def read(path: Path) -> str | None:
         return None
 
 
+def read_bytes(path: Path) -> bytes | None:
+    """The file's bytes, or None where there is no file.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def sync_directory(path: Path) -> None:
     """A rename lasts only once its directory is on the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -81,15 +93,15 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
-def write(path: Path, text: str, mode: int) -> None:
-    """Write-new, fsync, rename. The file has its final mode before it has any content."""
+def write(path: Path, content: str | bytes, mode: int) -> None:
+    """Write-new, fsync, rename. The file has its final mode before it has any content. Text is written as UTF-8."""
     new = temporary(path)
     remove(new)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)

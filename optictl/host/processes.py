@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,15 +188,16 @@ def stop(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 @contextmanager
-def credential(secret: str, identity: Identity, parent: Path | None = None) -> Iterator[Path]:
-    """A file with a secret that only the service may read, as systemd's LoadCredential makes one."""
+def credentials(secrets: Mapping[str, bytes], identity: Identity, parent: Path | None = None) -> Iterator[Path]:
+    """A directory of files (name -> content) that only the service may read, as systemd's LoadCredential makes one."""
     with files.scratch(0o700, parent) as directory:
-        path = directory / "proxy_key"
-        files.write(path, secret + "\n", 0o400)
+        for name, content in secrets.items():
+            files.write(directory / name, content, 0o400)
         if identity.uid is not None and identity.gid is not None:
-            os.chown(path, identity.uid, identity.gid)
+            for name in secrets:
+                os.chown(directory / name, identity.uid, identity.gid)
             os.chown(directory, identity.uid, identity.gid)
-        yield path
+        yield directory
 
 
 def service_of(pid: int) -> str | None:

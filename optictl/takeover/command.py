@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from optictl.guard import invariants
+from optictl.guard import envfile
 
 #: In a word: something that cannot be known without running it.
 UNKNOWN = "\ufffc"
@@ -203,7 +203,7 @@ def _uv(now: Started, rest: list[str], read: Reader) -> Started | None:
         return None
     environment, places = dict(now.environment), dict(now.places)
     for name in files:
-        found = invariants.variables(read(_at(directory, name)) or "")
+        found = envfile.shell_variables((read(_at(directory, name)) or "").encode())
         for variable, value in found.items():  # uv keeps what is set already
             if variable not in environment:
                 environment[variable], places[variable] = value, name
@@ -325,7 +325,7 @@ def _source(name: str, shell: _Shell) -> None:
     if PurePosixPath(name).name.startswith("activate"):
         return
     path = _at(shell.directory, name)
-    for name_, value in invariants.variables(shell.read(path) or "").items():
+    for name_, value in envfile.shell_variables((shell.read(path) or "").encode()).items():
         if _VARIABLE.fullmatch(name_):
             shell.environment[name_], shell.places[name_] = value, path
 

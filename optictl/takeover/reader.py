@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optictl import manifest
-from optictl.guard import invariants
+from optictl.guard import envfile
 from optictl.host import files
 from optictl.host.systemd import Systemd, Unit
 from optictl.paths import Paths
@@ -217,7 +217,7 @@ def _with_environment(service: HandMade, table: Mapping[str, str], facts: _Facts
     for entry in settings.all("EnvironmentFile"):
         for path in _env_files(unitfile.specified(entry.value, table), entry.where, facts):
             found.append(path)
-            for name, value in invariants.variables(facts.text(path) or "").items():
+            for name, value in envfile.read((facts.text(path) or "").encode()).variables.items():
                 values[name], places[name] = value, str(path)
     for entry in settings.all("UnsetEnvironment"):
         for word in _words(entry.value, facts, entry.where):

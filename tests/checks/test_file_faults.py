@@ -28,6 +28,8 @@ def _append(path: Path, text: str) -> None:
 FAULTS: list[tuple[str, str, Break]] = [
     ("config.valid", "not valid YAML", lambda d: d.paths.config.write_text("listen: [")),
     ("config.valid", "127.0.0.1", lambda d: d.paths.config.write_text("listen: {host: 0.0.0.0}\n")),
+    ("env.readable", "line 2 (HTTP_PROXY)", lambda d: _append(d.paths.env, "export HTTP_PROXY=x\n")),
+    ("env.readable", "line 1 (OPENAI_API_KEY)", lambda d: d.paths.env.write_bytes("OPENAI_API_KEY=\u00e9".encode("latin-1"))),
     ("env.upstream-key", "there is no", lambda d: d.paths.env.unlink()),
     ("key.strength", "sk-", lambda d: d.paths.proxy_key.write_text("sk-0123456789abcdefghijklmnopq\n")),
     ("key.strength", "shorter", lambda d: d.paths.proxy_key.write_text("short\n")),

@@ -33,6 +33,36 @@ def _environment() -> list[Fault]:
     return [*in_file, *of_manager, *in_drop_in]
 
 
+def _unreadable() -> list[Fault]:
+    """Env files that systemd does not read as they are meant."""
+    line = f"OPENAI_API_KEY={helpers.MASTER_KEY}\\n"
+    ways = {
+        "the env file says export": f"printf 'export {line}'",
+        "the env file exports HTTP_PROXY": f"printf '{line}export HTTP_PROXY=x\\n'",
+        "a byte order mark before the env file": f"printf '\\357\\273\\277{line}'",
+        "the env file is UTF-16": f"printf '{line}' | iconv -t UTF-16",
+        "the env file is Latin-1": f"printf '{line}GREETING=\\351t\\351\\n'",
+        "a NUL byte in the env file": f"printf '{line}A=\\000\\n'",
+        "a word alone in the env file": f"printf '{line}stray\\n'",
+        "no name before = in the env file": f"printf '{line}A-B=1\\n'",
+        "a comment of the env file ends with a backslash": f"printf '# key \\\\\\n{line}'",
+    }
+    return [Fault("environment", name, "env.readable", sh(f"{words} > {ETC}/env")) for name, words in ways.items()] + [
+        Fault(
+            "environment",
+            "a service that was refused its env file",
+            "env.readable",
+            sh(f"printf 'export {line}' > {ETC}/env && {RESTART}; sleep 2"),
+        ),
+        Fault(
+            "environment",
+            "a service whose env file systemd refuses",
+            "env.readable",
+            sh(f"printf '{line}' | iconv -t UTF-16 > {ETC}/env && {RESTART}; sleep 2"),
+        ),
+    ]
+
+
 def _live_variable(b: Bench) -> None:
     """Another variable in the place of PYTHONUNBUFFERED=1, in the memory of the running service."""
     code = (
@@ -53,6 +83,7 @@ ENVIRONMENT = [
         "env.forbidden",
         sh(f"echo OPTILLM_N=3 >> {ETC}/env && {RESTART}; sleep 2"),
     ),
+    *_unreadable(),
     Fault(
         "environment",
         "no OPENAI_API_KEY",

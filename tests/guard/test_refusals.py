@@ -58,6 +58,39 @@ def test_no_upstream_key(release: Path, value: str) -> None:
     assert_refused(run_guard(release, environment={"OPENAI_API_KEY": value}), "OPENAI_API_KEY is missing")
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            f"export OPENAI_API_KEY={SECRET}\n".encode(),
+            "refused to start: the env file, line 1 (OPENAI_API_KEY): systemd ignores",
+        ),
+        (
+            f"OPENAI_API_KEY={SECRET}\nA=\u00e9\n".encode("latin-1"),
+            "refused to start: the env file, line 2 (A): this is not UTF-8",
+        ),
+        (
+            f"OPENAI_API_KEY={SECRET}\nexport HTTP_PROXY=x\n".encode(),
+            "refused to start: the env file, line 2 (HTTP_PROXY): systemd",
+        ),
+        (b"OPENAI_API_KEY=\n", "refused to start: OPENAI_API_KEY is missing"),
+        (None, "refused to start: cannot read a key from "),
+    ],
+)
+def test_an_env_file_that_is_not_read_as_it_is_meant(release: Path, content: bytes | None, reason: str) -> None:
+    with open_directory() as directory:
+        if content is not None:
+            (directory / "env").write_bytes(content)
+        outcome = run_guard(release, arguments=[*flags(), "--upstream-env", f"@{directory}/env"])
+    assert_refused(outcome, reason)
+    assert ("is missing" in outcome[1]) == (content == b"OPENAI_API_KEY=\n")
+
+
+def test_an_env_file_is_given_by_reference(release: Path) -> None:
+    outcome = run_guard(release, arguments=[*flags(), "--upstream-env", f"OPENAI_API_KEY={SECRET}"])
+    assert_refused(outcome, "the env file must be given as @FILE")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "::"])
 def test_a_bind_address_that_is_not_127_0_0_1(release: Path, host: str) -> None:
     assert_refused(run_guard(release, arguments=flags(host=host)), f"--host {host} is not 127.0.0.1")

@@ -15,11 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from optictl.checks.site import Site
 from optictl.demo.standin import Reply, Seen
+from optictl.guard.invariants import FORBIDDEN, forbidden_variables
 from optictl.host import processes
 from tests import deployments
 from tests.deployments import Deployment
-from tests.support import PROXY_KEY, open_directory
+from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +106,9 @@ def test_killing_optictl_ends_the_service(deployment: Deployment) -> None:
 
 
 def _run(deployment: Deployment) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([OPTICTL, "run", "--root", str(deployment.root)], capture_output=True, text=True, check=False)
+    command = [OPTICTL, "run", "--root", str(deployment.root)]
+    # one that serves instead ends with the timeout
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_what_it_refuses(deployment: Deployment) -> None:
@@ -116,11 +120,92 @@ def test_what_it_refuses(deployment: Deployment) -> None:
     assert "sk-0123456789" not in refused.stdout + refused.stderr
 
     deployment.reset()
-    deployment.paths.env.write_text("OPENAI_API_KEY=\n")
-    missing = _run(deployment)
-    assert missing.returncode == 1
-    assert "OPENAI_API_KEY" in missing.stderr
+
+
+SECRET = "value-that-must-not-be-printed"
+
+
+def _refuses(deployment: Deployment, content: bytes) -> str:
+    """What `run` says of an env file that the unit refuses too."""
     deployment.reset()
+    deployment.paths.env.write_bytes(content)
+    refused = _run(deployment)
+    deployment.reset()
+    said = refused.stdout + refused.stderr
+    assert refused.returncode == 78, said
+    assert SECRET not in said
+    return " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", [*sorted(FORBIDDEN), "https_proxy", "OPTILLM_N"])
+def test_a_variable_that_the_unit_refuses(deployment: Deployment, name: str) -> None:
+    said = _refuses(deployment, f"OPENAI_API_KEY={UPSTREAM_KEY}\n{name}={SECRET}\n".encode())
+    assert f"optillm-guard: refused to start: {name} is set: it {forbidden_variables([name])[name]} " in said
+    assert f"sed -i -E '/^\\s*(export\\s+)?({name})\\s*=/d' {deployment.paths.env}" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "remedy"),
+    [
+        (b"OPENAI_API_KEY=\n", "OPENAI_API_KEY is missing", "write the line OPENAI_API_KEY="),
+        (b"", "OPENAI_API_KEY is missing", "write the line OPENAI_API_KEY="),
+        (f"export OPENAI_API_KEY={SECRET}\n".encode(), "line 1 (OPENAI_API_KEY): systemd ignores a line", "sed -i -E"),
+        (f"\ufeffOPENAI_API_KEY={SECRET}\n".encode(), "line 1 (OPENAI_API_KEY): the file begins with a byte", "LC_ALL=C sed"),
+        (f"OPENAI_API_KEY={SECRET}\n".encode("utf-16"), "line 1 (OPENAI_API_KEY): the file is UTF-16", "iconv -f UTF-16 "),
+        (f"OPENAI_API_KEY={SECRET}\nA=\u00e9".encode("latin-1"), "line 2 (A): this is not UTF-8", "iconv -f LATIN1 "),
+        (f"OPENAI_API_KEY={SECRET}\nexport HTTP_PROXY=x".encode(), "line 2 (HTTP_PROXY): systemd ignores a line", "sed -i -E"),
+    ],
+)
+def test_an_env_file_that_is_not_read_as_it_is_meant(deployment: Deployment, content: bytes, words: str, remedy: str) -> None:
+    said = _refuses(deployment, content)
+    assert said.count("optillm-guard: refused to start: ") == 1
+    assert words in said
+    assert remedy in said
+    assert str(deployment.paths.env) in said
+
+
+def test_all_that_is_wrong_is_told_at_once_and_one_paste_serves(deployment: Deployment) -> None:
+    content = f"export OPENAI_API_KEY={UPSTREAM_KEY}\nHTTP_PROXY={SECRET}\nstray\nexport ALL_PROXY={SECRET}\n"
+    said = _refuses(deployment, content.encode())
+    for words in ("line 1 (OPENAI_API_KEY)", "line 3: there is no =", "line 4 (ALL_PROXY)", "HTTP_PROXY is set"):
+        assert words in said
+    steps, _, start = said.partition("mend ")[2].rpartition(" && ")
+    assert start == f"optictl run --root {deployment.root}"
+    assert "optictl run" not in steps
+    deployment.paths.env.write_text(content)
+    subprocess.run(["sh", "-c", steps], check=True)
+    assert deployment.paths.env.read_text() == f"OPENAI_API_KEY={UPSTREAM_KEY}\n# stray\n"
+    deployment.reset()
+
+
+@pytest.mark.parametrize("name", ["env", "proxy_key"])
+def test_a_file_that_the_unit_cannot_do_without(deployment: Deployment, name: str) -> None:
+    deployment.reset()
+    path = getattr(deployment.paths, name)
+    path.unlink()
+    refused = _run(deployment)
+    deployment.reset()
+    assert refused.returncode == 78
+    assert f"there is no {path}" in " ".join(refused.stderr.split())
+    assert "optictl init" in refused.stderr
+
+
+def test_it_has_the_environment_of_the_unit(deployment: Deployment) -> None:
+    deployment.reset()
+    deployment.paths.env.write_text(f"OPENAI_API_KEY='{UPSTREAM_KEY}'\r\nTZ=Asia/Tokyo # x\r\n")
+    with deployment.standin().running():
+        process = _start(deployment)
+        try:
+            carried = {name for p in Site(deployment.paths).live.processes for name in (p.environ or {}).items()}
+            answer = _ask(deployment)
+        finally:
+            process.terminate()
+            process.communicate()
+            deployment.reset()
+    assert answer.status_code == 200
+    assert ("TZ", "Asia/Tokyo # x") in carried
+    # the key came as a credential
+    assert "OPENAI_API_KEY" not in {name for name, _ in carried}
 
 
 def test_a_taken_port_is_named(deployment: Deployment) -> None:

@@ -71,7 +71,7 @@ class Bed:
     def optictl(self, command: str, *options: str) -> tuple[int, str]:
         """Exit code and all that was said. No key is ever among it."""
         done = self.machine.run(self.program, command, "--name", NAME, *options, check=False)
-        said = done.stdout + done.stderr
+        said = " ".join((done.stdout + done.stderr).split())  # wherever lines were broken
         for secret in (self.service.key, HAND_KEY, UPSTREAM_KEY, PROXY_KEY):
             assert not secret or secret not in said
         return done.returncode, said

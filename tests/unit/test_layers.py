@@ -15,6 +15,7 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 #: From the bottom to the top. A module may import what stands below its own line, and modules of its own package.
 LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "invocation", "manifest", "guard", "demo.standin", "collections"},
+    {"remedies"},
     {"config", "host"},
     {"loading", "render", "smoke", "monitoring", "litellm", "takeover"},
     {"plan", "service", "proven", "compare", "top", "traces"},
@@ -184,7 +185,7 @@ def test_every_module_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("config", "render", "plan", "models", "paths", "guard.invariants"),
+        *("config", "render", "plan", "models", "paths", "guard.invariants", "guard.envfile"),
         *("compare.stats", "compare.questions", "compare.summary", "compare.page"),
         "top.model",
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
