@@ -191,6 +191,7 @@ def test_every_module_says_what_it_is() -> None:
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
         *("fleet.targets", "fleet.story"),
         *("takeover.unitfile", "takeover.command", "takeover.handmade"),
+        "host.uv_settings",
     ],
 )
 def test_what_is_pure_imports_no_way_to_the_machine(module: str) -> None:
