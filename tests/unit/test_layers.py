@@ -16,7 +16,7 @@ PACKAGE = Path(optictl.__file__).resolve().parent
 LAYERS = [
     {"optictl", "errors", "results", "models", "paths", "manifest", "guard", "demo.standin", "collections"},
     {"config", "host"},
-    {"loading", "render", "smoke", "monitoring", "litellm"},
+    {"loading", "render", "smoke", "monitoring", "litellm", "takeover"},
     {"plan", "service", "proven", "compare", "top", "traces"},
     {"releases"},
     {"supervise"},
@@ -188,6 +188,7 @@ def test_every_module_says_what_it_is() -> None:
         "top.model",
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
         *("fleet.targets", "fleet.story"),
+        *("takeover.unitfile", "takeover.command", "takeover.handmade"),
     ],
 )
 def test_what_is_pure_imports_no_way_to_the_machine(module: str) -> None:

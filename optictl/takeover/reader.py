@@ -1,0 +1,355 @@
+"""Find a hand-made service and gather what it comes to. Reads, never writes."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from optictl import manifest
+from optictl.guard import invariants
+from optictl.host import files
+from optictl.host.systemd import Systemd, Unit
+from optictl.paths import Paths
+from optictl.takeover import command, unitfile
+from optictl.takeover.handmade import HandMade, Provider, secrets_of
+from optictl.takeover.unitfile import Settings, Unreadable
+
+#: Below a root, the most important first (systemd.unit(5)).
+_SYSTEM_PLACES = ("run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
+_USER_PLACES = ("/etc/systemd/user", "/run/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user")
+#: A unit of optictl's begins so, of whatever version.
+_RENDERED = re.compile(r"\A#.*rendered by optictl", re.M)
+#: Field -> (flag, variables that set its default, OptiLLM's own default).
+_FIELDS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "host": ("--host", ("OPTILLM_HOST",), "127.0.0.1"),
+    "port": ("--port", ("OPTILLM_PORT",), "8000"),
+    # the OpenAI client takes its own variable where OptiLLM gives it no address
+    "base_url": ("--base-url", ("OPTILLM_BASE_URL", "OPENAI_BASE_URL"), ""),
+    "approach": ("--approach", ("OPTILLM_APPROACH",), "auto"),
+    "model": ("--model", ("OPTILLM_MODEL",), "gpt-4o-mini"),
+    "proxy_key": ("--optillm-api-key", ("OPTILLM_API_KEY",), ""),
+}
+
+
+@dataclass
+class _Facts:
+    """What is read on the way, and what could not be."""
+
+    denied: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def text(self, path: Path) -> str | None:
+        """A file's text; None where there is none or it may not be read, which is remembered."""
+        try:
+            return files.read(path)
+        except PermissionError:
+            self.denied.append(path)
+        except OSError as error:
+            self.problems.append(f"{path} cannot be read: {error.strerror}")
+        return None
+
+    def listed(self, directory: Path, pattern: str) -> list[Path]:
+        """The entries of a directory that fit; none where it may not be read, which is remembered."""
+        try:
+            return sorted(directory.glob(pattern))
+        except PermissionError:
+            self.denied.append(directory)
+            return []
+
+
+def read(paths: Paths) -> HandMade | None:
+    """The service that stands where this deployment's would, if optictl did not write its unit; else None.
+
+    Raises:
+        PermissionError: there is a unit and this user may not read it.
+    """
+    shown = _shown(paths)
+    path = _unit_file(paths, shown)
+    if path is None or (path == paths.service and _is_known(paths)):
+        return None
+    text = files.read(path)
+    if text is None or not text.strip() or _RENDERED.search(text):  # an empty unit file masks the unit
+        return None
+    return _gathered(paths, paths.service_unit, path, text, shown)
+
+
+def others(paths: Paths) -> list[HandMade]:
+    """The services of other names in the directory of units that run OptiLLM and are not optictl's."""
+    found = []
+    for path in _Facts().listed(paths.units, "*.service"):
+        if path.name == paths.service_unit or files.facts(path).kind != "file":
+            continue
+        try:
+            text = files.read(path)
+        except OSError:
+            continue
+        if text and not _RENDERED.search(text):
+            service = _gathered(paths, path.name, path, text, None)
+            found += [service] if service.runs_optillm else []
+    return found
+
+
+def _is_known(paths: Paths) -> bool:
+    """Whether optictl's manifest names the unit."""
+    return str(paths.service) in manifest.parse(files.read(paths.manifest)).files
+
+
+def _shown(paths: Paths) -> Unit | None:
+    """What systemd says of the unit, where it runs and the deployment is not below --root."""
+    if paths.is_private:
+        return None
+    systemd = Systemd(paths.scope)
+    return systemd.show(paths.service_unit) if systemd.available() else None
+
+
+def _places(paths: Paths) -> list[Path]:
+    """The directories of unit files, the most important first."""
+    if paths.scope == "user":
+        return [paths.units, *map(Path, _USER_PLACES)]
+    root = paths.units.parents[2]
+    return [paths.units, *(root / place for place in _SYSTEM_PLACES)]
+
+
+def _unit_file(paths: Paths, shown: Unit | None) -> Path | None:
+    for directory in _places(paths):
+        path = directory / paths.service_unit
+        if files.facts(path).kind == "missing":
+            continue
+        # a mask hides what lies below it
+        return None if path.resolve() == Path("/dev/null") else path
+    fragment = shown.fragment_path if shown is not None and shown.loaded else ""
+    return Path(fragment) if fragment else None  # a generator's, or one of systemd-run
+
+
+def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> list[Path]:
+    """The drop-ins that systemd will read next, and those elsewhere that it has read."""
+    *own, kind = unitfile.drop_in_directories(unit)
+    places = _places(paths)
+    directories = [place / name for place in places for name in own] + [place / kind for place in places]
+    found = unitfile.in_order([str(d) for d in directories], lambda d: [p.name for p in facts.listed(Path(d), "*.conf")])
+    read_by_systemd = shown.drop_in_paths.split() if shown is not None else []
+    names = {Path(path).name: path for path in (*read_by_systemd, *found)}
+    return [Path(names[name]) for name in sorted(names) if files.facts(Path(names[name])).kind != "missing"]
+
+
+def _account(name: str) -> tuple[str, Path | None]:
+    """(user name, home) of a user by name or number; (name, None) where this machine knows none."""
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except (KeyError, OverflowError):
+        return name, None
+    return entry.pw_name, Path(entry.pw_dir)
+
+
+def _manager_home(paths: Paths) -> Path:
+    return Path("/root") if paths.scope == "system" else Path.home()
+
+
+def _specifiers(paths: Paths, unit: str) -> dict[str, str]:
+    """What %-specifiers stand for (systemd.unit(5)), as far as it is known without asking the machine."""
+    stem = unit.rpartition(".")[0]
+    prefix, _, instance = stem.partition("@")
+    home = _manager_home(paths)
+    system = {"E": "/etc", "S": "/var/lib", "C": "/var/cache", "L": "/var/log", "t": "/run", "u": "root", "U": "0"}
+    user = {"E": f"{home}/.config", "S": f"{home}/.local/state", "C": f"{home}/.cache"}
+    return {
+        "n": unit, "N": stem, "p": prefix, "P": prefix, "i": instance, "I": instance,
+        "j": prefix.rpartition("-")[2], "J": prefix.rpartition("-")[2],
+        "h": str(home), "T": "/tmp", "V": "/var/tmp",  # noqa: S108  (nothing is written there)
+        **(system if paths.scope == "system" else user),
+    }  # fmt: skip
+
+
+def _gathered(paths: Paths, unit: str, path: Path, text: str, shown: Unit | None) -> HandMade:
+    facts = _Facts()
+    drop_ins = []
+    for drop_in in _drop_ins(paths, unit, shown, facts):
+        if (own := facts.text(drop_in)) is not None:
+            drop_ins.append((drop_in, own))
+    settings = unitfile.settings((str(path), text), *((str(p), t) for p, t in drop_ins))
+    facts.problems += settings.problems
+    table = _specifiers(paths, unit)
+    service = HandMade(
+        unit=unit, path=path, text=text, drop_ins=tuple(drop_ins), settings=settings,
+        enabled=shown.unit_file_state if shown else "",
+        active=shown.active if shown else False,
+        main_pid=shown.main_pid if shown else 0,
+    )  # fmt: skip
+    service = _with_account(service, paths, table)
+    service = _with_environment(service, table, facts)
+    service = _with_command(service, table, facts)
+    service = _with_providers(service, facts)
+    return replace(
+        service,
+        problems=tuple(dict.fromkeys(facts.problems)),
+        denied=tuple(dict.fromkeys(facts.denied)),
+    )
+
+
+def _value(settings: Settings, name: str, table: Mapping[str, str]) -> str:
+    entry = settings.last(name)
+    return unitfile.specified(entry.value, table) if entry else ""
+
+
+def _with_account(service: HandMade, paths: Paths, table: Mapping[str, str]) -> HandMade:
+    if paths.scope == "user":
+        return replace(service, user=pwd.getpwuid(os.geteuid()).pw_name, home=Path.home())
+    named = _value(service.settings, "User", table)
+    if not named and unitfile.flag(service.settings.last("DynamicUser")):
+        return replace(service, user=service.unit.rpartition(".")[0], home=None)
+    user, home = _account(named or "root")
+    return replace(service, user=user, home=home)
+
+
+def _with_environment(service: HandMade, table: Mapping[str, str], facts: _Facts) -> HandMade:
+    """Environment=, then the files over it, as systemd does; HOME and USER from the account below them."""
+    settings = service.settings
+    values, places, problems = unitfile.assigned(settings.all("Environment"), table)
+    facts.problems += problems
+    own = {"HOME": str(service.home), "USER": service.user} if service.home else {}
+    values = {**own, **values}
+    found: list[Path] = []
+    for entry in settings.all("EnvironmentFile"):
+        for path in _env_files(unitfile.specified(entry.value, table), entry.where, facts):
+            found.append(path)
+            for name, value in invariants.variables(facts.text(path) or "").items():
+                values[name], places[name] = value, str(path)
+    for entry in settings.all("UnsetEnvironment"):
+        for word in _words(entry.value, facts, entry.where):
+            name, sign, value = word.partition("=")
+            if not sign or values.get(name) == value:
+                values.pop(name, None)
+    passed = [w for e in settings.all("PassEnvironment") for w in _words(e.value, facts, e.where)]
+    return replace(service, environment=values, where=places, env_files=tuple(dict.fromkeys(found)), passed=tuple(passed))
+
+
+def _words(value: str, facts: _Facts, where: str) -> list[str]:
+    try:
+        return unitfile.words(value)
+    except Unreadable as why:
+        facts.problems.append(f"{where}: {why}")
+        return []
+
+
+def _env_files(value: str, where: str, facts: _Facts) -> list[Path]:
+    """The files of one EnvironmentFile= line, which may be a pattern."""
+    name = value.removeprefix("-")
+    if not name.startswith("/"):
+        facts.problems.append(f"{where}: EnvironmentFile= is no absolute path: systemd ignores it")
+        return []
+    if set(name) & set("*?["):
+        return facts.listed(Path("/"), name.lstrip("/"))
+    path = Path(name)
+    try:
+        missing = files.facts(path).kind == "missing"
+    except PermissionError:
+        facts.denied.append(path)
+        return []
+    if missing and not value.startswith("-"):
+        facts.problems.append(f"{where}: there is no {path}: systemd does not start it")
+    return [] if missing else [path]
+
+
+def _with_command(service: HandMade, table: Mapping[str, str], facts: _Facts) -> HandMade:
+    """What ExecStart= comes to: the program, its flags, and the variables that set their defaults."""
+    directory = _value(service.settings, "WorkingDirectory", table).removeprefix("-")
+    directory = str(service.home or "/") if directory == "~" else directory
+    lines = []
+    for entry in service.settings.all("ExecStart"):
+        try:
+            lines += unitfile.exec_lines(entry, table)
+        except Unreadable as why:
+            facts.problems.append(f"{entry.where}: ExecStart= cannot be read: {why}")
+    if not lines:
+        facts.problems.append(f"{service.path} has no ExecStart= that can be read")
+        return replace(service, directory=Path(directory) if directory else None)
+
+    def script(name: str) -> str | None:
+        return facts.text(Path(name)) if name.startswith("/") else None
+
+    # of several commands (Type=oneshot) the one that starts OptiLLM counts
+    every = [command.started(unitfile.expanded(line, service.environment), service.environment, directory, script)
+             for line in lines]  # fmt: skip
+    chosen = next((one for one in every if one.is_optillm), every[-1])
+    if not chosen.is_optillm:
+        facts.problems.append(f"{lines[-1].where}: ExecStart= starts no OptiLLM that can be seen")
+    service = replace(
+        service, program=chosen.words, wrappers=chosen.wrappers, runs_optillm=chosen.is_optillm,
+        environment=chosen.environment, where={**service.where, **chosen.places},
+        directory=Path(chosen.directory) if chosen.directory else None,
+    )  # fmt: skip
+    return _with_flags(service, chosen.arguments, lines[-1].where, facts) if chosen.is_optillm else service
+
+
+def _with_flags(service: HandMade, arguments: tuple[str, ...], where: str, facts: _Facts) -> HandMade:
+    given, problems = command.flags(arguments)
+    facts.problems += problems
+    values: dict[str, Any] = {}
+    places = dict(service.where)
+    for name, (flag, variables, default) in _FIELDS.items():
+        variable = next((v for v in variables if service.environment.get(v)), "")
+        value, place = default, ""
+        if given.get(flag):
+            value, place = given[flag], f"{flag} in {where}"
+        elif variable:
+            value, place = service.environment[variable], f"{variable} in {service.where.get(variable, where)}"
+        if command.UNKNOWN in value:
+            facts.problems.append(f"{place}: its value is what a program prints, which is not run")
+            value = ""
+        values[name], places[name] = value, place
+    port = values.pop("port")
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        facts.problems.append(f"{places['port']}: no port number" if port else "its port is not known")
+        port = None
+    extra = [flag for flag in given if flag not in {f for f, _, _ in _FIELDS.values()}]
+    hidden = [secret for flag in extra for secret in secrets_of(flag, given[flag])]
+    return replace(
+        service, **values, port=port and int(port), where=places, extra_flags=tuple(extra), other_secrets=tuple(hidden)
+    )
+
+
+def _with_providers(service: HandMade, facts: _Facts) -> HandMade:
+    """What OptiLLM reads below its HOME and its working directory."""
+    plugins = facts.listed(service.directory / "optillm" / "plugins", "*.py") if service.directory else []
+    service = replace(service, plugins=tuple(plugins))
+    home = service.environment.get("HOME")
+    if not home or not service.runs_optillm:
+        return service
+    for name in ("proxy_config.yaml", "proxy_config.yml"):
+        path = Path(home) / ".optillm" / name
+        denied = len(facts.denied)
+        text = facts.text(path)
+        if text is not None or len(facts.denied) > denied:
+            providers, keys = _providers(text)
+            return replace(service, provider_config=path, provider_text=text, providers=providers, provider_keys=keys)
+    return service
+
+
+def _providers(text: str | None) -> tuple[tuple[Provider, ...], tuple[str, ...]]:
+    """(the providers that a proxy_config.yaml names, the keys that stand in it)."""
+    import yaml  # most commands need none
+
+    try:
+        data: Any = yaml.safe_load(text or "")
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return (), ()
+    listed = data.get("providers") if isinstance(data, dict) else None
+    entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
+    found = tuple(
+        Provider(str(e.get("name", n)), str(e.get("base_url", "")), _models(e.get("model_map")))
+        for n, e in enumerate(entries, 1)
+    )
+    keys = [e["api_key"] for e in entries if isinstance(e.get("api_key"), str)]
+    # a reference to a variable is no secret
+    return found, tuple(key for key in keys if key and not key.startswith("${"))
+
+
+def _models(model_map: Any) -> tuple[str, ...]:
+    if not isinstance(model_map, dict):
+        return ()
+    return tuple(dict.fromkeys(str(word) for pair in model_map.items() for word in pair))
