@@ -83,8 +83,8 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def machine(program: Path) -> Iterator[Machine]:
-    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+def machine(program: Path, locked_venv: Path) -> Iterator[Machine]:
+    # both are there before the overlay is mounted: what changes below one later may not be seen in it
     with booted() as machine:
         yield machine
 
