@@ -21,6 +21,7 @@ class Result:
 
     `fault` says what a failure means, as a sentence without its full stop; `felt`: clients notice it. `root_cause` is the
     id of the result that explains a red or a skipped one: its own where nothing else does, "" where nothing is wrong.
+    `alone`: no other result explains this one.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Result:
     fault: str = ""
     felt: bool = False
     root_cause: str = ""
+    alone: bool = False
 
     @property
     def red(self) -> bool:
@@ -42,7 +44,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape; `data`, `fault` and `root_cause` only where there is something to say."""
         fields = asdict(self)
-        del fields["felt"]
+        del fields["felt"], fields["alone"]
         for name, told in (
             ("data", self.data is not None),
             ("fault", self.red and self.fault),

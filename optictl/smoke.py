@@ -52,6 +52,13 @@ def error_message(answer: Answer) -> str:
     return f"{answer.status}: {message or answer.text[:200] or 'no text'}"
 
 
+def listed_models(answer: Answer) -> set[str]:
+    """The names in an answer of /v1/models; none where it is something else."""
+    data = answer.data.get("data") if isinstance(answer.data, dict) else None
+    found = (m.get("id") for m in data if isinstance(m, dict)) if isinstance(data, list) else ()
+    return {name for name in found if isinstance(name, str)}
+
+
 def usage(answer: Answer) -> dict[str, int]:
     """The tokens of an answer: prompt, completion, total."""
     usage = answer.data.get("usage") if isinstance(answer.data, dict) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from optictl import loading, remedies
 from optictl.checks.registry import Finding, Skip, check
@@ -35,7 +36,8 @@ def config_valid(site: Site) -> Iterator[Finding]:
         yield Finding(error.what, "fail", error.remedy)
         return
     if files.facts(site.config_path).kind == "missing":
-        yield Finding(f"no {site.config_path}: the defaults are in force", "warn", site.paths.command("init"))
+        judged = f"the values of {site.hand_made.path} are judged" if site.hand_made else "the defaults are in force"
+        yield Finding(f"no {site.config_path}: {judged}", "warn", site.paths.command("init"))
     else:
         yield Finding(f"{site.config_path} is valid")
 
@@ -54,7 +56,7 @@ def env_readable(site: Site) -> Iterator[Finding]:
     Why: systemd ignores a line that begins with `export` and one behind a byte order mark, without an error, and refuses
     a whole file that is not UTF-8: the service has no key then, or does not start.
     """
-    path = site.paths.env
+    path = site.env_file
     content = files.read_bytes(path)
     if content is None:
         raise Skip(f"there is no {path}")
@@ -96,11 +98,11 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
         # a process that started before the variable was there can stay
         return command if live and name not in carried else f"{command} && {site.restart}"
 
-    if files.facts(site.paths.env).kind != "missing":
-        looked.append(str(site.paths.env))
-        for name, effect in invariants.forbidden_variables(site.env).items():
-            remedy = mend(remedies.unset(site.paths.env, name), name)
-            yield Finding(f"{name} is set in {site.paths.env}", "fail", remedy, f"it {effect}")
+    for place, path, names in _sources(site):
+        looked.append(place)
+        for name, effect in invariants.forbidden_variables(names).items():
+            remedy = mend(remedies.unset(path, name), name) if path else site.take_over
+            yield Finding(f"{name} is set in {place}", "fail", remedy, f"it {effect}", site.is_alone)
     try:
         names = site.manager_environment
         looked.append("systemd's environment")
@@ -119,6 +121,18 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
     yield Finding(f"none in {', '.join(looked)}")
 
 
+def _sources(site: Site) -> list[tuple[str, Path | None, list[str]]]:
+    """(where variables are set in words, the file if it is one, their names), place by place."""
+    service = site.hand_made
+    if service is None:
+        path = site.paths.env
+        return [] if files.read(path) is None else [(str(path), path, list(site.env))]
+    places: dict[str, list[str]] = {str(path): [] for path in service.env_files}
+    for name in site.env:
+        places.setdefault(service.where[name], []).append(name)
+    return [(place, Path(place) if place.startswith("/") else None, names) for place, names in places.items()]
+
+
 @check(
     "env.upstream-key",
     "OptiLLM has a key for LiteLLM",
@@ -132,9 +146,11 @@ def env_upstream_key(site: Site) -> Iterator[Finding]:
     How: OPENAI_API_KEY in the env file is not empty. Whether LiteLLM takes it is for upstream.base-model to see.
     Why: without it OptiLLM ignores --base-url and leaves through a library of its own.
     """
-    path = site.paths.env
+    path = site.env_file
     put = f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {path}, then {site.restart}"
-    if files.facts(path).kind == "missing":
+    if site.hand_made is not None and site.env.get("OPENAI_API_KEY", "").strip():
+        yield Finding(f"set in {site.hand_made.where['OPENAI_API_KEY']}")
+    elif site.hand_made is None and files.facts(path).kind == "missing":
         yield Finding(f"there is no {path}", "fail", f"{site.paths.command('init')}, then {put}")
     elif not site.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(
@@ -161,6 +177,9 @@ def key_strength(site: Site) -> Iterator[Finding]:
     Why: it is all that keeps the other users of this machine out, and OptiLLM sends a key that begins with sk- upstream
     in place of its own.
     """
+    if site.hand_made is not None:
+        yield from _hand_made_key(site)
+        return
     path = site.paths.proxy_key
     remedy = f"rm -f {path} && {site.paths.command('init')} && {site.restart}"
     if files.facts(path).kind == "missing":
@@ -170,6 +189,17 @@ def key_strength(site: Site) -> Iterator[Finding]:
     weakness = invariants.key_weakness(site.proxy_key, upstream_key)
     if weakness:
         yield Finding(f"the key in {path} {weakness}", "fail", remedy, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY")
+    else:
+        yield Finding("strong")
+
+
+def _hand_made_key(site: Site) -> Iterator[Finding]:
+    """The key that a hand-made unit gives to OptiLLM."""
+    assert site.hand_made is not None
+    weakness = invariants.key_weakness(site.proxy_key, site.env.get("OPENAI_API_KEY", "").strip())
+    if weakness:
+        found = f"the key of {site.hand_made.path} {weakness}"
+        yield Finding(found, "fail", site.take_over, "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY", True)
     else:
         yield Finding("strong")
 
@@ -199,8 +229,9 @@ def key_not_in_argv(site: Site) -> Iterator[Finding]:
             yield Finding(
                 f"a key stands in the argument list of process {process.pid}",
                 "fail",
-                site.restart,
+                site.rebuild,
                 "every local user can read /proc/PID/cmdline",
+                site.is_alone,
             )
     yield Finding(f"none in process {site.live.pids}")
 

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from optictl import smoke
 from optictl.checks.registry import Finding, check
 from optictl.checks.site import Site
 from optictl.host.network import Answer
-
-
-def _listed(answer: Answer) -> set[str]:
-    data: Any = answer.data
-    models = data.get("data") if isinstance(data, dict) else None
-    return (
-        {m["id"] for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)} if isinstance(models, list) else set()
-    )
 
 
 @check(
@@ -61,7 +52,7 @@ def health_locked(site: Site) -> Iterator[Finding]:
     if answer.status == 401:
         yield Finding("401 without a key")
     else:
-        yield Finding(smoke.error_message(answer), "fail", site.restart)
+        yield Finding(smoke.error_message(answer), "fail", site.rebuild, alone=site.is_alone)
 
 
 @check(
@@ -84,14 +75,14 @@ def health_connected(site: Site) -> Iterator[Finding]:
     wanted = site.config.model
     if answer.status == 401:
         yield Finding(
-            f"the service refuses the key in {site.paths.proxy_key}",
+            f"the service refuses the key in {site.hand_made.path if site.hand_made else site.paths.proxy_key}",
             "fail",
             site.restart,
             "it has read another one at its start",
         )
     elif answer.status != 200:
         yield Finding(smoke.error_message(answer), "fail", site.restart, f"LiteLLM itself answers at {_upstream(site)}")
-    elif wanted not in _listed(answer):
+    elif wanted not in smoke.listed_models(answer):
         yield Finding(f"{wanted} is not in the list", "fail", _add_model(site, wanted))
     else:
         yield Finding(f"lists {wanted}")
@@ -137,13 +128,13 @@ def upstream_base_model(site: Site) -> Iterator[Finding]:
     """
     answer = site.upstream_models
     if answer.status in (400, 401, 403):  # without a database, LiteLLM answers 400 to a key that it does not know
-        remedy = f"write OPENAI_API_KEY=<a key that LiteLLM takes> into {site.paths.env}, then {site.restart}"
+        remedy = f"write OPENAI_API_KEY=<a key that LiteLLM takes> into {site.env_file}, then {site.restart}"
         yield Finding(f"LiteLLM refuses OPENAI_API_KEY ({answer.status})", "fail", remedy)
     elif answer.status != 200 or not isinstance(answer.data, dict):
         found = smoke.error_message(answer) if answer.status != 200 else "200 without a list of models"
         yield Finding(found, "fail", _mend_upstream(site, answer))
     else:
-        listed = _listed(answer)
+        listed = smoke.listed_models(answer)
         for model in site.config.base_models:
             if model not in listed:
                 yield Finding(f"{model} is not in LiteLLM's list", "fail", _add_model(site, model))

@@ -30,15 +30,22 @@ def proxy_config_litellm_only(site: Site) -> Iterator[Finding]:
     Why: without the file OptiLLM uses its packaged example with public providers, with a broken one none at all; both
     answer 200.
     """
-    path = site.paths.proxy_config
+    path = site.proxy_config
+    if site.hand_made is not None and site.hand_made.approach != "proxy":
+        raise Skip(f"OptiLLM reads {path} under --approach proxy only")
     for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
-        yield Finding(f"{path} {problem}", "fail", site.restore)
+        yield Finding(f"{path} {problem}", "fail", site.restore, alone=site.is_alone)
     yield Finding(f"{path} names {site.config.upstream.base_url}")
 
 
 def _modes(site: Site) -> list[tuple[Path, int, int, str]]:
     """path, the most permissive mode allowed, what the service needs of it, kind"""
     paths = site.paths
+    if (service := site.hand_made) is not None:
+        # the account of the service may own its files: what others can do is judged
+        env_files = [(path, 0o640, 0, "file") for path in service.env_files]
+        drop_ins = [(path, 0o644, 0, "file") for path, _ in service.drop_ins]
+        return [*env_files, (service.path, 0o644, 0, "file"), *drop_ins]
     return [
         (paths.config, 0o644, 0, "file"),
         (paths.env, 0o600, 0, "file"),
@@ -73,7 +80,8 @@ def files_ownership(site: Site) -> Iterator[Finding]:
     others = owner == 0 and site.paths.scope == "system"
     seen = 0
     for path, mode, needed, kind in _modes(site):
-        facts = files.facts(path)
+        # a unit that is a link into somebody's checkout is as open as that
+        facts = files.facts(path.resolve() if site.hand_made is not None else path)
         if facts.kind == "missing":
             continue
         seen += 1
@@ -83,9 +91,10 @@ def files_ownership(site: Site) -> Iterator[Finding]:
             remedy = f"cp --remove-destination $(readlink -f {at}) {at}" if operators else f"rm -r {at} && {site.install}"
             yield Finding(f"{path} is a {facts.kind}, not a {kind}", "fail", remedy)
         elif facts.uid != owner:
-            yield Finding(f"{path} belongs to uid {facts.uid}, not {owner}", "fail", f"chown {owner} {at}")
+            yield Finding(f"{path} belongs to uid {facts.uid}, not {owner}", "fail", f"chown {owner} {at}", alone=site.is_alone)
         elif facts.mode & ~mode:
-            yield Finding(f"the mode of {path} is {facts.mode:04o}, wider than {mode:04o}", "fail", f"chmod {mode:o} {at}")
+            found = f"the mode of {path} is {facts.mode:04o}, wider than {mode:04o}"
+            yield Finding(found, "fail", f"chmod {mode:o} {at}", alone=site.is_alone)
         elif others and facts.mode & needed != needed:
             yield Finding(f"the mode of {path} is {facts.mode:04o}: the service cannot read it", "fail", f"chmod {mode:o} {at}")
     if not seen:
@@ -105,6 +114,7 @@ def release_in_force(site: Site) -> Iterator[Finding]:
     How: the link `current` and the release's release.json, which is written last.
     Why: a build that was interrupted or a link that leads nowhere ends the service at its next start, not now.
     """
+    site.require_managed()
     if releases.in_force(site.paths) is None:
         yield Finding(f"{site.paths.current} leads to no whole release", "fail", site.install)
         return
@@ -230,11 +240,14 @@ def workdir_empty(site: Site) -> Iterator[Finding]:
     """
     directories: dict[Path, int | None] = {}
     try:
-        own = site.release / "work"
-        places = ((own if p.directory == files.identity(own) else p.cwd, p.uid) for p in site.live.processes)
+        own = None if site.hand_made is not None else site.release / "work"
+        places = ((own if own and p.directory == files.identity(own) else p.cwd, p.uid) for p in site.live.processes)
         directories = {place: uid for place, uid in places if place is not None}
     except Skip:
-        directories = {site.release / "work": None}
+        service = site.hand_made
+        if service is not None and service.directory is None:
+            raise Skip("its unit names no working directory") from None
+        directories = {service.directory if service and service.directory else site.release / "work": None}
     wanted = {f"optillm/plugins/{Path(name).name}" for name in site.config.plugins}
     for directory, uid in directories.items():
         code = {str(p.relative_to(directory)) for p in files.tree(directory / "optillm") if "__pycache__" not in p.parts}
@@ -244,13 +257,14 @@ def workdir_empty(site: Site) -> Iterator[Finding]:
                 "fail",
                 f"rm {' '.join(shlex.quote(str(directory / name)) for name in extra)} && {site.restart}",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
+                site.is_alone,
             )
         facts, at = files.facts(directory), shlex.quote(str(directory))
         if facts.mode & 0o022 or (uid is not None and uid != os.geteuid() and facts.uid == uid):
             yield Finding(
                 f"the service, or others, may write in its working directory {directory}",
                 "fail",
-                f"chown {os.geteuid()} {at} && chmod go-w {at}",
+                site.take_over or f"chown {os.geteuid()} {at} && chmod go-w {at}",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )
     yield Finding(", ".join(map(str, directories)))

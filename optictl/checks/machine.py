@@ -66,7 +66,8 @@ def host_clock(site: Site) -> Iterator[Finding]:
     """
     now = time.time()
     mend = "set the clock of the machine that is wrong: timedatectl set-ntp true"
-    if (built := files.modified(site.release / "release.json")) > now + _APART:
+    built = files.modified(site.release / "release.json") if site.hand_made is None else 0
+    if built > now + _APART:
         yield Finding(f"the release in force was built {built - now:.0f} s from now", "fail", mend)
     try:
         theirs = parsedate_to_datetime(site.upstream_models.headers["date"]).timestamp()

@@ -29,6 +29,7 @@ def timer_active(site: Site) -> Iterator[Finding]:
     the directory of the metrics. Whether the last rounds were good is for `systemctl --failed` to tell.
     Why: whoever relies on being told is told nothing by a timer that does not run.
     """
+    site.require_managed()
     paths, wanted = site.paths, site.config.monitoring
     if paths.is_private:
         raise Skip("systemd has no say in this deployment")

@@ -34,8 +34,9 @@ def bind_loopback(site: Site) -> Iterator[Finding]:
     sockets = [every[inode] for inode in held] or live.listening
     for one in sockets:
         if not invariants.is_loopback(one.address):
-            remedy = site.without(held[one.inode]) if one.inode in held else site.restart
-            yield Finding(f"listens on {one.address}:{one.port}", "fail", remedy, "other machines can reach it")
+            remedy = site.without(held[one.inode]) if one.inode in held else site.rebuild
+            cause = "other machines can reach it"
+            yield Finding(f"listens on {one.address}:{one.port}", "fail", remedy, cause, site.is_alone)
         elif one.port != site.config.listen.port:
             yield Finding(f"also listens on {one.address}:{one.port}", "fail", site.without(held[one.inode]))
     yield Finding(", ".join(sorted({f"{one.address}:{one.port}" for one in sockets})))
@@ -58,7 +59,7 @@ def process_non_root(site: Site) -> Iterator[Finding]:
     """
     for process in site.live.processes:
         if process.uid == 0:
-            yield Finding(f"process {process.pid} runs as root", "fail", site.restart)
+            yield Finding(f"process {process.pid} runs as root", "fail", site.rebuild, alone=site.is_alone)
     yield Finding(f"uid {', '.join(sorted({str(p.uid) for p in site.live.processes}))}")
 
 
@@ -69,7 +70,7 @@ def process_non_root(site: Site) -> Iterator[Finding]:
     fault="Something without the guard serves the port, or the guard of another release",
     live=True,
     presupposes=("config.valid", "release.in-force", "health.alive"),
-    consequence_of=("service.current-release", "unit.matches", "socket.owner"),
+    consequence_of=("unit.managed", "service.current-release", "unit.matches", "socket.owner"),
 )
 def process_guarded(site: Site) -> Iterator[Finding]:
     """The process that answers is the release in force behind its guard.
@@ -82,7 +83,7 @@ def process_guarded(site: Site) -> Iterator[Finding]:
         yield Finding(
             f"process {site.live.pids} answers without the guard",
             "fail",
-            site.restart,
+            site.rebuild,
             "a strategy may silently not run, and prompts may leave",
         )
         return
@@ -139,7 +140,7 @@ def proxy_config_in_force(site: Site) -> Iterator[Finding]:
     How: HOME in /proc/PID/environ, the files that OptiLLM looks for there, and when the process was started.
     Why: with another HOME OptiLLM takes its packaged example, which names public providers: prompts would leave.
     """
-    wanted = site.paths.proxy_config
+    wanted = site.proxy_config
     for process in site.live.processes:
         if process.environ is None:
             raise PermissionError(13, "not readable", f"/proc/{process.pid}/environ")
@@ -151,9 +152,10 @@ def proxy_config_in_force(site: Site) -> Iterator[Finding]:
         names = [directory / name for name in ("proxy_config.yaml", "proxy_config.yml")]
         path = next((p for p in names if files.facts(p).kind != "missing"), names[0])
         if path.resolve() != wanted.resolve():
-            yield Finding(f"process {process.pid} reads {path}, not {wanted}", "fail", site.restart)
+            yield Finding(f"process {process.pid} reads {path}, not {wanted}", "fail", site.restart, alone=site.is_alone)
         for problem in invariants.proxy_config_problems(files.read(path), site.config.upstream.base_url):
-            yield Finding(f"{path} {problem}", "fail", f"{site.paths.command('install')} && {site.restart}")
+            remedy = site.take_over or f"{site.install} && {site.restart}"
+            yield Finding(f"{path} {problem}", "fail", remedy, alone=site.is_alone)
         if (changed := files.modified(path)) and changed > processes.started(process.pid) + 2:  # btime counts whole seconds
             yield Finding(f"{path} was changed after process {process.pid} had started", "warn", site.restart)
     yield Finding(f"{wanted}, read by process {site.live.pids}")

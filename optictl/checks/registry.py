@@ -20,12 +20,16 @@ from optictl.results import SEVERITY, Result, Status
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found. A check without bad findings has passed."""
+    """One thing that a check found. A check without bad findings has passed.
+
+    `alone`: no other check explains it, whatever this one is a consequence of.
+    """
 
     found: str
     status: Status = "pass"
     remedy: str = ""
     cause: str = ""
+    alone: bool = False
 
 
 class Skip(Exception):
@@ -127,6 +131,7 @@ def _result(check: Check, findings: list[Finding]) -> Result:
         remedy=joined["remedy"],
         fault=check.fault,
         felt=check.felt,
+        alone=any(f.alone for f in told),
     )
 
 
@@ -226,6 +231,8 @@ def _with_root_cause(result: Result, checks: dict[str, Check], outcomes: dict[st
     """The result, told which failure is behind it."""
     if not (id := result.id if result.red else result.root_cause):
         return result
-    while other := next((o for o in checks[id].consequence_of if o in outcomes and outcomes[o].red), None):
+    while not outcomes[id].alone and (
+        other := next((o for o in checks[id].consequence_of if o in outcomes and outcomes[o].red), None)
+    ):
         id = other
     return replace(result, root_cause=id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +20,16 @@ from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
 from optictl.paths import Paths
+from optictl.takeover import reader
+from optictl.takeover.handmade import HandMade
+from optictl.takeover.proposal import propose
 
 if TYPE_CHECKING:
     from optictl.litellm.graph import Graph
     from optictl.litellm.read import Settings
 
+#: The check that says of a hand-made service that it is one.
+MANAGED = "unit.managed"
 #: A guarded OptiLLM sends it with every answer.
 GUARD_HEADER = "x-optillm-guard"
 
@@ -70,24 +76,62 @@ class Site:
         self._litellm = litellm_config, litellm_env
 
     @cached_property
-    def config(self) -> Config:
-        try:
-            return loading.load(self.config_path)
-        except (ConfigError, OptictlError):
-            raise Skip("the configuration is not valid: see config.valid") from None
+    def hand_made(self) -> HandMade | None:
+        """The service that stands here and is not optictl's; then the other facts are that one's."""
+        return reader.read(self.paths)
+
+    def require_managed(self) -> None:
+        """Raise Skip where the service is not optictl's: what only a deployment has cannot be judged."""
+        if self.hand_made is not None:
+            raise Skip(f"the unit is not optictl's: see {MANAGED}")
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether a fault stands for itself: of a hand-made service each has to be seen, not only that it is one."""
+        return self.hand_made is not None
 
     @cached_property
-    def env_file(self) -> EnvFile:
+    def config(self) -> Config:
+        try:
+            config = loading.load(self.config_path)
+        except (ConfigError, OptictlError):
+            raise Skip("the configuration is not valid: see config.valid") from None
+        return config if self.hand_made is None else propose(self.hand_made, self.paths).over(config)
+
+    @property
+    def env_file(self) -> Path:
+        """The file with OPENAI_API_KEY that the service reads, or would read."""
+        own = self.hand_made.env_file if self.hand_made is not None else None
+        return own or self.paths.env
+
+    @property
+    def proxy_config(self) -> Path:
+        """The file that OptiLLM's proxy plugin reads, or would read."""
+        if self.hand_made is None:
+            return self.paths.proxy_config
+        home = self.hand_made.environment.get("HOME") or "/nonexistent"
+        return self.hand_made.provider_config or Path(home) / ".optillm" / "proxy_config.yaml"
+
+    def _refuse_denied(self) -> None:
+        """Raise PermissionError where a file of a hand-made service may not be read: a fact may be missing."""
+        if self.hand_made is not None and self.hand_made.denied:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.hand_made.denied[0]))
+
+    @cached_property
+    def env_read(self) -> EnvFile:
         """The env file as the service gets it."""
-        content = files.read_bytes(self.paths.env)
+        content = files.read_bytes(self.env_file)
         if content is None:
-            raise Skip(f"there is no {self.paths.env}")
+            raise Skip(f"there is no {self.env_file}")
         return envfile.read(content)
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables of the env file that reach the service."""
-        return self.env_file.variables
+        """The variables of the env file; of a hand-made service all that its unit and its files set."""
+        if self.hand_made is not None:
+            self._refuse_denied()
+            return {name: value for name, value in self.hand_made.environment.items() if name in self.hand_made.where}
+        return self.env_read.variables
 
     @cached_property
     def upstream_key(self) -> str:
@@ -98,6 +142,9 @@ class Site:
 
     @cached_property
     def proxy_key(self) -> str:
+        if self.hand_made is not None:
+            self._refuse_denied()
+            return self.hand_made.proxy_key
         text = files.read(self.paths.proxy_key)
         if text is None:
             raise Skip(f"there is no {self.paths.proxy_key}")
@@ -106,6 +153,7 @@ class Site:
     @cached_property
     def release(self) -> Path:
         """The directory of the release in force."""
+        self.require_managed()
         release = releases.in_force(self.paths)
         if release is None:
             raise Skip(f"no release is in force at {self.paths.current}: run {self.paths.command('install')}")
@@ -127,28 +175,51 @@ class Site:
     @property
     def install(self) -> str:
         """The command that puts every artefact and the release in order, and restarts what has to be."""
-        return self.paths.command("install")
+        return self.take_over or self.paths.command("install")
+
+    @property
+    def take_over(self) -> str:
+        """The commands that make a deployment of a hand-made service; "" where there is none."""
+        if self.hand_made is None:
+            return ""
+        return f"{self.paths.command('init')}, then {self.paths.command('install --force')}"
 
     @property
     def restore(self) -> str:
         """The same, also where a file was edited; the old text is kept beside it."""
-        return self.paths.command("install --force")
+        return self.take_over or self.paths.command("install --force")
 
     @property
     def start(self) -> str:
         """The command that starts the deployment's service."""
+        if self.hand_made is not None:
+            return self._systemctl("start")
         return self.paths.command("start" if self.supervised else "run")
 
     @property
     def restart(self) -> str:
         """The command after which the service has read its files anew, whoever runs it now."""
+        if self.hand_made is not None:
+            return self._systemctl("restart")
         main = self._main
         if self.supervised and (main is None or self._is_own(main)):
             return self.paths.command("restart")
         return self.start if main is None else f"{self._end(main)} && {self.start}"
 
+    def _systemctl(self, verb: str) -> str:
+        """The command by which systemd does something to a hand-made service."""
+        flags = "--user " if self.paths.scope == "user" else ""
+        return f"systemctl {flags}{verb} {self.paths.service_unit}"
+
+    @property
+    def rebuild(self) -> str:
+        """The command that brings the process to what the deployment is: a restart; of a hand-made one the take-over."""
+        return self.take_over or self.restart
+
     def without(self, pid: int) -> str:
         """The command after which this process does not serve any more: the restart, where it is the deployment's own."""
+        if self.hand_made is not None and self._is_own(pid):
+            return self.take_over
         return self.restart if pid == self._main or self._is_own(pid) else self._end(pid)
 
     def _is_own(self, pid: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from optictl import plan, releases, remedies, render, supervise
 from optictl.checks.registry import Finding, Skip, check
-from optictl.checks.site import Site
+from optictl.checks.site import MANAGED, Site
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd, Unit, missing_protections, socket_proxyd
 
@@ -46,6 +46,11 @@ def _service(site: Site) -> Unit:
 def _systemctl(site: Site, words: str) -> str:
     """The systemctl command for the manager of this deployment."""
     return f"systemctl --user {words}" if site.paths.scope == "user" else f"systemctl {words}"
+
+
+def _units(site: Site) -> list[str]:
+    """The units that have to be there: a hand-made service is one, without sockets."""
+    return [site.paths.service_unit] if site.hand_made is not None else supervise.units(site.config, site.paths)
 
 
 def _is_masked(path: Path) -> bool:
@@ -85,7 +90,7 @@ def unit_installed(site: Site) -> Iterator[Finding]:
     How: LoadState of each unit that the configuration asks for.
     Why: a unit that is missing or masked is started by nobody, at boot or after a crash.
     """
-    for name in supervise.units(site.config, site.paths):
+    for name in _units(site):
         unit, path = site.units[name], site.paths.units / name
         if _is_masked(path):
             yield Finding(f"{name} is masked", "fail", f"rm {path} && {site.install}")
@@ -93,7 +98,30 @@ def unit_installed(site: Site) -> Iterator[Finding]:
             yield Finding(f"{name} is masked", "fail", f"{_systemctl(site, f'unmask {name}')} && {site.install}")
         elif not unit.loaded:
             yield Finding(f"systemd knows no {name}", "fail", site.install)
-    yield Finding(", ".join(supervise.units(site.config, site.paths)))
+    yield Finding(", ".join(_units(site)))
+
+
+@check(
+    MANAGED,
+    "optictl manages the service",
+    "the unit is one that optictl wrote",
+    fault="The service was not installed by optictl",
+)
+def unit_managed(site: Site) -> Iterator[Finding]:
+    """The unit of the service is optictl's, not one that a person or another program wrote.
+
+    How: the manifest names the unit file, or its text is one that optictl rendered.
+    Why: no guard stands in front of a hand-made service, nothing of it is pinned, and `upgrade` and `rollback` do not know
+    it. The other checks then judge what can be read of it: its unit, drop-ins, env files, provider file and process.
+    """
+    service = site.hand_made
+    if service is not None:
+        what = "" if service.runs_optillm else ", and no OptiLLM can be seen in its ExecStart="
+        cause = service.redact("; ".join(service.problems))
+        yield Finding(f"{service.path} was not written by optictl{what}", "fail", site.take_over, cause)
+    elif files.facts(site.paths.service).kind == "missing":
+        raise Skip(f"there is no {site.paths.service_unit}: run {site.install}")
+    yield Finding(f"{site.paths.service} is optictl's")
 
 
 @check(
@@ -111,6 +139,7 @@ def unit_matches(site: Site) -> Iterator[Finding]:
     Why: every wall of the sandbox and every flag of the service is a line of them. A difference is somebody's edit, or a
     configuration that was changed and not installed.
     """
+    site.require_managed()
     seen = 0
     for artefact in plan.rendered_files(site.config, site.paths, supervise.host(site.paths)):
         if artefact.path.suffix not in (".service", ".socket"):
@@ -144,7 +173,7 @@ def unit_enabled(site: Site) -> Iterator[Finding]:
     Why: it runs today and is gone after the next power cut.
     """
     _service(site)
-    for name in supervise.units(site.config, site.paths):
+    for name in _units(site):
         state = site.units[name].unit_file_state
         if site.units[name].loaded and state != "enabled":
             yield Finding(f"{name} is {state or 'unknown'}", "fail", _systemctl(site, f"enable {name}"))
@@ -173,6 +202,7 @@ def unit_no_weakening_dropin(site: Site) -> Iterator[Finding]:
     are walls or invariants.
     Why: one line in a file elsewhere undoes what the unit says. Limits and timeouts may be set by drop-ins.
     """
+    site.require_managed()
     looked = []
     _service(site)
     for unit in site.units.values():
@@ -226,6 +256,7 @@ def socket_owner(site: Site) -> Iterator[Finding]:
     How: the state of optillm-proxy.socket, and (as root) whether the listening socket is one that PID 1 holds.
     Why: another program on the port would be given LiteLLM's requests and the key with them.
     """
+    site.require_managed()
     _service(site)
     socket = site.units[site.paths.socket_unit]
     port = site.config.listen.port
@@ -274,7 +305,10 @@ def service_active(site: Site) -> Iterator[Finding]:
         logs = site.paths.command("logs --errors")
         yield Finding("it was refused its configuration", "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
         return
-    yield Finding(f"{unit.active_state} ({unit.sub_state}), result {unit.result}", "fail", site.start, cause)
+    if site.hand_made is not None:
+        cause = site.hand_made.redact(cause)
+    found = f"{unit.active_state} ({unit.sub_state}), result {unit.result}"
+    yield Finding(found, "fail", site.start, cause, site.is_alone)
 
 
 @check(
@@ -298,7 +332,7 @@ def service_restarts(site: Site) -> Iterator[Finding]:
         cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
         logs = site.paths.command("logs --errors")
         found = f"{lately} restarts in {_WINDOW // 60} minutes"
-        yield Finding(found, "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
+        yield Finding(found, "fail", f"{logs} shows why; mend that, then {site.restart}", cause, site.is_alone)
     yield Finding(f"{unit.restarts} restarts since somebody started it")
 
 
@@ -378,6 +412,7 @@ def service_exposure(site: Site) -> Iterator[Finding]:
     How: the score that `systemd-analyze security --offline` gives the unit file; `check --attack` tries the walls.
     Why: a newer systemd may know walls that the unit does not have yet.
     """
+    site.require_managed()
     if site.paths.scope != "system" or not Systemd("system").version():
         raise Skip("only units of the system's manager have walls")
     if files.facts(site.paths.service).kind == "missing":
@@ -425,6 +460,7 @@ def credential_mode(site: Site) -> Iterator[Finding]:
     user of the service. From systemd 257 on an access list lets that user in, and the group bits are only its mask.
     Why: the files in /etc may be closed and these copies open.
     """
+    site.require_managed()
     _service(site)
     if site.paths.scope != "system":
         raise Skip("a user's manager keeps credentials below that user's own directory")
@@ -458,6 +494,7 @@ def relay_active(site: Site) -> Iterator[Finding]:
     sealed service calls is there.
     Why: a sealed service has no network; without the relay every strategy fails.
     """
+    site.require_managed()
     _service(site)
     if not render.is_sealed(site.config, site.paths):
         raise Skip("only a sealed service needs the relay")

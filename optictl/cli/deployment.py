@@ -26,8 +26,9 @@ from optictl.cli.options import (
 from optictl.paths import NAME
 
 if TYPE_CHECKING:
-    from optictl.deploy import Installation
+    from optictl.deploy import Initialized, Installation
     from optictl.results import Result
+    from optictl.takeover.handmade import HandMade
 
 
 def register(app: typer.Typer) -> None:
@@ -46,26 +47,106 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
+    root: RootOption = None,
+    user: UserOption = False,
+    name: NameOption = NAME,
+    output: OutputOption = Output.text,
 ) -> None:
-    """Write a commented optictl.yaml, the env file's skeleton and a fresh proxy key. Overwrites nothing."""
+    """Write a commented optictl.yaml, the env file's skeleton and a fresh proxy key. Overwrites nothing.
+
+    Where a hand-made OptiLLM service exists, it takes over the values of its unit, and says which it cannot take and why.
+    """
     from optictl import deploy, report
 
     where = place(None, root, user, name)
-    made, kept = deploy.init(where.paths)
+    done = deploy.init(where.paths, dry_run)
     if output is Output.json:
-        items = [{**c.as_dict(), "diff": ""} for c in made] + [
-            {"action": "keep", "target": str(p), "reason": "it exists", "diff": ""} for p in kept
-        ]
-        report.envelope("init", items, True)
+        report.envelope("init", _initialized(done), True)
         return
-    for change in made:
-        report.message(f"created  {change.target}")
-    for path in kept:
+    for change in done.made:
+        report.message(f"{'would create' if dry_run else 'created '} {change.target}")
+    for path in done.kept:
         report.message(f"kept     {path}")
-    report.message(
-        f"\nNext: write LiteLLM's key into {where.paths.env} (OPENAI_API_KEY=...), then: {where.paths.command('install')}"
-    )
+    _tell_proposal(done)
+    for other in done.others:
+        report.message(f"\n{other.unit} runs OptiLLM and is not optictl's. {_take_over(other)}")
+    report.message(f"\nNext: {_next(done, where)}")
+
+
+def _take_over(other: HandMade) -> str:
+    """What to do about a unit of another name."""
+    from optictl.paths import name_problem
+
+    name = other.unit.removesuffix(".service")
+    if problem := name_problem(name):
+        return f"optictl cannot take it over under that name: it {problem}."
+    return f"To take that one over: optictl init --name {name}"
+
+
+def _tell_proposal(done: Initialized) -> None:
+    """What was read from a hand-made unit, for people."""
+    from optictl import report
+
+    if done.service is None or done.proposal is None:
+        return
+    report.message(f"\n{done.service.path} was not written by optictl. Its values:")
+    for item in _proposal_items(done):
+        words = {"take": "taken", "leave": "not taken", "differ": "differs"}[item["action"]]
+        reason = item["reason"].replace(f" in {done.service.path}:", ", line ")
+        report.message(f"{words:<10} {item['target']}: {reason}")
+        if remedy := item.get("remedy"):
+            report.message(f"{'':<10} -> {remedy}")
+
+
+def _initialized(done: Initialized) -> list[dict[str, str]]:
+    """The items of the JSON envelope."""
+    items = [{**change.as_dict(), "diff": ""} for change in done.made]
+    items += [{"action": "keep", "target": str(p), "reason": "it exists", "diff": ""} for p in done.kept]
+    items += _proposal_items(done)
+    items += [
+        {"action": "other", "target": str(o.path), "reason": "it runs OptiLLM", "diff": "", "remedy": _take_over(o)}
+        for o in done.others
+    ]
+    return items
+
+
+def _proposal_items(done: Initialized) -> list[dict[str, str]]:
+    proposal, config = done.proposal, "optictl.yaml"
+    if proposal is None:
+        return []
+    items = []
+    kept = {path.name for path in done.kept}
+    if config not in kept:
+        items += [("take", s.key, f"{_value(s.value)} ({s.where})", "") for s in proposal.settings]
+    if proposal.proxy_key and "proxy_key" not in kept:
+        items.append(("take", "proxy_key", proposal.key_where, ""))
+    if proposal.upstream_key and "env" not in kept:
+        items.append(("take", "OPENAI_API_KEY", proposal.upstream_where, ""))
+    for setting, value in done.differences:
+        reason = f"{_value(setting.value)} in the unit ({setting.where}), {_value(value)} in optictl.yaml"
+        items.append(("differ", setting.key, reason, "edit optictl.yaml, if the unit is right"))
+    items += [("leave", n.what, n.why, n.remedy) for n in done.not_taken]
+    return [
+        {"action": action, "target": target, "reason": reason, "diff": "", "remedy": remedy}
+        for action, target, reason, remedy in items
+    ]
+
+
+def _value(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _next(done: Initialized, where: Place) -> str:
+    """The commands that follow."""
+    paths = where.paths
+    proposal = done.proposal
+    has_key = proposal is not None and (proposal.upstream_key or proposal.upstream_where == str(paths.env))
+    write = "" if has_key else f"write LiteLLM's key into {paths.env} (OPENAI_API_KEY=...), then: "
+    if proposal is None:
+        return f"{write}{paths.command('install')}"
+    shows, does = paths.command("install --dry-run"), paths.command("install --force")
+    return f"{write}{shows} shows what changes; {does} replaces the unit"
 
 
 def install(

@@ -29,11 +29,11 @@ _REFERENCE = re.compile(r"""["']?(\$\{?[A-Za-z_]\w*\}?|@\S+|\$\(.*|`.*)["']?""")
 
 @dataclass(frozen=True)
 class Provider:
-    """An entry of proxy_config.yaml. `models`: the names that it maps, and those that it maps them to."""
+    """An entry of proxy_config.yaml. `model_map`: the names that it replaces -> what it sends in their place."""
 
     name: str
-    base_url: str
-    models: tuple[str, ...] = ()
+    base_url: str = field(repr=False)
+    model_map: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class HandMade:
     value comes from, "" for a default. `environment`: of Environment=, the env files and wrappers; `passed`: names of
     variables that systemd hands on and whose values are not known. `provider_config`: the file that OptiLLM's proxy
     plugin reads, None where there is none. `plugins`: files below its working directory that OptiLLM would execute.
-    `enabled` is systemd's word, "" where it has none. `problems`: what could not be understood, in words; `denied`: what
-    this user may not read.
+    `version` is that of OptiLLM in its virtual environment, "" where that cannot be seen. `enabled` is systemd's word,
+    "" where it has none. `problems`: what could not be understood, in words; `denied`: what this user may not read.
     """
 
     unit: str
@@ -66,7 +66,7 @@ class HandMade:
     passed: tuple[str, ...] = ()
     host: str = ""
     port: int | None = None
-    base_url: str = ""
+    base_url: str = field(default="", repr=False)
     approach: str = ""
     model: str = ""
     proxy_key: str = field(default="", repr=False)
@@ -78,10 +78,11 @@ class HandMade:
     provider_keys: tuple[str, ...] = field(default=(), repr=False)
     other_secrets: tuple[str, ...] = field(default=(), repr=False)
     plugins: tuple[Path, ...] = ()
+    version: str = ""
     enabled: str = ""
     active: bool = False
     main_pid: int = 0
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = field(default=(), repr=False)
     denied: tuple[Path, ...] = ()
 
     @property

@@ -68,12 +68,15 @@ def read(paths: Paths) -> HandMade | None:
     Raises:
         PermissionError: there is a unit and this user may not read it.
     """
+    path = _unit_file(paths)
+    if path == paths.service and _is_known(paths):
+        return None  # most often; systemd need not be asked
     shown = _shown(paths)
-    path = _unit_file(paths, shown)
-    if path is None or (path == paths.service and _is_known(paths)):
-        return None
-    text = files.read(path)
-    if text is None or not text.strip() or _RENDERED.search(text):  # an empty unit file masks the unit
+    if path is None and shown is not None and shown.loaded and shown.fragment_path:
+        path = Path(shown.fragment_path)  # a generator's, or one of systemd-run
+    text = files.read(path) if path is not None else None
+    # an empty unit file masks the unit
+    if path is None or text is None or not text.strip() or _RENDERED.search(text):
         return None
     return _gathered(paths, paths.service_unit, path, text, shown)
 
@@ -115,15 +118,14 @@ def _places(paths: Paths) -> list[Path]:
     return [paths.units, *(root / place for place in _SYSTEM_PLACES)]
 
 
-def _unit_file(paths: Paths, shown: Unit | None) -> Path | None:
+def _unit_file(paths: Paths) -> Path | None:
+    """The unit file that counts; None where there is none, or a mask."""
     for directory in _places(paths):
         path = directory / paths.service_unit
-        if files.facts(path).kind == "missing":
-            continue
-        # a mask hides what lies below it
-        return None if path.resolve() == Path("/dev/null") else path
-    fragment = shown.fragment_path if shown is not None and shown.loaded else ""
-    return Path(fragment) if fragment else None  # a generator's, or one of systemd-run
+        if files.facts(path).kind != "missing":
+            # a mask hides what lies below it
+            return None if path.resolve() == Path("/dev/null") else path
+    return None
 
 
 def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> list[Path]:
@@ -316,7 +318,7 @@ def _with_flags(service: HandMade, arguments: tuple[str, ...], where: str, facts
 def _with_providers(service: HandMade, facts: _Facts) -> HandMade:
     """What OptiLLM reads below its HOME and its working directory."""
     plugins = facts.listed(service.directory / "optillm" / "plugins", "*.py") if service.directory else []
-    service = replace(service, plugins=tuple(plugins))
+    service = replace(service, plugins=tuple(plugins), version=_version(service, facts))
     home = service.environment.get("HOME")
     if not home or not service.runs_optillm:
         return service
@@ -341,7 +343,7 @@ def _providers(text: str | None) -> tuple[tuple[Provider, ...], tuple[str, ...]]
     listed = data.get("providers") if isinstance(data, dict) else None
     entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
     found = tuple(
-        Provider(str(e.get("name", n)), str(e.get("base_url", "")), _models(e.get("model_map")))
+        Provider(str(e.get("name", n)), str(e.get("base_url", "")), _model_map(e.get("model_map")))
         for n, e in enumerate(entries, 1)
     )
     keys = [e["api_key"] for e in entries if isinstance(e.get("api_key"), str)]
@@ -349,7 +351,18 @@ def _providers(text: str | None) -> tuple[tuple[Provider, ...], tuple[str, ...]]
     return found, tuple(key for key in keys if key and not key.startswith("${"))
 
 
-def _models(model_map: Any) -> tuple[str, ...]:
+def _model_map(model_map: Any) -> dict[str, str]:
     if not isinstance(model_map, dict):
-        return ()
-    return tuple(dict.fromkeys(str(word) for pair in model_map.items() for word in pair))
+        return {}
+    return {str(name): str(target) for name, target in model_map.items()}
+
+
+def _version(service: HandMade, facts: _Facts) -> str:
+    """The version of the OptiLLM that it starts, by the metadata beside its program."""
+    program = Path(service.program[0]) if service.program else Path()
+    if not program.is_absolute():
+        program = (service.directory or Path()) / program
+    if not program.is_absolute():
+        return ""
+    found = facts.listed(program.parent.parent, "lib/python3*/site-packages/optillm-*.dist-info")
+    return found[0].name.removeprefix("optillm-").removesuffix(".dist-info") if found else ""

@@ -250,12 +250,15 @@ def _arguments(text: str, table: Mapping[str, str]) -> tuple[list[str], str]:
 
 
 def expanded(line: ExecLine, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The words that the program is started with: $NAME alone is split into words, ${NAME} is put in as it is."""
+    """The words that the program is started with: $NAME alone is split into words, ${NAME} is put in as it is.
+
+    A word that begins with $ is a name to its end, whatever that holds; of a name that nothing sets, no word is left.
+    """
     if not line.expands:
         return line.words
     found = [*line.words[:1]]
     for word in line.words[1:]:
-        if word.startswith("$") and _VARIABLE.fullmatch(word[1:]):
+        if word.startswith("$") and word[1:2] not in ("{", "$"):
             found += _split_leniently(environment.get(word[1:], ""))
         else:
             found.append(_put_in(word, environment))
@@ -263,8 +266,14 @@ def expanded(line: ExecLine, environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _put_in(word: str, environment: Mapping[str, str]) -> str:
-    pattern = rf"\$\$|\${{({_VARIABLE.pattern})}}"
-    return re.sub(pattern, lambda m: environment.get(m[1], "") if m[1] else "$", word)
+    """A word with its ${NAME} and $$ replaced; one that is not closed stays, with all that follows."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        return match[0] if match[1] is None else environment.get(match[1], "")
+
+    return re.sub(r"\$\$|\$\{([^}]*)\}|\$\{.*", value, word, flags=re.S)
 
 
 def _split_leniently(value: str) -> list[str]:

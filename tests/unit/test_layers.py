@@ -190,8 +190,9 @@ def test_every_module_says_what_it_is() -> None:
         "top.model",
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
         *("fleet.targets", "fleet.story"),
-        *("takeover.unitfile", "takeover.command", "takeover.handmade"),
         "host.uv_settings",
+        *("takeover.unitfile", "takeover.command", "takeover.handmade", "takeover.proposal"),
+        *("takeover.record", "takeover.table", "invocation", "remedies"),
     ],
 )
 def test_what_is_pure_imports_no_way_to_the_machine(module: str) -> None:

@@ -260,6 +260,18 @@ class TestRootCause:
             "b",
         ]
 
+    def test_what_stands_alone_is_a_root_although_it_is_a_consequence(self) -> None:
+        alone = check(lambda _: iter([Finding("b", "fail", alone=True)]), "b")
+        checks = [
+            related("a", "fail"),
+            replace(alone, consequence_of=("a",)),
+            related("c", "fail", consequence_of=("b",)),
+            related("d", "fail", consequence_of=("a",)),
+        ]
+        results = registry.run(checks, None)
+        assert [r.root_cause for r in results] == ["a", "b", "b", "a"]
+        assert "alone" not in results[1].as_dict()
+
     def test_what_is_good_is_a_consequence_of_nothing(self) -> None:
         assert [r.root_cause for r in registry.run([related("a", "fail"), related("b", consequence_of=("a",))], None)] == [
             "a",

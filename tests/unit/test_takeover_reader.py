@@ -65,6 +65,7 @@ def test_the_one_of_the_specification(place: Place) -> None:
         "providers:\n- {name: litellm, base_url: 'http://127.0.0.1:4000/v1', api_key: a-provider-key,"
         " model_map: {a: jerry-xl}}\n- {name: far, base_url: 'https://api.openai.com/v1', api_key: '${OPENAI_API_KEY}'}\n",
     )
+    (place.root / "home/u/.venv/lib/python3.12/site-packages/optillm-0.3.10.dist-info").mkdir(parents=True)
     path = place.unit(
         f"Type=simple\nUser={ME}\nWorkingDirectory=ROOT/home/u\nEnvironment=HOME=ROOT/home/u\n"
         f"EnvironmentFile=ROOT/etc/optillm-proxy/env\nExecStart=ROOT/home/u/.venv/bin/optillm {FLAGS}\nRestart=always"
@@ -72,11 +73,12 @@ def test_the_one_of_the_specification(place: Place) -> None:
     service = place.read()
     assert {name: getattr(service, name) for name in FACTS} == FACTS
     assert (service.unit, service.path, service.user) == ("optillm-proxy.service", path, ME)
+    assert service.version == "0.3.10"
     assert (service.env_files, service.env_file, service.upstream_key) == ((env,), env, "sk-litellm-1234")
     assert service.provider_config == config
-    assert [(p.name, p.base_url, p.models) for p in service.providers] == [
-        ("litellm", "http://127.0.0.1:4000/v1", ("a", "jerry-xl")),
-        ("far", "https://api.openai.com/v1", ()),
+    assert [(p.name, p.base_url, p.model_map) for p in service.providers] == [
+        ("litellm", "http://127.0.0.1:4000/v1", {"a": "jerry-xl"}),
+        ("far", "https://api.openai.com/v1", {}),
     ]
     assert (service.problems, service.denied, service.wrappers) == ((), (), ())
     assert service.where["port"] == f"--port in {path}:10"
