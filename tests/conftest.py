@@ -27,8 +27,8 @@ KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
 LITELLM = "1.106.2"
 #: The directories that take minutes, the longest first: two processes (`-n 2`) are then done at about the same time.
 LONGEST_FIRST = (
-    "systemd", "faults", "fleet", "guard", "routing", "litellm", "install", "transactions", "checks", "cli", "top", "compare",
-    "traces", "unit",
+    "systemd", "faults", "fleet", "systems", "guard", "routing", "litellm", "install", "transactions", "checks", "cli", "top",
+    "compare", "traces", "unit",
 )  # fmt: skip
 
 

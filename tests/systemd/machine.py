@@ -104,8 +104,11 @@ def _own_cgroups(name: str) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def overlay(hidden: Sequence[str] = (), parent: Path = Path("/var/tmp")) -> Iterator[Path]:
-    """A directory with an overlay of this machine's own root in `root`, for `powered`; `hidden` directories are empty there."""
+def overlay(hidden: Sequence[str] = (), parent: Path = Path("/var/tmp"), lower: Path = Path("/")) -> Iterator[Path]:
+    """A directory with an overlay in `root`, for `powered`: of this machine's own root, or of a tree that `lower` names.
+
+    `hidden` directories are empty there.
+    """
     install_packages("systemd-nspawn", "systemd-container")
     place = Path(tempfile.mkdtemp(prefix="optictl-machine-", dir=parent))
     for name in ("up", "work", "root"):
@@ -115,7 +118,7 @@ def overlay(hidden: Sequence[str] = (), parent: Path = Path("/var/tmp")) -> Iter
         _hide(place / "up", Path(path))
     root = place / "root"
     # volatile: nothing of it outlives the test, so nothing has to reach the disk
-    options = f"lowerdir=/,upperdir={place / 'up'},workdir={place / 'work'},volatile"
+    options = f"lowerdir={lower},upperdir={place / 'up'},workdir={place / 'work'},volatile"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
     try:
         (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
