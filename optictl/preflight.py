@@ -42,23 +42,15 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class EnvProblem:
-    """A line of the env file that systemd ignores, or because of which it `refuses` the file."""
-
-    words: str
-    refuses: bool
-
-
-@dataclass(frozen=True)
 class Secrets:
     """What the operator's files say. Each is None where it may not be read, "" where there is no file.
 
-    `problems` are those of the env file, `commands` fix all of them.
+    `problems` are those of the env file, for which the guard does not start; `commands` fix all of them.
     """
 
     variables: Mapping[str, str] | None
     proxy_key: str | None
-    problems: Sequence[EnvProblem] = ()
+    problems: Sequence[str] = ()
     commands: Sequence[str] = ()
 
     def __repr__(self) -> str:
@@ -144,7 +136,7 @@ def _secrets(paths: Paths) -> Secrets:
     except PermissionError:
         return Secrets(None, None)
     env = envfile.read(content)
-    problems = [EnvProblem(str(problem), problem.refuses) for problem in env.problems]
+    problems = [str(problem) for problem in env.problems]
     commands = remedies.of_env_file(paths.env, content)
     return Secrets(env.variables, None if key is None else key.strip(), problems, commands)
 
@@ -305,9 +297,9 @@ def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Resul
         yield _problem(
             "env",
             "systemd reads the env file as it is meant",
-            f"{paths.env}, {'; '.join(problem.words for problem in secrets.problems)}",
+            f"{paths.env}, {'; '.join(secrets.problems)}",
             " && ".join(secrets.commands),
-            blocking=blocking and any(problem.refuses for problem in secrets.problems),
+            blocking=blocking,
         )
     title = "No variable switches OptiLLM to another provider"
     for name, effect in sorted(invariants.forbidden_variables(secrets.variables).items()):

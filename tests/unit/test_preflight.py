@@ -13,7 +13,7 @@ from optictl.config import Config
 from optictl.host import files, systemd
 from optictl.host.uv import Interpreter
 from optictl.paths import Paths
-from optictl.preflight import EnvProblem, Facts, Holder, Secrets
+from optictl.preflight import Facts, Holder, Secrets
 from optictl.releases import Choice
 from optictl.results import Result
 
@@ -161,7 +161,7 @@ CASES: dict[str, tuple[Facts, str, str, str]] = {
         "systemctl unset-environment https_proxy",
     ),
     "a line that systemd drops": (
-        secrets(problems=[EnvProblem("line 3: refused", True)], commands=["sed x", "sed y"]),
+        secrets(problems=["line 3: refused"], commands=["sed x", "sed y"]),
         "env",
         "/etc/optillm-proxy/env, line 3: refused",
         "sed x && sed y",
@@ -214,12 +214,6 @@ def test_without_a_start_the_secrets_may_still_come() -> None:
 def test_secrets_that_may_not_be_read_are_a_note() -> None:
     (problem,) = judge(secrets(variables=None, proxy_key=None))
     assert (problem.status, problem.remedy) == ("warn", "run it with sudo")
-
-
-def test_a_line_that_systemd_ignores_is_a_note() -> None:
-    ignored = EnvProblem("line 3: ignored", False)
-    (problem,) = judge(secrets(problems=[ignored], commands=["sed x"]))
-    assert (problem.status, problem.remedy) == ("warn", "sed x")
 
 
 def test_a_key_that_is_still_to_be_made_is_no_weak_one() -> None:
