@@ -27,7 +27,7 @@ Type=oneshot
 RemainAfterExit=yes
 EnvironmentFile={PLACE}/%i
 ExecStart=/usr/bin/env -0
-StandardOutput=truncate:{PLACE}/%i.out
+StandardOutput=file:{PLACE}/%i.out
 """
 
 NAMES = ["A", "B_2", "_c", "OPENAI_API_KEY", "HTTP_PROXY", "OPTILLM_N"]
