@@ -1,4 +1,4 @@
-"""Which OptiLLM a command line starts, through whatever wraps it: shells, env, uv, Python, a script. Pure.
+"""Which OptiLLM a command line starts, through its wrappers: shells, env, uv, Python, a script. Pure.
 
 `UNKNOWN` stands for a part of a value that only a running shell could tell: what a program prints.
 """
@@ -216,7 +216,7 @@ def _at(directory: str, name: str) -> str:
 
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash", "busybox"})
-#: A longer file is no script that somebody wrote by hand.
+#: A longer file is no script written by hand.
 _SCRIPT_LENGTH = 100_000
 
 
