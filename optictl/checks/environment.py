@@ -36,7 +36,7 @@ def config_valid(site: Site) -> Iterator[Finding]:
         yield Finding(error.what, "fail", error.remedy)
         return
     if files.facts(site.config_path).kind == "missing":
-        judged = f"the values of {site.hand_made.path} are judged" if site.hand_made else "the defaults are in force"
+        judged = f"the values of {site.hand_made.path} are judged" if site.hand_made else "the defaults are used"
         yield Finding(f"no {site.config_path}: {judged}", "warn", site.paths.command("init"))
     else:
         yield Finding(f"{site.config_path} is valid")

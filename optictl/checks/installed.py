@@ -80,7 +80,7 @@ def files_ownership(site: Site) -> Iterator[Finding]:
     others = owner == 0 and site.paths.scope == "system"
     seen = 0
     for path, mode, needed, kind in _modes(site):
-        # a unit that is a link into somebody's checkout is as open as that
+        # a unit may be a link into a checkout: the file counts that it leads to
         facts = files.facts(path.resolve() if site.hand_made is not None else path)
         if facts.kind == "missing":
             continue

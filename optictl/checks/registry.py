@@ -22,7 +22,7 @@ from optictl.results import SEVERITY, Result, Status
 class Finding:
     """One thing that a check found. A check without bad findings has passed.
 
-    `alone`: no other check explains it, whatever this one is a consequence of.
+    `alone`: no other check explains it, also where this one is a consequence of others.
     """
 
     found: str

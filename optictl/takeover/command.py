@@ -1,4 +1,4 @@
-"""Which OptiLLM a command line starts, through whatever wraps it: shells, env, uv, Python, a script. Pure.
+"""Which OptiLLM a command line starts, through its wrappers: shells, env, uv, Python, a script. Pure.
 
 `UNKNOWN` stands for a part of a value that only a running shell could tell: what a program prints.
 """
@@ -41,10 +41,11 @@ class Started:
 
 def started(words: Sequence[str], environment: Mapping[str, str], directory: str, read: Reader) -> Started:
     """Follow a command line to OptiLLM, or as far as it can be followed."""
-    now = Started(tuple(words), environment=dict(environment), directory=directory)
-    for _ in range(_DEPTH):
-        if not now.words or now.is_optillm:
-            break
+    return _follow(Started(tuple(words), environment=dict(environment), directory=directory), read)
+
+
+def _follow(now: Started, read: Reader) -> Started:
+    while now.words and not now.is_optillm and len(now.wrappers) < _DEPTH:
         further = _unwrapped(now, read)
         if further is None:
             break
@@ -216,7 +217,7 @@ def _at(directory: str, name: str) -> str:
 
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash", "busybox"})
-#: A longer file is no script that somebody wrote by hand.
+#: A longer file is no script written by hand.
 _SCRIPT_LENGTH = 100_000
 
 
@@ -275,17 +276,19 @@ def _shell_text(now: Started, text: str, parameters: tuple[str, ...], wrapper: s
     """The first command of a shell's text that leads to OptiLLM."""
     shell = _Shell(dict(now.environment), dict(now.places), now.directory, parameters, read, wrapper)
     wrappers = (*now.wrappers, wrapper)
+    if wrapper in now.wrappers and wrapper.startswith("/"):
+        return None  # a script that starts itself
     for found in _commands(text, shell):
-        if not found:
-            continue
-        own = dict(shell.environment)
         inside = replace(
-            now, words=tuple(found), environment=own, places=dict(shell.places),
-            directory=shell.directory, wrappers=wrappers,
-        )  # fmt: skip
-        final = started(inside.words, own, shell.directory, read)
-        if final.is_optillm:
-            return replace(final, wrappers=(*wrappers, *final.wrappers), places={**shell.places, **final.places})
+            now,
+            words=tuple(found),
+            environment=dict(shell.environment),
+            places=dict(shell.places),
+            directory=shell.directory,
+            wrappers=wrappers,
+        )
+        if (final := _follow(inside, read)).is_optillm:
+            return final
     return None
 
 

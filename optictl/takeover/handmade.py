@@ -1,4 +1,4 @@
-"""A service that somebody wrote by hand: what its unit comes to, and which of its texts are secret. Pure."""
+"""A service written by hand: what its unit comes to, and which of its texts are secret. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class HandMade:
     """A unit that optictl did not write. What holds a secret is in no repr; `redact` is for every text that is shown.
 
     `text` is the unit file's, `drop_ins` are (path, text) in systemd's order. `program`: the words that OptiLLM (or
-    whatever it is) is started with, through `wrappers`. `runs_optillm`: it is one. Of the flags, each field has what
+    another program) is started with, through `wrappers`. `runs_optillm`: it is one. Of the flags, each field has what
     counts in the end: the flag, else the variable, else OptiLLM's default. `where`: field or variable -> the place its
     value comes from, "" for a default. `environment`: of Environment=, the env files and wrappers; `passed`: names of
     variables that systemd hands on and whose values are not known. `provider_config`: the file that OptiLLM's proxy

@@ -64,7 +64,7 @@ class Proposal:
         return [(setting, value) for setting, value in pairs if _plain(value) != _plain(setting.value)]
 
     def over(self, config: Config) -> Config:
-        """A configuration with the values that were taken in place of its own, as far as they fit together."""
+        """A configuration with the values that were taken instead, where they fit together."""
         own = [Setting(key, _value_of(config, key), "") for key in _KEYS]
         taken = {setting.key: setting for setting in self.settings}
         try:
@@ -152,7 +152,7 @@ def propose(service: HandMade, paths: Paths, listed: Sequence[str] = ()) -> Prop
 
 
 def _valid(taken: Sequence[Setting], new: Sequence[Setting], left: list[NotTaken]) -> list[Setting]:
-    """Those of the new settings with which the configuration can be used; the others are told."""
+    """Those of the new settings with which the configuration can be used; the others go to `left`."""
     good: list[Setting] = []
     for setting in new:
         try:
@@ -399,7 +399,7 @@ def _own_files(service: HandMade, paths: Paths) -> list[NotTaken]:
     left = []
     user = paths.name if paths.scope == "system" else ""
     if user and service.user != user:
-        why = f"the service runs as a user of its own, {user}, which sees no home directory"
+        why = f"the service runs as the user {user}, which sees no home directory"
         left.append(NotTaken(f"User={service.user}", why))
     if service.plugins:
         why = "OptiLLM executes them at its start; a release has copies of those that the configuration names"

@@ -22,7 +22,7 @@ from optictl.takeover.unitfile import Settings, Unreadable
 #: Below a root, the most important first (systemd.unit(5)).
 _SYSTEM_PLACES = ("run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
 _USER_PLACES = ("/etc/systemd/user", "/run/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user")
-#: A unit of optictl's begins so, of whatever version.
+#: A unit of any version of optictl begins so.
 _RENDERED = re.compile(r"\A#.*rendered by optictl", re.M)
 #: Field -> (flag, variables that set its default, OptiLLM's own default).
 _FIELDS: dict[str, tuple[str, tuple[str, ...], str]] = {

@@ -224,7 +224,7 @@ def exec_lines(entry: Entry, table: Mapping[str, str]) -> list[ExecLine]:
         if not program:
             raise Unreadable("it names no program")
         arguments, rest = _arguments(rest, table)
-        # the word after @ is what the program is told that it is called
+        # the word after @ is the program's argv[0]
         arguments = arguments[1:] if "@" in prefixes else arguments
         found.append(ExecLine(prefixes, (specified(program, table), *arguments), entry.where))
     return found
@@ -252,7 +252,7 @@ def _arguments(text: str, table: Mapping[str, str]) -> tuple[list[str], str]:
 def expanded(line: ExecLine, environment: Mapping[str, str]) -> tuple[str, ...]:
     """The words that the program is started with: $NAME alone is split into words, ${NAME} is put in as it is.
 
-    A word that begins with $ is a name to its end, whatever that holds; of a name that nothing sets, no word is left.
+    A word that begins with $ is a name to its end. Nothing is left of a name that has no value.
     """
     if not line.expands:
         return line.words

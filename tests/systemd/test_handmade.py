@@ -1,4 +1,4 @@
-"""A real OptiLLM that somebody made a service of by hand: init proposes its values, check judges it."""
+"""A real OptiLLM in a hand-made service: init proposes its values, check judges it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from optictl.demo.standin import StandIn
-from tests.support import UPSTREAM_KEY, wait_until
+from tests.support import UPSTREAM_KEY, proxy_config, wait_until
 from tests.systemd.handmade import HAND_KEY, HOME, USER, HandMadeService, start_handmade
 from tests.systemd.machine import Machine, booted
 
@@ -98,7 +98,9 @@ def test_the_one_of_the_specification(own_machine: Machine, upstream: StandIn, l
 def test_init_proposes_its_values_and_touches_nothing_of_it(
     own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path
 ) -> None:
-    with handmade(own_machine, upstream, locked_venv, env_path="/etc/other/env", flags="--n 2") as service:
+    providers = proxy_config(upstream.base_url)
+    with handmade(own_machine, upstream, locked_venv, env_path="/etc/other/env", flags="--n 2", providers=providers) as service:
+        own_machine.run("chown", "root:", f"{HOME}/optillm-proxy")
         before = (service.text, own_machine.show(service.unit, "MainPID"), own_machine.show(service.unit, "UnitFileState"))
         dry = own_machine.run(program, "init", "--dry-run").stdout
         assert own_machine.run("test", "-e", "/etc/optillm-proxy", check=False).returncode
@@ -121,6 +123,9 @@ def test_init_proposes_its_values_and_touches_nothing_of_it(
         found, _ = look(own_machine, program)
         assert (found["config.valid"]["status"], found["unit.managed"]["status"]) == ("pass", "fail")
         assert found["health.connected"]["status"] == "pass"
+        # a good provider file and a closed working directory are no faults of it
+        for id in ("proxy-config.litellm-only", "proxy-config.in-force", "workdir.empty"):
+            assert found[id]["status"] == "pass", id
 
 
 def test_a_dangerous_one(own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path) -> None:

@@ -122,7 +122,7 @@ def test_what_litellm_publishes() -> None:
         (replace(GOOD, providers=(Provider("l", URL, {"big": "jerry-xl"}),)), "model_map big -> jerry-xl",
          "as they are", "publish"),
         (replace(GOOD, provider_config=None, providers=()), "no proxy_config.yaml", "packaged example", ""),
-        (replace(GOOD, user="u"), "User=u", "a user of its own", ""),
+        (replace(GOOD, user="u"), "User=u", "the user optillm-proxy", ""),
         (replace(GOOD, plugins=(Path("/w/optillm/plugins/a.py"),)), "plugins /w/optillm/plugins/a.py", "executes", "plugins:"),
         (replace(GOOD, version="0.3.10"), "OptiLLM 0.3.10", "0.3.12", ""),
         (replace(GOOD, wrappers=("/srv/start.sh", "exec")), "start through /srv/start.sh", "guard itself", "more"),

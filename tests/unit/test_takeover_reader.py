@@ -225,6 +225,23 @@ def test_a_unit_elsewhere(place: Place, directory: str) -> None:
     assert place.read().path == path
 
 
+def test_one_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = Place(tmp_path)
+    place.paths = paths.user({"HOME": str(tmp_path)})
+    config = place.file(".optillm/proxy_config.yaml", "providers: [{name: l, base_url: 'http://127.0.0.1:4000/v1'}]\n")
+    place.file(".config/o/env", "OPENAI_API_KEY=k\n")
+    place.file(
+        ".config/systemd/user/optillm-proxy.service",
+        f"[Service]\nEnvironmentFile=%E/o/env\nExecStart=%h/.venv/bin/optillm {FLAGS}\n",
+    )
+    found = place.read()
+    assert {name: getattr(found, name) for name in FACTS} == FACTS
+    assert (found.user, found.home, found.provider_config) == (ME, tmp_path, config)
+    assert found.program[0] == f"{tmp_path}/.venv/bin/optillm"
+    assert found.upstream_key == "k"
+
+
 class TestNone:
     def test_where_there_is_no_unit(self, place: Place) -> None:
         assert reader.read(place.paths) is None
