@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -54,8 +55,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (rank.get(_directory(item.nodeid), len(rank)), _directory(item.nodeid)))
 
 
+def _tell_seconds(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seconds of each directory, fixtures included, after a long run: LONGEST_FIRST follows them."""
+    seconds: dict[str, float] = {}
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            name = _directory(report.nodeid)
+            seconds[name] = seconds.get(name, 0.0) + report.duration
+    if sum(seconds.values()) > 300:
+        terminalreporter.section("seconds of each directory")
+        longest = sorted(seconds.items(), key=lambda pair: -pair[1])
+        terminalreporter.write_line(", ".join(f"{name} {took:.0f}" for name, took in longest))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests have measured, in the words that they recorded."""
+    """What tests have measured, in the words that they recorded, and what each directory took."""
+    _tell_seconds(terminalreporter)
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
     measured = [pair for report in reports if report.when == "call" for pair in report.user_properties]
     if measured:

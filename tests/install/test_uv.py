@@ -48,9 +48,11 @@ VARIABLES = {
 
 
 def _wheel() -> bytes:
-    """A wheel of one module, the same every time."""
+    """A wheel of a module, a package's tests and a source for another Python, the same every time."""
     content = {
         "optictl_sample.py": "VALUE = 1\n",
+        "optictl_pack/tests/__init__.py": "VALUE = 1\n",
+        "optictl_pack/older.py": "print 'for Python 2'\n",
         "optictl_sample-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: optictl-sample\nVersion: 1.0\n",
         "optictl_sample-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -83,6 +85,24 @@ class Machine:
     def installed(self) -> list[Path]:
         """The module that was installed and its bytecode."""
         return sorted(self.venv.glob("lib/*/site-packages/**/optictl_sample*.py*"))
+
+
+def test_bytecode_is_for_what_is_imported(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "tests")
+    machine.install(machine.wheels)
+    (packages,) = machine.venv.glob("lib/*/site-packages")
+    assert [path.stem.partition(".")[0] for path in packages.glob("__pycache__/optictl*.pyc")] == ["optictl_sample"]
+    assert list((packages / "optictl_pack").rglob("*.pyc")) == []
+
+
+def test_bytecode_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    uv.make_venv(machine.venv, Path(sys.executable))
+    (packages,) = machine.venv.glob("lib/*/site-packages")
+    # a file in the place of the directory: also root cannot write below it
+    (packages / "__pycache__").write_text("")
+    with pytest.raises(OptictlError, match="compileall failed"):
+        uv.install(machine.venv, machine.lock, machine.wheels)
 
 
 @pytest.fixture
