@@ -13,7 +13,7 @@ import pytest
 
 from optictl.demo.standin import Reply, Seen, StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
-from tests.systemd.machine import Machine, booted
+from tests.systemd.machine import Machine, booted, install_packages
 
 ETC, OPT = "/etc/optillm-proxy", "/opt/optillm-proxy"
 #: An OptiLLM plugin, so that another release is wanted: PyDLL does not give the GIL back while it calls.
@@ -84,6 +84,7 @@ class Host:
 
 @pytest.fixture(scope="session")
 def machine(program: Path, locked_venv: Path) -> Iterator[Machine]:
+    install_packages("sudo", "sudo")
     # both are there before the overlay is mounted: what changes below one later may not be seen in it
     with booted() as machine:
         yield machine
