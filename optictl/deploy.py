@@ -98,8 +98,9 @@ def init(paths: Paths, dry_run: bool = False) -> Initialized:
     Where a hand-made service stands, the files are made with its values. `dry_run`: write nothing.
 
     Raises:
-        OptictlError: a file of it, or of the service, may not be read or written.
+        OptictlError: a file of it, or of the service, may not be read or written; or systemd is too old.
     """
+    preflight.refuse_old_systemd(paths)
     try:
         service = reader.read(paths)
         proposed = _proposed(service, paths)

@@ -330,24 +330,32 @@ def _supervision(
     live: Sequence[Change], stale: str, paths: Paths, running: Running, taken_over: TakenOver | None
 ) -> list[Change]:
     """What systemd has to do so that the service runs what is on the disk now."""
+    service, touched = running.wanted[-1], _touched(live)
+    if taken_over is not None and taken_over.bridged:
+        # it reloads systemd when the old process is gone
+        told = "the old process ends, the trial serves until the new one is ready"
+        steps = [Change("handover", service, told)]
+    else:
+        steps = _started(touched, stale, paths, running)
+    # last: what does not start must not be started at every boot
+    if any(running.found[name].unit_file_state != "enabled" for name in running.wanted):
+        steps.append(Change("enable", " ".join(running.wanted), "they would not start at boot"))
+    return steps
+
+
+def _started(touched: set[str], stale: str, paths: Paths, running: Running) -> list[Change]:
+    """The reload, and the start or restart of the service or its socket."""
     service, socket = running.wanted[-1], running.wanted[-2]
-    touched = _touched(live)
     steps = []
     if touched or any(unit.need_daemon_reload == "yes" for unit in running.found.values()):
         steps.append(Change("reload", "systemd", "unit files changed"))
-    if taken_over is not None and taken_over.bridged:
-        told = "the old process ends, the trial serves until the new one is ready"
-        steps.append(Change("handover", service, told))
-    elif not running.runs:
+    if not running.runs:
         steps.append(Change("start", service, "it does not run"))
     elif str(paths.socket) in touched:
         steps.append(Change("restart", socket, "its unit changed: connections are refused until it listens again"))
     elif stale:
         told = "; a sibling serves meanwhile" if paths.scope == "system" else ": newcomers wait until it is back"
         steps.append(Change("restart", service, stale + told))
-    # last: what does not start must not be started at every boot
-    if any(running.found[name].unit_file_state != "enabled" for name in running.wanted):
-        steps.append(Change("enable", " ".join(running.wanted), "they would not start at boot"))
     return steps
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from optictl import releases, remedies, render
 from optictl.config import Config
+from optictl.errors import OptictlError
 from optictl.guard import envfile, invariants
 from optictl.host import files, processes
 from optictl.host import systemd as systemd_host
@@ -224,6 +225,16 @@ def too_old(version: int) -> Result:
         "upgrade this machine's distribution, or run the service without systemd: "
         "optictl init --root DIR, then optictl install --root DIR, then optictl run --root DIR",
     )
+
+
+def refuse_old_systemd(paths: Paths) -> None:
+    """Raise OptictlError where systemd runs this deployment's scope and cannot run the service."""
+    if paths.is_private:
+        return
+    systemd = Systemd(paths.scope)
+    if systemd.available() and systemd.version() < systemd_host.FLOOR:
+        problem = too_old(systemd.version())
+        raise OptictlError(problem.found, remedy=problem.remedy)
 
 
 def _interpreter(paths: Paths, facts: Facts) -> Iterator[Result]:

@@ -151,7 +151,7 @@ class Host:
     release: Path | None = None
     flags: tuple[str, ...] = ()
     program: Path = Path("/usr/local/bin/optictl")
-    socket_proxyd: Path = Path("/lib/systemd/systemd-socket-proxyd")
+    socket_proxyd: Path = Path("/usr/lib/systemd/systemd-socket-proxyd")
 
 
 def is_sealed(config: Config, paths: Paths) -> bool:

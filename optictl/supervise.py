@@ -196,6 +196,7 @@ def remove_sibling(config: Config, paths: Paths) -> None:
     if systemd.show(paths.sibling_unit).loaded:
         systemd.stop(paths.sibling_unit, seconds=config.timeouts.drain + render.STOP_GRACE)
     files.remove(RUNTIME["system"] / paths.sibling_unit)
+    files.remove(_bridged_socket(paths).parent)
     systemd.reload()
     systemd.reset_failed(paths.sibling_unit)
 
@@ -211,17 +212,30 @@ def hand_over(config: Config, paths: Paths, release: Path, port: int, say: Calla
     """
     systemd = manager(paths)
     files.write(RUNTIME["system"] / paths.sibling_unit, render.bridge(config, paths, release, port), 0o644)
+    # else the first connection would start the service, of which systemd still knows the old unit
+    files.make_directory(_bridged_socket(paths).parent)
+    files.write(_bridged_socket(paths), f"[Socket]\nService={paths.sibling_unit}\n", 0o644)
     try:
-        systemd.reload()
         say("ending the old process; the trial serves until the new one is ready")
+        # no reload before: it would put the new unit's packet filter around the old process
         systemd.stop(paths.service_unit)
         systemd.start(paths.socket_unit, paths.sibling_unit)
+        systemd.reload()
         systemd.reset_failed(paths.service_unit)
         systemd.start(*units(config, paths))
+        files.remove(_bridged_socket(paths).parent)
+        systemd.reload()
         # it takes no connection any more; those that are open end with the trial, which drains
         systemd.begin_to_stop(paths.sibling_unit)
     except ToolError as error:
         raise _explained(error, systemd, paths, config.listen.port) from None
+    finally:
+        files.remove(_bridged_socket(paths).parent)
+
+
+def _bridged_socket(paths: Paths) -> Path:
+    """The drop-in with which a socket starts the bridge in place of the service."""
+    return RUNTIME["system"] / f"{paths.socket_unit}.d/bridge.conf"
 
 
 def remove_everything(config: Config, paths: Paths) -> None:
@@ -238,6 +252,7 @@ def remove_everything(config: Config, paths: Paths) -> None:
         systemd.disable(*enabled)
     if paths.scope == "system":
         files.remove(RUNTIME["system"] / paths.sibling_unit)
+        files.remove(_bridged_socket(paths).parent)
     systemd.reset_failed(*names)
 
 

@@ -500,7 +500,9 @@ def relay_active(site: Site) -> Iterator[Finding]:
         raise Skip("only a sealed service needs the relay")
     unit = site.units[site.paths.upstream_socket.name]
     relay = site.units[site.paths.upstream_service.name]
-    if relay.active_state == "failed" or relay.sub_state in ("auto-restart", "auto-restart-queued"):
+    # between two attempts, and in the moment of one
+    again_and_again = relay.active_state == "activating" and relay.restarts > 0
+    if relay.active_state == "failed" or relay.sub_state == "auto-restart" or again_and_again:
         found = f"{relay.name} does not start ({relay.sub_state}, {relay.restarts} restarts)"
         cause = supervise.last_problem(Systemd(site.paths.scope), site.paths, relay.name)
         if socket_proxyd() is None:

@@ -7,7 +7,18 @@ import socket
 from tests.faults.bench import HOME, OPT, SOCKET, UNIT, Bench
 from tests.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, SOCKET_FILE, Fault, Step, drop_in, sh, until
 
+#: systemd's own socket relay, and the copies of the secrets that the running service has.
+PROXYD = "/usr/lib/systemd/systemd-socket-proxyd"
+CREDENTIALS = f"/run/credentials/{UNIT}"
+
 # unit
+
+
+def _relay_without_its_program(b: Bench) -> None:
+    """It is not there when the relay is started by the next connection."""
+    b.sh(f"mv {PROXYD} {PROXYD}.off && systemctl stop optillm-proxy-upstream.service")
+    b.sh("curl -s -m 2 --unix-socket /run/optillm-proxy-upstream/socket http://relay/ || true")
+    until(b, "systemctl show optillm-proxy-upstream.service -p SubState | grep -q auto-restart")
 
 
 def _timer_that_does_not_run(b: Bench) -> None:
@@ -67,6 +78,26 @@ UNIT_FAULTS = [
         sh("rm /run/optillm-proxy-upstream/socket"),
         # a connection that is still open may serve one more request
         unsteady=("curl /v1/models", "LiteLLM /health"),
+    ),
+    Fault(
+        "unit",
+        "the relay's program is gone",
+        "relay.active",
+        _relay_without_its_program,
+        outside=sh(f"mv {PROXYD}.off {PROXYD}"),
+        says="systemd-socket-proxyd",
+        typed="optictl install",
+        # it starts again by itself once its program is back
+        unsteady=("curl /v1/models", "LiteLLM /health"),
+    ),
+    Fault(
+        "unit",
+        "every user may read the service's copy of the proxy key",
+        "credential.mode",
+        sh(
+            f"mount -o remount,rw {CREDENTIALS}; chmod 755 {CREDENTIALS} && chmod o+r {CREDENTIALS}/proxy_key; "
+            f"mount -o remount,ro {CREDENTIALS}; true"
+        ),
     ),
 ]
 

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from optictl.guard import GUARD_VERSION
+
 from .helpers import MARK, Pair, assert_refused, assert_silent, error_of, guarded_pair, raw, text_of
 
 pytestmark = pytest.mark.slow
@@ -198,7 +200,7 @@ def test_the_lists_and_the_health_answer(pair: Pair) -> None:
     assert pair.server.get("/health", key=None).json() == {"status": "ok"}
     models = pair.server.get("/v1/models")
     assert [model["id"] for model in models.json()["data"]] == ["jerry-xl"]
-    assert models.headers["x-optillm-guard"] == "2"
+    assert models.headers["x-optillm-guard"] == GUARD_VERSION
     head = httpx.head(f"{pair.server.url}/models", headers={"Authorization": f"Bearer {pair.server.key}"}, timeout=30)
     assert (head.status_code, head.content) == (200, b"")
 

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from optictl.guard import GUARD_VERSION
+
 from .helpers import MARK, Pair, assert_silent, error_of, guarded_pair, raw, text_of
 
 pytestmark = pytest.mark.slow
@@ -38,7 +40,7 @@ def client(pair: Pair) -> Iterator[httpx.Client]:
 
 
 def assert_honest(response: httpx.Response) -> None:
-    assert response.headers["x-optillm-guard"] == "2"
+    assert response.headers["x-optillm-guard"] == GUARD_VERSION
     if response.status_code == 200:
         return
     assert 400 <= response.status_code < 500, response.text

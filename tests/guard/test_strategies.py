@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from optictl.demo.standin import Reply, Seen, completion
+from optictl.guard import GUARD_VERSION
 from tests.support import STRATEGIES, UPSTREAM_KEY
 
 from .helpers import BOOM, CALLS, MARK, Pair, assert_silent, guarded_pair, spent, text_of
@@ -59,7 +60,7 @@ def assert_accounted(response: httpx.Response, pair: Pair, strategy: str) -> Non
         "x-optillm-upstream-models": "jerry-xl",
         "x-optillm-upstream-completions": str(sum((seen.body or {}).get("n") or 1 for seen in calls)),
         "x-optillm-tokens": str(sum(spent(pair.upstream))),
-        "x-optillm-guard": "2",
+        "x-optillm-guard": GUARD_VERSION,
     }
     assert {name: response.headers[name] for name in expected} == expected
     assert response.headers["x-optillm-upstream-ms"].isdigit()

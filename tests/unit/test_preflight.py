@@ -10,6 +10,7 @@ import pytest
 
 from optictl import paths, preflight
 from optictl.config import Config
+from optictl.errors import OptictlError
 from optictl.host import files, systemd
 from optictl.host.uv import Interpreter
 from optictl.paths import Paths
@@ -228,6 +229,21 @@ def test_a_users_units_are_named_to_the_users_manager() -> None:
     places = paths.user({"HOME": "/home/jerry"})
     facts = replace(GOOD, holders=[Holder(7, "x.service", "x")])
     assert "systemctl --user disable --now x.service" in judge(facts, places=places)[0].remedy
+
+
+@pytest.mark.parametrize(("version", "runs", "refused"), [(245, True, True), (247, True, False), (245, False, False)])
+def test_the_first_command_says_that_systemd_is_too_old(
+    version: int, runs: bool, refused: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(systemd.Systemd, "version", lambda _: version)
+    monkeypatch.setattr(systemd.Systemd, "available", lambda _: runs)
+    if refused:
+        with pytest.raises(OptictlError, match="systemd 245 cannot give") as told:
+            preflight.refuse_old_systemd(PLACES)
+        assert "optictl run --root DIR" in told.value.remedy
+    else:
+        preflight.refuse_old_systemd(PLACES)
+    preflight.refuse_old_systemd(paths.system(tmp_path))  # no systemd runs it
 
 
 class TestFacts:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from optictl import smoke
 from optictl.config import Config
+from optictl.guard import GUARD_VERSION
 from optictl.guard.error_texts import ERROR_TEXTS
 from optictl.host.network import Answer
 
 CONFIG = Config(base_models=("jerry-xl", "tom"), publish={"boost": "bon-tom"})
 PROOF = {
-    "x-optillm-guard": "2",
+    "x-optillm-guard": GUARD_VERSION,
     "x-optillm-strategy": "moa",
     "x-optillm-upstream-calls": "3",
     "x-optillm-upstream-completions": "5",
