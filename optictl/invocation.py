@@ -66,8 +66,8 @@ class Invocation:
 def needs_sudo(*, is_root: bool, through_sudo: bool, scope: str, private: bool) -> bool:
     """Whether commands for this deployment need sudo.
 
-    `through_sudo`: the caller became root by it, so that the next command starts as somebody who is
-    not. `private`: the deployment lies below --root and belongs to its caller.
+    `through_sudo`: the caller became root by sudo, and the next command starts without it.
+    `private`: the deployment lies below --root and belongs to its caller.
     """
     if scope == "user":
         return False

@@ -121,6 +121,11 @@ def standing(want: Wanted, paths: Paths) -> tuple[Wanted, bool, str]:
     return replace(want, name=next(free)), False, reason
 
 
+def guard_flags(paths: Paths, name: str) -> list[str]:
+    """The flags that a release's guard knows; one that is still to be built has this optictl's guard."""
+    return list((proven.record(paths.releases / name) or {}).get("flags", settings.flags()))
+
+
 def complete(paths: Paths) -> list[str]:
     """The names of the releases that were proven, in the order in which they were built."""
     if not paths.releases.is_dir():

@@ -202,7 +202,7 @@ def remove_sibling(config: Config, paths: Paths) -> None:
 
 
 def hand_over(config: Config, paths: Paths, release: Path, port: int, say: Callable[[str], None]) -> None:
-    """Replace a service that holds the port by itself: nobody is refused, and nobody waits for the new one to start.
+    """Replace a service that holds the port by itself; clients do not wait for the new one to start.
 
     A trial of the new release serves on `port` already. The socket is opened the moment the old process is gone, and a
     bridge hands its connections to the trial until the service itself is ready. Connections that are open stay.

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from optictl import config as configuration
-from optictl import deploy, proven, releases, render, service, smoke
+from optictl import deploy, initialize, previous_service, proven, releases, render, rollback, service, smoke
 from optictl.checks import registry
 from optictl.checks.registry import Skip
 from optictl.checks.site import Site
 from optictl.config import Config
-from optictl.deploy import Circumstances, Done, Installation
+from optictl.deploy import Done
 from optictl.errors import OptictlError, RolledBack
 from optictl.guard import internals
 from optictl.host import files, network, uv
+from optictl.installation import PLAIN, Circumstances, Installation
 from optictl.paths import Paths
 from optictl.plan import Artefact, Change
 from optictl.releases import Progress, Wanted
@@ -41,9 +42,7 @@ class Proof:
 # -- what is planned
 
 
-def plan_upgrade(
-    config: Config, config_path: Path, paths: Paths, version: str, given: Circumstances = deploy.PLAIN
-) -> Installation:
+def plan_upgrade(config: Config, config_path: Path, paths: Paths, version: str, given: Circumstances = PLAIN) -> Installation:
     """What an upgrade to this version of OptiLLM would do now. Reads, never writes.
 
     Raises:
@@ -207,7 +206,7 @@ def canary(config: Config, paths: Paths, release: str, upstream_key: str, progre
         OptictlError: it does not start, lets somebody in, or does not see the base model.
     """
     trial = config.moved(network.free_port(), config.upstream.base_url, drain=5)
-    directory, key = paths.releases / release, deploy.new_proxy_key()
+    directory, key = paths.releases / release, initialize.new_proxy_key()
     flags = (proven.record(directory) or {}).get("flags", ())
     with files.scratch(parent=paths.scratch) as scratch:
         home = scratch / "home"
@@ -329,8 +328,8 @@ def apply(
             ) from None  # fmt: skip
         installation = deploy.with_texts(now)
         rest = [change for change in installation.changes if change.action not in _PROOF]
-        with deploy.going_back(installation, progress):
-            connected = deploy.was_connected(installation.hand_made)
+        with rollback.rollback_on_failure(installation, progress):
+            connected = previous_service.was_connected(installation.hand_made)
             deploy.apply(replace(installation, changes=rest), progress, done)
             deploy.verify_serving(installation, connected)
             refuse_worse(before, paths)

@@ -15,6 +15,7 @@ from optictl.checks.site import Site
 from optictl.config import Config, LiteLLM
 from optictl.demo.standin import StandIn
 from optictl.host import files, uv
+from optictl.installation import Installation
 from optictl.paths import Paths
 from optictl.results import Result
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
@@ -107,7 +108,7 @@ def make(root: Path, venv: Path) -> Deployment:
     deployment = Deployment(root, config, upstream_port)
     deployment.reset()
 
-    def plan() -> deploy.Installation:
+    def plan() -> Installation:
         return deploy.plan_install(config, deployment.paths)
 
     def install(directory: Path, _lock: Path, _wheelhouse: Path | None) -> None:

@@ -26,7 +26,8 @@ from optictl.cli.options import (
 from optictl.paths import NAME
 
 if TYPE_CHECKING:
-    from optictl.deploy import Initialized, Installation
+    from optictl.initialize import Initialized
+    from optictl.installation import Installation
     from optictl.results import Result
     from optictl.takeover.handmade import HandMade
 
@@ -57,10 +58,11 @@ def init(
 
     Where a hand-made OptiLLM service exists, it takes over the values of its unit, and says which it cannot take and why.
     """
-    from optictl import deploy, report
+    from optictl import report
+    from optictl.initialize import initialize
 
     where = place(None, root, user, name)
-    done = deploy.init(where.paths, dry_run)
+    done = initialize(where.paths, dry_run)
     if output is Output.json:
         report.envelope("init", _initialized(done), True)
         return
@@ -164,15 +166,16 @@ def install(
     name: NameOption = NAME,
     output: OutputOption = Output.text,
 ) -> None:
-    """Build the pinned release, prove it, write every artefact and put it in force.
+    """Build the pinned release, prove it, write every artefact and activate it.
 
     Shows the plan first. A second run changes nothing and says so. Under systemd it ends with check and one smoke.
     """
     from optictl import deploy, report
+    from optictl.host import processes
+    from optictl.installation import Circumstances
 
     where = place(config, root, user, name)
-
-    given = deploy.Circumstances(python, secrets_come)
+    given = Circumstances(python, secrets_come)
 
     def plan() -> Installation:
         return deploy.plan_install(where.config(), where.paths, start=not no_start, given=given)
@@ -188,7 +191,7 @@ def install(
     refuse_blocked(installation)
     if installation.changes:
         force = confirm(installation, yes, force)
-        with report.progress("installing") as say:
+        with report.progress("installing") as say, processes.told_by_signals():
             deploy.apply_install(
                 installation, plan, python, wheelhouse.absolute() if wheelhouse else None, say, report.done, force
             )
@@ -333,11 +336,11 @@ def uninstall(
 
     A service that was written by hand and replaced is kept; --restore puts it back and starts it.
     """
-    from optictl import deploy, loading, report
+    from optictl import loading, previous_service, removal, report
     from optictl.config import Config, ConfigError
 
     where = place(None, root, user, name)
-    changes = deploy.plan_removal(where.paths, purge, restore)
+    changes = removal.plan_removal(where.paths, purge, restore)
     if output is Output.json and dry_run:
         report.envelope("uninstall", [c.as_dict() for c in changes], True)
         return
@@ -345,7 +348,7 @@ def uninstall(
         report.changes(changes)
         if not changes:
             report.message("Nothing is installed.")
-        if not restore and (kept := deploy.kept_service(where.paths)) is not None:
+        if not restore and (kept := previous_service.read_if_allowed(where.paths)) is not None:
             again = where.paths.command("uninstall --restore")
             report.message(f"Before optictl, {kept.unit} was written by hand; it is kept in {where.paths.before}.")
             report.message(f"To put it back: {again}")
@@ -357,7 +360,7 @@ def uninstall(
     except ConfigError:  # a broken configuration must not keep anybody from removing it
         config = Config()
     with report.progress("removing") as say:
-        deploy.apply_removal(changes, config, where.paths, purge, say, report.done, force, restore)
+        removal.apply_removal(changes, config, where.paths, purge, say, report.done, force, restore)
     if output is Output.json:
         report.envelope("uninstall", [c.as_dict() for c in changes], True)
 

@@ -28,7 +28,7 @@ from optictl.paths import NAME
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optictl.deploy import Installation
+    from optictl.installation import Installation
 
 
 def register(app: typer.Typer) -> None:
@@ -69,13 +69,14 @@ def upgrade(
 ) -> None:
     """Go to another version of OptiLLM: build it beside, prove it against the live upstream, switch, prove it again.
 
-    Every enabled strategy is asked twice: that costs tokens. Whatever goes wrong, what was in force serves on (exit 4).
+    Every enabled strategy is asked twice: that costs tokens. If anything fails, it is rolled back (exit 4).
     """
-    from optictl import deploy, report
+    from optictl import report
     from optictl import upgrade as upgrading
+    from optictl.installation import Circumstances
 
     where = place(config, root, user, name)
-    given = deploy.Circumstances(python, secrets_come)
+    given = Circumstances(python, secrets_come)
     wanted = version or where.config().optillm.version
     if lock is not None or resolve:
         _new_lock(where, wanted, lock, resolve, dry_run, yes, output)
@@ -150,6 +151,7 @@ def _go(
 ) -> None:  # fmt: skip
     from optictl import report
     from optictl import upgrade as upgrading
+    from optictl.host import processes
 
     text = output is Output.text
     if text:
@@ -164,7 +166,7 @@ def _go(
             if text:
                 report.comparison(proof.new, proof.current)
 
-        with report.progress(command) as say:
+        with report.progress(command) as say, processes.told_by_signals():
             upgrading.apply(
                 installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, report.done,
                 force=force, proven=proven,

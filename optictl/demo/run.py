@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl import deploy, paths, render, service, smoke
+from optictl import deploy, initialize, paths, render, service, smoke
 from optictl.checks import registry
 from optictl.checks.site import Site
 from optictl.config import Config
 from optictl.demo.standin import StandIn
 from optictl.errors import OptictlError
 from optictl.host import files, network
+from optictl.installation import Installation
 from optictl.paths import Paths
 from optictl.plan import Change
 from optictl.releases import Progress
@@ -80,12 +81,12 @@ def running(root: Path, progress: Progress, done: Callable[[Change], None]) -> I
 def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> Iterator[Demo]:
     place = paths.system(root)
     # fresh keys and ports at every run: nothing of a demonstration is worth keeping but the release
-    upstream_key, proxy_key = f"stand-in-{secrets.token_hex(8)}", deploy.new_proxy_key()
+    upstream_key, proxy_key = f"stand-in-{secrets.token_hex(8)}", initialize.new_proxy_key()
     with StandIn(models=(Config().model,), key=upstream_key).running() as upstream:
         config = Config().moved(network.free_port(), upstream.base_url, drain=5)
         _write_operators_files(place, config, upstream_key, proxy_key)
 
-        def plan() -> deploy.Installation:
+        def plan() -> Installation:
             return deploy.plan_install(config, place)
 
         installation = plan()

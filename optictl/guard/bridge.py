@@ -1,7 +1,7 @@
 """`python -I RELEASE/guard/bridge.py PORT SECONDS`: hand a listening socket's connections to another port.
 
 systemd passes the socket (sd_listen_fds(3)). While a service that was written by hand is replaced, a new
-process already serves on PORT, and the one that is to own the socket still starts: nobody waits for it.
+process already serves on PORT while the one that is to own the socket still starts: no client waits for it.
 On SIGTERM no connection is taken any more; those that are open go on for at most SECONDS.
 
 Threads, not an event loop: it has to accept within a moment of its start, and lives for a few seconds.

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, paths, preflight, proven, releases, render, upgrade
+from optictl import deploy, initialize, paths, preflight, proven, releases, removal, render, upgrade
 from optictl.config import Config
-from optictl.deploy import Installation
 from optictl.errors import OptictlError
 from optictl.guard import invariants
 from optictl.host import files, uv
 from optictl.host.uv import Interpreter
+from optictl.installation import Installation
 from optictl.paths import Paths
 from optictl.releases import Wanted
 from tests.transactions.faults import Kind, run
@@ -108,16 +108,16 @@ def go_back(config: Config, places: Paths, meanwhile: Meanwhile = lambda: None) 
 
 
 def uninstall(places: Paths, purge: bool = False, meanwhile: Meanwhile = lambda: None) -> None:
-    planned = deploy.plan_removal(places, purge)
+    planned = removal.plan_removal(places, purge)
     meanwhile()
-    deploy.apply_removal(planned, OLD, places, purge, quiet, quiet)
+    removal.apply_removal(planned, OLD, places, purge, quiet, quiet)
 
 
 def operators_files(config: Config, places: Paths) -> None:
     files.make_directory(places.etc)
     files.write(places.config, render.configuration(config), 0o644)
     files.write(places.env, "OPENAI_API_KEY=x\n", 0o600)
-    files.write(places.proxy_key, deploy.new_proxy_key() + "\n", 0o600)
+    files.write(places.proxy_key, initialize.new_proxy_key() + "\n", 0o600)
 
 
 @dataclass(frozen=True)
@@ -394,7 +394,7 @@ def test_what_uninstall_removes_is_what_optictl_made(place: Path, small_releases
         uninstall(places, purge)
         assert set(files.tree(place)) == {places.opt / "mine", drop_in, *left}
     assert not places.etc.exists()
-    assert deploy.plan_removal(places, purge=True) == []
+    assert removal.plan_removal(places, purge=True) == []
 
 
 def test_two_names_are_two_deployments(place: Path, small_releases: None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, paths, preflight, proven, releases
+from optictl import deploy, paths, preflight, proven, releases, removal
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files, program, systemd
@@ -53,7 +53,7 @@ def test_one_at_a_time(what: str, tmp_path: Path, built: list[str]) -> None:
     files.make_directory(places.opt)
     apply = {
         "install": lambda: deploy.apply_install(installation, lambda: installation, None, None, quiet, quiet),
-        "uninstall": lambda: deploy.apply_removal(
+        "uninstall": lambda: removal.apply_removal(
             [Change("remove", str(places.opt), "x")], Config(), places, False, quiet, quiet
         ),
     }[what]

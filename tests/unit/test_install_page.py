@@ -1,0 +1,26 @@
+"""docs/install.md lists every problem that preflight can tell."""
+
+from __future__ import annotations
+
+import re
+
+from optictl.host import systemd
+from optictl.preflight import OF_A_BUILD, RELEASE_MB
+from tests.support import ROOT
+
+PAGE = (ROOT / "docs/install.md").read_text()
+
+
+def test_every_problem_is_listed_and_no_other() -> None:
+    source = (ROOT / "optictl/preflight.py").read_text()
+    known = set(re.findall(r'_problem\(\s*"([a-z-]+)"', source))
+    assert len(known) == 14
+    listed = re.findall(r"^\| `preflight\.([a-z-]+)` \|", PAGE, re.M)
+    assert sorted(listed) == sorted(known)
+    assert {id.removeprefix("preflight.") for id in OF_A_BUILD} <= known
+
+
+def test_its_figures_are_those_of_the_program() -> None:
+    assert f"older than {systemd.FLOOR}," in PAGE
+    assert f"({RELEASE_MB['proxy']} MB; {RELEASE_MB['full'] / 1000} GB for" in PAGE
+    assert all(f"| {since}" in PAGE for since in systemd.PROTECTIONS)
