@@ -290,11 +290,11 @@ def bridge(config: Config, paths: Paths, release: Path, port: int) -> str:
 def trial_unit(service: str, user: str) -> str:
     """The unit of a trial, made of the service's: started once, as the same user. Pure.
 
-    It comes before what else runs: while a hand-made service is replaced it serves beside an OptiLLM that starts.
+    While a hand-made service is replaced it serves beside an OptiLLM that starts, and comes first; a user's manager
+    may not give that (no User= there).
     """
     once = re.sub(r"^Restart=.*$", "Restart=no", service.partition("\n[Install]")[0], flags=re.M)
-    once = re.sub(r"^Type=", "Nice=-10\nType=", once, count=1, flags=re.M)
-    return re.sub(r"^User=.*$", f"User={user}", once, flags=re.M)
+    return re.sub(r"^User=.*$", f"User={user}\nNice=-10", once, flags=re.M)
 
 
 def sibling(service: str) -> str:

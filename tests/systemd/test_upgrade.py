@@ -141,7 +141,7 @@ def test_an_upstream_that_fails_in_the_middle(host: Host, calls: int) -> None:
     said = " ".join(failed.stderr.split())
     assert "is in force" in said
     if calls > 3:
-        assert f"now in force: {NEW}" in said
+        assert f"activated {NEW}" in said
         assert f"going back to {OLD}" in said
     assert_as_before(host)
 
@@ -180,14 +180,15 @@ def test_a_deployment_made_by_hand_is_taken_over(host: Host) -> None:
     _until_it_answers(host)
     assert "x-optillm-guard" not in host.ask().headers
     shown = host.optictl("install", "--dry-run").stdout
-    assert "optictl did not write it" in " ".join(shown.split())
-    assert "connections are refused until it is back" in " ".join(shown.split())
+    assert "it was written by hand" in " ".join(shown.split())
+    assert "the trial serves until the new one is ready" in " ".join(shown.split())
+    assert PROXY_KEY not in shown
     assert host.optictl("install", "--yes", check=False).returncode == 1
     assert "made by hand" in host.machine.read(FILE)
     host.optictl("install", "--yes", "--force")
-    kept = host.machine.run("sh", "-c", f"grep -l 'made by hand' {FILE}.kept-*").stdout.strip()
+    kept = host.machine.run("sh", "-c", f"grep -l 'made by hand' {ETC}/before/*.service").stdout.strip()
     assert host.machine.read(kept).startswith("[Unit]\nDescription=made by hand")
-    host.machine.run("rm", "-r", kept, "/srv/homelab")
+    host.machine.run("rm", "-r", f"{ETC}/before", "/srv/homelab")
     assert "x-optillm-guard" in host.ask().headers
     assert_as_before(host)
 

@@ -63,3 +63,14 @@ def test_a_unit_of_one_release_does_not_need_an_active_one() -> None:
     release = places.releases / "0.3.12-abc"
     assert str(places.current) not in render.unit(Config(), places, Host(release=release))
     assert str(places.current) in render.unit(Config(), places)
+
+
+@pytest.mark.parametrize("scope", ["system", "user"])
+def test_a_trial_is_the_unit_started_once(scope: str) -> None:
+    places = paths.system() if scope == "system" else paths.user({"HOME": "/home/jerry"})
+    unit = render.unit(Config(), places)
+    trial = render.trial_unit(unit, "optillm-proxy")
+    changed = set(trial.splitlines()) - set(unit.splitlines())
+    # a user's manager may give no other priority
+    assert changed == ({"Restart=no", "Nice=-10"} if scope == "system" else {"Restart=no"})
+    assert "[Install]" not in trial
