@@ -171,7 +171,8 @@ def candidates(places: Iterable[Path]) -> list[Path]:
     Raises:
         OptictlError: uv cannot list them.
     """
-    listed = json.loads(_uv("python", "list", "--only-installed", "--output-format", "json"))
+    # without a cache: a plan that lists them writes nothing
+    listed = json.loads(_uv("python", "list", "--only-installed", "--no-cache", "--output-format", "json"))
     own = getattr(sys, "_base_executable", sys.executable)
     shared = dict.fromkeys([_SHARED, *([Path(chosen)] if (chosen := os.environ.get("UV_PYTHON_INSTALL_DIR")) else [])])
     below = (path for directory in shared for path in sorted(directory.glob("*/bin/python3.*")))

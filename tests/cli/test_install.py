@@ -27,7 +27,9 @@ class TestDryRun:
 
     def test_it_shows_each_step_with_its_reason_and_diff(self, root: Path, tmp_path: Path) -> None:
         shown = optictl("install", "--dry-run", "--root", root, home=tmp_path).out
-        lines = shown.splitlines()
+        notes, _, steps = shown.partition("\n\n")
+        assert notes.startswith("note    OPENAI_API_KEY is not set in ")
+        lines = steps.splitlines()
         assert lines[0].startswith("build   0.3.12-")
         assert any(line.startswith("switch  0.3.12-") for line in lines)
         # the view for people comes last
@@ -43,7 +45,7 @@ class TestDryRun:
             assert "proxy_key" in shown
             assert "(secret, not shown)" in shown
             assert "optillm-proxy-key" not in shown
-            assert "OPENAI_API_KEY=" not in shown
+            assert "OPENAI_API_KEY=" not in shown.replace("OPENAI_API_KEY=<a key of LiteLLM>", "")
 
     def test_json(self, root: Path, tmp_path: Path) -> None:
         outcome = optictl("install", "--dry-run", "--root", root, "--output", "json", home=tmp_path)

@@ -36,7 +36,7 @@ def test_without_a_terminal(tmp_path: Path) -> None:
 
 def test_a_defect(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import optictl.deploy\ndef broken(*_): raise RuntimeError('injected')\noptictl.deploy.init = broken\n"
+        "import optictl.initialize\ndef broken(*_): raise RuntimeError('injected')\noptictl.initialize.initialize = broken\n"
     )
     outcome = optictl("init", "--root", "root", "-o", "json", home=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
     assert outcome.code == 1

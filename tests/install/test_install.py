@@ -30,7 +30,7 @@ def _one_of_two_at_once(command: list[str], environment: dict[str, str]) -> subp
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in "ab"]
     said = [process.communicate() for process in both]
     ended = [subprocess.CompletedProcess(p.args, p.returncode, *s) for p, s in zip(both, said, strict=True)]
-    (installed,) = (one for one in ended if "now in force" in one.stderr)
+    (installed,) = (one for one in ended if "activated" in one.stderr)
     (refused,) = (one for one in ended if "is working on this deployment" in one.stderr)
     assert refused.returncode == 1
     return installed
@@ -154,7 +154,7 @@ def test_the_user_scope_follows_xdg(program: Path, place: Path, plain_environmen
     own = {"HOME": str(place), "UV_CACHE_DIR": str(users_cache), "XDG_CONFIG_HOME": str(place / "configuration")}
     environment = {**plain_environment, **own}
     result = _run(program, "install", "--user", "--yes", env=environment, cwd="/", **_identity())
-    assert "now in force: 0.3.12-" in result.stderr, result.stderr
+    assert "activated 0.3.12-" in result.stderr, result.stderr
     assert (place / "configuration/systemd/user/optillm-proxy.service").is_file()
     assert (place / ".local/share/optillm-proxy/current/release.json").is_file()
     assert (place / ".local/state/optillm-proxy/.optillm/proxy_config.yaml").is_file()
