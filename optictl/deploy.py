@@ -394,6 +394,7 @@ def apply(installation: Installation, progress: Progress, done: Done) -> None:
         a for a in _artefacts(config, paths, installation.want.name) if not (a.keep or a.directory) and str(a.path) not in texts
     ]
     wrote = wrote.intending({**texts, **{str(a.path): a.text for a in same if not wrote.wrote(a.path, a.text)}})
+    installed_files.write_manifest(paths, wrote)
     bridged = any(c.action == "handover" for c in installation.changes)
     release = installation.want.directory(paths)
     unrecorded = _by_hand(installation)

@@ -76,6 +76,7 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     monkeypatch.setattr(releases, "interpreter", lambda *_: here)
     monkeypatch.setattr(upgrade, "canary", lambda *_: [])
     # pytest's directories are closed to the service's user, and no service is started
+    monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
 
 

@@ -28,6 +28,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(releases, "build", build)
     monkeypatch.setattr(proven, "damage", lambda _: [])
     # pytest's directories are closed to the service's user, and no service is started
+    monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
     monkeypatch.setattr(releases, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
     return ids
