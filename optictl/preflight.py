@@ -149,7 +149,8 @@ def _holders(port: int, systemd: Systemd, own_units: Sequence[str]) -> list[Hold
         return []
     found = []
     for pid in processes.owners(listening):
-        process, unit = processes.look(pid), processes.service_of(pid) or ""
+        unit_of = processes.own_service_of if systemd.scope == "user" else processes.service_of
+        process, unit = processes.look(pid), unit_of(pid) or ""
         program = process.argv[0] if process is not None and process.argv else ""
         found.append(Holder(pid, unit, program))
     for unit in systemd.listening_sockets(port):

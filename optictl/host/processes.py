@@ -202,12 +202,23 @@ def credentials(secrets: Mapping[str, bytes], identity: Identity, parent: Path |
 
 def service_of(pid: int) -> str | None:
     """The unit of the system's manager that a process belongs to, or None: a session's or a user's process."""
+    parts = _cgroup(pid)
+    return parts[-1] if parts[-1].endswith(".service") and not any(p.startswith("user@") for p in parts) else None
+
+
+def own_service_of(pid: int) -> str | None:
+    """The unit of the caller's own manager that a process belongs to, or None."""
+    parts = _cgroup(pid)
+    return parts[-1] if parts[-1].endswith(".service") and f"user@{os.getuid()}.service" in parts[:-1] else None
+
+
+def _cgroup(pid: int) -> list[str]:
+    """The parts of a process's path in the tree of control groups; one empty part where it is gone."""
     try:
         path = Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1].rpartition(":")[2]
     except (OSError, IndexError):
-        return None
-    parts = path.split("/")
-    return parts[-1] if parts[-1].endswith(".service") and not any(p.startswith("user@") for p in parts) else None
+        return [""]
+    return path.split("/")
 
 
 def started(pid: int) -> float:
@@ -264,7 +275,10 @@ def told_by_signals() -> Iterator[None]:
     def tell(number: int, _frame: FrameType | None) -> None:
         raise Told(number)
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # what the caller has had ignored stays so: nohup, a shell's background job
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, tell) for number in heeded}
     try:
         yield
     finally:

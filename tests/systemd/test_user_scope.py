@@ -91,6 +91,11 @@ def test_a_users_own_deployment(user: User) -> None:
     assert len(smoked) == 4
     assert all(what.startswith("pass") for what in smoked.values()), smoked
 
+    # its own service holds the port, which is nothing in the way of another installation
+    user.write(f"{etc}/optictl.yaml", config + "timeouts: {drain: 7}\n", 0o644)
+    user.optictl("install", "--yes", "--no-smoke")
+    assert "No changes." in user.optictl("install", "--yes").stdout
+
     user.optictl("restart")
     assert httpx.get(f"http://127.0.0.1:{user.port}/health", timeout=30).status_code == 200
     user.optictl("status")
