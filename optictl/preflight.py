@@ -155,7 +155,7 @@ def _holders(port: int, systemd: Systemd, own_units: Sequence[str]) -> list[Hold
         found.append(Holder(pid, unit, program))
     for unit in systemd.listening_sockets(port):
         found.append(Holder(1, unit, "systemd"))
-    if not found:  # another user's, and the caller is not root
+    if not found:  # another user's or a container's
         found.append(Holder(0, "", ""))
     return [holder for holder in found if holder.unit not in own_units]
 
@@ -284,7 +284,7 @@ def _port(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
             whose = f"process {holder.pid} ({holder.program})"
             remedy = f"kill {holder.pid}"
         else:
-            whose = "a process of another user"
+            whose = "a program that cannot be seen from here"
             remedy = f"ss -ltnp 'sport = :{port}' shows it, as root; stop it"
         yield _problem(
             "port",

@@ -184,7 +184,9 @@ class Systemd:
 
     def listening_sockets(self, port: int) -> list[str]:
         """The socket units that listen on this TCP port."""
-        lines = self._run("systemctl", "list-sockets", "--no-legend", "--no-pager", "--plain").stdout.splitlines()
+        # a failed one is listed too, and listens on nothing
+        options = ("--state=active", "--no-legend", "--no-pager", "--plain")
+        lines = self._run("systemctl", "list-sockets", *options).stdout.splitlines()
         rows = [line.split() for line in lines]
         return [row[1] for row in rows if len(row) > 1 and row[0].endswith(f":{port}")]
 

@@ -119,10 +119,10 @@ CASES: dict[str, tuple[Facts, str, str, str]] = {
         "process 77 (/usr/bin/x) listens",
         "kill 77",
     ),
-    "somebody else's program on the port": (
+    "a program of another user on the port": (
         replace(GOOD, holders=[Holder(0, "", "")]),
         "port",
-        "a process of another user",
+        "a program that cannot be seen from here",
         "ss -ltnp 'sport = :4020'",
     ),
     "no key for LiteLLM": (
