@@ -202,7 +202,7 @@ def test_it_is_found_where_systemd_has_it(own_machine: Machine, upstream: StandI
         assert "/usr/local/lib/systemd/system/optillm-proxy.service was not" in found["unit.managed"]["found"]
         own_machine.run("sh", "-c", f"mv /usr/local/lib/systemd/system/optillm-proxy.service {UNIT}")
     with handmade(own_machine, upstream, locked_venv, name="optillm"):
-        told = own_machine.run(program, "init", "--dry-run").stdout
+        told = own_machine.run(program, "init", "--dry-run").stdout.replace(str(program), "optictl")
         assert "optillm.service runs OptiLLM and is not optictl's. To take that one over: optictl init --name optillm" in told
         found, _ = look(own_machine, program, "--name", "optillm", "--only", "unit.managed")
         assert found["unit.managed"]["remedy"] == "optictl init --name optillm, then optictl install --force --name optillm"
