@@ -68,6 +68,18 @@ def _tell_seconds(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(", ".join(f"{name} {took:.0f}" for name, took in longest))
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test marked `quiet` runs while the other processes of this run wait: it measures how long clients wait."""
+    KEPT.mkdir(mode=0o755, exist_ok=True)
+    with (KEPT / "turnstile.lock").open("w") as turnstile, (KEPT / "quiet.lock").open("w") as lock:
+        # a quiet test holds the turnstile until the others' tests have ended, so that none begins meanwhile
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("quiet") else fcntl.LOCK_SH)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        yield
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What tests have measured, in the words that they recorded, and what each directory took."""
     _tell_seconds(terminalreporter)

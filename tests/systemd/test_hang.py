@@ -14,7 +14,7 @@ from tests.support import wait_until
 from tests.systemd.conftest import ETC, HANG, Host
 from tests.systemd.load import Request, ask
 
-pytestmark = [pytest.mark.slow, pytest.mark.root]
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.quiet]
 
 UNIT = "optillm-proxy.service"
 DROP_IN = f"/run/systemd/system/{UNIT}.d"

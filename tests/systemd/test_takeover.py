@@ -118,6 +118,7 @@ def bed(machine: Machine, program: Path, locked_venv: Path) -> Iterator[Bed]:
             machine.run("sh", "-c", f"mv /opt/kept/releases /opt/{NAME}/releases; systemctl daemon-reload")
 
 
+@pytest.mark.quiet
 def test_the_old_service_answers_until_the_new_one_does(bed: Bed) -> None:
     """And the key that LiteLLM has goes on being the key."""
     code, said = bed.install("--dry-run")
