@@ -261,7 +261,8 @@ class _Service(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Door:
         try:
-            return load(self.settings, self.workers)
+            with supervision.threads_leave_abort_to_main():
+                return load(self.settings, self.workers)
         except Refusal as refusal:
             raise AppImportError(_words(refusal)) from None  # gunicorn prints it
         except (Exception, SystemExit) as error:

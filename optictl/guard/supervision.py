@@ -17,7 +17,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,6 +197,16 @@ def leave_abort_to_main() -> None:
     that accepts would take in meanwhile who waits, only to drop them.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})
+
+
+@contextlib.contextmanager
+def threads_leave_abort_to_main() -> Iterator[None]:
+    """Threads that begin within the block, also those of libraries, do not take SIGABRT: they inherit the mask."""
+    leave_abort_to_main()
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGABRT})
 
 
 def outlive_workers_on_abort(workers: Collection[int]) -> None:
