@@ -18,6 +18,7 @@ from optictl import (
     releases,
     render,
     rollback,
+    service,
     supervise,
     trial,
 )
@@ -149,11 +150,9 @@ def _preflight(
 
 
 def _drop_ins(paths: Paths, running: plan.Running | None) -> list[Path]:
-    """The drop-ins of the service's unit: those that systemd has read, and those that it will read."""
-    read = running.found[paths.service_unit].drop_in_paths.split() if running else []
-    places = (paths.units, Path("/etc/systemd") / paths.scope, Path("/run/systemd") / paths.scope)
-    waiting = [p for place in places for p in sorted((place / f"{paths.service_unit}.d").glob("*.conf"))]
-    return list(dict.fromkeys([*map(Path, read), *waiting]))
+    """The drop-ins of the service's unit."""
+    read = running.found[paths.service_unit].drop_in_paths if running else ""
+    return supervise.drop_ins(paths, paths.service_unit, read)
 
 
 def _refuse_unfit_program(paths: Paths) -> None:
@@ -320,9 +319,8 @@ def verify_serving(installation: Installation, connected: bool) -> None:
     if not started:
         return
     config = installation.config
-    answer = network.request("GET", f"http://{config.listen.host}:{config.listen.port}/health", timeout=10)
-    if answer.status != 200 or trial.GUARD_HEADER not in answer.headers:
-        raise OptictlError(f"the service does not answer: {answer.error or answer.status}")
+    if problem := service.health_problem(config):
+        raise OptictlError(f"the service does not answer: {problem}")
     if connected:
         key = (files.read(installation.paths.proxy_key) or "").strip()
         answer = network.request("GET", f"{config.url}/models", key=key, timeout=30)

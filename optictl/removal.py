@@ -93,7 +93,7 @@ def apply_removal(
         OptictlError: a step failed; a second run goes on. Or the machine is no longer what it was when the plan
             was made, or a file was edited and `force` not given.
     """
-    # without paths.opt there is no release, and nobody who installs holds its lock
+    # without paths.opt there is no release, and no installation holds its lock
     with deploy.locked(paths) if paths.opt.is_dir() else nullcontext():
         changes = plan_removal(paths, purge, restore)
         deploy.refuse_other(shown, changes)

@@ -16,6 +16,8 @@ from optictl.guard import envfile
 from optictl.host import network, processes
 from optictl.paths import NAME
 
+#: A guarded OptiLLM sends it with every answer.
+GUARD_HEADER = "x-optillm-guard"
 #: OptiLLM takes 2 to 11 s to start on a small machine.
 READY_SECONDS = 90
 
@@ -105,14 +107,21 @@ def _process(
         processes.stop(process, config.timeouts.drain + render.STOP_GRACE)
 
 
+def health_problem(config: Config, timeout: float = 10) -> str:
+    """What came in place of the guard's own 200 to GET /health, or ""; `timeout` in seconds."""
+    answer = network.request("GET", f"http://{config.listen.host}:{config.listen.port}/health", timeout=timeout)
+    if answer.status == 200 and GUARD_HEADER in answer.headers:
+        return ""
+    return answer.error or str(answer.status)
+
+
 def wait_ready(process: subprocess.Popen[bytes], config: Config, log: Path) -> None:
     """Until the guard answers on the port, or OptictlError with the end of its log."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise OptictlError(f"OptiLLM ended with code {process.returncode} instead of starting", detail=_tail(log))
-        answer = network.request("GET", f"http://{config.listen.host}:{config.listen.port}/health", timeout=1)
-        if answer.status == 200 and "x-optillm-guard" in answer.headers:
+        if not health_problem(config, timeout=1):
             return
         time.sleep(0.1)
     raise OptictlError(f"OptiLLM was not ready after {READY_SECONDS} s", detail=_tail(log))

@@ -330,6 +330,13 @@ def facts(paths: Paths) -> dict[str, Unit] | None:
     return {unit.name: unit for unit in systemd.show_all(*names)}
 
 
+def drop_ins(paths: Paths, unit: str, read: str) -> list[Path]:
+    """The drop-ins of a unit: those that systemd has `read` (DropInPaths), and those that it will read at its next reload."""
+    places = (paths.units, Path("/etc/systemd") / paths.scope, Path("/run/systemd") / paths.scope)
+    waiting = [path for place in places for path in sorted((place / f"{unit}.d").glob("*.conf"))]
+    return list(dict.fromkeys([*map(Path, read.split()), *waiting]))
+
+
 def running(config: Config, paths: Paths) -> Running | None:
     """The facts that a plan needs about what runs now, or None where systemd has no say."""
     found = facts(paths)

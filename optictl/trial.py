@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from optictl import render, supervise
+from optictl import render, service, supervise
 from optictl.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files, network
@@ -21,9 +21,6 @@ from optictl.host.uv import ToolError
 from optictl.paths import Paths
 from optictl.releases import Progress
 from optictl.render import Host
-
-#: A guarded OptiLLM sends it with every answer.
-GUARD_HEADER = "x-optillm-guard"
 
 
 def texts(config: Config, paths: Paths, host: Host) -> dict[str, str]:
@@ -104,11 +101,8 @@ def _start(systemd: Systemd, there: Paths, units: Mapping[str, str]) -> None:
 
 
 def _answers(config: Config) -> None:
-    url = f"http://{config.listen.host}:{config.listen.port}/health"
-    answer = network.request("GET", url, timeout=10)
-    if answer.status != 200 or GUARD_HEADER not in answer.headers:
-        found = answer.error or answer.status
-        raise OptictlError(f"the release started as its unit would, and /health gave {found}")
+    if problem := service.health_problem(config):
+        raise OptictlError(f"the release started as its unit would, and /health gave {problem}")
 
 
 def end(config: Config, there: Paths, systemd: Systemd) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optictl.checks.registry import Finding, check
-from optictl.checks.site import GUARD_HEADER, Site
+from optictl.checks.site import Site
 from optictl.guard import invariants
 from optictl.host import files, processes
+from optictl.service import GUARD_HEADER
 
 
 @check(

@@ -20,6 +20,7 @@ from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
 from optictl.paths import Paths
+from optictl.service import GUARD_HEADER
 from optictl.takeover import reader
 from optictl.takeover.handmade import HandMade
 from optictl.takeover.proposal import propose
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 #: The check that says of a hand-made service that it is one.
 MANAGED = "unit.managed"
-#: A guarded OptiLLM sends it with every answer.
-GUARD_HEADER = "x-optillm-guard"
 
 
 @dataclass(frozen=True)

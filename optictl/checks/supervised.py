@@ -180,13 +180,6 @@ def unit_enabled(site: Site) -> Iterator[Finding]:
     yield Finding("enabled")
 
 
-def _drop_ins(site: Site, unit: Unit) -> list[Path]:
-    """The drop-ins that systemd has read, and those that it will read at its next reload."""
-    places = [site.paths.units, Path("/etc/systemd") / site.paths.scope, Path("/run/systemd") / site.paths.scope]
-    waiting = [path for place in places for path in sorted((place / f"{unit.name}.d").glob("*.conf"))]
-    return list(dict.fromkeys([*map(Path, unit.drop_in_paths.split()), *waiting]))
-
-
 @check(
     "unit.no-weakening-dropin",
     "No drop-in takes a wall down",
@@ -206,7 +199,7 @@ def unit_no_weakening_dropin(site: Site) -> Iterator[Finding]:
     looked = []
     _service(site)
     for unit in site.units.values():
-        for path in _drop_ins(site, unit):
+        for path in supervise.drop_ins(site.paths, unit.name, unit.drop_in_paths):
             looked.append(path.name)
             lines = (line.partition("=") for line in (files.read(path) or "").splitlines())
             if names := list(dict.fromkeys(name.strip() for name, sign, _ in lines if sign and name.strip() in _WALLS)):
@@ -303,7 +296,7 @@ def service_active(site: Site) -> Iterator[Finding]:
     cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
     if unit.exec_main_status == "78":  # it is started again by itself
         logs = site.paths.command("logs --errors")
-        yield Finding("it was refused its configuration", "fail", f"{logs} shows why; mend that, then {site.restart}", cause)
+        yield Finding("it was refused its configuration", "fail", f"{logs} shows why; fix that, then {site.restart}", cause)
         return
     if site.hand_made is not None:
         cause = site.hand_made.redact(cause)
@@ -332,7 +325,7 @@ def service_restarts(site: Site) -> Iterator[Finding]:
         cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
         logs = site.paths.command("logs --errors")
         found = f"{lately} restarts in {_WINDOW // 60} minutes"
-        yield Finding(found, "fail", f"{logs} shows why; mend that, then {site.restart}", cause, site.is_alone)
+        yield Finding(found, "fail", f"{logs} shows why; fix that, then {site.restart}", cause, site.is_alone)
     yield Finding(f"{unit.restarts} restarts since somebody started it")
 
 
