@@ -115,6 +115,12 @@ def start(config: Config, paths: Paths) -> None:
         systemd.start(*units(config, paths))
     except ToolError as error:
         raise _explained(error, systemd, paths, config.listen.port) from None
+    _begin_count(systemd, paths)
+
+
+def _begin_count(systemd: Systemd, paths: Paths) -> None:
+    """Set NRestarts to 0: systemd keeps the count when a service that waits for its next start is started by hand."""
+    systemd.reset_failed(paths.service_unit)
 
 
 def stop(config: Config, paths: Paths) -> None:
@@ -180,6 +186,7 @@ def replace_service(config: Config, paths: Paths, say: Callable[[str], None]) ->
         systemd.restart(paths.service_unit, seconds=config.timeouts.drain + render.STOP_GRACE)
     except ToolError as error:
         raise _explained(error, systemd, paths, config.listen.port) from None
+    _begin_count(systemd, paths)
     now = systemd.show(paths.service_unit).main_pid
     process = processes.look(now) if now != before else None
     if process is None or (process.directory is not None and process.directory != files.identity(paths.current / "work")):
