@@ -287,9 +287,9 @@ def _refuse_bad(results: Sequence[Result]) -> None:
 def apply(
     shown: Installation, plan_again: Callable[[], Installation], config: Config, python: Path | None,
     wheelhouse: Path | None, progress: Progress, done: Done,
-    *, force: bool = False, proven: Callable[[Proof], None],
+    *, force: bool = False, report_proof: Callable[[Proof], None],
 ) -> None:  # fmt: skip
-    """Build, prove, switch, prove again; a plan that ends at the proof ends there. `config` is the one in force; `proven` is
+    """Build, prove, switch, prove again; a plan that ends at the proof ends there. `config` is the one in force; `report_proof` is
     told what the canary did.
 
     Raises:
@@ -316,7 +316,7 @@ def apply(
                 if before:
                     progress(f"asking {current}, which is in force, the same")
                     beside = _smokes(config, config.url, proxy_key, config.strategies, progress)
-                proven(Proof(new, beside))
+                report_proof(Proof(new, beside))
                 _refuse_bad(new)
                 done(canaries[0])
             if all(change.action in _PROOF for change in shown.changes):

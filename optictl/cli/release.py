@@ -169,7 +169,7 @@ def _go(
         with report.progress(command) as say, processes.told_by_signals():
             upgrading.apply(
                 installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, report.done,
-                force=force, proven=proven,
+                force=force, report_proof=proven,
             )  # fmt: skip
     if not text:
         results = [r.as_dict() for proof in proofs for r in proof.new]
