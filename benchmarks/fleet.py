@@ -27,12 +27,12 @@ from uv import find_uv_bin
 from benchmarks.figures import number, ratio_text
 from benchmarks.lab import say
 from benchmarks.servers import memory
-from optictl import render
-from optictl.config import Config
-from optictl.demo.standin import StandIn
+from optictl.deployment import render
+from optictl.deployment.config import Config
 from optictl.fleet import wheelhouse
 from optictl.fleet.targets import target
 from optictl.host import files, uv
+from optictl.proof.standin import StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 
 SIZES = (3, 10, 30)

@@ -27,7 +27,7 @@ from benchmarks.figures import number
 from benchmarks.lab import laboratory, say
 from benchmarks.servers import Server, bare, guarded, upstream
 from benchmarks.watcher import Seen, watched
-from optictl.config import Limits
+from optictl.deployment.config import Limits
 
 #: A strategy of one upstream call, so that the upstream's share of a request is its own time.
 STRATEGY = "re2"

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.lab import ROOT
-from optictl import render, service
-from optictl.config import Config, Limits
+from optictl.deployment import render
+from optictl.deployment.config import Config, Limits
+from optictl.deployment.paths import NAME
 from optictl.host import files, network, processes
-from optictl.paths import NAME
+from optictl.proof import trial
 
 #: Keys of the benchmark; they protect nothing.
 PROXY_KEY, UPSTREAM_KEY = "optillm-benchmark-key-0123456789", "x"
@@ -77,7 +78,7 @@ def guarded(
     """A release, started as its unit would start it."""
     with _setting(base_url, strategies, workers, **limits) as (config, home, log, output):
         since = time.perf_counter()
-        with service.running(config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output) as process:
+        with trial.running(config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output) as process:
             port = config.listen.port
             yield Server(port, process.pid, _wait(process, port, since, log))
 
@@ -91,7 +92,7 @@ def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
             "--model", "jerry-xl", "--optillm-api-key", PROXY_KEY,
         ]  # fmt: skip
         # without a network the full install would wait for model files
-        variables = {**service.environment(home, UPSTREAM_KEY), "HF_HUB_OFFLINE": "1", **environment}
+        variables = {**trial.environment(home, UPSTREAM_KEY), "HF_HUB_OFFLINE": "1", **environment}
         since = time.perf_counter()
         process = processes.start(command, variables, home, output, processes.service_identity(NAME))
         try:

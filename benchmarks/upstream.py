@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 
-from optictl.demo.standin import completion
+from optictl.proof.standin import completion
 
 MODELS = {"object": "list", "data": [{"id": "jerry-xl", "object": "model", "created": 0, "owned_by": "benchmarks"}]}
 

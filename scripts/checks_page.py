@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from optictl.checks import registry
-from optictl.checks.registry import Check
+from optictl.checks import catalog
+from optictl.checks.engine import Check
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/checks.md"
 _HEAD = """\
@@ -29,7 +29,7 @@ def _section(check: Check) -> str:
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *map(_section, registry.all_checks())])
+    return "\n".join([_HEAD, *map(_section, catalog.all_checks())])
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from optictl import report
 from optictl.demo import show
+from optictl.output import console
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "demo.svg"
 
@@ -22,11 +22,11 @@ def main() -> int:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     with Path("/dev/null").open("w") as nowhere:
-        report.recording = Console(record=True, width=128, file=nowhere, force_terminal=True, highlight=False)
-        report.recording.print("[bold cyan]$[/] optictl demo --once")
+        console.recording = Console(record=True, width=128, file=nowhere, force_terminal=True, highlight=False)
+        console.recording.print("[bold cyan]$[/] optictl demo --once")
         code = show.demonstrate(Path(sys.argv[1]).absolute(), once=True)
     TARGET.parent.mkdir(exist_ok=True)
-    report.recording.save_svg(str(TARGET), title="optictl demo --once", theme=MONOKAI)
+    console.recording.save_svg(str(TARGET), title="optictl demo --once", theme=MONOKAI)
     print(f"{TARGET.name}: demo ended with {code}")
     return code
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from optictl import deploy, paths, render, service
-from optictl.checks import registry
-from optictl.checks.site import Site
-from optictl.config import Config, LiteLLM
-from optictl.demo.standin import StandIn
+from optictl.checks import catalog
+from optictl.deployment import paths, render
+from optictl.deployment.config import Config, LiteLLM
+from optictl.deployment.paths import Paths
+from optictl.facts.deployment import Site
 from optictl.host import files, uv
-from optictl.installation import Installation
-from optictl.paths import Paths
+from optictl.operations import install as installing
+from optictl.operations.installation import Installation
+from optictl.proof import trial
+from optictl.proof.standin import StandIn
 from optictl.results import Result
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 
@@ -53,7 +55,7 @@ class Deployment:
 
     def check(self, *only: str) -> dict[str, Result]:
         """Run checks on it, as `optictl check` does."""
-        return {r.id: r for r in registry.run(registry.select(only), Site(self.paths))}
+        return {r.id: r for r in catalog.run(catalog.select(only), Site(self.paths))}
 
     def reset(self) -> None:
         """The operator's files as they were at first, with their modes."""
@@ -82,7 +84,7 @@ class Deployment:
         log = self.root / "service.log"
         with (
             log.open("wb") as output,
-            service.running(
+            trial.running(
                 self.config,
                 self.paths.current,
                 render.home(self.config, self.paths),
@@ -91,7 +93,7 @@ class Deployment:
                 output=output,
             ) as process,
         ):
-            service.wait_ready(process, self.config, log)
+            trial.wait_ready(process, self.config, log)
             yield process
 
 
@@ -109,11 +111,11 @@ def make(root: Path, venv: Path) -> Deployment:
     deployment.reset()
 
     def plan() -> Installation:
-        return deploy.plan_install(config, deployment.paths)
+        return installing.plan_install(config, deployment.paths)
 
     def install(directory: Path, _lock: Path, _wheelhouse: Path | None) -> None:
         subprocess.run(["cp", "-a", f"{venv}/.", str(directory)], check=True)
 
     with mock.patch.object(uv, "install", install):
-        deploy.apply_install(plan(), plan, Path("/usr/bin/python3"), None, lambda _text: None, lambda _change: None)
+        installing.apply_install(plan(), plan, Path("/usr/bin/python3"), None, lambda _text: None, lambda _change: None)
     return deployment

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from optictl import loading, remedies
-from optictl.checks.registry import Finding, Skip, check
-from optictl.checks.site import Site
-from optictl.config import ConfigError
+from optictl.checks.engine import Finding, Skip, check
+from optictl.deployment import remedies
+from optictl.deployment.config import ConfigError
 from optictl.errors import OptictlError
+from optictl.facts import config_file
+from optictl.facts.deployment import Site
 from optictl.guard import envfile, invariants
 from optictl.host import files
 
@@ -27,7 +28,7 @@ def config_valid(site: Site) -> Iterator[Finding]:
     Why: no other check knows what to expect without it, and install, start and restart refuse to work.
     """
     try:
-        loading.load(site.config_path)
+        config_file.load(site.config_path)
     except ConfigError as invalid:
         lines = "; ".join(map(str, invalid.problems))
         yield Finding(lines, "fail", f"edit {site.config_path} there; optictl config schema says what may stand in it")

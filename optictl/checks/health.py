@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from optictl import smoke
-from optictl.checks.registry import Finding, check
-from optictl.checks.site import Site
+from optictl.checks.engine import Finding, check
+from optictl.facts.deployment import Site
 from optictl.host.network import Answer
+from optictl.proof import evidence
 
 
 @check(
@@ -30,7 +30,7 @@ def health_alive(site: Site) -> Iterator[Finding]:
     if answer.status == 200 and isinstance(answer.data, dict):
         yield Finding(f"200 in {answer.seconds * 1000:.0f} ms")
     else:
-        yield Finding(smoke.error_message(answer), "fail", site.restart)
+        yield Finding(evidence.error_message(answer), "fail", site.restart)
 
 
 @check(
@@ -52,7 +52,7 @@ def health_locked(site: Site) -> Iterator[Finding]:
     if answer.status == 401:
         yield Finding("401 without a key")
     else:
-        yield Finding(smoke.error_message(answer), "fail", site.rebuild, alone=site.is_alone)
+        yield Finding(evidence.error_message(answer), "fail", site.rebuild, alone=site.is_alone)
 
 
 @check(
@@ -81,8 +81,8 @@ def health_connected(site: Site) -> Iterator[Finding]:
             "it has read another one at its start",
         )
     elif answer.status != 200:
-        yield Finding(smoke.error_message(answer), "fail", site.restart, f"LiteLLM itself answers at {_upstream(site)}")
-    elif wanted not in smoke.listed_models(answer):
+        yield Finding(evidence.error_message(answer), "fail", site.restart, f"LiteLLM itself answers at {_upstream(site)}")
+    elif wanted not in evidence.listed_models(answer):
         yield Finding(f"{wanted} is not in the list", "fail", _add_model(site, wanted))
     else:
         yield Finding(f"lists {wanted}")
@@ -131,10 +131,10 @@ def upstream_base_model(site: Site) -> Iterator[Finding]:
         remedy = f"write OPENAI_API_KEY=<a key that LiteLLM takes> into {site.env_file}, then {site.restart}"
         yield Finding(f"LiteLLM refuses OPENAI_API_KEY ({answer.status})", "fail", remedy)
     elif answer.status != 200 or not isinstance(answer.data, dict):
-        found = smoke.error_message(answer) if answer.status != 200 else "200 without a list of models"
+        found = evidence.error_message(answer) if answer.status != 200 else "200 without a list of models"
         yield Finding(found, "fail", _mend_upstream(site, answer))
     else:
-        listed = smoke.listed_models(answer)
+        listed = evidence.listed_models(answer)
         for model in site.config.base_models:
             if model not in listed:
                 yield Finding(f"{model} is not in LiteLLM's list", "fail", _add_model(site, model))

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from optictl import proven, releases
-from optictl.checks.registry import Finding, Skip, check
-from optictl.checks.site import Site
+from optictl.checks.engine import Finding, Skip, check
 from optictl.errors import OptictlError
+from optictl.facts.deployment import Site
 from optictl.guard import invariants
 from optictl.host import files
+from optictl.releases import integrity, store
 
 
 @check(
@@ -115,7 +115,7 @@ def release_in_force(site: Site) -> Iterator[Finding]:
     Why: a build that was interrupted or a link that leads nowhere ends the service at its next start, not now.
     """
     site.require_managed()
-    if releases.in_force(site.paths) is None:
+    if store.in_force(site.paths) is None:
         yield Finding(f"{site.paths.current} leads to no whole release", "fail", site.install)
         return
     yield Finding(site.release.name)
@@ -144,14 +144,14 @@ def release_pinned(site: Site) -> Iterator[Finding]:
     Why: a dependency that drifted degrades strategies without a word, and code that was added runs with the service's
     keys. It does not protect against somebody who is root: they could change release.json as well.
     """
-    record = proven.record(site.release) or {}
+    record = integrity.record(site.release) or {}
     if record["optillm"] != site.config.optillm.version:
         yield Finding(
             f"OptiLLM {record['optillm']} is in force, {site.config.optillm.version} is configured",
             "fail",
             site.install,
         )
-    for wrong in proven.damage(site.release, plugins=False, touched_only=True):  # those are for workdir.empty to tell
+    for wrong in integrity.damage(site.release, plugins=False, touched_only=True):  # those are for workdir.empty to tell
         yield Finding(wrong, "fail", _rebuild(site))
     yield Finding(f"{len(record['distributions'])} distributions of {site.release.name} as installed")
 
@@ -170,9 +170,9 @@ def release_interpreter(site: Site) -> Iterator[Finding]:
     How: the interpreter of the release's virtual environment is asked for its version, which release.json has too.
     Why: an upgrade of the system's Python takes it away under a service that runs; it is found out at its next start.
     """
-    if problem := proven.interpreter_problem(site.release):
+    if problem := integrity.interpreter_problem(site.release):
         yield Finding(problem, "fail", _rebuild(site), "the service cannot be started again once its process ends")
-    python = (proven.record(site.release) or {}).get("python", {})
+    python = (integrity.record(site.release) or {}).get("python", {})
     yield Finding(f"{python.get('path')}, Python {python.get('version')}")
 
 
@@ -190,10 +190,10 @@ def release_bytecode(site: Site) -> Iterator[Finding]:
     How: the first file of every package of the release, and the guard, are looked for in their __pycache__.
     Why: the service may not write there, so each start compiles everything anew: seconds in which nobody is answered.
     """
-    if bare := proven.uncompiled(site.release):
+    if bare := integrity.uncompiled(site.release):
         where = shlex.quote(str(site.release))
         python = f"{where}/.venv/bin/python -m compileall -q {where}/.venv/lib {where}/guard"
-        yield Finding(f"not compiled: {proven.a_few(bare)}", "fail", python)
+        yield Finding(f"not compiled: {integrity.a_few(bare)}", "fail", python)
     yield Finding("compiled")
 
 
@@ -217,7 +217,7 @@ def release_starts(site: Site) -> Iterator[Finding]:
         yield Finding(f"it serves now, as process {site.serving.pids}")
         return
     try:
-        proof = releases.prove(site.release, site.config)
+        proof = store.prove(site.release, site.config)
     except OptictlError as error:
         yield Finding(error.what, "fail", _rebuild(site), error.detail[-300:])
     else:

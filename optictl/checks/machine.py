@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from optictl.checks.registry import Finding, Skip, check
-from optictl.checks.site import Site
+from optictl.checks.engine import Finding, Skip, check
+from optictl.facts.deployment import Site
 from optictl.host import files
 
 #: With less than this many MiB a file cannot be counted on to be written whole, and a log not to stop.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from optictl.checks.registry import Finding, check
-from optictl.checks.site import Site
+from optictl.checks.engine import Finding, check
+from optictl.facts.deployment import Site
 from optictl.guard import invariants
 from optictl.host import files, processes
-from optictl.service import GUARD_HEADER
+from optictl.proof.trial import GUARD_HEADER
 
 
 @check(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from optictl.checks.registry import Finding, Skip, check
-from optictl.checks.site import Site
+from optictl.checks.engine import Finding, Skip, check
+from optictl.facts.deployment import Site
 
 if TYPE_CHECKING:
     from optictl.litellm.graph import Graph

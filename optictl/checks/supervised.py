@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from optictl import plan, releases, remedies, render, supervise
-from optictl.checks.registry import Finding, Skip, check
-from optictl.checks.site import MANAGED, Site
+from optictl.checks.engine import Finding, Skip, check
+from optictl.deployment import remedies, render
+from optictl.facts.deployment import MANAGED, Site
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd, Unit, missing_protections, socket_proxyd
+from optictl.operations import plan
+from optictl.operations import service as supervise
+from optictl.releases import store
 
 #: Directives that a drop-in may not set: each is a wall or an invariant.
 _WALLS = frozenset(
@@ -431,7 +434,7 @@ def service_leftover(site: Site) -> Iterator[Finding]:
     How: a unit of the sibling below /run, directories of releases without release.json.
     Why: a sibling that was left serves an older release beside the service.
     """
-    for path in releases.half_built(site.paths):
+    for path in store.half_built(site.paths):
         yield Finding(f"{path} is half-built", "warn", f"rm -r {shlex.quote(str(path))}")
     if not site.paths.is_private and (RUNTIME["system"] / site.paths.sibling_unit).exists():
         yield Finding(f"{site.paths.sibling_unit} is there", "warn", site.paths.command("restart"), "a restart was interrupted")

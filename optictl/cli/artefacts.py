@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from optictl.cli.options import ConfigOption, NameOption, Place, RootOption, UserOption, place
-from optictl.paths import NAME
+from optictl.deployment.paths import NAME
 
 config_app = typer.Typer(no_args_is_help=True, help="About the configuration file.", epilog="Example: optictl config show")
 
@@ -41,7 +41,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _artefact(where: Place, name: str) -> None:
-    from optictl import render, report
+    from optictl.deployment import render
+    from optictl.output import console
 
     config = where.config()
     texts = {
@@ -56,7 +57,7 @@ def _artefact(where: Place, name: str) -> None:
         "litellm": lambda: render.litellm(config, where.paths),
         "configuration": lambda: render.configuration(config),
     }
-    report.raw(texts[name]())
+    console.raw(texts[name]())
 
 
 def render_unit(
@@ -129,6 +130,7 @@ def schema() -> None:
     """Print the JSON Schema of optictl.yaml, for editors."""
     import json
 
-    from optictl import config, report
+    from optictl.deployment import config
+    from optictl.output import console
 
-    report.raw(json.dumps(config.schema(), indent=2) + "\n")
+    console.raw(json.dumps(config.schema(), indent=2) + "\n")

@@ -20,7 +20,7 @@ from optictl.cli.options import (
     refuse_no_directory,
     save_page,
 )
-from optictl.paths import NAME
+from optictl.deployment.paths import NAME
 
 
 def register(app: typer.Typer) -> None:
@@ -73,11 +73,12 @@ def compare(
 
     Every answer is kept in a file: an interrupted comparison goes on where it was.
     """
-    from optictl import report, smokes
-    from optictl.compare import page, run
-    from optictl.compare.summary import Prices
     from optictl.errors import OptictlError
     from optictl.host import processes
+    from optictl.output import console
+    from optictl.requests import smoke
+    from optictl.requests.compare import page, run
+    from optictl.requests.compare.summary import Prices
 
     if (price_prompt is None) != (price_completion is None):
         raise typer.BadParameter("both prices are needed for a cost", param_hint="--price-prompt, --price-completion")
@@ -92,7 +93,7 @@ def compare(
         raise typer.BadParameter(str(unknown), param_hint="--models") from None
     if prices and len({s.base_model for s in comparison.subjects}) > 1:
         raise typer.BadParameter("prices are those of one base model: name its strategies with --models", param_hint="--price")
-    keys = smokes.keys(where.paths, None)
+    keys = smoke.keys(where.paths, None)
     if not keys.upstream:
         raise OptictlError(
             f"LiteLLM's key cannot be read in {where.paths.env}", remedy="run it with sudo, or set OPENAI_API_KEY there"
@@ -104,14 +105,14 @@ def compare(
     again = where.paths.command(comparison.command(budget_tokens, *flags))
     total = len(comparison.questions) * len(comparison.subjects)
     try:
-        with processes.told_by_signals(), report.steps("comparing", total - len(comparison.left), total) as say:
+        with processes.told_by_signals(), console.steps("comparing", total - len(comparison.left), total) as say:
             whole = run.ask(
                 comparison, deployed, keys, timeout=timeout, budget=budget_tokens, keep=content,
                 remedy=f"{where.paths.command('check')} names what is wrong; then go on: {again}", say=say,
             )  # fmt: skip
     except processes.Told as told:
-        report.note(f"{len(comparison.records)} answers are kept in {comparison.file}")
-        report.note(f"go on: {again}")
+        console.note(f"{len(comparison.records)} answers are kept in {comparison.file}")
+        console.note(f"go on: {again}")
         raise typer.Exit(told.code) from None
     rows = comparison.rows(prices)
     if save is not None:
@@ -121,4 +122,4 @@ def compare(
         )  # fmt: skip
         save_page(save, text, content)
     more = None if whole else where.paths.command(comparison.command(comparison.enough, *flags))
-    raise typer.Exit(0 if report.compared(rows, str(comparison.file), budget_tokens, more, output.value) else 1)
+    raise typer.Exit(0 if console.compared(rows, str(comparison.file), budget_tokens, more, output.value) else 1)

@@ -23,11 +23,11 @@ from optictl.cli.options import (
     YesOption,
     place,
 )
-from optictl.paths import NAME
+from optictl.deployment.paths import NAME
 
 if TYPE_CHECKING:
-    from optictl.initialize import Initialized
-    from optictl.installation import Installation
+    from optictl.operations.initialize import Initialized
+    from optictl.operations.installation import Installation
     from optictl.results import Result
     from optictl.takeover.handmade import HandMade
 
@@ -58,27 +58,27 @@ def init(
 
     Where a hand-made OptiLLM service exists, it takes over the values of its unit, and says which it cannot take and why.
     """
-    from optictl import report
-    from optictl.initialize import initialize
+    from optictl.operations.initialize import initialize
+    from optictl.output import console
 
     where = place(None, root, user, name)
     done = initialize(where.paths, dry_run)
     if output is Output.json:
-        report.envelope("init", _initialized(done), True)
+        console.envelope("init", _initialized(done), True)
         return
     for change in done.made:
-        report.message(f"{'would create' if dry_run else 'created '} {change.target}")
+        console.message(f"{'would create' if dry_run else 'created '} {change.target}")
     for path in done.kept:
-        report.message(f"kept     {path}")
+        console.message(f"kept     {path}")
     _tell_proposal(done)
     for other in done.others:
-        report.message(f"\n{other.unit} runs OptiLLM and is not optictl's. {_take_over(other)}")
-    report.message(f"\nNext: {_next(done, where)}")
+        console.message(f"\n{other.unit} runs OptiLLM and is not optictl's. {_take_over(other)}")
+    console.message(f"\nNext: {_next(done, where)}")
 
 
 def _take_over(other: HandMade) -> str:
     """What to do about a unit of another name."""
-    from optictl.paths import name_problem
+    from optictl.deployment.paths import name_problem
 
     name = other.unit.removesuffix(".service")
     if problem := name_problem(name):
@@ -88,17 +88,17 @@ def _take_over(other: HandMade) -> str:
 
 def _tell_proposal(done: Initialized) -> None:
     """What was read from a hand-made unit, for people."""
-    from optictl import report
+    from optictl.output import console
 
     if done.service is None or done.proposal is None:
         return
-    report.message(f"\n{done.service.path} was not written by optictl. Its values:")
+    console.message(f"\n{done.service.path} was not written by optictl. Its values:")
     for item in _proposal_items(done):
         words = {"take": "taken", "leave": "not taken", "differ": "differs"}[item["action"]]
         reason = item["reason"].replace(f" in {done.service.path}:", ", line ")
-        report.message(f"{words:<10} {item['target']}: {reason}")
+        console.message(f"{words:<10} {item['target']}: {reason}")
         if remedy := item.get("remedy"):
-            report.message(f"{'':<10} -> {remedy}")
+            console.message(f"{'':<10} -> {remedy}")
 
 
 def _initialized(done: Initialized) -> list[dict[str, str]]:
@@ -170,15 +170,16 @@ def install(
 
     Shows the plan first. A second run changes nothing and says so. Under systemd it ends with check and one smoke.
     """
-    from optictl import deploy, report
     from optictl.host import processes
-    from optictl.installation import Circumstances
+    from optictl.operations import install as installing
+    from optictl.operations.installation import Circumstances
+    from optictl.output import console
 
     where = place(config, root, user, name)
     given = Circumstances(python, secrets_come)
 
     def plan() -> Installation:
-        return deploy.plan_install(where.config(), where.paths, start=not no_start, given=given)
+        return installing.plan_install(where.config(), where.paths, start=not no_start, given=given)
 
     installation = plan()
     text = output is Output.text
@@ -191,73 +192,75 @@ def install(
     refuse_blocked(installation)
     if installation.changes:
         force = confirm(installation, yes, force)
-        with report.progress("installing") as say, processes.told_by_signals():
-            deploy.apply_install(
-                installation, plan, python, wheelhouse.absolute() if wheelhouse else None, say, report.done, force
+        with console.progress("installing") as say, processes.told_by_signals():
+            installing.apply_install(
+                installation, plan, python, wheelhouse.absolute() if wheelhouse else None, say, console.done, force
             )
     found = _checks(where)
     if installation.changes and not no_smoke and not no_start and not where.paths.is_private:
         found += _smoke(where, found)
     if text:
-        report.headline("check")
-    good = report.results("install", found, output.value)
+        console.headline("check")
+    good = console.results("install", found, output.value)
     if text and good and not any(c.id == "process.guarded" for c in found):
-        report.message(f"Next: {where.paths.command('run' if where.paths.is_private or no_start else 'start')}")
+        console.message(f"Next: {where.paths.command('run' if where.paths.is_private or no_start else 'start')}")
     raise typer.Exit(0 if good else 1)
 
 
 def _smoke(where: Place, checked: list[Result]) -> list[Result]:
     """One real request, where the service runs and every check of it is good: else it would tell nothing new."""
-    from optictl import report, smokes
+    from optictl.output import console
+    from optictl.requests import smoke
     from optictl.results import good
 
     if not good(checked) or not any(r.id == "process.guarded" and r.status == "pass" for r in checked):
         return []
     config = where.config()
-    with report.progress("smoking") as say:
-        smoked = smokes.run(config, smokes.keys(where.paths, None), list(config.published)[:1], None, None, None, say)
+    with console.progress("smoking") as say:
+        smoked = smoke.run(config, smoke.keys(where.paths, None), list(config.published)[:1], None, None, None, say)
         return [one.result for one in smoked]
 
 
 def show_plan(installation: Installation, force: bool) -> None:
     """What is in the way, what changes for the clients of a hand-made service, then each change."""
-    from optictl import report
+    from optictl.output import console
 
-    report.problems(installation.problems)
+    console.problems(installation.problems)
     if installation.hand_made is not None and installation.changes:
-        report.takeover(installation.hand_made.unit, installation.table, forced=force)
+        console.takeover(installation.hand_made.unit, installation.table, forced=force)
     if installation.changes:
-        report.changes(installation.changes)
+        console.changes(installation.changes)
     else:
-        report.message("No changes.")
+        console.message("No changes.")
 
 
 def plan_as_json(command: str, installation: Installation) -> None:
     """The plan as the envelope: the changes, and with them what preflight found."""
-    from optictl import report
+    from optictl.output import console
 
     blockers = installation.blockers
-    found = [problem.as_dict() for problem in report.spelled(installation.problems)]
+    found = [problem.as_dict() for problem in console.spelled(installation.problems)]
     more: dict[str, Any] = {"problems": found} if found else {}
     if blockers:
-        remedies = dict.fromkeys(p.remedy for p in report.spelled(blockers) if p.remedy)
+        remedies = dict.fromkeys(p.remedy for p in console.spelled(blockers) if p.remedy)
         more["error"] = {"what": "; ".join(p.found for p in blockers), "remedy": "; ".join(remedies)}
     if installation.hand_made is not None:
         more["takeover"] = [row.as_dict() for row in installation.table]
-    report.envelope(command, [c.as_dict() for c in installation.changes], not blockers, **more)
+    console.envelope(command, [c.as_dict() for c in installation.changes], not blockers, **more)
 
 
 def refuse_blocked(installation: Installation) -> None:
     """End here, with exit code 1, where the plan that was shown would fail."""
-    from optictl import deploy, report
     from optictl.cli import failures
+    from optictl.operations import install as installing
+    from optictl.output import console
 
     if not installation.blockers:
         return
     if failures.json_command:
-        deploy.refuse_blocked(installation)
+        installing.refuse_blocked(installation)
     count = len(installation.blockers)
-    report.note(f"nothing was changed: {count} problem{'s' if count > 1 else ''} above to fix first")
+    console.note(f"nothing was changed: {count} problem{'s' if count > 1 else ''} above to fix first")
     raise typer.Exit(1)
 
 
@@ -267,12 +270,12 @@ def confirm(installation: Installation, yes: bool, force: bool) -> bool:
     Raises:
         OptictlError: nobody can be asked, or files were edited and nobody said that they may go.
     """
-    from optictl import deploy
+    from optictl.operations import install as installing
 
     edited = [change.target for change in installation.changes if change.edited]
     if edited and not force:
         if yes or not sys.stdin.isatty():
-            deploy.refuse_edited(installation.changes, installation.paths, force)
+            installing.refuse_edited(installation.changes, installation.paths, force)
         question = f"{', '.join(edited)} has local changes. Overwrite? A backup is kept."
         force = typer.confirm(question, abort=True, err=True)
     ask(yes)
@@ -292,18 +295,18 @@ def ask(yes: bool, question: str = "Apply these changes?", look: str = "--dry-ru
 
 def _checks(where: Place) -> list[Result]:
     """What `install` can judge: everything, but the live process only where one serves the port."""
-    from optictl.checks import registry
-    from optictl.checks.registry import Skip
-    from optictl.checks.site import Site
+    from optictl.checks import catalog
+    from optictl.checks.engine import Skip
+    from optictl.facts.deployment import Site
 
     site = Site(where.paths, where.config_path)
-    checks = registry.select(())
+    checks = catalog.select(())
     try:
         site.live  # noqa: B018
     except Skip:
         checks = [c for c in checks if not c.live]
     # the build has just proven that it starts
-    return registry.run([c for c in checks if c.id != "release.starts"], site)
+    return catalog.run([c for c in checks if c.id != "release.starts"], site)
 
 
 def run(config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
@@ -315,7 +318,7 @@ def run(config: ConfigOption = None, root: RootOption = None, user: UserOption =
 
     Started by root, the service runs as optillm-proxy (or nobody).
     """
-    from optictl import foreground
+    from optictl.operations import foreground
 
     where = place(config, root, user, name)
     raise typer.Exit(foreground.run(where.config(), where.paths, where.config_path))
@@ -336,76 +339,81 @@ def uninstall(
 
     A service that was written by hand and replaced is kept; --restore puts it back and starts it.
     """
-    from optictl import loading, previous_service, removal, report
-    from optictl.config import Config, ConfigError
+    from optictl.deployment.config import Config, ConfigError
+    from optictl.facts import config_file
+    from optictl.operations import previous_service, remove
+    from optictl.output import console
 
     where = place(None, root, user, name)
-    changes = removal.plan_removal(where.paths, purge, restore)
+    changes = remove.plan_removal(where.paths, purge, restore)
     if output is Output.json and dry_run:
-        report.envelope("uninstall", [c.as_dict() for c in changes], True)
+        console.envelope("uninstall", [c.as_dict() for c in changes], True)
         return
     if output is Output.text:
-        report.changes(changes)
+        console.changes(changes)
         if not changes:
-            report.message("Nothing is installed.")
+            console.message("Nothing is installed.")
         if not restore and (kept := previous_service.read_if_allowed(where.paths)) is not None:
             again = where.paths.command("uninstall --restore")
-            report.message(f"Before optictl, {kept.unit} was written by hand; it is kept in {where.paths.before}.")
-            report.message(f"To put it back: {again}")
+            console.message(f"Before optictl, {kept.unit} was written by hand; it is kept in {where.paths.before}.")
+            console.message(f"To put it back: {again}")
     if dry_run or not changes:
         return
     ask(yes)
     try:
-        config = loading.load(where.config_path)
+        config = config_file.load(where.config_path)
     except ConfigError:  # a broken configuration must not keep anybody from removing it
         config = Config()
-    with report.progress("removing") as say:
-        removal.apply_removal(changes, config, where.paths, purge, say, report.done, force, restore)
+    with console.progress("removing") as say:
+        remove.apply_removal(changes, config, where.paths, purge, say, console.done, force, restore)
     if output is Output.json:
-        report.envelope("uninstall", [c.as_dict() for c in changes], True)
+        console.envelope("uninstall", [c.as_dict() for c in changes], True)
 
 
 def start(root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Start the service under systemd; returns when the proxy answers."""
-    from optictl import report, supervise
+    from optictl.operations import service
+    from optictl.output import console
 
     where = place(None, root, user, name)
-    with report.progress("starting"):
-        supervise.start(where.config(), where.paths)
+    with console.progress("starting"):
+        service.start(where.config(), where.paths)
 
 
 def stop(root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Stop the service and its socket. What is in flight is finished first."""
-    from optictl import report, supervise
+    from optictl.operations import service
+    from optictl.output import console
 
     where = place(None, root, user, name)
-    with report.progress("stopping"):
-        supervise.stop(where.config(), where.paths)
+    with console.progress("stopping"):
+        service.stop(where.config(), where.paths)
 
 
 def restart(root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
     """Restart without anybody waiting: a sibling serves on the same socket while the service drains."""
-    from optictl import report, supervise
+    from optictl.operations import service
+    from optictl.output import console
 
     where = place(None, root, user, name)
-    with report.progress("restarting") as say:
-        supervise.restart(where.config(), where.paths, say)
+    with console.progress("restarting") as say:
+        service.restart(where.config(), where.paths, say)
 
 
 def status(
     root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
 ) -> None:
     """One screen: state, release, restarts, memory, health tiers, the last problem, the next command."""
-    from optictl import report
-    from optictl import status as looking
+    from optictl.observe import status as looking
+    from optictl.output import console
 
     where = place(None, root, user, name)
     seen = looking.look(where.paths, where.config_path)
-    seen = replace(seen, next=report.invocation.spell(seen.next))
+    seen = replace(seen, next=console.invocation.spell(seen.next))
     if output is Output.json:
-        report.envelope("status", [seen.as_dict()], seen.good)
+        console.envelope("status", [seen.as_dict()], seen.good)
     else:
-        report.status(seen)
+        console.status(seen)
     raise typer.Exit(0 if seen.good else 1)
 
 
@@ -427,22 +435,23 @@ def logs(
     output: OutputOption = Output.text,
 ) -> None:
     """Read the service's journal: requests in columns, all else as it is. It holds no prompt and no key."""
-    from optictl import logbook, report
+    from optictl.observe import logs as log_reader
+    from optictl.output import console
 
     for text in status_wanted or ():
-        if not logbook.is_status(text):
+        if not log_reader.is_status(text):
             raise typer.BadParameter(f"{text!r} is no status such as 502 or 5xx", param_hint="--status")
     where = place(None, root, user, name)
-    wanted = logbook.Filter(errors, tuple(strategy or ()), tuple(status_wanted or ()), trace)
-    entries = logbook.read(where.paths, wanted, follow=follow, since=since, lines=lines)
+    wanted = log_reader.Filter(errors, tuple(strategy or ()), tuple(status_wanted or ()), trace)
+    entries = log_reader.read(where.paths, wanted, follow=follow, since=since, lines=lines)
     if output is Output.text:
-        report.log_titles()
+        console.log_titles()
     found = False
     for entry in entries:
         found = True
-        report.log(entry, output.value)
+        console.log(entry, output.value)
     if not found:
-        report.note("no entry of the journal fits")
+        console.note("no entry of the journal fits")
 
 
 def top(
@@ -460,12 +469,12 @@ def top(
 
     In a terminal a live screen: p pauses, q quits. In a pipe a line a look; with --output json an object a line.
     """
-    from optictl import smokes
     from optictl.host import processes
-    from optictl.top import run as watching
+    from optictl.observe.top import run as watching
+    from optictl.requests import smoke
 
     where = place(config, root, user, name)
-    deployed, key = where.config(), smokes.keys(where.paths, None).proxy
+    deployed, key = where.config(), smoke.keys(where.paths, None).proxy
     try:
         with processes.told_by_signals():
             ready = watching.run(deployed, where.paths, key, interval=interval, count=count, output=output.value)

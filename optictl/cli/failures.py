@@ -38,15 +38,15 @@ def guarded(app: Callable[[], Any]) -> int:
 
 
 def _explain(failure: Exception) -> int:
-    from optictl import report
-    from optictl.config import ConfigError
+    from optictl.deployment.config import ConfigError
     from optictl.errors import OptictlError, RolledBack
+    from optictl.output import console
 
     if isinstance(failure, ConfigError):
         remedy = f"edit {failure.source}; optictl config schema prints what may stand there"
         if json_command:
-            report.failure(json_command, str(failure), remedy, [vars(problem) for problem in failure.problems])
-        report.config_error(failure, remedy)
+            console.failure(json_command, str(failure), remedy, [vars(problem) for problem in failure.problems])
+        console.config_error(failure, remedy)
         return CONFIG_INVALID
     if isinstance(failure, PermissionError):
         failure = OptictlError(f"no permission for {failure.filename}", remedy="run it with sudo, or use --user or --root DIR")
@@ -54,12 +54,12 @@ def _explain(failure: Exception) -> int:
         failure = OptictlError(f"{failure.strerror}: {failure.filename}", remedy="mend it and run the command again")
     if isinstance(failure, OptictlError):
         if json_command:
-            report.failure(json_command, failure.what, failure.remedy, failure.problems)
-        report.error(failure)
+            console.failure(json_command, failure.what, failure.remedy, failure.problems)
+        console.error(failure)
         return ROLLED_BACK if isinstance(failure, RolledBack) else 1
     if json_command:
-        report.failure(json_command, f"internal error (please report it): {failure}", "")
+        console.failure(json_command, f"internal error (please report it): {failure}", "")
     if debug:
         raise failure
-    report.unexpected(failure)
+    console.unexpected(failure)
     return 1

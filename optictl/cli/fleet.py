@@ -13,7 +13,7 @@ import typer
 from optictl.cli.options import ForceOption, Output, OutputOption, YesOption
 
 if TYPE_CHECKING:
-    from optictl.fleet.roll import Report
+    from optictl.fleet.rollout import Report
     from optictl.host.playbooks import Hosts
 
 fleet_app = typer.Typer(
@@ -85,10 +85,10 @@ def _need_extra() -> None:
 
 
 def _serial(batch: str) -> list[int | str]:
-    from optictl.fleet import roll
+    from optictl.fleet import rollout
 
     try:
-        return roll.batches(batch)
+        return rollout.batches(batch)
     except ValueError:
         raise typer.BadParameter("numbers or percentages with commas, such as 1,25%", param_hint="--batch") from None
 
@@ -105,11 +105,13 @@ def _ask(yes: bool) -> Callable[[list[str]], None]:
 
 def _end(command: str, found: Report, output: Output, again: str = "") -> None:
     """The table or the envelope, and the exit code. `again`: the command that continues."""
-    from optictl import report
-    from optictl.fleet import story
+    from optictl.fleet import playbook_events
+    from optictl.output import console
 
     more = again if found.remaining else ""
-    report.fleet(f"fleet {command}", found.results, story.headline(found.results), more, output.value, ok=found.code == 0)
+    console.fleet(
+        f"fleet {command}", found.results, playbook_events.headline(found.results), more, output.value, ok=found.code == 0
+    )
     raise typer.Exit(found.code)
 
 
@@ -123,11 +125,11 @@ def plan(
     wheelhouse: SourceOption = None, force: ForceOption = False, output: OutputOption = Output.text,
 ) -> None:  # fmt: skip
     """Tell what `fleet apply` would do on each host. Changes nothing there."""
-    from optictl import report
-    from optictl.fleet import roll
+    from optictl.fleet import rollout
+    from optictl.output import console
 
     hosts = _hosts(inventory, limit, forks, vault_password_file)
-    found = roll.plan(hosts, None, wheelhouse, force, report.note)
+    found = rollout.plan(hosts, None, wheelhouse, force, console.note)
     _end("plan", found, output)
 
 
@@ -157,12 +159,12 @@ def _roll(
     command: str, version: str | None, inventory: list[str], limit: str, batch: str, forks: int, vault: Path | None,
     source: Path | None, yes: bool, force: bool, output: Output,
 ) -> None:  # fmt: skip
-    from optictl import report
-    from optictl.fleet import roll
+    from optictl.fleet import rollout
+    from optictl.output import console
 
     serial = _serial(batch)
     hosts = _hosts(inventory, limit, forks, vault)
-    found = roll.apply(hosts, version, serial, source, force, _ask(yes), report.note)
+    found = rollout.apply(hosts, version, serial, source, force, _ask(yes), console.note)
     _end(command, found, output, _again())
 
 
@@ -171,12 +173,12 @@ def rollback(
     vault_password_file: VaultOption = None, yes: YesOption = False, output: OutputOption = Output.text,
 ) -> None:  # fmt: skip
     """Go back to the release of before on each host, proven in the same way. The first red stops it."""
-    from optictl import report
-    from optictl.fleet import roll
+    from optictl.fleet import rollout
+    from optictl.output import console
 
     serial = _serial(batch)
     hosts = _hosts(inventory, limit, forks, vault_password_file)
-    found = roll.rollback(hosts, serial, _ask(yes), report.note)
+    found = rollout.rollback(hosts, serial, _ask(yes), console.note)
     # a host that is done would go forth again
     words = ["optictl", "fleet", "rollback", *(word for one in inventory for word in ("-i", one)), "--batch", batch]
     words += ["--vault-password-file", str(vault_password_file)] if vault_password_file else []
@@ -188,11 +190,11 @@ def status(
     output: OutputOption = Output.text,
 ) -> None:  # fmt: skip
     """Release, health, drift and restarts of each host, and which hosts differ from most."""
-    from optictl import report
-    from optictl.fleet import roll
+    from optictl.fleet import rollout
+    from optictl.output import console
 
     hosts = _hosts(inventory, limit, forks, vault_password_file)
-    found = roll.status(hosts, report.note)
+    found = rollout.status(hosts, console.note)
     _end("status", found, output)
 
 
@@ -202,11 +204,11 @@ def check(
     output: OutputOption = Output.text,
 ) -> None:  # fmt: skip
     """Judge every invariant of each host. Reads, never writes, costs no token."""
-    from optictl import report
-    from optictl.fleet import roll
+    from optictl.fleet import rollout
+    from optictl.output import console
 
     hosts = _hosts(inventory, limit, forks, vault_password_file)
-    found = roll.check(hosts, only or [], report.note)
+    found = rollout.check(hosts, only or [], console.note)
     _end("check", found, output)
 
 
@@ -216,11 +218,11 @@ def smoke(
     output: OutputOption = Output.text,
 ) -> None:  # fmt: skip
     """Send one real request per model on each host and prove what it caused. Costs tokens."""
-    from optictl import report
-    from optictl.fleet import roll
+    from optictl.fleet import rollout
+    from optictl.output import console
 
     hosts = _hosts(inventory, limit, forks, vault_password_file)
-    found = roll.smoke(hosts, models, report.note)
+    found = rollout.smoke(hosts, models, console.note)
     _end("smoke", found, output)
 
 
@@ -241,8 +243,8 @@ def wheelhouse(
     output: OutputOption = Output.text,
 ) -> None:
     """Make the wheelhouse of one kind of host on this controller: every wheel, checked against the lock, optictl's own too."""
-    from optictl import report
-    from optictl.config import Config
+    from optictl.deployment.config import Config
+    from optictl.output import console
 
     _need_extra()
     if architecture not in ("x86_64", "aarch64"):
@@ -251,18 +253,18 @@ def wheelhouse(
     from optictl.fleet.targets import target
 
     kind = target(architecture, _numbers(python, "--python"), _numbers(glibc, "--glibc"))
-    with report.progress("fetching") as say:
+    with console.progress("fetching") as say:
         made = making.make(kind, version or Config().optillm.version, profile, wheels, say)
     if output is Output.json:
-        report.envelope("fleet wheelhouse", [{"id": made.target, "status": "pass", "data": made.as_dict()}], True)
+        console.envelope("fleet wheelhouse", [{"id": made.target, "status": "pass", "data": made.as_dict()}], True)
     else:
         size = sum(one.size for one in made.files) / 1e6
-        report.message(f"{made.directory}: {len(made.files)} files, {size:.0f} MB")
+        console.message(f"{made.directory}: {len(made.files)} files, {size:.0f} MB")
 
 
 def collections() -> None:
     """Print where the Ansible collection optictl.optillm is, for ANSIBLE_COLLECTIONS_PATH."""
-    from optictl import report
     from optictl.host import playbooks
+    from optictl.output import console
 
-    report.message(str(playbooks.COLLECTIONS))
+    console.message(str(playbooks.COLLECTIONS))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from optictl.config import Config
-    from optictl.paths import Paths
+    from optictl.deployment.config import Config
+    from optictl.deployment.paths import Paths
 
 
 class Output(str, enum.Enum):
@@ -123,15 +123,16 @@ class Place:
 
     def config(self) -> Config:
         """Its configuration; the defaults where there is no file and none was named."""
-        from optictl import loading
+        from optictl.facts import config_file
 
-        return loading.load(self.config_path, required=self.explicit)
+        return config_file.load(self.config_path, required=self.explicit)
 
 
 def place(config: Path | None, root: Path | None, user: bool, name: str) -> Place:
     """The deployment that the options name. From here on messages spell commands for its caller."""
-    from optictl import paths, report
+    from optictl.deployment import paths
     from optictl.host import program
+    from optictl.output import console
 
     if root is not None and user:
         raise typer.BadParameter("--root and --user exclude each other")
@@ -139,7 +140,7 @@ def place(config: Path | None, root: Path | None, user: bool, name: str) -> Plac
         raise typer.BadParameter(problem, param_hint="--name")
     found = paths.user(os.environ, name) if user else paths.system(root.absolute() if root else None, name)
     found = _on_disk(found)
-    report.invocation = program.invocation(found.scope, found.is_private, os.environ, sys.argv)
+    console.invocation = program.invocation(found.scope, found.is_private, os.environ, sys.argv)
     return Place(found, config.absolute() if config else found.config, config is not None)
 
 

@@ -26,10 +26,10 @@ from optictl.cli.options import (
     UserOption,
     place,
 )
-from optictl.paths import NAME
+from optictl.deployment.paths import NAME
 
 if TYPE_CHECKING:
-    from optictl.checks.registry import Check
+    from optictl.checks.engine import Check
     from optictl.results import Result
 
 
@@ -96,7 +96,8 @@ def check(
 
     Ctrl-C ends --watch with the exit code of the last round: 0 good, 1 not.
     """
-    from optictl import monitoring, report
+    from optictl.checks import formats
+    from optictl.output import console
     from optictl.results import good
 
     checks = _selected("--explain" if explain else "--only", [explain] if explain else only)
@@ -104,14 +105,14 @@ def check(
         left_out = _selected("--without", without)
         checks = [one for one in checks if one not in left_out]
     if explain:
-        from optictl.checks import registry
+        from optictl.checks import engine
 
         for one in checks:
-            report.message(registry.explanation(one))
+            console.message(engine.explanation(one))
         return
     if listed:
         for one in checks:
-            report.message(f"{one.id:<28} {one.expected}")
+            console.message(f"{one.id:<28} {one.expected}")
         return
     where = place(config, root, user, name)
     examination = _Examination(where, checks, litellm_config, litellm_env, attack, textfile)
@@ -123,22 +124,22 @@ def check(
         if attack or output not in (CheckOutput.text, CheckOutput.json):
             raise typer.BadParameter("goes with --output text or json, and without --attack", param_hint="--watch")
         raise typer.Exit(_watch(examination, watch, output, quiet))
-    with report.progress("checking"):
+    with console.progress("checking"):
         found = examination()
     if output is CheckOutput.nagios:
-        report.raw(monitoring.nagios(report.spelled(found), examination.seconds))
-        raise typer.Exit(monitoring.nagios_code(found))
+        console.raw(formats.nagios(console.spelled(found), examination.seconds))
+        raise typer.Exit(formats.nagios_code(found))
     if output is CheckOutput.prometheus:
-        report.raw(monitoring.prometheus(found, examination.seconds, time.time()))
+        console.raw(formats.prometheus(found, examination.seconds, time.time()))
         raise typer.Exit(0 if good(found) else 1)
-    raise typer.Exit(0 if report.results("check", found, output.value, quiet=quiet) else 1)
+    raise typer.Exit(0 if console.results("check", found, output.value, quiet=quiet) else 1)
 
 
 def _selected(option: str, names: list[str] | None) -> list[Check]:
-    from optictl.checks import registry
+    from optictl.checks import catalog
 
     try:
-        return registry.select(names or ())
+        return catalog.select(names or ())
     except KeyError as unknown:
         raise typer.BadParameter(
             f"there is no check or family {unknown}; optictl check --list shows them", param_hint=option
@@ -158,10 +159,9 @@ class _Examination:
     seconds: float = 0.0
 
     def __call__(self) -> list[Result]:
-        from optictl import monitoring
-        from optictl.checks import registry
-        from optictl.checks.site import Site
-        from optictl.config import ConfigError
+        from optictl.checks import catalog, formats
+        from optictl.deployment.config import ConfigError
+        from optictl.facts.deployment import Site
         from optictl.host import files
 
         site = Site(self.where.paths, self.where.config_path, self.litellm_config, self.litellm_env)
@@ -169,44 +169,46 @@ class _Examination:
             with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
                 self.where.config()
         since = time.monotonic()
-        found = registry.run(self.checks, site)
+        found = catalog.run(self.checks, site)
         if self.attack:
-            from optictl import sandbox
+            from optictl.checks import sandbox
 
             found += sandbox.attack(site)
         self.seconds = time.monotonic() - since
         if self.textfile is not None:
-            files.write(self.textfile.absolute(), monitoring.prometheus(found, self.seconds, time.time()), 0o644)
+            files.write(self.textfile.absolute(), formats.prometheus(found, self.seconds, time.time()), 0o644)
         return found
 
 
 def _damped(found: list[Result], file: Path, fail_after: int, well_after: int, quiet: bool) -> int:
     """The exit code that this round and those before it deserve. All is told while something is wrong, else what changed."""
-    from optictl import monitoring, report
+    from optictl.checks import formats
     from optictl.host import files
+    from optictl.output import console
     from optictl.results import good
 
-    before = monitoring.damped(files.read(file))
+    before = formats.damped(files.read(file))
     now = before.after(good(found), fail_after, well_after)
     files.write(file, now.dump(), 0o600)
     if now != before or not good(found):
-        report.results("check", found, "text", quiet=quiet)
+        console.results("check", found, "text", quiet=quiet)
         enough, kind = (well_after, "good") if now.failed else (fail_after, "bad")
         verdict = "failed" if now.failed else "well"
-        report.message(f"{verdict}, {now.against} of {enough} {kind} rounds against it" if now.against else verdict)
+        console.message(f"{verdict}, {now.against} of {enough} {kind} rounds against it" if now.against else verdict)
     return 1 if now.failed else 0
 
 
 def _watch(examination: _Examination, seconds: int, output: CheckOutput, quiet: bool) -> int:
     """Rounds until Ctrl-C; the exit code of the last one, 130 if none ended."""
-    from optictl import report, watch
+    from optictl.checks import watch
     from optictl.cli.failures import INTERRUPTED
+    from optictl.output import console
 
     code = INTERRUPTED
     with suppress(KeyboardInterrupt):
         for one in watch.rounds(examination, lambda: time.sleep(seconds)):
             code = 0 if one.good else 1
-            report.round_of_checks(one, output.value, quiet=quiet)
+            console.round_of_checks(one, output.value, quiet=quiet)
     return code
 
 
@@ -232,7 +234,9 @@ def smoke(
 
     Passes if the strategy that was asked for is seen to have run, on the base model alone, without a failed call.
     """
-    from optictl import report, smokes, traces
+    from optictl.output import console
+    from optictl.requests import smoke as smoke_requests
+    from optictl.requests import tracing as trace_requests
 
     tracing.refuse_unfit(save, content, url, wanted=trace)
     where = place(config, root, user, name)
@@ -241,16 +245,16 @@ def smoke(
         raise typer.BadParameter(
             f"no model was named; such as {next(iter(deployed.published))}, or --all", param_hint="MODEL..."
         )
-    names = smokes.names(deployed, models or [], every)
-    keys = smokes.keys(where.paths, key_file)
-    with report.progress("smoking") as say:
-        headers = traces.CONTENT_HEADERS if content else {}
-        smoked = smokes.run(deployed, keys, names, prompt, timeout, url, say, headers)
-        smoked, problems = smokes.traced(deployed, where.paths, smoked) if trace else (smoked, [])
-    ok = report.results("smoke", [one.result for one in smoked], output.value)
+    names = smoke_requests.names(deployed, models or [], every)
+    keys = smoke_requests.keys(where.paths, key_file)
+    with console.progress("smoking") as say:
+        headers = trace_requests.CONTENT_HEADERS if content else {}
+        smoked = smoke_requests.run(deployed, keys, names, prompt, timeout, url, say, headers)
+        smoked, problems = smoke_requests.traced(deployed, where.paths, smoked) if trace else (smoked, [])
+    ok = console.results("smoke", [one.result for one in smoked], output.value)
     tracing.show([(one.result.id, one.trace) for one in smoked if one.trace], save, content, output)
     for problem in problems:
-        report.error(problem)
+        console.error(problem)
     raise typer.Exit(0 if ok and not problems else 1)
 
 

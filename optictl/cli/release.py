@@ -23,12 +23,12 @@ from optictl.cli.options import (
     YesOption,
     place,
 )
-from optictl.paths import NAME
+from optictl.deployment.paths import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optictl.installation import Installation
+    from optictl.operations.installation import Installation
 
 
 def register(app: typer.Typer) -> None:
@@ -71,9 +71,9 @@ def upgrade(
 
     Every enabled strategy is asked twice: that costs tokens. If anything fails, it is rolled back (exit 4).
     """
-    from optictl import report
-    from optictl import upgrade as upgrading
-    from optictl.installation import Circumstances
+    from optictl.operations import upgrade as upgrading
+    from optictl.operations.installation import Circumstances
+    from optictl.output import console
 
     where = place(config, root, user, name)
     given = Circumstances(python, secrets_come)
@@ -97,13 +97,13 @@ def upgrade(
     _go("upgrade", where, installation, plan, yes, force, wheelhouse, python, canary_only, output)
     if output is Output.text and installation.changes:
         next_one = f"Put it in force: {where.paths.command(f'upgrade {wanted}')}"
-        report.message(next_one if canary_only else f"Back again: {where.paths.command('rollback')}")
+        console.message(next_one if canary_only else f"Back again: {where.paths.command('rollback')}")
 
 
 def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_run: bool, yes: bool, output: Output) -> None:
     """Put a lock where this deployment's own are, after showing what it means."""
-    from optictl import report
-    from optictl import upgrade as upgrading
+    from optictl.operations import upgrade as upgrading
+    from optictl.output import console
 
     deployed = where.config()
     if lock is not None and resolve:
@@ -111,15 +111,15 @@ def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_
     if lock is not None:
         target, text = upgrading.own_lock(deployed, where.paths, version, lock)
     else:
-        with report.progress("resolving") as say:
+        with console.progress("resolving") as say:
             found = upgrading.resolve(deployed, where.paths, version, say)
         if output is Output.text:
-            report.resolution(found)
+            console.resolution(found)
         elif dry_run:
-            report.envelope("upgrade", [found.as_dict()], True)
+            console.envelope("upgrade", [found.as_dict()], True)
         target, text = found.path, found.text
     if dry_run:
-        report.note(f"the lock would be kept as {target}")
+        console.note(f"the lock would be kept as {target}")
         return
     ask(yes, f"Keep this lock as {target}?")
     upgrading.keep_lock(target, text)
@@ -133,25 +133,26 @@ def _shown(installation: Installation, command: str, output: Output, force: bool
 
 
 def _build(installation: Installation, yes: bool, wheelhouse: Path | None, python: Path | None, output: Output) -> None:
-    from optictl import deploy, report
+    from optictl.operations import install
+    from optictl.output import console
 
     if any(change.action == "build" for change in installation.changes):
         ask(yes, f"Build {installation.want.name}?")
-        with report.progress("building") as say:
-            deploy.build_beside(installation, python, wheelhouse.absolute() if wheelhouse else None, say, report.done)
+        with console.progress("building") as say:
+            install.build_beside(installation, python, wheelhouse.absolute() if wheelhouse else None, say, console.done)
     if output is Output.json:
-        report.envelope("upgrade", [], True, release=installation.want.name, switched=False)
+        console.envelope("upgrade", [], True, release=installation.want.name, switched=False)
     else:
-        report.message(f"{installation.want.name} is built and was not put in force.")
+        console.message(f"{installation.want.name} is built and was not put in force.")
 
 
 def _go(
     command: str, where: Place, installation: Installation, plan: Callable[[], Installation], yes: bool, force: bool,
     wheelhouse: Path | None, python: Path | None, canary_only: bool, output: Output,
 ) -> None:  # fmt: skip
-    from optictl import report
-    from optictl import upgrade as upgrading
     from optictl.host import processes
+    from optictl.operations import upgrade as upgrading
+    from optictl.output import console
 
     text = output is Output.text
     if text:
@@ -164,21 +165,21 @@ def _go(
         def proven(proof: upgrading.Proof) -> None:
             proofs.append(proof)
             if text:
-                report.comparison(proof.new, proof.current)
+                console.comparison(proof.new, proof.current)
 
-        with report.progress(command) as say, processes.told_by_signals():
+        with console.progress(command) as say, processes.told_by_signals():
             upgrading.apply(
-                installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, report.done,
+                installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, console.done,
                 force=force, report_proof=proven,
             )  # fmt: skip
     if not text:
         results = [r.as_dict() for proof in proofs for r in proof.new]
         beside = [r.as_dict() for proof in proofs for r in proof.current]
-        report.envelope(command, results, True, release=installation.want.name, current=beside, switched=not canary_only)
+        console.envelope(command, results, True, release=installation.want.name, current=beside, switched=not canary_only)
     elif canary_only:
-        report.message(f"{installation.want.name} is proven and was not put in force.")
+        console.message(f"{installation.want.name} is proven and was not put in force.")
     elif installation.changes:
-        report.message(f"{installation.want.name} is in force.")
+        console.message(f"{installation.want.name} is in force.")
 
 
 def rollback(
@@ -192,7 +193,7 @@ def rollback(
     output: OutputOption = Output.text,
 ) -> None:
     """Go back to the release that was in force before, proven in the same way as an upgrade. Costs tokens."""
-    from optictl import upgrade as upgrading
+    from optictl.operations import upgrade as upgrading
 
     where = place(config, root, user, name)
 
@@ -210,12 +211,12 @@ def releases(
     root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
 ) -> None:
     """List the releases on this machine: version, closure, when, size, state."""
-    from optictl import releases as listing
-    from optictl import report
+    from optictl.output import console
+    from optictl.releases import store as listing
 
     where = place(None, root, user, name)
     found = listing.listing(where.paths)
     if output is Output.json:
-        report.envelope("releases", [one.as_dict() for one in found], True)
+        console.envelope("releases", [one.as_dict() for one in found], True)
     else:
-        report.releases(found)
+        console.releases(found)

@@ -23,10 +23,10 @@ from optictl.cli.options import (
     refuse_no_directory,
     save_page,
 )
-from optictl.paths import NAME
+from optictl.deployment.paths import NAME
 
 if TYPE_CHECKING:
-    from optictl.traces import Trace
+    from optictl.requests.tracing import Trace
 
 
 def register(app: typer.Typer) -> None:
@@ -57,27 +57,29 @@ def trace(
 
     With --content it keeps prompts and answers too, in memory, until newer requests take their place.
     """
-    from optictl import report, smoke, smokes, traces
+    from optictl.output import console
+    from optictl.proof import evidence
+    from optictl.requests import smoke, tracing
     from optictl.results import Result
 
     refuse_unfit(save, content, url)
     where = place(config, root, user, name)
     deployed = where.config()
-    smokes.names(deployed, [model], every=False)
-    keys = smokes.keys(where.paths, key_file)
-    with report.progress("tracing") as say:
+    smoke.names(deployed, [model], every=False)
+    keys = smoke.keys(where.paths, key_file)
+    with console.progress("tracing") as say:
         say(f"asking {model}")
-        headers = traces.CONTENT_HEADERS if content else {}
-        answer = smokes.ask(deployed, keys.proxy, model, prompt, timeout, url, headers)
-        found = traces.read(deployed, where.paths, smokes.keys(where.paths, None).proxy, answer)
+        headers = tracing.CONTENT_HEADERS if content else {}
+        answer = smoke.ask(deployed, keys.proxy, model, prompt, timeout, url, headers)
+        found = tracing.read(deployed, where.paths, smoke.keys(where.paths, None).proxy, answer)
     ok = answer.status == 200
     if output is Output.json:
-        problem = "" if ok else smoke.error_message(answer)
+        problem = "" if ok else evidence.error_message(answer)
         result = Result(
             id=model, title=f"{found.strategy} on {found.base_model}", status="pass" if ok else "fail", expected="an answer",
             found=problem or f"{len(found.calls)} calls", data={"trace": found.as_dict()},
         )  # fmt: skip
-        report.envelope("trace", [result.as_dict()], ok)
+        console.envelope("trace", [result.as_dict()], ok)
     show([(model, found)], save, content, output)
     raise typer.Exit(0 if ok else 1)
 
@@ -95,11 +97,12 @@ def show(found: Sequence[tuple[str, Trace]], save: Path | None, content: bool, o
     """Draw traces for people, and into a file."""
     if not found:
         return
-    from optictl import report, traces
+    from optictl.output import console
+    from optictl.requests import tracing
 
     if output is Output.text:
         for model, trace in found:
-            report.waterfall(model, trace)
+            console.waterfall(model, trace)
     if save is not None:
-        save_page(save, traces.page(found, time.strftime("%Y-%m-%d %H:%M")), content)
-        report.note(f"drawn in {save}")
+        save_page(save, tracing.page(found, time.strftime("%Y-%m-%d %H:%M")), content)
+        console.note(f"drawn in {save}")

@@ -13,17 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl import deploy, initialize, paths, render, service, smoke
-from optictl.checks import registry
-from optictl.checks.site import Site
-from optictl.config import Config
-from optictl.demo.standin import StandIn
+from optictl.checks import catalog
+from optictl.deployment import paths, render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
+from optictl.facts.deployment import Site
 from optictl.host import files, network
-from optictl.installation import Installation
-from optictl.paths import Paths
-from optictl.plan import Change
-from optictl.releases import Progress
+from optictl.operations import initialize, install
+from optictl.operations.installation import Installation
+from optictl.operations.plan import Change
+from optictl.proof import evidence, trial
+from optictl.proof.standin import StandIn
+from optictl.releases.store import Progress
 from optictl.results import Result
 
 #: Families of checks about units and about LiteLLM's own configuration: there are none here.
@@ -48,16 +50,18 @@ class Demo:
 
     def checks(self) -> list[Result]:
         """Every check that a deployment without systemd and LiteLLM can be judged by."""
-        checks = [c for c in registry.all_checks() if c.family not in _ELSEWHERE]
-        return registry.run(checks, Site(self.paths))
+        checks = [c for c in catalog.all_checks() if c.family not in _ELSEWHERE]
+        return catalog.run(checks, Site(self.paths))
 
     def smokes(self) -> Iterator[Result]:
         """Every enabled strategy, each as soon as it is proven."""
         upstream_key = Site(self.paths).upstream_key
-        plain = smoke.plain_usage(self.config, upstream_key, smoke.PROMPT, self.config.model, 30)
+        plain = evidence.plain_usage(self.config, upstream_key, evidence.PROMPT, self.config.model, 30)
         for strategy in self.config.strategies:
             model = f"{strategy}-{self.config.model}"
-            yield smoke.judge(model, self.config, smoke.run(self.config.url, self.proxy_key, model, smoke.PROMPT, 60), plain)
+            yield evidence.judge(
+                model, self.config, evidence.run(self.config.url, self.proxy_key, model, evidence.PROMPT, 60), plain
+            )
 
 
 def _write_operators_files(place: Paths, config: Config, upstream_key: str, proxy_key: str) -> None:
@@ -87,19 +91,19 @@ def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> 
         _write_operators_files(place, config, upstream_key, proxy_key)
 
         def plan() -> Installation:
-            return deploy.plan_install(config, place)
+            return install.plan_install(config, place)
 
         installation = plan()
         if not any(change.action == "build" for change in installation.changes):
             progress(f"the release {installation.want.id} is here already")
-        deploy.apply_install(installation, plan, None, None, progress, done)
+        install.apply_install(installation, plan, None, None, progress, done)
         log = root / "service.log"
         with (
             log.open("wb") as output,
-            service.running(
+            trial.running(
                 config, place.current, render.home(config, place), proxy_key=proxy_key, upstream_key=upstream_key, output=output
             ) as process,
         ):
             progress(f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}")
-            service.wait_ready(process, config, log)
+            trial.wait_ready(process, config, log)
             yield Demo(config, place, proxy_key)

@@ -6,22 +6,22 @@ import signal
 import threading
 from pathlib import Path
 
-from optictl import report
 from optictl.demo import run
+from optictl.output import console
 from optictl.results import good
 
 
 def demonstrate(directory: Path | None, once: bool) -> int:
     """Install, run, check, smoke; then stop, or stay up until Ctrl-C. 0 when everything was proven."""
     root = directory or run.directory()
-    report.headline("1. install OptiLLM below " + str(root))
-    with report.progress("installing") as say, run.running(root, say, report.done) as demo:
-        report.headline("2. check the running service")
+    console.headline("1. install OptiLLM below " + str(root))
+    with console.progress("installing") as say, run.running(root, say, console.done) as demo:
+        console.headline("2. check the running service")
         checked = demo.checks()
-        report.results("demo", checked, "text")
-        report.headline("3. smoke every strategy (the stand-in answers, no model is asked)")
+        console.results("demo", checked, "text")
+        console.headline("3. smoke every strategy (the stand-in answers, no model is asked)")
         smoked = list(demo.smokes())
-        report.results("demo", smoked, "text")
+        console.results("demo", smoked, "text")
         proven = good(checked) and good(smoked)
         if not once and proven:
             _stay(demo)
@@ -30,8 +30,8 @@ def demonstrate(directory: Path | None, once: bool) -> int:
 
 def _stay(demo: run.Demo) -> None:
     model = f"{demo.config.strategies[0]}-{demo.config.model}"
-    report.headline("It stays up. Try it from another terminal; Ctrl-C ends it.")
-    report.example(
+    console.headline("It stays up. Try it from another terminal; Ctrl-C ends it.")
+    console.example(
         f"curl -si {demo.config.url}/chat/completions -H 'content-type: application/json' "
         f'-H "authorization: Bearer $(cat {demo.paths.proxy_key})" '
         f"""-d '{{"model": "{model}", "messages": [{{"role": "user", "content": "hello"}}]}}'"""

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optictl
+from optictl.deployment.invocation import Invocation, needs_sudo
+from optictl.deployment.paths import HOMES, Scope
 from optictl.host import files
-from optictl.invocation import Invocation, needs_sudo
-from optictl.paths import HOMES, Scope
 
 #: Directories that sudo searches on every system; Debian unstable has /usr/local/bin no more.
 _SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"

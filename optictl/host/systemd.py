@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optictl.deployment.paths import Scope
 from optictl.host.uv import ToolError
-from optictl.paths import Scope
 
 #: The oldest systemd that gives a service its secrets as credentials (LoadCredential=, systemd.exec(5)).
 FLOOR = 247

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from optictl import models
-from optictl.config import Config
+from optictl.deployment import model_names
+from optictl.deployment.config import Config
 from optictl.litellm import providers
 from optictl.litellm.read import Chain, Deployment, Place, Settings, Unknown
 
@@ -345,7 +345,7 @@ class Graph:
 
     def base_of(self, arrival: Arrival) -> str:
         """The model that OptiLLM asks LiteLLM for, by its own parser, guarded or not."""
-        return models.parse(arrival.name, models.WORDS.union(self.config.strategies))[1]
+        return model_names.parse(arrival.name, model_names.WORDS.union(self.config.strategies))[1]
 
     @cached_property
     def loops(self) -> list[tuple[Way, Arrival]]:

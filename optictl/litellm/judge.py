@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from optictl import models
+from optictl.deployment import model_names
 from optictl.litellm.graph import Arrival, Graph, Way, written
 from optictl.litellm.read import DEFAULT_RETRIES, Deployment, Place, Unknown
 from optictl.results import Status
@@ -147,7 +147,7 @@ def _refused(graph: Graph, kind: Literal["prefix", "strategy", "base model"], me
     config = graph.config
     example = next(iter(config.published))
     for way, arrival in graph.arrivals:
-        refusal = models.refusal(arrival.name, config.strategies, config.base_models)
+        refusal = model_names.refusal(arrival.name, config.strategies, config.base_models)
         if refusal and refusal[0] == kind:
             entry = _culprit(way, arrival)
             yield Fault(f"{written(way)}: {refusal[1]} ({entry})", f"at {entry}: {mend.format(example=example)}")

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from optictl import models
-from optictl.config import Config
+from optictl.deployment import model_names
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
 from optictl.guard import envfile, invariants
-from optictl.paths import Paths
 from optictl.takeover.handmade import HandMade, redacted
 
 #: A key that every reader of an env file takes as it is.
@@ -210,9 +210,9 @@ def _base_models(service: HandMade, listed: Sequence[str]) -> _Part:
         names.update(dict.fromkeys(provider.model_map.values(), f"model_map of provider {provider.name}"))
     for _, base in _published(listed):
         names.setdefault(base, "LiteLLM's list: it publishes strategies of it")
-    good = {name: place for name, place in names.items() if not models.base_model_problem(name)}
+    good = {name: place for name, place in names.items() if not model_names.base_model_problem(name)}
     for name in names.keys() - good.keys():
-        problem = models.base_model_problem(name)
+        problem = model_names.base_model_problem(name)
         remedy = "give it another name in LiteLLM, and write that into base_models"
         left.append(NotTaken(f"model {name}", f"the name {problem}", remedy))
     if not where:
@@ -234,8 +234,8 @@ def _own_providers(service: HandMade) -> list[Any]:
 def _published(listed: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(strategy, base model) of each name that LiteLLM lists beside its base model."""
     for name in listed:
-        strategies, base = models.parse(name)
-        if len(strategies) == 1 and base in listed and strategies[0] not in models.NOT_STRATEGIES:
+        strategies, base = model_names.parse(name)
+        if len(strategies) == 1 and base in listed and strategies[0] not in model_names.NOT_STRATEGIES:
             yield strategies[0], base
 
 
@@ -264,12 +264,12 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
     for strategy, _ in _published(listed):
         wanted.setdefault(strategy, "LiteLLM's list")
     default = Config().strategies
-    extra = [name for name in wanted if name not in default and name in models.WORDS]
+    extra = [name for name in wanted if name not in default and name in model_names.WORDS]
     for name in extra:
-        if name in models.DANGEROUS:
+        if name in model_names.DANGEROUS:
             why = "it executes what a model wrote, or reaches beyond LiteLLM"
             left.append(NotTaken(f"strategy {name}", why, f"add {name} to strategies, if you accept that"))
-    if safe := [name for name in extra if name not in models.DANGEROUS]:
+    if safe := [name for name in extra if name not in model_names.DANGEROUS]:
         places = dict.fromkeys(wanted[name] for name in safe)
         taken.append(Setting("strategies", [*default, *safe], f"the default, and {', '.join(safe)}: {'; '.join(places)}"))
     return taken, left

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from optictl import manifest
+from optictl.deployment import manifest
+from optictl.deployment.paths import Paths
 from optictl.guard import envfile
 from optictl.host import files
 from optictl.host.systemd import Systemd, Unit
-from optictl.paths import Paths
 from optictl.takeover import command, unitfile
 from optictl.takeover.handmade import HandMade, Provider, secrets_of
 from optictl.takeover.unitfile import Settings, Unreadable

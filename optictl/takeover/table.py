@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optictl.config import Config
-from optictl.paths import Paths
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
 from optictl.takeover.handmade import HandMade
 
 

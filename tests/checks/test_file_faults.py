@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from optictl import proven
 from optictl.host import files
+from optictl.releases import integrity
 from optictl.results import roots, summary
 from tests.deployments import Deployment
 from tests.support import open_directory
@@ -64,7 +64,7 @@ def spare(installed: Deployment) -> Iterator[Path]:
     """A copy of the release, known as it is, for tests to break: to copy one and to read all of it takes seconds of CPU."""
     copy = installed.release.with_name(f"{installed.release.name}-spare")
     shutil.copytree(installed.release, copy, symlinks=True)
-    files.write(copy / proven.STAMPS, json.dumps(proven.stamps(copy / ".venv")), 0o644)
+    files.write(copy / integrity.STAMPS, json.dumps(integrity.stamps(copy / ".venv")), 0o644)
     yield copy
     files.remove(copy)
 

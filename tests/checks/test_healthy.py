@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optictl.checks import registry
+from optictl.checks import catalog
 from tests.deployments import Deployment
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ def test_every_check_passes_on_a_running_deployment(deployment: Deployment) -> N
     assert skipped == {"systemd has no say in this deployment"}
     assert {r.id: (r.status, r.found) for r in results.values() if r.status not in ("pass", "skip")} == {}
     assert sum(r.status == "pass" for r in results.values()) >= 20
-    assert len(results) == len(registry.all_checks())
+    assert len(results) == len(catalog.all_checks())
 
 
 def test_checks_spend_no_token_and_write_nothing(deployment: Deployment) -> None:

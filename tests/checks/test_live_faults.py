@@ -91,9 +91,9 @@ def test_a_service_that_other_machines_can_reach(deployment: Deployment) -> None
     port = deployment.config.listen.port
     program = (
         f"import json, socket; from pathlib import Path; s = socket.create_server(('0.0.0.0', {port}));"
-        f"from optictl import paths; from optictl.checks import registry; from optictl.checks.site import Site;"
+        f"from optictl.deployment import paths; from optictl.checks import catalog; from optictl.facts.deployment import Site;"
         f"site = Site(paths.system(Path({str(deployment.root)!r})));"
-        "print(json.dumps(registry.run(registry.select(['bind.loopback']), site)[0].as_dict()))"
+        "print(json.dumps(catalog.run(catalog.select(['bind.loopback']), site)[0].as_dict()))"
     )
     result = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", program],

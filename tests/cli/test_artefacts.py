@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from optictl import config, paths
+from optictl.deployment import config, paths
 from tests.cli.helpers import Outcome, optictl, together, without_privileges
 from tests.unit.golden_cases import ARTEFACTS, CASES, GOLDEN
 

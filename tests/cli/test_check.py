@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from optictl.checks import registry
+from optictl.checks import catalog
 from optictl.results import SEVERITY
 from tests.cli.helpers import assert_envelope, configured, optictl, together, tree
 
 KEYS = {"id", "title", "status", "expected", "found", "cause", "remedy"}
-IDS = [check.id for check in registry.all_checks()]
+IDS = [check.id for check in catalog.all_checks()]
 
 
 @pytest.fixture

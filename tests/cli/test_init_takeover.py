@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import config
+from optictl.deployment import config
 from optictl.guard import invariants
 from tests.cli.helpers import assert_envelope, optictl, tree, without_privileges
 from tests.support import open_directory

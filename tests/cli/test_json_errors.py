@@ -36,7 +36,8 @@ def test_without_a_terminal(tmp_path: Path) -> None:
 
 def test_a_defect(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import optictl.initialize\ndef broken(*_): raise RuntimeError('injected')\noptictl.initialize.initialize = broken\n"
+        "from optictl.operations import initialize\n"
+        "def broken(*_): raise RuntimeError('injected')\ninitialize.initialize = broken\n"
     )
     outcome = optictl("init", "--root", "root", "-o", "json", home=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
     assert outcome.code == 1

@@ -76,7 +76,8 @@ class TestColour:
 def defect(tmp_path: Path) -> dict[str, str]:
     """Variables under which `render-unit` has a defect."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import optictl.render\ndef broken(*_): raise RuntimeError('injected [bold]defect')\noptictl.render.unit = broken\n"
+        "from optictl.deployment import render\n"
+        "def broken(*_): raise RuntimeError('injected [bold]defect')\nrender.unit = broken\n"
     )
     return {"PYTHONPATH": str(tmp_path)}
 

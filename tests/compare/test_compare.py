@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn, completion
+from optictl.proof.standin import Reply, Seen, StandIn, completion
 from tests.cli.helpers import OPTICTL, Outcome, assert_envelope, attached, environment, in_terminal, optictl
 from tests.guard.helpers import CALLS, Pair, guarded_pair
 from tests.support import PROXY_KEY, UPSTREAM_KEY

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from optictl.demo.standin import Reply
+from optictl.proof.standin import Reply
 from tests.faults.bench import LITELLM, Bench
 from tests.faults.fault import Fault, Step, put, sh
 from tests.systemd.conftest import ETC

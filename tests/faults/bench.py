@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 import yaml
 
-from optictl import config, paths, render
-from optictl.demo.standin import Reply, Seen, StandIn
+from optictl.deployment import config, paths, render
+from optictl.proof.standin import Reply, Seen, StandIn
 from optictl.results import Result, roots
 from tests.litellm import helpers
 from tests.support import PROXY_KEY, free_port
@@ -39,8 +39,9 @@ _SMALL = " ".join(place.lstrip("/") for place in (ETC, LITELLM, OPT, HOME, UNITS
 #: Has imported optictl, and runs `optictl check` in a fork of its own for every line that it is sent; says where it wrote.
 _CHECKS = """
 import os, sys, tempfile
-import optictl.cli, optictl.cli.proof, optictl.report, optictl.checks.site, optictl.litellm.judge, httpx, jinja2, yaml
-optictl.checks.registry.all_checks()
+import optictl.cli, optictl.cli.proof, optictl.output.console, optictl.facts.deployment, optictl.litellm.judge
+import httpx, jinja2, yaml
+optictl.checks.catalog.all_checks()
 sys.argv = ["optictl", "check", "--output", "json"]
 for _ in sys.stdin:
     handle, path = tempfile.mkstemp()

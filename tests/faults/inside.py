@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optictl import render
+from optictl.deployment import render
 from optictl.guard import invariants
 from tests.faults.bench import HOME, LITELLM, OPT, SOCKET, UNIT, Bench
 from tests.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, SOCKET_FILE, Fault, Step, drop_in, put, sh, until

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optictl.demo.standin import StandIn
+from optictl.proof.standin import StandIn
 from tests.conftest import KEPT
 from tests.support import PROXY_KEY, ROOT, UPSTREAM_KEY, open_directory
 from tests.systemd.load import Load, slow_upstream

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from optictl.demo.standin import Reply
+from optictl.proof.standin import Reply
 from tests.fleet.hosts import PORT, Fleet, Host
 from tests.fleet.test_2_roll import NEW, OLD, loaded, releases
 from tests.support import PROXY_KEY

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from optictl.demo.standin import Reply, Seen, StandIn, completion
+from optictl.proof.standin import Reply, Seen, StandIn, completion
 from tests.support import PROXY_KEY, UPSTREAM_KEY, Server, bare, guarded
 
 #: Calls that one request of each strategy causes, when every answer is good.

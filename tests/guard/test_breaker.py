@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn, completion
+from optictl.proof.standin import Reply, Seen, StandIn, completion
 from tests.support import PROXY_KEY, STRATEGIES, UPSTREAM_KEY, bare, wait_until
 
 from .helpers import CALLS, Pair, assert_refused, assert_silent, guarded_pair, journal_of, text_of

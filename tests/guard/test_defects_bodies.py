@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from optictl.demo.standin import Reply, StandIn, completion
+from optictl.proof.standin import Reply, StandIn, completion
 from tests.support import UPSTREAM_KEY, guarded, proxy_config
 
 from .helpers import BOOM, Pair, assert_refused, assert_silent, bare_pair, error_of, guarded_pair, text_of

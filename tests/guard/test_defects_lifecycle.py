@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn, completion
+from optictl.proof.standin import Reply, Seen, StandIn, completion
 from tests.support import Server, guard_arguments, run_guard, wait_until
 
 from .helpers import (

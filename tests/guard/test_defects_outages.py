@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn, completion
+from optictl.proof.standin import Reply, Seen, StandIn, completion
 from tests.support import STRATEGIES, UPSTREAM_KEY, bare, free_port, guarded
 
 from .helpers import BOOM, MARK, MASKED, Pair, asks_for, assert_refused, assert_silent, bare_pair, guarded_pair, text_of

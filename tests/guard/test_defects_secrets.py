@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl.demo.standin import StandIn
+from optictl.proof.standin import StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory, proxy_config, run_guard, wait_until
 
 from .helpers import MARK, Pair, assert_silent, bare_pair, guarded_pair, text_of

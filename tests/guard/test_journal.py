@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply
+from optictl.proof.standin import Reply
 from tests.support import PROXY_KEY, UPSTREAM_KEY, Server, wait_until
 
 from .helpers import BOOM, MARK, Pair, assert_silent, events, guarded_pair, journal_of, spent

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen, completion
+from optictl.proof.standin import Reply, Seen, completion
 from tests.support import STRATEGIES, Server, guarded
 
 from .helpers import BOOM, CALLS, MARK, Pair, assert_refused, assert_silent, guarded_pair, raw, text_of, trickle

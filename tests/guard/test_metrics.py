@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from optictl.demo.standin import Reply, Seen
+from optictl.proof.standin import Reply, Seen
 from tests.support import PROXY_KEY, STRATEGIES, UPSTREAM_KEY, wait_until
 
 from .helpers import CALLS, MARK, Pair, assert_refused, guarded_pair, spent

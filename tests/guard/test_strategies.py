@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen, completion
 from optictl.guard import GUARD_VERSION
+from optictl.proof.standin import Reply, Seen, completion
 from tests.support import STRATEGIES, UPSTREAM_KEY
 
 from .helpers import BOOM, CALLS, MARK, Pair, assert_silent, guarded_pair, spent, text_of

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply
+from optictl.proof.standin import Reply
 from tests.support import PROXY_KEY, STRATEGIES, UPSTREAM_KEY
 
 from .helpers import BOOM, MARK, Pair, assert_refused, assert_silent, guarded_pair, spent

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen
 from optictl.guard.turns import Full, Turns
+from optictl.proof.standin import Reply, Seen
 from tests.support import PROXY_KEY, STRATEGIES, wait_until
 
 from .helpers import Pair, assert_refused, guarded_pair, text_of

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from optictl.demo.standin import Reply, completion
+from optictl.proof.standin import Reply, completion
 from tests.support import STRATEGIES, Server, assert_well_formed, open_directory, wait_until
 
 from .helpers import CALLS, MARK, Pair, assert_refused, events, guarded_pair, text_of

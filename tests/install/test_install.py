@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from optictl import render
+from optictl.deployment import render
 from tests.support import UNPRIVILEGED, open_directory
 
 pytestmark = pytest.mark.slow

@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optictl.checks.site import Site
-from optictl.demo.standin import Reply, Seen
+from optictl.facts.deployment import Site
 from optictl.guard.invariants import FORBIDDEN, forbidden_variables
 from optictl.host import processes
+from optictl.proof.standin import Reply, Seen
 from tests import deployments
 from tests.deployments import Deployment
 from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn
+from optictl.proof.standin import Reply, Seen, StandIn
 from tests.support import STRATEGIES
 
 from . import helpers

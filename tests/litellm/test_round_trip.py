@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn, completion
+from optictl.proof.standin import Reply, Seen, StandIn, completion
 from tests.support import STRATEGIES
 
 from . import helpers

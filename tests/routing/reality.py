@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from optictl import models
-from optictl.demo.standin import Reply, Seen, StandIn, completion
+from optictl.deployment import model_names
+from optictl.proof.standin import Reply, Seen, StandIn, completion
 from tests import support
 from tests.litellm import helpers
 
@@ -64,7 +64,7 @@ class CountingOptiLLM:
                 found.back.add(seen.model)
         if marks:
             return Reply(400, {"error": {"message": "it came back", "type": "invalid_request_error", "code": "400"}})
-        _, base = models.parse(seen.model)
+        _, base = model_names.parse(seen.model)
         body = {"model": base, "messages": [{"role": "user", "content": f"{question}{_MARK}1"}]}
         answer = self._upstream.post("/chat/completions", json=body, headers={"Authorization": f"Bearer {helpers.MASTER_KEY}"})
         return Reply(answer.status_code, answer.json())

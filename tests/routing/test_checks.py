@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from optictl import paths
-from optictl.checks import registry
-from optictl.checks.site import Site
-from optictl.config import Config
-from optictl.demo.standin import Reply, Seen, StandIn
+from optictl.checks import catalog
+from optictl.deployment import paths
+from optictl.deployment.config import Config
+from optictl.facts.deployment import Site
 from optictl.host import network
+from optictl.proof.standin import Reply, Seen, StandIn
 from optictl.results import Result
 from tests.cli.helpers import assert_envelope, configured, optictl
 
@@ -154,7 +154,7 @@ class Running:
         place.proxy_key.write_text(f"{KEY}\n")
         env = self.directory / "litellm.env" if litellm_config else None
         site = Site(place, None, litellm_config, env)
-        return {r.id: r for r in registry.run(registry.select(["routing"]), site) if r.id in IDS}
+        return {r.id: r for r in catalog.run(catalog.select(["routing"]), site) if r.id in IDS}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optictl.config import Config
+from optictl.deployment.config import Config
 from optictl.litellm import graph, read
 from optictl.litellm.graph import Graph
 

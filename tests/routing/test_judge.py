@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from optictl import render
-from optictl.config import Config
+from optictl.deployment import render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import system
 from optictl.litellm import judge, read
 from optictl.litellm.graph import Graph, is_local
 from optictl.litellm.judge import Fault
-from optictl.paths import system
 
 KEY = "the-proxy-key-of-the-tests-0123"
 GOOD = """\

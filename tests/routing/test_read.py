@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optictl.config import Config
+from optictl.deployment.config import Config
 from optictl.litellm import judge, read
 from optictl.litellm.graph import Graph
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from optictl import paths
-from optictl.checks import registry
-from optictl.checks.site import Site as CheckSite
-from optictl.config import Config
+from optictl.checks import catalog
+from optictl.deployment import paths
+from optictl.deployment.config import Config
+from optictl.facts.deployment import Site as CheckSite
 from optictl.litellm.graph import Arrival, Graph, Request
 from optictl.results import Result
 from tests.conftest import LITELLM
@@ -93,7 +93,7 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
 
     def check(key: str) -> dict[str, Result]:
         place.env.write_text(f"OPENAI_API_KEY={key}\n")
-        return {r.id: r for r in registry.run(registry.select(["routing"]), CheckSite(place))}
+        return {r.id: r for r in catalog.run(catalog.select(["routing"]), CheckSite(place))}
 
     results = check(MASTER_KEY)
     # that its entries are understood: names, addresses and numbers arrive as they were configured

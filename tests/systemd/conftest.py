@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn
+from optictl.proof.standin import Reply, Seen, StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 from tests.systemd.machine import Machine, booted, install_packages
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from optictl.demo.standin import StandIn
+from optictl.proof.standin import StandIn
 from tests.support import UPSTREAM_KEY, free_port, wait_until
 from tests.systemd.machine import Machine
 

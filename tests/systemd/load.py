@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from optictl.demo.standin import Reply, Seen, completion
+from optictl.proof.standin import Reply, Seen, completion
 
 #: Short requests a second, and clients that loop strategies.
 RATE, CLIENTS = 50, 4

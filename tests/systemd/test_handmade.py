@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from optictl.demo.standin import StandIn
+from optictl.proof.standin import StandIn
 from tests.support import UPSTREAM_KEY, proxy_config, wait_until
 from tests.systemd.handmade import HAND_KEY, HOME, USER, HandMadeService, start_handmade
 from tests.systemd.machine import Machine, booted

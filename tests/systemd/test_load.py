@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from optictl.demo.standin import Reply, completion
+from optictl.proof.standin import Reply, completion
 from tests.support import PROXY_KEY, UPSTREAM_KEY, free_port
 from tests.systemd.conftest import ETC, Host
 from tests.systemd.load import CLIENTS, RATE, Load, row, slow_upstream

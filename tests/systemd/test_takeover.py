@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optictl.demo.standin import StandIn
+from optictl.proof.standin import StandIn
 from tests.support import PROXY_KEY, UPSTREAM_KEY
 from tests.systemd.conftest import ETC, OPT
 from tests.systemd.handmade import HAND_KEY, HandMadeService, start_handmade

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from optictl import render
-from optictl.demo.standin import Reply, Seen, completion
+from optictl.deployment import render
+from optictl.proof.standin import Reply, Seen, completion
 from tests.support import PROXY_KEY, proxy_config
 from tests.systemd.conftest import ETC, OPT, Host
 from tests.systemd.load import Load, slow_upstream

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from optictl.demo.standin import StandIn
+from optictl.proof.standin import StandIn
 from tests.conftest import kept
 from tests.support import ROOT, UPSTREAM_KEY, free_port, wait_until
 from tests.systemd.load import CLIENTS, Load, Tally, slow_upstream

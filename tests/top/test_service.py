@@ -21,7 +21,7 @@ import httpx
 import pytest
 import yaml
 
-from optictl.demo.standin import Reply, Seen
+from optictl.proof.standin import Reply, Seen
 from tests.cli.helpers import attached, optictl
 from tests.guard.helpers import BOOM, MARK, Pair, guarded_pair
 from tests.support import PROXY_KEY, ROOT, UNPRIVILEGED, assert_well_formed, free_port, open_directory, spawn, stop, wait_until

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl.demo.standin import Reply, Seen, StandIn
+from optictl.proof.standin import Reply, Seen, StandIn
 from tests.cli.helpers import ESCAPE, OPTICTL, Outcome, attached, configured, environment, optictl
 from tests.support import PROXY_KEY
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from optictl.demo.standin import Reply, Seen, StandIn
+from optictl.proof.standin import Reply, Seen, StandIn
 from tests import deployments
 from tests.cli.helpers import Outcome, assert_envelope, in_terminal, optictl
 from tests.deployments import Deployment

@@ -18,15 +18,18 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, initialize, paths, preflight, proven, releases, removal, render, upgrade
-from optictl.config import Config
+from optictl.deployment import paths, render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.guard import invariants
 from optictl.host import files, uv
 from optictl.host.uv import Interpreter
-from optictl.installation import Installation
-from optictl.paths import Paths
-from optictl.releases import Wanted
+from optictl.operations import initialize, preflight, remove, upgrade
+from optictl.operations import install as installing
+from optictl.operations.installation import Installation
+from optictl.releases import integrity, store
+from optictl.releases.store import Wanted
 from tests.transactions.faults import Kind, run
 
 NOBODY = 65534
@@ -55,8 +58,8 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     guard = tmp_path / "guard"
     guard.mkdir()
     for name in ("__init__.py", "__main__.py"):
-        shutil.copyfile(releases.GUARD / name, guard / name)
-    monkeypatch.setattr(releases, "GUARD", guard)
+        shutil.copyfile(store.GUARD / name, guard / name)
+    monkeypatch.setattr(store, "GUARD", guard)
 
     def make_venv(directory: Path, python: Path) -> None:
         subprocess.run(["cp", "-a", str(empty_venv), str(directory)], check=True)
@@ -71,9 +74,9 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     monkeypatch.setattr(uv, "make_venv", make_venv)
     monkeypatch.setattr(uv, "install", install)
     monkeypatch.setattr(uv, "compile_tree", lambda *_: None)
-    monkeypatch.setattr(releases, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1})
+    monkeypatch.setattr(store, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1})
     here = Interpreter(Path(sys.executable), sys.version_info[:3], None)
-    monkeypatch.setattr(releases, "interpreter", lambda *_: here)
+    monkeypatch.setattr(store, "interpreter", lambda *_: here)
     monkeypatch.setattr(upgrade, "canary", lambda *_: [])
     # pytest's directories are closed to the service's user, and no service is started
     monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
@@ -86,12 +89,12 @@ Meanwhile = Callable[[], object]
 
 def install(config: Config, places: Paths, force: bool = False, meanwhile: Meanwhile = lambda: None) -> None:
     def plan() -> Installation:
-        return deploy.plan_install(config, places)
+        return installing.plan_install(config, places)
 
     planned = plan()
     meanwhile()
     if planned.changes:
-        deploy.apply_install(planned, plan, None, None, quiet, quiet, force)
+        installing.apply_install(planned, plan, None, None, quiet, quiet, force)
 
 
 def _apply(plan: Callable[[], Installation], config: Config, meanwhile: Meanwhile) -> None:
@@ -109,9 +112,9 @@ def go_back(config: Config, places: Paths, meanwhile: Meanwhile = lambda: None) 
 
 
 def uninstall(places: Paths, purge: bool = False, meanwhile: Meanwhile = lambda: None) -> None:
-    planned = removal.plan_removal(places, purge)
+    planned = remove.plan_removal(places, purge)
     meanwhile()
-    removal.apply_removal(planned, OLD, places, purge, quiet, quiet)
+    remove.apply_removal(planned, OLD, places, purge, quiet, quiet)
 
 
 def operators_files(config: Config, places: Paths) -> None:
@@ -148,10 +151,10 @@ def in_force(places: Paths) -> tuple[str, str] | None:
 
     Fails where that would not be one whole deployment.
     """
-    name = releases.in_force(places)
+    name = store.in_force(places)
     if name is None:
         return None
-    assert proven.damage(places.releases / name) == []
+    assert integrity.damage(places.releases / name) == []
     record = json.loads((places.releases / name / "release.json").read_text())
     unit = places.service.read_text()
     assert render.flags_in(unit) <= set(record["flags"])
@@ -219,16 +222,16 @@ def test_after_every_fault_it_is_one_or_the_other(
             config = config if name != "reinstall" else MOVED
             install(config, places)
             assert in_force(places) == (config.optillm.version, config.upstream.base_url), where
-            assert deploy.plan_install(config, places).changes == [], where
+            assert installing.plan_install(config, places).changes == [], where
             assert nothing_left(places) == [], where
     with capsys.disabled():
         print(f"\n{name}: {tried} faults at {whole.effects} effects")
 
 
 def _configured(places: Paths) -> Config:
-    from optictl import loading
+    from optictl.facts import config_file
 
-    return loading.load(places.config)
+    return config_file.load(places.config)
 
 
 def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: None) -> None:
@@ -237,15 +240,15 @@ def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: 
     _start(places)
     broken = places.current.resolve()
     (broken / ".venv/bin/python").unlink()
-    assert "is gone" in proven.interpreter_problem(broken)
+    assert "is gone" in integrity.interpreter_problem(broken)
     before = sorted(str(p) for p in files.tree(broken))
-    planned = deploy.plan_install(OLD, places)
+    planned = installing.plan_install(OLD, places)
     assert [c.action for c in planned.changes] == ["build", "switch"]
     assert "interpreter" in planned.changes[0].reason
     assert sorted(str(p) for p in files.tree(broken)) == before
     install(OLD, places)
-    assert releases.in_force(places) == f"{broken.name}.2"
-    assert deploy.plan_install(OLD, places).changes == []
+    assert store.in_force(places) == f"{broken.name}.2"
+    assert installing.plan_install(OLD, places).changes == []
 
 
 def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> None:
@@ -258,7 +261,7 @@ def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> Non
     install(OLD, places, force=True)
     (kept,) = places.units.glob("optillm-proxy.service.kept-*")
     assert kept.read_text() == "# mine\n"
-    assert deploy.plan_install(OLD, places).changes == []
+    assert installing.plan_install(OLD, places).changes == []
 
 
 def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, small_releases: None) -> None:
@@ -277,7 +280,7 @@ def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, sm
         with pytest.raises(OptictlError, match=changed):
             act()
         assert places.service.read_text() == "# mine\n"
-        assert releases.in_force(places) is not None
+        assert store.in_force(places) is not None
         install(OLD, places, force=True)
     # the operator's own file, from which everything follows
     with pytest.raises(OptictlError, match=changed) as refused:
@@ -286,12 +289,12 @@ def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, sm
     operators_files(OLD, places)
     # somebody else did the same: there is nothing left to do, and nothing is built twice
     go_to(OLD, "0.3.13", places, meanwhile=lambda: go_to(OLD, "0.3.13", places))
-    assert len(releases.complete(places)) == 2
-    new = releases.in_force(places)
+    assert len(store.complete(places)) == 2
+    new = store.in_force(places)
     # gone back twice would be forth again
     with pytest.raises(OptictlError, match=changed):
         go_back(LATER, places, meanwhile=lambda: go_back(LATER, places))
-    assert releases.in_force(places) != new
+    assert store.in_force(places) != new
     uninstall(places, meanwhile=lambda: uninstall(places))
     assert not places.opt.exists()
 
@@ -305,7 +308,7 @@ def test_files_of_somebody_else_are_made_ones_own(place: Path, small_releases: N
     for path in (*mine, current / "guard/__main__.py"):
         os.chown(path, NOBODY, -1)
     places.env.chmod(0o666)
-    planned = deploy.plan_install(OLD, places).changes
+    planned = installing.plan_install(OLD, places).changes
     shown = {c.target: (c.action, c.reason) for c in planned}
     assert {shown[str(p)][0] for p in (places.env, places.proxy_key, places.config)} == {"owner"}
     assert shown[str(places.service)][0] == "replace"
@@ -315,8 +318,8 @@ def test_files_of_somebody_else_are_made_ones_own(place: Path, small_releases: N
     install(OLD, places)
     assert {path.stat().st_uid for path in mine} == {0}
     assert places.env.stat().st_mode & 0o777 == 0o600
-    assert releases.in_force(places) == f"{current.name}.2"
-    assert deploy.plan_install(OLD, places).changes == []
+    assert store.in_force(places) == f"{current.name}.2"
+    assert installing.plan_install(OLD, places).changes == []
 
 
 @pytest.mark.root
@@ -366,22 +369,22 @@ def test_no_link_leads_out_of_the_deployment(place: Path, small_releases: None) 
     places.home.rename(elsewhere / "home")
     places.home.symlink_to(elsewhere / "home")
     install(MOVED, places)
-    assert deploy.plan_install(MOVED, places).changes == []
+    assert installing.plan_install(MOVED, places).changes == []
 
 
 def test_releases_beyond_those_to_keep_go(place: Path, small_releases: None) -> None:
     places = paths.system(place)
     _start(places)
-    first = releases.in_force(places)
+    first = store.in_force(places)
     go_to(OLD, "0.3.13", places)
-    assert releases.complete(places) == [first, releases.in_force(places)]
-    assert releases.previous(places) == first
+    assert store.complete(places) == [first, store.in_force(places)]
+    assert store.previous(places) == first
     go_back(LATER, places)
-    assert releases.in_force(places) == first
+    assert store.in_force(places) == first
     assert _configured(places).optillm.version == "0.3.12"
     one = OLD.model_copy(update={"releases": OLD.releases.model_copy(update={"keep": 1})})
     install(one, places)
-    assert releases.complete(places) == [first]
+    assert store.complete(places) == [first]
 
 
 def test_what_uninstall_removes_is_what_optictl_made(place: Path, small_releases: None) -> None:
@@ -395,7 +398,7 @@ def test_what_uninstall_removes_is_what_optictl_made(place: Path, small_releases
         uninstall(places, purge)
         assert set(files.tree(place)) == {places.opt / "mine", drop_in, *left}
     assert not places.etc.exists()
-    assert removal.plan_removal(places, purge=True) == []
+    assert remove.plan_removal(places, purge=True) == []
 
 
 def test_two_names_are_two_deployments(place: Path, small_releases: None) -> None:
@@ -405,16 +408,16 @@ def test_two_names_are_two_deployments(place: Path, small_releases: None) -> Non
     before = {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()}
     uninstall(other, purge=True)
     assert {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()} == before
-    assert deploy.plan_install(OLD, one).changes == []
+    assert installing.plan_install(OLD, one).changes == []
     assert not list(place.rglob("*optillm-two*"))
 
 
 def test_a_release_that_is_in_force_is_never_surplus() -> None:
     names = ["a", "b", "c", "d"]
-    assert releases.surplus(names, 2, "d", "c") == ["b", "a"]
-    assert releases.surplus(names, 3, "a", "d") == ["b"]
-    assert releases.surplus(names, 1, "a", "b") == ["b", "d", "c"]
-    assert releases.surplus(["a"], 5, "a", None) == []
+    assert store.surplus(names, 2, "d", "c") == ["b", "a"]
+    assert store.surplus(names, 3, "a", "d") == ["b"]
+    assert store.surplus(names, 1, "a", "b") == ["b", "d", "c"]
+    assert store.surplus(["a"], 5, "a", None) == []
 
 
 def test_wanted_names_its_directory() -> None:

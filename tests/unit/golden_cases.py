@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from optictl import config, paths, render
-from optictl.config import Config
-from optictl.paths import Paths
+from optictl.deployment import config, paths, render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
 
 GOLDEN = Path(__file__).parent / "golden"
 

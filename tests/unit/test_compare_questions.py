@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.compare import questions
-from optictl.compare.questions import Question, QuestionsError
-from optictl.compare.run import BUILT_IN
+from optictl.requests.compare import questions
+from optictl.requests.compare.questions import Question, QuestionsError
+from optictl.requests.compare.run import BUILT_IN
 
 
 def line(**fields: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.compare import stats
+from optictl.requests.compare import stats
 
 COUNTS = st.integers(0, 60)
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.compare import page, questions, run, summary
-from optictl.compare.summary import Header, Prices, Record, RecordsError, Row, Subject
-from optictl.config import Config
+from optictl.deployment.config import Config
 from optictl.host.network import Answer
+from optictl.requests.compare import page, questions, run, summary
+from optictl.requests.compare.summary import Header, Prices, Record, RecordsError, Row, Subject
 
 PLAIN, MOA, BON = (
     Subject("jerry-xl", "", "jerry-xl"),

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl import config, render
-from optictl.config import Config, ConfigError, Problem
+from optictl.deployment import config, render
+from optictl.deployment.config import Config, ConfigError, Problem
 from optictl.errors import OptictlError
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from optictl import deploy, paths, preflight, proven, releases, removal
-from optictl.config import Config
+from optictl.deployment import paths
+from optictl.deployment.config import Config
 from optictl.errors import OptictlError
 from optictl.host import files, program, systemd
 from optictl.host.uv import Interpreter
-from optictl.plan import Change
+from optictl.operations import install, preflight, remove
+from optictl.operations.plan import Change
+from optictl.releases import integrity, store
 
 
 @pytest.fixture
@@ -20,17 +22,17 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the releases that were built; nothing real is."""
     ids: list[str] = []
 
-    def build(want: releases.Wanted, places: paths.Paths, *_: object) -> None:
+    def build(want: store.Wanted, places: paths.Paths, *_: object) -> None:
         ids.append(want.id)
         files.make_directory(want.directory(places))
         files.write(want.directory(places) / "release.json", json.dumps({"id": want.id}), 0o644)
 
-    monkeypatch.setattr(releases, "build", build)
-    monkeypatch.setattr(proven, "damage", lambda _: [])
+    monkeypatch.setattr(store, "build", build)
+    monkeypatch.setattr(integrity, "damage", lambda _: [])
     # pytest's directories are closed to the service's user, and no service is started
     monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
-    monkeypatch.setattr(releases, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
+    monkeypatch.setattr(store, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
     return ids
 
 
@@ -40,21 +42,21 @@ def quiet(_: object) -> None:
 
 def test_a_release_that_another_built_meanwhile_is_not_taken_away(tmp_path: Path, built: list[str]) -> None:
     places = paths.system(tmp_path)
-    first, second = (deploy.plan_install(Config(), places) for _ in range(2))
+    first, second = (install.plan_install(Config(), places) for _ in range(2))
     for installation in (first, second):
-        deploy.apply_install(installation, lambda: deploy.plan_install(Config(), places), None, None, quiet, quiet)
+        install.apply_install(installation, lambda: install.plan_install(Config(), places), None, None, quiet, quiet)
     assert built == [first.want.id]
-    assert releases.in_force(places) == first.want.id
+    assert store.in_force(places) == first.want.id
 
 
 @pytest.mark.parametrize("what", ["install", "uninstall"])
 def test_one_at_a_time(what: str, tmp_path: Path, built: list[str]) -> None:
     places = paths.system(tmp_path)
-    installation = deploy.plan_install(Config(), places)
+    installation = install.plan_install(Config(), places)
     files.make_directory(places.opt)
     apply = {
-        "install": lambda: deploy.apply_install(installation, lambda: installation, None, None, quiet, quiet),
-        "uninstall": lambda: removal.apply_removal(
+        "install": lambda: install.apply_install(installation, lambda: installation, None, None, quiet, quiet),
+        "uninstall": lambda: remove.apply_removal(
             [Change("remove", str(places.opt), "x")], Config(), places, False, quiet, quiet
         ),
     }[what]
@@ -80,6 +82,6 @@ def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_e
     monkeypatch.setattr(program, "own", lambda: Path("/home/jerry/.local/bin/optictl"))
     config = Config.model_validate({"monitoring": {"timer": True}})
     with pytest.raises(OptictlError) as refused:
-        deploy.plan_install(config, paths.system())
+        install.plan_install(config, paths.system())
     assert "lies in a private home, below /home" in refused.value.what
     assert "UV_TOOL_DIR=" in refused.value.remedy

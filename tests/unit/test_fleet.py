@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from optictl import releases, render
 from optictl.cli.fleet import _numbers
-from optictl.fleet import roll, story
-from optictl.fleet.story import Host, Story
+from optictl.deployment import render
+from optictl.fleet import playbook_events, rollout
+from optictl.fleet.playbook_events import Host, Story
 from optictl.fleet.targets import Pin, pins, target
 from optictl.fleet.wheelhouse import _batches
 from optictl.host import playbooks, wheels
+from optictl.releases import store
 
 LOCK = """# a lock
 both==1.0 ; sys_platform == 'linux' \\
@@ -65,7 +66,7 @@ class TestTargets:
     @pytest.mark.parametrize("lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"])
     @pytest.mark.parametrize("python", [(3, 10), (3, 13)])
     def test_the_shipped_locks_can_be_read(self, lock: str, python: tuple[int, int]) -> None:
-        found = pins((releases.shipped_locks() / lock).read_text(), target("aarch64", python, (2, 34)))
+        found = pins((store.shipped_locks() / lock).read_text(), target("aarch64", python, (2, 34)))
         assert len(found) > 15
         assert len({pin.name for pin in found}) == len(found)
 
@@ -117,7 +118,7 @@ def in_force(host: str, **res: Any) -> dict[str, Any]:
     return event("runner_on_ok", host, "optictl.optillm.optillm_proxy : Put optictl in force", "optillm_program", **res)
 
 
-DONE = story.PRESENT
+DONE = playbook_events.PRESENT
 
 
 class TestOutcome:
@@ -127,54 +128,54 @@ class TestOutcome:
             began("b"),
             event("runner_on_failed", "b", "", "optillm_deployment", msg="502", rolled_back=True, release="0.3.12-x", rc=4),
         )  # fmt: skip
-        a, b, c = story.outcome(["a", "b", "c"], hosts, False, DONE)
+        a, b, c = playbook_events.outcome(["a", "b", "c"], hosts, False, DONE)
         assert (a.status, a.found) == ("pass", "0.3.12-x -> 0.3.13-y")
         assert (b.data or {})["state"] == "went back"
         assert "went back to 0.3.12-x: 502" in b.found
         assert (c.data or {})["state"] == "untouched"
-        assert story.code([a, b, c]) == 4
-        assert story.headline([a, b, c]) == "3 hosts: 1 done, 1 went back, 1 untouched"
+        assert playbook_events.code([a, b, c]) == 4
+        assert playbook_events.headline([a, b, c]) == "3 hosts: 1 done, 1 went back, 1 untouched"
 
     def test_nothing_to_do_is_told_as_such(self) -> None:
         events = (began("a"), deployed("a", changed=False, release="r", before="r"), in_force("a"))
-        found = story.outcome(["a"], told(*events), False, DONE)
+        found = playbook_events.outcome(["a"], told(*events), False, DONE)
         assert found[0].found == "r, unchanged"
-        assert story.headline(found) == "1 host done, 0 changed"
-        assert story.code(found) == 0
+        assert playbook_events.headline(found) == "1 host done, 0 changed"
+        assert playbook_events.code(found) == 0
 
     def test_what_changed_where_the_release_did_not(self) -> None:
         answer = deployed("a", changed=True, release="r", before="r", actions=["write /etc/x"])
-        found = story.outcome(["a"], told(began("a"), answer, in_force("a", changed=True)), False, DONE)
+        found = playbook_events.outcome(["a"], told(began("a"), answer, in_force("a", changed=True)), False, DONE)
         assert found[0].found == "r, changed: install optictl, write /etc/x"
 
     def test_a_host_of_the_batch_whose_optictl_is_still_the_old_one(self) -> None:
-        (found,) = story.outcome(["a"], told(began("a"), deployed("a", changed=True, release="r")), False, DONE)
+        (found,) = playbook_events.outcome(["a"], told(began("a"), deployed("a", changed=True, release="r")), False, DONE)
         assert (found.status, (found.data or {})["state"]) == ("skip", "switched")
 
     def test_a_host_of_the_batch_that_was_only_built_is_untouched(self) -> None:
         hosts = told(
             began("a", "Build and prove"), event("runner_on_ok", "a", "Build and prove", "optillm_deployment", changed=True)
         )
-        (found,) = story.outcome(["a"], hosts, False, DONE)
+        (found,) = playbook_events.outcome(["a"], hosts, False, DONE)
         assert (found.status, (found.data or {})["state"]) == ("skip", "untouched")
-        assert story.code([found]) == 1
+        assert playbook_events.code([found]) == 1
 
     def test_a_host_that_is_gone(self) -> None:
         hosts = told(began("a"), event("runner_on_unreachable", "a", msg="ssh:  timed out"))
-        (found,) = story.outcome(["a"], hosts, False, DONE)
+        (found,) = playbook_events.outcome(["a"], hosts, False, DONE)
         assert found.found == "unreachable (switch, check and smoke): ssh: timed out"
-        assert story.code([found]) == 1
+        assert playbook_events.code([found]) == 1
 
     def test_an_interrupted_controller(self) -> None:
-        found = story.outcome(["a", "b"], told(began("a")), True, DONE)
+        found = playbook_events.outcome(["a", "b"], told(began("a")), True, DONE)
         assert [(r.data or {})["state"] for r in found] == ["interrupted", "untouched"]
-        assert story.code(found, interrupted=True) == 130
+        assert playbook_events.code(found, interrupted=True) == 130
 
     def test_an_invalid_configuration(self) -> None:
         hosts = told(
             began("a"), event("runner_on_failed", "a", "", "optillm_deployment", msg="port: bad", rc=78, rolled_back=False)
         )
-        assert story.code(story.outcome(["a"], hosts, False, DONE)) == 78
+        assert playbook_events.code(playbook_events.outcome(["a"], hosts, False, DONE)) == 78
 
     def test_a_task_that_is_not_ours_is_no_phase(self) -> None:
         hosts = told(event("runner_on_start", "a", "Settle"), event("runner_on_ok", "a", "Settle", ansible_facts={"x": 1}))
@@ -196,14 +197,14 @@ class TestPlanned:
         diff = [{"before": "a\n", "after": "b\n", "before_header": "x", "after_header": "x"}, {"prepared": "mode y\n"}]
         answer = deployed("a", changed=True, actions=["write x", "mode y"], diff=diff, before="r")
         wheels = event("runner_on_ok", "a", "Send the wheels", "optillm_wheels", changed=True)
-        (found,) = story.planned(["a"], told(began("a"), wheels, answer))
+        (found,) = playbook_events.planned(["a"], told(began("a"), wheels, answer))
         assert found.found == "3 changes: send wheels, write x, mode y"
         assert (found.data or {})["diff"] == "--- x\n+++ x\n@@ -1 +1 @@\n-a\n+b\nmode y\n"
-        assert story.headline([found]) == "1 host, 1 would change"
+        assert playbook_events.headline([found]) == "1 host, 1 would change"
 
     def test_nothing_to_do(self) -> None:
-        (found,) = story.planned(["a"], told(began("a"), deployed("a", changed=False, before="r")))
-        assert (found.found, story.headline([found])) == ("no changes", "1 host, 0 would change")
+        (found,) = playbook_events.planned(["a"], told(began("a"), deployed("a", changed=False, before="r")))
+        assert (found.found, playbook_events.headline([found])) == ("no changes", "1 host, 0 would change")
 
 
 class TestStatus:
@@ -214,42 +215,42 @@ class TestStatus:
 
     def test_who_differs_from_most(self) -> None:
         hosts = told(self.info("a"), self.info("b"), self.info("c", "0.3.13-y"))
-        found = {r.id: r for r in story.state("abc", hosts)}
+        found = {r.id: r for r in playbook_events.state("abc", hosts)}
         assert [found[name].status for name in "abc"] == ["pass", "pass", "warn"]
         assert (found["c"].data or {})["differs"] == ["version", "release"]
-        assert story.code(list(found.values())) == 0
+        assert playbook_events.code(list(found.values())) == 0
 
     @pytest.mark.parametrize(
         "wrong", [{"drift": ["mode x"]}, {"tiers": {"health.connected": "fail"}}, {"problem": "down"}, {"release": ""}]
     )
     def test_what_is_red(self, wrong: dict[str, Any]) -> None:
-        (found,) = story.state(["a"], told(self.info("a", **wrong) if "release" not in wrong else self.info("a", "")))
+        (found,) = playbook_events.state(["a"], told(self.info("a", **wrong) if "release" not in wrong else self.info("a", "")))
         assert found.status == "fail"
 
     def test_a_host_that_says_nothing_has_no_say(self) -> None:
         hosts = told(self.info("a"), event("runner_on_unreachable", "b", msg="gone"))
-        assert [r.status for r in story.state("ab", hosts)] == ["pass", "fail"]
+        assert [r.status for r in playbook_events.state("ab", hosts)] == ["pass", "fail"]
 
     def test_a_draw_is_decided_the_same_way_every_time(self) -> None:
         facts = [{"v": "1"}, {"v": "2"}]
-        assert story.majority(facts, ["v"]) == story.majority(reversed(facts), ["v"]) == {"v": "2"}
-        assert story.majority([], ["v"]) == {}
+        assert playbook_events.majority(facts, ["v"]) == playbook_events.majority(reversed(facts), ["v"]) == {"v": "2"}
+        assert playbook_events.majority([], ["v"]) == {}
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("1,25%", [1, "25%"]), ("3", [3]), ("1, 2 ,100%", [1, 2, "100%"])])
 def test_batches(text: str, wanted: list[int | str]) -> None:
-    assert roll.batches(text) == wanted
+    assert rollout.batches(text) == wanted
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,,2", "a", "-1", "1%%"])
 def test_what_is_no_batch(text: str) -> None:
     with pytest.raises(ValueError):
-        roll.batches(text)
+        rollout.batches(text)
 
 
 def test_an_inventory_is_judged_before_anything_starts() -> None:
-    assert roll._problems(None) == roll._problems({"model": "jerry-xl", "base_models": ["jerry-xl"]}) == []
-    (problem,) = roll._problems({"strategys": ["moa"]})
+    assert rollout._problems(None) == rollout._problems({"model": "jerry-xl", "base_models": ["jerry-xl"]}) == []
+    (problem,) = rollout._problems({"strategys": ["moa"]})
     assert problem.startswith("strategys: ")
 
 

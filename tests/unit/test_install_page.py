@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 from optictl.host import systemd
-from optictl.preflight import OF_A_BUILD, RELEASE_MB
+from optictl.operations.preflight import OF_A_BUILD, RELEASE_MB
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs/install.md").read_text()
 
 
 def test_every_problem_is_listed_and_no_other() -> None:
-    source = (ROOT / "optictl/preflight.py").read_text()
+    source = (ROOT / "optictl/operations/preflight.py").read_text()
     known = set(re.findall(r'_problem\(\s*"([a-z-]+)"', source))
     assert len(known) == 14
     listed = re.findall(r"^\| `preflight\.([a-z-]+)` \|", PAGE, re.M)

@@ -9,13 +9,8 @@ import pytest
 import typer.main
 
 from optictl.cli import app
+from optictl.deployment.invocation import DEPLOYMENT_COMMANDS, OTHER_COMMANDS, Invocation, needs_sudo
 from optictl.host import program
-from optictl.invocation import (
-    DEPLOYMENT_COMMANDS,
-    OTHER_COMMANDS,
-    Invocation,
-    needs_sudo,
-)
 
 HOME = "/home/ada/.local/bin/optictl"
 THROUGH_SUDO = Invocation(HOME, sudo=True, again="check --attack")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl import logbook
-from optictl.logbook import Entry, Filter
+from optictl.observe import logs
+from optictl.observe.logs import Entry, Filter
 
 REQUEST = {
     "event": "request", "id": "0123456789abcdef", "strategy": "self_consistency", "base_model": "jerry-xl", "status": 200,
@@ -21,15 +21,15 @@ REQUEST = {
 
 def entry(**fields: Any) -> Entry:
     message = json.dumps({**REQUEST, **fields})
-    return logbook.entry({"MESSAGE": message, "__REALTIME_TIMESTAMP": "1700000000000000"})
+    return logs.entry({"MESSAGE": message, "__REALTIME_TIMESTAMP": "1700000000000000"})
 
 
 def refused(status: int = 401, code: str = "invalid_api_key") -> Entry:
-    return logbook.entry({"MESSAGE": json.dumps({"event": "refused", "status": status, "code": code})})
+    return logs.entry({"MESSAGE": json.dumps({"event": "refused", "status": status, "code": code})})
 
 
 def text(words: str) -> Entry:
-    return logbook.entry({"MESSAGE": words})
+    return logs.entry({"MESSAGE": words})
 
 
 @pytest.mark.parametrize(
@@ -53,31 +53,31 @@ def test_filters(wanted: Filter, takes: list[bool]) -> None:
 
 
 def test_a_request_fills_80_columns_at_the_most() -> None:
-    cells = logbook.cells(entry())
+    cells = logs.cells(entry())
     assert cells == ("200", "self_consistency-jerry-xl", "1234.57", "5", "0", "1234567", "01234567", "")
-    assert len(logbook.line(cells)) + len("11-26 17:20:00 ") <= 80
-    assert len(logbook.line(title for title, _ in logbook.COLUMNS)) <= len(logbook.line(cells))
+    assert len(logs.line(cells)) + len("11-26 17:20:00 ") <= 80
+    assert len(logs.line(title for title, _ in logs.COLUMNS)) <= len(logs.line(cells))
 
 
 def test_one_that_failed_says_why_after_all_else() -> None:
-    assert logbook.line(logbook.cells(entry(status=502, code="upstream_failed")) or ()).endswith("01234567 upstream_failed")
+    assert logs.line(logs.cells(entry(status=502, code="upstream_failed")) or ()).endswith("01234567 upstream_failed")
 
 
 def test_a_refusal_has_its_code() -> None:
-    assert logbook.line(logbook.cells(refused()) or ()) == "401 invalid_api_key"
+    assert logs.line(logs.cells(refused()) or ()) == "401 invalid_api_key"
 
 
 def test_a_trace_is_shown_where_there_is_one() -> None:
-    assert "feedface" in (logbook.cells(entry(trace="feedfacecafe")) or ())
+    assert "feedface" in (logs.cells(entry(trace="feedfacecafe")) or ())
 
 
 @pytest.mark.parametrize("one", [text("Started OptiLLM."), text('{"event": "serving", "port": 4020}'), text("{"), text("[1]")])
 def test_anything_else_has_no_columns(one: Entry) -> None:
-    assert logbook.cells(one) is None
+    assert logs.cells(one) is None
 
 
 def test_nothing_that_is_not_known_is_in_the_columns() -> None:
-    shown = logbook.cells(entry(prompt="my secret", key="sk-1", messages=["my secret"]))
+    shown = logs.cells(entry(prompt="my secret", key="sk-1", messages=["my secret"]))
     assert "secret" not in str(shown)
     assert "sk-1" not in str(shown)
 
@@ -87,11 +87,11 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambd
 
 @given(st.dictionaries(st.sampled_from([*REQUEST, "trace", "code"]), JSON), st.sampled_from(["request", "refused", "loaded"]))
 def test_no_line_breaks_it(fields: dict[str, Any], event: str) -> None:
-    one = logbook.entry({"MESSAGE": json.dumps({**fields, "event": event})})
-    cells = logbook.cells(one)
+    one = logs.entry({"MESSAGE": json.dumps({**fields, "event": event})})
+    cells = logs.cells(one)
     assert (cells is None) == (event == "loaded")
     if cells is not None:
-        logbook.line(cells)
+        logs.line(cells)
     assert isinstance(one.bad, bool)
     Filter(True, ("moa",), ("5xx",), "0").takes(one)
 
@@ -100,4 +100,4 @@ def test_no_line_breaks_it(fields: dict[str, Any], event: str) -> None:
     ("word", "good"), [("200", True), ("5xx", True), ("5XX", True), ("xxx", False), ("99", False), ("", False)]
 )
 def test_statuses(word: str, good: bool) -> None:
-    assert logbook.is_status(word) is good
+    assert logs.is_status(word) is good

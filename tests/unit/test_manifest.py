@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from optictl import manifest
-from optictl.manifest import Manifest
+from optictl.deployment import manifest
+from optictl.deployment.manifest import Manifest
 
 
 def test_before_and_after_a_write_the_text_is_known_for_its_own() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optictl import models
+from optictl.deployment import model_names
 
 STRATEGIES = ("moa", "bon", "self_consistency")
 BASES = ("jerry-xl", "xl", "a-b")
@@ -41,22 +41,22 @@ BASES = ("jerry-xl", "xl", "a-b")
     ],
 )
 def test_split(name: str, expected: tuple[str, str] | None) -> None:
-    assert models.split(name, STRATEGIES, BASES) == expected
+    assert model_names.split(name, STRATEGIES, BASES) == expected
 
 
 @given(st.sampled_from(STRATEGIES), st.sampled_from(BASES))
 def test_split_undoes_the_join(strategy: str, base: str) -> None:
-    assert models.split(f"{strategy}-{base}", STRATEGIES, BASES) == (strategy, base)
+    assert model_names.split(f"{strategy}-{base}", STRATEGIES, BASES) == (strategy, base)
 
 
 @pytest.mark.parametrize("word", ["moa", "re2", "z3", "self_consistency", "my_plugin", "3d"])
 def test_slugs(word: str) -> None:
-    assert models.is_slug(word)
+    assert model_names.is_slug(word)
 
 
 @pytest.mark.parametrize("word", ["", "a-b", "a&b", "a|b", "A", "a b", "_a", "a\n", "ä"])
 def test_no_slugs(word: str) -> None:
-    assert not models.is_slug(word)
+    assert not model_names.is_slug(word)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_no_slugs(word: str) -> None:
     ],
 )
 def test_a_base_model_that_would_not_arrive(name: str, reason: str) -> None:
-    assert reason in (models.base_model_problem(name) or "")
+    assert reason in (model_names.base_model_problem(name) or "")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_base_model_that_would_not_arrive(name: str, reason: str) -> None:
     ],
 )
 def test_a_name_that_the_door_refuses(name: str, kind: str, reason: str) -> None:
-    refusal = models.refusal(name, STRATEGIES, BASES)
+    refusal = model_names.refusal(name, STRATEGIES, BASES)
     assert refusal is not None
     assert refusal[0] == kind
     assert reason in refusal[1]
@@ -110,13 +110,13 @@ def test_a_name_that_the_door_refuses(name: str, kind: str, reason: str) -> None
 
 @pytest.mark.parametrize("name", ["moa-jerry-xl", "bon-a-b", "self_consistency-xl"])
 def test_a_name_that_the_door_lets_in(name: str) -> None:
-    assert models.refusal(name, STRATEGIES, BASES) is None
+    assert model_names.refusal(name, STRATEGIES, BASES) is None
 
 
 def test_the_dangerous_ones_are_words() -> None:
-    assert models.DANGEROUS <= models.WORDS
-    assert models.NOT_STRATEGIES <= models.WORDS
-    assert models.DANGEROUS.isdisjoint({"moa", "bon", "plansearch", "self_consistency"})
+    assert model_names.DANGEROUS <= model_names.WORDS
+    assert model_names.NOT_STRATEGIES <= model_names.WORDS
+    assert model_names.DANGEROUS.isdisjoint({"moa", "bon", "plansearch", "self_consistency"})
 
 
 def _package(release: Path) -> Path:
@@ -133,13 +133,13 @@ def _assigned(path: Path, name: str) -> Any:
 
 @pytest.mark.slow
 def test_the_built_in_words_are_those_of_the_real_optillm(release: Path) -> None:
-    assert set(models.BUILT_IN) == set(_assigned(_package(release) / "server.py", "known_approaches"))
+    assert set(model_names.BUILT_IN) == set(_assigned(_package(release) / "server.py", "known_approaches"))
 
 
 @pytest.mark.slow
 def test_the_plugin_words_are_those_of_the_real_optillm(release: Path) -> None:
     slugs = {_assigned(path, "SLUG") for path in (_package(release) / "plugins").glob("*_plugin.py")}
-    assert set(models.PLUGINS) == slugs
+    assert set(model_names.PLUGINS) == slugs
 
 
 #: Runs in the release: OptiLLM imported, its plugins loaded as at start; a line of names in, a line of what it parsed out.
@@ -189,13 +189,13 @@ def installed(release: Path) -> Iterator[Installed]:
 
 @pytest.mark.slow
 def test_the_installed_optillm_has_no_word_that_is_not_known(installed: Installed) -> None:
-    assert set(installed.built_in) == set(models.BUILT_IN)
-    assert set(installed.plugins) <= set(models.PLUGINS)
+    assert set(installed.built_in) == set(model_names.BUILT_IN)
+    assert set(installed.plugins) <= set(model_names.PLUGINS)
     assert "proxy" in installed.plugins
 
 
 _parts = st.sampled_from(
-    [*sorted(models.WORDS), "auto", "x", "jerry", "", "Moa", "MOA", "a&b", "moa&bon", "a|b", "moa|bon", "&", "|"]
+    [*sorted(model_names.WORDS), "auto", "x", "jerry", "", "Moa", "MOA", "a&b", "moa&bon", "a|b", "moa|bon", "&", "|"]
 )
 _names = (
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/@+&|-]{0,12}", fullmatch=True)
@@ -210,7 +210,7 @@ _names = (
 def test_names_are_parsed_as_the_installed_optillm_parses_them(installed: Installed, names: list[str]) -> None:
     words = {*installed.built_in, *installed.plugins}
     for name, (_, strategies, base) in zip(names, installed.parse(names), strict=True):
-        assert models.parse(name, words) == ([] if strategies == ["none"] and base == name else strategies, base), name
+        assert model_names.parse(name, words) == ([] if strategies == ["none"] and base == name else strategies, base), name
 
 
 @pytest.mark.slow
@@ -223,12 +223,12 @@ def test_a_base_model_that_is_not_refused_arrives_whole(installed: Installed, ba
     alone = installed.parse(bases)
     for base, with_strategy, plain in zip(bases, whole, alone, strict=True):
         arrives = with_strategy == ("SINGLE", [strategy], base) and plain == ("SINGLE", ["none"], base)
-        assert arrives or models.base_model_problem(base) is not None, base
+        assert arrives or model_names.base_model_problem(base) is not None, base
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["moa-x", "proxy-large", "leap-1", "a&b-c", "moa", "moa-"])
 def test_what_is_refused_would_not_have_arrived(installed: Installed, name: str) -> None:
     ((_, strategies, base),) = installed.parse([f"bon-{name}"])
-    assert models.base_model_problem(name) is not None
+    assert model_names.base_model_problem(name) is not None
     assert (strategies, base) != (["bon"], name)

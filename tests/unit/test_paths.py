@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optictl import paths
+from optictl.deployment import paths
 
 
 def test_the_system_scope_is_the_specification() -> None:

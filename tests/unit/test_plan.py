@@ -8,13 +8,14 @@ from typing import Literal
 
 import pytest
 
-from optictl import paths, plan
-from optictl.config import Config
+from optictl.deployment import paths
+from optictl.deployment.config import Config
+from optictl.deployment.manifest import Manifest, digest
+from optictl.deployment.render import Host
 from optictl.host.files import FileFacts
 from optictl.host.systemd import Unit
-from optictl.manifest import Manifest, digest
-from optictl.plan import Artefact, Change, Found, Release, Running, TakenOver
-from optictl.render import Host
+from optictl.operations import plan
+from optictl.operations.plan import Artefact, Change, Found, Release, Running, TakenOver
 
 PLACES = paths.system(Path("/nowhere"))
 UID = 1000

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from optictl import paths, preflight
-from optictl.config import Config
+from optictl.deployment import paths
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.host import files, systemd
 from optictl.host.uv import Interpreter
-from optictl.paths import Paths
-from optictl.preflight import Facts, Holder, Secrets
-from optictl.releases import Choice
+from optictl.operations import preflight
+from optictl.operations.preflight import Facts, Holder, Secrets
+from optictl.releases.store import Choice
 from optictl.results import Result
 
 PLACES = paths.system()

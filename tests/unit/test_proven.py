@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from optictl import proven
 from optictl.errors import OptictlError
 from optictl.host import files
+from optictl.releases import integrity
 
 NAMES = ("thing/__init__.py", "thing/core.py", "thing/data.bin")
 
@@ -40,16 +40,16 @@ class Tree:
         self.record.write_text("\n".join([*lines, "thing/__pycache__/core.pyc,,", "thing-1.0.dist-info/RECORD,,"]) + "\n")
         data = {
             "python": {"path": sys.executable, "version": platform.python_version()},
-            "distributions": proven.distributions(directory / ".venv"),
+            "distributions": integrity.distributions(directory / ".venv"),
             "files": {},
         }
         (directory / "release.json").write_text(json.dumps(data))
 
     def note(self) -> None:
-        (self.directory / proven.STAMPS).write_text(json.dumps(proven.stamps(self.directory / ".venv")))
+        (self.directory / integrity.STAMPS).write_text(json.dumps(integrity.stamps(self.directory / ".venv")))
 
     def damage(self) -> list[str]:
-        return proven.damage(self.directory, touched_only=True)
+        return integrity.damage(self.directory, touched_only=True)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_an_untouched_release_is_not_read_again(tree: Tree, read: list[str]) -> 
     assert tree.damage() == []
     assert read == ["RECORD"]
     read.clear()
-    assert proven.damage(tree.directory) == []
+    assert integrity.damage(tree.directory) == []
     assert sorted(read) == ["RECORD", "__init__.py", "core.py", "data.bin"]
 
 
@@ -115,7 +115,7 @@ def test_a_changed_list_of_files_is_found(tree: Tree) -> None:
 
 @pytest.mark.parametrize("noted", [None, "", "nonsense", "[1, 2]", "null"])
 def test_without_usable_stamps_every_file_is_read(tree: Tree, noted: str | None, read: list[str]) -> None:
-    stamps = tree.directory / proven.STAMPS
+    stamps = tree.directory / integrity.STAMPS
     if noted is None:
         stamps.unlink()
     else:
@@ -139,11 +139,11 @@ def test_bytecode_is_no_part_of_a_distribution(tree: Tree) -> None:
     line = f"thing/__pycache__/core.cpython-310.pyc,sha256={_digest(b'what the wheel brought')},1\n"
     tree.record.write_text(tree.record.read_text() + line)
     data = json.loads((tree.directory / "release.json").read_text())
-    data["distributions"] = proven.distributions(tree.directory / ".venv")
+    data["distributions"] = integrity.distributions(tree.directory / ".venv")
     (tree.directory / "release.json").write_text(json.dumps(data))
     tree.note()
     assert tree.damage() == []
-    assert proven.damage(tree.directory) == []
+    assert integrity.damage(tree.directory) == []
 
 
 def test_nothing_is_noted_of_a_release_that_is_not_what_its_lists_say(tree: Tree) -> None:

@@ -13,11 +13,12 @@ import pytest
 import yaml
 from jinja2 import StrictUndefined, UndefinedError
 
-from optictl import paths, plan, render
-from optictl.config import Config
+from optictl.deployment import paths, render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
+from optictl.deployment.render import Host
 from optictl.guard import invariants, settings
-from optictl.paths import Paths
-from optictl.render import Host
+from optictl.operations import plan
 from tests.unit.golden_cases import ARTEFACTS, CASES, GOLDEN, artefacts, case
 
 EVERY_CASE = pytest.mark.parametrize("name", list(CASES))

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl import smoke
-from optictl.config import Config
+from optictl.deployment.config import Config
 from optictl.guard import GUARD_VERSION
 from optictl.guard.error_texts import ERROR_TEXTS
 from optictl.host.network import Answer
+from optictl.proof import evidence
 
 CONFIG = Config(base_models=("jerry-xl", "tom"), publish={"boost": "bon-tom"})
 PROOF = {
@@ -39,7 +39,7 @@ def answer(
 
 def found(given: Answer, model: str = "moa-jerry-xl") -> str:
     """Why this answer fails."""
-    result = smoke.judge(model, CONFIG, given)
+    result = evidence.judge(model, CONFIG, given)
     assert result.status == "fail", result
     assert result.remedy
     return result.found
@@ -47,7 +47,7 @@ def found(given: Answer, model: str = "moa-jerry-xl") -> str:
 
 class TestPass:
     def test_the_data_is_the_contract(self) -> None:
-        result = smoke.judge("moa-jerry-xl", CONFIG, answer())
+        result = evidence.judge("moa-jerry-xl", CONFIG, answer())
         assert result.status == "pass"
         assert result.id == "moa-jerry-xl"
         assert result.data == {
@@ -63,29 +63,29 @@ class TestPass:
         assert result.remedy == ""
 
     def test_it_says_what_it_cost(self) -> None:
-        result = smoke.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 5, "total": 20})
+        result = evidence.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 5, "total": 20})
         assert result.found == "3 calls, 5 completions, 150 tokens, 1.25 s, 7.5 times a plain call"
-        assert "times" not in smoke.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 0, "total": 0}).found
+        assert "times" not in evidence.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 0, "total": 0}).found
 
     def test_a_strategy_of_one_call_is_seen_by_its_prompt(self) -> None:
         one = Config(strategies=("re2",))
         given = answer(strategy="re2", upstream_calls="1", upstream_completions="1")
-        assert smoke.judge("re2-jerry-xl", one, given).status == "pass"
-        assert smoke.judge("re2-jerry-xl", one, given, plain={"prompt": 50, "total": 60}).status == "pass"
-        plain = smoke.judge("re2-jerry-xl", one, given, plain={"prompt": 97, "total": 110})
+        assert evidence.judge("re2-jerry-xl", one, given).status == "pass"
+        assert evidence.judge("re2-jerry-xl", one, given, plain={"prompt": 50, "total": 60}).status == "pass"
+        plain = evidence.judge("re2-jerry-xl", one, given, plain={"prompt": 97, "total": 110})
         assert (plain.status, plain.found) == ("fail", "a prompt of 100 tokens, 97 without a strategy: no strategy ran")
-        assert smoke.judge("re2-jerry-xl", one, answer(strategy="re2", upstream_completions="0")).status == "fail"
+        assert evidence.judge("re2-jerry-xl", one, answer(strategy="re2", upstream_completions="0")).status == "fail"
 
     def test_a_published_name_is_judged_by_what_it_stands_for(self) -> None:
         given = answer(strategy="bon", upstream_models="tom")
-        result = smoke.judge("boost", CONFIG, given)
+        result = evidence.judge("boost", CONFIG, given)
         assert (result.status, result.id, result.title) == ("pass", "boost", "bon on tom")
 
     def test_through_litellm_which_puts_a_word_before_the_headers(self) -> None:
         direct = answer()
         headers = {f"llm_provider-{name}": value for name, value in direct.headers.items()}
         through = Answer(200, direct.text, headers, seconds=1.25)
-        assert smoke.judge("moa-jerry-xl", CONFIG, through) == smoke.judge("moa-jerry-xl", CONFIG, direct)
+        assert evidence.judge("moa-jerry-xl", CONFIG, through) == evidence.judge("moa-jerry-xl", CONFIG, direct)
 
 
 class TestFail:
@@ -131,7 +131,9 @@ class TestFail:
         assert "the answer is an error text" in found(answer(text))
 
     def test_a_word_about_errors_is_no_error_text(self) -> None:
-        assert smoke.judge("moa-jerry-xl", CONFIG, answer("Error: is what you typed. The ball costs 5 cents.")).status == "pass"
+        assert (
+            evidence.judge("moa-jerry-xl", CONFIG, answer("Error: is what you typed. The ball costs 5 cents.")).status == "pass"
+        )
 
     def test_every_reason_is_told(self) -> None:
         bad = answer(ERROR_TEXTS[0], strategy="bon", upstream_completions="1", upstream_models="tom", upstream_failures="3")
@@ -139,11 +141,11 @@ class TestFail:
 
     @pytest.mark.parametrize("model", ["jerry-xl", "nosuch", "", "mcts-jerry-xl"])
     def test_a_model_that_is_not_served(self, model: str) -> None:
-        assert smoke.judge(model, CONFIG, answer()).status == "fail"
+        assert evidence.judge(model, CONFIG, answer()).status == "fail"
 
     @pytest.mark.parametrize("name", ["strategy", "upstream-completions", "upstream-models"])
     def test_a_proof_that_is_not_whole(self, name: str) -> None:
-        assert smoke.judge("moa-jerry-xl", CONFIG, answer(without=name)).status == "fail"
+        assert evidence.judge("moa-jerry-xl", CONFIG, answer(without=name)).status == "fail"
 
 
 _JSON = st.recursive(
@@ -164,6 +166,6 @@ _BODY = st.fixed_dictionaries(
     headers=st.dictionaries(st.sampled_from(list(PROOF)), st.text(alphabet=st.characters(max_codepoint=255), max_size=6)),
 )
 def test_no_server_can_make_it_crash_or_pass(status: int, body: Any, headers: dict[str, str]) -> None:
-    result = smoke.judge("moa-jerry-xl", CONFIG, Answer(status, json.dumps(body), headers))
+    result = evidence.judge("moa-jerry-xl", CONFIG, Answer(status, json.dumps(body), headers))
     assert result.status == "fail"
     json.dumps(result.as_dict())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from optictl import paths, render
-from optictl.config import Config
+from optictl.deployment import paths, render
+from optictl.deployment.config import Config
+from optictl.deployment.render import Host
 from optictl.host import systemd
-from optictl.render import Host
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl import config as configuration
-from optictl import models, paths, render
-from optictl.config import Config
+from optictl.deployment import config as configuration
+from optictl.deployment import model_names, paths, render
+from optictl.deployment.config import Config
 from optictl.takeover import proposal, unitfile
 from optictl.takeover.handmade import HandMade, Provider
 from optictl.takeover.proposal import NotTaken, Proposal, propose
@@ -216,7 +216,7 @@ WORDS = st.sampled_from(
         providers=st.lists(st.builds(Provider, WORDS, WORDS, st.dictionaries(WORDS, WORDS))).map(tuple),
         where=st.dictionaries(st.sampled_from(["port", "model", "base_url", "approach"]), st.just("here")),
     ),
-    st.lists(st.one_of(WORDS, st.builds("-".join, st.tuples(st.sampled_from(sorted(models.WORDS)), WORDS)))),
+    st.lists(st.one_of(WORDS, st.builds("-".join, st.tuples(st.sampled_from(sorted(model_names.WORDS)), WORDS)))),
 )  # fmt: skip
 def test_whatever_stands_there_the_proposal_can_be_used(service: HandMade, listed: list[str]) -> None:
     found = propose(service, PLACES, listed)

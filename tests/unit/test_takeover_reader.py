@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from optictl import manifest, paths, render
-from optictl.config import Config
+from optictl.deployment import manifest, paths, render
+from optictl.deployment.config import Config
 from optictl.takeover import reader
 from optictl.takeover.handmade import HIDDEN, HandMade, redacted
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
-from optictl import paths, report
-from optictl.config import Config
+from optictl.deployment import paths
+from optictl.deployment.config import Config
 from optictl.guard import metrics
-from optictl.top import model, run
-from optictl.top.model import Counts, Snapshot
+from optictl.observe.top import model, run
+from optictl.observe.top.model import Counts, Snapshot
+from optictl.output import console as screens
 from tests.cli.helpers import ESCAPE
 
 STATE = {
@@ -176,7 +177,7 @@ class TestShown:
         screen = model.screen(shot(1, exposed(1, [1])), shot(61, exposed(10**6, [1] * 5, 10**9), state=state))
         console = Console(width=width, height=24, color_system=None, force_terminal=True)
         with console.capture() as shown:
-            console.print(report._top_screen(screen, "optillm-proxy", 2, False, width, 24))
+            console.print(screens._top_screen(screen, "optillm-proxy", 2, False, width, 24))
         lines = ESCAPE.sub("", shown.get()).splitlines()
         assert len(lines) <= 24
         assert all(len(line) <= width for line in lines)
@@ -186,10 +187,10 @@ class TestShown:
         assert ("and 4" in shown.get()) == (many == 500)
 
     def test_spans(self) -> None:
-        assert [report._span(s) for s in (None, 0.4, 61, 3725.5, 90000)] == ["-", "0 s", "1 min 1 s", "1 h 2 min", "1 d 1 h"]
+        assert [screens.span(s) for s in (None, 0.4, 61, 3725.5, 90000)] == ["-", "0 s", "1 min 1 s", "1 h 2 min", "1 d 1 h"]
 
     def test_a_line_is_one_line(self) -> None:
-        line = report._top_line(model.screen(shot(1), Snapshot(2, "a\nproblem\x1b[31m")))
+        line = screens._top_line(model.screen(shot(1), Snapshot(2, "a\nproblem\x1b[31m")))
         assert line.count("\n") == 0
         assert "\x1b" not in line
         assert " ready=no " in line

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from optictl import traces
-from optictl.traces import Trace
+from optictl.requests import tracing
+from optictl.requests.tracing import Trace
 
 
 def _call(start: float, seconds: float | None, **more: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def _trace(*calls: dict[str, Any], **more: Any) -> Trace:
         "schema": 1, "trace": "feed", "strategy": "moa", "base_model": "jerry-xl", "began": 1.0, "seconds": 4.0, "status": 200,
         "code": "", "prompt_tokens": 20, "completion_tokens": 10, "calls": list(calls), "of a later guard": True, **more,
     }  # fmt: skip
-    return traces.parse(data)
+    return tracing.parse(data)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_a_call_that_outlasts_its_request_is_drawn_to_its_end() -> None:
     [(0, 10, (0, 20)), (0, 0, (0, 1)), (5, 5, (10, 10)), (10, 0, (19, 1)), (9.99, 0.01, (19, 1)), (2.5, 0.1, (5, 1))],
 )
 def test_a_bar_has_at_least_one_sign_and_stays_within(start: float, seconds: float, bar: tuple[int, int]) -> None:
-    assert traces.bar(start, seconds, 10, 20) == bar
+    assert tracing.bar(start, seconds, 10, 20) == bar
 
 
 def test_a_request_that_took_no_time_can_be_drawn() -> None:
-    assert traces.bar(0, 0, 0, 20) == (0, 1)
-    assert "moa-jerry-xl" in traces.page([("moa-jerry-xl", _trace(_call(0, 0), seconds=0))], "today")
+    assert tracing.bar(0, 0, 0, 20) == (0, 1)
+    assert "moa-jerry-xl" in tracing.page([("moa-jerry-xl", _trace(_call(0, 0), seconds=0))], "today")
 
 
 def test_what_stands_in_it_without_contents() -> None:
@@ -69,7 +69,7 @@ def test_what_stands_in_it_without_contents() -> None:
 @pytest.mark.parametrize("wrong", [None, [], {}, {"calls": None}, {"calls": [{}]}, "text"])
 def test_what_is_no_trace_is_not_taken_for_one(wrong: Any) -> None:
     with pytest.raises((KeyError, TypeError)):
-        traces.parse(wrong)
+        tracing.parse(wrong)
 
 
 class _Tags(html.parser.HTMLParser):
@@ -87,7 +87,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows() -> None:
         _call(0, 1, messages=[{"role": "user", "content": evil}], answers=[evil]),
         _call(1, 2, status=500, error="5xx", purpose="critique", messages=[], answers=[]),
     ]
-    text = traces.page([("moa-jerry-xl", _trace(*calls, messages=[], answers=[]))], "today")
+    text = tracing.page([("moa-jerry-xl", _trace(*calls, messages=[], answers=[]))], "today")
     tags = _Tags()
     tags.feed(text)
     assert "script" not in {tag for tag, _ in tags.seen}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from optictl import watch
+from optictl.checks import watch
 from optictl.errors import OptictlError
 from optictl.results import Result, Status
 

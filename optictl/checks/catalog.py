@@ -1,0 +1,36 @@
+"""Every check that there is, collected from its families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optictl.checks import engine, environment, health, installed, machine, process, routing, supervised, timer
+from optictl.checks.engine import Check
+from optictl.results import Result
+
+#: In the order in which a report lists them.
+FAMILIES = (environment, health, installed, machine, timer, process, routing, supervised)
+
+
+def all_checks() -> list[Check]:
+    """Every check, in the order in which a report lists them."""
+    return [one for family in FAMILIES for one in vars(family).values() if isinstance(one, Check)]
+
+
+def select(only: Sequence[str]) -> list[Check]:
+    """The checks with these ids or in these families (`health`, `health.alive`); all for none.
+
+    Raises:
+        KeyError: with a name that is neither.
+    """
+    checks = all_checks()
+    for name in only:
+        if not any(c.id == name or c.id.startswith(f"{name}.") for c in checks):
+            raise KeyError(name)
+    return [c for c in checks if not only or any(c.id == name or c.id.startswith(f"{name}.") for name in only)]
+
+
+def run(checks: Sequence[Check], site: Any) -> list[Result]:
+    """What these checks say, and of those that they presuppose the ones that fail."""
+    return engine.run(checks, site, all_checks())

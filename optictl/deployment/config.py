@@ -1,0 +1,443 @@
+"""One deployment as a typed model. Its defaults are the specification.
+
+Every problem of a file is found in one go, each with its path in the file and its line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from optictl.deployment import model_names
+from optictl.errors import OptictlError
+from optictl.guard import invariants
+
+if TYPE_CHECKING:
+    import yaml
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a configuration: where (dotted path, line from 1 or None) and what."""
+
+    path: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
+
+
+class ConfigError(Exception):
+    """A configuration that may not be used. `problems` holds all of them, in the order of the file."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        super().__init__(f"{source}: {len(problems)} problem(s)")
+        self.source, self.problems = source, problems
+
+
+def _wrong(problems: list[tuple[int | str | None, str]]) -> PydanticCustomError:
+    """Several problems of one value, each with the item (or None: the value itself) that has it."""
+    return PydanticCustomError("several", "{text}", {"text": "; ".join(text for _, text in problems), "problems": problems})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Listen(_Section):
+    """Where the proxy listens: this machine only."""
+
+    host: str = Field("127.0.0.1", description="Always 127.0.0.1: clients reach OptiLLM through LiteLLM.")
+    port: int = Field(4020, ge=1, le=65535)
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        if host != "127.0.0.1":
+            raise ValueError("must be 127.0.0.1: the proxy is for LiteLLM on this machine only")
+        return host
+
+
+class Upstream(_Section):
+    """LiteLLM, as OptiLLM calls it back."""
+
+    base_url: str = Field("http://127.0.0.1:4000/v1", description="LiteLLM's address with /v1; this machine only.")
+    max_retries: int = Field(0, ge=0, le=5, description="Retries of one upstream call. LiteLLM retries already.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _loopback(cls, base_url: str) -> str:
+        if problem := invariants.upstream_problem(base_url):
+            raise ValueError(problem)
+        return base_url.rstrip("/")
+
+
+class OptiLLM(_Section):
+    """Which OptiLLM is installed."""
+
+    version: str = Field("0.3.12", pattern=r"^\d+(\.\d+)*([a-z0-9.]*)$")
+    profile: Literal["proxy", "full"] = Field("proxy", description="proxy: what a proxy needs; full: all it declares.")
+
+
+class Releases(_Section):
+    """What is kept on the disk."""
+
+    keep: int = Field(2, ge=1, le=20, description="How many stay: the one in force, the one before it, then the newest.")
+
+
+class LiteLLM(_Section):
+    """Where LiteLLM's own configuration lies, for the loop check. Paths, or null."""
+
+    config: str | None = None
+    env: str | None = None
+
+
+class Timeouts(_Section):
+    """Seconds."""
+
+    request: int = Field(600, ge=1, le=86_400, description="How long one client request may take in all.")
+    drain: int = Field(300, ge=0, le=86_400, description="How long a stopping service finishes what is in flight.")
+
+
+class Limits(_Section):
+    """What one request may cause."""
+
+    max_upstream_calls: int = Field(64, ge=1, le=10_000)
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1024**3)
+    max_in_flight: int = Field(64, ge=1, le=512, description="How many requests run at a time; as many again may wait.")
+    max_traces: int = Field(200, ge=0, le=10_000, description="How many of the last requests the service can tell about.")
+
+
+class Monitoring(_Section):
+    """The timer that checks the deployment every minute; systemctl --failed shows what it found."""
+
+    timer: bool = Field(False, description="Install the timer, under systemd.")
+    fail_after: int = Field(3, ge=1, le=1000, description="Bad rounds in a row after which the check's unit is failed.")
+    well_after: int = Field(2, ge=1, le=1000, description="Good rounds in a row after which it is well again.")
+    textfile: str | None = Field(
+        None, description="Where each round's metrics go, for node_exporter: an absolute path that ends in .prom."
+    )
+
+    @field_validator("textfile")
+    @classmethod
+    def _collected(cls, textfile: str | None) -> str | None:
+        if textfile is not None and not (textfile.startswith("/") and textfile.endswith(".prom") and textfile.isprintable()):
+            raise ValueError("must be an absolute path that ends in .prom: node_exporter reads no other file")
+        return textfile
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Config(_Section):
+    """A deployment of OptiLLM behind LiteLLM."""
+
+    # the order counts: a validator sees the valid ones of the fields above its own
+    listen: Listen = Listen()
+    upstream: Upstream = Field(Upstream(), validate_default=True)
+    model: Name = Field("jerry-xl", description="The base model that OptiLLM is started with.")
+    base_models: tuple[Name, ...] = Field(
+        (), validate_default=True, description="All that may go upstream. Default: the model alone."
+    )
+    approach: Literal["proxy", "auto"] = Field("proxy", description="How OptiLLM finds its upstream client.")
+    optillm: OptiLLM = OptiLLM()
+    plugins: tuple[Name, ...] = Field((), description="OptiLLM plugin files; copied into the release.")
+    strategies: tuple[Name, ...] = Field(
+        ("moa", "bon", "plansearch", "self_consistency"), description="The only ones that a request may ask for."
+    )
+    publish: dict[Name, Name] = Field({}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}.")
+    releases: Releases = Releases()
+    litellm: LiteLLM = LiteLLM()
+    monitoring: Monitoring = Monitoring()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    workers: int = Field(1, ge=1, le=16, description="Processes that serve, each within the limits; one fills one core.")
+    isolation: Literal["sealed", "loopback"] = Field(
+        "sealed", description="sealed: no network and an empty root; loopback: this machine's loopback only."
+    )
+
+    @field_validator("base_models", "strategies", "plugins", mode="before")
+    @classmethod
+    def _sequence(cls, value: Any) -> Any:
+        # strict mode takes tuples only; YAML has lists
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("upstream")
+    @classmethod
+    def _not_the_proxy(cls, upstream: Upstream, seen: ValidationInfo) -> Upstream:
+        listen = seen.data.get("listen")
+        url = urlsplit(upstream.base_url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if listen is not None and port == listen.port and url.hostname in (listen.host, "localhost"):
+            raise _wrong([("base_url", f"is the proxy itself, which listens on port {listen.port}")])
+        return upstream
+
+    @field_validator("model")
+    @classmethod
+    def _model(cls, name: str) -> str:
+        if problem := model_names.base_model_problem(name):
+            raise ValueError(f"{name!r} {problem}")
+        return name
+
+    @field_validator("base_models")
+    @classmethod
+    def _base_models(cls, names: tuple[str, ...], seen: ValidationInfo) -> tuple[str, ...]:
+        model = seen.data.get("model")
+        if not names:
+            return (model,) if model else ()
+        problems: list[tuple[int | str | None, str]] = [
+            (i, f"{name!r} {problem}") for i, name in enumerate(names) if (problem := model_names.base_model_problem(name))
+        ]
+        if model and model not in names:
+            problems.append((None, f"model {model!r} is not among base_models"))
+        if problems:
+            raise _wrong(problems)
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("strategies")
+    @classmethod
+    def _strategies(cls, names: tuple[str, ...], seen: ValidationInfo) -> tuple[str, ...]:
+        # a plugin file brings a word of its own
+        known = model_names.WORDS if not seen.data.get("plugins", True) else None
+        problems: list[tuple[int | str | None, str]] = []
+        for i, name in enumerate(names):
+            if name in model_names.NOT_STRATEGIES:
+                problems.append((i, f"{name!r} is not a strategy"))
+            elif not model_names.is_slug(name):
+                problems.append((i, f"{name!r} cannot be a strategy's name"))
+            elif known and name not in known:
+                problems.append((i, f"OptiLLM has no {name!r}{suggest(name, known)}"))
+        if not names:
+            problems.append((None, "must name at least one"))
+        # a plugin's own word is known here only; the others were looked at with the base models
+        own = set(names) - model_names.WORDS
+        problems += [
+            (None, f"base model {base!r} {problem}")
+            for base in seen.data.get("base_models", ())
+            if (problem := model_names.base_model_problem(base, own))
+        ]
+        if problems:
+            raise _wrong(problems)
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("publish")
+    @classmethod
+    def _publish(cls, names: dict[str, str], seen: ValidationInfo) -> dict[str, str]:
+        if not {"strategies", "base_models"} <= seen.data.keys():
+            return names  # they are wrong themselves, which is told already
+        strategies, base_models = seen.data["strategies"], seen.data["base_models"]
+        problems: list[tuple[int | str | None, str]] = []
+        for name, target in names.items():
+            if not model_names.is_name(name):
+                problems.append((name, "is not a model name (letters, digits and . _ : / @ + -)"))
+            elif name in base_models:
+                problems.append((name, "a base model's name would send it in a circle"))
+            elif model_names.split(target, strategies, base_models) is None:
+                problems.append((name, f"{target!r} is not an enabled strategy on a base model"))
+            elif name != target and model_names.split(name, strategies, base_models):
+                problems.append((name, f"is published already, and not as {target!r}"))
+            elif problem := _misleading(name, target, strategies):
+                problems.append((name, problem))
+        if problems:
+            raise _wrong(problems)
+        return names
+
+    def moved(self, port: int, base_url: str, **timeouts: int) -> Config:
+        """The same deployment on another port and upstream: what proofs and the demonstration run."""
+        return self.model_copy(
+            update={
+                "listen": self.listen.model_copy(update={"port": port}),
+                "upstream": self.upstream.model_copy(update={"base_url": base_url}),
+                "timeouts": self.timeouts.model_copy(update=timeouts),
+            }
+        )
+
+    @property
+    def url(self) -> str:
+        """The proxy's own base URL, as LiteLLM calls it."""
+        return f"http://{self.listen.host}:{self.listen.port}/v1"
+
+    @property
+    def published(self) -> dict[str, str]:
+        """LiteLLM name -> strategy model, for every enabled strategy of every base model, then `publish`."""
+        own = {f"{s}-{b}": f"{s}-{b}" for b in self.base_models for s in self.strategies}
+        return {**own, **self.publish}
+
+
+def _misleading(name: str, target: str, strategies: tuple[str, ...]) -> str | None:
+    """Why a published name would say something else than what it stands for, or None."""
+    first, strategy = name.partition("-")[0], target.partition("-")[0]
+    if first.lower() not in model_names.WORDS.union(strategies) or first == strategy:
+        return None
+    return f"reads like the strategy {first.lower()!r}, and {target!r} is {strategy!r}"
+
+
+def suggest(word: str, known: Any) -> str:
+    """What somebody may have meant, to be put behind a message; "" where nothing is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _known_keys(path: tuple[Any, ...]) -> list[str]:
+    """The keys that the section at `path` may hold."""
+    section: Any = Config
+    for step in path:
+        field = section.model_fields.get(step) if isinstance(section, type) and issubclass(section, BaseModel) else None
+        if field is None:
+            return []
+        section = field.annotation
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+
+
+def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> tuple[dict[tuple[Any, ...], int], list[Problem]]:
+    """Line numbers of every key and item of a YAML tree, and its duplicate keys."""
+    import yaml
+
+    lines: dict[tuple[Any, ...], int] = {}
+    problems: list[Problem] = []
+    children: list[tuple[Any, yaml.Node, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        names: set[str] = set()
+        for key, value in node.value:
+            if key.value in names:
+                dotted = ".".join(map(str, (*path, key.value)))
+                problems.append(Problem(dotted, key.start_mark.line + 1, "stands twice in the file"))
+            names.add(key.value)
+            children.append((key.value, key, value))
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(index, value, value) for index, value in enumerate(node.value)]
+    for step, anchor, value in children:
+        place = (*path, step)
+        lines[place] = anchor.start_mark.line + 1
+        if len(path) < _DEPTH:  # no key lies deeper, and an alias may lead round in a circle
+            below, wrong = _lines(value, place)
+            lines.update(below)
+            problems += wrong
+    return lines, problems
+
+
+#: Deeper than any key of the configuration.
+_DEPTH = 2
+
+#: pydantic's error types in words for people who write YAML.
+_WORDS = {
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "string_type": "must be text (in quotes where YAML would see something else)",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "invalid_key": "must be text",
+}
+
+
+def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
+    path = tuple(error["loc"])
+    if len(path) > 1 and path[-1] == "[key]":  # pydantic's mark for the key itself, not its value
+        path = path[:-1]
+    kind = error["type"]
+    if kind == "several":
+        told = error["ctx"]["problems"]
+        return [Problem(*_place(path if item is None else (*path, item), lines), text) for item, text in told]
+    message = error["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        message = f"unknown key{suggest(str(path[-1]), _known_keys(path[:-1]))}"
+    elif kind not in ("value_error", "missing"):
+        words = _WORDS.get(kind, f"{message[:1].lower()}{message[1:]}".replace("input should", "must"))
+        message = f"{words}, not {_short(error.get('input'))}"
+    return [Problem(*_place(path, lines), message)]
+
+
+def _place(path: tuple[Any, ...], lines: dict[tuple[Any, ...], int]) -> tuple[str, int | None]:
+    """The dotted path, and the line of the deepest part of it that stands in the file."""
+    line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+    return ".".join(map(str, path)), line
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not write out an integer of thousands of digits
+        return "a very large number"
+
+
+def parse(text: str, source: str) -> Config:
+    """YAML text -> Config. An empty text is the defaults.
+
+    Raises:
+        ConfigError: with every problem, `source` naming the file.
+    """
+    import yaml  # most of the time there is no file, and this is a good part of a fast command
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError(source, [Problem("", mark.line + 1 if mark else None, f"not valid YAML: {what}")]) from None
+    except RecursionError:
+        raise ConfigError(source, [Problem("", None, "not valid YAML: nested too deep")]) from None
+    except (ValueError, OverflowError) as error:  # a scalar like 2024-13-45, which PyYAML lets through
+        raise ConfigError(source, [Problem("", None, f"not valid YAML: {error}")]) from None
+    if data is None:
+        return Config()
+    if not isinstance(data, dict):
+        raise ConfigError(source, [Problem("", 1, "must be a mapping of keys to values")])
+    lines, problems = _lines(node)
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as invalid:
+        problems += [problem for error in invalid.errors(include_url=False) for problem in _problems(error, lines)]
+    if problems:
+        raise ConfigError(source, sorted(problems, key=lambda p: (p.line or 0, p.path)))
+    return config
+
+
+def with_version(text: str, source: str, version: str) -> str:
+    """The text of an optictl.yaml with another `optillm.version`; every other sign of it stays.
+
+    Raises:
+        OptictlError: it is written in a way that this cannot be done for.
+    """
+    import yaml
+
+    config = parse(text, source)
+    wanted = config.model_copy(update={"optillm": config.optillm.model_copy(update={"version": version})})
+    if config == wanted:
+        return text
+    sections = {
+        key.value: value for key, value in (yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", [])).value
+    }
+    optillm = sections.get("optillm")
+    values = {key.value: (key, value) for key, value in optillm.value} if isinstance(optillm, yaml.MappingNode) else {}
+    word = version if isinstance(yaml.safe_load(version), str) else f'"{version}"'
+    if "version" in values:
+        mark = values["version"][1]
+        edited = text[: mark.start_mark.index] + word + text[mark.end_mark.index :]
+    elif values:
+        first = next(iter(values.values()))[0].start_mark
+        between = ", " if optillm is not None and optillm.flow_style else "\n" + " " * first.column
+        edited = f"{text[: first.index]}version: {word}{between}{text[first.index :]}"
+    else:
+        edited = f"{text.rstrip()}\n\noptillm:\n  version: {word}\n" if optillm is None else text
+    with suppress(ConfigError):
+        if parse(edited, source) == wanted:
+            return edited
+    raise OptictlError(f"{source} cannot be edited", remedy=f"set optillm.version to {version} in it, then install")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of optictl.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

@@ -1,0 +1,178 @@
+"""The commands of a fleet: look at every host, prepare on the controller, let Ansible do the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optictl.deployment import config as configuration
+from optictl.deployment.config import Config, ConfigError
+from optictl.errors import OptictlError
+from optictl.fleet import playbook_events, wheelhouse
+from optictl.fleet.playbook_events import Story
+from optictl.fleet.targets import target
+from optictl.host import playbooks
+from optictl.host.playbooks import Ended, Hosts
+from optictl.results import Result
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command found on every host: its results, whether it was interrupted."""
+
+    results: list[Result]
+    interrupted: bool = False
+
+    @property
+    def code(self) -> int:
+        return playbook_events.code(self.results, self.interrupted)
+
+    @property
+    def remaining(self) -> list[str]:
+        """The hosts that are not done."""
+        return [r.id for r in self.results if r.status != "pass"]
+
+
+def batches(text: str) -> list[int | str]:
+    """`1,25%` -> [1, "25%"], as Ansible's `serial` takes it.
+
+    Raises:
+        ValueError: it is no such list.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[1-9]\d*%?", word) for word in words):
+        raise ValueError(text)
+    return [word if word.endswith("%") else int(word) for word in words]
+
+
+def _play(playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, check: bool = False) -> tuple[Story, Ended]:
+    told = Story(foreseen=check)
+
+    def see(event: dict[str, Any]) -> None:
+        if line := told.see(event):
+            say(line)
+
+    ended = playbooks.run(playbook, hosts, variables, see, check=check)
+    if not told.hosts and not ended.interrupted:
+        where = ", ".join(hosts.inventory)
+        what = f"no host of {where} matches --limit {hosts.limit}" if hosts.limit else f"Ansible finds no host in {where}"
+        raise OptictlError(
+            what,
+            remedy=f"name one of {where}" if hosts.limit else f"write one into {where}; the README shows how",
+            detail="\n".join(playbook_events.complaints(ended.output)),
+        )
+    return told, ended
+
+
+def _look(hosts: Hosts, variables: dict[str, Any], say: Say) -> tuple[Story, Report | None]:
+    """Look at every host. A report where one cannot have the deployment: then nothing is started anywhere."""
+    told, ended = _play("look", hosts, variables, say)
+    for host in told.hosts.values():
+        if problems := _problems((host.facts.get("optillm_proxy_wanted") or {}).get("config")):
+            host.failed = {
+                "msg": f"optillm_proxy_config: {'; '.join(problems)}", "rc": playbook_events.INVALID,
+                "remedy": "mend it in the inventory; optictl config schema prints what may stand there",
+            }  # fmt: skip
+    if not ended.interrupted and not any(host.bad for host in told.hosts.values()):
+        return told, None
+    names = sorted(told.hosts)
+    bad = {name: host for name, host in told.hosts.items() if host.bad}
+    return told, Report(playbook_events.outcome(names, bad, ended.interrupted, playbook_events.PRESENT), ended.interrupted)
+
+
+def _problems(wanted: object) -> list[str]:
+    """What is wrong with an inventory's optillm_proxy_config; nothing where there is none."""
+    if wanted is None:
+        return []
+    try:
+        configuration.parse(yaml.safe_dump(wanted), "optillm_proxy_config")
+    except ConfigError as error:
+        # the lines are not the inventory's
+        return [f"{one.path}: {one.message}" if one.path else one.message for one in error.problems]
+    return []
+
+
+def _prepared(told: Story, source: Path | None, say: Say) -> dict[str, Any]:
+    """A wheelhouse for every kind of host, as variables of the playbooks."""
+    made: dict[str, dict[str, Any]] = {}
+    needed: dict[str, str] = {}
+    for host in told.hosts.values():
+        facts, wanted = host.answers["optillm_host_info"], host.facts["optillm_proxy_wanted"]
+        kind = target(facts["architecture"], facts["python"]["version"], facts["glibc"])
+        version = wanted["version"] or Config().optillm.version
+        key = f"{kind.name} {version} {wanted['profile']}"
+        if key not in made:
+            made[key] = wheelhouse.make(kind, version, wanted["profile"], source, say).as_dict()
+        needed[host.name] = key
+    return {"optillm_fleet_wheelhouses": made, "optillm_fleet_targets": needed}
+
+
+def _wanted(version: str | None, force: bool) -> dict[str, Any]:
+    return {**({"optillm_proxy_version": version} if version else {}), **({"optillm_proxy_force": True} if force else {})}
+
+
+def plan(hosts: Hosts, version: str | None, source: Path | None, force: bool, say: Say) -> Report:
+    """What a roll-out would do. Changes nothing on any host."""
+    variables = _wanted(version, force)
+    told, refused = _look(hosts, variables, say)
+    if refused is not None:
+        return refused
+    variables |= _prepared(told, source, say)
+    foreseen, ended = _play("plan", hosts, variables, say, check=True)
+    return Report(playbook_events.planned(sorted(told.hosts), foreseen.hosts), ended.interrupted)
+
+
+def apply(
+    hosts: Hosts, version: str | None, serial: Sequence[int | str], source: Path | None, force: bool,
+    ask: Callable[[list[str]], None], say: Say,
+) -> Report:  # fmt: skip
+    """Roll the deployment out, batch by batch; the first red ends it.
+
+    `ask` is told the hosts before anything starts on one, and raises what stops it.
+    """
+    variables = _wanted(version, force)
+    told, refused = _look(hosts, variables, say)
+    if refused is not None:
+        return refused
+    ask(list(told.hosts))
+    variables |= _prepared(told, source, say)
+    rolled, ended = _play("roll", hosts, {**variables, "optillm_fleet_batches": list(serial)}, say)
+    return Report(
+        playbook_events.outcome(told.hosts, rolled.hosts, ended.interrupted, playbook_events.PRESENT), ended.interrupted
+    )
+
+
+def rollback(hosts: Hosts, serial: Sequence[int | str], ask: Callable[[list[str]], None], say: Say) -> Report:
+    """Every host to the release that was in force before, batch by batch; the first red ends it."""
+    told, ended = _play("status", hosts, {}, say)
+    if ended.interrupted or any(host.bad for host in told.hosts.values()):
+        bad = {name: host for name, host in told.hosts.items() if host.bad}
+        return Report(playbook_events.outcome(told.hosts, bad, ended.interrupted, "optillm_rollback"), ended.interrupted)
+    ask(list(told.hosts))
+    rolled, ended = _play("rollback", hosts, {"optillm_fleet_batches": list(serial)}, say)
+    return Report(playbook_events.outcome(told.hosts, rolled.hosts, ended.interrupted, "optillm_rollback"), ended.interrupted)
+
+
+def status(hosts: Hosts, say: Say) -> Report:
+    """How every host does."""
+    told, ended = _play("status", hosts, {}, say)
+    return Report(playbook_events.state(sorted(told.hosts), told.hosts), ended.interrupted)
+
+
+def check(hosts: Hosts, only: Sequence[str], say: Say) -> Report:
+    """Every invariant of every host."""
+    told, ended = _play("check", hosts, {"optillm_fleet_only": list(only)}, say)
+    return Report(playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_check"), ended.interrupted)
+
+
+def smoke(hosts: Hosts, models: Sequence[str], say: Say) -> Report:
+    """Real requests on every host."""
+    told, ended = _play("smoke", hosts, {"optillm_fleet_models": list(models)}, say)
+    return Report(playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_smoke"), ended.interrupted)

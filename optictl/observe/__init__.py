@@ -1,0 +1,1 @@
+"""status, logs and top."""

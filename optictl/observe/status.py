@@ -1,0 +1,106 @@
+"""One look at a deployment: what systemd, the health tiers and the journal say together."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from optictl.checks import catalog
+from optictl.checks.engine import Skip
+from optictl.deployment.paths import Paths
+from optictl.facts.deployment import Site
+from optictl.host.systemd import Systemd, Unit
+from optictl.operations import service as supervise
+from optictl.releases import store
+from optictl.results import roots
+
+_TIERS = ("health.alive", "health.locked", "health.connected")
+
+
+@dataclass(frozen=True)
+class Status:
+    """`state` is systemd's word ("" without systemd); `tiers` check id -> status; `memory` bytes or None."""
+
+    state: str
+    since: str
+    doing: str
+    release: str
+    restarts: int
+    memory: int | None
+    main_pid: int
+    drop_ins: list[str]
+    tiers: dict[str, str]
+    problem: str
+    next: str
+
+    @property
+    def good(self) -> bool:
+        return all(status == "pass" for status in self.tiers.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"id": "status", "status": "pass" if self.good else "fail", "data": asdict(self)}
+
+
+def look(paths: Paths, config_path: Path) -> Status:
+    """Facts of this moment; reads, never writes, costs no token."""
+    site = Site(paths, config_path)
+    found = catalog.run(catalog.select(_TIERS), site)
+    results = {r.id: r for r in found}
+    worst = next(iter(roots(found)), next((r for r in found if r.status != "pass"), None))
+    units = supervise.facts(paths)
+    problem = f"{worst.id}: {worst.found}" if worst else ""
+    step = worst.remedy or paths.command("check") if worst else ""
+    if units is None:
+        memory, pid = _memory(site, ""), _pid(site)
+        return Status("", "", "", store.in_force(paths) or "", 0, memory, pid, [], _tiers(results), problem, step)
+    unit = units[paths.service_unit]
+    if not unit.loaded:
+        step = paths.command("install")
+    elif worst and unit.active_state != "active":
+        systemd = Systemd(paths.scope)
+        failed = "" if _was_stopped(unit, units[paths.socket_unit]) else supervise.last_problem(systemd, paths)
+        problem = supervise.port_taken(systemd, paths, site.config.listen.port) or failed or problem
+    state = f"{unit.active_state} ({unit.sub_state})"
+    if unit.exec_main_status == "78" and not unit.main_pid:
+        state = f"{state}, the configuration was refused (78)"
+    return Status(
+        state=state,
+        since=unit.state_change_timestamp,
+        # systemd keeps the last words of a service that is gone
+        doing=unit.status_text if unit.active else "",
+        release=store.in_force(paths) or "",
+        restarts=unit.restarts,
+        memory=_memory(site, unit.memory_current),
+        main_pid=unit.main_pid,
+        drop_ins=unit.drop_in_paths.split(),
+        tiers=_tiers(results),
+        problem=problem,
+        next=step,
+    )
+
+
+def _was_stopped(service: Unit, socket: Unit) -> bool:
+    """Whether it does not run because somebody wanted that: what its journal holds against it is of an earlier life."""
+    return service.active_state == "inactive" and service.result == "success" and socket.active_state != "failed"
+
+
+def _tiers(results: dict[str, Any]) -> dict[str, str]:
+    return {id: results[id].status for id in _TIERS}
+
+
+def _memory(site: Site, counted: str) -> int | None:
+    """What systemd counted; where it counts none, what the processes hold."""
+    if counted.isdigit():
+        return int(counted)
+    try:
+        return site.memory or None
+    except Skip:
+        return None
+
+
+def _pid(site: Site) -> int:
+    try:
+        return site.live.processes[0].pid
+    except Skip:
+        return 0

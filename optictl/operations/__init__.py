@@ -1,0 +1,1 @@
+"""What changes the machine: plans, and how they are carried out."""

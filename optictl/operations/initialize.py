@@ -1,0 +1,121 @@
+"""`init`: the files that are the operator's own, with the values of a hand-made service where one stands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from optictl.deployment import render
+from optictl.deployment.config import Config, ConfigError
+from optictl.deployment.manifest import Manifest
+from optictl.deployment.paths import Paths
+from optictl.errors import OptictlError
+from optictl.facts import config_file
+from optictl.guard import invariants
+from optictl.host import files, network
+from optictl.operations import installed_files, plan, preflight
+from optictl.operations.plan import Artefact, Change
+from optictl.proof import evidence
+from optictl.takeover import proposal, reader
+from optictl.takeover.handmade import HandMade
+from optictl.takeover.proposal import NotTaken, Proposal, Setting
+
+
+def new_proxy_key() -> str:
+    """256 random bits. The word in front keeps it from ever beginning with sk-."""
+    return f"optillm-{secrets.token_urlsafe(32)}"
+
+
+@dataclass(frozen=True)
+class Initialized:
+    """What `init` did, or with `--dry-run` would do: the files made and kept, and what it found of a hand-made service.
+
+    `differences`: values of the unit that the kept optictl.yaml has otherwise. `not_taken`: all that the deployment does
+    not get of it, the kept files counted. `others`: units of other names that run OptiLLM.
+    """
+
+    made: list[Change]
+    kept: list[Path]
+    service: HandMade | None = None
+    proposal: Proposal | None = None
+    differences: list[tuple[Setting, object]] = field(default_factory=list)
+    not_taken: list[NotTaken] = field(default_factory=list)
+    others: list[HandMade] = field(default_factory=list)
+
+
+def initialize(paths: Paths, dry_run: bool = False) -> Initialized:
+    """Make what the operator owns: configuration, env file, proxy key. Overwrites nothing.
+
+    Where a hand-made service stands, the files are made with its values. `dry_run`: write nothing.
+
+    Raises:
+        OptictlError: a file of it, or of the service, may not be read or written; or systemd is too old.
+    """
+    preflight.refuse_old_systemd(paths)
+    try:
+        service = reader.read(paths)
+        proposed = _proposed(service, paths)
+        artefacts = _operators_files(proposed, service, paths)
+        found = installed_files.look_at(artefacts, Manifest())
+        missing = [a for a in artefacts if found[a.path].facts.kind == "missing"]
+        outcome = _initialized(artefacts, missing, service, proposed, paths)
+        for artefact in () if dry_run else missing:
+            installed_files.put(artefact)
+    except PermissionError as error:
+        raise installed_files.denied(error) from None
+    return outcome
+
+
+def _proposed(service: HandMade | None, paths: Paths) -> Proposal | None:
+    """What a hand-made service's values make of a deployment. LiteLLM is asked for its models where that costs nothing."""
+    if service is None:
+        return None
+    if service.denied:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(service.denied[0]))
+    url = service.base_url.rstrip("/")
+    url = url if url.endswith("/v1") else f"{url}/v1"
+    listed: list[str] = []
+    if service.upstream_key and not invariants.upstream_problem(url):
+        answer = network.request("GET", f"{url}/models", key=service.upstream_key, timeout=2)
+        listed = sorted(evidence.listed_models(answer))
+    return proposal.propose(service, paths, listed)
+
+
+def _operators_files(proposed: Proposal | None, service: HandMade | None, paths: Paths) -> list[Artefact]:
+    """The operator's files, with what was taken from a hand-made service."""
+    config = proposed.config if proposed else Config()
+    text = render.configuration(config)
+    if proposed and service and proposed.settings:
+        text = proposed.comment(service.path) + text
+    key = (proposed.proxy_key if proposed else None) or new_proxy_key()
+    upstream_key = proposed.upstream_key if proposed else None
+    return [
+        replace(a, text=proposal.with_upstream_key(a.text, upstream_key)) if a.path == paths.env else a
+        for a in plan.operators_files(text, config, paths, key)
+    ]
+
+
+def _initialized(
+    artefacts: Sequence[Artefact],
+    missing: Sequence[Artefact],
+    service: HandMade | None,
+    proposed: Proposal | None,
+    paths: Paths,
+) -> Initialized:
+    made = [Change("create", str(a.path), "it is missing", "", a) for a in missing]
+    kept = [a.path for a in artefacts if a not in missing]
+    others = reader.others(paths)
+    if proposed is None:
+        return Initialized(made, kept, others=others)
+    differences: list[tuple[Setting, object]] = []
+    if paths.config in kept:
+        with suppress(ConfigError, OptictlError):  # what is wrong in it is for check to tell
+            differences = proposed.differences(config_file.load(paths.config))
+    texts = [files.read(path) if path in kept else None for path in (paths.env, paths.proxy_key)]
+    not_taken = [*proposed.not_taken, *proposal.about_kept(proposed, paths, *texts)]
+    return Initialized(made, kept, service, proposed, differences, not_taken, others)

@@ -1,0 +1,104 @@
+"""The files of a deployment on the disk: looked at, written, taken away, and named by the manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from optictl.deployment import manifest
+from optictl.deployment.manifest import Manifest
+from optictl.deployment.paths import Paths
+from optictl.errors import OptictlError
+from optictl.host import files
+from optictl.operations.plan import Artefact, Change, Found
+from optictl.releases import store
+
+
+def look(path: Path, read: bool = True) -> Found:
+    """What stands at a path. `read`: with its text, which for a link is the target."""
+    facts = files.facts(path)
+    if facts.kind == "link":
+        return Found(facts, files.read_link(path))
+    return Found(facts, files.read(path) if read and facts.kind == "file" else None)
+
+
+def look_at(artefacts: Sequence[Artefact], wrote: Manifest) -> dict[Path, Found]:
+    try:
+        # the text of a secret is no fact that a plan needs
+        found = {a.path: look(a.path, read=not a.keep) for a in artefacts}
+        return {**{path: look(path) for path in map(Path, wrote.files)}, **found}
+    except PermissionError as error:
+        raise denied(error) from None
+
+
+def denied(error: OSError) -> OptictlError:
+    return OptictlError(
+        f"no permission for {error.filename}",
+        remedy="run it with sudo, or use --user or --root DIR for a deployment of your own",
+    )
+
+
+def read_manifest(paths: Paths) -> Manifest:
+    """What optictl wrote so far."""
+    try:
+        return manifest.parse(files.read(paths.manifest))
+    except PermissionError as error:
+        raise denied(error) from None
+
+
+def write_manifest(paths: Paths, wrote: Manifest) -> None:
+    if files.read(paths.manifest) != (text := wrote.dump()):
+        files.write(paths.manifest, text, 0o644)
+
+
+def as_it_is(wrote: Manifest) -> Manifest:
+    """The manifest with only that text of each file which stands there, if it is one of optictl's."""
+    found = {path: look(Path(path)).text for path in wrote.files}
+    return Manifest(
+        {path: (manifest.digest(str(found[path])),) if wrote.wrote(path, found[path]) else d for path, d in wrote.files.items()}
+    )
+
+
+def remove_empty(directories: Sequence[Path], below: Path) -> None:
+    """Remove what is left of a HOME whose provider file is gone."""
+    for directory in directories:
+        if directory.is_relative_to(below) and directory != below and directory.is_dir() and not any(directory.iterdir()):
+            files.remove(directory)
+
+
+def apply_file(change: Change) -> None:
+    artefact = change.artefact
+    assert artefact is not None
+    if change.action in ("mode", "owner"):
+        if change.action == "owner":
+            files.set_owner(artefact.path)
+        files.set_mode(artefact.path, artefact.mode)
+        return
+    kind = files.facts(artefact.path).kind
+    if kind == "directory" and not artefact.directory:
+        raise OptictlError(f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away")
+    if change.edited and kind != "missing":
+        files.keep_aside(artefact.path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
+        if artefact.directory:
+            files.remove(artefact.path)
+    put(artefact)
+
+
+def put(artefact: Artefact) -> None:
+    files.make_directory(artefact.path if artefact.directory else artefact.path.parent)
+    if artefact.link:
+        files.point(artefact.path, Path(artefact.text))
+    elif not artefact.directory:
+        files.write(artefact.path, artefact.text, artefact.mode)
+
+
+def take_away(change: Change) -> None:
+    """Remove a file that is optictl's own, or a release; an edited file is kept under another name."""
+    path = Path(change.target)
+    if change.edited and files.facts(path).kind != "missing":
+        files.keep_aside(path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
+    if files.facts(path).kind == "directory":
+        store.remove(path)
+    else:
+        files.remove(path)

@@ -1,0 +1,358 @@
+"""What would make an installation fail, told before anything is built or stopped.
+
+`look` gathers facts, `judge` decides from them alone. Each problem is a `Result` with an id of its own
+(`preflight.port`), so that people and programs see it as they see a check.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optictl.deployment import remedies, render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
+from optictl.errors import OptictlError
+from optictl.guard import envfile, invariants
+from optictl.host import files, processes
+from optictl.host import systemd as systemd_host
+from optictl.host.systemd import Systemd
+from optictl.releases import store
+from optictl.releases.store import Choice
+from optictl.results import Result
+
+#: profile -> MB that a release of it takes, its bytecode compiled (measured with CPython 3.10 to 3.14).
+RELEASE_MB = {"proxy": 400, "full": 7500}
+#: Directives with which a drop-in makes another service of the unit.
+_OVERRIDING = ("DynamicUser", "ExecStart", "Type", "User")
+
+
+#: The problems that keep a release from being built, whatever is started afterwards.
+OF_A_BUILD = ("preflight.interpreter", "preflight.directory", "preflight.mount", "preflight.room")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What listens on the port now. `unit` is systemd's name for it, "" for a program outside its services."""
+
+    pid: int
+    unit: str
+    program: str
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the operator's files say. Each is None where it may not be read, "" where there is no file.
+
+    `problems` are those of the env file, for which the guard does not start; `commands` fix all of them.
+    """
+
+    variables: Mapping[str, str] | None
+    proxy_key: str | None
+    problems: Sequence[str] = ()
+    commands: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an installation depends on besides the configuration.
+
+    `systemd` is its version, 0 where it does not run this deployment. `choice` is None where nothing has to be
+    built. `closed` is a directory that the service's user cannot enter, `mount` the file system's options that
+    forbid a release there, `free` the bytes that are free there (None: unknown).
+    """
+
+    systemd: int
+    socket_proxyd: Path | None
+    choice: Choice | None
+    closed: Path | None
+    mount: str
+    mount_point: Path
+    free: int | None
+    holders: Sequence[Holder]
+    secrets: Secrets
+    manager_variables: Sequence[str]
+    drop_ins: Mapping[Path, Sequence[str]]
+
+
+def look(
+    config: Config,
+    paths: Paths,
+    *,
+    builds: bool,
+    starts: bool,
+    python: Path | None,
+    own_units: Sequence[str],
+    drop_ins: Sequence[Path],
+) -> Facts:
+    """Read the facts. Nothing is changed.
+
+    `builds`: a release has to be built, on `python` where one was named. `starts`: systemd will start the service.
+    `own_units` may hold the port; `drop_ins` are those that stay beside the unit.
+    """
+    systemd = Systemd(paths.scope)
+    others = others_must_reach(paths)
+    ground = _existing(paths.releases)
+    room = files.room(ground)
+    return Facts(
+        systemd=systemd.version() if starts else 0,
+        socket_proxyd=systemd_host.socket_proxyd(),
+        choice=store.choose(paths, others, python) if builds else None,
+        closed=files.closed_to_others([ground, _existing(paths.home)]) if others else None,
+        mount=files.forbids_programs(ground),
+        mount_point=files.mount_point(ground),
+        free=room.bytes if room is not None else None,
+        holders=_holders(config.listen.port, systemd, own_units) if starts else (),
+        secrets=_secrets(paths),
+        manager_variables=systemd.environment() if starts else (),
+        drop_ins={path: _directives(path) for path in drop_ins} if starts else {},
+    )
+
+
+def others_must_reach(paths: Paths) -> bool:
+    """Whether the service runs as another user than the one who installs."""
+    return paths.scope == "system" and os.geteuid() == 0
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    return next(part for part in (path, *path.parents) if part.exists())
+
+
+def _secrets(paths: Paths) -> Secrets:
+    def text(path: Path) -> str | None:
+        try:
+            return files.read(path) or ""
+        except PermissionError:
+            return None
+
+    key = text(paths.proxy_key)
+    try:
+        content = files.read_bytes(paths.env) or b""
+    except PermissionError:
+        return Secrets(None, None)
+    env = envfile.read(content)
+    problems = [str(problem) for problem in env.problems]
+    commands = remedies.of_env_file(paths.env, content)
+    return Secrets(env.variables, None if key is None else key.strip(), problems, commands)
+
+
+def _holders(port: int, systemd: Systemd, own_units: Sequence[str]) -> list[Holder]:
+    """Who listens on the port, this deployment's own units left out."""
+    listening = {one.inode for one in processes.listeners() if one.port == port}
+    if not listening:
+        return []
+    found = []
+    for pid in processes.owners(listening):
+        unit_of = processes.own_service_of if systemd.scope == "user" else processes.service_of
+        process, unit = processes.look(pid), unit_of(pid) or ""
+        program = process.argv[0] if process is not None and process.argv else ""
+        found.append(Holder(pid, unit, program))
+    for unit in systemd.listening_sockets(port):
+        found.append(Holder(1, unit, "systemd"))
+    if not found:  # another user's or a container's
+        found.append(Holder(0, "", ""))
+    return [holder for holder in found if holder.unit not in own_units]
+
+
+def _directives(path: Path) -> list[str]:
+    """The names of the overriding directives in a drop-in."""
+    lines = (line.partition("=")[0].strip() for line in (files.read(path) or "").splitlines())
+    return [name for name in dict.fromkeys(lines) if name in _OVERRIDING]
+
+
+def judge(config: Config, paths: Paths, facts: Facts, *, starts: bool, secrets_come: bool) -> list[Result]:
+    """Every problem, the blocking ones (`fail`) first. Pure.
+
+    `starts`: the service is started at the end; where it is not, its secrets may still be missing. `secrets_come`: the
+    caller writes them before it installs.
+    """
+    found = [
+        *_systemd(config, paths, facts),
+        *_interpreter(paths, facts),
+        *_place(config, paths, facts),
+        *_port(config, paths, facts),
+        *([] if secrets_come else _of_secrets(paths, facts, blocking=starts)),
+        *_drop_ins(paths, facts),
+    ]
+    return sorted(found, key=lambda result: not result.red)
+
+
+def _problem(id: str, title: str, found: str, remedy: str, *, blocking: bool = True) -> Result:
+    return Result(
+        id=f"preflight.{id}",
+        title=title,
+        status="fail" if blocking else "warn",
+        found=found,
+        remedy=remedy,
+    )
+
+
+def _systemd(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
+    version = facts.systemd
+    if not version:
+        return
+    if version < systemd_host.FLOOR:
+        yield too_old(version)
+    missing = [what for since, what in systemd_host.PROTECTIONS.items() if version < since <= systemd_host.LAST_PROTECTION]
+    if missing and version >= systemd_host.FLOOR:
+        yield _problem(
+            "protections",
+            "systemd has every protection of the units",
+            f"systemd {version} does not have {', '.join(missing)}: the units leave it out",
+            "",
+            blocking=False,
+        )
+    if render.is_sealed(config, paths) and facts.socket_proxyd is None:
+        yield _problem(
+            "socket-proxyd",
+            "The relay to the upstream has its program",
+            "this machine has no systemd-socket-proxyd, which a sealed service needs to reach its upstream",
+            f"install the package of systemd that has it, or write isolation: loopback into {paths.config}",
+        )
+
+
+def too_old(version: int) -> Result:
+    """This systemd cannot run the service."""
+    return _problem(
+        "systemd",
+        "systemd can run the service",
+        f"systemd {version} cannot give a service its secrets as credentials; version {systemd_host.FLOOR} and later can",
+        "upgrade this machine's distribution, or run the service without systemd: "
+        "optictl init --root DIR, then optictl install --root DIR, then optictl run --root DIR",
+    )
+
+
+def refuse_old_systemd(paths: Paths) -> None:
+    """Raise OptictlError where systemd runs this deployment's scope and cannot run the service."""
+    if paths.is_private:
+        return
+    systemd = Systemd(paths.scope)
+    if systemd.available() and systemd.version() < systemd_host.FLOOR:
+        problem = too_old(systemd.version())
+        raise OptictlError(problem.found, remedy=problem.remedy)
+
+
+def _interpreter(paths: Paths, facts: Facts) -> Iterator[Result]:
+    choice = facts.choice
+    if choice is None or choice.interpreter is not None:
+        return
+    yield _problem(
+        "interpreter",
+        "There is a Python to build the release on",
+        "; ".join([choice.problem, *choice.passed_over]),
+        choice.remedy,
+    )
+
+
+def _place(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
+    title = "The service can use the directory of its release"
+    if facts.closed is not None:
+        at = shlex.quote(str(facts.closed))
+        found = f"the user of the service cannot enter {facts.closed}"
+        yield _problem("directory", title, found, f"chmod o+x {at}")
+    if facts.mount:
+        at = shlex.quote(str(facts.mount_point))
+        option = {"noexec": "exec", "read-only": "rw"}[facts.mount]
+        found = f"the file system at {facts.mount_point} is mounted {facts.mount}"
+        remedy = f"mount -o remount,{option} {at}"
+        yield _problem("mount", title, f"{found}: no release can run from it", remedy)
+    needed = RELEASE_MB[config.optillm.profile]
+    if facts.choice is not None and facts.free is not None and facts.free < needed * 10**6:
+        free = facts.free // 10**6
+        yield _problem(
+            "room",
+            "There is room for the release",
+            f"{free} MB are free at {facts.mount_point}, a release takes about {needed} MB",
+            f"free space there; this shows what takes it: du -xh {facts.mount_point} | sort -h | tail",
+        )
+
+
+def _port(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
+    port = config.listen.port
+    for holder in facts.holders:
+        if holder.unit:
+            whose = f"{holder.unit} (process {holder.pid})" if holder.pid > 1 else holder.unit
+            user = "--user " if paths.scope == "user" else ""
+            remedy = f"systemctl {user}disable --now {holder.unit}"
+        elif holder.pid:
+            whose = f"process {holder.pid} ({holder.program})"
+            remedy = f"kill {holder.pid}"
+        else:
+            whose = "a program that cannot be seen from here"
+            remedy = f"ss -ltnp 'sport = :{port}' shows it, as root; stop it"
+        yield _problem(
+            "port",
+            "The port is free",
+            f"{whose} listens on port {port}",
+            f"{remedy}; or write another listen.port into {paths.config}",
+        )
+
+
+def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Result]:
+    secrets = facts.secrets
+    if secrets.variables is None or secrets.proxy_key is None:
+        yield _problem(
+            "secrets",
+            "The secrets can be judged",
+            f"no permission to read {paths.env} or {paths.proxy_key}: they were not judged",
+            "run it with sudo",
+            blocking=False,
+        )
+        return
+    if secrets.problems:
+        yield _problem(
+            "env",
+            "systemd reads the env file as it is meant",
+            f"{paths.env}, {'; '.join(secrets.problems)}",
+            " && ".join(secrets.commands),
+            blocking=blocking,
+        )
+    title = "No variable switches OptiLLM to another provider"
+    for name, effect in sorted(invariants.forbidden_variables(secrets.variables).items()):
+        found = f"{name} is set in {paths.env}: it {effect}"
+        remedy = remedies.unset(paths.env, name)
+        yield _problem("variable", title, found, remedy, blocking=blocking)
+    user = "--user " if paths.scope == "user" else ""
+    for name, effect in sorted(invariants.forbidden_variables(facts.manager_variables).items()):
+        found = f"{name} is set in systemd's own environment: it {effect}"
+        remedy = f"systemctl {user}unset-environment {name}"
+        yield _problem("variable", title, found, remedy, blocking=blocking)
+    upstream_key = secrets.variables.get("OPENAI_API_KEY", "").strip()
+    if not upstream_key:
+        yield _problem(
+            "upstream-key",
+            "OptiLLM has a key for LiteLLM",
+            f"OPENAI_API_KEY is not set in {paths.env}",
+            f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {paths.env}",
+            blocking=blocking,
+        )
+    # without a file the installation makes a strong one
+    weakness = invariants.key_weakness(secrets.proxy_key, upstream_key) if secrets.proxy_key else None
+    if weakness:
+        key = shlex.quote(str(paths.proxy_key))
+        yield _problem(
+            "proxy-key",
+            "The proxy key can protect the port",
+            f"the key in {paths.proxy_key} {weakness}",
+            f"rm {key} && {paths.command('init')} makes a new one; LiteLLM needs it too, as {render.LITELLM_KEY_VARIABLE}",
+            blocking=blocking,
+        )
+
+
+def _drop_ins(paths: Paths, facts: Facts) -> Iterator[Result]:
+    for path, names in facts.drop_ins.items():
+        if names:
+            at = shlex.quote(str(path))
+            yield _problem(
+                "drop-in",
+                "No drop-in makes another service of the unit",
+                f"{path} sets {', '.join(f'{name}=' for name in names)}",
+                f"mv {at} {at}.off",
+            )

@@ -1,0 +1,1 @@
+"""A release started on a free port, and what its answers prove."""

@@ -1,0 +1,1 @@
+"""Releases: the pinned OptiLLM, built from a lock into its own directory."""

@@ -1,0 +1,219 @@
+"""`optictl compare`: which models and questions, what is left to ask, and the asking."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optictl.deployment import model_names
+from optictl.deployment.config import Config, suggest
+from optictl.errors import OptictlError, os_words
+from optictl.guard.error_texts import is_error_text
+from optictl.host import files, network
+from optictl.host.network import Answer
+from optictl.proof import evidence
+from optictl.requests.compare import questions as asking
+from optictl.requests.compare import summary
+from optictl.requests.compare.questions import Question, QuestionsError
+from optictl.requests.compare.summary import Header, Record, RecordsError, Subject
+from optictl.requests.smoke import Keys, patience
+
+#: So many failures one after the other say that something is down, and that to go on would tell nothing: of one model, which
+#: is then asked no more, or of all.
+FAILURES_IN_A_ROW = 3
+#: What of an error is kept.
+_ERROR_LENGTH = 200
+BUILT_IN = Path(__file__).with_name("questions.jsonl")
+
+
+class UnknownModel(Exception):
+    """A name that this deployment does not serve, and what was perhaps meant."""
+
+
+@dataclass
+class Comparison:
+    """What is compared, and what is known of it so far: `records` grows with every answer, as `file` does."""
+
+    header: Header
+    subjects: list[Subject]
+    questions: list[Question]
+    file: Path
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def left(self) -> list[tuple[Subject, Question]]:
+        return summary.left(self.subjects, self.questions, self.records)
+
+    @property
+    def tokens(self) -> int:
+        return sum(r.tokens for r in self.records)
+
+    @property
+    def enough(self) -> int:
+        """Tokens that the whole of it takes, as far as can be told now."""
+        return self.tokens + sum(self._expected(*one) for one in self.left)
+
+    def _expected(self, subject: Subject, question: Question) -> int:
+        return summary.expected_tokens(subject, question, self.subjects, self.records)
+
+    def fits(self, subject: Subject, question: Question, budget: int | None) -> bool:
+        """Whether a request can be expected to stay within a budget of tokens."""
+        return budget is None or self.tokens + self._expected(subject, question) <= budget
+
+    def rows(self, prices: summary.Prices | None) -> list[summary.Row]:
+        return summary.rows(self.subjects, self.questions, self.records, prices)
+
+    def command(self, budget: int | None, *flags: str) -> str:
+        """The words after `optictl` that go on with it; `flags` are further ones to be kept."""
+        limit = [f"--budget-tokens {budget}"] if budget else []
+        return " ".join(["compare --resume", shlex.quote(str(self.file)), *limit, *map(shlex.quote, flags)])
+
+
+def subjects(config: Config, asked: list[str]) -> list[Subject]:
+    """The named models, or every enabled strategy, each base model of theirs first.
+
+    Raises:
+        UnknownModel: one of them is not served.
+    """
+    found: dict[str, list[Subject]] = {}
+    for name in asked or [*config.base_models, *config.published]:
+        target = config.publish.get(name, name)
+        strategy, base_model = model_names.split(target, config.strategies, config.base_models) or ("", target)
+        if base_model not in config.base_models:
+            known = [*config.published, *config.base_models]
+            hint = suggest(name, known) or f"; these are: {', '.join(known)}"
+            raise UnknownModel(f"{name} is no enabled strategy on a base model{hint}")
+        of_base = found.setdefault(base_model, [Subject(base_model, "", base_model)])
+        if (one := Subject(target, strategy, base_model)) not in of_base:
+            of_base.append(one)
+    return [one for of_base in found.values() for one in of_base]
+
+
+def begin(config: Config, asked: list[str], prompts: Path | None, resume: Path | None) -> Comparison:
+    """A new comparison, or the one that `resume` holds: with its models and questions where no others are named.
+
+    Raises:
+        UnknownModel: a model is not served.
+        OptictlError: a file cannot be used.
+    """
+    kept = _kept(resume) if resume else None
+    if kept is not None:
+        asked = asked or list(kept[0].models)
+        prompts = prompts or (Path(kept[0].prompts) if kept[0].prompts else None)
+    compared = subjects(config, asked)
+    questions = _questions(prompts)
+    header = Header(asking.digest(questions), str(prompts) if prompts else None, tuple(s.model for s in compared))
+    if kept is not None and resume is not None and kept[0].questions != header.questions:
+        raise OptictlError(
+            f"{resume} is about other questions than {prompts or 'those of this optictl'}",
+            remedy="begin anew, without --resume",
+        )
+    file = resume or Path(f"optictl-compare-{time.strftime('%Y%m%d-%H%M%S')}.jsonl").absolute()
+    return Comparison(header, compared, questions, file, kept[1] if kept else [])
+
+
+def _kept(path: Path) -> tuple[Header, list[Record]] | None:
+    text = files.read(path)
+    if not text:
+        return None
+    try:
+        return summary.read(text)
+    except RecordsError as error:
+        raise OptictlError(f"{path} cannot be resumed: {error}", remedy="name another file") from None
+
+
+def _questions(path: Path | None) -> list[Question]:
+    text = files.read(path or BUILT_IN)
+    if text is None:
+        raise OptictlError(f"there is no {path}", remedy="name a file of questions with --prompts")
+    try:
+        return asking.parse(text)
+    except QuestionsError as invalid:
+        raise OptictlError(
+            f"{path} cannot be used: {len(invalid.problems)} problem(s)",
+            remedy='a line is such as {"prompt": "What is 6 times 7?", "expected": {"number": 42}}',
+            detail="\n".join(map(str, invalid.problems)),
+            problems=[vars(problem) for problem in invalid.problems],
+        ) from None
+
+
+def record(subject: Subject, question: Question, answer: Answer, keep: bool) -> Record:
+    """What an answer tells. Pure. Its text only where it is to be kept."""
+    text, tokens = evidence.content(answer), evidence.usage(answer)
+    ran = evidence.header(answer, "strategy")
+    error = ""
+    if answer.status != 200:
+        error = evidence.error_message(answer)[:_ERROR_LENGTH]
+    elif subject.strategy and ran != subject.strategy:
+        error = f"{ran} ran" if ran else "no proof of what ran: this OptiLLM runs without the guard"
+    elif is_error_text(text):
+        error = "the answer is an error text of OptiLLM"
+    return Record(
+        question=question.id,
+        model=subject.model,
+        right=not error and asking.right(question, text),
+        error=error,
+        seconds=round(answer.seconds, 3),
+        calls=evidence.number(answer, "upstream-calls") if subject.strategy else int(answer.status != 0),
+        # of a request that failed, the guard tells the sum alone
+        prompt_tokens=tokens["prompt"] or (0 if tokens["total"] else evidence.number(answer, "tokens")),
+        completion_tokens=tokens["completion"],
+        answer=text if keep and not error else None,
+    )
+
+
+def ask(
+    comparison: Comparison, config: Config, keys: Keys, *, timeout: float | None, budget: int | None, keep: bool,
+    remedy: str, say: Callable[[str], None],
+) -> bool:  # fmt: skip
+    """Ask what is left, each answer on the disk before the next question; False where the budget ended it.
+
+    `timeout` is seconds a request, `budget` tokens in all, those of earlier runs included. `remedy` says what
+    to do where nothing answers; `say` is told of every request that is over.
+
+    Raises:
+        OptictlError: so many requests failed in a row that it is of no use to go on, the budget is too small for a single
+            one, the file cannot be written, or another optictl writes it.
+    """
+    if not comparison.records and not comparison.fits(*comparison.left[0], budget):
+        raise OptictlError(
+            f"--budget-tokens {budget} is less than the first question may take",
+            remedy=f"--budget-tokens {comparison.enough} is enough for all of it, as far as can be told beforehand",
+        )
+    try:
+        with files.appending(comparison.file) as append:
+            if not comparison.records and not files.read(comparison.file):
+                append(comparison.header.line())
+            return _ask(comparison, config, keys, timeout or patience(config), budget, keep, remedy, append, say)
+    except files.Locked as holder:
+        raise OptictlError(str(holder), remedy="wait for it, or name another file with --resume") from None
+    except OSError as error:
+        raise OptictlError(f"the answers cannot be kept: {os_words(error)}", remedy="name another file with --resume") from None
+
+
+def _ask(
+    comparison: Comparison, config: Config, keys: Keys, timeout: float, budget: int | None, keep: bool, remedy: str,
+    append: Callable[[str], None], say: Callable[[str], None],
+) -> bool:  # fmt: skip
+    failures, of_model = 0, Counter[str]()
+    for subject, question in comparison.left:
+        if of_model[subject.model] == FAILURES_IN_A_ROW:
+            continue
+        if not comparison.fits(subject, question, budget):
+            return False
+        url, key = (config.url, keys.proxy) if subject.strategy else (config.upstream.base_url, keys.upstream)
+        body = {"model": subject.model, "messages": list(question.messages)}
+        answer = network.request("POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout)
+        found = record(subject, question, answer, keep)
+        append(found.line())
+        comparison.records.append(found)
+        failures = failures + 1 if found.error else 0
+        of_model[subject.model] = of_model[subject.model] + 1 if found.error else 0
+        say(f"{subject.model}: {found.error or ('right' if found.right else 'wrong')}")
+        if failures == FAILURES_IN_A_ROW:
+            raise OptictlError(f"{failures} requests in a row failed", remedy=remedy, detail=f"{subject.model}: {found.error}")
+    return True

@@ -1,0 +1,266 @@
+"""What was asked and answered -> what each model is worth beside the plain one. Pure.
+
+A file of records has one JSON object a line: the first says what is compared, every further one is an answer. A comparison
+that was interrupted goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from optictl.requests.compare import stats
+from optictl.requests.compare.questions import Question
+from optictl.requests.compare.stats import Interval
+
+_FORMAT = 1
+
+#: What a strategy's request is taken to cost before there was one: so many times a plain one. moa, bon, plansearch and
+#: self_consistency make three to five calls, each with what the earlier ones said.
+_DEARER = 10
+#: What the first plain request is taken to cost, beside its own text: an answer of some length.
+_FIRST = 500
+#: Characters of a token, when in doubt rather too few.
+_CHARACTERS = 3
+
+Verdict = Literal["better", "worse", "within noise", ""]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared: a base model (`strategy` is ""), asked at LiteLLM, or a strategy on it, asked at the proxy."""
+
+    model: str
+    strategy: str
+    base_model: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file of records is about. `prompts` is the file of the questions, None for those that optictl has."""
+
+    questions: str
+    prompts: str | None
+    models: tuple[str, ...]
+
+    def line(self) -> str:
+        return json.dumps({"optictl_compare": _FORMAT, **asdict(self)})
+
+
+@dataclass(frozen=True)
+class Record:
+    """One request: `error` says why there is no answer, else "". `answer` is kept only where that was asked for."""
+
+    question: str
+    model: str
+    right: bool
+    error: str
+    seconds: float
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    answer: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def line(self) -> str:
+        fields = asdict(self)
+        if self.answer is None:
+            del fields["answer"]
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class RecordsError(Exception):
+    """A text that is no file of records, and why."""
+
+
+def read(text: str) -> tuple[Header, list[Record]]:
+    """A file of records. A last line without its end was being written when something broke: it does not count.
+
+    Raises:
+        RecordsError: it is something else, or a line of it cannot be read.
+    """
+    lines = text.split("\n")[:-1]
+    records = []
+    try:
+        first = json.loads(lines[0]) if lines else {}
+        if first.pop("optictl_compare", None) != _FORMAT:
+            raise RecordsError("it does not begin as a file of `optictl compare` does")
+        header = Header(str(first["questions"]), first["prompts"], tuple(map(str, first["models"])))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RecordsError("it does not begin as a file of `optictl compare` does") from None
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            records.append(Record(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise RecordsError(f"line {number} is no record") from None
+    return header, records
+
+
+def newest(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
+    """(model, question) -> the last record of it: what failed may have been asked again."""
+    return {(r.model, r.question): r for r in records}
+
+
+def left(
+    subjects: Sequence[Subject], questions: Sequence[Question], records: Iterable[Record]
+) -> list[tuple[Subject, Question]]:
+    """What is still to be asked, question by question, the plain model first: wherever it stops, there are pairs."""
+    done = {key for key, record in newest(records).items() if not record.error}
+    return [(s, q) for q in questions for s in subjects if (s.model, q.id) not in done]
+
+
+def expected_tokens(subject: Subject, question: Question, subjects: Sequence[Subject], records: Sequence[Record]) -> int:
+    """What a request is taken to cost: as much as the dearest of this model so far; before that, a multiple of a plain one."""
+    if own := _dearest(subject.model, records):
+        return own
+    plain = next((s for s in subjects if s.base_model == subject.base_model and not s.strategy), subject)
+    text = sum(len(message["content"]) for message in question.messages) // _CHARACTERS
+    return (_dearest(plain.model, records) or _FIRST + text) * (_DEARER if subject.strategy else 1)
+
+
+def _dearest(model: str, records: Sequence[Record]) -> int:
+    return max((r.tokens for r in records if r.model == model), default=0)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a million tokens cost, in whatever currency."""
+
+    prompt: float
+    completion: float
+
+    def cost(self, records: Iterable[Record]) -> float:
+        return sum(r.prompt_tokens * self.prompt + r.completion_tokens * self.completion for r in records) / 1e6
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A strategy beside the plain model, on the questions that both answered.
+
+    `gained`: right where the plain model was wrong; `lost`: the other way round. `p` is adjusted for the number of
+    strategies; `difference` is the 95 % interval of the difference of the two shares, -1 to 1. It holds 0 unless `p` says
+    that there is a difference: the test is the stricter of the two.
+    """
+
+    pairs: int
+    gained: int
+    lost: int
+    p: float
+    difference: Interval
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one model did. Tokens and calls are those of every request, seconds those of the answered ones, None for none.
+
+    `error` is that of the last request that failed, "" for none.
+    """
+
+    subject: Subject
+    right: int
+    answered: int
+    failed: int
+    error: str
+    left_out: int
+    interval: Interval
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    p50: float | None
+    p95: float | None
+    cost: float | None
+    beside: Beside | None
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def as_dict(self) -> dict[str, Any]:
+        """The item of the envelope's results. It fails where a request did, and is skipped where nothing was asked."""
+        status = "fail" if self.failed else "pass" if self.answered else "skip"
+        data = asdict(self)
+        subject = data.pop("subject")
+        return {"id": subject.pop("model"), "status": status, "data": {**subject, **data}}
+
+
+def rows(
+    subjects: Sequence[Subject], questions: Sequence[Question], records: Sequence[Record], prices: Prices | None
+) -> list[Row]:
+    """One row a subject, in their order."""
+    last = newest(records)
+    answers = {
+        s.model: {q.id: r for q in questions if (r := last.get((s.model, q.id))) is not None and not r.error} for s in subjects
+    }
+    counts = {}
+    for s in subjects:
+        plain = next((one for one in subjects if one.base_model == s.base_model and not one.strategy), None)
+        if s.strategy and plain is not None:
+            counts[s.model] = _pairs(answers[s.model], answers[plain.model])
+    adjusted = dict(zip(counts, stats.holm([stats.mcnemar(c[1], c[2]) for c in counts.values()]), strict=True))
+    found = []
+    for s in subjects:
+        own = [r for r in records if r.model == s.model]
+        given = answers[s.model].values()
+        errors = [r.error for q in questions if (r := last.get((s.model, q.id))) is not None and r.error]
+        seconds = [r.seconds for r in given]
+        hits = sum(r.right for r in given)
+        found.append(
+            Row(
+                subject=s,
+                right=hits,
+                answered=len(given),
+                failed=len(errors),
+                error=errors[-1] if errors else "",
+                left_out=len(questions) - len(given) - len(errors),
+                interval=stats.wilson(hits, len(given)),
+                calls=sum(r.calls for r in own),
+                prompt_tokens=sum(r.prompt_tokens for r in own),
+                completion_tokens=sum(r.completion_tokens for r in own),
+                p50=stats.percentile(seconds, 50),
+                p95=stats.percentile(seconds, 95),
+                cost=prices.cost(own) if prices else None,
+                beside=_beside(counts[s.model], adjusted[s.model]) if s.model in counts else None,
+            )
+        )
+    return found
+
+
+def _pairs(ours: dict[str, Record], plain: dict[str, Record]) -> tuple[int, int, int, int]:
+    """How many questions both had right, only we, only the plain model, and neither."""
+    kinds = [(ours[name].right, plain[name].right) for name in ours.keys() & plain.keys()]
+    return tuple(kinds.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False)))  # type: ignore[return-value]
+
+
+def _beside(counts: tuple[int, int, int, int], p: float) -> Beside:
+    _, gained, lost, _ = counts
+    low, high = stats.difference(*counts)
+    verdict: Verdict = "within noise"
+    if not sum(counts):
+        verdict = ""
+    elif p < stats.LEVEL:
+        verdict = "better" if gained > lost else "worse"
+    else:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Beside(sum(counts), gained, lost, p, (low, high), verdict)
+
+
+def sentence(row: Row) -> str:
+    """A strategy's row in words: what it gained, and whether that can be noise. "" for the plain model."""
+    beside = row.beside
+    if beside is None:
+        return ""
+    if not beside.pairs:
+        return f"{row.subject.strategy}: no question was answered by both"
+    low, high = (f"{round(100 * end):+d}" if round(100 * end) else "0" for end in beside.difference)
+    dearer = f", {row.tokens / row.answered:.0f} tokens a question" if row.answered else ""
+    return (
+        f"{row.subject.strategy}: {beside.verdict}. Of {beside.pairs} questions, right on {beside.gained} that the plain model "
+        f"had wrong, wrong on {beside.lost} that it had right: p = {beside.p:.2g}, {low} to {high} percentage points at 95 %"
+        f"{dearer}"
+    )

@@ -1,0 +1,148 @@
+"""One request as the guard remembers it: each upstream call with its purpose, start, length, tokens and status.
+
+Lengths and starts are seconds; a start counts from the request's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from optictl.deployment import render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
+from optictl.errors import OptictlError
+from optictl.host import network
+from optictl.host.network import Answer
+from optictl.proof import evidence
+
+#: What a client sends to have prompts and answers in its request's trace.
+CONTENT_HEADERS = {"x-optillm-trace-content": "1"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One upstream call. `seconds` is None for one that was still open; `status` 0 means no answer, `error` why."""
+
+    purpose: str
+    model: str
+    start: float
+    seconds: float | None
+    status: int
+    error: str
+    completions: int
+    prompt_tokens: int
+    completion_tokens: int
+    messages: list[Any] | None = None
+    answers: list[Any] | None = None
+
+    @property
+    def failed(self) -> bool:
+        return not 200 <= self.status < 300
+
+    @property
+    def outcome(self) -> str:
+        """Its status, or why there is none."""
+        return str(self.status or self.error or "no answer")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A request and its calls in the order in which they were made."""
+
+    trace: str
+    strategy: str
+    base_model: str
+    seconds: float
+    status: int
+    code: str
+    prompt_tokens: int
+    completion_tokens: int
+    calls: tuple[Call, ...]
+    messages: list[Any] | None = None
+    answers: list[Any] | None = None
+
+    @property
+    def span(self) -> float:
+        """From the request's start to the end of the last of all that it caused; a call may outlast its request."""
+        return max([self.seconds, *(c.start + (c.seconds or 0.0) for c in self.calls)], default=0.0)
+
+    def lasted(self, call: Call) -> float:
+        """How long a call was open; one that still is, to the end of what is known."""
+        return self.span - call.start if call.seconds is None else call.seconds
+
+    @property
+    def at_once(self) -> int:
+        """How many calls were open at the same time, at most."""
+        ends = [(c.start + self.lasted(c), -1) for c in self.calls]
+        open_calls, most = 0, 0
+        # at the same instant, an end comes before a start
+        for _, step in sorted([*((c.start, 1) for c in self.calls), *ends]):
+            open_calls += step
+            most = max(most, open_calls)
+        return most
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON shape: these fields; prompts and answers only where they are in it."""
+
+        def present(found: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {name: value for name, value in found if value is not None or name not in ("messages", "answers")}
+
+        return asdict(self, dict_factory=present)
+
+
+def parse(data: dict[str, Any]) -> Trace:
+    """What the guard answers -> a trace. Fields that this version does not know are passed over.
+
+    Raises:
+        KeyError, TypeError: it is not of that shape.
+    """
+    calls = tuple(Call(**{f.name: one[f.name] for f in fields(Call) if f.name in one}) for one in data["calls"])
+    return Trace(**{f.name: data[f.name] for f in fields(Trace) if f.name in data and f.name != "calls"}, calls=calls)
+
+
+def read(config: Config, paths: Paths, proxy_key: str, answer: Answer) -> Trace:
+    """The trace of the request that got this answer, from the service of this deployment.
+
+    Raises:
+        OptictlError: there is none; why, and what to do.
+    """
+    trace = evidence.header(answer, "trace")
+    if trace is None:
+        if answer.status == 200 and evidence.header(answer, "strategy"):
+            raise OptictlError("the release in force keeps no traces: it is older than this optictl", paths.command("install"))
+        raise OptictlError(f"the request ran no strategy: {evidence.error_message(answer)}", paths.command("check"))
+    if config.limits.max_traces == 0:
+        raise OptictlError("the service keeps no traces: limits.max_traces is 0", f"raise it, then {paths.command('install')}")
+    found = network.request("GET", f"{config.url.removesuffix('/v1')}/guard/traces/{trace}", key=proxy_key, timeout=10)
+    if found.status == 404:
+        raise OptictlError(
+            f"the service that listens on {config.url} does not know the trace {trace}: "
+            f"it ran elsewhere, or {config.limits.max_traces} newer ones came since (limits.max_traces)",
+            "ask again; if this stays so, the request went to another deployment",
+        )
+    try:
+        return parse(found.data)
+    except (KeyError, TypeError):
+        raise OptictlError(f"the trace cannot be read: {evidence.error_message(found)}", paths.command("check")) from None
+
+
+def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int]:
+    """Where a call's bar begins and how long it is, of `width` signs that stand for `span` seconds. At least one sign. Pure."""
+    scale = width / span if span > 0 else 0.0
+    first = min(int(start * scale), width - 1)
+    last = min(max(round((start + seconds) * scale), first + 1), width)
+    return first, last - first
+
+
+def page(traces: Sequence[tuple[str, Trace]], when: str) -> str:
+    """(model asked for, its trace) -> one HTML file that needs nothing else."""
+    drawn = [(model, trace, [_placed(trace, call) for call in trace.calls]) for model, trace in traces]
+    return render.page("trace.html.j2", traces=drawn, when=when)
+
+
+def _placed(trace: Trace, call: Call) -> tuple[Call, float, float]:
+    """A call, and its bar's left edge and width in hundredths of the whole."""
+    scale = 100 / trace.span if trace.span > 0 else 0.0
+    return call, call.start * scale, max(trace.lasted(call) * scale, 0.2)
