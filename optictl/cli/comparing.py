@@ -75,7 +75,7 @@ def compare(
     """
     from optictl.errors import OptictlError
     from optictl.host import processes
-    from optictl.output import console
+    from optictl.output import console, request_results
     from optictl.requests import smoke
     from optictl.requests.compare import page, run
     from optictl.requests.compare.summary import Prices
@@ -122,4 +122,4 @@ def compare(
         )  # fmt: skip
         save_page(save, text, content)
     more = None if whole else where.paths.command(comparison.command(comparison.enough, *flags))
-    raise typer.Exit(0 if console.compared(rows, str(comparison.file), budget_tokens, more, output.value) else 1)
+    raise typer.Exit(0 if request_results.compared(rows, str(comparison.file), budget_tokens, more, output.value) else 1)

@@ -173,7 +173,7 @@ def install(
     from optictl.host import processes
     from optictl.operations import install as installing
     from optictl.operations.installation import Circumstances
-    from optictl.output import console
+    from optictl.output import check_results, console, plans
 
     where = place(config, root, user, name)
     given = Circumstances(python, secrets_come)
@@ -194,14 +194,14 @@ def install(
         force = confirm(installation, yes, force)
         with console.progress("installing") as say, processes.told_by_signals():
             installing.apply_install(
-                installation, plan, python, wheelhouse.absolute() if wheelhouse else None, say, console.done, force
+                installation, plan, python, wheelhouse.absolute() if wheelhouse else None, say, plans.done, force
             )
     found = _checks(where)
     if installation.changes and not no_smoke and not no_start and not where.paths.is_private:
         found += _smoke(where, found)
     if text:
         console.headline("check")
-    good = console.results("install", found, output.value)
+    good = check_results.results("install", found, output.value)
     if text and good and not any(c.id == "process.guarded" for c in found):
         console.message(f"Next: {where.paths.command('run' if where.paths.is_private or no_start else 'start')}")
     raise typer.Exit(0 if good else 1)
@@ -223,13 +223,13 @@ def _smoke(where: Place, checked: list[Result]) -> list[Result]:
 
 def show_plan(installation: Installation, force: bool) -> None:
     """What is in the way, what changes for the clients of a hand-made service, then each change."""
-    from optictl.output import console
+    from optictl.output import console, plans
 
-    console.problems(installation.problems)
+    plans.problems(installation.problems)
     if installation.hand_made is not None and installation.changes:
-        console.takeover(installation.hand_made.unit, installation.table, forced=force)
+        plans.takeover(installation.hand_made.unit, installation.table, forced=force)
     if installation.changes:
-        console.changes(installation.changes)
+        plans.changes(installation.changes)
     else:
         console.message("No changes.")
 
@@ -342,7 +342,7 @@ def uninstall(
     from optictl.deployment.config import Config, ConfigError
     from optictl.facts import config_file
     from optictl.operations import previous_service, remove
-    from optictl.output import console
+    from optictl.output import console, plans
 
     where = place(None, root, user, name)
     changes = remove.plan_removal(where.paths, purge, restore)
@@ -350,7 +350,7 @@ def uninstall(
         console.envelope("uninstall", [c.as_dict() for c in changes], True)
         return
     if output is Output.text:
-        console.changes(changes)
+        plans.changes(changes)
         if not changes:
             console.message("Nothing is installed.")
         if not restore and (kept := previous_service.read_if_allowed(where.paths)) is not None:
@@ -365,7 +365,7 @@ def uninstall(
     except ConfigError:  # a broken configuration must not keep anybody from removing it
         config = Config()
     with console.progress("removing") as say:
-        remove.apply_removal(changes, config, where.paths, purge, say, console.done, force, restore)
+        remove.apply_removal(changes, config, where.paths, purge, say, plans.done, force, restore)
     if output is Output.json:
         console.envelope("uninstall", [c.as_dict() for c in changes], True)
 
@@ -405,7 +405,7 @@ def status(
 ) -> None:
     """One screen: state, release, restarts, memory, health tiers, the last problem, the next command."""
     from optictl.observe import status as looking
-    from optictl.output import console
+    from optictl.output import console, observations
 
     where = place(None, root, user, name)
     seen = looking.look(where.paths, where.config_path)
@@ -413,7 +413,7 @@ def status(
     if output is Output.json:
         console.envelope("status", [seen.as_dict()], seen.good)
     else:
-        console.status(seen)
+        observations.status(seen)
     raise typer.Exit(0 if seen.good else 1)
 
 
@@ -436,7 +436,7 @@ def logs(
 ) -> None:
     """Read the service's journal: requests in columns, all else as it is. It holds no prompt and no key."""
     from optictl.observe import logs as log_reader
-    from optictl.output import console
+    from optictl.output import console, observations
 
     for text in status_wanted or ():
         if not log_reader.is_status(text):
@@ -445,11 +445,11 @@ def logs(
     wanted = log_reader.Filter(errors, tuple(strategy or ()), tuple(status_wanted or ()), trace)
     entries = log_reader.read(where.paths, wanted, follow=follow, since=since, lines=lines)
     if output is Output.text:
-        console.log_titles()
+        observations.log_titles()
     found = False
     for entry in entries:
         found = True
-        console.log(entry, output.value)
+        observations.log(entry, output.value)
     if not found:
         console.note("no entry of the journal fits")
 

@@ -106,10 +106,10 @@ def _ask(yes: bool) -> Callable[[list[str]], None]:
 def _end(command: str, found: Report, output: Output, again: str = "") -> None:
     """The table or the envelope, and the exit code. `again`: the command that continues."""
     from optictl.fleet import playbook_events
-    from optictl.output import console
+    from optictl.output import hosts as output_hosts
 
     more = again if found.remaining else ""
-    console.fleet(
+    output_hosts.fleet(
         f"fleet {command}", found.results, playbook_events.headline(found.results), more, output.value, ok=found.code == 0
     )
     raise typer.Exit(found.code)

@@ -97,7 +97,7 @@ def check(
     Ctrl-C ends --watch with the exit code of the last round: 0 good, 1 not.
     """
     from optictl.checks import formats
-    from optictl.output import console
+    from optictl.output import check_results, console
     from optictl.results import good
 
     checks = _selected("--explain" if explain else "--only", [explain] if explain else only)
@@ -132,7 +132,7 @@ def check(
     if output is CheckOutput.prometheus:
         console.raw(formats.prometheus(found, examination.seconds, time.time()))
         raise typer.Exit(0 if good(found) else 1)
-    raise typer.Exit(0 if console.results("check", found, output.value, quiet=quiet) else 1)
+    raise typer.Exit(0 if check_results.results("check", found, output.value, quiet=quiet) else 1)
 
 
 def _selected(option: str, names: list[str] | None) -> list[Check]:
@@ -184,14 +184,14 @@ def _damped(found: list[Result], file: Path, fail_after: int, well_after: int, q
     """The exit code that this round and those before it deserve. All is told while something is wrong, else what changed."""
     from optictl.checks import formats
     from optictl.host import files
-    from optictl.output import console
+    from optictl.output import check_results, console
     from optictl.results import good
 
     before = formats.damped(files.read(file))
     now = before.after(good(found), fail_after, well_after)
     files.write(file, now.dump(), 0o600)
     if now != before or not good(found):
-        console.results("check", found, "text", quiet=quiet)
+        check_results.results("check", found, "text", quiet=quiet)
         enough, kind = (well_after, "good") if now.failed else (fail_after, "bad")
         verdict = "failed" if now.failed else "well"
         console.message(f"{verdict}, {now.against} of {enough} {kind} rounds against it" if now.against else verdict)
@@ -202,13 +202,13 @@ def _watch(examination: _Examination, seconds: int, output: CheckOutput, quiet: 
     """Rounds until Ctrl-C; the exit code of the last one, 130 if none ended."""
     from optictl.checks import watch
     from optictl.cli.failures import INTERRUPTED
-    from optictl.output import console
+    from optictl.output import check_results
 
     code = INTERRUPTED
     with suppress(KeyboardInterrupt):
         for one in watch.rounds(examination, lambda: time.sleep(seconds)):
             code = 0 if one.good else 1
-            console.round_of_checks(one, output.value, quiet=quiet)
+            check_results.round_of_checks(one, output.value, quiet=quiet)
     return code
 
 
@@ -234,7 +234,7 @@ def smoke(
 
     Passes if the strategy that was asked for is seen to have run, on the base model alone, without a failed call.
     """
-    from optictl.output import console
+    from optictl.output import check_results, console
     from optictl.requests import smoke as smoke_requests
     from optictl.requests import tracing as trace_requests
 
@@ -251,7 +251,7 @@ def smoke(
         headers = trace_requests.CONTENT_HEADERS if content else {}
         smoked = smoke_requests.run(deployed, keys, names, prompt, timeout, url, say, headers)
         smoked, problems = smoke_requests.traced(deployed, where.paths, smoked) if trace else (smoked, [])
-    ok = console.results("smoke", [one.result for one in smoked], output.value)
+    ok = check_results.results("smoke", [one.result for one in smoked], output.value)
     tracing.show([(one.result.id, one.trace) for one in smoked if one.trace], save, content, output)
     for problem in problems:
         console.error(problem)

@@ -103,7 +103,7 @@ def upgrade(
 def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_run: bool, yes: bool, output: Output) -> None:
     """Put a lock where this deployment's own are, after showing what it means."""
     from optictl.operations import upgrade as upgrading
-    from optictl.output import console
+    from optictl.output import console, release_tables
 
     deployed = where.config()
     if lock is not None and resolve:
@@ -114,7 +114,7 @@ def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_
         with console.progress("resolving") as say:
             found = upgrading.resolve(deployed, where.paths, version, say)
         if output is Output.text:
-            console.resolution(found)
+            release_tables.resolution(found)
         elif dry_run:
             console.envelope("upgrade", [found.as_dict()], True)
         target, text = found.path, found.text
@@ -134,12 +134,12 @@ def _shown(installation: Installation, command: str, output: Output, force: bool
 
 def _build(installation: Installation, yes: bool, wheelhouse: Path | None, python: Path | None, output: Output) -> None:
     from optictl.operations import install
-    from optictl.output import console
+    from optictl.output import console, plans
 
     if any(change.action == "build" for change in installation.changes):
         ask(yes, f"Build {installation.want.name}?")
         with console.progress("building") as say:
-            install.build_beside(installation, python, wheelhouse.absolute() if wheelhouse else None, say, console.done)
+            install.build_beside(installation, python, wheelhouse.absolute() if wheelhouse else None, say, plans.done)
     if output is Output.json:
         console.envelope("upgrade", [], True, release=installation.want.name, switched=False)
     else:
@@ -152,7 +152,7 @@ def _go(
 ) -> None:  # fmt: skip
     from optictl.host import processes
     from optictl.operations import upgrade as upgrading
-    from optictl.output import console
+    from optictl.output import console, plans, release_tables
 
     text = output is Output.text
     if text:
@@ -165,11 +165,11 @@ def _go(
         def proven(proof: upgrading.Proof) -> None:
             proofs.append(proof)
             if text:
-                console.comparison(proof.new, proof.current)
+                release_tables.comparison(proof.new, proof.current)
 
         with console.progress(command) as say, processes.told_by_signals():
             upgrading.apply(
-                installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, console.done,
+                installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, plans.done,
                 force=force, report_proof=proven,
             )  # fmt: skip
     if not text:
@@ -211,7 +211,7 @@ def releases(
     root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
 ) -> None:
     """List the releases on this machine: version, closure, when, size, state."""
-    from optictl.output import console
+    from optictl.output import console, release_tables
     from optictl.releases import store as listing
 
     where = place(None, root, user, name)
@@ -219,4 +219,4 @@ def releases(
     if output is Output.json:
         console.envelope("releases", [one.as_dict() for one in found], True)
     else:
-        console.releases(found)
+        release_tables.releases(found)

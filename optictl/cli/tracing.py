@@ -97,12 +97,12 @@ def show(found: Sequence[tuple[str, Trace]], save: Path | None, content: bool, o
     """Draw traces for people, and into a file."""
     if not found:
         return
-    from optictl.output import console
+    from optictl.output import console, request_results
     from optictl.requests import tracing
 
     if output is Output.text:
         for model, trace in found:
-            console.waterfall(model, trace)
+            request_results.waterfall(model, trace)
     if save is not None:
         save_page(save, tracing.page(found, time.strftime("%Y-%m-%d %H:%M")), content)
         console.note(f"drawn in {save}")

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from optictl.demo import run
-from optictl.output import console
+from optictl.output import check_results, console, plans
 from optictl.results import good
 
 
@@ -15,13 +15,13 @@ def demonstrate(directory: Path | None, once: bool) -> int:
     """Install, run, check, smoke; then stop, or stay up until Ctrl-C. 0 when everything was proven."""
     root = directory or run.directory()
     console.headline("1. install OptiLLM below " + str(root))
-    with console.progress("installing") as say, run.running(root, say, console.done) as demo:
+    with console.progress("installing") as say, run.running(root, say, plans.done) as demo:
         console.headline("2. check the running service")
         checked = demo.checks()
-        console.results("demo", checked, "text")
+        check_results.results("demo", checked, "text")
         console.headline("3. smoke every strategy (the stand-in answers, no model is asked)")
         smoked = list(demo.smokes())
-        console.results("demo", smoked, "text")
+        check_results.results("demo", smoked, "text")
         proven = good(checked) and good(smoked)
         if not once and proven:
             _stay(demo)

@@ -17,7 +17,8 @@ from optictl.deployment.config import Config
 from optictl.guard import metrics
 from optictl.observe.top import model, run
 from optictl.observe.top.model import Counts, Snapshot
-from optictl.output import console as screens
+from optictl.output import figures as output_figures
+from optictl.output import observations
 from tests.cli.helpers import ESCAPE
 
 STATE = {
@@ -177,7 +178,7 @@ class TestShown:
         screen = model.screen(shot(1, exposed(1, [1])), shot(61, exposed(10**6, [1] * 5, 10**9), state=state))
         console = Console(width=width, height=24, color_system=None, force_terminal=True)
         with console.capture() as shown:
-            console.print(screens._top_screen(screen, "optillm-proxy", 2, False, width, 24))
+            console.print(observations._top_screen(screen, "optillm-proxy", 2, False, width, 24))
         lines = ESCAPE.sub("", shown.get()).splitlines()
         assert len(lines) <= 24
         assert all(len(line) <= width for line in lines)
@@ -187,10 +188,16 @@ class TestShown:
         assert ("and 4" in shown.get()) == (many == 500)
 
     def test_spans(self) -> None:
-        assert [screens.span(s) for s in (None, 0.4, 61, 3725.5, 90000)] == ["-", "0 s", "1 min 1 s", "1 h 2 min", "1 d 1 h"]
+        assert [output_figures.span(s) for s in (None, 0.4, 61, 3725.5, 90000)] == [
+            "-",
+            "0 s",
+            "1 min 1 s",
+            "1 h 2 min",
+            "1 d 1 h",
+        ]
 
     def test_a_line_is_one_line(self) -> None:
-        line = screens._top_line(model.screen(shot(1), Snapshot(2, "a\nproblem\x1b[31m")))
+        line = observations._top_line(model.screen(shot(1), Snapshot(2, "a\nproblem\x1b[31m")))
         assert line.count("\n") == 0
         assert "\x1b" not in line
         assert " ready=no " in line

@@ -12,7 +12,7 @@ from optictl.host import network, terminal
 from optictl.host.systemd import Systemd
 from optictl.observe.top import model
 from optictl.observe.top.model import Screen, Snapshot
-from optictl.output import console
+from optictl.output import observations
 from optictl.proof import evidence
 
 #: Rates are taken over so many seconds, or over one interval that is longer: those of a short one would jump.
@@ -73,5 +73,5 @@ def watch(
 
 def run(config: Config, paths: Paths, key: str, *, interval: float, count: int | None, output: str) -> bool:
     """Watch on the screen of a terminal, or line by line; whether the service was ready at the end."""
-    with terminal.keys() as wait, console.top(paths.name, interval, output) as show:
+    with terminal.keys() as wait, observations.top(paths.name, interval, output) as show:
         return watch(config, paths, key, interval=interval, count=count, show=show, wait=wait).ready

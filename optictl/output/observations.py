@@ -1,0 +1,161 @@
+"""status, logs and top."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from optictl.output.figures import memory, number, span
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from optictl.observe.logs import Entry
+    from optictl.observe.status import Status
+    from optictl.observe.top.model import Screen
+from optictl.output.console import SCHEMA, STATUS_STYLE, now, one_line, open_console, print_now, printable
+
+
+def status(seen: Status) -> None:
+    """One screen about a deployment."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = open_console()
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    memory = "" if seen.memory is None else f"{seen.memory / 2**20:.0f} MiB"
+    tiers = "  ".join(f"[{STATUS_STYLE[status]}]{id.removeprefix('health.')} {status}[/]" for id, status in seen.tiers.items())
+    rows = {
+        "state": escape(f"{seen.state}, since {seen.since}" if seen.since else seen.state),
+        "doing": escape(seen.doing),
+        "process": str(seen.main_pid or ""),
+        "release": escape(seen.release),
+        "restarts": str(seen.restarts) if seen.state else "",
+        "memory": memory,
+        "drop-ins": escape(" ".join(seen.drop_ins)),
+        "health": tiers,
+        "problem": f"[bold red]{escape(seen.problem)}[/]" if seen.problem else "",
+        "next": escape(seen.next),
+    }
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, text)
+    console.print(table)
+
+
+def log(entry: Entry, output: str) -> None:
+    """One entry of the journal: a request in columns, another one as its time and text, or a line of JSON."""
+    if output == "json":
+        sys.stdout.write(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+
+    from optictl.observe import logs
+
+    when = time.strftime("%m-%d %H:%M:%S", time.localtime(entry.seconds))
+    cells = logs.cells(entry)
+    if cells is not None:
+        text = logs.line(cells)
+    elif "event" in entry.event:
+        words = "  ".join(f"{name}={value}" for name, value in entry.event.items() if name != "event")
+        text = f"{entry.event['event']:<8} {words}"
+    else:
+        text = entry.text
+    open_console().print(f"{when} {printable(text)}", style="red" if entry.bad else "", markup=False, soft_wrap=True)
+
+
+def log_titles() -> None:
+    """What the columns of `log` are, for people; grep and awk do without."""
+    from optictl.observe import logs
+
+    console = open_console()
+    if console.is_terminal:
+        console.print(f"{'time':<14} {logs.line(title for title, _ in logs.COLUMNS)}", style="bold", soft_wrap=True)
+
+
+@contextmanager
+def top(name: str, interval: float, output: str) -> Iterator[Callable[[Screen, bool], None]]:
+    """Shows a screen, and whether it is paused: on a terminal's whole screen, in a pipe as a line, or as a JSON object."""
+    console = open_console()
+    if output == "json":
+        yield lambda screen, _: print_now(json.dumps({"schema": SCHEMA, "time": now(), **screen.as_dict()}, ensure_ascii=False))
+    elif not console.is_terminal:
+        yield lambda screen, _: print_now(_top_line(screen))
+    else:
+        from rich.live import Live
+
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            yield lambda screen, paused: live.update(_top_screen(screen, name, interval, paused, *console.size), refresh=True)
+
+
+def _top_line(screen: Screen) -> str:
+    total = screen.total
+    facts = {
+        "state": screen.state.replace(" ", ""),
+        "ready": "yes" if screen.ready else "no",
+        "uptime_s": number(screen.uptime, ".0f"),
+        "in_flight": str(total.in_flight),
+        "queued": "-" if screen.queued is None else str(screen.queued),
+        "requests/min": number(total.requests),
+        "failed/min": number(total.failed),
+        "refused/min": number(screen.refused),
+        "calls/min": number(total.calls),
+        "tokens/min": number(total.tokens, ".0f"),
+        "call_p50_s": number(screen.p50, ".3f"),
+        "call_p95_s": number(screen.p95, ".3f"),
+        "restarts": "-" if screen.restarts is None else str(screen.restarts),
+        "memory_mib": number(None if screen.memory is None else screen.memory / 2**20, ".0f"),
+    }
+    line = f"{now()} {' '.join(f'{name}={value}' for name, value in facts.items())}"
+    return f"{line} problem={json.dumps(one_line(screen.problem))}" if screen.problem else line
+
+
+def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width: int, height: int) -> Group:
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    ready = "[green]ready[/]" if screen.ready else "[bold red]not ready[/]"
+    restarts = "" if screen.restarts is None else f"; restarts {screen.restarts}"
+    workers = f"; workers {screen.workers} of {screen.workers_wanted}" if (screen.workers_wanted or 1) > 1 else ""
+    most = "" if screen.max_in_flight is None else f" of {screen.max_in_flight}"
+    queued = "" if screen.queued is None else f"{screen.queued} wait for their turn, "
+    head = [
+        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {span(screen.uptime)}  memory {memory(screen.memory)}",
+        f"requests: {screen.total.in_flight}{most} run, {queued}refused {number(screen.refused)}/min{restarts}",
+        f"[bold red]{escape(one_line(screen.problem))}[/]" if screen.problem else
+        f"upstream: p50 {number(screen.p50, '.2f')} s, p95 {number(screen.p95, '.2f')} s; "
+        f"failed {number(screen.upstream_failed)} calls/min{workers}",
+        "",
+    ]  # fmt: skip
+    rates = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rates.add_column("per minute", no_wrap=True)
+    for title in ("in flight", "requests", "failed", "calls", "tokens"):
+        rates.add_column(title, justify="right", no_wrap=True)
+    # the strategies leave room for what is in flight: the busiest are shown
+    busiest = sorted(screen.rates, key=lambda r: (-r.in_flight, -(r.requests or 0)))[: max(1, height // 3)]
+    for one in (*(r for r in screen.rates if r in busiest), screen.total):
+        figures = (number(one.requests), number(one.failed), number(one.calls), number(one.tokens, ".0f"))
+        rates.add_row(escape(one.strategy), str(one.in_flight), *figures, style="bold" if one is screen.total else "")
+    room = max(1, height - len(head) - len(busiest) - 6)
+    waiting = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    # a long name is cut, and never a figure
+    waiting.add_column("in flight", no_wrap=True, max_width=max(12, width - len("  23 h 59 min  calls  waiting  feedface  ")))
+    for title in ("age", "calls", "waiting", "trace"):
+        waiting.add_column(title, justify="left" if title == "trace" else "right", no_wrap=True)
+    for each in screen.in_flight[:room]:
+        waiting.add_row(escape(each.model), span(each.age), str(each.calls), str(each.waiting), escape(each.trace[:8]))
+    more = len(screen.in_flight) - room
+    last = "[reverse] paused [/]  p goes on" if paused else f"every {interval:g} s, rates over {screen.seconds:.0f} s  p pauses"
+    foot = [f"and {more} more" if more > 0 else "", f"[dim]{last}  q quits[/]"]
+    lines = [Text.from_markup(line, overflow="ellipsis") for line in (*head, *foot)]
+    for text in lines:
+        text.no_wrap = True
+    return Group(*lines[: len(head)], rates, Text(""), waiting, *lines[len(head) :])
