@@ -17,7 +17,7 @@ from optictl.deployment import paths
 from optictl.deployment.config import Config
 from optictl.host import files, uv
 from optictl.host.uv import Interpreter
-from optictl.releases import store
+from optictl.releases import interpreters, locks
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The whole install, with the module that OptiLLM 0.3.12 forgets to declare.
@@ -49,7 +49,7 @@ class Lab:
 
     def __init__(self, place: Path, full: bool) -> None:
         self.place, self.wants_full = place, full
-        self.interpreter: Interpreter = store.interpreter(paths.system(), os.geteuid() == 0, None, say)
+        self.interpreter: Interpreter = interpreters.interpreter(paths.system(), os.geteuid() == 0, None, say)
         self._release: Path | None = None
         self._full: Path | None = None
 
@@ -77,11 +77,11 @@ class Lab:
         config = Config()
         venv.parent.mkdir(parents=True, exist_ok=True)
         uv.make_venv(venv, self.interpreter.path)
-        uv.install(venv, store.shipped_locks() / store.lock_name(config.optillm.version, "proxy"), None)
+        uv.install(venv, locks.shipped_locks() / locks.lock_name(config.optillm.version, "proxy"), None)
 
     def finish_release(self, directory: Path) -> None:
         """The rest of a release, so that it can be started."""
-        files.copy_tree(store.GUARD, directory / "guard")
+        files.copy_tree(locks.GUARD, directory / "guard")
         uv.compile_tree(directory / ".venv/bin/python", directory / "guard")
         files.make_directory(directory / "work")
         self._release = directory

@@ -24,3 +24,7 @@ class OptictlError(Exception):
 
 class RolledBack(OptictlError):
     """A step failed after something had begun, and what was in force before is in force. Exit code 4."""
+
+
+class MissingFact(OptictlError):
+    """Something that is asked for cannot be read on this machine now; the check engine turns it into a skip. Exit code 1."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail", "skip", "error"]
 #: From good to bad; a result is as bad as its worst finding.
+#: Takes a line about what is being done now.
+Progress = Callable[[str], None]
+
 SEVERITY: tuple[Status, ...] = ("pass", "skip", "warn", "fail", "error")
 RED: tuple[Status, ...] = ("fail", "error")
 #: What a headline quotes of a cause; a crash may say pages.

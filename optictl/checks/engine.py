@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from optictl.errors import MissingFact
 from optictl.results import SEVERITY, Result, Status
 
 
@@ -111,7 +112,7 @@ def _run(check: Check, site: Any) -> Result:
         # one by one: what was found bad before a crash or a missing precondition stays found
         for finding in check.run(site):
             findings.append(finding)
-    except Skip as reason:
+    except (Skip, MissingFact) as reason:
         findings.append(Finding(str(reason), "skip"))
     except PermissionError as error:
         findings.append(Finding(f"no permission to read {error.filename}", "skip", "sudo optictl check"))

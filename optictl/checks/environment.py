@@ -8,7 +8,7 @@ from pathlib import Path
 from optictl.checks.engine import Finding, Skip, check
 from optictl.deployment import remedies
 from optictl.deployment.config import ConfigError
-from optictl.errors import OptictlError
+from optictl.errors import MissingFact, OptictlError
 from optictl.facts import config_file
 from optictl.facts.deployment import Site
 from optictl.guard import envfile, invariants
@@ -91,7 +91,7 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
     looked = []
     try:
         live = [p for p in site.live.processes if p.environ is not None]
-    except Skip:
+    except MissingFact:
         live = []
     carried = {name for p in live for name in invariants.forbidden_variables(p.environ or ())}
 
@@ -111,7 +111,7 @@ def env_forbidden(site: Site) -> Iterator[Finding]:
             flags = "--user " if site.paths.scope == "user" else ""
             remedy = mend(f"systemctl {flags}unset-environment {name}", name)
             yield Finding(f"{name} is set in systemd's own environment", "fail", remedy, f"it {effect}")
-    except Skip:
+    except MissingFact:
         pass
     for process in live:
         looked.append(f"process {process.pid}")
@@ -241,5 +241,5 @@ def _secrets(site: Site) -> Iterator[str]:
     for name in ("proxy_key", "upstream_key"):
         try:
             yield getattr(site, name)
-        except (Skip, PermissionError):
+        except (MissingFact, PermissionError):
             continue

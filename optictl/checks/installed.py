@@ -12,7 +12,7 @@ from optictl.errors import OptictlError
 from optictl.facts.deployment import Site
 from optictl.guard import invariants
 from optictl.host import files
-from optictl.releases import integrity, store
+from optictl.releases import build, integrity, store
 
 
 @check(
@@ -217,7 +217,7 @@ def release_starts(site: Site) -> Iterator[Finding]:
         yield Finding(f"it serves now, as process {site.serving.pids}")
         return
     try:
-        proof = store.prove(site.release, site.config)
+        proof = build.prove(site.release, site.config)
     except OptictlError as error:
         yield Finding(error.what, "fail", _rebuild(site), error.detail[-300:])
     else:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
-from optictl.deployment import remedies, render
+from optictl.deployment import artefacts, remedies, render
+from optictl.facts import units
 from optictl.facts.deployment import MANAGED, Site
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd, Unit, missing_protections, socket_proxyd
-from optictl.operations import plan
-from optictl.operations import service as supervise
 from optictl.releases import store
 
 #: Directives that a drop-in may not set: each is a wall or an invariant.
@@ -53,7 +52,7 @@ def _systemctl(site: Site, words: str) -> str:
 
 def _units(site: Site) -> list[str]:
     """The units that have to be there: a hand-made service is one, without sockets."""
-    return [site.paths.service_unit] if site.hand_made is not None else supervise.units(site.config, site.paths)
+    return [site.paths.service_unit] if site.hand_made is not None else units.units(site.config, site.paths)
 
 
 def _is_masked(path: Path) -> bool:
@@ -144,7 +143,7 @@ def unit_matches(site: Site) -> Iterator[Finding]:
     """
     site.require_managed()
     seen = 0
-    for artefact in plan.rendered_files(site.config, site.paths, supervise.host(site.paths)):
+    for artefact in artefacts.rendered_files(site.config, site.paths, units.host(site.paths)):
         if artefact.path.suffix not in (".service", ".socket"):
             continue
         text = None if _is_masked(artefact.path) else files.read(artefact.path)
@@ -202,7 +201,7 @@ def unit_no_weakening_dropin(site: Site) -> Iterator[Finding]:
     looked = []
     _service(site)
     for unit in site.units.values():
-        for path in supervise.drop_ins(site.paths, unit.name, unit.drop_in_paths):
+        for path in units.drop_ins(site.paths, unit.name, unit.drop_in_paths):
             looked.append(path.name)
             lines = (line.partition("=") for line in (files.read(path) or "").splitlines())
             if names := list(dict.fromkeys(name.strip() for name, sign, _ in lines if sign and name.strip() in _WALLS)):
@@ -296,7 +295,7 @@ def service_active(site: Site) -> Iterator[Finding]:
     if unit.active_state == "active":
         yield Finding(f"active since {unit.active_enter_timestamp}")
         return
-    cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
+    cause = units.last_problem(Systemd(site.paths.scope), site.paths)
     if unit.exec_main_status == "78":  # it is started again by itself
         logs = site.paths.command("logs --errors")
         yield Finding("it was refused its configuration", "fail", f"{logs} shows why; fix that, then {site.restart}", cause)
@@ -325,7 +324,7 @@ def service_restarts(site: Site) -> Iterator[Finding]:
     """
     unit = _service(site)
     if unit.restarts > _MANY_RESTARTS and (lately := _lately(site, unit)) > _MANY_RESTARTS:
-        cause = supervise.last_problem(Systemd(site.paths.scope), site.paths)
+        cause = units.last_problem(Systemd(site.paths.scope), site.paths)
         logs = site.paths.command("logs --errors")
         found = f"{lately} restarts in {_WINDOW // 60} minutes"
         yield Finding(found, "fail", f"{logs} shows why; fix that, then {site.restart}", cause, site.is_alone)
@@ -500,7 +499,7 @@ def relay_active(site: Site) -> Iterator[Finding]:
     again_and_again = relay.active_state == "activating" and relay.restarts > 0
     if relay.active_state == "failed" or relay.sub_state == "auto-restart" or again_and_again:
         found = f"{relay.name} does not start ({relay.sub_state}, {relay.restarts} restarts)"
-        cause = supervise.last_problem(Systemd(site.paths.scope), site.paths, relay.name)
+        cause = units.last_problem(Systemd(site.paths.scope), site.paths, relay.name)
         if socket_proxyd() is None:
             remedy = f"install systemd's systemd-socket-proxyd, or set isolation: loopback, then {site.install}"
         else:

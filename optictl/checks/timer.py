@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
-from optictl.deployment import render
+from optictl.deployment import artefacts, render
 from optictl.deployment.render import Host
 from optictl.facts.deployment import Site
 from optictl.host import files
-from optictl.operations import plan
 
 
 @check(
@@ -44,7 +43,7 @@ def timer_active(site: Site) -> Iterator[Finding]:
     words = render.check_command(files.read(paths.check_service) or "")
     # another optictl than this one may have installed it: that one counts as long as it is there
     program = Path(words[0]) if words else Host().program
-    for artefact in plan.monitoring_files(site.config, paths, Host(program=program)):
+    for artefact in artefacts.monitoring_files(site.config, paths, Host(program=program)):
         text = files.read(artefact.path)
         if text is None:
             yield Finding(f"{artefact.path} is missing", "fail", site.install)

@@ -296,14 +296,14 @@ def ask(yes: bool, question: str = "Apply these changes?", look: str = "--dry-ru
 def _checks(where: Place) -> list[Result]:
     """What `install` can judge: everything, but the live process only where one serves the port."""
     from optictl.checks import catalog
-    from optictl.checks.engine import Skip
+    from optictl.errors import MissingFact
     from optictl.facts.deployment import Site
 
     site = Site(where.paths, where.config_path)
     checks = catalog.select(())
     try:
         site.live  # noqa: B018
-    except Skip:
+    except MissingFact:
         checks = [c for c in checks if not c.live]
     # the build has just proven that it starts
     return catalog.run([c for c in checks if c.id != "release.starts"], site)
@@ -319,9 +319,10 @@ def run(config: ConfigOption = None, root: RootOption = None, user: UserOption =
     Started by root, the service runs as optillm-proxy (or nobody).
     """
     from optictl.operations import foreground
+    from optictl.output import console
 
     where = place(config, root, user, name)
-    raise typer.Exit(foreground.run(where.config(), where.paths, where.config_path))
+    raise typer.Exit(foreground.run(where.config(), where.paths, where.config_path, console.note, console.error))
 
 
 def uninstall(
@@ -471,13 +472,14 @@ def top(
     """
     from optictl.host import processes
     from optictl.observe.top import run as watching
+    from optictl.output import observations
     from optictl.requests import smoke
 
     where = place(config, root, user, name)
     deployed, key = where.config(), smoke.keys(where.paths, None).proxy
     try:
-        with processes.told_by_signals():
-            ready = watching.run(deployed, where.paths, key, interval=interval, count=count, output=output.value)
+        with processes.told_by_signals(), observations.top(where.paths.name, interval, output.value) as show:
+            ready = watching.run(deployed, where.paths, key, show, interval=interval, count=count)
     except processes.Told as told:
         raise typer.Exit(told.code) from None
     raise typer.Exit(0 if ready else 1)

@@ -96,7 +96,7 @@ def check(
 
     Ctrl-C ends --watch with the exit code of the last round: 0 good, 1 not.
     """
-    from optictl.checks import formats
+    from optictl.checks import nagios, prometheus
     from optictl.output import check_results, console
     from optictl.results import good
 
@@ -127,10 +127,10 @@ def check(
     with console.progress("checking"):
         found = examination()
     if output is CheckOutput.nagios:
-        console.raw(formats.nagios(console.spelled(found), examination.seconds))
-        raise typer.Exit(formats.nagios_code(found))
+        console.raw(nagios.nagios(console.spelled(found), examination.seconds))
+        raise typer.Exit(nagios.nagios_code(found))
     if output is CheckOutput.prometheus:
-        console.raw(formats.prometheus(found, examination.seconds, time.time()))
+        console.raw(prometheus.prometheus(found, examination.seconds, time.time()))
         raise typer.Exit(0 if good(found) else 1)
     raise typer.Exit(0 if check_results.results("check", found, output.value, quiet=quiet) else 1)
 
@@ -159,7 +159,7 @@ class _Examination:
     seconds: float = 0.0
 
     def __call__(self) -> list[Result]:
-        from optictl.checks import catalog, formats
+        from optictl.checks import catalog, prometheus
         from optictl.deployment.config import ConfigError
         from optictl.facts.deployment import Site
         from optictl.host import files
@@ -171,23 +171,23 @@ class _Examination:
         since = time.monotonic()
         found = catalog.run(self.checks, site)
         if self.attack:
-            from optictl.checks import sandbox
+            from optictl.operations import escape_attempts
 
-            found += sandbox.attack(site)
+            found += escape_attempts.attack(site)
         self.seconds = time.monotonic() - since
         if self.textfile is not None:
-            files.write(self.textfile.absolute(), formats.prometheus(found, self.seconds, time.time()), 0o644)
+            files.write(self.textfile.absolute(), prometheus.prometheus(found, self.seconds, time.time()), 0o644)
         return found
 
 
 def _damped(found: list[Result], file: Path, fail_after: int, well_after: int, quiet: bool) -> int:
     """The exit code that this round and those before it deserve. All is told while something is wrong, else what changed."""
-    from optictl.checks import formats
+    from optictl.checks import nagios
     from optictl.host import files
     from optictl.output import check_results, console
     from optictl.results import good
 
-    before = formats.damped(files.read(file))
+    before = nagios.damped(files.read(file))
     now = before.after(good(found), fail_after, well_after)
     files.write(file, now.dump(), 0o600)
     if now != before or not good(found):

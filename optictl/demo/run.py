@@ -25,8 +25,7 @@ from optictl.operations.installation import Installation
 from optictl.operations.plan import Change
 from optictl.proof import evidence, trial
 from optictl.proof.standin import StandIn
-from optictl.releases.store import Progress
-from optictl.results import Result
+from optictl.results import Progress, Result
 
 #: Families of checks about units and about LiteLLM's own configuration: there are none here.
 _ELSEWHERE = ("unit", "socket", "service", "credential", "relay", "routing")

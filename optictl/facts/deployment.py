@@ -9,18 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optictl.checks.engine import Skip
 from optictl.deployment.config import Config, ConfigError
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import MissingFact, OptictlError
 from optictl.facts import config_file
+from optictl.facts import units as facts_units
 from optictl.guard import envfile
 from optictl.guard.envfile import EnvFile
 from optictl.host import files, network, processes
 from optictl.host.network import Answer
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
-from optictl.operations import service
 from optictl.proof import evidence
 from optictl.proof.trial import GUARD_HEADER
 from optictl.releases import store
@@ -61,7 +60,7 @@ class Routing:
 
 
 class Site:
-    """Facts of one deployment. A fact that cannot be had raises Skip with the reason.
+    """Facts of one deployment. A fact that cannot be had raises MissingFact with the reason.
 
     `litellm_config` and `litellm_env` name LiteLLM's own files, instead of those that the configuration names.
     """
@@ -83,9 +82,9 @@ class Site:
         return reader.read(self.paths)
 
     def require_managed(self) -> None:
-        """Raise Skip where the service is not optictl's: what only a deployment has cannot be judged."""
+        """Raise MissingFact where the service is not optictl's: what only a deployment has cannot be judged."""
         if self.hand_made is not None:
-            raise Skip(f"the unit is not optictl's: see {MANAGED}")
+            raise MissingFact(f"the unit is not optictl's: see {MANAGED}")
 
     @property
     def is_alone(self) -> bool:
@@ -97,7 +96,7 @@ class Site:
         try:
             config = config_file.load(self.config_path)
         except (ConfigError, OptictlError):
-            raise Skip("the configuration is not valid: see config.valid") from None
+            raise MissingFact("the configuration is not valid: see config.valid") from None
         return config if self.hand_made is None else propose(self.hand_made, self.paths).over(config)
 
     @property
@@ -124,7 +123,7 @@ class Site:
         """The env file as the service gets it."""
         content = files.read_bytes(self.env_file)
         if content is None:
-            raise Skip(f"there is no {self.env_file}")
+            raise MissingFact(f"there is no {self.env_file}")
         return envfile.read(content)
 
     @property
@@ -139,7 +138,7 @@ class Site:
     def upstream_key(self) -> str:
         key = self.env.get("OPENAI_API_KEY", "").strip()
         if not key:
-            raise Skip("OPENAI_API_KEY is not set: see env.upstream-key")
+            raise MissingFact("OPENAI_API_KEY is not set: see env.upstream-key")
         return key
 
     @cached_property
@@ -149,7 +148,7 @@ class Site:
             return self.hand_made.proxy_key
         text = files.read(self.paths.proxy_key)
         if text is None:
-            raise Skip(f"there is no {self.paths.proxy_key}")
+            raise MissingFact(f"there is no {self.paths.proxy_key}")
         return text.strip()
 
     @cached_property
@@ -158,15 +157,15 @@ class Site:
         self.require_managed()
         release = store.in_force(self.paths)
         if release is None:
-            raise Skip(f"no release is in force at {self.paths.current}: run {self.paths.command('install')}")
+            raise MissingFact(f"no release is in force at {self.paths.current}: run {self.paths.command('install')}")
         return self.paths.releases / release
 
     @cached_property
     def units(self) -> dict[str, Unit]:
         """What systemd knows of this deployment's units."""
-        units = service.facts(self.paths)
+        units = facts_units.facts(self.paths)
         if units is None:
-            raise Skip("systemd has no say in this deployment")
+            raise MissingFact("systemd has no say in this deployment")
         return units
 
     @cached_property
@@ -242,7 +241,7 @@ class Site:
         """Whether systemd runs this deployment."""
         try:
             return bool(self.units)
-        except Skip:
+        except MissingFact:
             return False
 
     @property
@@ -256,13 +255,13 @@ class Site:
         port = self.config.listen.port
         listening = [one for one in processes.listeners() if one.port == port]
         if not listening:
-            raise Skip(f"nothing listens on port {port}")
+            raise MissingFact(f"nothing listens on port {port}")
         pids = processes.owners({one.inode for one in listening})
         found = [p for p in map(processes.look, sorted(pids)) if p is not None]
         if not found:
             if os.geteuid() != 0:
-                raise Skip(f"port {port} belongs to another user's process: run it with sudo")
-            raise Skip(f"no process serves port {port} yet: only systemd holds its socket")
+                raise MissingFact(f"port {port} belongs to another user's process: run it with sudo")
+            raise MissingFact(f"no process serves port {port} yet: only systemd holds its socket")
         return Live(listening, found)
 
     @property
@@ -270,7 +269,7 @@ class Site:
         """Whether anything serves the port."""
         try:
             return bool(self.live.processes)
-        except Skip:
+        except MissingFact:
             return False
 
     @cached_property
@@ -278,7 +277,7 @@ class Site:
         """What serves the port, if that is the release in force behind its guard; else None."""
         try:
             live, work = self.live, files.identity(self.release / "work")
-        except Skip:
+        except MissingFact:
             return None
         ours = all(p.directory == work for p in live.processes)
         return live if ours and self.health.status == 200 and GUARD_HEADER in self.health.headers else None
@@ -326,7 +325,7 @@ class Site:
             return None
         content = files.read_bytes(path)
         if content is None:
-            raise Skip(f"there is no {path}, which is named as LiteLLM's environment")
+            raise MissingFact(f"there is no {path}, which is named as LiteLLM's environment")
         return envfile.shell_variables(content)
 
     @cached_property
@@ -356,7 +355,7 @@ class Site:
         from optictl.litellm import graph, read
 
         if self.litellm_problems:
-            raise Skip("LiteLLM's configuration cannot be used: see routing.no-loop")
+            raise MissingFact("LiteLLM's configuration cannot be used: see routing.no-loop")
         settings = self._litellm_read[0]
         names = network.own_names()
         configured = graph.Graph(settings, self.config, names) if settings else None
@@ -370,7 +369,7 @@ class Site:
         base_url = self.config.upstream.base_url
         try:
             key = self.upstream_key
-        except (Skip, PermissionError):
+        except (MissingFact, PermissionError):
             return [], "the running LiteLLM was not asked: there is no key for it"
         answer = network.request("GET", f"{base_url}/model/info", key=key, timeout=5)
         if answer.status in (401, 403):

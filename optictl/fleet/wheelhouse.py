@@ -13,7 +13,7 @@ from optictl.deployment import render
 from optictl.errors import OptictlError
 from optictl.fleet.targets import Pin, Target, pins
 from optictl.host import files, wheels
-from optictl.releases import store
+from optictl.releases import locks
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def make(target: Target, version: str, profile: str, source: Path | None, say: C
     """
     directory = wheels.cache() / target.name
     files.make_directory(directory)
-    own = pins((store.shipped_locks() / "optictl.txt").read_text(), target)
+    own = pins((locks.shipped_locks() / "optictl.txt").read_text(), target)
     wanted = [*own, *pins(_lock(version, profile), target)]
     try:
         with files.exclusive(directory / ".lock"):
@@ -80,11 +80,11 @@ def make(target: Target, version: str, profile: str, source: Path | None, say: C
 
 
 def _lock(version: str, profile: str) -> str:
-    path = store.shipped_locks() / store.lock_name(version, profile)
+    path = locks.shipped_locks() / locks.lock_name(version, profile)
     if not path.is_file():
         raise OptictlError(
             f"this optictl holds no lock for OptiLLM {version} (profile {profile})",
-            remedy=f"name one of {', '.join(store.locked_versions(None, profile))}",
+            remedy=f"name one of {', '.join(locks.locked_versions(None, profile))}",
         )
     return path.read_text()
 

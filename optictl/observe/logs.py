@@ -11,8 +11,8 @@ from typing import Any
 
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
+from optictl.facts import units
 from optictl.host.uv import ToolError
-from optictl.operations import service
 
 _BAD_EVENTS = {"refused", "defect", "crashed", "plugin_failed", "drain_over"}
 #: 502, or every status that begins with a digit: 5xx.
@@ -129,7 +129,7 @@ def read(paths: Paths, wanted: Filter, *, follow: bool, since: str | None, lines
     Raises:
         OptictlError: this deployment has no journal, or `since` is no time.
     """
-    systemd, unit = service.manager(paths), paths.service_unit
+    systemd, unit = units.manager(paths), paths.service_unit
     if since:
         options = [f"--since={since}", *(["--follow", "--no-tail"] if follow else [])]
         try:

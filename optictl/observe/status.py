@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from optictl.checks import catalog
-from optictl.checks.engine import Skip
 from optictl.deployment.paths import Paths
+from optictl.errors import MissingFact
+from optictl.facts import units as facts_units
 from optictl.facts.deployment import Site
 from optictl.host.systemd import Systemd, Unit
-from optictl.operations import service as supervise
 from optictl.releases import store
 from optictl.results import roots
 
@@ -48,7 +48,7 @@ def look(paths: Paths, config_path: Path) -> Status:
     found = catalog.run(catalog.select(_TIERS), site)
     results = {r.id: r for r in found}
     worst = next(iter(roots(found)), next((r for r in found if r.status != "pass"), None))
-    units = supervise.facts(paths)
+    units = facts_units.facts(paths)
     problem = f"{worst.id}: {worst.found}" if worst else ""
     step = worst.remedy or paths.command("check") if worst else ""
     if units is None:
@@ -59,8 +59,8 @@ def look(paths: Paths, config_path: Path) -> Status:
         step = paths.command("install")
     elif worst and unit.active_state != "active":
         systemd = Systemd(paths.scope)
-        failed = "" if _was_stopped(unit, units[paths.socket_unit]) else supervise.last_problem(systemd, paths)
-        problem = supervise.port_taken(systemd, paths, site.config.listen.port) or failed or problem
+        failed = "" if _was_stopped(unit, units[paths.socket_unit]) else facts_units.last_problem(systemd, paths)
+        problem = facts_units.port_taken(systemd, paths, site.config.listen.port) or failed or problem
     state = f"{unit.active_state} ({unit.sub_state})"
     if unit.exec_main_status == "78" and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"
@@ -95,12 +95,12 @@ def _memory(site: Site, counted: str) -> int | None:
         return int(counted)
     try:
         return site.memory or None
-    except Skip:
+    except MissingFact:
         return None
 
 
 def _pid(site: Site) -> int:
     try:
         return site.live.processes[0].pid
-    except Skip:
+    except MissingFact:
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -11,13 +12,13 @@ from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
+from optictl.facts import units
 from optictl.facts.deployment import Site
 from optictl.guard.settings import EXIT_CONFIG
 from optictl.host import files, processes
-from optictl.operations import service
-from optictl.output import console
 from optictl.proof import trial
 from optictl.releases import store
+from optictl.results import Progress
 
 #: The checks of what the guard refuses in the operator's files.
 _REFUSED = ("env", "key.strength", "proxy-config.litellm-only")
@@ -32,7 +33,7 @@ def _remedies(site: Site) -> str:
     return " && ".join(steps) + (start if any(r.remedy.endswith(start) for r in failed) else "")
 
 
-def run(config: Config, paths: Paths, config_path: Path) -> int:
+def run(config: Config, paths: Paths, config_path: Path, say: Progress, complain: Callable[[OptictlError], None]) -> int:
     """Serve until told to stop; the service's exit code (78: what the unit refuses too).
 
     Raises:
@@ -50,7 +51,7 @@ def run(config: Config, paths: Paths, config_path: Path) -> int:
     proxy_key, env_file = files.read_bytes(paths.proxy_key), files.read_bytes(paths.env)
     if proxy_key is None or env_file is None:
         missing = paths.proxy_key if proxy_key is None else paths.env
-        console.error(OptictlError(f"there is no {missing}: the service cannot start", remedy=_remedies(site)))
+        complain(OptictlError(f"there is no {missing}: the service cannot start", remedy=_remedies(site)))
         return EXIT_CONFIG
     stopping = False
 
@@ -59,7 +60,7 @@ def run(config: Config, paths: Paths, config_path: Path) -> int:
         if stopping:  # asked twice: do not wait for what is in flight
             process.kill()
         stopping = True
-        console.note(f"draining, at most {config.timeouts.drain} s; once more to stop at once")
+        say(f"draining, at most {config.timeouts.drain} s; once more to stop at once")
         process.send_signal(signal.SIGTERM)
 
     with trial.running_as_unit(
@@ -69,12 +70,12 @@ def run(config: Config, paths: Paths, config_path: Path) -> int:
         proxy_key=proxy_key,
         env_file=env_file,
         user=paths.name,
-        flags=service.host(paths).flags,
+        flags=units.host(paths).flags,
     ) as process:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        console.note(f"{release} as process {process.pid} on {config.url}")
+        say(f"{release} as process {process.pid} on {config.url}")
         code = process.wait()
     if code == EXIT_CONFIG and (remedy := _remedies(site)):
-        console.error(OptictlError("the service refused to start, for the reason above", remedy=remedy))
+        complain(OptictlError("the service refused to start, for the reason above", remedy=remedy))
     return 0 if stopping and code in (0, -signal.SIGTERM) else abs(code)

@@ -10,16 +10,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import render
+from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config, ConfigError
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
-from optictl.facts import config_file
+from optictl.facts import config_file, installed_files
 from optictl.guard import invariants
 from optictl.host import files, network
-from optictl.operations import installed_files, plan, preflight
-from optictl.operations.plan import Artefact, Change
+from optictl.operations import file_changes, preflight
+from optictl.operations.plan import Change
 from optictl.proof import evidence
 from optictl.takeover import proposal, reader
 from optictl.takeover.handmade import HandMade
@@ -65,7 +67,7 @@ def initialize(paths: Paths, dry_run: bool = False) -> Initialized:
         missing = [a for a in artefacts if found[a.path].facts.kind == "missing"]
         outcome = _initialized(artefacts, missing, service, proposed, paths)
         for artefact in () if dry_run else missing:
-            installed_files.put(artefact)
+            file_changes.put(artefact)
     except PermissionError as error:
         raise installed_files.denied(error) from None
     return outcome
@@ -96,7 +98,7 @@ def _operators_files(proposed: Proposal | None, service: HandMade | None, paths:
     upstream_key = proposed.upstream_key if proposed else None
     return [
         replace(a, text=proposal.with_upstream_key(a.text, upstream_key)) if a.path == paths.env else a
-        for a in plan.operators_files(text, config, paths, key)
+        for a in deployment_artefacts.operators_files(text, config, paths, key)
     ]
 
 

@@ -9,28 +9,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import render
+from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
+from optictl.facts import installed_files, units
+from optictl.facts.units import Running
 from optictl.host import files, network, program
-from optictl.operations import (
-    initialize,
-    installed_files,
-    plan,
-    preflight,
-    previous_service,
-    sealed_trial,
-    service,
-    transaction,
-)
+from optictl.operations import file_changes, initialize, plan, preflight, previous_service, sealed_trial, service, transaction
 from optictl.operations.installation import PLAIN, Circumstances, Installation
-from optictl.operations.plan import Artefact, Change
+from optictl.operations.plan import Change
 from optictl.operations.preflight import others_must_reach
 from optictl.proof import trial
-from optictl.releases import store
-from optictl.releases.store import Progress, Wanted
-from optictl.results import Result
+from optictl.releases import build, interpreters, locks, store
+from optictl.releases.locks import Wanted
+from optictl.results import Progress, Result
 from optictl.takeover import reader, table
 from optictl.takeover.handmade import HandMade
 
@@ -55,14 +50,14 @@ def plan_install(
     if config.monitoring.timer and not paths.is_private:
         _refuse_unfit_program(paths)
     _refuse_foreign(config, paths)
-    want, built, broken = (release, True, "") if release else store.standing(store.wanted(config, paths), paths)
+    want, built, broken = (release, True, "") if release else store.standing(locks.wanted(config, paths), paths)
     wrote = installed_files.read_manifest(paths)
     artefacts = _artefacts(config, paths, want.name)
     current = store.in_force(paths)
     known = store.guard_flags(paths, want.name)
     unit_first = current is not None and not render.flags_in(files.read(paths.service) or "") <= set(known)
     asked = plan.Release(want.name, built, current, broken, unit_first)
-    running = service.running(config, paths) if start else None
+    running = units.running(config, paths) if start else None
     hand_made = None if paths.is_private else _hand_made(paths)
     taken_over = _taken_over(hand_made, config, paths, running)
     found = installed_files.look_at(artefacts, wrote)
@@ -94,9 +89,7 @@ def _hand_made(paths: Paths) -> HandMade | None:
         raise installed_files.denied(error) from None
 
 
-def _taken_over(
-    hand_made: HandMade | None, config: Config, paths: Paths, running: plan.Running | None
-) -> plan.TakenOver | None:
+def _taken_over(hand_made: HandMade | None, config: Config, paths: Paths, running: Running | None) -> plan.TakenOver | None:
     if hand_made is None:
         return None
     holds_port = hand_made.active and hand_made.port == config.listen.port
@@ -127,7 +120,7 @@ def _preflight(
     config: Config,
     paths: Paths,
     changes: Sequence[Change],
-    running: plan.Running | None,
+    running: Running | None,
     hand_made: HandMade | None,
     given: Circumstances,
 ) -> list[Result]:
@@ -149,10 +142,10 @@ def _preflight(
     return preflight.judge(config, paths, facts, starts=starts, secrets_come=given.secrets_come)
 
 
-def _drop_ins(paths: Paths, running: plan.Running | None) -> list[Path]:
+def _drop_ins(paths: Paths, running: Running | None) -> list[Path]:
     """The drop-ins of the service's unit."""
     read = running.found[paths.service_unit].drop_in_paths if running else ""
-    return service.drop_ins(paths, paths.service_unit, read)
+    return units.drop_ins(paths, paths.service_unit, read)
 
 
 def _refuse_unfit_program(paths: Paths) -> None:
@@ -198,9 +191,13 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
 
 
 def _artefacts(config: Config, paths: Paths, release: str) -> list[Artefact]:
-    operators = plan.operators_files(render.configuration(config), config, paths, initialize.new_proxy_key())
-    host = service.host(paths, release)
-    return operators + plan.rendered_files(config, paths, host) + plan.monitoring_files(config, paths, host)
+    operators = deployment_artefacts.operators_files(render.configuration(config), config, paths, initialize.new_proxy_key())
+    host = units.host(paths, release)
+    return (
+        operators
+        + deployment_artefacts.rendered_files(config, paths, host)
+        + deployment_artefacts.monitoring_files(config, paths, host)
+    )
 
 
 def leftovers(paths: Paths, artefacts: Sequence[Artefact]) -> list[Path]:
@@ -286,7 +283,7 @@ def apply_install(
     """
     with decided(shown, plan_again, force) as now:
         if any(c.action == "build" for c in now.changes):
-            build(now, python, wheelhouse, progress)
+            build_release(now, python, wheelhouse, progress)
             # a unit names the interpreter's directory, which is known only now
             now = with_texts(now)
         with transaction.rollback_on_failure(now, progress):
@@ -340,7 +337,7 @@ def build_beside(shown: Installation, python: Path | None, wheelhouse: Path | No
         _, built, _ = store.standing(shown.want, shown.paths)  # another optictl may have built it meanwhile
         for change in shown.changes:
             if change.action == "build" and not built:
-                build(shown, python, wheelhouse, progress)
+                build_release(shown, python, wheelhouse, progress)
                 done(change)
 
 
@@ -362,14 +359,14 @@ def _words_of_edits(edited: Sequence[str], paths: Paths) -> str:
     )
 
 
-def build(installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress) -> None:
+def build_release(installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress) -> None:
     """Build and prove the wanted release beside those that exist."""
     paths = installation.paths
-    interpreter = store.interpreter(paths, others_must_reach(paths), python, progress)
+    interpreter = interpreters.interpreter(paths, others_must_reach(paths), python, progress)
     files.make_directory(paths.releases)
     if files.facts(installation.want.directory(paths)).kind != "missing":
         progress(f"removing the half-built {installation.want.name}")
-    store.build(installation.want, paths, installation.config, interpreter, wheelhouse, progress)
+    build.build(installation.want, paths, installation.config, interpreter, wheelhouse, progress)
 
 
 def with_texts(installation: Installation) -> Installation:
@@ -392,7 +389,7 @@ def apply(installation: Installation, progress: Progress, done: Done) -> None:
         a for a in _artefacts(config, paths, installation.want.name) if not (a.keep or a.directory) and str(a.path) not in texts
     ]
     wrote = wrote.intending({**texts, **{str(a.path): a.text for a in same if not wrote.wrote(a.path, a.text)}})
-    installed_files.write_manifest(paths, wrote)
+    file_changes.write_manifest(paths, wrote)
     bridged = any(c.action == "handover" for c in installation.changes)
     release = installation.want.directory(paths)
     unrecorded = _by_hand(installation)
@@ -411,7 +408,7 @@ def apply(installation: Installation, progress: Progress, done: Done) -> None:
             elif change.action == "switch":
                 store.switch(paths, change.target)
             elif change.action == "sibling":
-                host = replace(service.host(paths, installation.want.name), release=release)
+                host = replace(units.host(paths, installation.want.name), release=release)
                 service.start_sibling(config, paths, render.unit(config, paths, host), progress)
             elif change.action == "aside":
                 files.remove(Path(change.target))  # the record has it
@@ -420,20 +417,20 @@ def apply(installation: Installation, progress: Progress, done: Done) -> None:
                 trials.close()
                 service.remove_sibling(config, paths)
             elif change.artefact is not None:
-                installed_files.apply_file(_kept_in_record(change, installation))
+                file_changes.apply_file(_kept_in_record(change, installation))
             else:
                 service.apply_change(change, config, paths, progress)
             done(change)
-    installed_files.write_manifest(paths, installed_files.as_it_is(wrote))
+    file_changes.write_manifest(paths, installed_files.as_it_is(wrote))
 
 
 @contextmanager
 def _trial(installation: Installation, progress: Progress) -> Iterator[int]:
     """The release as its unit will start it, for as long as the block lasts; the port that it serves."""
     paths, want = installation.paths, installation.want
-    host = replace(service.host(paths, want.name), release=want.directory(paths))
+    host = replace(units.host(paths, want.name), release=want.directory(paths))
     going = {change.target for change in installation.changes if change.action == "aside"}
-    running = service.running(installation.config, paths)
+    running = units.running(installation.config, paths)
     staying = [path for path in _drop_ins(paths, running) if str(path) not in going]
     with sealed_trial.running(installation.config, paths, host, staying, progress) as port:
         yield port
@@ -458,10 +455,10 @@ def clean_up(installation: Installation, progress: Progress, done: Done) -> None
     steps = [change for change in installation.changes if change.cleanup]
     for change in steps:
         if change.action == "remove":
-            installed_files.take_away(change)
-            installed_files.remove_empty(Path(change.target).parents[:2], below=installation.paths.home)
+            file_changes.take_away(change)
+            file_changes.remove_empty(Path(change.target).parents[:2], below=installation.paths.home)
         else:
             service.apply_change(change, installation.config, installation.paths, progress)
         done(change)
     wrote = installed_files.read_manifest(installation.paths)
-    installed_files.write_manifest(installation.paths, wrote.without(c.target for c in steps if c.action == "remove"))
+    file_changes.write_manifest(installation.paths, wrote.without(c.target for c in steps if c.action == "remove"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.operations.plan import Change
-from optictl.releases.store import Wanted
+from optictl.releases.locks import Wanted
 from optictl.results import Result
 from optictl.takeover import table
 from optictl.takeover.handmade import HandMade

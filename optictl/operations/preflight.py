@@ -20,8 +20,8 @@ from optictl.guard import envfile, invariants
 from optictl.host import files, processes
 from optictl.host import systemd as systemd_host
 from optictl.host.systemd import Systemd
-from optictl.releases import store
-from optictl.releases.store import Choice
+from optictl.releases import interpreters
+from optictl.releases.interpreters import Choice
 from optictl.results import Result
 
 #: profile -> MB that a release of it takes, its bytecode compiled (measured with CPython 3.10 to 3.14).
@@ -103,7 +103,7 @@ def look(
     return Facts(
         systemd=systemd.version() if starts else 0,
         socket_proxyd=systemd_host.socket_proxyd(),
-        choice=store.choose(paths, others, python) if builds else None,
+        choice=interpreters.choose(paths, others, python) if builds else None,
         closed=files.closed_to_others([ground, _existing(paths.home)]) if others else None,
         mount=files.forbids_programs(ground),
         mount_point=files.mount_point(ground),

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from optictl.deployment.paths import Paths
+from optictl.facts import units
 from optictl.host import files, network
-from optictl.operations import service
-from optictl.releases.store import Progress
+from optictl.results import Progress
 from optictl.takeover import record
 from optictl.takeover.handmade import HandMade
 from optictl.takeover.record import KeptFile, Record
@@ -69,7 +69,7 @@ def serve_again(paths: Paths, enabled: str, active: bool, port: int | None, prog
 
     `enabled` is systemd's word for how it started at boot, `port` what it listens on, None where it is unknown.
     """
-    systemd, unit = service.manager(paths), paths.service_unit
+    systemd, unit = units.manager(paths), paths.service_unit
     if enabled in record.ENABLED:
         systemd.enable(unit, runtime=enabled.endswith("-runtime"))
     if not active:

@@ -10,11 +10,13 @@ from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
+from optictl.facts import installed_files
+from optictl.facts import units as facts_units
 from optictl.host import files
-from optictl.operations import install, installed_files, plan, previous_service, service
+from optictl.operations import file_changes, install, plan, previous_service, service
 from optictl.operations.install import Done
 from optictl.operations.plan import Change
-from optictl.releases.store import Progress
+from optictl.results import Progress
 
 
 def plan_removal(paths: Paths, purge: bool, restore: bool = False) -> list[Change]:
@@ -51,7 +53,7 @@ def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
     everything = dict.fromkeys([*own, *metrics, *operators, paths.manifest])
     places = [path for path in everything if files.facts(path).kind != "missing"]
     directories = [p for p in _emptied(paths, purge, [*names, *places]) if files.facts(p).kind == "directory"]
-    units = service.facts(paths)
+    units = facts_units.facts(paths)
     supervised = units is not None and units[paths.service_unit].loaded and bool(names)
     if not names and not places and not directories:
         return []
@@ -94,7 +96,7 @@ def apply_removal(
         install.refuse_edited(changes, paths, force)
         for change in changes:
             if change.action == "remove":
-                installed_files.take_away(change)
+                file_changes.take_away(change)
             elif change.action == "restore":
                 _restore(paths, progress)
             else:
@@ -108,8 +110,8 @@ def _restore(paths: Paths, progress: Progress) -> None:
     if (state := previous_service.read(paths)) is None:
         return
     previous_service.put_back(paths, state)
-    if service.facts(paths) is not None:
-        service.manager(paths).reload()
+    if facts_units.facts(paths) is not None:
+        facts_units.manager(paths).reload()
         progress(previous_service.serve_again(paths, state.enabled, state.active, None, progress))
     files.remove(paths.before)
     for directory in (paths.etc,):

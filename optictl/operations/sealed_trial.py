@@ -17,12 +17,12 @@ from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.errors import OptictlError
+from optictl.facts import units as facts_units
 from optictl.host import files, network
 from optictl.host.systemd import Systemd, runtime_units
 from optictl.host.uv import ToolError
-from optictl.operations import service
 from optictl.proof import trial
-from optictl.releases.store import Progress
+from optictl.results import Progress
 
 
 def texts(config: Config, paths: Paths, host: Host) -> dict[str, str]:
@@ -50,7 +50,7 @@ def running(config: Config, paths: Paths, host: Host, drop_ins: Sequence[Path], 
     there = replace(paths, name=paths.trial_name, units=runtime_units(paths.scope), home=home)
     units = texts(own, there, host)
     units[there.service_unit] = render.trial_unit(units[there.service_unit], paths.name)
-    systemd = service.manager(paths)
+    systemd = facts_units.manager(paths)
     say(f"starting {host.release.name if host.release else 'the release'} once, as its unit will")
     try:
         _write(own, there, units, drop_ins)
@@ -94,7 +94,7 @@ def _start(systemd: Systemd, there: Paths, units: Mapping[str, str]) -> None:
     try:
         systemd.start(*(name for name in units if name != there.upstream_service.name))
     except ToolError as error:
-        problem = service.last_problem(systemd, there)
+        problem = facts_units.last_problem(systemd, there)
         raise OptictlError(
             "the release does not start as its unit would start it",
             remedy=f"fix what it names; journalctl -u {there.service_unit} has all of it",
@@ -135,4 +135,4 @@ def remove_leftover(config: Config, paths: Paths) -> None:
         units=runtime_units(paths.scope),
         home=paths.scratch / "trial-home",
     )
-    end(config, there, service.manager(paths))
+    end(config, there, facts_units.manager(paths))

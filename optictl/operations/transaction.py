@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optictl.deployment import render
+from optictl.deployment.artefacts import Artefact
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError, RolledBack, os_words
+from optictl.facts import installed_files
+from optictl.facts import units as facts_units
 from optictl.host import files
 from optictl.host.systemd import Unit
 from optictl.host.uv import ToolError
-from optictl.operations import installed_files, previous_service
+from optictl.operations import file_changes, previous_service
 from optictl.operations import service as services
 from optictl.operations.installation import Installation
-from optictl.operations.plan import Artefact
 from optictl.releases import store
-from optictl.releases.store import Progress
+from optictl.results import Progress
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def _state_before(installation: Installation) -> _Before:
         if c.artefact is not None and not c.artefact.keep and not c.artefact.directory
     ]
     aside = [Path(change.target) for change in installation.changes if change.action == "aside"]
-    running = services.running(installation.config, paths) if installation.start else None
+    running = facts_units.running(installation.config, paths) if installation.start else None
     return _Before(
         store.in_force(paths),
         {path: installed_files.look(path).text for path in (*rendered, *aside)},
@@ -89,7 +91,7 @@ def _undo(before: _Before, installation: Installation, progress: Progress) -> st
     Returns what is there now, in words.
     """
     paths, hand_made = installation.paths, installation.hand_made
-    systemd = services.manager(paths)
+    systemd = facts_units.manager(paths)
     with suppress(OptictlError, ToolError):
         services.remove_everything(installation.config, paths)
     state = previous_service.read(paths) if hand_made is not None else None
@@ -99,12 +101,12 @@ def _undo(before: _Before, installation: Installation, progress: Progress) -> st
         if text is None:
             files.remove(path)
         elif path in artefacts and str(path) not in recorded and installed_files.look(path).text != text:
-            installed_files.put(replace(artefacts[path], text=text, mode=before.modes[path]))
+            file_changes.put(replace(artefacts[path], text=text, mode=before.modes[path]))
     if state is not None:
         previous_service.put_back(paths, state)
         files.remove(paths.before)
     files.remove(paths.current)
-    installed_files.write_manifest(
+    file_changes.write_manifest(
         paths, installed_files.as_it_is(installed_files.read_manifest(paths)).without(map(str, before.texts))
     )
     systemd.reload()
@@ -122,7 +124,7 @@ def _artefacts(installation: Installation) -> dict[Path, Artefact]:
 
 def _units_differ(before: _Before, paths: Paths) -> bool:
     """Whether the service or its socket was started or enabled where neither ran before."""
-    now = services.facts(paths) if before.units and not before.runs else None
+    now = facts_units.facts(paths) if before.units and not before.runs else None
     if now is None:
         return False
     return any(
@@ -140,7 +142,7 @@ def _last_words(paths: Paths, under_systemd: bool) -> str:
     """The end of the journal, where there is one."""
     if not under_systemd:
         return ""
-    entries = services.manager(paths).journal(paths.service_unit, "--lines=8")
+    entries = facts_units.manager(paths).journal(paths.service_unit, "--lines=8")
     return "\n".join(str(entry.get("MESSAGE", "")) for entry in entries)
 
 
@@ -153,7 +155,7 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
             if text is None:
                 files.remove(path)
             elif installed_files.look(path).text != text:
-                installed_files.put(replace(artefacts[path], text=text))
+                file_changes.put(replace(artefacts[path], text=text))
 
     if before.texts.get(paths.check_timer, "") is None:
         services.remove_timer(paths)
@@ -166,15 +168,15 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
         step()
     wrote = installed_files.read_manifest(paths)
     restored = {str(path): text for path, text in before.texts.items() if text is not None and str(path) in wrote.files}
-    installed_files.write_manifest(paths, installed_files.as_it_is(wrote.intending(restored)))
+    file_changes.write_manifest(paths, installed_files.as_it_is(wrote.intending(restored)))
     if before.units and not before.runs:
         _stop_again(before, installation)
     if before.runs:
-        systemd = services.manager(paths)
+        systemd = facts_units.manager(paths)
         systemd.reload()
         service = systemd.show(paths.service_unit)
         fitting = files.identity(paths.releases / before.release / "work")
-        if not service.active or services.directory_of(service.main_pid) != fitting:
+        if not service.active or facts_units.directory_of(service.main_pid) != fitting:
             systemd.reset_failed(paths.service_unit)
             services.restart(installation.config, paths, progress)
         elif paths.scope == "system":
@@ -184,7 +186,7 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
 def _stop_again(before: _Before, installation: Installation) -> None:
     """Stop and disable what did not run, or did not start at boot, before: a start that fails must not go on for ever."""
     paths = installation.paths
-    systemd, now = services.manager(paths), services.facts(paths) or {}
+    systemd, now = facts_units.manager(paths), facts_units.facts(paths) or {}
     systemd.reload()
     stopped = [name for name, unit in now.items() if unit.active and not before.units[name].active]
     if stopped:

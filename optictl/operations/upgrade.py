@@ -10,24 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from optictl.checks import catalog
-from optictl.checks.engine import Skip
 from optictl.deployment import config as configuration
 from optictl.deployment import render
+from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError, RolledBack
+from optictl.errors import MissingFact, OptictlError, RolledBack
 from optictl.facts.deployment import Site
 from optictl.guard import internals
 from optictl.host import files, network, uv
 from optictl.operations import initialize, install, previous_service, transaction
 from optictl.operations.install import Done
 from optictl.operations.installation import PLAIN, Circumstances, Installation
-from optictl.operations.plan import Artefact, Change
+from optictl.operations.plan import Change
 from optictl.proof import evidence
 from optictl.proof import trial as release_process
 from optictl.releases import integrity, store
-from optictl.releases.store import Progress, Wanted
-from optictl.results import Result
+from optictl.releases import locks as releases_locks
+from optictl.releases.locks import Wanted
+from optictl.results import Progress, Result
 
 #: What is done before anything in force is touched.
 _PROOF = ("build", "canary")
@@ -140,8 +141,8 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
     """
     if config.optillm.profile != "proxy":
         raise OptictlError("only the profile proxy can be resolved", remedy="set optillm.profile to proxy")
-    locks = store.shipped_locks()
-    old = store.lock_file(config.optillm.version, "proxy", paths).read_text()
+    locks = releases_locks.shipped_locks()
+    old = releases_locks.lock_file(config.optillm.version, "proxy", paths).read_text()
     progress(f"resolving OptiLLM {version} and its closure")
     try:
         text = uv.resolve(f"optillm=={version}\n{(locks / 'proxy.in').read_text()}", (locks / "proxy.exclude").read_text(), old)
@@ -159,7 +160,9 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
             if internals.fingerprint(a) != internals.fingerprint(b)
         }
         unknown = internals.unknown(internals.fingerprints(new_package))
-    return Resolution(paths.locks / store.lock_name(version, "proxy"), text, closure_difference(old, text), changed, unknown)
+    return Resolution(
+        paths.locks / releases_locks.lock_name(version, "proxy"), text, closure_difference(old, text), changed, unknown
+    )
 
 
 def closure_difference(old: str, new: str) -> list[str]:
@@ -191,7 +194,7 @@ def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Pa
         raise OptictlError(
             f"{lock} is no hash lock of OptiLLM {version}", remedy=f"make one: {paths.command(f'upgrade {version} --resolve')}"
         )
-    return paths.locks / store.lock_name(version, config.optillm.profile), text
+    return paths.locks / releases_locks.lock_name(version, config.optillm.profile), text
 
 
 def keep_lock(path: Path, text: str) -> None:
@@ -263,7 +266,7 @@ def health(paths: Paths) -> dict[str, Result]:
     site = Site(paths)
     try:
         site.live  # noqa: B018
-    except Skip:
+    except MissingFact:
         return {}
     return {r.id: r for r in catalog.run(catalog.select(_TIERS), site) if r.id in _TIERS}
 
@@ -307,13 +310,13 @@ def apply(
     site = Site(paths)
     try:
         upstream_key, proxy_key = site.upstream_key, site.proxy_key
-    except Skip as missing:
+    except MissingFact as missing:
         raise OptictlError(str(missing), remedy=paths.command("check --only env --only key")) from None
     with install.decided(shown, plan_again, force) as now:
         current = store.in_force(paths)
         try:
             if any(change.action == "build" for change in now.changes):
-                install.build(now, python, wheelhouse, progress)
+                install.build_release(now, python, wheelhouse, progress)
                 done(next(change for change in now.changes if change.action == "build"))
             before = health(paths)
             if canaries := [change for change in now.changes if change.action == "canary"]:

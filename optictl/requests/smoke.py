@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optictl.checks.engine import Skip
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import MissingFact, OptictlError
 from optictl.facts.deployment import Site
 from optictl.host import files
 from optictl.host.network import Answer
@@ -54,11 +53,11 @@ def keys(paths: Paths, key_file: Path | None) -> Keys:
     site = Site(paths)
     try:
         proxy = site.proxy_key if key_file is None else (files.read(key_file) or "").strip()
-    except Skip as missing:
+    except MissingFact as missing:
         raise OptictlError(str(missing), remedy=paths.command("init")) from None
     try:
         return Keys(proxy, site.upstream_key)
-    except (Skip, PermissionError):
+    except (MissingFact, PermissionError):
         return Keys(proxy, "")
 
 

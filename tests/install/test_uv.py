@@ -20,7 +20,7 @@ import pytest
 from optictl.deployment import paths
 from optictl.errors import OptictlError
 from optictl.host import uv
-from optictl.releases import store
+from optictl.releases import interpreters
 
 pytestmark = pytest.mark.slow
 
@@ -244,7 +244,7 @@ def test_a_cache_that_cannot_be_used(machine: Machine, tmp_path: Path, monkeypat
     monkeypatch.delenv("UV_CACHE_DIR")
     (tmp_path / "file").write_text("")
     machine.settings.write_text(f'cache-dir = "{tmp_path}/file/cache"\n')
-    assert store.choose(paths.system(tmp_path), False, None).interpreter is not None
+    assert interpreters.choose(paths.system(tmp_path), False, None).interpreter is not None
     failed = _fails(machine)
     assert "uv cannot write its cache" in failed.what
     assert str(tmp_path / "file/cache") in failed.detail
@@ -260,7 +260,7 @@ def test_settings_that_are_no_toml_are_named(machine: Machine) -> None:
 
 def test_the_remedy_for_a_missing_interpreter_names_what_uv_can_install(tmp_path: Path) -> None:
     """The program is there, and its list of downloads has the version; nothing is fetched."""
-    remedy = store.interpreter_remedy("optictl install", True, None, uv.program())
+    remedy = interpreters.interpreter_remedy("optictl install", True, None, uv.program())
     program, *_, version = re.findall(
         r"\S+", remedy.partition(" && ")[0].removeprefix("sudo env UV_PYTHON_INSTALL_DIR=/opt/python ")
     )

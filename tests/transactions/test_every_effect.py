@@ -28,8 +28,8 @@ from optictl.host.uv import Interpreter
 from optictl.operations import initialize, preflight, remove, upgrade
 from optictl.operations import install as installing
 from optictl.operations.installation import Installation
-from optictl.releases import integrity, store
-from optictl.releases.store import Wanted
+from optictl.releases import build, integrity, interpreters, locks, store
+from optictl.releases.locks import Wanted
 from tests.transactions.faults import Kind, run
 
 NOBODY = 65534
@@ -58,8 +58,8 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     guard = tmp_path / "guard"
     guard.mkdir()
     for name in ("__init__.py", "__main__.py"):
-        shutil.copyfile(store.GUARD / name, guard / name)
-    monkeypatch.setattr(store, "GUARD", guard)
+        shutil.copyfile(locks.GUARD / name, guard / name)
+    monkeypatch.setattr(locks, "GUARD", guard)
 
     def make_venv(directory: Path, python: Path) -> None:
         subprocess.run(["cp", "-a", str(empty_venv), str(directory)], check=True)
@@ -74,9 +74,9 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     monkeypatch.setattr(uv, "make_venv", make_venv)
     monkeypatch.setattr(uv, "install", install)
     monkeypatch.setattr(uv, "compile_tree", lambda *_: None)
-    monkeypatch.setattr(store, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1})
+    monkeypatch.setattr(build, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1})
     here = Interpreter(Path(sys.executable), sys.version_info[:3], None)
-    monkeypatch.setattr(store, "interpreter", lambda *_: here)
+    monkeypatch.setattr(interpreters, "interpreter", lambda *_: here)
     monkeypatch.setattr(upgrade, "canary", lambda *_: [])
     # pytest's directories are closed to the service's user, and no service is started
     monkeypatch.setattr(preflight, "look", lambda *_, **__: None)

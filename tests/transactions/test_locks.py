@@ -10,7 +10,7 @@ from optictl.deployment import paths
 from optictl.deployment.config import Config
 from optictl.errors import OptictlError
 from optictl.operations import upgrade
-from optictl.releases import store
+from optictl.releases import locks
 
 A = "openai==3.54.0 \\\n    --hash=sha256:aa\nflask==3.1.3\ngone==1 ; python_version < '3.11'\n"
 B = "openai==3.60.1 \\\n    --hash=sha256:bb\nflask==3.1.3\nnew.one==2\n"
@@ -42,8 +42,8 @@ def test_a_lock_is_kept_where_install_finds_it(tmp_path: Path) -> None:
     file = tmp_path / "lock.txt"
     file.write_text("optillm==9.9.9 \\\n    --hash=sha256:aa\n")
     upgrade.keep_lock(*upgrade.own_lock(Config(), places, "9.9.9", file))
-    assert store.lock_file("9.9.9", "proxy", places).read_text() == file.read_text()
-    assert "9.9.9" in store.locked_versions(places, "proxy")
+    assert locks.lock_file("9.9.9", "proxy", places).read_text() == file.read_text()
+    assert "9.9.9" in locks.locked_versions(places, "proxy")
 
 
 @pytest.mark.slow

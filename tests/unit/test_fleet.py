@@ -15,7 +15,7 @@ from optictl.fleet.playbook_events import Host, Story
 from optictl.fleet.targets import Pin, pins, target
 from optictl.fleet.wheelhouse import _batches
 from optictl.host import playbooks, wheels
-from optictl.releases import store
+from optictl.releases import locks
 
 LOCK = """# a lock
 both==1.0 ; sys_platform == 'linux' \\
@@ -66,7 +66,7 @@ class TestTargets:
     @pytest.mark.parametrize("lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"])
     @pytest.mark.parametrize("python", [(3, 10), (3, 13)])
     def test_the_shipped_locks_can_be_read(self, lock: str, python: tuple[int, int]) -> None:
-        found = pins((store.shipped_locks() / lock).read_text(), target("aarch64", python, (2, 34)))
+        found = pins((locks.shipped_locks() / lock).read_text(), target("aarch64", python, (2, 34)))
         assert len(found) > 15
         assert len({pin.name for pin in found}) == len(found)
 

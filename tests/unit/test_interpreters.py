@@ -18,7 +18,7 @@ from optictl.errors import OptictlError
 from optictl.host import uv
 from optictl.host.files import closed_to_others
 from optictl.host.uv import Interpreter
-from optictl.releases import store
+from optictl.releases import interpreters, locks
 from tests.support import open_directory
 
 PATHS = paths.system(Path("/srv/gate"))
@@ -32,13 +32,13 @@ def python(version: str, closed: str | None = None, unfit: str = "") -> Interpre
 
 class TestChoice:
     def test_the_newest_that_fits(self) -> None:
-        best, passed = store.choose_interpreter([python("3.10.1"), python("3.12.4"), python("3.11.9")], True)
+        best, passed = interpreters.choose_interpreter([python("3.10.1"), python("3.12.4"), python("3.11.9")], True)
         assert best == python("3.12.4")
         assert passed == []
 
     @pytest.mark.parametrize("version", ["2.7.18", "3.9.19", "3.15.0", "4.0.0"])
     def test_not_one_without_wheels(self, version: str) -> None:
-        best, passed = store.choose_interpreter([python(version), python("3.10.1")], True)
+        best, passed = interpreters.choose_interpreter([python(version), python("3.10.1")], True)
         assert best == python("3.10.1")
         assert len(passed) == 1
         assert version in passed[0]
@@ -46,21 +46,21 @@ class TestChoice:
 
     def test_not_one_under_a_private_home(self) -> None:
         private = python("3.13.1", closed="/root")
-        best, passed = store.choose_interpreter([private, python("3.11.2")], others_must_reach=True)
+        best, passed = interpreters.choose_interpreter([private, python("3.11.2")], others_must_reach=True)
         assert best == python("3.11.2")
         assert passed == [f"{private}: the service user cannot enter /root"]
 
     def test_a_private_one_is_good_for_whoever_owns_it(self) -> None:
         private = python("3.13.1", closed="/home/jerry")
-        assert store.choose_interpreter([private, python("3.11.2")], others_must_reach=False) == (private, [])
+        assert interpreters.choose_interpreter([private, python("3.11.2")], others_must_reach=False) == (private, [])
 
     def test_none_that_fits(self) -> None:
-        best, passed = store.choose_interpreter([python("3.9.1"), python("3.12.1", closed="/root")], True)
+        best, passed = interpreters.choose_interpreter([python("3.9.1"), python("3.12.1", closed="/root")], True)
         assert best is None
         assert len(passed) == 2
 
     def test_none_at_all(self) -> None:
-        assert store.choose_interpreter([], True) == (None, [])
+        assert interpreters.choose_interpreter([], True) == (None, [])
 
     def test_the_reason_is_the_true_one(self) -> None:
         found = [
@@ -69,7 +69,7 @@ class TestChoice:
             python("3.12.1", closed="/root"),
             python("3.11.2", unfit="it lacks the standard modules ssl"),
         ]
-        best, passed = store.choose_interpreter(found, others_must_reach=True)
+        best, passed = interpreters.choose_interpreter(found, others_must_reach=True)
         assert best is None
         assert passed == [
             f"/usr/bin/python3.15.2 (3.15.2): too new, the closure is locked for Python {uv.SUPPORTED}",
@@ -88,15 +88,15 @@ class TestChoose:
     def test_which_were_passed_over_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(uv, "interpreters", lambda _: ([python("3.15.0"), python("3.11.2")], []))
         said: list[str] = []
-        assert store.interpreter(PATHS, True, None, said.append) == python("3.11.2")
+        assert interpreters.interpreter(PATHS, True, None, said.append) == python("3.11.2")
         assert len(said) == 1
         assert said[0].startswith("passed over /usr/bin/python3.15.0")
 
     def test_no_interpreter_is_an_error_with_a_way_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(uv, "interpreters", lambda _: ([python("3.12.1", closed="/root")], []))
         with pytest.raises(OptictlError, match="there is none on this machine") as caught:
-            store.interpreter(PATHS, True, None, lambda _: None)
-        assert caught.value.remedy == store.choose(PATHS, True, None).remedy
+            interpreters.interpreter(PATHS, True, None, lambda _: None)
+        assert caught.value.remedy == interpreters.choose(PATHS, True, None).remedy
         assert "/root" in caught.value.detail
 
     def test_the_interpreter_of_the_active_release_is_a_candidate(
@@ -107,25 +107,25 @@ class TestChoose:
         (places.current / "release.json").write_text('{"python": {"path": "/gone/python3.12"}}')
         asked: list[list[Path]] = []
 
-        def interpreters(places: list[Path]) -> tuple[list[Interpreter], list[Path]]:
+        def seen(places: list[Path]) -> tuple[list[Interpreter], list[Path]]:
             asked.append(places)
             return [], list(places)
 
-        monkeypatch.setattr(uv, "interpreters", interpreters)
-        choice = store.choose(places, True, None)
+        monkeypatch.setattr(uv, "interpreters", seen)
+        choice = interpreters.choose(places, True, None)
         assert asked == [[Path("/gone/python3.12")]]
         assert choice.passed_over == ["/gone/python3.12: it is gone"]
 
     def test_a_chosen_one_is_the_only_candidate(self, tmp_path: Path) -> None:
-        choice = store.choose(PATHS, False, Path(sys.executable))
+        choice = interpreters.choose(PATHS, False, Path(sys.executable))
         assert choice.interpreter == uv.inspect(Path(sys.executable))
         broken = tmp_path / "python"
         broken.write_text("no program")
-        assert store.choose(PATHS, False, broken).passed_over == [f"{broken}: it does not run"]
+        assert interpreters.choose(PATHS, False, broken).passed_over == [f"{broken}: it does not run"]
 
     def test_a_chosen_one_that_does_not_run_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(OptictlError, match=f"{tmp_path}/python is not one") as caught:
-            store.interpreter(PATHS, True, tmp_path / "python", lambda _: None)
+            interpreters.interpreter(PATHS, True, tmp_path / "python", lambda _: None)
         assert caught.value.remedy
 
 
@@ -134,7 +134,7 @@ class TestRemedy:
 
     @pytest.mark.parametrize("offered", [None, (3, 9), (3, 15)])
     def test_uv_installs_where_the_service_can_execute_it(self, offered: tuple[int, int] | None) -> None:
-        remedy = store.interpreter_remedy("optictl install --root /srv", True, offered, UV)
+        remedy = interpreters.interpreter_remedy("optictl install --root /srv", True, offered, UV)
         first, second = remedy.split(" && ")
         assert shlex.split(first) == [
             *("sudo", "env", "UV_PYTHON_INSTALL_DIR=/opt/python", str(UV), "python", "install", "3.12"),
@@ -143,13 +143,13 @@ class TestRemedy:
         assert shlex.split(second) == ["optictl", "install", "--root", "/srv", "--python", python]
 
     def test_a_user_installs_for_himself(self) -> None:
-        remedy = store.interpreter_remedy("optictl install --user", False, None, UV)
+        remedy = interpreters.interpreter_remedy("optictl install --user", False, None, UV)
         first, second = remedy.split(" && ")
         assert shlex.split(first) == [str(UV), "python", "install", "3.12"]
         assert second == "optictl install --user"
 
     def test_a_package_where_the_distribution_has_a_fitting_one(self) -> None:
-        remedy = store.interpreter_remedy("optictl install", True, (3, 13), UV)
+        remedy = interpreters.interpreter_remedy("optictl install", True, (3, 13), UV)
         assert remedy == "sudo apt-get install --yes python3 && optictl install --python /usr/bin/python3"
 
 
@@ -305,15 +305,15 @@ class TestReleaseId:
         """Today's release id, with the lock, the guard and the plugins in `tmp_path`, free to be edited."""
         templates = tmp_path / "templates"
         shutil.copytree(render.template_directory() / "locks", templates / "locks")
-        shutil.copytree(store.GUARD, tmp_path / "guard")
-        monkeypatch.setattr(store, "GUARD", tmp_path / "guard")
+        shutil.copytree(locks.GUARD, tmp_path / "guard")
+        monkeypatch.setattr(locks, "GUARD", tmp_path / "guard")
         monkeypatch.setattr(render, "template_directory", lambda: templates)
         places = paths.system(tmp_path / "root")
         places.etc.mkdir(parents=True)
         (places.etc / "mine.py").write_text('SLUG = "mine"\n')
 
         def now(**fields: object) -> str:
-            return store.wanted(Config(**fields), places).id  # type: ignore[arg-type]
+            return locks.wanted(Config(**fields), places).id  # type: ignore[arg-type]
 
         return now
 

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from optictl.checks import formats
+from optictl.checks import nagios, prometheus
 from optictl.results import SEVERITY, Result, Status
 
 #: Of the Monitoring Plugins' guidelines: label=value[unit];[warn];[crit];[min];[max]
@@ -35,8 +35,8 @@ def results(*statuses: Status) -> list[Result]:
 )
 def test_a_plugin_says_one_line_and_its_exit_code(statuses: list[Status], code: int, word: str) -> None:
     found = results(*statuses)
-    assert formats.nagios_code(found) == code
-    line = formats.nagios(found, 0.25)
+    assert nagios.nagios_code(found) == code
+    line = nagios.nagios(found, 0.25)
     assert line.count("\n") == line.count("|") == 1
     text, _, data = line.partition(" | ")
     assert text.startswith(f"OPTILLM {word} - ")
@@ -58,16 +58,16 @@ def test_a_plugin_says_one_line_and_its_exit_code(statuses: list[Status], code: 
     ],
 )
 def test_a_verdict_changes_after_enough_rounds_in_a_row(rounds: str, verdicts: str) -> None:
-    state, seen = formats.damped(None), ""
+    state, seen = nagios.damped(None), ""
     for one in rounds:
-        state = formats.damped(state.after(one == "g", fail_after=3, well_after=2).dump())
+        state = nagios.damped(state.after(one == "g", fail_after=3, well_after=2).dump())
         seen += "F" if state.failed else "."
     assert seen == verdicts
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"failed": true}', '{"failed": 1, "against": "x"}'])
 def test_what_no_round_left_is_a_fresh_start(text: str | None) -> None:
-    assert formats.damped(text) == formats.Damped()
+    assert nagios.damped(text) == nagios.Damped()
 
 
 def families(text: str) -> dict[str, Metric]:
@@ -87,7 +87,7 @@ def families(text: str) -> dict[str, Metric]:
 
 
 def test_the_metrics_are_a_strict_exposition_and_each_check_is_in_one_state() -> None:
-    metrics = families(formats.prometheus(results("pass", "fail", "skip"), 1.5, 1700000000.0))
+    metrics = families(prometheus.prometheus(results("pass", "fail", "skip"), 1.5, 1700000000.0))
     states = {s.labels["id"]: s.labels["status"] for s in metrics["optillm_check_status"].samples if s.value == 1}
     assert states == {"family.n0": "pass", "family.n1": "fail", "family.n2": "skip"}
     assert len(metrics["optillm_check_status"].samples) == 3 * len(SEVERITY)
@@ -102,12 +102,12 @@ def test_the_metrics_are_a_strict_exposition_and_each_check_is_in_one_state() ->
 @given(st.lists(st.text(alphabet=st.sampled_from('a."\\\n{},= #ü'), min_size=1), min_size=1, max_size=4, unique=True))
 def test_no_text_breaks_the_metrics(ids: list[str]) -> None:
     found = [Result(id, "A title", "fail", found=id) for id in ids]
-    status = families(formats.prometheus(found, 0, 0))["optillm_check_status"]
+    status = families(prometheus.prometheus(found, 0, 0))["optillm_check_status"]
     assert [s.labels["id"] for s in status.samples if s.value == 1] == ids
 
 
 @given(st.text(alphabet=st.sampled_from("a|=;'\n\t ü")), st.sampled_from(["pass", "warn", "fail", "error", "skip"]))
 def test_no_text_breaks_the_line_of_a_plugin(found: str, status: Status) -> None:
-    line = formats.nagios([Result("a.b", "A title", status, found=found, cause=found, remedy=found)], 0.25)
+    line = nagios.nagios([Result("a.b", "A title", status, found=found, cause=found, remedy=found)], 0.25)
     assert line.count("\n") == line.count("|") == 1
     assert all(PERFDATA.fullmatch(item) for item in line.partition("|")[2].split())

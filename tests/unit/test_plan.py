@@ -8,14 +8,18 @@ from typing import Literal
 
 import pytest
 
+from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import paths
+from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest, digest
 from optictl.deployment.render import Host
+from optictl.facts.installed_files import Found
+from optictl.facts.units import Running
 from optictl.host.files import FileFacts
 from optictl.host.systemd import Unit
 from optictl.operations import plan
-from optictl.operations.plan import Artefact, Change, Found, Release, Running, TakenOver
+from optictl.operations.plan import Change, Release, TakenOver
 
 PLACES = paths.system(Path("/nowhere"))
 UID = 1000
@@ -119,7 +123,9 @@ def test_a_mode_has_no_diff() -> None:
 
 def everything(config: Config | None = None) -> list[Artefact]:
     config = config or Config()
-    return plan.operators_files("# a configuration\n", config, PLACES, SECRET) + plan.rendered_files(config, PLACES, Host())
+    return deployment_artefacts.operators_files(
+        "# a configuration\n", config, PLACES, SECRET
+    ) + deployment_artefacts.rendered_files(config, PLACES, Host())
 
 
 def kind_of(artefact: Artefact) -> Literal["directory", "link", "file"]:
@@ -309,9 +315,13 @@ class TestWholeInstallation:
         config = Config.model_validate({"monitoring": {"timer": True}})
         places = paths.system()
         timer, service = places.check_timer, places.check_service
-        units = plan.monitoring_files(config, places, Host())
+        units = deployment_artefacts.monitoring_files(config, places, Host())
         assert [a.path for a in units] == [service, timer]
-        assert plan.monitoring_files(config, PLACES, Host()) == plan.monitoring_files(Config(), places, Host()) == []
+        assert (
+            deployment_artefacts.monitoring_files(config, PLACES, Host())
+            == deployment_artefacts.monitoring_files(Config(), places, Host())
+            == []
+        )
         release = Release("0.3.12-abc", True, "0.3.12-abc")
         known = {name: unit(name) for name in (places.service_unit, places.socket_unit)}
         gone = {"LoadState": "not-found", "ActiveState": "inactive"}
@@ -361,7 +371,7 @@ class TestSecrets:
         ]  # fmt: skip
 
     def test_what_is_rendered_may_be_read_by_the_service(self) -> None:
-        rendered = plan.rendered_files(Config(), PLACES, Host())
+        rendered = deployment_artefacts.rendered_files(Config(), PLACES, Host())
         assert {a.mode for a in rendered if not (a.directory or a.link)} == {0o644}
         assert [(a.path, a.mode) for a in rendered if a.directory] == [(PLACES.root_directory, 0o755)]
 

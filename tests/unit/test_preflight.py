@@ -16,7 +16,7 @@ from optictl.host import files, systemd
 from optictl.host.uv import Interpreter
 from optictl.operations import preflight
 from optictl.operations.preflight import Facts, Holder, Secrets
-from optictl.releases.store import Choice
+from optictl.releases.interpreters import Choice
 from optictl.results import Result
 
 PLACES = paths.system()

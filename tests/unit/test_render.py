@@ -13,12 +13,12 @@ import pytest
 import yaml
 from jinja2 import StrictUndefined, UndefinedError
 
+from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import paths, render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.guard import invariants, settings
-from optictl.operations import plan
 from tests.unit.golden_cases import ARTEFACTS, CASES, GOLDEN, artefacts, case
 
 EVERY_CASE = pytest.mark.parametrize("name", list(CASES))
@@ -129,7 +129,7 @@ class TestUnit:
         read, places = case(name)
         variables = dict(word.split("=", 1) for word in shlex.split(setting(render.unit(read, places), "Environment")))
         home = Path(variables["HOME"].replace("%%", "%"))
-        wanted = {a.path: a for a in plan.rendered_files(read, places, Host())}
+        wanted = {a.path: a for a in deployment_artefacts.rendered_files(read, places, Host())}
         assert wanted[home / ".optillm/proxy_config.yaml"].text == render.proxy_config(read)
         # for people, where OptiLLM's documentation says
         link = wanted[places.proxy_config.parent]

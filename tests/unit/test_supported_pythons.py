@@ -16,7 +16,7 @@ from packaging.utils import parse_wheel_filename
 from optictl.fleet.targets import Target, pins, target
 from optictl.host.uv import NEWEST, OLDEST, SUPPORTED
 from optictl.host.uv_settings import parse_toml
-from optictl.releases import store
+from optictl.releases import locks
 from tests.support import ROOT
 
 COLLECTION = ROOT / "optictl/collections/ansible_collections/optictl/optillm"
@@ -70,7 +70,7 @@ def test_every_pin_has_a_wheel(lock: str, architecture: str, python: tuple[int, 
     """On the oldest C library that is supported, Ubuntu 22.04's."""
     of = target(architecture, python, (2, 35))
     names, fitting = wheels(), set(tags(of))
-    wanted = pins((store.shipped_locks() / lock).read_text(), of)
+    wanted = pins((locks.shipped_locks() / lock).read_text(), of)
     missing = {
         pin.name
         for pin in wanted

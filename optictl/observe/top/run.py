@@ -12,7 +12,6 @@ from optictl.host import network, terminal
 from optictl.host.systemd import Systemd
 from optictl.observe.top import model
 from optictl.observe.top.model import Screen, Snapshot
-from optictl.output import observations
 from optictl.proof import evidence
 
 #: Rates are taken over so many seconds, or over one interval that is longer: those of a short one would jump.
@@ -38,8 +37,11 @@ def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapsh
         return Snapshot(at, "what serves the port is no guarded OptiLLM", unit=properties)
 
 
+Show = Callable[[Screen, bool], None]
+
+
 def watch(
-    config: Config, paths: Paths, key: str, *, interval: float, count: int | None, show: Callable[[Screen, bool], None],
+    config: Config, paths: Paths, key: str, *, interval: float, count: int | None, show: Show,
     wait: Callable[[float], str],
 ) -> Screen:  # fmt: skip
     """Look every `interval` seconds and show it, `count` times or until `q` is typed; the last screen.
@@ -71,7 +73,7 @@ def watch(
                 show(screen, paused)
 
 
-def run(config: Config, paths: Paths, key: str, *, interval: float, count: int | None, output: str) -> bool:
+def run(config: Config, paths: Paths, key: str, show: Show, *, interval: float, count: int | None) -> bool:
     """Watch on the screen of a terminal, or line by line; whether the service was ready at the end."""
-    with terminal.keys() as wait, observations.top(paths.name, interval, output) as show:
+    with terminal.keys() as wait:
         return watch(config, paths, key, interval=interval, count=count, show=show, wait=wait).ready

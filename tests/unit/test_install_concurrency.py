@@ -14,7 +14,8 @@ from optictl.host import files, program, systemd
 from optictl.host.uv import Interpreter
 from optictl.operations import install, preflight, remove
 from optictl.operations.plan import Change
-from optictl.releases import integrity, store
+from optictl.releases import build as release_build
+from optictl.releases import integrity, interpreters, locks, store
 
 
 @pytest.fixture
@@ -22,17 +23,17 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the releases that were built; nothing real is."""
     ids: list[str] = []
 
-    def build(want: store.Wanted, places: paths.Paths, *_: object) -> None:
+    def build(want: locks.Wanted, places: paths.Paths, *_: object) -> None:
         ids.append(want.id)
         files.make_directory(want.directory(places))
         files.write(want.directory(places) / "release.json", json.dumps({"id": want.id}), 0o644)
 
-    monkeypatch.setattr(store, "build", build)
+    monkeypatch.setattr(release_build, "build", build)
     monkeypatch.setattr(integrity, "damage", lambda _: [])
     # pytest's directories are closed to the service's user, and no service is started
     monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
-    monkeypatch.setattr(store, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
+    monkeypatch.setattr(interpreters, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
     return ids
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from optictl.deployment import render
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
+from optictl.facts import units
 from optictl.facts.deployment import Site
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME
 from optictl.host.uv import ToolError
-from optictl.operations import service as supervise
 from optictl.results import Result
 
 
@@ -59,7 +59,7 @@ def attack(site: Site) -> list[Result]:
     Raises:
         OptictlError: the unit could not be started.
     """
-    systemd = supervise.manager(site.paths)
+    systemd = units.manager(site.paths)
     service = files.read(site.paths.service)
     if service is None or site.paths.scope != "system":
         raise OptictlError("there is no sandbox to attack", remedy=site.paths.command("install"))

@@ -1,4 +1,4 @@
-"""Results of checks in the words of monitoring systems. Pure."""
+"""Results as a plugin for Nagios says them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optictl.results import SEVERITY, Result, good, summary
+from optictl.results import SEVERITY, Result, summary
 
 #: Exit codes of a Nagios plugin.
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+
 _WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"}
 
 
@@ -65,29 +66,3 @@ def damped(text: str | None) -> Damped:
         return Damped(data["failed"] is True, max(0, int(data["against"])))
     except (ValueError, TypeError, KeyError):
         return Damped()
-
-
-def _label(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def prometheus(found: Sequence[Result], seconds: float, now: float) -> str:
-    """Metrics for node_exporter's textfile collector; `now` in seconds since the epoch."""
-    lines = [
-        "# HELP optillm_check_status State of each check: 1 for the one it is in, 0 for the others.",
-        "# TYPE optillm_check_status gauge",
-    ]
-    for r in found:
-        lines += [f'optillm_check_status{{id="{_label(r.id)}",status="{s}"}} {int(r.status == s)}' for s in SEVERITY]
-    lines += [
-        "# HELP optillm_check_root_cause 1 for a failed check that no other one explains, else 0.",
-        "# TYPE optillm_check_root_cause gauge",
-        *(f'optillm_check_root_cause{{id="{_label(r.id)}"}} {int(r.red and r.root_cause == r.id)}' for r in found),
-    ]
-    for name, what, value in (
-        ("healthy", "1 where no check failed, else 0.", f"{int(good(found))}"),
-        ("duration_seconds", "How long all the checks took.", f"{seconds:.3f}"),
-        ("last_run_timestamp_seconds", "When the checks were last run.", f"{now:.0f}"),
-    ):
-        lines += [f"# HELP optillm_check_{name} {what}", f"# TYPE optillm_check_{name} gauge", f"optillm_check_{name} {value}"]
-    return "\n".join(lines) + "\n"

@@ -1,0 +1,86 @@
+"""Locks: the pins of a release, shipped or kept beside the configuration, and the name that follows from them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from optictl.deployment import render
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
+from optictl.errors import OptictlError
+from optictl.host import files
+
+#: The guard of this optictl, a part of each release that it builds.
+GUARD = Path(__file__).resolve().parent.parent / "guard"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The release a configuration asks for: `id` is the version and the hash of all that it is made of.
+
+    `name` is its directory's: the id, with a number behind it where one of that id is broken.
+    """
+
+    id: str
+    version: str
+    profile: str
+    lock: Path
+    plugins: tuple[Path, ...]
+    name: str
+
+    def directory(self, paths: Paths) -> Path:
+        return paths.releases / self.name
+
+
+def lock_name(version: str, profile: str) -> str:
+    """The file name of an OptiLLM version's hash lock."""
+    return f"optillm-{version}-{profile}.txt"
+
+
+def locked_versions(paths: Paths | None, profile: str) -> list[str]:
+    """The OptiLLM versions that there is a lock for, shipped or of this deployment's own, oldest first."""
+    places = [shipped_locks(), *([paths.locks] if paths else [])]
+    names = {p.name for place in places for p in place.glob(lock_name("*", profile))}
+    versions = {name.removeprefix("optillm-").removesuffix(f"-{profile}.txt") for name in names}
+    return sorted(versions, key=lambda v: [int(part) if part.isdigit() else 0 for part in v.split(".")])
+
+
+def shipped_locks() -> Path:
+    return render.template_directory() / "locks"
+
+
+def lock_file(version: str, profile: str, paths: Paths) -> Path:
+    """The hash lock of an OptiLLM version: this deployment's own, else the shipped one.
+
+    Raises:
+        OptictlError: there is none.
+    """
+    name = lock_name(version, profile)
+    path = next((place / name for place in (paths.locks, shipped_locks()) if (place / name).is_file()), None)
+    if path is None:
+        have = locked_versions(paths, profile)
+        raise OptictlError(
+            f"optictl holds no lock for OptiLLM {version} (profile {profile}), only for {', '.join(have)}",
+            remedy=f"set optillm.version to {have[-1]} in optictl.yaml, or make one: "
+            f"{paths.command(f'upgrade {version} --resolve')}",
+        )
+    return path
+
+
+def wanted(config: Config, paths: Paths) -> Wanted:
+    """The release that `config` asks for. Plugin paths are relative to the configuration file."""
+    lock = lock_file(config.optillm.version, config.optillm.profile, paths)
+    plugins = tuple((paths.etc / name).resolve() for name in config.plugins)
+    for path in plugins:
+        if path.suffix != ".py" or not path.is_file():
+            raise OptictlError(f"the plugin {path} is not a Python file", remedy="mend plugins: in optictl.yaml")
+    if len({path.name for path in plugins}) < len(plugins):
+        raise OptictlError("two plugins have the same file name", remedy="rename one of them")
+    digest = hashlib.sha256()
+    sources = [p for p in files.tree(GUARD) if p.suffix == ".py"]
+    for path in [lock, *sources, *plugins]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    id = f"{config.optillm.version}-{digest.hexdigest()[:12]}"
+    return Wanted(id, config.optillm.version, config.optillm.profile, lock, plugins, name=id)
