@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from benchmarks import cli
 from benchmarks.figures import Figure, Part, Row, figure
 from benchmarks.lab import Lab, say
-from tests.support import packaged
-from tests.systemd.conftest import Host, installed
-from tests.systemd.machine import booted
+from testing.host import Host, installed
+from testing.machine import booted
+from testing.support import packaged
 
 TITLE = "A live check"
 RUNS = 11

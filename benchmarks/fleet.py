@@ -33,7 +33,7 @@ from optictl.fleet import wheelhouse
 from optictl.fleet.targets import target
 from optictl.host import files, uv
 from optictl.proof.standin import StandIn
-from tests.support import PROXY_KEY, UPSTREAM_KEY, open_directory
+from testing.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 
 SIZES = (3, 10, 30)
 #: One canary, then so many at a time; Ansible works on a whole batch at once.

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support import PROXY_KEY, packaged
-from tests.systemd.conftest import Host, installed
-from tests.systemd.load import CALL_SECONDS, CLIENTS, HEAD, RATE, Load, row, slow_upstream, table
-from tests.systemd.machine import booted
+from testing.host import Host, installed
+from testing.load import CALL_SECONDS, CLIENTS, HEAD, RATE, Load, row, slow_upstream, table
+from testing.machine import booted
+from testing.support import PROXY_KEY, packaged
 
 #: Seconds between the end of a restart and the next one.
 PAUSE = 0.5

@@ -1,4 +1,4 @@
-"""Write docs/faults.md and the README's table from tests/faults: `uv run python -m scripts.faults_page`."""
+"""Write docs/faults.md and the README's table from tests/system/faults: `uv run python -m scripts.faults_page`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent
 PAGE, README = _ROOT / "docs/faults.md", _ROOT / "README.md"
 #: fault -> way of looking -> whether it saw that something was wrong; written by the tests with OPTICTL_RECORD_FAULTS=1.
-SEEN = _ROOT / "tests/faults/seen.json"
+SEEN = _ROOT / "testing/faults/seen.json"
 WAYS = ("systemctl is-active", "curl /health", "curl /v1/models", "LiteLLM /health")
 _HEAD = """\
 # The faults
 
 Each of these was made on a healthy deployment under a booted systemd, behind a real LiteLLM and in front of it, by
-`tests/faults`. `check` named the cause (and nothing else as one), and what it printed mended it. The other columns: whether
-somebody who looks in that way saw that anything was wrong. Written by `uv run python -m scripts.faults_page`.
+`tests/system/faults`. `check` named the cause (and nothing else as one), and what it printed mended it. The other columns:
+whether somebody who looks in that way saw that anything was wrong. Written by `uv run python -m scripts.faults_page`.
 """
 _BEGIN, _END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 
@@ -60,7 +60,7 @@ def readme(text: str, faults: list[Any], found: dict[str, dict[str, bool]]) -> s
 
 def main() -> None:
     """Write both."""
-    from tests.faults.rows import FAULTS
+    from testing.faults.rows import FAULTS
 
     PAGE.write_text(page(FAULTS, seen()), encoding="utf-8")
     README.write_text(readme(README.read_text(encoding="utf-8"), FAULTS, seen()), encoding="utf-8")

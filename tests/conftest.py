@@ -8,25 +8,22 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-from uv import find_uv_bin
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support import ROOT, open_directory, packaged
-from tests.systemd.load import table
+from testing.kept import KEPT, LITELLM, kept, kept_venv
+from testing.load import table
+from testing.support import ROOT, open_directory, packaged
 
 # no test is timed: the machine may be busy
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-#: What is kept between sessions: virtual environments, keyed by what is in them.
-KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
-LITELLM = "1.106.2"
-#: The directories that take minutes, the longest first: two processes (`-n 2`) are then done at about the same time.
+#: The directories that take minutes, the longest first: three processes (`-n 3`) are then done at about the same time.
 LONGEST_FIRST = (
     "systemd", "faults", "fleet", "systems", "guard", "routing", "litellm", "install", "transactions", "checks", "cli", "top",
     "compare", "traces", "unit",
@@ -34,14 +31,17 @@ LONGEST_FIRST = (
 
 
 def _directory(nodeid: str) -> str:
-    return nodeid.split("/")[1]
+    """`guard` of `tests/integration/guard/test_door.py::test_a`, `unit` of `tests/unit/test_plan.py::test_b`."""
+    tier, *rest = nodeid.split("/")[1:]
+    return tier if len(rest) == 1 else rest[0]
 
 
 class _ByDirectory(LoadScopeScheduling):
     """With several processes, a directory's tests stay in one of them: they share its servers and machines."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return _directory(nodeid)
+        directory = _directory(nodeid)
+        return nodeid.split("::")[0] if directory == "unit" else directory  # those share nothing
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
@@ -94,37 +94,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             "faults, and who saw them: check, systemctl is-active, curl /health, /v1/models, LiteLLM /health"
         )
         terminalreporter.write_line("\n".join(" | ".join(cells) for cells in faults))
-
-
-def kept(name: str, make: Callable[[Path], None]) -> Path:
-    """A directory that `make` filled, in this session or in an earlier one."""
-    directory = KEPT / name
-    done = directory / "complete"
-    KEPT.mkdir(mode=0o755, exist_ok=True)
-    with (KEPT / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of this run may be building it
-        if not done.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(mode=0o755)
-            make(directory)
-            done.touch()
-    return directory
-
-
-def kept_venv(name: str, *what: str) -> Path:
-    """A venv on the system's Python with `what` in it, its bytecode compiled; kept between sessions."""
-    uv = find_uv_bin()
-
-    def make(directory: Path) -> None:
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True)
-        subprocess.run(
-            [uv, "pip", "install", "-q", "--python", str(directory / ".venv/bin/python"), "--link-mode=copy",
-             "--compile-bytecode", *what],
-            check=True,
-            cwd=directory,  # in the project, uv would read there what is to be left out
-        )  # fmt: skip
-
-    return kept(name, make) / ".venv"
 
 
 def _unpack_prometheus(directory: Path) -> None:

@@ -2,7 +2,7 @@
 
 The guard, `optictl run` and `optictl check` all read the file here, so none of them sees a
 variable that the unit does not get. The syntax is that of systemd's EnvironmentFile= (its
-src/basic/env-file.c, 247 to 262), compared with a booted systemd by tests/systemd/test_envfiles.py.
+src/basic/env-file.c, 247 to 262), compared with a booted systemd by tests/system/systemd/test_envfiles.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reader of env files. That it agrees with systemd is for tests/systemd/test_envfiles.py."""
+"""The reader of env files. That it agrees with systemd is for tests/system/systemd/test_envfiles.py."""
 
 from __future__ import annotations
 

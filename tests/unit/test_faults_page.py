@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts import faults_page
-from tests.faults.rows import FAULTS
+from testing.faults.rows import FAULTS
 
 
 def test_every_fault_was_seen_and_no_other() -> None:

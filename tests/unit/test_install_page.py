@@ -6,7 +6,7 @@ import re
 
 from optictl.host import systemd
 from optictl.operations.preflight import OF_A_BUILD, RELEASE_MB
-from tests.support import ROOT
+from testing.support import ROOT
 
 PAGE = (ROOT / "docs/install.md").read_text()
 

@@ -19,7 +19,7 @@ from optictl.host import uv
 from optictl.host.files import closed_to_others
 from optictl.host.uv import Interpreter
 from optictl.releases import interpreters, locks
-from tests.support import open_directory
+from testing.support import open_directory
 
 PATHS = paths.system(Path("/srv/gate"))
 UV = Path("/home/jerry/my tools/uv")
@@ -187,7 +187,7 @@ class TestOfferedByApt:
 
 
 class TestCandidates:
-    """uv is asked for real in tests/install; here it lists nothing."""
+    """uv is asked for real in tests/integration/install; here it lists nothing."""
 
     @pytest.fixture(autouse=True)
     def alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

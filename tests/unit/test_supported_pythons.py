@@ -17,7 +17,7 @@ from optictl.fleet.targets import Target, pins, target
 from optictl.host.uv import NEWEST, OLDEST, SUPPORTED
 from optictl.host.uv_settings import parse_toml
 from optictl.releases import locks
-from tests.support import ROOT
+from testing.support import ROOT
 
 COLLECTION = ROOT / "optictl/collections/ansible_collections/optictl/optillm"
 PYTHONS = [(3, minor) for minor in range(OLDEST[1], NEWEST[1] + 1)]

@@ -19,7 +19,7 @@ from optictl.observe.top import model, run
 from optictl.observe.top.model import Counts, Snapshot
 from optictl.output import figures as output_figures
 from optictl.output import observations
-from tests.cli.helpers import ESCAPE
+from tests.integration.cli.helpers import ESCAPE
 
 STATE = {
     "schema": 1, "optillm": "0.3.12", "uptime": 3725.5, "ready": True, "strategies": ["bon", "moa"],

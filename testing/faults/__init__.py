@@ -1,0 +1,1 @@
+"""Faults of a deployment: how each is provoked, found and fixed."""

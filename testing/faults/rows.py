@@ -1,0 +1,10 @@
+"""All faults, family by family."""
+
+from __future__ import annotations
+
+from testing.faults.around import HOST, ROUTING, UPSTREAM
+from testing.faults.inside import BINDS, ENVIRONMENT, FILES, KEYS, PROVIDER_FILE
+from testing.faults.supervised import PROCESS, RELEASE, UNIT_FAULTS
+
+# those that leave another copy of the release in force come last: all files of a copy are read in every check
+FAULTS = [*ENVIRONMENT, *BINDS, *KEYS, *PROVIDER_FILE, *FILES, *UNIT_FAULTS, *UPSTREAM, *ROUTING, *HOST, *PROCESS, *RELEASE]

@@ -1,0 +1,1 @@
+"""The walk through the README on other systems, and the matrix of its results."""

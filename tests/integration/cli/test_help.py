@@ -1,0 +1,145 @@
+"""What optictl says about itself: version, help, and how it takes a wrong command line."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import optictl as package
+from optictl.cli import app
+from tests.integration.cli.helpers import ESCAPE, Outcome, optictl
+
+EXAMPLE = re.compile(r"(?:Example:|Try) (?:sudo )?(optictl [^\n:│]+)")
+
+
+def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command and group, as the words after `optictl`."""
+    yield words
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*words, name))
+
+
+ALL = list(commands(typer.main.get_command(app)))
+
+
+def within(*words: str) -> Outcome:
+    """A command line in this process: most of what each takes is Python starting."""
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
+    return Outcome(done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[tuple[str, ...], Outcome]:
+    """`--help` of every command, in a pipe."""
+    return {words: within(*words, "--help") for words in ALL}
+
+
+def test_the_commands_of_the_contract_are_there() -> None:
+    names = {words[0] for words in ALL if words}
+    assert names >= {
+        "init", "install", "render-unit", "render-socket", "render-env", "render-proxy-config", "render-litellm",
+        "check", "smoke", "run", "demo", "config",
+    }  # fmt: skip
+
+
+def test_version(tmp_path: Path) -> None:
+    assert optictl("--version", home=tmp_path) == Outcome(0, f"optictl {package.__version__}\n", "")
+
+
+def test_every_help_fits_80_columns_and_goes_to_stdout(helps: dict[tuple[str, ...], Outcome]) -> None:
+    for words, outcome in helps.items():
+        assert (outcome.code, outcome.err) == (0, ""), words
+        assert max(map(len, outcome.out.splitlines())) <= 80, words
+
+
+def test_every_help_has_an_example(helps: dict[tuple[str, ...], Outcome]) -> None:
+    assert [words for words, outcome in helps.items() if not EXAMPLE.search(outcome.out)] == []
+
+
+def test_every_example_is_a_command_line_that_exists(helps: dict[tuple[str, ...], Outcome]) -> None:
+    examples = {EXAMPLE.findall(outcome.out)[-1] for outcome in helps.values() if EXAMPLE.search(outcome.out)}
+    assert len(examples) > 10
+    for example in examples:
+        words = shlex.split(example.split(">")[0])[1:]
+        # --help after the rest: unknown commands and options are refused before it counts
+        assert CliRunner().invoke(app, [*words, "--help"]).exit_code == 0, example
+
+
+def test_every_option_is_explained(helps: dict[tuple[str, ...], Outcome]) -> None:
+    def unexplained(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+        for parameter in command.params:
+            if not getattr(parameter, "help", None):
+                yield " ".join((*words, parameter.name or "?"))
+        for name, inner in getattr(command, "commands", {}).items():
+            assert inner.help, name
+            yield from unexplained(inner, (*words, name))
+
+    assert list(unexplained(typer.main.get_command(app))) == []
+
+
+def test_no_help_breaks_a_line_in_the_middle(helps: dict[tuple[str, ...], Outcome]) -> None:
+    """A paragraph fills its lines: where the next word would have fitted, no line ends."""
+    for words, outcome in helps.items():
+        prose = outcome.out.split("╭")[0].splitlines()
+        for line, following in itertools.pairwise(prose):
+            if line.strip() and following.strip():
+                assert len(line.rstrip()) + 1 + len(following.split()[0]) >= 79, (words, line, following)
+
+
+def test_help_is_asked_for_with_either_flag(helps: dict[tuple[str, ...], Outcome], tmp_path: Path) -> None:
+    assert optictl("check", "-h", home=tmp_path) == helps[("check",)]
+
+
+def test_without_a_command_it_shows_help(tmp_path: Path) -> None:
+    outcome = optictl(home=tmp_path)
+    assert outcome.code == 2
+    assert "Usage: optictl" in outcome.out + outcome.err
+
+
+#: A wrong command line, and what of it the message names.
+WRONG = [
+    (["nonsense"], "nonsense"),
+    (["instal"], "instal"),
+    (["--nonsense"], "--nonsense"),
+    (["check", "--nonsense"], "--nonsense"),
+    (["render-unit", "extra"], "extra"),
+    (["check", "--output", "xml"], "xml"),
+    (["check", "--only", "health", "--only", "nosuch"], "nosuch"),
+    (["check", "--only"], "--only"),
+    (["smoke", "--timeout", "0", "moa-jerry-xl"], "--timeout"),
+    (["smoke", "--timeout", "soon", "moa-jerry-xl"], "--timeout"),
+    (["smoke", "--key-file", "nosuch", "moa-jerry-xl"], "nosuch"),
+    (["install", "--wheelhouse", "nosuch"], "nosuch"),
+    (["install", "--python", "nosuch"], "nosuch"),
+    (["init", "--root", "here", "--user"], "--user"),
+    (["check", "--root", "here", "--user"], "--user"),
+    (["config", "nosuch"], "nosuch"),
+    (["smoke"], "MODEL"),
+    (["logs", "--status", "bad"], "--status"),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        outcomes = {" ".join(words): within(*words) for words, _ in WRONG}
+    assert list(home.iterdir()) == []
+    return outcomes
+
+
+@pytest.mark.parametrize(("arguments", "named"), [(" ".join(words), named) for words, named in WRONG])
+def test_a_wrong_command_line_is_2_and_says_what(arguments: str, named: str, refused: dict[str, Outcome]) -> None:
+    outcome = refused[arguments]
+    assert (outcome.code, outcome.out) == (2, "")
+    assert named in ESCAPE.sub("", outcome.err)
+    assert "Traceback" not in outcome.err

@@ -1,0 +1,31 @@
+"""One LiteLLM for all modules: it takes twenty seconds of CPU to start. What each is in front of starts with the module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testing import litellm_proxy
+from testing.litellm_proxy import Entrance, Ports
+from testing.support import free_port
+from tests.integration.litellm import test_failures, test_loops, test_round_trip
+
+
+@pytest.fixture(scope="session")
+def entrance(litellm_program: Path) -> Iterator[Entrance]:
+    """LiteLLM with the models of every module, none of which has a name of another's."""
+    port = free_port()
+    ports = {
+        part.__name__: Ports({name: free_port() for name in part.OPTILLMS}, free_port())
+        for part in (test_failures, test_loops, test_round_trip)
+    }
+    models = [
+        *test_failures.models(ports[test_failures.__name__]),
+        *test_loops.models(ports[test_loops.__name__]),
+        *test_round_trip.models(ports[test_round_trip.__name__]),
+    ]
+    config = litellm_proxy.configuration(models, router_settings={"fallbacks": test_loops.FALLBACKS})
+    with litellm_proxy.litellm(litellm_program, config, port) as litellm:
+        yield Entrance(litellm, ports)
