@@ -15,10 +15,20 @@ PARTS = {"install": install, "start": start, "serve": serve, "cli": cli, "check"
 
 def main() -> int:
     """Run the parts, print their tables, write the results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"parts to run: {', '.join(PARTS)} (default: all)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"parts to run: {', '.join(PARTS)} (default: all)"
+    )
     parser.add_argument("--no-full", action="store_true", help="leave out the full install (7 GB)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent,
+        metavar="DIR",
+        help="where the results go",
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - PARTS.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")

@@ -64,7 +64,9 @@ def measure(_: Lab) -> Part:
         for _run in range(RUNS):
             for name, command in commands.items():
                 # nsenter waits for what it started, so that its times are the whole command's
-                found[name].append(cli.run(host.machine.inside(host.program, *command), dict(os.environ)))
+                found[name].append(
+                    cli.run(host.machine.inside(host.program, *command), dict(os.environ))
+                )
         spent = len(host.upstream.calls()) - asked
         say(f"check: {ROUNDS} rounds of {REQUESTS} requests, without and with checks beside them")
         _round(host)
@@ -74,15 +76,37 @@ def measure(_: Lab) -> Part:
             with _checks_beside(host):
                 beside.append(_round(host))
     names = ("wall time", "CPU time")
-    taken = {name: [figure(run[i] for run in runs) for i in range(len(names))] for name, runs in found.items()}
+    taken = {
+        name: [figure(run[i] for run in runs) for i in range(len(names))]
+        for name, runs in found.items()
+    }
     rows = [
-        Row("`optictl check`, warm: wall time", "ms", taken["whole"][0], "a second", Figure((1000.0,)), 1.0),
+        Row(
+            "`optictl check`, warm: wall time",
+            "ms",
+            taken["whole"][0],
+            "a second",
+            Figure((1000.0,)),
+            1.0,
+        ),
         *(
-            Row(f"`optictl check`, warm: {what}", "ms", taken["whole"][i], "`check --only config`", taken["config"][i])
+            Row(
+                f"`optictl check`, warm: {what}",
+                "ms",
+                taken["whole"][i],
+                "`check --only config`",
+                taken["config"][i],
+            )
             for i, what in enumerate(names)
         ),
-        Row("`bon` through the service, with checks beside it: p50", "ms", figure(beside), "without", figure(alone)),
-    ]  # fmt: skip
+        Row(
+            "`bon` through the service, with checks beside it: p50",
+            "ms",
+            figure(beside),
+            "without",
+            figure(alone),
+        ),
+    ]
     return Part(
         rows,
         [

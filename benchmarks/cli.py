@@ -34,7 +34,11 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
     """Wall and CPU milliseconds of one process; it must end with 0."""
     since = time.perf_counter()
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - since

@@ -34,18 +34,31 @@ class Figure:
         return f"{number(self.median)} ({number(min(self.runs))} to {number(max(self.runs))})"
 
     def as_dict(self) -> dict[str, Any]:
-        return {"median": self.median, "min": min(self.runs), "max": max(self.runs), "runs": list(self.runs)}
+        return {
+            "median": self.median,
+            "min": min(self.runs),
+            "max": max(self.runs),
+            "runs": list(self.runs),
+        }
 
 
 def figure(runs: Iterable[float | None]) -> Figure | None:
     """A figure, or None where nothing (or not everything) could be measured."""
     values = tuple(runs)
-    return Figure(tuple(v for v in values if v is not None)) if values and None not in values else None
+    return (
+        Figure(tuple(v for v in values if v is not None)) if values and None not in values else None
+    )
 
 
 def ratio_text(ratio: float) -> str:
     """`1/21.6` for what is much smaller, `10.2` for what is larger."""
-    return f"1/{1 / ratio:.1f}" if 0 < ratio < 0.67 else f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}"
+    return (
+        f"1/{1 / ratio:.1f}"
+        if 0 < ratio < 0.67
+        else f"{ratio:.2f}"
+        if ratio < 10
+        else f"{ratio:.1f}"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,14 +76,24 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """optictl / alternative, of the medians."""
-        if self.ours is None or self.other is None or self.other.median <= 0 or self.ours.median <= 0:
+        if (
+            self.ours is None
+            or self.other is None
+            or self.other.median <= 0
+            or self.ours.median <= 0
+        ):
             return None
         return self.ours.median / self.other.median
 
     @property
     def range(self) -> tuple[float, float] | None:
         """The least and the greatest ratio of runs made side by side; None where runs were not paired."""
-        if self.ratio is None or self.ours is None or self.other is None or len(self.ours.runs) != len(self.other.runs):
+        if (
+            self.ratio is None
+            or self.ours is None
+            or self.other is None
+            or len(self.ours.runs) != len(self.other.runs)
+        ):
             return None
         pairs = [a / b for a, b in zip(self.ours.runs, self.other.runs, strict=True) if b > 0]
         return (min(pairs), max(pairs)) if len(pairs) > 1 else None
@@ -84,7 +107,11 @@ class Row:
 
     @property
     def expected(self) -> str:
-        return "" if self.limit is None else f"{'>' if self.above else '<'} {ratio_text(self.limit).removesuffix('.0')}"
+        return (
+            ""
+            if self.limit is None
+            else f"{'>' if self.above else '<'} {ratio_text(self.limit).removesuffix('.0')}"
+        )
 
     def cells(self) -> list[str]:
         """The row as text: what, optictl, alternative, ratio, expected, met."""

@@ -75,9 +75,19 @@ for host in "$@"; do
 done
 """
 COLUMNS = (
-    "hosts", "run", "fleet s", "loop s", "fleet / loop", "fleet s a host", "loop s a host", "CPU s a host: its own",
-    "controller", "loop", "controller RSS MiB", "PSS MiB",
-)  # fmt: skip
+    "hosts",
+    "run",
+    "fleet s",
+    "loop s",
+    "fleet / loop",
+    "fleet s a host",
+    "loop s a host",
+    "CPU s a host: its own",
+    "controller",
+    "loop",
+    "controller RSS MiB",
+    "PSS MiB",
+)
 PREAMBLE = f"""\
 # Many hosts
 
@@ -148,26 +158,42 @@ class Line:
         """A line of the table."""
         about = "" if self.looped == self.hosts else "~"
         return (
-            str(self.hosts), self.run, number(self.fleet.seconds), about + number(self.loop_seconds),
-            f"**{ratio_text(self.fleet.seconds / self.loop_seconds)}**", number(self.fleet.seconds / self.hosts),
-            number(self.loop.seconds / self.looped), number(self.own),
-            number(self.controller / self.hosts), number(self.loop.cpu / self.looped),
-            number(self.fleet.rss), number(self.fleet.pss),
-        )  # fmt: skip
+            str(self.hosts),
+            self.run,
+            number(self.fleet.seconds),
+            about + number(self.loop_seconds),
+            f"**{ratio_text(self.fleet.seconds / self.loop_seconds)}**",
+            number(self.fleet.seconds / self.hosts),
+            number(self.loop.seconds / self.looped),
+            number(self.own),
+            number(self.controller / self.hosts),
+            number(self.loop.cpu / self.looped),
+            number(self.fleet.rss),
+            number(self.fleet.pss),
+        )
 
 
-def _measured(command: Sequence[str], environment: dict[str, str], log: Path, without: str = "") -> Took:
+def _measured(
+    command: Sequence[str], environment: dict[str, str], log: Path, without: str = ""
+) -> Took:
     """Run a command to its good end, what it says in `log`; processes of `without` do not count as its memory."""
     rss, pss, ended, usage, status = 0.0, 0.0, 0, None, 0
     with log.open("wb") as output, log.with_suffix(".err").open("wb") as errors:
         since, busy = time.perf_counter(), _busy()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,
         )
         try:
             while not ended:
                 time.sleep(PAUSE)
-                with suppress(OSError, KeyError):  # one of its processes ended meanwhile: at the next look
+                with suppress(
+                    OSError, KeyError
+                ):  # one of its processes ended meanwhile: at the next look
                     now = memory(process.pid, without)
                     rss, pss = max(rss, now[0]), max(pss, now[1] or 0)
                 ended, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -179,14 +205,18 @@ def _measured(command: Sequence[str], environment: dict[str, str], log: Path, wi
         seconds, busy = time.perf_counter() - since, _busy() - busy
     if process.returncode or usage is None:
         errors_said = "\n".join(log.with_suffix(".err").read_text().splitlines()[-20:])
-        raise RuntimeError(f"{command[:3]} ended with {process.returncode}:\n{log.read_text()}\n{errors_said}")
+        raise RuntimeError(
+            f"{command[:3]} ended with {process.returncode}:\n{log.read_text()}\n{errors_said}"
+        )
     cpu = usage.ru_utime + usage.ru_stime
     return Took(seconds, cpu, max(0.0, busy - cpu) / seconds / (os.cpu_count() or 1), rss, pss)
 
 
 def _busy() -> float:
     """CPU seconds that all cores have worked since the start of the machine."""
-    user, nice, system, _idle, _waiting, *more = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:8])
+    user, nice, system, _idle, _waiting, *more = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
+    )
     return (user + nice + system + sum(more)) / os.sysconf("SC_CLK_TCK")
 
 
@@ -198,8 +228,11 @@ class Yard:
         self.config = {"upstream": {"base_url": base_url}}
         self.account, self.records = place / "account", place / "records"
         self.environment = {
-            **os.environ, "UV_CACHE_DIR": str(place / "cache"), "ANSIBLE_HOME": str(place / "ansible"), "NO_COLOR": "1",
-        }  # fmt: skip
+            **os.environ,
+            "UV_CACHE_DIR": str(place / "cache"),
+            "ANSIBLE_HOME": str(place / "ansible"),
+            "NO_COLOR": "1",
+        }
         self.account.write_text(_ACCOUNT.format(python=PYTHON, records=self.records))
         self.account.chmod(0o755)
         (place / "files").mkdir()
@@ -218,32 +251,55 @@ class Yard:
     def roll_out(self, hosts: Sequence[Path], changes: bool) -> tuple[Took, float]:
         """`optictl fleet apply`: what it took, and the CPU seconds of the hosts. `changes`: whether each is to be changed."""
         common = {
-            "ansible_connection": "local", "optillm_proxy_config": self.config, "optillm_proxy_upstream_key": UPSTREAM_KEY,
-            "optillm_proxy_key": PROXY_KEY, "optillm_proxy_python": PYTHON, "ansible_python_interpreter": str(self.account),
-        }  # fmt: skip
+            "ansible_connection": "local",
+            "optillm_proxy_config": self.config,
+            "optillm_proxy_upstream_key": UPSTREAM_KEY,
+            "optillm_proxy_key": PROXY_KEY,
+            "optillm_proxy_python": PYTHON,
+            "ansible_python_interpreter": str(self.account),
+        }
         described = {host.name: {"optillm_proxy_root": str(host)} for host in hosts}
         inventory, log = self.place / "inventory.json", self.place / "fleet.log"
         inventory.write_text(json.dumps({"all": {"vars": common, "hosts": described}}))
         self.records.write_text("")
         command = [
-            str(PROGRAM), "fleet", "apply", "--yes", "-i", str(inventory), "--batch", f"1,{BATCH}", "--forks", str(FORKS),
-            "--output", "json",
-        ]  # fmt: skip
+            str(PROGRAM),
+            "fleet",
+            "apply",
+            "--yes",
+            "-i",
+            str(inventory),
+            "--batch",
+            f"1,{BATCH}",
+            "--forks",
+            str(FORKS),
+            "--output",
+            "json",
+        ]
         took = _measured(command, self.environment, log, str(self.account))
-        if [one["data"]["changed"] for one in json.loads(log.read_text())["results"]] != [changes] * len(hosts):
-            raise RuntimeError(f"not every host was {'changed' if changes else 'left as it was'}:\n{log.read_text()}")
+        if [one["data"]["changed"] for one in json.loads(log.read_text())["results"]] != [
+            changes
+        ] * len(hosts):
+            raise RuntimeError(
+                f"not every host was {'changed' if changes else 'left as it was'}:\n{log.read_text()}"
+            )
         return took, sum(map(float, self.records.read_text().split()))
 
     def loop(self, hosts: Sequence[Path], changes: bool, wheels: Path, requirements: str) -> Took:
         """The hand-written loop; `changes` as above."""
         variables = {
-            "WHEELS": str(wheels), "REQUIREMENTS": requirements, "UV": os.fsdecode(find_uv_bin()), "PYTHON": PYTHON,
+            "WHEELS": str(wheels),
+            "REQUIREMENTS": requirements,
+            "UV": os.fsdecode(find_uv_bin()),
+            "PYTHON": PYTHON,
             "FILES": str(self.place / "files"),
-        }  # fmt: skip
+        }
         command, log = ["/bin/sh", "-c", _LOOP, "loop", *map(str, hosts)], self.place / "loop.log"
         took = _measured(command, {**self.environment, **variables}, log)
         if log.read_text().count("No changes.") != (0 if changes else len(hosts)):
-            raise RuntimeError(f"not every host was {'changed' if changes else 'left as it was'}:\n{log.read_text()}")
+            raise RuntimeError(
+                f"not every host was {'changed' if changes else 'left as it was'}:\n{log.read_text()}"
+            )
         return took
 
 
@@ -268,13 +324,23 @@ def _wheelhouse(yard: Yard) -> tuple[Path, str]:
     return wheels, made.requirements
 
 
-def _line(yard: Yard, run: str, hosts: Sequence[Path], looped: Sequence[Path], wheels: Path, requirements: str) -> Line:
+def _line(
+    yard: Yard,
+    run: str,
+    hosts: Sequence[Path],
+    looped: Sequence[Path],
+    wheels: Path,
+    requirements: str,
+) -> Line:
     say(f"fleet: {len(hosts)} hosts, {run}")
     took, cpu = yard.roll_out(hosts, run != AGAIN)
     say(f"fleet: {took.seconds:.0f} s; the loop over {len(looped)} hosts")
     loop = yard.loop(looped, run != AGAIN, wheels, requirements)
     line = Line(len(hosts), run, took, cpu, loop, len(looped))
-    say("fleet: " + ", ".join(f"{name} {cell}" for name, cell in zip(COLUMNS, line.cells(), strict=True)))
+    say(
+        "fleet: "
+        + ", ".join(f"{name} {cell}" for name, cell in zip(COLUMNS, line.cells(), strict=True))
+    )
     return line
 
 
@@ -310,22 +376,38 @@ def _forecast(lines: Sequence[Line], wheels: float) -> str:
     small, middle, large = firsts[0], firsts[-2], firsts[-1]
     a_host = _slope(lambda line: line.fleet.pss, middle, large)
     more = middle.workers - small.workers
-    a_worker = max(0.0, (middle.fleet.pss - small.fleet.pss - a_host * (middle.hosts - small.hosts)) / more) if more else 0.0
+    a_worker = (
+        max(
+            0.0, (middle.fleet.pss - small.fleet.pss - a_host * (middle.hosts - small.hosts)) / more
+        )
+        if more
+        else 0.0
+    )
     base = large.fleet.pss - a_worker * large.workers - a_host * large.hosts
     # the default, 1,25%
     batches = [1, *[MANY // 4] * 3, MANY - 1 - MANY // 4 * 3]
     rows = []
     for forks in MANY_FORKS:
         rounds = sum(math.ceil(batch / forks) for batch in batches)
-        rows.append((
-            str(forks), *(number(one.own * rounds / 60) for one in (built, again)),
-            *(number(cost * forks / one.own) for cost, one in zip(costs, (built, again), strict=True)),
-            number(base + a_worker * forks + a_host * MANY),
-        ))  # fmt: skip
+        rows.append(
+            (
+                str(forks),
+                *(number(one.own * rounds / 60) for one in (built, again)),
+                *(
+                    number(cost * forks / one.own)
+                    for cost, one in zip(costs, (built, again), strict=True)
+                ),
+                number(base + a_worker * forks + a_host * MANY),
+            )
+        )
     head = (
-        "`--forks`", "first roll-out, min", "no changes, min", "controller's cores in use: first", "no changes",
+        "`--forks`",
+        "first roll-out, min",
+        "no changes, min",
+        "controller's cores in use: first",
+        "no changes",
         "its memory (PSS), MiB",
-    )  # fmt: skip
+    )
     hours = built.loop.cpu / built.looped * MANY / 3600
     way, minutes = wheels * MANY / 1000, wheels * MANY * 8 / 1000 / 60
     return f"""\
@@ -361,15 +443,30 @@ def _page(lines: Sequence[Line], wheels: float, when: str, before: float) -> str
     others = [took.others for line in lines for took in (line.fleet, line.loop)]
     load = f"load {before:.1f} before it began; other work took {min(others):.0%} to {max(others):.0%} of the cores meanwhile"
     machine = f"{when}, {os.cpu_count()} cores ({platform.machine()}), {load}"
-    forecast = f"\n{_forecast(lines, wheels)}" if lines[0].hosts < lines[-1].hosts and lines[-1].run == AGAIN else ""
-    return f"{PREAMBLE}\n{machine}.\n\n{_table(COLUMNS, [line.cells() for line in lines])}\n{forecast}"
+    forecast = (
+        f"\n{_forecast(lines, wheels)}"
+        if lines[0].hosts < lines[-1].hosts and lines[-1].run == AGAIN
+        else ""
+    )
+    return (
+        f"{PREAMBLE}\n{machine}.\n\n{_table(COLUMNS, [line.cells() for line in lines])}\n{forecast}"
+    )
 
 
 def main() -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description="One deployment on many hosts.")
-    parser.add_argument("--hosts", default=",".join(map(str, SIZES)), metavar="N,N", help="how many hosts, a run each")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("FLEET.md"), metavar="FILE")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fleet", description="One deployment on many hosts."
+    )
+    parser.add_argument(
+        "--hosts",
+        default=",".join(map(str, SIZES)),
+        metavar="N,N",
+        help="how many hosts, a run each",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name("FLEET.md"), metavar="FILE"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     before, when = os.getloadavg()[0], time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -378,7 +475,9 @@ def main() -> int:
         say("fleet: the wheelhouse (not measured)")
         wheels, requirements = _wheelhouse(yard)
         size = sum(path.stat().st_size for path in wheels.iterdir()) / 1e6
-        for line in _measure(yard, [int(word) for word in options.hosts.split(",")], wheels, requirements):
+        for line in _measure(
+            yard, [int(word) for word in options.hosts.split(",")], wheels, requirements
+        ):
             # a run that is ended early leaves what it has measured
             lines = sorted([*lines, line], key=lambda one: one.hosts)
             options.output.write_text(_page(lines, size, when, before))

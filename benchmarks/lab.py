@@ -49,7 +49,9 @@ class Lab:
 
     def __init__(self, place: Path, full: bool) -> None:
         self.place, self.wants_full = place, full
-        self.interpreter: Interpreter = interpreters.interpreter(paths.system(), os.geteuid() == 0, None, say)
+        self.interpreter: Interpreter = interpreters.interpreter(
+            paths.system(), os.geteuid() == 0, None, say
+        )
         self._release: Path | None = None
         self._full: Path | None = None
 
@@ -77,7 +79,9 @@ class Lab:
         config = Config()
         venv.parent.mkdir(parents=True, exist_ok=True)
         uv.make_venv(venv, self.interpreter.path)
-        uv.install(venv, locks.shipped_locks() / locks.lock_name(config.optillm.version, "proxy"), None)
+        uv.install(
+            venv, locks.shipped_locks() / locks.lock_name(config.optillm.version, "proxy"), None
+        )
 
     def finish_release(self, directory: Path) -> None:
         """The rest of a release, so that it can be started."""
@@ -91,7 +95,15 @@ class Lab:
         venv = directory / "venv"
         directory.mkdir(exist_ok=True)
         uv.make_venv(venv, self.interpreter.path)
-        command = [find_uv_bin(), "pip", "install", "--quiet", "--python", str(venv / "bin/python"), *FULL]
+        command = [
+            find_uv_bin(),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(venv / "bin/python"),
+            *FULL,
+        ]
         # from the root: uv would read this project's exclude-dependencies in its directory
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, cwd="/")
         self._full = venv

@@ -32,7 +32,11 @@ from optictl.deployment.config import Limits
 #: A strategy of one upstream call, so that the upstream's share of a request is its own time.
 STRATEGY = "re2"
 #: Seconds that the upstream takes -> how many clients ask at once.
-STAGES: dict[int, tuple[int, ...]] = {20: (1, 16, 64, 256), 1: (1, 4, 16, 64, 128, 256), 0: (1, 4, 16, 64, 128, 256)}
+STAGES: dict[int, tuple[int, ...]] = {
+    20: (1, 16, 64, 256),
+    1: (1, 4, 16, 64, 128, 256),
+    0: (1, 4, 16, 64, 128, 256),
+}
 QUICK: dict[int, tuple[int, ...]] = {1: (1, 64, 256), 0: (1, 8, 64)}
 #: No stage begins later than that many seconds after the first.
 BUDGET = 13 * 60
@@ -41,11 +45,28 @@ SPAN = 4
 #: So many run at a time where nobody is held back.
 UNLIMITED = 512
 DEFAULT = Limits().max_in_flight
-GUARDED, TWO, LIMITED, BARE = "guarded", "guarded, 2 workers", f"guarded, {DEFAULT} at a time", "bare"
+GUARDED, TWO, LIMITED, BARE = (
+    "guarded",
+    "guarded, 2 workers",
+    f"guarded, {DEFAULT} at a time",
+    "bare",
+)
 COLUMNS = (
-    "upstream s", "clients", "program", "answers", "503", "failed", "answers/s", "added p50 ms", "added p95 ms", "RSS MiB",
-    "threads", "files", "/health p95 ms", "worst ms",
-)  # fmt: skip
+    "upstream s",
+    "clients",
+    "program",
+    "answers",
+    "503",
+    "failed",
+    "answers/s",
+    "added p50 ms",
+    "added p95 ms",
+    "RSS MiB",
+    "threads",
+    "files",
+    "/health p95 ms",
+    "worst ms",
+)
 PREAMBLE = f"""\
 # Many clients at once
 
@@ -80,9 +101,24 @@ class Stage:
     def cells(self) -> tuple[str, ...]:
         """A line of the table."""
         seen = self.seen
-        figures = (self.rate, self.p50, self.p95, seen.memory, seen.threads, seen.files, seen.health_p95, seen.health_worst)
+        figures = (
+            self.rate,
+            self.p50,
+            self.p95,
+            seen.memory,
+            seen.threads,
+            seen.files,
+            seen.health_p95,
+            seen.health_worst,
+        )
         counts = (self.answered, self.refused, self.failed)
-        return (f"{self.seconds:g}", str(self.clients), self.program, *map(str, counts), *map(number, figures))
+        return (
+            f"{self.seconds:g}",
+            str(self.clients),
+            self.program,
+            *map(str, counts),
+            *map(number, figures),
+        )
 
 
 def _stage(server: Server, program: str, seconds: float, clients: int) -> Stage:
@@ -120,9 +156,17 @@ def _stage(server: Server, program: str, seconds: float, clients: int) -> Stage:
         say(f"load: the first of {len(failed)} that failed: {failed[0]!r}")
     added = sorted(one - seconds * 1000 for one in taken) or [0.0]
     return Stage(
-        seconds, clients, program, len(taken), len(refused), len(failed), len(taken) / elapsed,
-        percentile(added, 0.5), percentile(added, 0.95), seen,
-    )  # fmt: skip
+        seconds,
+        clients,
+        program,
+        len(taken),
+        len(refused),
+        len(failed),
+        len(taken) / elapsed,
+        percentile(added, 0.5),
+        percentile(added, 0.95),
+        seen,
+    )
 
 
 def _measure(stages: dict[int, tuple[int, ...]], release: Path) -> Iterator[Stage]:
@@ -131,8 +175,12 @@ def _measure(stages: dict[int, tuple[int, ...]], release: Path) -> Iterator[Stag
         with ExitStack() as stack:
             url = f"http://127.0.0.1:{stack.enter_context(upstream(seconds))}/v1"
             servers = {
-                GUARDED: stack.enter_context(guarded(release, url, (STRATEGY,), max_in_flight=UNLIMITED)),
-                TWO: stack.enter_context(guarded(release, url, (STRATEGY,), workers=2, max_in_flight=UNLIMITED)),
+                GUARDED: stack.enter_context(
+                    guarded(release, url, (STRATEGY,), max_in_flight=UNLIMITED)
+                ),
+                TWO: stack.enter_context(
+                    guarded(release, url, (STRATEGY,), workers=2, max_in_flight=UNLIMITED)
+                ),
                 LIMITED: stack.enter_context(guarded(release, url, (STRATEGY,))),
                 BARE: stack.enter_context(bare(release / ".venv", url)),
             }
@@ -141,13 +189,18 @@ def _measure(stages: dict[int, tuple[int, ...]], release: Path) -> Iterator[Stag
                     if program == LIMITED and clients <= DEFAULT // 2:
                         continue
                     if time.monotonic() > until:
-                        say(f"load: no time left for an upstream of {seconds} s, {clients} clients, {program}")
+                        say(
+                            f"load: no time left for an upstream of {seconds} s, {clients} clients, {program}"
+                        )
                         continue
                     say(f"load: upstream {seconds} s, {clients} clients, {program}")
                     stage = _stage(server, program, seconds, clients)
                     say(
                         "load: "
-                        + ", ".join(f"{name} {cell}" for name, cell in zip(COLUMNS[3:], stage.cells()[3:], strict=True))
+                        + ", ".join(
+                            f"{name} {cell}"
+                            for name, cell in zip(COLUMNS[3:], stage.cells()[3:], strict=True)
+                        )
                     )
                     yield stage
 
@@ -159,11 +212,14 @@ def _table(stages: list[Stage]) -> str:
 
 def _sizing(stages: list[Stage]) -> str:
     """What the figures say about the default of limits.max_in_flight."""
-    fastest, of_two, of_bare = (max(s.rate for s in stages if s.program == name) for name in (GUARDED, TWO, BARE))
+    fastest, of_two, of_bare = (
+        max(s.rate for s in stages if s.program == name) for name in (GUARDED, TWO, BARE)
+    )
     # of each upstream the stage with most clients: its last
     limited = {stage.seconds: stage for stage in stages if stage.program == LIMITED}
     healths = "; ".join(
-        f"{one.seconds:g} s: {number(one.seen.health_p95)} ({number(one.seen.health_worst)})" for one in limited.values()
+        f"{one.seconds:g} s: {number(one.seen.health_p95)} ({number(one.seen.health_worst)})"
+        for one in limited.values()
     )
     return (
         f"The guarded service gave at most {number(fastest)} answers/s, bare OptiLLM {number(of_bare)}.\n"
@@ -185,9 +241,19 @@ def _show(stages: list[Stage]) -> None:
 
 def main() -> int:
     """Measure, print the table, write it and its plots."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description="Many clients at once.")
-    parser.add_argument("--quick", action="store_true", help="fewer stages, nothing is written: about three minutes")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="DIR", help="where the results go")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.load", description="Many clients at once."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer stages, nothing is written: about three minutes"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent,
+        metavar="DIR",
+        help="where the results go",
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     load_before = os.getloadavg()[0]
@@ -195,7 +261,9 @@ def main() -> int:
         stages = list(_measure(QUICK if options.quick else STAGES, lab.release))
     _show(stages)
     if not options.quick:
-        machine = f"{os.cpu_count()} cores ({platform.machine()}), load {load_before:.1f} before it began"
+        machine = (
+            f"{os.cpu_count()} cores ({platform.machine()}), load {load_before:.1f} before it began"
+        )
         when = time.strftime("%Y-%m-%d", time.gmtime())
         (options.output / "LOAD.md").write_text(
             f"{PREAMBLE}\n{when}, {machine}.\n\n{_sizing(stages)}\n\n![Plots](load.svg)\n\n{_table(stages)}\n"
@@ -218,7 +286,11 @@ def _charts(stages: list[Stage]) -> list[plot.Chart]:
     for seconds in dict.fromkeys(s.seconds for s in stages):
         for name, of in figures.items():
             lines = {
-                program: [(s.clients, of(s)) for s in stages if s.seconds == seconds and s.program == program]
+                program: [
+                    (s.clients, of(s))
+                    for s in stages
+                    if s.seconds == seconds and s.program == program
+                ]
                 for program in (GUARDED, BARE, LIMITED, TWO)
             }
             charts.append(plot.Chart(f"{name}; upstream {seconds:g} s", lines))

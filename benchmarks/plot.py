@@ -90,7 +90,12 @@ def draw(charts: Sequence[Chart]) -> str:
     rows = math.ceil(len(charts) / _COLUMNS)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_SVG).render(
-        width=_WIDTH * _COLUMNS, height=20 + _HEIGHT * rows, left=_LEFT, top=_TOP, floor=_HEIGHT - _BOTTOM,
-        end=_WIDTH - _RIGHT, legend=list(zip(charts[0].lines, _COLOURS, strict=False)),
+        width=_WIDTH * _COLUMNS,
+        height=20 + _HEIGHT * rows,
+        left=_LEFT,
+        top=_TOP,
+        floor=_HEIGHT - _BOTTOM,
+        end=_WIDTH - _RIGHT,
+        legend=list(zip(charts[0].lines, _COLOURS, strict=False)),
         charts=[_placed(chart, index) for index, chart in enumerate(charts)],
-    )  # fmt: skip
+    )

@@ -42,7 +42,9 @@ One line a run; "load before" is the machine's load average before it began.
 def _told() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set while the block lasts."""
     told = threading.Event()
-    before = {one: signal.signal(one, lambda *_: told.set()) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        one: signal.signal(one, lambda *_: told.set()) for one in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield told
     finally:
@@ -50,7 +52,9 @@ def _told() -> Iterator[threading.Event]:
             signal.signal(one, handler)
 
 
-def _repeat(once: Callable[[], None], times: int, minutes: float, told: threading.Event) -> tuple[int, str]:
+def _repeat(
+    once: Callable[[], None], times: int, minutes: float, told: threading.Event
+) -> tuple[int, str]:
     """Do it until it was done often enough, until the minutes are over or until told to stop.
 
     Returns:
@@ -89,7 +93,11 @@ def _measure(host: Host, restarts: int, minutes: float) -> tuple[int, str, Load]
 
 def _runs(text: str) -> list[tuple[str, ...]]:
     """The lines of a table that was written before, without their sum."""
-    lines = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line.startswith("| 2")]
+    lines = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in text.splitlines()
+        if line.startswith("| 2")
+    ]
     return [line for line in lines if len(line) == len(COLUMNS)]
 
 
@@ -112,28 +120,51 @@ def _sum(runs: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 def main() -> int:
     """Measure, print the table, write it. 0 if no restart failed and nothing was refused, dropped or answered with an error."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.restarts", description="Many restarts under load.")
-    parser.add_argument("--restarts", type=int, default=1000, metavar="N", help="how many (default: 1000, some hours)")
-    parser.add_argument("--minutes", type=float, default=55, metavar="M", help="begin none after that (default: 55)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("RESTARTS.md"), metavar="FILE")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.restarts", description="Many restarts under load."
+    )
+    parser.add_argument(
+        "--restarts",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="how many (default: 1000, some hours)",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=55, metavar="M", help="begin none after that (default: 55)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name("RESTARTS.md"), metavar="FILE"
+    )
     options = parser.parse_args()
     # while nothing is measured yet SIGTERM ends the run as Ctrl-C does: the machine is taken down
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     before = os.getloadavg()[0]
     # the program is there before the overlay is mounted: what changes below one later may not be seen in it
-    with packaged() as program, booted() as machine, installed(machine, program, slow_upstream) as host:
+    with (
+        packaged() as program,
+        booted() as machine,
+        installed(machine, program, slow_upstream) as host,
+    ):
         done, failure, load = _measure(host, options.restarts, options.minutes)
         systemd = host.machine.run("systemctl", "--version").stdout.split()[1]
     run = (
-        time.strftime("%Y-%m-%d", time.gmtime()), str(done), f"{load.seconds / 60:.1f}",
-        f"{os.cpu_count()} cores ({platform.machine()}), systemd {systemd}", f"{before:.1f}", *row("", load)[1:],
-    )  # fmt: skip
+        time.strftime("%Y-%m-%d", time.gmtime()),
+        str(done),
+        f"{load.seconds / 60:.1f}",
+        f"{os.cpu_count()} cores ({platform.machine()}), systemd {systemd}",
+        f"{before:.1f}",
+        *row("", load)[1:],
+    )
     runs = [*(_runs(options.output.read_text()) if options.output.exists() else []), run]
     print(table([run], COLUMNS))
     options.output.write_text(f"{PREAMBLE}\n{table([*runs, _sum(runs)], COLUMNS)}\n")
     if failure:
         print(failure, file=sys.stderr)
-    lost = sum(tally.count("refused", "dropped") + len(tally.others) for tally in (load.gets, load.strategies))
+    lost = sum(
+        tally.count("refused", "dropped") + len(tally.others)
+        for tally in (load.gets, load.strategies)
+    )
     return 1 if lost or failure else 0
 
 

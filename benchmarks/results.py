@@ -76,5 +76,9 @@ def section(part: dict[str, Any]) -> str:
 
 def write(directory: Path, parts: dict[str, Any]) -> None:
     """Both files, whole."""
-    (directory / "results.json").write_text(json.dumps({"schema": 1, "parts": parts}, indent=1) + "\n")
-    (directory / "RESULTS.md").write_text("\n".join([PREAMBLE, *(section(part) for part in parts.values())]))
+    (directory / "results.json").write_text(
+        json.dumps({"schema": 1, "parts": parts}, indent=1) + "\n"
+    )
+    (directory / "RESULTS.md").write_text(
+        "\n".join([PREAMBLE, *(section(part) for part in parts.values())])
+    )

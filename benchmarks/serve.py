@@ -47,7 +47,9 @@ class Side:
         cpu = cpu_seconds(self.server.pid) - cpu
         caused, expected = completions(self.upstream) - before, calls * (len(taken) + answered)
         if caused != expected:
-            raise RuntimeError(f"{self.name}: {strategy} caused {caused} upstream calls instead of {expected}")
+            raise RuntimeError(
+                f"{self.name}: {strategy} caused {caused} upstream calls instead of {expected}"
+            )
         self.found["p50"].append(clients.percentile(taken, 0.5) - calls * direct)
         self.found["p95"].append(clients.percentile(taken, 0.95) - calls * direct)
         self.found["rate"].append(answered / seconds)
@@ -62,14 +64,26 @@ def _compare(strategy: str, release_sides: tuple[Side, Side]) -> tuple[list[Row]
         clients.sequential(side.server.port, f"{strategy}-jerry-xl", WARM_UP)
     for turn in range(ROUNDS):
         say(f"serve: {strategy}, round {turn + 1} of {ROUNDS}")
-        direct.append(clients.percentile(clients.sequential(ours.upstream, "jerry-xl", 2 * SEQUENTIAL), 0.5))
+        direct.append(
+            clients.percentile(clients.sequential(ours.upstream, "jerry-xl", 2 * SEQUENTIAL), 0.5)
+        )
         for side in (ours, other) if turn % 2 == 0 else (other, ours):
             side.run(strategy, direct[-1])
     calls = STRATEGIES[strategy]
     label = f"{strategy} ({calls} upstream call{'s' if calls > 1 else ''})"
 
-    def row(what: str, unit: str, name: str, limit: float | None = None, above: bool = False) -> Row:
-        return Row(f"{label}: {what}", unit, figure(ours.found[name]), other.name, figure(other.found[name]), limit, above)
+    def row(
+        what: str, unit: str, name: str, limit: float | None = None, above: bool = False
+    ) -> Row:
+        return Row(
+            f"{label}: {what}",
+            unit,
+            figure(ours.found[name]),
+            other.name,
+            figure(other.found[name]),
+            limit,
+            above,
+        )
 
     return [
         row("added latency, p50", "ms", "p50", 1 / 10),
@@ -87,8 +101,14 @@ def measure(lab: Lab) -> Part:
     with upstream() as port:
         url = f"http://127.0.0.1:{port}/v1"
         for strategy in STRATEGIES:
-            with guarded(release, url, tuple(STRATEGIES)) as ours, bare(release / ".venv", url) as other:
-                sides = Side("guarded release", ours, port), Side("bare optillm, same closure", other, port)
+            with (
+                guarded(release, url, tuple(STRATEGIES)) as ours,
+                bare(release / ".venv", url) as other,
+            ):
+                sides = (
+                    Side("guarded release", ours, port),
+                    Side("bare optillm, same closure", other, port),
+                )
                 rows, direct = _compare(strategy, sides)
             part.rows += rows
             shares += direct

@@ -66,19 +66,27 @@ def _setting(
     )
     with files.scratch() as directory:
         files.make_directory(directory / "home" / ".optillm")
-        files.write(directory / "home/.optillm/proxy_config.yaml", render.proxy_config(config), 0o644)
+        files.write(
+            directory / "home/.optillm/proxy_config.yaml", render.proxy_config(config), 0o644
+        )
         with (directory / "log").open("wb") as output:
             yield config, directory / "home", directory / "log", output
 
 
 @contextmanager
 def guarded(
-    release: Path, base_url: str, strategies: Sequence[str] = ("moa",), workers: int = 1, **limits: int
+    release: Path,
+    base_url: str,
+    strategies: Sequence[str] = ("moa",),
+    workers: int = 1,
+    **limits: int,
 ) -> Iterator[Server]:
     """A release, started as its unit would start it."""
     with _setting(base_url, strategies, workers, **limits) as (config, home, log, output):
         since = time.perf_counter()
-        with trial.running(config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output) as process:
+        with trial.running(
+            config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output
+        ) as process:
             port = config.listen.port
             yield Server(port, process.pid, _wait(process, port, since, log))
 
@@ -88,13 +96,24 @@ def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
     """OptiLLM by hand, as its documentation says: no --approach, so that the prefix decides."""
     with _setting(base_url, ("moa",)) as (config, home, log, output):
         command = [
-            str(venv / "bin/optillm"), "--host", "127.0.0.1", "--port", str(config.listen.port), "--base-url", base_url,
-            "--model", "jerry-xl", "--optillm-api-key", PROXY_KEY,
-        ]  # fmt: skip
+            str(venv / "bin/optillm"),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(config.listen.port),
+            "--base-url",
+            base_url,
+            "--model",
+            "jerry-xl",
+            "--optillm-api-key",
+            PROXY_KEY,
+        ]
         # without a network the full install would wait for model files
         variables = {**trial.environment(home, UPSTREAM_KEY), "HF_HUB_OFFLINE": "1", **environment}
         since = time.perf_counter()
-        process = processes.start(command, variables, home, output, processes.service_identity(NAME))
+        process = processes.start(
+            command, variables, home, output, processes.service_identity(NAME)
+        )
         try:
             port = config.listen.port
             yield Server(port, process.pid, _wait(process, port, since, log))
@@ -158,7 +177,9 @@ def memory(pid: int, without: str = "") -> tuple[float, float | None]:
     rss = pss = 0
     readable = True
     for one in tree(pid, without):
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{one}/status").read_text().splitlines())
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{one}/status").read_text().splitlines()
+        )
         rss += int(status["VmRSS"].split()[0])
         try:
             lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()

@@ -69,7 +69,9 @@ def measure(lab: Lab) -> Part:
         for turn in range(RUNS + 1):
             for side in (ours, lean, warm, cold):
                 if side.start and turn <= side.runs:
-                    say(f"start: {side.name}, {f'run {turn} of {side.runs}' if turn else 'warm-up'}")
+                    say(
+                        f"start: {side.name}, {f'run {turn} of {side.runs}' if turn else 'warm-up'}"
+                    )
                     side.run(keep=turn > 0)
 
     def row(what: str, unit: str, name: str, other: Side, limit: float | None = None) -> Row:

@@ -14,7 +14,10 @@ import sys
 
 from optictl.proof.standin import completion
 
-MODELS = {"object": "list", "data": [{"id": "jerry-xl", "object": "model", "created": 0, "owned_by": "benchmarks"}]}
+MODELS = {
+    "object": "list",
+    "data": [{"id": "jerry-xl", "object": "model", "created": 0, "owned_by": "benchmarks"}],
+}
 
 
 class Upstream(asyncio.Protocol):
@@ -39,9 +42,14 @@ class Upstream(asyncio.Protocol):
                 return
             body, self.received = rest[:length], rest[length:]
             answer = json.dumps(self.answer(head, body)).encode()
-            reply = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+            reply = (
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+                % len(answer)
+            )
             if head.startswith(b"POST") and self.seconds:
-                asyncio.get_running_loop().call_later(self.seconds, self.transport.write, reply + answer)
+                asyncio.get_running_loop().call_later(
+                    self.seconds, self.transport.write, reply + answer
+                )
             else:
                 self.transport.write(reply + answer)
 

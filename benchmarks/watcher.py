@@ -57,11 +57,15 @@ def _look(port: int, pid: int) -> Seen:
     while not ended:
         taken.append(_health(port))
         if len(taken) % 5 == 1:
-            with suppress(FileNotFoundError, ProcessLookupError):  # one of its processes ended meanwhile: at the next look
+            with suppress(
+                FileNotFoundError, ProcessLookupError
+            ):  # one of its processes ended meanwhile: at the next look
                 now = use(pid)
                 seen.memory, seen.threads, seen.files = (
-                    max(seen.memory, now.memory), max(seen.threads, now.threads), max(seen.files, now.files),
-                )  # fmt: skip
+                    max(seen.memory, now.memory),
+                    max(seen.threads, now.threads),
+                    max(seen.files, now.files),
+                )
         ended = bool(select.select([sys.stdin], [], [], PAUSE)[0])
     seen.health_p95, seen.health_worst = percentile(sorted(taken), 0.95), max(taken)
     return seen
@@ -73,8 +77,11 @@ def watched(port: int, pid: int) -> Iterator[Seen]:
     seen = Seen()
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.watcher", str(port), str(pid)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         process.stdout.readline()  # it is there

@@ -17,7 +17,9 @@ class OptictlError(Exception):
     `problems`: for programs, where several things are wrong.
     """
 
-    def __init__(self, what: str, remedy: str = "", detail: str = "", problems: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(
+        self, what: str, remedy: str = "", detail: str = "", problems: Sequence[dict[str, Any]] = ()
+    ) -> None:
         super().__init__(what)
         self.what, self.remedy, self.detail, self.problems = what, remedy, detail, problems
 

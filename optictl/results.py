@@ -66,7 +66,9 @@ def good(results: Iterable[Result]) -> bool:
 def roots(found: Sequence[Result]) -> list[Result]:
     """The failures that no other one explains; those that explain most come first."""
     explained = Counter(r.root_cause for r in found if r.root_cause != r.id)
-    return sorted((r for r in found if r.red and r.root_cause in ("", r.id)), key=lambda r: -explained[r.id])
+    return sorted(
+        (r for r in found if r.red and r.root_cause in ("", r.id)), key=lambda r: -explained[r.id]
+    )
 
 
 def summary(found: Sequence[Result]) -> str:

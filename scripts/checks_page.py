@@ -13,7 +13,7 @@ _HEAD = """\
 # The checks
 
 Written by `uv run scripts/checks_page.py` from the checks' own words; `optictl check --explain ID` prints the same.
-What a check presupposes is run before it: where that is red, the check is a skip that names it. What it is a consequence
+What a check requires is run before it: where that is red, the check is a skip that names it. What it is a consequence
 of explains its failure, and is shown first. `--only` also runs what the named checks presuppose, and tells it where it is
 red; then the exit code is 1.
 """
@@ -21,7 +21,7 @@ red; then the exit code is 1.
 
 def _section(check: Check) -> str:
     facts = [f"{check.title}. Expected: {check.expected}."]
-    for words, ids in (("Presupposes", check.presupposes), ("A consequence of", check.consequence_of)):
+    for words, ids in (("Presupposes", check.requires), ("A consequence of", check.explained_by)):
         facts += [f"{words}: {', '.join(f'`{id}`' for id in ids)}."] if ids else []
     text = (inspect.getdoc(check.run) or "").replace("\nWhy: ", "\n\nWhy: ")
     return "\n\n".join([f"## `{check.id}`", *facts, text]) + "\n"

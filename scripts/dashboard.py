@@ -52,28 +52,56 @@ def _in_range(metric: str, labels: str = _THESE) -> str:
 
 def _each(above: str, below: str, by: str = "strategy") -> str:
     """The one counter's growth for each of the other's."""
-    sums = (f"sum by ({by}) (rate({metric}{{{_THESE}}}[$__rate_interval]))" for metric in (above, below))
+    sums = (
+        f"sum by ({by}) (rate({metric}{{{_THESE}}}[$__rate_interval]))" for metric in (above, below)
+    )
     return " / ".join(sums)
 
 
 def _query(expression: str, legend: str, ref: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(ref).datasource(_SOURCE)
+    return (
+        prometheus.Dataquery()
+        .expr(expression)
+        .legend_format(legend)
+        .ref_id(ref)
+        .datasource(_SOURCE)
+    )
 
 
-def _graph(title: str, text: str, unit: str, *queries: tuple[str, str], span: int = 8) -> timeseries.Panel:
+def _graph(
+    title: str, text: str, unit: str, *queries: tuple[str, str], span: int = 8
+) -> timeseries.Panel:
     """A panel over time; `queries` are expressions, each with the name of its series."""
-    panel = timeseries.Panel().title(title).description(text).unit(unit).span(span).height(8).min(0).datasource(_SOURCE)
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(text)
+        .unit(unit)
+        .span(span)
+        .height(8)
+        .min(0)
+        .datasource(_SOURCE)
+    )
     legend = common.VizLegendOptions().show_legend(True)
-    panel.legend(legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM).calcs([]))
-    panel.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+    panel.legend(
+        legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM).calcs([])
+    )
+    panel.tooltip(
+        common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
+    )
     for ref, (expression, name) in zip(ascii_uppercase, queries, strict=False):
         panel.with_target(_query(expression, name, ref).range())
     return panel.fill_opacity(10)
 
 
-def _number(title: str, text: str, unit: str, expression: str, bad: float | None = None, decimals: int = 0) -> stat.Panel:
+def _number(
+    title: str, text: str, unit: str, expression: str, bad: float | None = None, decimals: int = 0
+) -> stat.Panel:
     """One number; from `bad` on it is red."""
-    steps = [Threshold(color="green", value=None), *([Threshold(color="red", value=bad)] if bad is not None else [])]
+    steps = [
+        Threshold(color="green", value=None),
+        *([Threshold(color="red", value=bad)] if bad is not None else []),
+    ]
     return (
         stat.Panel()
         .title(title)
@@ -110,15 +138,32 @@ def _variable(name: str, label: str, metric: str) -> dashboard.QueryVariable:
 def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
     requests, calls = "optillm_requests_total", "optillm_upstream_calls_total"
     tokens, seconds = "optillm_upstream_tokens_total", "optillm_request_duration_seconds"
-    call_seconds, amplification = "optillm_upstream_call_duration_seconds", "optillm_upstream_calls_per_request"
+    call_seconds, amplification = (
+        "optillm_upstream_call_duration_seconds",
+        "optillm_upstream_calls_per_request",
+    )
     failed = f'{_THESE},status!="2xx"'
     runs = _number("Runs", "OptiLLM and the release of optictl that it is in.", "none", _BUILD)
-    runs.text_mode(BigValueTextMode.NAME).span(6).targets([_query(_BUILD, "{{optillm}} ({{release}})", "A").instant()])
+    runs.text_mode(BigValueTextMode.NAME).span(6).targets(
+        [_query(_BUILD, "{{optillm}} ({{release}})", "A").instant()]
+    )
     return [
         runs,
-        _number("Up for", "Since the serving process started.", "s", f"min(time() - process_start_time_seconds{{{_HERE}}})"),
-        _number("In flight", "Requests being served now.", "short", f"sum(optillm_requests_in_flight{{{_THESE}}})"),
-        _number("Requests", "That ran a strategy, in the time shown.", "short", _in_range(requests)),
+        _number(
+            "Up for",
+            "Since the serving process started.",
+            "s",
+            f"min(time() - process_start_time_seconds{{{_HERE}}})",
+        ),
+        _number(
+            "In flight",
+            "Requests being served now.",
+            "short",
+            f"sum(optillm_requests_in_flight{{{_THESE}}})",
+        ),
+        _number(
+            "Requests", "That ran a strategy, in the time shown.", "short", _in_range(requests)
+        ),
         _number(
             "Failed",
             "Share of these that were answered with an error.",
@@ -127,7 +172,13 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             bad=0.05,
             decimals=1,
         ),
-        _number("Tokens", "That the upstream accounted for, in the time shown.", "short", _in_range(tokens), decimals=1),
+        _number(
+            "Tokens",
+            "That the upstream accounted for, in the time shown.",
+            "short",
+            _in_range(tokens),
+            decimals=1,
+        ),
         _number(
             "Loops broken",
             "Requests that came back to the proxy's own door. `optictl check --only routing` finds the way they take.",
@@ -146,7 +197,10 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             "Failed a minute, by error code",
             "Requests that ran a strategy and were answered with an error.",
             "short",
-            (_happened(_per_minute("optillm_request_errors_total", "strategy", "code")), "{{strategy}} {{code}}"),
+            (
+                _happened(_per_minute("optillm_request_errors_total", "strategy", "code")),
+                "{{strategy}} {{code}}",
+            ),
         ),
         _graph(
             "Refused a minute, by reason",
@@ -184,7 +238,12 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             "short",
             (_happened(_per_minute(tokens, "strategy", "kind")), "{{strategy}} {{kind}}"),
         ),
-        _graph("Tokens a request", "Prompt and completion.", "short", (_happened(_each(tokens, requests)), "{{strategy}}")),
+        _graph(
+            "Tokens a request",
+            "Prompt and completion.",
+            "short",
+            (_happened(_each(tokens, requests)), "{{strategy}}"),
+        ),
         dashboard.Row("Upstream"),
         _graph(
             "Calls a minute, by status",
@@ -196,25 +255,40 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             "Failures a minute, by reason",
             "Calls that were of no use. A strategy may have gone on without them.",
             "short",
-            (_happened(_per_minute("optillm_upstream_failures_total", "base_model", "reason")), "{{base_model}} {{reason}}"),
+            (
+                _happened(_per_minute("optillm_upstream_failures_total", "base_model", "reason")),
+                "{{base_model}} {{reason}}",
+            ),
         ),
         _graph(
             "In flight",
             "Requests being served and those that wait for their turn (limits.max_in_flight); upstream calls waited for.",
             "short",
             (f"sum(optillm_requests_waiting{{{_HERE}}})", "waiting for their turn"),
-            (f"sum by (strategy) (optillm_requests_in_flight{{{_THESE}}})", "{{strategy}} requests"),
-            (f"sum by (strategy) (optillm_upstream_calls_in_flight{{{_THESE}}})", "{{strategy}} calls"),
+            (
+                f"sum by (strategy) (optillm_requests_in_flight{{{_THESE}}})",
+                "{{strategy}} requests",
+            ),
+            (
+                f"sum by (strategy) (optillm_upstream_calls_in_flight{{{_THESE}}})",
+                "{{strategy}} calls",
+            ),
         ),
         dashboard.Row("Process"),
         _graph(
-            "Memory", "Resident.", "bytes", (f"sum by (instance) (process_resident_memory_bytes{{{_HERE}}})", "{{instance}}")
+            "Memory",
+            "Resident.",
+            "bytes",
+            (f"sum by (instance) (process_resident_memory_bytes{{{_HERE}}})", "{{instance}}"),
         ),
         _graph(
             "CPU",
             "Cores kept busy.",
             "short",
-            (f"sum by (instance) (rate(process_cpu_seconds_total{{{_HERE}}}[$__rate_interval]))", "{{instance}}"),
+            (
+                f"sum by (instance) (rate(process_cpu_seconds_total{{{_HERE}}}[$__rate_interval]))",
+                "{{instance}}",
+            ),
         ),
         _graph(
             "Open files",
@@ -236,7 +310,9 @@ def page() -> str:
         .time("now-6h", "now")
         .refresh("30s")
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(
+            dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
+        )
         .with_variable(_variable("instance", "Instance", "optillm_build_info"))
         .with_variable(_variable("strategy", "Strategy", f"optillm_requests_total{{{_HERE}}}"))
         .with_variable(_variable("base_model", "Base model", f"optillm_requests_total{{{_HERE}}}"))

@@ -28,13 +28,23 @@ def seen() -> dict[str, dict[str, bool]]:
 
 
 def _table(head: tuple[str, ...], lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(head), ["---"] * len(head), *lines]) + "\n"
+    return (
+        "\n".join(
+            "| " + " | ".join(cells) + " |" for cells in [list(head), ["---"] * len(head), *lines]
+        )
+        + "\n"
+    )
 
 
 def page(faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
     """Every fault, what `check` called it, and who else saw it."""
     lines = [
-        [f.family, f.name.replace("|", "\\|"), f"`{f.id}`", *("yes" if found[f.key][way] else "-" for way in WAYS)]
+        [
+            f.family,
+            f.name.replace("|", "\\|"),
+            f"`{f.id}`",
+            *("yes" if found[f.key][way] else "-" for way in WAYS),
+        ]
         for f in faults
     ]
     return f"{_HEAD}\n{_table(('', 'fault', 'check', *WAYS), lines)}"
@@ -44,11 +54,17 @@ def section(faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
     """The README's table: how many faults of each family were seen in each way."""
 
     def row(name: str, those: list[Any]) -> list[str]:
-        return [name, str(len(those)), *(str(sum(found[f.key][way] for f in those)) for way in WAYS)]
+        return [
+            name,
+            str(len(those)),
+            *(str(sum(found[f.key][way] for f in those)) for way in WAYS),
+        ]
 
     families = list(dict.fromkeys(f.family for f in faults))
     lines = [row(family, [f for f in faults if f.family == family]) for family in families]
-    return _table(("faults", "`check`", *(f"`{way}`" for way in WAYS)), [*lines, row("all", faults)])
+    return _table(
+        ("faults", "`check`", *(f"`{way}`" for way in WAYS)), [*lines, row("all", faults)]
+    )
 
 
 def readme(text: str, faults: list[Any], found: dict[str, dict[str, bool]]) -> str:

@@ -38,7 +38,9 @@ def pins() -> list[str]:
 
 def excludes() -> list[str]:
     """What a proxy does without: tool.uv.exclude-dependencies."""
-    names = re.search(r"^exclude-dependencies = \[(.*?)^\]$", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    names = re.search(
+        r"^exclude-dependencies = \[(.*?)^\]$", (ROOT / "pyproject.toml").read_text(), re.M | re.S
+    )
     if names is None:
         sys.exit("pyproject.toml: tool.uv has no exclude-dependencies")
     return re.findall(r'"([^"]+)"', names.group(1))
@@ -57,7 +59,11 @@ def main() -> None:
     run("uv", "lock")
     proxy = export("--only-group", "optillm")
     full_lock = LOCKS / f"optillm-{version()}-full.txt"
-    full = uv.resolve("".join(f"{pin}\n" for pin in pins()), "", full_lock.read_text() if full_lock.exists() else "")
+    full = uv.resolve(
+        "".join(f"{pin}\n" for pin in pins()),
+        "",
+        full_lock.read_text() if full_lock.exists() else "",
+    )
     others = "".join(f"{pin}\n" for pin in pins() if not pin.startswith("optillm=="))
     left_out = "".join(f"{name}\n" for name in excludes())
     (LOCKS / "proxy.in").write_text(others)
@@ -73,7 +79,15 @@ def main() -> None:
 def export(*what: str) -> str:
     """A part of uv.lock as a requirements file with hashes."""
     return run(
-        "uv", "export", "--frozen", *what, "--no-emit-project", "--no-annotate", "--no-header", "--format", "requirements-txt"
+        "uv",
+        "export",
+        "--frozen",
+        *what,
+        "--no-emit-project",
+        "--no-annotate",
+        "--no-header",
+        "--format",
+        "requirements-txt",
     )
 
 

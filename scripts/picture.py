@@ -22,7 +22,9 @@ def main() -> int:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     with Path("/dev/null").open("w") as nowhere:
-        console.recording = Console(record=True, width=128, file=nowhere, force_terminal=True, highlight=False)
+        console.recording = Console(
+            record=True, width=128, file=nowhere, force_terminal=True, highlight=False
+        )
         console.recording.print("[bold cyan]$[/] optictl demo --once")
         code = show.demonstrate(Path(sys.argv[1]).absolute(), once=True)
     TARGET.parent.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from optictl.checks import catalog
 from optictl.deployment import paths, render
 from optictl.deployment.config import Config, LiteLLM
 from optictl.deployment.paths import Paths
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.host import files, uv
 from optictl.operations import install as installing
 from optictl.operations.installation import Installation
@@ -24,7 +24,7 @@ from testing.support import PROXY_KEY, UPSTREAM_KEY, free_port
 
 
 @dataclass
-class Deployment:
+class InstalledDeployment:
     """An installed deployment below `root`, whose upstream would listen on `upstream_port`."""
 
     root: Path
@@ -55,7 +55,7 @@ class Deployment:
 
     def check(self, *only: str) -> dict[str, Result]:
         """Run checks on it, as `optictl check` does."""
-        return {r.id: r for r in catalog.run(catalog.select(only), Site(self.paths))}
+        return {r.id: r for r in catalog.run(catalog.select(only), Deployment(self.paths))}
 
     def reset(self) -> None:
         """The operator's files as they were at first, with their modes."""
@@ -97,7 +97,7 @@ class Deployment:
             yield process
 
 
-def make(root: Path, venv: Path) -> Deployment:
+def make(root: Path, venv: Path) -> InstalledDeployment:
     """Install a deployment below `root`, by the functions that `optictl install` calls.
 
     The release's venv is a copy of `venv`, which holds the same locked closure: to compile one takes 16 s of CPU
@@ -105,9 +105,11 @@ def make(root: Path, venv: Path) -> Deployment:
     """
     upstream_port = free_port()
     config = Config(
-        litellm=LiteLLM(config=str(root / "etc/litellm/litellm.yaml"), env=str(root / "etc/litellm/litellm.env"))
+        litellm=LiteLLM(
+            config=str(root / "etc/litellm/litellm.yaml"), env=str(root / "etc/litellm/litellm.env")
+        )
     ).moved(free_port(), f"http://127.0.0.1:{upstream_port}/v1", drain=5)
-    deployment = Deployment(root, config, upstream_port)
+    deployment = InstalledDeployment(root, config, upstream_port)
     deployment.reset()
 
     def plan() -> Installation:
@@ -117,5 +119,7 @@ def make(root: Path, venv: Path) -> Deployment:
         subprocess.run(["cp", "-a", f"{venv}/.", str(directory)], check=True)
 
     with mock.patch.object(uv, "install", install):
-        installing.apply_install(plan(), plan, Path("/usr/bin/python3"), None, lambda _text: None, lambda _change: None)
+        installing.apply_install(
+            plan(), plan, Path("/usr/bin/python3"), None, lambda _text: None, lambda _change: None
+        )
     return deployment

@@ -107,15 +107,21 @@ def start_handmade(
     made = HandMadeService(machine, port or free_port(), key, name)
     if machine.run("id", USER, check=False).returncode:
         machine.run("useradd", "--create-home", "--home-dir", HOME, "--shell", "/bin/bash", USER)
-    machine.run("mkdir", "-p", f"{HOME}/optillm-proxy", f"{HOME}/.optillm", str(Path(env_path).parent))
+    machine.run(
+        "mkdir", "-p", f"{HOME}/optillm-proxy", f"{HOME}/.optillm", str(Path(env_path).parent)
+    )
     machine.run("ln", "-sfn", str(venv), f"{HOME}/optillm-proxy/.venv")
-    default = f"providers:\n  - name: litellm\n    base_url: {upstream.base_url}\n    api_key: dummy\n"
+    default = (
+        f"providers:\n  - name: litellm\n    base_url: {upstream.base_url}\n    api_key: dummy\n"
+    )
     machine.write(f"{HOME}/.optillm/proxy_config.yaml", default if providers is None else providers)
     machine.run("chown", "-R", "-h", f"{USER}:", HOME)
     machine.write(env_path, env, env_mode)
     words = f"--host 127.0.0.1 --port {made.port} --base-url {upstream.base_url} --approach proxy --model jerry-xl"
     words += f" --optillm-api-key {key}" if key else ""
-    text = _UNIT.format(user=USER, home=HOME, env=env_path, flags=f"{words} {flags}".strip(), service=service)
+    text = _UNIT.format(
+        user=USER, home=HOME, env=env_path, flags=f"{words} {flags}".strip(), service=service
+    )
     machine.write(made.path, text)
     if drop_in:
         machine.run("mkdir", "-p", f"{made.path}.d")

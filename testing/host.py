@@ -39,13 +39,22 @@ class Host:
     port: int
     upstream: StandIn
 
-    def optictl(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def optictl(
+        self, *arguments: str, check: bool = True, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         return self.machine.run(self.program, *arguments, check=check, timeout=timeout)
 
     def mend(self, remedy: str) -> None:
         """Type what a check told to type; every question is answered with yes."""
         words = remedy.replace(", then ", " && ").replace("; ", " && ")
-        self.machine.run("env", "OPTICTL_YES=1", f"PATH={self.program.parent}:/usr/sbin:/usr/bin", "sh", "-c", words)
+        self.machine.run(
+            "env",
+            "OPTICTL_YES=1",
+            f"PATH={self.program.parent}:/usr/sbin:/usr/bin",
+            "sh",
+            "-c",
+            words,
+        )
 
     @property
     def url(self) -> str:
@@ -54,7 +63,9 @@ class Host:
     def ask(self, model: str = "bon-jerry-xl", timeout: float = 60) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
         headers = {"Authorization": f"Bearer {PROXY_KEY}"}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=timeout)
+        return httpx.post(
+            f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=timeout
+        )
 
     def configure(self, extra: str = "", drain: int = 20, request: int = 60) -> None:
         """The operator's files, as they should be."""
@@ -83,7 +94,9 @@ class Host:
 
 
 @contextmanager
-def installed(machine: Machine, program: Path, respond: Callable[[Seen], Reply | None] | None = None) -> Iterator[Host]:
+def installed(
+    machine: Machine, program: Path, respond: Callable[[Seen], Reply | None] | None = None
+) -> Iterator[Host]:
     """A deployment that runs on a machine. `respond`: what its upstream answers with, else at once and well."""
     with StandIn(key=UPSTREAM_KEY, respond=respond).running() as upstream:
         host = Host(machine, program, free_port(), upstream)

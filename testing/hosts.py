@@ -33,9 +33,18 @@ PORT = 4020
 PROGRAMS = Path(sys.executable).parent
 #: Where a host would find what the hosts of the world do not have.
 _HIDDEN = (
-    "/opt", "/work", "/root", "/home", "/tmp", "/var/tmp", "/usr/local", "/var/cache", str(PROGRAMS.parent),
-    "/usr/lib/python3/dist-packages/pip", "/usr/lib/python3.11/ensurepip",
-)  # fmt: skip
+    "/opt",
+    "/work",
+    "/root",
+    "/home",
+    "/tmp",
+    "/var/tmp",
+    "/usr/local",
+    "/var/cache",
+    str(PROGRAMS.parent),
+    "/usr/lib/python3/dist-packages/pip",
+    "/usr/lib/python3.11/ensurepip",
+)
 _CLONE_NEWNET = 0x40000000
 
 
@@ -45,8 +54,13 @@ def _ip(*words: str) -> str:
 
 def _free_block() -> int:
     """A number from 0 to 79 whose three networks nobody on this machine has: fleets may run side by side."""
-    taken = {(int(number) - 1) // 3 for number in re.findall(r"inet 10\.213\.(\d+)\.", _ip("-o", "-4", "address"))}
-    return next(block % 80 for block in range(os.getpid(), os.getpid() + 80) if block % 80 not in taken)
+    taken = {
+        (int(number) - 1) // 3
+        for number in re.findall(r"inet 10\.213\.(\d+)\.", _ip("-o", "-4", "address"))
+    }
+    return next(
+        block % 80 for block in range(os.getpid(), os.getpid() + 80) if block % 80 not in taken
+    )
 
 
 @contextmanager
@@ -94,10 +108,15 @@ class Host:
 
     def boot(self) -> None:
         """Switch it on; returns when its sshd answers."""
-        self.machine = self.power.enter_context(powered(self.place, f"--network-namespace-path={self.namespace}"))
+        self.machine = self.power.enter_context(
+            powered(self.place, f"--network-namespace-path={self.namespace}")
+        )
         deadline = time.monotonic() + 30
         while True:
-            with suppress(OSError), socket.create_connection((self.address, 22), timeout=2) as connection:
+            with (
+                suppress(OSError),
+                socket.create_connection((self.address, 22), timeout=2) as connection,
+            ):
                 if connection.recv(4) == b"SSH-":
                     return
             assert time.monotonic() < deadline, f"{self.name}: no sshd"
@@ -151,7 +170,12 @@ class Fleet:
     @property
     def inventories(self) -> list[str]:
         """Ansible's options: the inventory of the README, and what these hosts are in the place of its gateways."""
-        return ["-i", str(self.directory / "inventory.yml"), "-i", str(self.directory / "hosts.json")]
+        return [
+            "-i",
+            str(self.directory / "inventory.yml"),
+            "-i",
+            str(self.directory / "hosts.json"),
+        ]
 
     def describe(self, key: str = "key") -> None:
         """Write the inventories; `key` names the file with the ssh key."""
@@ -159,7 +183,8 @@ class Fleet:
         # a connection that is open from before would not need the key
         shared = "" if key == "key" else "-o ControlPath=none "
         arguments = (
-            f"{shared}-o UserKnownHostsFile={self.directory}/known_hosts -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+            f"{shared}-o UserKnownHostsFile={self.directory}/known_hosts"
+            " -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
         )
         common = {
             "ansible_ssh_private_key_file": str(self.directory / key),
@@ -168,29 +193,52 @@ class Fleet:
             "optillm_proxy_key": PROXY_KEY,
         }
         hosts = {host.name: {"ansible_host": host.address} for host in self.hosts}
-        (self.directory / "hosts.json").write_text(json.dumps({"all": {"vars": common, "hosts": hosts}}))
+        (self.directory / "hosts.json").write_text(
+            json.dumps({"all": {"vars": common, "hosts": hosts}})
+        )
 
     def environment(self) -> dict[str, str]:
         """Ansible's own files go with the fleet; the wheels stay for the next session."""
         return {
-            **os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "ANSIBLE_HOME": str(self.directory / "ansible"),
-            "XDG_CACHE_HOME": str(KEPT / "cache"), "LITELLM_KEY": UPSTREAM_KEY,
-        }  # fmt: skip
+            **os.environ,
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+            "ANSIBLE_HOME": str(self.directory / "ansible"),
+            "XDG_CACHE_HOME": str(KEPT / "cache"),
+            "LITELLM_KEY": UPSTREAM_KEY,
+        }
 
     def ansible(self, module: str, arguments: str) -> subprocess.CompletedProcess[str]:
         """One module of Ansible's own on every host."""
         words = [str(PROGRAMS / "ansible"), *self.inventories, "all", "-m", module, "-a", arguments]
         return subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, env=self.environment(), check=False
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            env=self.environment(),
+            check=False,
         )
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`optictl fleet ...` in a session of its own, with JSON on its stdout."""
-        command = [str(PROGRAMS / "optictl"), "fleet", *words, *self.inventories, "--output", "json"]
+        command = [
+            str(PROGRAMS / "optictl"),
+            "fleet",
+            *words,
+            *self.inventories,
+            "--output",
+            "json",
+        ]
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=self.environment(), start_new_session=True,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+            start_new_session=True,
+        )
 
     def optictl(self, *words: str, code: int = 0) -> dict[str, dict[str, Any]]:
         """Run `optictl fleet ...` to its end: host -> its result."""
@@ -219,7 +267,9 @@ def _disk() -> Path:
 @contextmanager
 def _host(number: int, mark: int, authorized: str) -> Iterator[Host]:
     name = f"oct{mark}h{number}"
-    hidden = sorted({path for path in _HIDDEN if not any(path.startswith(f"{other}/") for other in _HIDDEN)})
+    hidden = sorted(
+        {path for path in _HIDDEN if not any(path.startswith(f"{other}/") for other in _HIDDEN)}
+    )
     with ExitStack() as stack:
         namespace, address = stack.enter_context(_network(name, mark * 3 + number))
         place = stack.enter_context(overlay(hidden, _disk()))
@@ -234,7 +284,9 @@ def _host(number: int, mark: int, authorized: str) -> Iterator[Host]:
             upstream = StandIn(key=UPSTREAM_KEY, port=4000)  # the network is the host's own
         stack.enter_context(upstream.running())
         host = Host(f"gate{number}", place, namespace, address, upstream, Machine(0, root))
-        stack.callback(host.cut)  # nothing of it is wanted any more, and a shutdown waits for what is in flight
+        stack.callback(
+            host.cut
+        )  # nothing of it is wanted any more, and a shutdown waits for what is in flight
         host.boot()
         yield host
 
@@ -257,7 +309,9 @@ def fleet_of(count: int) -> Iterator[Fleet]:
                     stack.push(one)
             hosts = [future.result() for future in booting]
             known = Path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()
-            (directory / "known_hosts").write_text("".join(f"{host.address} {known}" for host in hosts))
+            (directory / "known_hosts").write_text(
+                "".join(f"{host.address} {known}" for host in hosts)
+            )
             fleet = Fleet(hosts, directory)
             fleet.describe()
             yield fleet

@@ -37,12 +37,23 @@ def kept_venv(name: str, *what: str) -> Path:
     uv = find_uv_bin()
 
     def make(directory: Path) -> None:
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True)
         subprocess.run(
-            [uv, "pip", "install", "-q", "--python", str(directory / ".venv/bin/python"), "--link-mode=copy",
-             "--compile-bytecode", *what],
+            [uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / ".venv")], check=True
+        )
+        subprocess.run(
+            [
+                uv,
+                "pip",
+                "install",
+                "-q",
+                "--python",
+                str(directory / ".venv/bin/python"),
+                "--link-mode=copy",
+                "--compile-bytecode",
+                *what,
+            ],
             check=True,
             cwd=directory,  # in the project, uv would read there what is to be left out
-        )  # fmt: skip
+        )
 
     return kept(name, make) / ".venv"

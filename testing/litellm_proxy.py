@@ -57,7 +57,9 @@ class LiteLLM:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def ask(self, model: str, text: str | None = None, *, timeout: float = 60, **fields: Any) -> httpx.Response:
+    def ask(
+        self, model: str, text: str | None = None, *, timeout: float = 60, **fields: Any
+    ) -> httpx.Response:
         """What a client sends: one chat completion, with LiteLLM's master key.
 
         The text is a new one unless given: the guard tells conversations apart by what they say.
@@ -65,7 +67,9 @@ class LiteLLM:
         text = text or f"What is 2 + 2? This is question {next(_questions)}."
         body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
         headers = {"Authorization": f"Bearer {MASTER_KEY}"}
-        return httpx.post(f"{base_url(self.port)}/chat/completions", json=body, headers=headers, timeout=timeout)
+        return httpx.post(
+            f"{base_url(self.port)}/chat/completions", json=body, headers=headers, timeout=timeout
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,10 @@ def model_entry(name: str, url: str, **parameters: Any) -> dict[str, Any]:
 
 def mocked_entry(name: str, text: str) -> dict[str, Any]:
     """LiteLLM's model `name`, answered by LiteLLM itself."""
-    return {"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_key": "none", "mock_response": text}}
+    return {
+        "model_name": name,
+        "litellm_params": {"model": f"openai/{name}", "api_key": "none", "mock_response": text},
+    }
 
 
 def configuration(models: Sequence[dict[str, Any]], **sections: Any) -> dict[str, Any]:
@@ -131,13 +138,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path
+) -> subprocess.Popen[bytes]:
     # setsid: a group of its own, so that _end reaches the children and nobody else
     return support.spawn(["setsid", *command], dict(environment), cwd, log)
 
 
 @contextmanager
-def litellm(program: Path, config: dict[str, Any], port: int, env: Mapping[str, str] | None = None) -> Iterator[LiteLLM]:
+def litellm(
+    program: Path, config: dict[str, Any], port: int, env: Mapping[str, str] | None = None
+) -> Iterator[LiteLLM]:
     """LiteLLM on `port` with this configuration, ready to answer; gone with its children afterwards."""
     with support.open_directory() as directory:
         home = directory / "home"
@@ -147,7 +158,12 @@ def litellm(program: Path, config: dict[str, Any], port: int, env: Mapping[str, 
         path.write_text(yaml.safe_dump(config))
         path.chmod(0o644)
         # the map of prices that it would otherwise fetch is in the package too
-        variables = {"HOME": str(home), "PATH": "/usr/bin:/bin", "LITELLM_LOCAL_MODEL_COST_MAP": "True", **(env or {})}
+        variables = {
+            "HOME": str(home),
+            "PATH": "/usr/bin:/bin",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            **(env or {}),
+        }
         log = directory / "log"
         command = [str(program), "--config", str(path), "--host", "127.0.0.1", "--port", str(port)]
         process = _start(command, variables, home, log)
@@ -168,7 +184,9 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float 
                 return
         except httpx.TransportError:
             time.sleep(0.1)
-    raise AssertionError(f"LiteLLM is not ready (exit code {process.poll()}):\n{log.read_text(errors='replace')[-3000:]}")
+    raise AssertionError(
+        f"LiteLLM is not ready (exit code {process.poll()}):\n{log.read_text(errors='replace')[-3000:]}"
+    )
 
 
 @contextmanager
@@ -192,15 +210,33 @@ def optillm(
             command += [flag.replace("@KEYFILE", f"@{key_file}") for flag in flags]
         else:
             command = [
-                str(release / ".venv/bin/optillm"), "--host", "127.0.0.1", "--port", str(port), "--base-url", url,
-                "--model", base_models[0], "--optillm-api-key", support.PROXY_KEY,
-            ]  # fmt: skip
+                str(release / ".venv/bin/optillm"),
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--base-url",
+                url,
+                "--model",
+                base_models[0],
+                "--optillm-api-key",
+                support.PROXY_KEY,
+            ]
             # "auto" is what it does without the flag; the flag does not take it
             command += [] if approach == "auto" else ["--approach", approach]
         log = directory / "log"
-        process = _start(command, {"HOME": str(home), "OPENAI_API_KEY": upstream_key}, release / "work", log)
+        process = _start(
+            command, {"HOME": str(home), "OPENAI_API_KEY": upstream_key}, release / "work", log
+        )
         try:
-            yield OptiLLM(url=base_url(port), key=support.PROXY_KEY, process=process, log=log, home=home, port=port)
+            yield OptiLLM(
+                url=base_url(port),
+                key=support.PROXY_KEY,
+                process=process,
+                log=log,
+                home=home,
+                port=port,
+            )
         finally:
             _end(process)
 
@@ -211,7 +247,9 @@ def ready(*servers: OptiLLM) -> None:
         support.wait_ready(server.process, server.port, server.log)
 
 
-def ask_at_once(proxy: LiteLLM, models: Sequence[str], text: str | None = None) -> list[httpx.Response]:
+def ask_at_once(
+    proxy: LiteLLM, models: Sequence[str], text: str | None = None
+) -> list[httpx.Response]:
     """Ask all these models in the same moment; the answers in the order of the models."""
     with ThreadPoolExecutor(len(models)) as pool:
         return list(pool.map(lambda model: proxy.ask(model, text), models))
@@ -220,7 +258,11 @@ def ask_at_once(proxy: LiteLLM, models: Sequence[str], text: str | None = None) 
 def facts(response: httpx.Response) -> dict[str, str]:
     """The guard's `x-optillm-*` headers, as they arrive through LiteLLM; without that prefix."""
     start = f"{PREFIX}x-optillm-"
-    return {name.removeprefix(start): value for name, value in response.headers.items() if name.startswith(start)}
+    return {
+        name.removeprefix(start): value
+        for name, value in response.headers.items()
+        if name.startswith(start)
+    }
 
 
 def settled(count: Callable[[], int], seconds: float = 2) -> int:

@@ -53,7 +53,9 @@ class Tally:
     @property
     def others(self) -> list[str]:
         """Answers that were whole, but not 200."""
-        return sorted(r.result for r in self.requests if r.result not in ("ok", "refused", "dropped"))
+        return sorted(
+            r.result for r in self.requests if r.result not in ("ok", "refused", "dropped")
+        )
 
     def _ordered(self) -> list[float]:
         return sorted(r.seconds for r in self.requests if r.result == "ok") or [0.0]
@@ -70,12 +72,20 @@ class Tally:
 
 def slow_upstream(seen: Seen) -> Reply | None:
     """For StandIn.respond: every completion takes CALL_SECONDS."""
-    return Reply(body=completion(seen.body or {}), delay=CALL_SECONDS) if seen.method == "POST" else None
+    return (
+        Reply(body=completion(seen.body or {}), delay=CALL_SECONDS)
+        if seen.method == "POST"
+        else None
+    )
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None, key: str = "") -> Request:
     """One request on a connection of its own."""
-    headers = {"Connection": "close", "Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    headers = {
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {key}",
+    }
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     begun = time.monotonic()
     try:
@@ -85,7 +95,10 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, key: str =
         result = "ok" if response.status == 200 else str(response.status)
     except ConnectionRefusedError:
         result = "refused"
-    except (OSError, http.client.HTTPException):  # reset, closed early, incomplete, or no answer within PATIENCE
+    except (
+        OSError,
+        http.client.HTTPException,
+    ):  # reset, closed early, incomplete, or no answer within PATIENCE
         result = "dropped"
     finally:
         connection.close()
@@ -95,9 +108,19 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, key: str =
 class Load:
     """The load on the service at `port`; its counts are whole once `running` has ended."""
 
-    def __init__(self, port: int, key: str, model: str = "bon-jerry-xl", *, rate: int = RATE, clients: int = CLIENTS) -> None:
+    def __init__(
+        self,
+        port: int,
+        key: str,
+        model: str = "bon-jerry-xl",
+        *,
+        rate: int = RATE,
+        clients: int = CLIENTS,
+    ) -> None:
         self.port, self.key, self._rate, self._clients = port, key, rate, clients
-        self._body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]}).encode()
+        self._body = json.dumps(
+            {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+        ).encode()
         self.gets, self.strategies = Tally(), Tally()
         self.seconds = 0.0
         self._over = threading.Event()
@@ -136,14 +159,31 @@ class Load:
                 self._over.wait(_PAUSE)
 
 
-HEAD = ("what", "GET ok", "refused", "dropped", "not 200", "p99 s", "worst s", "strategies ok", "refused", "dropped", "not 200")
+HEAD = (
+    "what",
+    "GET ok",
+    "refused",
+    "dropped",
+    "not 200",
+    "p99 s",
+    "worst s",
+    "strategies ok",
+    "refused",
+    "dropped",
+    "not 200",
+)
 
 
 def row(what: str, load: Load) -> tuple[str, ...]:
     """One line of the table."""
     cells = [what]
     for tally in (load.gets, load.strategies):
-        cells += [str(tally.count("ok")), str(tally.count("refused")), str(tally.count("dropped")), str(len(tally.others))]
+        cells += [
+            str(tally.count("ok")),
+            str(tally.count("refused")),
+            str(tally.count("dropped")),
+            str(len(tally.others)),
+        ]
         if tally is load.gets:
             cells += [f"{tally.p99:.3f}", f"{tally.worst:.3f}"]
     return tuple(cells)
@@ -154,5 +194,8 @@ def table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = HEAD) -> str:
     lines = [head, tuple("-" * len(name) for name in head), *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
     )

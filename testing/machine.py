@@ -32,23 +32,36 @@ class Machine:
         """The command that runs this one inside, as root."""
         return ["nsenter", "--target", str(self.pid), "--all", *map(str, command)]
 
-    def run(self, *command: str | Path, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str | Path, check: bool = True, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root."""
         result = subprocess.run(
             self.inside(*command),
-            capture_output=True, text=True, check=False, timeout=timeout, cwd="/", stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for who waits here, not for what runs inside
-        )  # fmt: skip
+        )
         if check and result.returncode:
-            raise AssertionError(f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}")
+            raise AssertionError(
+                f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+            )
         return result
 
     def spawn(self, *command: str | Path) -> subprocess.Popen[str]:
         """Start a command inside and go on."""
         return subprocess.Popen(
             self.inside(*command),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+        )
 
     def show(self, unit: str, name: str) -> str:
         """One property of a unit."""
@@ -59,8 +72,11 @@ class Machine:
         # through the machine itself: what lies under a booted overlay must not be changed from outside
         subprocess.run(
             self.inside("sh", "-c", f"cat > {path} && chmod {mode:o} {path}"),
-            input=text, text=True, check=True, cwd="/",
-        )  # fmt: skip
+            input=text,
+            text=True,
+            check=True,
+            cwd="/",
+        )
 
     def read(self, path: str) -> str:
         return self.run("cat", path).stdout
@@ -72,8 +88,10 @@ def install_packages(program: str, package: str) -> None:
         subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
         subprocess.run(
             ["apt-get", "install", "-y", "-q", "--no-install-recommends", package],
-            check=True, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
 
 
 def _child(pid: int) -> int | None:
@@ -99,12 +117,16 @@ def _own_cgroups(name: str) -> Iterator[list[Path]]:
     finally:
         for directory in made:
             for below, _, _ in os.walk(directory, topdown=False):
-                with suppress(OSError):  # the kernel has not done with it; it is empty and does no harm
+                with suppress(
+                    OSError
+                ):  # the kernel has not done with it; it is empty and does no harm
                     Path(below).rmdir()
 
 
 @contextmanager
-def overlay(hidden: Sequence[str] = (), parent: Path = Path("/var/tmp"), lower: Path = Path("/")) -> Iterator[Path]:
+def overlay(
+    hidden: Sequence[str] = (), parent: Path = Path("/var/tmp"), lower: Path = Path("/")
+) -> Iterator[Path]:
     """A directory with an overlay in `root`, for `powered`: of this machine's own root, or of a tree that `lower` names.
 
     `hidden` directories are empty there.
@@ -122,7 +144,9 @@ def overlay(hidden: Sequence[str] = (), parent: Path = Path("/var/tmp"), lower: 
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
     try:
         (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
-        (root / SSHD).unlink(missing_ok=True)  # a machine on this one's network must not listen on it
+        (root / SSHD).unlink(
+            missing_ok=True
+        )  # a machine on this one's network must not listen on it
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(root)], check=False, capture_output=True)
@@ -148,20 +172,40 @@ def powered(place: Path, *options: str) -> Iterator[Machine]:
             with (place / "log").open("wb") as log:
                 process = subprocess.Popen(
                     [
-                        "sh", "-c", f'for one in {" ".join(map(str, groups))}; do echo $$ >$one/cgroup.procs; done; exec "$@"',
-                        "sh", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory", str(root), "--boot",
-                        "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN", *options,
+                        "sh",
+                        "-c",
+                        f'for one in {" ".join(map(str, groups))}; do echo $$ >$one/cgroup.procs; done; exec "$@"',
+                        "sh",
+                        "systemd-nspawn",
+                        "--quiet",
+                        "--register=no",
+                        "--keep-unit",
+                        "--directory",
+                        str(root),
+                        "--boot",
+                        "--console=pipe",
+                        "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN",
+                        *options,
                     ],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                     # BPF is what IPAddressDeny= is made of; nspawn's own filter would silently take it away
-                    env={**os.environ, "SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-                )  # fmt: skip
+                    env={
+                        **os.environ,
+                        "SYSTEMD_SECCOMP": "0",
+                        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                    },
+                )
             yield _wait(process, root, place / "log")
         finally:
             if process is not None:
                 if (pid := _child(process.pid) if process.poll() is None else None) is not None:
                     subprocess.run(
-                        ["nsenter", "--target", str(pid), "--all", "systemctl", "poweroff"], capture_output=True, check=False
+                        ["nsenter", "--target", str(pid), "--all", "systemctl", "poweroff"],
+                        capture_output=True,
+                        check=False,
                     )
                 try:
                     process.wait(30)
@@ -181,7 +225,9 @@ def _wait(process: subprocess.Popen[bytes], root: Path, log: Path) -> Machine:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise AssertionError(f"systemd-nspawn ended:\n{log.read_text(errors='replace')[-2000:]}")
+            raise AssertionError(
+                f"systemd-nspawn ended:\n{log.read_text(errors='replace')[-2000:]}"
+            )
         if (pid := _child(process.pid)) is not None:
             machine = Machine(pid, root)
             state = machine.run("systemctl", "is-system-running", check=False).stdout.strip()

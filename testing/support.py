@@ -44,7 +44,9 @@ def free_port() -> int:
     raise AssertionError("unreachable")
 
 
-def wait_until(true: Callable[[], object], seconds: float = 10, what: str = "it", pause: float = 0.02) -> None:
+def wait_until(
+    true: Callable[[], object], seconds: float = 10, what: str = "it", pause: float = 0.02
+) -> None:
     """Look every `pause` seconds until `true()`; an AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -55,7 +57,9 @@ def wait_until(true: Callable[[], object], seconds: float = 10, what: str = "it"
 def assert_well_formed(prometheus: Path, exposition: str) -> None:
     """What Prometheus' own tool says of metrics: nothing."""
     words = [str(prometheus.with_name("promtool")), "check", "metrics"]
-    ended = subprocess.run(words, input=exposition, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        words, input=exposition, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
@@ -75,12 +79,27 @@ def packaged() -> Iterator[Path]:
     """The `optictl` of a wheel built from this checkout, in a venv on the system's Python that every user may enter."""
     uv = find_uv_bin()
     with open_directory() as directory:
-        subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(ROOT)], check=True)
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True)
+        subprocess.run(
+            [uv, "build", "-q", "--wheel", "--out-dir", str(directory / "dist"), str(ROOT)],
+            check=True,
+        )
+        subprocess.run(
+            [uv, "venv", "-q", "--python", "/usr/bin/python3", str(directory / "venv")], check=True
+        )
         wheel = next((directory / "dist").glob("*.whl"))
         python = directory / "venv/bin/python"
         subprocess.run(
-            [uv, "pip", "install", "-q", "--link-mode=copy", "--compile-bytecode", "--python", str(python), str(wheel)],
+            [
+                uv,
+                "pip",
+                "install",
+                "-q",
+                "--link-mode=copy",
+                "--compile-bytecode",
+                "--python",
+                str(python),
+                str(wheel),
+            ],
             check=True,
         )
         yield directory / "venv/bin/optictl"
@@ -99,7 +118,9 @@ class Server:
     def journal(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def post(self, body: Any = None, *, key: str | None = "", timeout: float = 60, **options: Any) -> httpx.Response:
+    def post(
+        self, body: Any = None, *, key: str | None = "", timeout: float = 60, **options: Any
+    ) -> httpx.Response:
         """POST /v1/chat/completions; `key=None` sends none, the default sends the right one."""
         headers = dict(options.pop("headers", {}))
         if key is not None:
@@ -107,14 +128,24 @@ class Server:
         if body is not None:
             options["json"] = body
         # verify=False: loading the certificates would cost every plain-HTTP request 40 ms of CPU
-        return httpx.post(f"{self.url}/chat/completions", headers=headers, timeout=timeout, verify=False, **options)
+        return httpx.post(
+            f"{self.url}/chat/completions",
+            headers=headers,
+            timeout=timeout,
+            verify=False,
+            **options,
+        )
 
     def ask(self, model: str, text: str = "What is 2 + 2?", **fields: Any) -> httpx.Response:
-        return self.post({"model": model, "messages": [{"role": "user", "content": text}], **fields})
+        return self.post(
+            {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+        )
 
     def get(self, path: str, key: str | None = "") -> httpx.Response:
         headers = {} if key is None else {"Authorization": f"Bearer {key or self.key}"}
-        return httpx.get(self.url.removesuffix("/v1") + path, headers=headers, timeout=30, verify=False)
+        return httpx.get(
+            self.url.removesuffix("/v1") + path, headers=headers, timeout=30, verify=False
+        )
 
 
 def proxy_config(base_url: str) -> str:
@@ -136,10 +167,24 @@ def guard_arguments(
 ) -> list[str]:
     """The guard's flags; `@KEYFILE` is filled in by `start`."""
     return [
-        "--host", "127.0.0.1", "--port", str(port), "--base-url", base_url, "--approach", approach,
-        "--model", base_models[0], "--optillm-api-key", "@KEYFILE",
-        "--strategies", ",".join(strategies), "--base-models", ",".join(base_models), *extra,
-    ]  # fmt: skip
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--base-url",
+        base_url,
+        "--approach",
+        approach,
+        "--model",
+        base_models[0],
+        "--optillm-api-key",
+        "@KEYFILE",
+        "--strategies",
+        ",".join(strategies),
+        "--base-models",
+        ",".join(base_models),
+        *extra,
+    ]
 
 
 def prepare_home(directory: Path, config: str | None, key: str = PROXY_KEY) -> tuple[Path, Path]:
@@ -155,14 +200,22 @@ def prepare_home(directory: Path, config: str | None, key: str = PROXY_KEY) -> t
     return home, key_file
 
 
-def spawn(command: Sequence[str], environment: dict[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str], environment: dict[str, str], cwd: Path, log: Path
+) -> subprocess.Popen[bytes]:
     """Start a program that is not root, with exactly this environment, its output in `log`."""
     identity: dict[str, Any] = {}
     if os.getuid() == 0:
         identity = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, env=environment, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **identity
+            command,
+            env=environment,
+            cwd=cwd,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            **identity,
         )
 
 
@@ -181,7 +234,9 @@ def wait_ready(process: subprocess.Popen[bytes], port: int, log: Path, seconds: 
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise AssertionError(f"ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
+            raise AssertionError(
+                f"ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}"
+            )
         try:
             if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1, verify=False).status_code:
                 return
@@ -203,8 +258,12 @@ def guarded(
     """The guarded OptiLLM of `release` (see the fixture) in front of `base_url`."""
     port = free_port()
     with open_directory() as directory:
-        home, key_file = prepare_home(directory, proxy_config(base_url) if config == "rendered" else config, key)
-        arguments = [a.replace("@KEYFILE", f"@{key_file}") for a in guard_arguments(base_url, port, **flags)]
+        home, key_file = prepare_home(
+            directory, proxy_config(base_url) if config == "rendered" else config, key
+        )
+        arguments = [
+            a.replace("@KEYFILE", f"@{key_file}") for a in guard_arguments(base_url, port, **flags)
+        ]
         command = [str(release / ".venv/bin/python"), "-I", str(release / "guard"), *arguments]
         variables = {"HOME": str(home), "OPENAI_API_KEY": UPSTREAM_KEY, **(environment or {})}
         log = directory / "log"
@@ -228,8 +287,12 @@ def run_guard(
 ) -> tuple[int, str]:
     """Start a guard that is expected to refuse: its exit code and what it printed. At most 60 s."""
     with open_directory() as directory:
-        home, key_file = prepare_home(directory, proxy_config(base_url) if config == "rendered" else config, key)
-        given = arguments if arguments is not None else guard_arguments(base_url, free_port(), **flags)
+        home, key_file = prepare_home(
+            directory, proxy_config(base_url) if config == "rendered" else config, key
+        )
+        given = (
+            arguments if arguments is not None else guard_arguments(base_url, free_port(), **flags)
+        )
         command = [str(release / ".venv/bin/python"), "-I", str(release / "guard")]
         command += [a.replace("@KEYFILE", f"@{key_file}") for a in given]
         variables = {"HOME": str(home), "OPENAI_API_KEY": UPSTREAM_KEY, **(environment or {})}
@@ -255,11 +318,23 @@ def bare(
     """The same OptiLLM started by hand, without the guard, as its documentation says."""
     port = free_port()
     with open_directory() as directory:
-        home, _ = prepare_home(directory, proxy_config(base_url) if config == "rendered" else config, key)
+        home, _ = prepare_home(
+            directory, proxy_config(base_url) if config == "rendered" else config, key
+        )
         command = [
-            str(release / ".venv/bin/optillm"), "--host", "127.0.0.1", "--port", str(port), "--base-url", base_url,
-            "--model", "jerry-xl", "--optillm-api-key", key, *arguments,
-        ]  # fmt: skip
+            str(release / ".venv/bin/optillm"),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--base-url",
+            base_url,
+            "--model",
+            "jerry-xl",
+            "--optillm-api-key",
+            key,
+            *arguments,
+        ]
         variables = {"HOME": str(home), "OPENAI_API_KEY": UPSTREAM_KEY, **(environment or {})}
         log = directory / "log"
         process = spawn(command, {k: v for k, v in variables.items() if v}, cwd or home, log)

@@ -25,9 +25,22 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 #: The directories that take minutes, the longest first: three processes (`-n 3`) are then done at about the same time.
 LONGEST_FIRST = (
-    "systemd", "faults", "fleet", "systems", "guard", "routing", "litellm", "install", "transactions", "checks", "cli", "top",
-    "compare", "traces", "unit",
-)  # fmt: skip
+    "systemd",
+    "faults",
+    "fleet",
+    "systems",
+    "guard",
+    "routing",
+    "litellm",
+    "install",
+    "transactions",
+    "checks",
+    "cli",
+    "top",
+    "compare",
+    "traces",
+    "unit",
+)
 
 
 def _directory(nodeid: str) -> str:
@@ -52,7 +65,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The directories in their order, others last; within one, the tests stay as they are."""
     rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: (rank.get(_directory(item.nodeid), len(rank)), _directory(item.nodeid)))
+    items.sort(
+        key=lambda item: (rank.get(_directory(item.nodeid), len(rank)), _directory(item.nodeid))
+    )
 
 
 def _tell_seconds(terminalreporter: pytest.TerminalReporter) -> None:
@@ -83,8 +98,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What tests have measured, in the words that they recorded, and what each directory took."""
     _tell_seconds(terminalreporter)
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    measured = [pair for report in reports if report.when == "call" for pair in report.user_properties]
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ]
+    measured = [
+        pair for report in reports if report.when == "call" for pair in report.user_properties
+    ]
     if measured:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(text for name, text in measured if name == "said"))
@@ -99,7 +118,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _unpack_prometheus(directory: Path) -> None:
     """Not installed: Debian's package starts a server, which every booted machine would then have, too."""
     download = ["apt-get", "download", "-q", "prometheus"]
-    if subprocess.run(download, cwd=directory, capture_output=True).returncode:  # there are no lists of packages yet
+    if subprocess.run(
+        download, cwd=directory, capture_output=True
+    ).returncode:  # there are no lists of packages yet
         subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
         subprocess.run(download, cwd=directory, check=True, capture_output=True)
     (package,) = directory.glob("*.deb")
@@ -116,7 +137,10 @@ def prometheus_program() -> Path:
 @pytest.fixture(scope="session")
 def locked_venv() -> Path:
     """A venv with the shipped lock's closure, kept between sessions. OPTICTL_TEST_OPTILLM names another OptiLLM with a lock."""
-    lock = ROOT / f"templates/locks/optillm-{os.environ.get('OPTICTL_TEST_OPTILLM', '0.3.12')}-proxy.txt"
+    lock = (
+        ROOT
+        / f"templates/locks/optillm-{os.environ.get('OPTICTL_TEST_OPTILLM', '0.3.12')}-proxy.txt"
+    )
     mark = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     return kept_venv(mark, "--no-deps", "--require-hashes", "-r", str(lock))
 
@@ -127,7 +151,9 @@ def release(locked_venv: Path) -> Iterator[Path]:
     with open_directory() as session:
         (session / ".venv").symlink_to(locked_venv)
         (session / "work").mkdir()
-        shutil.copytree(ROOT / "optictl/guard", session / "guard", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "optictl/guard", session / "guard", ignore=shutil.ignore_patterns("__pycache__")
+        )
         yield session
 
 

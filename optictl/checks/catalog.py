@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from optictl.checks import engine, environment, health, installed, machine, process, routing, supervised, timer
+from optictl.checks import (
+    engine,
+    environment,
+    health,
+    installed,
+    machine,
+    process,
+    routing,
+    supervised,
+    timer,
+)
 from optictl.checks.engine import Check
 from optictl.results import Result
 
@@ -28,9 +38,13 @@ def select(only: Sequence[str]) -> list[Check]:
     for name in only:
         if not any(c.id == name or c.id.startswith(f"{name}.") for c in checks):
             raise KeyError(name)
-    return [c for c in checks if not only or any(c.id == name or c.id.startswith(f"{name}.") for name in only)]
+    return [
+        c
+        for c in checks
+        if not only or any(c.id == name or c.id.startswith(f"{name}.") for name in only)
+    ]
 
 
-def run(checks: Sequence[Check], site: Any) -> list[Result]:
+def run(checks: Sequence[Check], deployment: Any) -> list[Result]:
     """What these checks say, and of those that they presuppose the ones that fail."""
-    return engine.run(checks, site, all_checks())
+    return engine.run(checks, deployment, all_checks())

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.host import files
 
 #: With less than this many MiB a file cannot be counted on to be written whole, and a log not to stop.
@@ -34,19 +34,28 @@ def _room(path: Path) -> str:
     f"at least {_ROOM} MiB where the deployment lies",
     fault="A disk is full",
 )
-def host_disk(site: Site) -> Iterator[Finding]:
+def host_disk(deployment: Deployment) -> Iterator[Finding]:
     """Every file system that holds a part of the deployment has room.
 
     How: statvfs of the directories of the configuration, the releases, the HOME of the service and the units.
     Why: the service runs on, and the next key, installation or rollback cannot be written.
     """
-    places = (site.paths.etc, site.paths.opt, site.paths.home, site.paths.units)
+    places = (
+        deployment.paths.etc,
+        deployment.paths.opt,
+        deployment.paths.home,
+        deployment.paths.units,
+    )
     seen = [path for path in places if files.facts(path).kind != "missing"]
     if not seen:
-        raise Skip(f"nothing is installed: run {site.install}")
+        raise Skip(f"nothing is installed: run {deployment.install}")
     for path in seen:
         if problem := _room(path):
-            yield Finding(problem, "fail", f"free space there: du -xh {path} | sort -h | tail shows where it went")
+            yield Finding(
+                problem,
+                "fail",
+                f"free space there: du -xh {path} | sort -h | tail shows where it went",
+            )
     yield Finding(f"room in {', '.join(map(str, seen))}")
 
 
@@ -55,9 +64,9 @@ def host_disk(site: Site) -> Iterator[Finding]:
     "The clock is right",
     f"within {_APART} s of LiteLLM's, and after the release was built",
     fault="The clock of this machine is wrong",
-    presupposes=("upstream.base-model",),
+    requires=("upstream.base-model",),
 )
-def host_clock(site: Site) -> Iterator[Finding]:
+def host_clock(deployment: Deployment) -> Iterator[Finding]:
     """This machine's clock agrees with that of whoever answers as LiteLLM, and has not gone back.
 
     How: the Date of LiteLLM's answer that upstream.base-model has asked for, and when the release in force was built.
@@ -66,16 +75,20 @@ def host_clock(site: Site) -> Iterator[Finding]:
     """
     now = time.time()
     mend = "set the clock of the machine that is wrong: timedatectl set-ntp true"
-    built = files.modified(site.release / "release.json") if site.hand_made is None else 0
+    built = (
+        files.modified(deployment.release / "release.json") if deployment.hand_made is None else 0
+    )
     if built > now + _APART:
         yield Finding(f"the release in force was built {built - now:.0f} s from now", "fail", mend)
     try:
-        theirs = parsedate_to_datetime(site.upstream_models.headers["date"]).timestamp()
+        theirs = parsedate_to_datetime(deployment.upstream_models.headers["date"]).timestamp()
     except (KeyError, ValueError):
         raise Skip("LiteLLM's answer has no Date") from None
     if abs(theirs - now) > _APART:
         way = "behind" if theirs > now else "ahead of"
-        yield Finding(f"this machine's clock is {abs(theirs - now):.0f} s {way} LiteLLM's", "fail", mend)
+        yield Finding(
+            f"this machine's clock is {abs(theirs - now):.0f} s {way} LiteLLM's", "fail", mend
+        )
     yield Finding("as LiteLLM's")
 
 
@@ -86,15 +99,17 @@ def host_clock(site: Site) -> Iterator[Finding]:
     fault="The journal is full",
     live=True,
 )
-def host_journal(site: Site) -> Iterator[Finding]:
+def host_journal(deployment: Deployment) -> Iterator[Finding]:
     """There is room for the service's log.
 
     How: statvfs of the journal's directory.
     Why: journald drops what it cannot write: who asked for what, and why it failed, is lost.
     """
-    if not site.units:
+    if not deployment.units:
         raise Skip("systemd has no say in this deployment")
-    path = next((p for p in _JOURNALS if files.facts(p).kind == "directory" and any(p.iterdir())), None)
+    path = next(
+        (p for p in _JOURNALS if files.facts(p).kind == "directory" and any(p.iterdir())), None
+    )
     if path is None:
         raise Skip("journald keeps no file")
     for machine in sorted(path.iterdir()):

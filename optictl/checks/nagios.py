@@ -33,13 +33,19 @@ def nagios(found: Sequence[Result], seconds: float) -> str:
     """A Nagios plugin's line: the state, what is wrong, and performance data; `seconds` is how long the checks took."""
     code = nagios_code(found)
     warned = next((r for r in found if r.status == "warn"), None)
-    text = f"{warned.id}: {warned.found}. Mend: {warned.remedy}" if code == WARNING and warned else summary(found)
-    counts = " ".join(f"{status}={sum(r.status == status for r in found)};;;0" for status in SEVERITY)
+    text = (
+        f"{warned.id}: {warned.found}. Mend: {warned.remedy}"
+        if code == WARNING and warned
+        else summary(found)
+    )
+    counts = " ".join(
+        f"{status}={sum(r.status == status for r in found)};;;0" for status in SEVERITY
+    )
     return f"OPTILLM {_WORDS[code]} - {_clean(text)} | time={seconds:.3f}s;;;0 {counts}\n"
 
 
 @dataclass(frozen=True)
-class Damped:
+class Hysteresis:
     """What is held of a deployment that is judged again and again.
 
     `failed` is the verdict, `against` how many rounds in a row were of another opinion.
@@ -48,21 +54,25 @@ class Damped:
     failed: bool = False
     against: int = 0
 
-    def after(self, well: bool, fail_after: int, well_after: int) -> Damped:
+    def after(self, well: bool, fail_after: int, well_after: int) -> Hysteresis:
         """The same after one more round: the verdict changes once enough rounds in a row speak against it."""
         if well is not self.failed:
-            return Damped(self.failed)
+            return Hysteresis(self.failed)
         enough = well_after if self.failed else fail_after
-        return Damped(self.failed, self.against + 1) if self.against + 1 < enough else Damped(not self.failed)
+        return (
+            Hysteresis(self.failed, self.against + 1)
+            if self.against + 1 < enough
+            else Hysteresis(not self.failed)
+        )
 
     def dump(self) -> str:
         return json.dumps({"failed": self.failed, "against": self.against}) + "\n"
 
 
-def damped(text: str | None) -> Damped:
+def hysteresis(text: str | None) -> Hysteresis:
     """What an earlier round left; a fresh start where that is nothing, or no longer understood."""
     try:
         data = json.loads(text or "{}")
-        return Damped(data["failed"] is True, max(0, int(data["against"])))
+        return Hysteresis(data["failed"] is True, max(0, int(data["against"])))
     except (ValueError, TypeError, KeyError):
-        return Damped()
+        return Hysteresis()

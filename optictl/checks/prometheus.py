@@ -18,16 +18,26 @@ def prometheus(found: Sequence[Result], seconds: float, now: float) -> str:
         "# TYPE optillm_check_status gauge",
     ]
     for r in found:
-        lines += [f'optillm_check_status{{id="{_label(r.id)}",status="{s}"}} {int(r.status == s)}' for s in SEVERITY]
+        lines += [
+            f'optillm_check_status{{id="{_label(r.id)}",status="{s}"}} {int(r.status == s)}'
+            for s in SEVERITY
+        ]
     lines += [
         "# HELP optillm_check_root_cause 1 for a failed check that no other one explains, else 0.",
         "# TYPE optillm_check_root_cause gauge",
-        *(f'optillm_check_root_cause{{id="{_label(r.id)}"}} {int(r.red and r.root_cause == r.id)}' for r in found),
+        *(
+            f'optillm_check_root_cause{{id="{_label(r.id)}"}} {int(r.red and r.root_cause == r.id)}'
+            for r in found
+        ),
     ]
     for name, what, value in (
         ("healthy", "1 where no check failed, else 0.", f"{int(good(found))}"),
         ("duration_seconds", "How long all the checks took.", f"{seconds:.3f}"),
         ("last_run_timestamp_seconds", "When the checks were last run.", f"{now:.0f}"),
     ):
-        lines += [f"# HELP optillm_check_{name} {what}", f"# TYPE optillm_check_{name} gauge", f"optillm_check_{name} {value}"]
+        lines += [
+            f"# HELP optillm_check_{name} {what}",
+            f"# TYPE optillm_check_{name} gauge",
+            f"optillm_check_{name} {value}",
+        ]
     return "\n".join(lines) + "\n"

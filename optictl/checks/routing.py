@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from optictl.checks.engine import Finding, Skip, check
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 
 if TYPE_CHECKING:
     from optictl.litellm.graph import Graph
     from optictl.litellm.judge import Fault
 
 
-def _findings(site: Site, judge: Callable[[Graph], Iterator[Fault]], good: str) -> Iterator[Finding]:
+def _findings(
+    deployment: Deployment, judge: Callable[[Graph], Iterator[Fault]], good: str
+) -> Iterator[Finding]:
     """What a judge says of the configuration and, where it can be had, of the running LiteLLM."""
-    routing = site.routing
+    routing = deployment.routing
     told = set()
     for graph in filter(None, (routing.configured, routing.running)):
         for fault in judge(graph):
@@ -24,7 +26,7 @@ def _findings(site: Site, judge: Callable[[Graph], Iterator[Fault]], good: str) 
                 told.add(fault.found)
                 yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
     if routing.configured is None:
-        raise Skip(f"{site.unnamed_litellm}; {routing.live}")
+        raise Skip(f"{deployment.unnamed_litellm}; {routing.live}")
     yield Finding(f"{good}; {routing.live}")
 
 
@@ -33,9 +35,9 @@ def _findings(site: Site, judge: Callable[[Graph], Iterator[Fault]], good: str) 
     "No request comes back to OptiLLM",
     "base models lead to real models only, by every fallback",
     fault="A request comes back to OptiLLM",
-    presupposes=("config.valid",),
+    requires=("config.valid",),
 )
-def routing_no_loop(site: Site) -> Iterator[Finding]:
+def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
     """Whatever a client asks for, and whatever fails meanwhile, OptiLLM is never asked again by its own call.
 
     How: LiteLLM's configuration, with what it includes and its environment, is followed as its router would: aliases,
@@ -45,11 +47,15 @@ def routing_no_loop(site: Site) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    if problems := site.litellm_problems:
+    if problems := deployment.litellm_problems:
         for problem in problems:
-            yield Finding(problem, "fail", f"edit {site.litellm_config}, or name another file: --litellm-config PATH")
+            yield Finding(
+                problem,
+                "fail",
+                f"edit {deployment.litellm_config}, or name another file: --litellm-config PATH",
+            )
         return
-    yield from _findings(site, judge.loops, "no way leads back")
+    yield from _findings(deployment, judge.loops, "no way leads back")
 
 
 @check(
@@ -57,10 +63,10 @@ def routing_no_loop(site: Site) -> Iterator[Finding]:
     "LiteLLM asks OptiLLM for strategies",
     "every name that reaches it begins with a strategy",
     fault="Requests reach OptiLLM without a strategy",
-    presupposes=("config.valid",),
-    consequence_of=("routing.no-loop",),
+    requires=("config.valid",),
+    explained_by=("routing.no-loop",),
 )
-def routing_prefixed(site: Site) -> Iterator[Finding]:
+def routing_prefixed(deployment: Deployment) -> Iterator[Finding]:
     """Every model name that LiteLLM may send to OptiLLM begins with a strategy's word.
 
     How: the graph of routing.no-loop; the name is the one that is really sent, without LiteLLM's provider prefix.
@@ -68,7 +74,7 @@ def routing_prefixed(site: Site) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    yield from _findings(site, judge.unprefixed, "every name has a strategy prefix")
+    yield from _findings(deployment, judge.unprefixed, "every name has a strategy prefix")
 
 
 @check(
@@ -76,9 +82,9 @@ def routing_prefixed(site: Site) -> Iterator[Finding]:
     "LiteLLM asks for enabled strategies",
     "every name that reaches OptiLLM asks for one of them",
     fault="LiteLLM asks for a strategy that is not enabled",
-    presupposes=("config.valid",),
+    requires=("config.valid",),
 )
-def routing_enabled(site: Site) -> Iterator[Finding]:
+def routing_enabled(deployment: Deployment) -> Iterator[Finding]:
     """Every strategy that LiteLLM may ask for is among `strategies`.
 
     How: the graph of routing.no-loop, and OptiLLM's own way to read a model's name.
@@ -86,7 +92,7 @@ def routing_enabled(site: Site) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    yield from _findings(site, judge.not_enabled, "every strategy asked for is enabled")
+    yield from _findings(deployment, judge.not_enabled, "every strategy asked for is enabled")
 
 
 @check(
@@ -94,10 +100,10 @@ def routing_enabled(site: Site) -> Iterator[Finding]:
     "A real model answers for every base model",
     "each leads to a server that is not OptiLLM",
     fault="A base model is answered by nobody",
-    presupposes=("config.valid",),
-    consequence_of=("routing.no-loop",),
+    requires=("config.valid",),
+    explained_by=("routing.no-loop",),
 )
-def routing_base_served(site: Site) -> Iterator[Finding]:
+def routing_base_served(deployment: Deployment) -> Iterator[Finding]:
     """LiteLLM has an entry for every base model, and OptiLLM is asked for no other.
 
     How: the graph of routing.no-loop, without fallbacks.
@@ -106,9 +112,9 @@ def routing_base_served(site: Site) -> Iterator[Finding]:
     from optictl.litellm import judge
 
     def unserved(graph: Graph) -> Iterator[Fault]:
-        return judge.unserved(graph, whole=graph is not site.routing.running)
+        return judge.unserved(graph, whole=graph is not deployment.routing.running)
 
-    yield from _findings(site, unserved, f"{', '.join(site.config.base_models)} served")
+    yield from _findings(deployment, unserved, f"{', '.join(deployment.config.base_models)} served")
 
 
 @check(
@@ -116,9 +122,9 @@ def routing_base_served(site: Site) -> Iterator[Finding]:
     "LiteLLM runs a strategy once for each request",
     "no retries, no timeout below timeouts.request",
     fault="LiteLLM runs a strategy more than once for a request",
-    presupposes=("config.valid",),
+    requires=("config.valid",),
 )
-def routing_retries(site: Site) -> Iterator[Finding]:
+def routing_retries(deployment: Deployment) -> Iterator[Finding]:
     """No retry and no timeout of LiteLLM makes a strategy run twice.
 
     How: num_retries, max_retries, retry policies and timeouts of every entry that leads to OptiLLM, with the defaults
@@ -127,7 +133,7 @@ def routing_retries(site: Site) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    yield from _findings(site, judge.repeats, "each strategy is tried once, and long enough")
+    yield from _findings(deployment, judge.repeats, "each strategy is tried once, and long enough")
 
 
 @check(
@@ -135,10 +141,10 @@ def routing_retries(site: Site) -> Iterator[Finding]:
     "LiteLLM sends the proxy key",
     "every entry that leads to OptiLLM sends it",
     fault="LiteLLM does not send the proxy key",
-    presupposes=("config.valid",),
-    consequence_of=("key.strength",),
+    requires=("config.valid",),
+    explained_by=("key.strength",),
 )
-def routing_key(site: Site) -> Iterator[Finding]:
+def routing_key(deployment: Deployment) -> Iterator[Finding]:
     """Every entry that leads to OptiLLM sends a key that the guard lets in.
 
     How: api_key of the entry, or what LiteLLM takes in its place, beside the proxy key where that can be read. No key is
@@ -147,15 +153,17 @@ def routing_key(site: Site) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    graph = site.routing.configured  # a running LiteLLM does not show its keys
+    graph = deployment.routing.configured  # a running LiteLLM does not show its keys
     if graph is None:
-        raise Skip(site.unnamed_litellm)
+        raise Skip(deployment.unnamed_litellm)
     try:
-        proxy_key = site.proxy_key
+        proxy_key = deployment.proxy_key
     except (Skip, PermissionError):
         proxy_key = None
     for fault in judge.keys(graph, proxy_key):
         yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
     if proxy_key is None:
-        raise Skip(f"a key is sent; whether it is the right one cannot be told without {site.paths.proxy_key}")
+        raise Skip(
+            f"a key is sent; whether it is the right one cannot be told without {deployment.paths.proxy_key}"
+        )
     yield Finding("the proxy key is sent")

@@ -39,7 +39,10 @@ def changed(before: Sequence[Result], now: Sequence[Result]) -> list[Result]:
     fresh = [r for r in now if known.get(r.id) != _told(r)]
     # what is only presupposed is among the results while it is red
     gone = [r for r in before if r.id not in {one.id for one in now}]
-    return fresh + [replace(r, status="skip", found="not red any more", cause="", remedy="", root_cause="") for r in gone]
+    return fresh + [
+        replace(r, status="skip", found="not red any more", cause="", remedy="", root_cause="")
+        for r in gone
+    ]
 
 
 def _told(r: Result) -> tuple[str, ...]:

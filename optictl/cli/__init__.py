@@ -31,8 +31,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
-    debug: bool = typer.Option(False, "--debug", envvar="OPTICTL_DEBUG", help="Show tracebacks of unexpected errors."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+    debug: bool = typer.Option(
+        False, "--debug", envvar="OPTICTL_DEBUG", help="Show tracebacks of unexpected errors."
+    ),
 ) -> None:
     from optictl.cli import failures
 

@@ -31,7 +31,10 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     models: Annotated[
-        list[str] | None, typer.Option("--models", metavar="MODEL", help="Such as moa-jerry-xl. May be repeated. Default: all.")
+        list[str] | None,
+        typer.Option(
+            "--models", metavar="MODEL", help="Such as moa-jerry-xl. May be repeated. Default: all."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None,
@@ -44,22 +47,42 @@ def compare(
         ),
     ] = None,
     budget_tokens: Annotated[
-        int | None, typer.Option("--budget-tokens", metavar="N", min=1, help="Stop before it takes more tokens than that.")
+        int | None,
+        typer.Option(
+            "--budget-tokens",
+            metavar="N",
+            min=1,
+            help="Stop before it takes more tokens than that.",
+        ),
     ] = None,
     price_prompt: Annotated[
-        float | None, typer.Option("--price-prompt", metavar="PRICE", min=0, help="Of a million prompt tokens.")
+        float | None,
+        typer.Option("--price-prompt", metavar="PRICE", min=0, help="Of a million prompt tokens."),
     ] = None,
     price_completion: Annotated[
-        float | None, typer.Option("--price-completion", metavar="PRICE", min=0, help="Of a million completion tokens.")
+        float | None,
+        typer.Option(
+            "--price-completion", metavar="PRICE", min=0, help="Of a million completion tokens."
+        ),
     ] = None,
     save: SaveOption = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="FILE", dir_okay=False, help="Go on with this file of answers (or begin it)."),
+        typer.Option(
+            "--resume",
+            metavar="FILE",
+            dir_okay=False,
+            help="Go on with this file of answers (or begin it).",
+        ),
     ] = None,
-    content: Annotated[bool, typer.Option("--content", help="Keep the texts of the answers, too.")] = False,
+    content: Annotated[
+        bool, typer.Option("--content", help="Keep the texts of the answers, too.")
+    ] = False,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", min=1, help="Per request. Default: timeouts.request.")
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=1, help="Per request. Default: timeouts.request."
+        ),
     ] = None,
     config: ConfigOption = None,
     root: RootOption = None,
@@ -81,45 +104,81 @@ def compare(
     from optictl.requests.compare.summary import Prices
 
     if (price_prompt is None) != (price_completion is None):
-        raise typer.BadParameter("both prices are needed for a cost", param_hint="--price-prompt, --price-completion")
-    prices = None if price_prompt is None or price_completion is None else Prices(price_prompt, price_completion)
+        raise typer.BadParameter(
+            "both prices are needed for a cost", param_hint="--price-prompt, --price-completion"
+        )
+    prices = (
+        None
+        if price_prompt is None or price_completion is None
+        else Prices(price_prompt, price_completion)
+    )
     refuse_no_directory("--save", save)
     refuse_no_directory("--resume", resume)
     where = place(config, root, user, name)
     deployed = where.config()
     try:
-        comparison = run.begin(deployed, models or [], prompts and prompts.absolute(), resume and resume.absolute())
+        comparison = run.begin(
+            deployed, models or [], prompts and prompts.absolute(), resume and resume.absolute()
+        )
     except run.UnknownModel as unknown:
         raise typer.BadParameter(str(unknown), param_hint="--models") from None
     if prices and len({s.base_model for s in comparison.subjects}) > 1:
-        raise typer.BadParameter("prices are those of one base model: name its strategies with --models", param_hint="--price")
+        raise typer.BadParameter(
+            "prices are those of one base model: name its strategies with --models",
+            param_hint="--price",
+        )
     keys = smoke.keys(where.paths, None)
     if not keys.upstream:
         raise OptictlError(
-            f"LiteLLM's key cannot be read in {where.paths.env}", remedy="run it with sudo, or set OPENAI_API_KEY there"
+            f"LiteLLM's key cannot be read in {where.paths.env}",
+            remedy="run it with sudo, or set OPENAI_API_KEY there",
         )
-    flags = [*(["--config", str(where.config_path)] if where.explicit else []), *(["--content"] if content else [])]
+    flags = [
+        *(["--config", str(where.config_path)] if where.explicit else []),
+        *(["--content"] if content else []),
+    ]
     flags += ["--save", str(save.absolute())] if save else []
-    flags += ["--price-prompt", f"{price_prompt:g}", "--price-completion", f"{price_completion:g}"] if prices else []
+    flags += (
+        ["--price-prompt", f"{price_prompt:g}", "--price-completion", f"{price_completion:g}"]
+        if prices
+        else []
+    )
     flags += [word for model in models or [] for word in ("--models", model)]
     again = where.paths.command(comparison.command(budget_tokens, *flags))
     total = len(comparison.questions) * len(comparison.subjects)
     try:
-        with processes.told_by_signals(), console.steps("comparing", total - len(comparison.left), total) as say:
+        with (
+            processes.told_by_signals(),
+            console.steps("comparing", total - len(comparison.left), total) as say,
+        ):
             whole = run.ask(
-                comparison, deployed, keys, timeout=timeout, budget=budget_tokens, keep=content,
-                remedy=f"{where.paths.command('check')} names what is wrong; then go on: {again}", say=say,
-            )  # fmt: skip
-    except processes.Told as told:
+                comparison,
+                deployed,
+                keys,
+                timeout=timeout,
+                budget=budget_tokens,
+                keep=content,
+                remedy=f"{where.paths.command('check')} names what is wrong; then go on: {again}",
+                say=say,
+            )
+    except processes.TerminatedBySignal as told:
         console.note(f"{len(comparison.records)} answers are kept in {comparison.file}")
         console.note(f"go on: {again}")
         raise typer.Exit(told.code) from None
     rows = comparison.rows(prices)
     if save is not None:
         text = page.render_page(
-            rows, comparison.questions, comparison.records, content=content, priced=prices is not None,
+            rows,
+            comparison.questions,
+            comparison.records,
+            content=content,
+            priced=prices is not None,
             when=time.strftime("%Y-%m-%d %H:%M"),
-        )  # fmt: skip
+        )
         save_page(save, text, content)
     more = None if whole else where.paths.command(comparison.command(comparison.enough, *flags))
-    raise typer.Exit(0 if request_results.compared(rows, str(comparison.file), budget_tokens, more, output.value) else 1)
+    raise typer.Exit(
+        0
+        if request_results.compared(rows, str(comparison.file), budget_tokens, more, output.value)
+        else 1
+    )

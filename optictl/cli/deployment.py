@@ -36,19 +36,27 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     panel = "A deployment"
     app.command("init", rich_help_panel=panel, epilog="Example: sudo optictl init")(init)
-    app.command("install", rich_help_panel=panel, epilog="Example: sudo optictl install --dry-run")(install)
-    app.command("uninstall", rich_help_panel=panel, epilog="Example: sudo optictl uninstall --dry-run")(uninstall)
+    app.command("install", rich_help_panel=panel, epilog="Example: sudo optictl install --dry-run")(
+        install
+    )
+    app.command(
+        "uninstall", rich_help_panel=panel, epilog="Example: sudo optictl uninstall --dry-run"
+    )(uninstall)
     app.command("start", rich_help_panel=panel, epilog="Example: sudo optictl start")(start)
     app.command("stop", rich_help_panel=panel, epilog="Example: sudo optictl stop")(stop)
     app.command("restart", rich_help_panel=panel, epilog="Example: sudo optictl restart")(restart)
-    app.command("status", rich_help_panel=panel, epilog="Example: optictl status --output json")(status)
+    app.command("status", rich_help_panel=panel, epilog="Example: optictl status --output json")(
+        status
+    )
     app.command("logs", rich_help_panel=panel, epilog="Example: sudo optictl logs --follow")(logs)
     app.command("top", rich_help_panel=panel, epilog="Example: sudo optictl top --interval 5")(top)
     app.command("run", rich_help_panel=panel, epilog="Example: optictl run --root ~/optillm")(run)
 
 
 def init(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")
+    ] = False,
     root: RootOption = None,
     user: UserOption = False,
     name: NameOption = NAME,
@@ -104,10 +112,18 @@ def _tell_proposal(done: Initialized) -> None:
 def _initialized(done: Initialized) -> list[dict[str, str]]:
     """The items of the JSON envelope."""
     items = [{**change.as_dict(), "diff": ""} for change in done.made]
-    items += [{"action": "keep", "target": str(p), "reason": "it exists", "diff": ""} for p in done.kept]
+    items += [
+        {"action": "keep", "target": str(p), "reason": "it exists", "diff": ""} for p in done.kept
+    ]
     items += _proposal_items(done)
     items += [
-        {"action": "other", "target": str(o.path), "reason": "it runs OptiLLM", "diff": "", "remedy": _take_over(o)}
+        {
+            "action": "other",
+            "target": str(o.path),
+            "reason": "it runs OptiLLM",
+            "diff": "",
+            "remedy": _take_over(o),
+        }
         for o in done.others
     ]
     return items
@@ -143,7 +159,9 @@ def _next(done: Initialized, where: Place) -> str:
     """The commands that follow."""
     paths = where.paths
     proposal = done.proposal
-    has_key = proposal is not None and (proposal.upstream_key or proposal.upstream_where == str(paths.env))
+    has_key = proposal is not None and (
+        proposal.upstream_key or proposal.upstream_where == str(paths.env)
+    )
     write = "" if has_key else f"write LiteLLM's key into {paths.env} (OPENAI_API_KEY=...), then: "
     if proposal is None:
         return f"{write}{paths.command('install')}"
@@ -156,8 +174,12 @@ def install(
     yes: YesOption = False,
     wheelhouse: WheelhouseOption = None,
     python: PythonOption = None,
-    no_start: Annotated[bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")] = False,
-    no_smoke: Annotated[bool, typer.Option("--no-smoke", help="Do not end with a real request, which costs tokens.")] = False,
+    no_start: Annotated[
+        bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")
+    ] = False,
+    no_smoke: Annotated[
+        bool, typer.Option("--no-smoke", help="Do not end with a real request, which costs tokens.")
+    ] = False,
     force: ForceOption = False,
     secrets_come: SecretsComeOption = False,
     config: ConfigOption = None,
@@ -194,7 +216,13 @@ def install(
         force = confirm(installation, yes, force)
         with console.progress("installing") as say, processes.told_by_signals():
             installing.apply_install(
-                installation, plan, python, wheelhouse.absolute() if wheelhouse else None, say, plans.done, force
+                installation,
+                plan,
+                python,
+                wheelhouse.absolute() if wheelhouse else None,
+                say,
+                plans.done,
+                force,
             )
     found = _checks(where)
     if installation.changes and not no_smoke and not no_start and not where.paths.is_private:
@@ -203,7 +231,9 @@ def install(
         console.headline("check")
     good = check_results.results("install", found, output.value)
     if text and good and not any(c.id == "process.guarded" for c in found):
-        console.message(f"Next: {where.paths.command('run' if where.paths.is_private or no_start else 'start')}")
+        console.message(
+            f"Next: {where.paths.command('run' if where.paths.is_private or no_start else 'start')}"
+        )
     raise typer.Exit(0 if good else 1)
 
 
@@ -213,11 +243,15 @@ def _smoke(where: Place, checked: list[Result]) -> list[Result]:
     from optictl.requests import smoke
     from optictl.results import good
 
-    if not good(checked) or not any(r.id == "process.guarded" and r.status == "pass" for r in checked):
+    if not good(checked) or not any(
+        r.id == "process.guarded" and r.status == "pass" for r in checked
+    ):
         return []
     config = where.config()
     with console.progress("smoking") as say:
-        smoked = smoke.run(config, smoke.keys(where.paths, None), list(config.published)[:1], None, None, None, say)
+        smoked = smoke.run(
+            config, smoke.keys(where.paths, None), list(config.published)[:1], None, None, None, say
+        )
         return [one.result for one in smoked]
 
 
@@ -243,7 +277,10 @@ def plan_as_json(command: str, installation: Installation) -> None:
     more: dict[str, Any] = {"problems": found} if found else {}
     if blockers:
         remedies = dict.fromkeys(p.remedy for p in console.spelled(blockers) if p.remedy)
-        more["error"] = {"what": "; ".join(p.found for p in blockers), "remedy": "; ".join(remedies)}
+        more["error"] = {
+            "what": "; ".join(p.found for p in blockers),
+            "remedy": "; ".join(remedies),
+        }
     if installation.hand_made is not None:
         more["takeover"] = [row.as_dict() for row in installation.table]
     console.envelope(command, [c.as_dict() for c in installation.changes], not blockers, **more)
@@ -260,7 +297,9 @@ def refuse_blocked(installation: Installation) -> None:
     if failures.json_command:
         installing.refuse_blocked(installation)
     count = len(installation.blockers)
-    console.note(f"nothing was changed: {count} problem{'s' if count > 1 else ''} above to fix first")
+    console.note(
+        f"nothing was changed: {count} problem{'s' if count > 1 else ''} above to fix first"
+    )
     raise typer.Exit(1)
 
 
@@ -289,7 +328,10 @@ def ask(yes: bool, question: str = "Apply these changes?", look: str = "--dry-ru
     if yes:
         return
     if not sys.stdin.isatty():
-        raise OptictlError("there is no terminal to ask at", remedy=f"look at the plan with {look}, then run it with --yes")
+        raise OptictlError(
+            "there is no terminal to ask at",
+            remedy=f"look at the plan with {look}, then run it with --yes",
+        )
     typer.confirm(question, abort=True, err=True)
 
 
@@ -297,19 +339,24 @@ def _checks(where: Place) -> list[Result]:
     """What `install` can judge: everything, but the live process only where one serves the port."""
     from optictl.checks import catalog
     from optictl.errors import MissingFact
-    from optictl.facts.deployment import Site
+    from optictl.facts.deployment import Deployment
 
-    site = Site(where.paths, where.config_path)
+    deployment = Deployment(where.paths, where.config_path)
     checks = catalog.select(())
     try:
-        site.live  # noqa: B018
+        deployment.live  # noqa: B018
     except MissingFact:
         checks = [c for c in checks if not c.live]
     # the build has just proven that it starts
-    return catalog.run([c for c in checks if c.id != "release.starts"], site)
+    return catalog.run([c for c in checks if c.id != "release.starts"], deployment)
 
 
-def run(config: ConfigOption = None, root: RootOption = None, user: UserOption = False, name: NameOption = NAME) -> None:
+def run(
+    config: ConfigOption = None,
+    root: RootOption = None,
+    user: UserOption = False,
+    name: NameOption = NAME,
+) -> None:
     """Run the deployment in the foreground, exactly as the unit would start it.
 
     What the unit refuses to start with, this refuses too (exit code 78).
@@ -322,12 +369,19 @@ def run(config: ConfigOption = None, root: RootOption = None, user: UserOption =
     from optictl.output import console
 
     where = place(config, root, user, name)
-    raise typer.Exit(foreground.run(where.config(), where.paths, where.config_path, console.note, console.error))
+    raise typer.Exit(
+        foreground.run(where.config(), where.paths, where.config_path, console.note, console.error)
+    )
 
 
 def uninstall(
-    purge: Annotated[bool, typer.Option("--purge", help="Also the configuration and the secrets.")] = False,
-    restore: Annotated[bool, typer.Option("--restore", help="Put the service back that was there before optictl's.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also the configuration and the secrets.")
+    ] = False,
+    restore: Annotated[
+        bool,
+        typer.Option("--restore", help="Put the service back that was there before optictl's."),
+    ] = False,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     yes: YesOption = False,
@@ -356,7 +410,9 @@ def uninstall(
             console.message("Nothing is installed.")
         if not restore and (kept := previous_service.read_if_allowed(where.paths)) is not None:
             again = where.paths.command("uninstall --restore")
-            console.message(f"Before optictl, {kept.unit} was written by hand; it is kept in {where.paths.before}.")
+            console.message(
+                f"Before optictl, {kept.unit} was written by hand; it is kept in {where.paths.before}."
+            )
             console.message(f"To put it back: {again}")
     if dry_run or not changes:
         return
@@ -402,7 +458,10 @@ def restart(root: RootOption = None, user: UserOption = False, name: NameOption 
 
 
 def status(
-    root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
+    root: RootOption = None,
+    user: UserOption = False,
+    name: NameOption = NAME,
+    output: OutputOption = Output.text,
 ) -> None:
     """One screen: state, release, restarts, memory, health tiers, the last problem, the next command."""
     from optictl.observe import status as looking
@@ -420,16 +479,32 @@ def status(
 
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as entries come.")] = False,
-    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="As journalctl takes it: '1 hour ago'.")] = None,
-    errors: Annotated[bool, typer.Option("--errors", help="Failed requests, refusals and problems only.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="As journalctl takes it: '1 hour ago'."),
+    ] = None,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Failed requests, refusals and problems only.")
+    ] = False,
     strategy: Annotated[
-        list[str] | None, typer.Option("--strategy", metavar="NAME", help="Requests of this one only. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--strategy", metavar="NAME", help="Requests of this one only. May be repeated."
+        ),
     ] = None,
     status_wanted: Annotated[
-        list[str] | None, typer.Option("--status", metavar="STATUS", help="Such as 502 or 5xx. May be repeated.")
+        list[str] | None,
+        typer.Option("--status", metavar="STATUS", help="Such as 502 or 5xx. May be repeated."),
     ] = None,
-    trace: Annotated[str, typer.Option("--trace", metavar="ID", help="The request of this trace, or of this beginning.")] = "",
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")] = 50,
+    trace: Annotated[
+        str,
+        typer.Option(
+            "--trace", metavar="ID", help="The request of this trace, or of this beginning."
+        ),
+    ] = "",
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")
+    ] = 50,
     root: RootOption = None,
     user: UserOption = False,
     name: NameOption = NAME,
@@ -441,7 +516,9 @@ def logs(
 
     for text in status_wanted or ():
         if not log_reader.is_status(text):
-            raise typer.BadParameter(f"{text!r} is no status such as 502 or 5xx", param_hint="--status")
+            raise typer.BadParameter(
+                f"{text!r} is no status such as 502 or 5xx", param_hint="--status"
+            )
     where = place(None, root, user, name)
     wanted = log_reader.Filter(errors, tuple(strategy or ()), tuple(status_wanted or ()), trace)
     entries = log_reader.read(where.paths, wanted, follow=follow, since=since, lines=lines)
@@ -457,9 +534,14 @@ def logs(
 
 def top(
     interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", min=0.2, max=3600, help="From one look to the next.")
+        float,
+        typer.Option(
+            "--interval", metavar="SECONDS", min=0.2, max=3600, help="From one look to the next."
+        ),
     ] = 2.0,
-    count: Annotated[int | None, typer.Option("--count", metavar="N", min=1, help="End after so many looks.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", metavar="N", min=1, help="End after so many looks.")
+    ] = None,
     config: ConfigOption = None,
     root: RootOption = None,
     user: UserOption = False,
@@ -478,8 +560,11 @@ def top(
     where = place(config, root, user, name)
     deployed, key = where.config(), smoke.keys(where.paths, None).proxy
     try:
-        with processes.told_by_signals(), observations.top(where.paths.name, interval, output.value) as show:
+        with (
+            processes.told_by_signals(),
+            observations.top(where.paths.name, interval, output.value) as show,
+        ):
             ready = watching.run(deployed, where.paths, key, show, interval=interval, count=count)
-    except processes.Told as told:
+    except processes.TerminatedBySignal as told:
         raise typer.Exit(told.code) from None
     raise typer.Exit(0 if ready else 1)

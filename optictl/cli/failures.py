@@ -45,13 +45,20 @@ def _explain(failure: Exception) -> int:
     if isinstance(failure, ConfigError):
         remedy = f"edit {failure.source}; optictl config schema prints what may stand there"
         if json_command:
-            console.failure(json_command, str(failure), remedy, [vars(problem) for problem in failure.problems])
+            console.failure(
+                json_command, str(failure), remedy, [vars(problem) for problem in failure.problems]
+            )
         console.config_error(failure, remedy)
         return CONFIG_INVALID
     if isinstance(failure, PermissionError):
-        failure = OptictlError(f"no permission for {failure.filename}", remedy="run it with sudo, or use --user or --root DIR")
+        failure = OptictlError(
+            f"no permission for {failure.filename}",
+            remedy="run it with sudo, or use --user or --root DIR",
+        )
     if isinstance(failure, OSError) and failure.filename:
-        failure = OptictlError(f"{failure.strerror}: {failure.filename}", remedy="mend it and run the command again")
+        failure = OptictlError(
+            f"{failure.strerror}: {failure.filename}", remedy="mend it and run the command again"
+        )
     if isinstance(failure, OptictlError):
         if json_command:
             console.failure(json_command, failure.what, failure.remedy, failure.problems)

@@ -25,22 +25,46 @@ fleet_app = typer.Typer(
 InventoryOption = Annotated[
     list[str],
     typer.Option(
-        "--inventory", "-i", metavar="INVENTORY", envvar="OPTICTL_INVENTORY",
+        "--inventory",
+        "-i",
+        metavar="INVENTORY",
+        envvar="OPTICTL_INVENTORY",
         help="Ansible's inventory: a file, a directory, or host names with commas. May be repeated.",
     ),
-]  # fmt: skip
-LimitOption = Annotated[str, typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts, as Ansible takes it.")]
-BatchOption = Annotated[
-    str, typer.Option("--batch", metavar="N,N%", help="Hosts at a time: one canary, then a quarter of them each.")
 ]
-ForksOption = Annotated[int, typer.Option("--forks", metavar="N", min=1, help="Hosts at the same moment, within a batch.")]
+LimitOption = Annotated[
+    str,
+    typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts, as Ansible takes it."),
+]
+BatchOption = Annotated[
+    str,
+    typer.Option(
+        "--batch", metavar="N,N%", help="Hosts at a time: one canary, then a quarter of them each."
+    ),
+]
+ForksOption = Annotated[
+    int,
+    typer.Option("--forks", metavar="N", min=1, help="Hosts at the same moment, within a batch."),
+]
 VaultOption = Annotated[
     Path | None,
-    typer.Option("--vault-password-file", metavar="FILE", exists=True, dir_okay=False, help="As Ansible takes it."),
+    typer.Option(
+        "--vault-password-file",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="As Ansible takes it.",
+    ),
 ]
 SourceOption = Annotated[
     Path | None,
-    typer.Option("--wheelhouse", metavar="DIR", exists=True, file_okay=False, help="Take wheels from here, not from an index."),
+    typer.Option(
+        "--wheelhouse",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Take wheels from here, not from an index.",
+    ),
 ]
 _BATCH = "1,25%"
 
@@ -90,7 +114,9 @@ def _serial(batch: str) -> list[int | str]:
     try:
         return rollout.batches(batch)
     except ValueError:
-        raise typer.BadParameter("numbers or percentages with commas, such as 1,25%", param_hint="--batch") from None
+        raise typer.BadParameter(
+            "numbers or percentages with commas, such as 1,25%", param_hint="--batch"
+        ) from None
 
 
 def _ask(yes: bool) -> Callable[[list[str]], None]:
@@ -98,7 +124,11 @@ def _ask(yes: bool) -> Callable[[list[str]], None]:
 
     def confirm(names: list[str]) -> None:
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        ask(yes, f"Go on with {len(names)} {'host' if len(names) == 1 else 'hosts'} ({shown})?", "optictl fleet plan")
+        ask(
+            yes,
+            f"Go on with {len(names)} {'host' if len(names) == 1 else 'hosts'} ({shown})?",
+            "optictl fleet plan",
+        )
 
     return confirm
 
@@ -110,7 +140,12 @@ def _end(command: str, found: Report, output: Output, again: str = "") -> None:
 
     more = again if found.remaining else ""
     output_hosts.fleet(
-        f"fleet {command}", found.results, playbook_events.headline(found.results), more, output.value, ok=found.code == 0
+        f"fleet {command}",
+        found.results,
+        playbook_events.headline(found.results),
+        more,
+        output.value,
+        ok=found.code == 0,
     )
     raise typer.Exit(found.code)
 
@@ -121,9 +156,14 @@ def _again() -> str:
 
 
 def plan(
-    inventory: InventoryOption, limit: LimitOption = "", forks: ForksOption = 10, vault_password_file: VaultOption = None,
-    wheelhouse: SourceOption = None, force: ForceOption = False, output: OutputOption = Output.text,
-) -> None:  # fmt: skip
+    inventory: InventoryOption,
+    limit: LimitOption = "",
+    forks: ForksOption = 10,
+    vault_password_file: VaultOption = None,
+    wheelhouse: SourceOption = None,
+    force: ForceOption = False,
+    output: OutputOption = Output.text,
+) -> None:
     """Tell what `fleet apply` would do on each host. Changes nothing there."""
     from optictl.fleet import rollout
     from optictl.output import console
@@ -134,31 +174,76 @@ def plan(
 
 
 def apply(
-    inventory: InventoryOption, limit: LimitOption = "", batch: BatchOption = _BATCH, forks: ForksOption = 10,
-    vault_password_file: VaultOption = None, wheelhouse: SourceOption = None, yes: YesOption = False,
-    force: ForceOption = False, output: OutputOption = Output.text,
-) -> None:  # fmt: skip
+    inventory: InventoryOption,
+    limit: LimitOption = "",
+    batch: BatchOption = _BATCH,
+    forks: ForksOption = 10,
+    vault_password_file: VaultOption = None,
+    wheelhouse: SourceOption = None,
+    yes: YesOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Output.text,
+) -> None:
     """Have the deployment on each host: build beside, prove, switch, check, smoke. The first red stops it.
 
     That host goes back by itself, those not reached stay as they are; the same command continues.
     """
-    _roll("apply", None, inventory, limit, batch, forks, vault_password_file, wheelhouse, yes, force, output)
+    _roll(
+        "apply",
+        None,
+        inventory,
+        limit,
+        batch,
+        forks,
+        vault_password_file,
+        wheelhouse,
+        yes,
+        force,
+        output,
+    )
 
 
 def upgrade(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Of OptiLLM, such as 0.3.13.")],
-    inventory: InventoryOption, limit: LimitOption = "", batch: BatchOption = _BATCH, forks: ForksOption = 10,
-    vault_password_file: VaultOption = None, wheelhouse: SourceOption = None, yes: YesOption = False,
-    force: ForceOption = False, output: OutputOption = Output.text,
-) -> None:  # fmt: skip
+    inventory: InventoryOption,
+    limit: LimitOption = "",
+    batch: BatchOption = _BATCH,
+    forks: ForksOption = 10,
+    vault_password_file: VaultOption = None,
+    wheelhouse: SourceOption = None,
+    yes: YesOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Output.text,
+) -> None:
     """Roll another version of OptiLLM out, as `fleet apply` does. Where the inventory pins one, change it there."""
-    _roll("upgrade", version, inventory, limit, batch, forks, vault_password_file, wheelhouse, yes, force, output)
+    _roll(
+        "upgrade",
+        version,
+        inventory,
+        limit,
+        batch,
+        forks,
+        vault_password_file,
+        wheelhouse,
+        yes,
+        force,
+        output,
+    )
 
 
 def _roll(
-    command: str, version: str | None, inventory: list[str], limit: str, batch: str, forks: int, vault: Path | None,
-    source: Path | None, yes: bool, force: bool, output: Output,
-) -> None:  # fmt: skip
+    command: str,
+    version: str | None,
+    inventory: list[str],
+    limit: str,
+    batch: str,
+    forks: int,
+    vault: Path | None,
+    source: Path | None,
+    yes: bool,
+    force: bool,
+    output: Output,
+) -> None:
     from optictl.fleet import rollout
     from optictl.output import console
 
@@ -169,9 +254,14 @@ def _roll(
 
 
 def rollback(
-    inventory: InventoryOption, limit: LimitOption = "", batch: BatchOption = _BATCH, forks: ForksOption = 10,
-    vault_password_file: VaultOption = None, yes: YesOption = False, output: OutputOption = Output.text,
-) -> None:  # fmt: skip
+    inventory: InventoryOption,
+    limit: LimitOption = "",
+    batch: BatchOption = _BATCH,
+    forks: ForksOption = 10,
+    vault_password_file: VaultOption = None,
+    yes: YesOption = False,
+    output: OutputOption = Output.text,
+) -> None:
     """Go back to the release of before on each host, proven in the same way. The first red stops it."""
     from optictl.fleet import rollout
     from optictl.output import console
@@ -180,15 +270,25 @@ def rollback(
     hosts = _hosts(inventory, limit, forks, vault_password_file)
     found = rollout.rollback(hosts, serial, _ask(yes), console.note)
     # a host that is done would go forth again
-    words = ["optictl", "fleet", "rollback", *(word for one in inventory for word in ("-i", one)), "--batch", batch]
+    words = [
+        "optictl",
+        "fleet",
+        "rollback",
+        *(word for one in inventory for word in ("-i", one)),
+        "--batch",
+        batch,
+    ]
     words += ["--vault-password-file", str(vault_password_file)] if vault_password_file else []
     _end("rollback", found, output, shlex.join([*words, "--limit", ",".join(found.remaining)]))
 
 
 def status(
-    inventory: InventoryOption, limit: LimitOption = "", forks: ForksOption = 10, vault_password_file: VaultOption = None,
+    inventory: InventoryOption,
+    limit: LimitOption = "",
+    forks: ForksOption = 10,
+    vault_password_file: VaultOption = None,
     output: OutputOption = Output.text,
-) -> None:  # fmt: skip
+) -> None:
     """Release, health, drift and restarts of each host, and which hosts differ from most."""
     from optictl.fleet import rollout
     from optictl.output import console
@@ -199,10 +299,16 @@ def status(
 
 
 def check(
-    inventory: InventoryOption, limit: LimitOption = "", forks: ForksOption = 10, vault_password_file: VaultOption = None,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="One check or family; repeatable.")] = None,
+    inventory: InventoryOption,
+    limit: LimitOption = "",
+    forks: ForksOption = 10,
+    vault_password_file: VaultOption = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="ID", help="One check or family; repeatable."),
+    ] = None,
     output: OutputOption = Output.text,
-) -> None:  # fmt: skip
+) -> None:
     """Judge every invariant of each host. Reads, never writes, costs no token."""
     from optictl.fleet import rollout
     from optictl.output import console
@@ -214,9 +320,12 @@ def check(
 
 def smoke(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")],
-    inventory: InventoryOption, limit: LimitOption = "", forks: ForksOption = 10, vault_password_file: VaultOption = None,
+    inventory: InventoryOption,
+    limit: LimitOption = "",
+    forks: ForksOption = 10,
+    vault_password_file: VaultOption = None,
     output: OutputOption = Output.text,
-) -> None:  # fmt: skip
+) -> None:
     """Send one real request per model on each host and prove what it caused. Costs tokens."""
     from optictl.fleet import rollout
     from optictl.output import console
@@ -234,9 +343,15 @@ def _numbers(text: str, hint: str) -> list[int]:
 
 
 def wheelhouse(
-    architecture: Annotated[str, typer.Option("--architecture", metavar="NAME", help="x86_64 or aarch64.")],
-    python: Annotated[str, typer.Option("--python", metavar="X.Y", help="CPython's version on the host.")],
-    glibc: Annotated[str, typer.Option("--glibc", metavar="X.Y", help="The version of the host's C library.")] = "2.34",
+    architecture: Annotated[
+        str, typer.Option("--architecture", metavar="NAME", help="x86_64 or aarch64.")
+    ],
+    python: Annotated[
+        str, typer.Option("--python", metavar="X.Y", help="CPython's version on the host.")
+    ],
+    glibc: Annotated[
+        str, typer.Option("--glibc", metavar="X.Y", help="The version of the host's C library.")
+    ] = "2.34",
     version: Annotated[str, typer.Option("--version", metavar="VERSION", help="Of OptiLLM.")] = "",
     profile: Annotated[str, typer.Option("--profile", help="proxy or full.")] = "proxy",
     wheels: SourceOption = None,
@@ -256,7 +371,11 @@ def wheelhouse(
     with console.progress("fetching") as say:
         made = making.make(kind, version or Config().optillm.version, profile, wheels, say)
     if output is Output.json:
-        console.envelope("fleet wheelhouse", [{"id": made.target, "status": "pass", "data": made.as_dict()}], True)
+        console.envelope(
+            "fleet wheelhouse",
+            [{"id": made.target, "status": "pass", "data": made.as_dict()}],
+            True,
+        )
     else:
         size = sum(one.size for one in made.files) / 1e6
         console.message(f"{made.directory}: {len(made.files)} files, {size:.0f} MB")

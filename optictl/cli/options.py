@@ -44,15 +44,27 @@ ConfigOption = Annotated[
 ]
 RootOption = Annotated[
     Path | None,
-    typer.Option("--root", metavar="DIR", envvar="OPTICTL_ROOT", readable=False, help="A deployment wholly below DIR."),
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        envvar="OPTICTL_ROOT",
+        readable=False,
+        help="A deployment wholly below DIR.",
+    ),
 ]
-UserOption = Annotated[bool, typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's.")]
+UserOption = Annotated[
+    bool,
+    typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's."),
+]
 
 
 NameOption = Annotated[
     str,
     typer.Option(
-        "--name", metavar="NAME", envvar="OPTICTL_NAME", help="Which deployment of this host. Default: optillm-proxy."
+        "--name",
+        metavar="NAME",
+        envvar="OPTICTL_NAME",
+        help="Which deployment of this host. Default: optillm-proxy.",
     ),
 ]
 
@@ -71,31 +83,60 @@ def _told(context: typer.Context, output: Any) -> Any:
     return output
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", callback=_told, help="text for people, json for programs.")]
+OutputOption = Annotated[
+    Output,
+    typer.Option("--output", "-o", callback=_told, help="text for people, json for programs."),
+]
 CheckOutputOption = Annotated[
     CheckOutput,
-    typer.Option("--output", "-o", callback=_told, help="text for people; json, nagios (its exit codes too) or prometheus."),
+    typer.Option(
+        "--output",
+        "-o",
+        callback=_told,
+        help="text for people; json, nagios (its exit codes too) or prometheus.",
+    ),
 ]
 KeyFileOption = Annotated[
-    Path | None, typer.Option("--key-file", metavar="FILE", exists=True, help="Key to send, instead of the proxy key.")
+    Path | None,
+    typer.Option(
+        "--key-file", metavar="FILE", exists=True, help="Key to send, instead of the proxy key."
+    ),
 ]
 SaveOption = Annotated[
-    Path | None, typer.Option("--save", metavar="FILE", dir_okay=False, help="Also draw it, as one HTML file.")
+    Path | None,
+    typer.Option("--save", metavar="FILE", dir_okay=False, help="Also draw it, as one HTML file."),
 ]
-ContentOption = Annotated[bool, typer.Option("--content", help="With the prompts and answers of every call.")]
+ContentOption = Annotated[
+    bool, typer.Option("--content", help="With the prompts and answers of every call.")
+]
 WheelhouseOption = Annotated[
     Path | None,
-    typer.Option("--wheelhouse", metavar="DIR", exists=True, file_okay=False, help="Install from these wheels, offline."),
+    typer.Option(
+        "--wheelhouse",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Install from these wheels, offline.",
+    ),
 ]
 PythonOption = Annotated[
-    Path | None, typer.Option("--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter.")
+    Path | None,
+    typer.Option(
+        "--python", metavar="PATH", exists=True, dir_okay=False, help="Build on this interpreter."
+    ),
 ]
 ForceOption = Annotated[
     bool,
-    typer.Option("--force", help="Overwrite local changes; replace a service written by hand. A backup is kept."),
+    typer.Option(
+        "--force",
+        help="Overwrite local changes; replace a service written by hand. A backup is kept.",
+    ),
 ]
 SecretsComeOption = Annotated[
-    bool, typer.Option("--secrets-come", hidden=True, help="The caller writes the secrets before it installs.")
+    bool,
+    typer.Option(
+        "--secrets-come", hidden=True, help="The caller writes the secrets before it installs."
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 
@@ -103,7 +144,9 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", he
 def refuse_no_directory(option: str, file: Path | None) -> None:
     """A file that cannot be made where it is wanted ends the command before anything is spent."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no directory {file.absolute().parent}", param_hint=option)
+        raise typer.BadParameter(
+            f"there is no directory {file.absolute().parent}", param_hint=option
+        )
 
 
 def save_page(path: Path, text: str, content: bool) -> None:
@@ -138,7 +181,11 @@ def place(config: Path | None, root: Path | None, user: bool, name: str) -> Plac
         raise typer.BadParameter("--root and --user exclude each other")
     if problem := paths.name_problem(name):
         raise typer.BadParameter(problem, param_hint="--name")
-    found = paths.user(os.environ, name) if user else paths.system(root.absolute() if root else None, name)
+    found = (
+        paths.user(os.environ, name)
+        if user
+        else paths.system(root.absolute() if root else None, name)
+    )
     found = _on_disk(found)
     console.invocation = program.invocation(found.scope, found.is_private, os.environ, sys.argv)
     return Place(found, config.absolute() if config else found.config, config is not None)

@@ -36,36 +36,67 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     panel = "Proof"
-    app.command("check", rich_help_panel=panel, epilog="Example: optictl check --only health --output json")(check)
+    app.command(
+        "check", rich_help_panel=panel, epilog="Example: optictl check --only health --output json"
+    )(check)
     app.command("smoke", rich_help_panel=panel, epilog="Example: optictl smoke moa-jerry-xl")(smoke)
     app.command("demo", rich_help_panel=panel, epilog="Example: optictl demo --once")(demo)
 
 
 def check(
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="ID", help="One check or one family (health). May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="ID", help="One check or one family (health). May be repeated."
+        ),
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="List the checks and what each expects; run none.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the checks and what each expects; run none.")
+    ] = False,
     attack: Annotated[
-        bool, typer.Option("--attack", help="Also try to break out of the installed sandbox, from a unit of its own (root).")
+        bool,
+        typer.Option(
+            "--attack",
+            help="Also try to break out of the installed sandbox, from a unit of its own (root).",
+        ),
     ] = False,
     explain: Annotated[
         str | None,
-        typer.Option("--explain", metavar="ID", help="Say what one check proves, how, and why it matters; run none."),
+        typer.Option(
+            "--explain",
+            metavar="ID",
+            help="Say what one check proves, how, and why it matters; run none.",
+        ),
     ] = None,
     textfile: Annotated[
         Path | None,
-        typer.Option("--textfile", metavar="PATH", help="Also write the metrics there, whole, for node_exporter (*.prom)."),
+        typer.Option(
+            "--textfile",
+            metavar="PATH",
+            help="Also write the metrics there, whole, for node_exporter (*.prom).",
+        ),
     ] = None,
     without: Annotated[
-        list[str] | None, typer.Option("--without", metavar="ID", help="Leave out one check or one family. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--without", metavar="ID", help="Leave out one check or one family. May be repeated."
+        ),
     ] = None,
     damp: Annotated[
         Path | None,
-        typer.Option("--damp", metavar="FILE", help="Remember rounds there: end with 1 after several bad ones in a row only."),
+        typer.Option(
+            "--damp",
+            metavar="FILE",
+            help="Remember rounds there: end with 1 after several bad ones in a row only.",
+        ),
     ] = None,
-    fail_after: Annotated[int, typer.Option("--fail-after", metavar="N", min=1, help="With --damp: bad rounds until 1.")] = 3,
-    well_after: Annotated[int, typer.Option("--well-after", metavar="N", min=1, help="Good rounds until 0 again.")] = 2,
+    fail_after: Annotated[
+        int,
+        typer.Option("--fail-after", metavar="N", min=1, help="With --damp: bad rounds until 1."),
+    ] = 3,
+    well_after: Annotated[
+        int, typer.Option("--well-after", metavar="N", min=1, help="Good rounds until 0 again.")
+    ] = 2,
     watch: Annotated[
         int | None,
         typer.Option(
@@ -80,11 +111,16 @@ def check(
     litellm_config: Annotated[
         Path | None,
         typer.Option(
-            "--litellm-config", metavar="PATH", help="LiteLLM's configuration, instead of the one optictl.yaml names."
+            "--litellm-config",
+            metavar="PATH",
+            help="LiteLLM's configuration, instead of the one optictl.yaml names.",
         ),
     ] = None,
     litellm_env: Annotated[
-        Path | None, typer.Option("--litellm-env", metavar="PATH", help="The file with LiteLLM's environment variables.")
+        Path | None,
+        typer.Option(
+            "--litellm-env", metavar="PATH", help="The file with LiteLLM's environment variables."
+        ),
     ] = None,
     config: ConfigOption = None,
     root: RootOption = None,
@@ -118,11 +154,15 @@ def check(
     examination = _Examination(where, checks, litellm_config, litellm_env, attack, textfile)
     if damp is not None:
         if attack or watch is not None or output is not CheckOutput.text:
-            raise typer.BadParameter("goes with --output text, and without --watch and --attack", param_hint="--damp")
+            raise typer.BadParameter(
+                "goes with --output text, and without --watch and --attack", param_hint="--damp"
+            )
         raise typer.Exit(_damped(examination(), damp.absolute(), fail_after, well_after, quiet))
     if watch is not None:
         if attack or output not in (CheckOutput.text, CheckOutput.json):
-            raise typer.BadParameter("goes with --output text or json, and without --attack", param_hint="--watch")
+            raise typer.BadParameter(
+                "goes with --output text or json, and without --attack", param_hint="--watch"
+            )
         raise typer.Exit(_watch(examination, watch, output, quiet))
     with console.progress("checking"):
         found = examination()
@@ -142,7 +182,8 @@ def _selected(option: str, names: list[str] | None) -> list[Check]:
         return catalog.select(names or ())
     except KeyError as unknown:
         raise typer.BadParameter(
-            f"there is no check or family {unknown}; optictl check --list shows them", param_hint=option
+            f"there is no check or family {unknown}; optictl check --list shows them",
+            param_hint=option,
         ) from None
 
 
@@ -161,22 +202,30 @@ class _Examination:
     def __call__(self) -> list[Result]:
         from optictl.checks import catalog, prometheus
         from optictl.deployment.config import ConfigError
-        from optictl.facts.deployment import Site
+        from optictl.facts.deployment import Deployment
         from optictl.host import files
 
-        site = Site(self.where.paths, self.where.config_path, self.litellm_config, self.litellm_env)
+        deployment = Deployment(
+            self.where.paths, self.where.config_path, self.litellm_config, self.litellm_env
+        )
         if self.where.explicit:
-            with suppress(ConfigError):  # what is wrong in it is for config.valid to tell; that it is not there is an error
+            with suppress(
+                ConfigError
+            ):  # what is wrong in it is for config.valid to tell; that it is not there is an error
                 self.where.config()
         since = time.monotonic()
-        found = catalog.run(self.checks, site)
+        found = catalog.run(self.checks, deployment)
         if self.attack:
             from optictl.operations import escape_attempts
 
-            found += escape_attempts.attack(site)
+            found += escape_attempts.attack(deployment)
         self.seconds = time.monotonic() - since
         if self.textfile is not None:
-            files.write(self.textfile.absolute(), prometheus.prometheus(found, self.seconds, time.time()), 0o644)
+            files.write(
+                self.textfile.absolute(),
+                prometheus.prometheus(found, self.seconds, time.time()),
+                0o644,
+            )
         return found
 
 
@@ -187,14 +236,18 @@ def _damped(found: list[Result], file: Path, fail_after: int, well_after: int, q
     from optictl.output import check_results, console
     from optictl.results import good
 
-    before = nagios.damped(files.read(file))
+    before = nagios.hysteresis(files.read(file))
     now = before.after(good(found), fail_after, well_after)
     files.write(file, now.dump(), 0o600)
     if now != before or not good(found):
         check_results.results("check", found, "text", quiet=quiet)
         enough, kind = (well_after, "good") if now.failed else (fail_after, "bad")
         verdict = "failed" if now.failed else "well"
-        console.message(f"{verdict}, {now.against} of {enough} {kind} rounds against it" if now.against else verdict)
+        console.message(
+            f"{verdict}, {now.against} of {enough} {kind} rounds against it"
+            if now.against
+            else verdict
+        )
     return 1 if now.failed else 0
 
 
@@ -213,15 +266,29 @@ def _watch(examination: _Examination, seconds: int, output: CheckOutput, quiet: 
 
 
 def smoke(
-    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every enabled strategy of every base model.")] = False,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Ask this instead of the built-in riddle.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", min=1, help="Per model. Default: timeouts.request.")
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")
     ] = None,
-    url: Annotated[str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every enabled strategy of every base model.")
+    ] = False,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Ask this instead of the built-in riddle.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=1, help="Per model. Default: timeouts.request."
+        ),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
+    ] = None,
     key_file: KeyFileOption = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Also draw what each request did upstream, call by call.")] = False,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Also draw what each request did upstream, call by call."),
+    ] = False,
     save: SaveOption = None,
     content: ContentOption = False,
     config: ConfigOption = None,
@@ -243,14 +310,17 @@ def smoke(
     deployed = where.config()
     if not models and not every:
         raise typer.BadParameter(
-            f"no model was named; such as {next(iter(deployed.published))}, or --all", param_hint="MODEL..."
+            f"no model was named; such as {next(iter(deployed.published))}, or --all",
+            param_hint="MODEL...",
         )
     names = smoke_requests.names(deployed, models or [], every)
     keys = smoke_requests.keys(where.paths, key_file)
     with console.progress("smoking") as say:
         headers = trace_requests.CONTENT_HEADERS if content else {}
         smoked = smoke_requests.run(deployed, keys, names, prompt, timeout, url, say, headers)
-        smoked, problems = smoke_requests.traced(deployed, where.paths, smoked) if trace else (smoked, [])
+        smoked, problems = (
+            smoke_requests.traced(deployed, where.paths, smoked) if trace else (smoked, [])
+        )
     ok = check_results.results("smoke", [one.result for one in smoked], output.value)
     tracing.show([(one.result.id, one.trace) for one in smoked if one.trace], save, content, output)
     for problem in problems:
@@ -261,7 +331,12 @@ def smoke(
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop when everything is proven.")] = False,
     directory: Annotated[
-        Path | None, typer.Option("--directory", metavar="DIR", help="Keep the demonstration here instead of in the cache.")
+        Path | None,
+        typer.Option(
+            "--directory",
+            metavar="DIR",
+            help="Keep the demonstration here instead of in the cache.",
+        ),
     ] = None,
 ) -> None:
     """Install, run, check and smoke OptiLLM against an embedded stand-in for LiteLLM.

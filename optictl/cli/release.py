@@ -34,26 +34,50 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     panel = "Releases"
-    app.command("upgrade", rich_help_panel=panel, epilog="Example: sudo optictl upgrade 0.3.13")(upgrade)
-    app.command("rollback", rich_help_panel=panel, epilog="Example: sudo optictl rollback")(rollback)
-    app.command("releases", rich_help_panel=panel, epilog="Example: optictl releases --output json")(releases)
+    app.command("upgrade", rich_help_panel=panel, epilog="Example: sudo optictl upgrade 0.3.13")(
+        upgrade
+    )
+    app.command("rollback", rich_help_panel=panel, epilog="Example: sudo optictl rollback")(
+        rollback
+    )
+    app.command(
+        "releases", rich_help_panel=panel, epilog="Example: optictl releases --output json"
+    )(releases)
 
 
 def upgrade(
     version: Annotated[
         str | None,
-        typer.Argument(metavar="[VERSION]", help="Of OptiLLM, such as 0.3.13. Default: what the configuration asks for."),
+        typer.Argument(
+            metavar="[VERSION]",
+            help="Of OptiLLM, such as 0.3.13. Default: what the configuration asks for.",
+        ),
     ] = None,
     lock: Annotated[
         Path | None,
-        typer.Option("--lock", metavar="FILE", exists=True, dir_okay=False, help="A hash lock of your own for this version."),
+        typer.Option(
+            "--lock",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A hash lock of your own for this version.",
+        ),
     ] = None,
     resolve: Annotated[
-        bool, typer.Option("--resolve", help="Make a lock for a version that none is held for, and show what changes.")
+        bool,
+        typer.Option(
+            "--resolve",
+            help="Make a lock for a version that none is held for, and show what changes.",
+        ),
     ] = False,
-    canary_only: Annotated[bool, typer.Option("--canary-only", help="Build and prove it beside; switch nothing.")] = False,
+    canary_only: Annotated[
+        bool, typer.Option("--canary-only", help="Build and prove it beside; switch nothing.")
+    ] = False,
     build_only: Annotated[
-        bool, typer.Option("--build-only", help="Build it beside and start it once; ask no model, switch nothing.")
+        bool,
+        typer.Option(
+            "--build-only", help="Build it beside and start it once; ask no model, switch nothing."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     yes: YesOption = False,
@@ -84,7 +108,9 @@ def upgrade(
             raise typer.Exit(0)
 
     def plan() -> Installation:
-        planned = upgrading.plan_upgrade(where.config(), where.config_path, where.paths, wanted, given)
+        planned = upgrading.plan_upgrade(
+            where.config(), where.config_path, where.paths, wanted, given
+        )
         return upgrading.up_to_the_proof(planned) if canary_only else planned
 
     installation = plan()
@@ -97,10 +123,20 @@ def upgrade(
     _go("upgrade", where, installation, plan, yes, force, wheelhouse, python, canary_only, output)
     if output is Output.text and installation.changes:
         next_one = f"Put it in force: {where.paths.command(f'upgrade {wanted}')}"
-        console.message(next_one if canary_only else f"Back again: {where.paths.command('rollback')}")
+        console.message(
+            next_one if canary_only else f"Back again: {where.paths.command('rollback')}"
+        )
 
 
-def _new_lock(where: Place, version: str, lock: Path | None, resolve: bool, dry_run: bool, yes: bool, output: Output) -> None:
+def _new_lock(
+    where: Place,
+    version: str,
+    lock: Path | None,
+    resolve: bool,
+    dry_run: bool,
+    yes: bool,
+    output: Output,
+) -> None:
     """Put a lock where this deployment's own are, after showing what it means."""
     from optictl.operations import upgrade as upgrading
     from optictl.output import console, release_tables
@@ -132,14 +168,22 @@ def _shown(installation: Installation, command: str, output: Output, force: bool
         show_plan(installation, force)
 
 
-def _build(installation: Installation, yes: bool, wheelhouse: Path | None, python: Path | None, output: Output) -> None:
+def _build(
+    installation: Installation,
+    yes: bool,
+    wheelhouse: Path | None,
+    python: Path | None,
+    output: Output,
+) -> None:
     from optictl.operations import install
     from optictl.output import console, plans
 
     if any(change.action == "build" for change in installation.changes):
         ask(yes, f"Build {installation.want.name}?")
         with console.progress("building") as say:
-            install.build_beside(installation, python, wheelhouse.absolute() if wheelhouse else None, say, plans.done)
+            install.build_beside(
+                installation, python, wheelhouse.absolute() if wheelhouse else None, say, plans.done
+            )
     if output is Output.json:
         console.envelope("upgrade", [], True, release=installation.want.name, switched=False)
     else:
@@ -147,9 +191,17 @@ def _build(installation: Installation, yes: bool, wheelhouse: Path | None, pytho
 
 
 def _go(
-    command: str, where: Place, installation: Installation, plan: Callable[[], Installation], yes: bool, force: bool,
-    wheelhouse: Path | None, python: Path | None, canary_only: bool, output: Output,
-) -> None:  # fmt: skip
+    command: str,
+    where: Place,
+    installation: Installation,
+    plan: Callable[[], Installation],
+    yes: bool,
+    force: bool,
+    wheelhouse: Path | None,
+    python: Path | None,
+    canary_only: bool,
+    output: Output,
+) -> None:
     from optictl.host import processes
     from optictl.operations import upgrade as upgrading
     from optictl.output import console, plans, release_tables
@@ -169,13 +221,27 @@ def _go(
 
         with console.progress(command) as say, processes.told_by_signals():
             upgrading.apply(
-                installation, plan, where.config(), python, wheelhouse.absolute() if wheelhouse else None, say, plans.done,
-                force=force, report_proof=proven,
-            )  # fmt: skip
+                installation,
+                plan,
+                where.config(),
+                python,
+                wheelhouse.absolute() if wheelhouse else None,
+                say,
+                plans.done,
+                force=force,
+                report_proof=proven,
+            )
     if not text:
         results = [r.as_dict() for proof in proofs for r in proof.new]
         beside = [r.as_dict() for proof in proofs for r in proof.current]
-        console.envelope(command, results, True, release=installation.want.name, current=beside, switched=not canary_only)
+        console.envelope(
+            command,
+            results,
+            True,
+            release=installation.want.name,
+            current=beside,
+            switched=not canary_only,
+        )
     elif canary_only:
         console.message(f"{installation.want.name} is proven and was not put in force.")
     elif installation.changes:
@@ -208,7 +274,10 @@ def rollback(
 
 
 def releases(
-    root: RootOption = None, user: UserOption = False, name: NameOption = NAME, output: OutputOption = Output.text
+    root: RootOption = None,
+    user: UserOption = False,
+    name: NameOption = NAME,
+    output: OutputOption = Output.text,
 ) -> None:
     """List the releases on this machine: version, closure, when, size, state."""
     from optictl.output import console, release_tables

@@ -41,9 +41,12 @@ def trace(
     content: ContentOption = False,
     save: SaveOption = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", min=1, help="Default: timeouts.request.")
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", min=1, help="Default: timeouts.request."),
     ] = None,
-    url: Annotated[str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
+    ] = None,
     key_file: KeyFileOption = None,
     config: ConfigOption = None,
     root: RootOption = None,
@@ -76,9 +79,13 @@ def trace(
     if output is Output.json:
         problem = "" if ok else evidence.error_message(answer)
         result = Result(
-            id=model, title=f"{found.strategy} on {found.base_model}", status="pass" if ok else "fail", expected="an answer",
-            found=problem or f"{len(found.calls)} calls", data={"trace": found.as_dict()},
-        )  # fmt: skip
+            id=model,
+            title=f"{found.strategy} on {found.base_model}",
+            status="pass" if ok else "fail",
+            expected="an answer",
+            found=problem or f"{len(found.calls)} calls",
+            data={"trace": found.as_dict()},
+        )
         console.envelope("trace", [result.as_dict()], ok)
     show([(model, found)], save, content, output)
     raise typer.Exit(0 if ok else 1)
@@ -87,13 +94,19 @@ def trace(
 def refuse_unfit(save: Path | None, content: bool, url: str | None, wanted: bool = True) -> None:
     """Options that cannot be followed end here, before a token is spent."""
     if (save or content) and not wanted:
-        raise typer.BadParameter("is for the trace: add --trace", param_hint="--save" if save else "--content")
+        raise typer.BadParameter(
+            "is for the trace: add --trace", param_hint="--save" if save else "--content"
+        )
     if content and url:
-        raise typer.BadParameter("LiteLLM does not hand the wish on: leave --url out", param_hint="--content")
+        raise typer.BadParameter(
+            "LiteLLM does not hand the wish on: leave --url out", param_hint="--content"
+        )
     refuse_no_directory("--save", save)
 
 
-def show(found: Sequence[tuple[str, Trace]], save: Path | None, content: bool, output: Output) -> None:
+def show(
+    found: Sequence[tuple[str, Trace]], save: Path | None, content: bool, output: Output
+) -> None:
     """Draw traces for people, and into a file."""
     if not found:
         return

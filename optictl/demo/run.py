@@ -18,7 +18,7 @@ from optictl.deployment import paths, render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.host import files, network
 from optictl.operations import initialize, install
 from optictl.operations.installation import Installation
@@ -50,16 +50,21 @@ class Demo:
     def checks(self) -> list[Result]:
         """Every check that a deployment without systemd and LiteLLM can be judged by."""
         checks = [c for c in catalog.all_checks() if c.family not in _ELSEWHERE]
-        return catalog.run(checks, Site(self.paths))
+        return catalog.run(checks, Deployment(self.paths))
 
     def smokes(self) -> Iterator[Result]:
         """Every enabled strategy, each as soon as it is proven."""
-        upstream_key = Site(self.paths).upstream_key
-        plain = evidence.plain_usage(self.config, upstream_key, evidence.PROMPT, self.config.model, 30)
+        upstream_key = Deployment(self.paths).upstream_key
+        plain = evidence.plain_usage(
+            self.config, upstream_key, evidence.PROMPT, self.config.model, 30
+        )
         for strategy in self.config.strategies:
             model = f"{strategy}-{self.config.model}"
             yield evidence.judge(
-                model, self.config, evidence.run(self.config.url, self.proxy_key, model, evidence.PROMPT, 60), plain
+                model,
+                self.config,
+                evidence.run(self.config.url, self.proxy_key, model, evidence.PROMPT, 60),
+                plain,
             )
 
 
@@ -78,7 +83,9 @@ def running(root: Path, progress: Progress, done: Callable[[Change], None]) -> I
         with files.exclusive(root / ".lock"):
             yield from _running(root, progress, done)
     except files.Locked as holder:
-        raise OptictlError(f"{holder} runs the demonstration already", remedy="stop it first") from None
+        raise OptictlError(
+            f"{holder} runs the demonstration already", remedy="stop it first"
+        ) from None
 
 
 def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> Iterator[Demo]:
@@ -100,9 +107,16 @@ def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> 
         with (
             log.open("wb") as output,
             trial.running(
-                config, place.current, render.home(config, place), proxy_key=proxy_key, upstream_key=upstream_key, output=output
+                config,
+                place.current,
+                render.home(config, place),
+                proxy_key=proxy_key,
+                upstream_key=upstream_key,
+                output=output,
             ) as process,
         ):
-            progress(f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}")
+            progress(
+                f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}"
+            )
             trial.wait_ready(process, config, log)
             yield Demo(config, place, proxy_key)

@@ -28,7 +28,9 @@ class Artefact:
     link: bool = False
 
 
-def operators_files(config_text: str, config: Config, paths: Paths, proxy_key: str) -> list[Artefact]:
+def operators_files(
+    config_text: str, config: Config, paths: Paths, proxy_key: str
+) -> list[Artefact]:
     """What `init` makes and nobody ever overwrites."""
     return [
         Artefact(paths.config, config_text, 0o644, keep=True),

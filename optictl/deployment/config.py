@@ -46,7 +46,9 @@ class ConfigError(Exception):
 
 def _wrong(problems: list[tuple[int | str | None, str]]) -> PydanticCustomError:
     """Several problems of one value, each with the item (or None: the value itself) that has it."""
-    return PydanticCustomError("several", "{text}", {"text": "; ".join(text for _, text in problems), "problems": problems})
+    return PydanticCustomError(
+        "several", "{text}", {"text": "; ".join(text for _, text in problems), "problems": problems}
+    )
 
 
 class _Section(BaseModel):
@@ -56,7 +58,9 @@ class _Section(BaseModel):
 class Listen(_Section):
     """Where the proxy listens: this machine only."""
 
-    host: str = Field("127.0.0.1", description="Always 127.0.0.1: clients reach OptiLLM through LiteLLM.")
+    host: str = Field(
+        "127.0.0.1", description="Always 127.0.0.1: clients reach OptiLLM through LiteLLM."
+    )
     port: int = Field(4020, ge=1, le=65535)
 
     @field_validator("host")
@@ -70,8 +74,12 @@ class Listen(_Section):
 class Upstream(_Section):
     """LiteLLM, as OptiLLM calls it back."""
 
-    base_url: str = Field("http://127.0.0.1:4000/v1", description="LiteLLM's address with /v1; this machine only.")
-    max_retries: int = Field(0, ge=0, le=5, description="Retries of one upstream call. LiteLLM retries already.")
+    base_url: str = Field(
+        "http://127.0.0.1:4000/v1", description="LiteLLM's address with /v1; this machine only."
+    )
+    max_retries: int = Field(
+        0, ge=0, le=5, description="Retries of one upstream call. LiteLLM retries already."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -85,13 +93,20 @@ class OptiLLM(_Section):
     """Which OptiLLM is installed."""
 
     version: str = Field("0.3.12", pattern=r"^\d+(\.\d+)*([a-z0-9.]*)$")
-    profile: Literal["proxy", "full"] = Field("proxy", description="proxy: what a proxy needs; full: all it declares.")
+    profile: Literal["proxy", "full"] = Field(
+        "proxy", description="proxy: what a proxy needs; full: all it declares."
+    )
 
 
 class Releases(_Section):
     """What is kept on the disk."""
 
-    keep: int = Field(2, ge=1, le=20, description="How many stay: the one in force, the one before it, then the newest.")
+    keep: int = Field(
+        2,
+        ge=1,
+        le=20,
+        description="How many stay: the one in force, the one before it, then the newest.",
+    )
 
 
 class LiteLLM(_Section):
@@ -104,8 +119,12 @@ class LiteLLM(_Section):
 class Timeouts(_Section):
     """Seconds."""
 
-    request: int = Field(600, ge=1, le=86_400, description="How long one client request may take in all.")
-    drain: int = Field(300, ge=0, le=86_400, description="How long a stopping service finishes what is in flight.")
+    request: int = Field(
+        600, ge=1, le=86_400, description="How long one client request may take in all."
+    )
+    drain: int = Field(
+        300, ge=0, le=86_400, description="How long a stopping service finishes what is in flight."
+    )
 
 
 class Limits(_Section):
@@ -113,25 +132,41 @@ class Limits(_Section):
 
     max_upstream_calls: int = Field(64, ge=1, le=10_000)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1024**3)
-    max_in_flight: int = Field(64, ge=1, le=512, description="How many requests run at a time; as many again may wait.")
-    max_traces: int = Field(200, ge=0, le=10_000, description="How many of the last requests the service can tell about.")
+    max_in_flight: int = Field(
+        64, ge=1, le=512, description="How many requests run at a time; as many again may wait."
+    )
+    max_traces: int = Field(
+        200,
+        ge=0,
+        le=10_000,
+        description="How many of the last requests the service can tell about.",
+    )
 
 
 class Monitoring(_Section):
     """The timer that checks the deployment every minute; systemctl --failed shows what it found."""
 
     timer: bool = Field(False, description="Install the timer, under systemd.")
-    fail_after: int = Field(3, ge=1, le=1000, description="Bad rounds in a row after which the check's unit is failed.")
-    well_after: int = Field(2, ge=1, le=1000, description="Good rounds in a row after which it is well again.")
+    fail_after: int = Field(
+        3, ge=1, le=1000, description="Bad rounds in a row after which the check's unit is failed."
+    )
+    well_after: int = Field(
+        2, ge=1, le=1000, description="Good rounds in a row after which it is well again."
+    )
     textfile: str | None = Field(
-        None, description="Where each round's metrics go, for node_exporter: an absolute path that ends in .prom."
+        None,
+        description="Where each round's metrics go, for node_exporter: an absolute path that ends in .prom.",
     )
 
     @field_validator("textfile")
     @classmethod
     def _collected(cls, textfile: str | None) -> str | None:
-        if textfile is not None and not (textfile.startswith("/") and textfile.endswith(".prom") and textfile.isprintable()):
-            raise ValueError("must be an absolute path that ends in .prom: node_exporter reads no other file")
+        if textfile is not None and not (
+            textfile.startswith("/") and textfile.endswith(".prom") and textfile.isprintable()
+        ):
+            raise ValueError(
+                "must be an absolute path that ends in .prom: node_exporter reads no other file"
+            )
         return textfile
 
 
@@ -148,21 +183,34 @@ class Config(_Section):
     base_models: tuple[Name, ...] = Field(
         (), validate_default=True, description="All that may go upstream. Default: the model alone."
     )
-    approach: Literal["proxy", "auto"] = Field("proxy", description="How OptiLLM finds its upstream client.")
-    optillm: OptiLLM = OptiLLM()
-    plugins: tuple[Name, ...] = Field((), description="OptiLLM plugin files; copied into the release.")
-    strategies: tuple[Name, ...] = Field(
-        ("moa", "bon", "plansearch", "self_consistency"), description="The only ones that a request may ask for."
+    approach: Literal["proxy", "auto"] = Field(
+        "proxy", description="How OptiLLM finds its upstream client."
     )
-    publish: dict[Name, Name] = Field({}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}.")
+    optillm: OptiLLM = OptiLLM()
+    plugins: tuple[Name, ...] = Field(
+        (), description="OptiLLM plugin files; copied into the release."
+    )
+    strategies: tuple[Name, ...] = Field(
+        ("moa", "bon", "plansearch", "self_consistency"),
+        description="The only ones that a request may ask for.",
+    )
+    publish: dict[Name, Name] = Field(
+        {}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}."
+    )
     releases: Releases = Releases()
     litellm: LiteLLM = LiteLLM()
     monitoring: Monitoring = Monitoring()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
-    workers: int = Field(1, ge=1, le=16, description="Processes that serve, each within the limits; one fills one core.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Processes that serve, each within the limits; one fills one core.",
+    )
     isolation: Literal["sealed", "loopback"] = Field(
-        "sealed", description="sealed: no network and an empty root; loopback: this machine's loopback only."
+        "sealed",
+        description="sealed: no network and an empty root; loopback: this machine's loopback only.",
     )
 
     @field_validator("base_models", "strategies", "plugins", mode="before")
@@ -177,8 +225,14 @@ class Config(_Section):
         listen = seen.data.get("listen")
         url = urlsplit(upstream.base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
-        if listen is not None and port == listen.port and url.hostname in (listen.host, "localhost"):
-            raise _wrong([("base_url", f"is the proxy itself, which listens on port {listen.port}")])
+        if (
+            listen is not None
+            and port == listen.port
+            and url.hostname in (listen.host, "localhost")
+        ):
+            raise _wrong(
+                [("base_url", f"is the proxy itself, which listens on port {listen.port}")]
+            )
         return upstream
 
     @field_validator("model")
@@ -195,7 +249,9 @@ class Config(_Section):
         if not names:
             return (model,) if model else ()
         problems: list[tuple[int | str | None, str]] = [
-            (i, f"{name!r} {problem}") for i, name in enumerate(names) if (problem := model_names.base_model_problem(name))
+            (i, f"{name!r} {problem}")
+            for i, name in enumerate(names)
+            if (problem := model_names.base_model_problem(name))
         ]
         if model and model not in names:
             problems.append((None, f"model {model!r} is not among base_models"))
@@ -291,14 +347,24 @@ def _known_keys(path: tuple[Any, ...]) -> list[str]:
     """The keys that the section at `path` may hold."""
     section: Any = Config
     for step in path:
-        field = section.model_fields.get(step) if isinstance(section, type) and issubclass(section, BaseModel) else None
+        field = (
+            section.model_fields.get(step)
+            if isinstance(section, type) and issubclass(section, BaseModel)
+            else None
+        )
         if field is None:
             return []
         section = field.annotation
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    return (
+        list(section.model_fields)
+        if isinstance(section, type) and issubclass(section, BaseModel)
+        else []
+    )
 
 
-def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> tuple[dict[tuple[Any, ...], int], list[Problem]]:
+def _lines(
+    node: yaml.Node | None, path: tuple[Any, ...] = ()
+) -> tuple[dict[tuple[Any, ...], int], list[Problem]]:
     """Line numbers of every key and item of a YAML tree, and its duplicate keys."""
     import yaml
 
@@ -310,7 +376,9 @@ def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> tuple[dict[tup
         for key, value in node.value:
             if key.value in names:
                 dotted = ".".join(map(str, (*path, key.value)))
-                problems.append(Problem(dotted, key.start_mark.line + 1, "stands twice in the file"))
+                problems.append(
+                    Problem(dotted, key.start_mark.line + 1, "stands twice in the file")
+                )
             names.add(key.value)
             children.append((key.value, key, value))
     elif isinstance(node, yaml.SequenceNode):
@@ -347,12 +415,17 @@ def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
     kind = error["type"]
     if kind == "several":
         told = error["ctx"]["problems"]
-        return [Problem(*_place(path if item is None else (*path, item), lines), text) for item, text in told]
+        return [
+            Problem(*_place(path if item is None else (*path, item), lines), text)
+            for item, text in told
+        ]
     message = error["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message = f"unknown key{suggest(str(path[-1]), _known_keys(path[:-1]))}"
     elif kind not in ("value_error", "missing"):
-        words = _WORDS.get(kind, f"{message[:1].lower()}{message[1:]}".replace("input should", "must"))
+        words = _WORDS.get(
+            kind, f"{message[:1].lower()}{message[1:]}".replace("input should", "must")
+        )
         message = f"{words}, not {_short(error.get('input'))}"
     return [Problem(*_place(path, lines), message)]
 
@@ -386,10 +459,15 @@ def parse(text: str, source: str) -> Config:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "cannot be read"
-        raise ConfigError(source, [Problem("", mark.line + 1 if mark else None, f"not valid YAML: {what}")]) from None
+        raise ConfigError(
+            source, [Problem("", mark.line + 1 if mark else None, f"not valid YAML: {what}")]
+        ) from None
     except RecursionError:
         raise ConfigError(source, [Problem("", None, "not valid YAML: nested too deep")]) from None
-    except (ValueError, OverflowError) as error:  # a scalar like 2024-13-45, which PyYAML lets through
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # a scalar like 2024-13-45, which PyYAML lets through
         raise ConfigError(source, [Problem("", None, f"not valid YAML: {error}")]) from None
     if data is None:
         return Config()
@@ -399,7 +477,11 @@ def parse(text: str, source: str) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as invalid:
-        problems += [problem for error in invalid.errors(include_url=False) for problem in _problems(error, lines)]
+        problems += [
+            problem
+            for error in invalid.errors(include_url=False)
+            for problem in _problems(error, lines)
+        ]
     if problems:
         raise ConfigError(source, sorted(problems, key=lambda p: (p.line or 0, p.path)))
     return config
@@ -414,14 +496,23 @@ def with_version(text: str, source: str, version: str) -> str:
     import yaml
 
     config = parse(text, source)
-    wanted = config.model_copy(update={"optillm": config.optillm.model_copy(update={"version": version})})
+    wanted = config.model_copy(
+        update={"optillm": config.optillm.model_copy(update={"version": version})}
+    )
     if config == wanted:
         return text
     sections = {
-        key.value: value for key, value in (yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", [])).value
+        key.value: value
+        for key, value in (
+            yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", [])
+        ).value
     }
     optillm = sections.get("optillm")
-    values = {key.value: (key, value) for key, value in optillm.value} if isinstance(optillm, yaml.MappingNode) else {}
+    values = (
+        {key.value: (key, value) for key, value in optillm.value}
+        if isinstance(optillm, yaml.MappingNode)
+        else {}
+    )
     word = version if isinstance(yaml.safe_load(version), str) else f'"{version}"'
     if "version" in values:
         mark = values["version"][1]
@@ -435,7 +526,9 @@ def with_version(text: str, source: str, version: str) -> str:
     with suppress(ConfigError):
         if parse(edited, source) == wanted:
             return edited
-    raise OptictlError(f"{source} cannot be edited", remedy=f"set optillm.version to {version} in it, then install")
+    raise OptictlError(
+        f"{source} cannot be edited", remedy=f"set optillm.version to {version} in it, then install"
+    )
 
 
 def schema() -> dict[str, Any]:

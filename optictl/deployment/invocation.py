@@ -12,20 +12,63 @@ from dataclasses import dataclass
 
 #: The commands of optictl that act on a deployment; those of a system's deployment need root.
 DEPLOYMENT_COMMANDS = (
-    "check", "compare", "init", "install", "logs", "releases", "restart", "rollback", "run", "smoke",
-    "start", "status", "stop", "top", "trace", "uninstall", "upgrade",
-)  # fmt: skip
+    "check",
+    "compare",
+    "init",
+    "install",
+    "logs",
+    "releases",
+    "restart",
+    "rollback",
+    "run",
+    "smoke",
+    "start",
+    "status",
+    "stop",
+    "top",
+    "trace",
+    "uninstall",
+    "upgrade",
+)
 #: Those that need no deployment of the system.
 OTHER_COMMANDS = (
-    "config", "demo", "fleet", "render-check-timer", "render-check-unit", "render-env",
-    "render-litellm", "render-proxy-config", "render-socket", "render-unit",
-    "render-upstream-service", "render-upstream-socket",
-)  # fmt: skip
+    "config",
+    "demo",
+    "fleet",
+    "render-check-timer",
+    "render-check-unit",
+    "render-env",
+    "render-litellm",
+    "render-proxy-config",
+    "render-socket",
+    "render-unit",
+    "render-upstream-service",
+    "render-upstream-socket",
+)
 #: Programs that a remedy runs on files and units which root owns.
 _TOOLS = (
-    "apt-get", "chmod", "chown", "cp", "env", "install", "journalctl", "kill", "ln", "mkdir", "mount",
-    "mv", "rm", "sed", "setfacl", "sh", "systemctl", "tail", "timedatectl", "truncate", "iconv",
-)  # fmt: skip
+    "apt-get",
+    "chmod",
+    "chown",
+    "cp",
+    "env",
+    "install",
+    "journalctl",
+    "kill",
+    "ln",
+    "mkdir",
+    "mount",
+    "mv",
+    "rm",
+    "sed",
+    "setfacl",
+    "sh",
+    "systemctl",
+    "tail",
+    "timedatectl",
+    "truncate",
+    "iconv",
+)
 _NAMES = "|".join(sorted((*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS), key=len, reverse=True))
 _OWN = re.compile(rf"(?<![\w./@-])(?:sudo )?optictl (?P<name>{_NAMES})\b(?P<rest>[^;&,)\n]*)")
 #: Where a remedy begins a command: at its own beginning, or behind what joins two of them.

@@ -32,7 +32,13 @@ class Manifest:
     def intending(self, texts: Mapping[str, str]) -> Manifest:
         """With texts that are about to be written."""
         return Manifest(
-            {**self.files, **{path: (*self.files.get(path, ())[-1:], digest(text)) for path, text in texts.items()}}
+            {
+                **self.files,
+                **{
+                    path: (*self.files.get(path, ())[-1:], digest(text))
+                    for path, text in texts.items()
+                },
+            }
         )
 
     def without(self, paths: Iterable[str]) -> Manifest:
@@ -42,7 +48,14 @@ class Manifest:
 
     def dump(self) -> str:
         return (
-            json.dumps({"schema": SCHEMA, "files": {path: list(d) for path, d in sorted(self.files.items())}}, indent=1) + "\n"
+            json.dumps(
+                {
+                    "schema": SCHEMA,
+                    "files": {path: list(d) for path, d in sorted(self.files.items())},
+                },
+                indent=1,
+            )
+            + "\n"
         )
 
 
@@ -50,6 +63,8 @@ def parse(text: str | None) -> Manifest:
     """The text of a manifest.json -> Manifest. A broken one names nothing: then everything is somebody else's."""
     try:
         data = json.loads(text or "{}")
-        return Manifest({str(path): tuple(map(str, digests)) for path, digests in data.get("files", {}).items()})
+        return Manifest(
+            {str(path): tuple(map(str, digests)) for path, digests in data.get("files", {}).items()}
+        )
     except (ValueError, AttributeError, TypeError):
         return Manifest()

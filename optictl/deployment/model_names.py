@@ -8,20 +8,49 @@ from typing import Literal
 
 #: server.py of OptiLLM 0.3.12, `known_approaches`.
 BUILT_IN = (
-    "none", "mcts", "bon", "moa", "rto", "z3", "self_consistency", "pvg", "rstar",
-    "cot_reflection", "plansearch", "leap", "re2", "cepo", "mars",
-)  # fmt: skip
+    "none",
+    "mcts",
+    "bon",
+    "moa",
+    "rto",
+    "z3",
+    "self_consistency",
+    "pvg",
+    "rstar",
+    "cot_reflection",
+    "plansearch",
+    "leap",
+    "re2",
+    "cepo",
+    "mars",
+)
 #: The SLUG of every plugin that the wheel of OptiLLM 0.3.12 carries.
 PLUGINS = (
-    "coc", "deep_research", "deepthink", "executecode", "genselect", "json", "longcepo", "majority_voting",
-    "mcp", "memory", "privacy", "proxy", "readurls", "router", "spl", "web_search",
-)  # fmt: skip
+    "coc",
+    "deep_research",
+    "deepthink",
+    "executecode",
+    "genselect",
+    "json",
+    "longcepo",
+    "majority_voting",
+    "mcp",
+    "memory",
+    "privacy",
+    "proxy",
+    "readurls",
+    "router",
+    "spl",
+    "web_search",
+)
 #: Words that OptiLLM takes off the front of a model name.
 WORDS = frozenset(BUILT_IN) | frozenset(PLUGINS)
 #: Words that are no strategy one can ask for: one does nothing, one is the way out.
 NOT_STRATEGIES = frozenset({"none", "proxy"})
 #: Strategies that execute what a model wrote, or reach beyond the upstream.
-DANGEROUS = frozenset({"z3", "executecode", "coc", "mcp", "readurls", "web_search", "deep_research", "memory"})
+DANGEROUS = frozenset(
+    {"z3", "executecode", "coc", "mcp", "readurls", "web_search", "deep_research", "memory"}
+)
 
 #: Signs that join strategies in front of a model's name.
 _OPERATORS = {"&": "runs strategies one after the other", "|": "runs strategies side by side"}
@@ -57,7 +86,9 @@ def base_model_problem(name: str, words: Collection[str] = WORDS) -> str | None:
     return None
 
 
-def split(model: str, strategies: tuple[str, ...], base_models: tuple[str, ...]) -> tuple[str, str] | None:
+def split(
+    model: str, strategies: tuple[str, ...], base_models: tuple[str, ...]
+) -> tuple[str, str] | None:
     """`moa-jerry-xl` -> ("moa", "jerry-xl") for an enabled strategy and a known base model, else None."""
     for base_model in base_models:
         strategy = model.removesuffix(f"-{base_model}")

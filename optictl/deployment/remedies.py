@@ -19,7 +19,9 @@ def unset(path: Path, name: str) -> str:
 def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
     """kind -> the problems of an env file, in the order in which their commands can be run."""
     # commands that name lines come before one that deletes some
-    kinds = sorted(dict.fromkeys(problem.kind for problem in problems), key=lambda kind: kind == "export")
+    kinds = sorted(
+        dict.fromkeys(problem.kind for problem in problems), key=lambda kind: kind == "export"
+    )
     return {kind: [problem for problem in problems if problem.kind == kind] for kind in kinds}
 
 

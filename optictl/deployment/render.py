@@ -38,7 +38,8 @@ def template_directory() -> Path:
 
 #: Text that YAML reads as text without quotes: no number, no date, nothing that means something.
 _PLAIN = re.compile(
-    r"(?!(?i:true|false|yes|no|on|off|null|y|n)$)[A-Za-z/][\w./@+-]*(:[\w./@+-]+)*|\d+\.\d+\.\d[\w.]*", re.ASCII
+    r"(?!(?i:true|false|yes|no|on|off|null|y|n)$)[A-Za-z/][\w./@+-]*(:[\w./@+-]+)*|\d+\.\d+\.\d[\w.]*",
+    re.ASCII,
 )
 
 
@@ -49,7 +50,11 @@ def _yaml(value: str | None) -> str:
     if _PLAIN.fullmatch(value):
         return value
     signs = {'"': '\\"', "\\": "\\\\"}
-    return '"' + "".join(signs.get(c) or (c if c.isprintable() else f"\\U{ord(c):08X}") for c in value) + '"'
+    return (
+        '"'
+        + "".join(signs.get(c) or (c if c.isprintable() else f"\\U{ord(c):08X}") for c in value)
+        + '"'
+    )
 
 
 @cache
@@ -86,26 +91,44 @@ def page(template: str, **values: object) -> str:
 def guard_arguments(config: Config, key_reference: str) -> list[str]:
     """The guard's flags, every one explicit. `key_reference` is `@FILE`, never a key."""
     return [
-        "--host", config.listen.host,
-        "--port", str(config.listen.port),
-        "--base-url", config.upstream.base_url,
-        "--approach", config.approach,
-        "--model", config.model,
-        "--optillm-api-key", key_reference,
-        "--strategies", ",".join(config.strategies),
-        "--base-models", ",".join(config.base_models),
-        "--max-retries", str(config.upstream.max_retries),
-        "--request-timeout", str(config.timeouts.request),
-        "--drain-timeout", str(config.timeouts.drain),
-        "--max-upstream-calls", str(config.limits.max_upstream_calls),
-        "--max-body-bytes", str(config.limits.max_body_bytes),
-        "--max-in-flight", str(config.limits.max_in_flight),
-        "--workers", str(config.workers),
-        "--max-traces", str(config.limits.max_traces),
-    ]  # fmt: skip
+        "--host",
+        config.listen.host,
+        "--port",
+        str(config.listen.port),
+        "--base-url",
+        config.upstream.base_url,
+        "--approach",
+        config.approach,
+        "--model",
+        config.model,
+        "--optillm-api-key",
+        key_reference,
+        "--strategies",
+        ",".join(config.strategies),
+        "--base-models",
+        ",".join(config.base_models),
+        "--max-retries",
+        str(config.upstream.max_retries),
+        "--request-timeout",
+        str(config.timeouts.request),
+        "--drain-timeout",
+        str(config.timeouts.drain),
+        "--max-upstream-calls",
+        str(config.limits.max_upstream_calls),
+        "--max-body-bytes",
+        str(config.limits.max_body_bytes),
+        "--max-in-flight",
+        str(config.limits.max_in_flight),
+        "--workers",
+        str(config.workers),
+        "--max-traces",
+        str(config.limits.max_traces),
+    ]
 
 
-def command(config: Config, release: Path, key_reference: str, *more: str, flags: Sequence[str] = ()) -> list[str]:
+def command(
+    config: Config, release: Path, key_reference: str, *more: str, flags: Sequence[str] = ()
+) -> list[str]:
     """The service's whole command line, from the release at `release`; `more` are flags of a unit's own.
 
     `flags` are those that the release's guard knows (none given: all): an older one has its defaults for the others.
@@ -227,14 +250,31 @@ def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
     lines = [
         [str(host.program), "check", *shlex.split(paths.flags), "--quiet"],
         [word for id in _UNTIMED for word in ("--without", id)],
-        ["--damp", "@RUNTIME/state", "--fail-after", str(wanted.fail_after), "--well-after", str(wanted.well_after)],
+        [
+            "--damp",
+            "@RUNTIME/state",
+            "--fail-after",
+            str(wanted.fail_after),
+            "--well-after",
+            str(wanted.well_after),
+        ],
         *([["--textfile", wanted.textfile]] if wanted.textfile else []),
     ]
     # %t is the directory of what lasts until the next boot, which only systemd knows in the user's scope
-    quoted = [[_systemd_word(word).replace("@RUNTIME/", f"%t/{paths.check_name}/") for word in line] for line in lines]
+    quoted = [
+        [_systemd_word(word).replace("@RUNTIME/", f"%t/{paths.check_name}/") for word in line]
+        for line in lines
+    ]
     directory = Path(wanted.textfile).parent if wanted.textfile else None
     others = [Path(path) for path in (config.litellm.config, config.litellm.env) if path]
-    seen = [paths.etc, paths.opt, paths.home, host.program, *others, *([directory] if directory else [])]
+    seen = [
+        paths.etc,
+        paths.opt,
+        paths.home,
+        host.program,
+        *others,
+        *([directory] if directory else []),
+    ]
     # a user's manager may not have the variables that led the one who installed to these directories
     xdg = {"XDG_CONFIG_HOME": paths.etc, "XDG_DATA_HOME": paths.opt, "XDG_STATE_HOME": paths.home}
     variables = [_systemd_word(f"{name}={place.parent}", dollar="$") for name, place in xdg.items()]
@@ -300,7 +340,9 @@ def trial_unit(service: str, user: str) -> str:
 def sibling(service: str) -> str:
     """The unit of a second process, made of the service's: the same in all that counts, and never enabled."""
     body = service.partition("\n[Install]")[0]
-    return re.sub(r"^(Description=.*)$", r"\1 (while the other one drains)", body, count=1, flags=re.M)
+    return re.sub(
+        r"^(Description=.*)$", r"\1 (while the other one drains)", body, count=1, flags=re.M
+    )
 
 
 def flags_in(service: str) -> set[str]:
@@ -318,7 +360,11 @@ def upstream_address(config: Config) -> str:
 
 def upstream_socket(config: Config, paths: Paths) -> str:
     """optillm-proxy-upstream.socket"""
-    return _render("optillm-proxy-upstream.socket.j2", name=paths.upstream_name, upstream=upstream_address(config))
+    return _render(
+        "optillm-proxy-upstream.socket.j2",
+        name=paths.upstream_name,
+        upstream=upstream_address(config),
+    )
 
 
 def upstream_service(config: Config, paths: Paths, host: Host = Host()) -> str:
@@ -334,7 +380,12 @@ def upstream_service(config: Config, paths: Paths, host: Host = Host()) -> str:
 
 def socket(config: Config, paths: Paths) -> str:
     """optillm-proxy.socket"""
-    values = {"name": paths.name, "host": config.listen.host, "port": config.listen.port, "scope": paths.scope}
+    values = {
+        "name": paths.name,
+        "host": config.listen.host,
+        "port": config.listen.port,
+        "scope": paths.scope,
+    }
     return _render("optillm-proxy.socket.j2", **values)
 
 
@@ -345,7 +396,11 @@ def env(config: Config) -> str:
 
 def proxy_config(config: Config) -> str:
     """~/.optillm/proxy_config.yaml of the service."""
-    return _render("proxy_config.yaml.j2", base_url=config.upstream.base_url, request_timeout=config.timeouts.request)
+    return _render(
+        "proxy_config.yaml.j2",
+        base_url=config.upstream.base_url,
+        request_timeout=config.timeouts.request,
+    )
 
 
 def litellm(config: Config, paths: Paths) -> str:

@@ -20,12 +20,17 @@ def load(path: Path, *, required: bool = False) -> Config:
     try:
         text = files.read(path)
     except OSError as error:
-        remedy = "run it with sudo" if isinstance(error, PermissionError) else "name a file that can be read"
+        remedy = (
+            "run it with sudo"
+            if isinstance(error, PermissionError)
+            else "name a file that can be read"
+        )
         raise OptictlError(f"cannot read {path}: {error.strerror}", remedy=remedy) from None
     if text is None:
         if required:
             raise OptictlError(
-                f"there is no configuration at {path}", remedy=f"mend the path, or make one: optictl config show > {path}"
+                f"there is no configuration at {path}",
+                remedy=f"mend the path, or make one: optictl config show > {path}",
             )
         return Config()
     return configuration.parse(text, str(path))

@@ -59,7 +59,7 @@ class Routing:
     live: str
 
 
-class Site:
+class Deployment:
     """Facts of one deployment. A fact that cannot be had raises MissingFact with the reason.
 
     `litellm_config` and `litellm_env` name LiteLLM's own files, instead of those that the configuration names.
@@ -97,7 +97,9 @@ class Site:
             config = config_file.load(self.config_path)
         except (ConfigError, OptictlError):
             raise MissingFact("the configuration is not valid: see config.valid") from None
-        return config if self.hand_made is None else propose(self.hand_made, self.paths).over(config)
+        return (
+            config if self.hand_made is None else propose(self.hand_made, self.paths).over(config)
+        )
 
     @property
     def env_file(self) -> Path:
@@ -116,7 +118,9 @@ class Site:
     def _refuse_denied(self) -> None:
         """Raise PermissionError where a file of a hand-made service may not be read: a fact may be missing."""
         if self.hand_made is not None and self.hand_made.denied:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.hand_made.denied[0]))
+            raise PermissionError(
+                errno.EACCES, os.strerror(errno.EACCES), str(self.hand_made.denied[0])
+            )
 
     @cached_property
     def env_read(self) -> EnvFile:
@@ -131,7 +135,11 @@ class Site:
         """The variables of the env file; of a hand-made service all that its unit and its files set."""
         if self.hand_made is not None:
             self._refuse_denied()
-            return {name: value for name, value in self.hand_made.environment.items() if name in self.hand_made.where}
+            return {
+                name: value
+                for name, value in self.hand_made.environment.items()
+                if name in self.hand_made.where
+            }
         return self.env_read.variables
 
     @cached_property
@@ -155,9 +163,11 @@ class Site:
     def release(self) -> Path:
         """The directory of the release in force."""
         self.require_managed()
-        release = store.in_force(self.paths)
+        release = store.active_release(self.paths)
         if release is None:
-            raise MissingFact(f"no release is in force at {self.paths.current}: run {self.paths.command('install')}")
+            raise MissingFact(
+                f"no release is in force at {self.paths.current}: run {self.paths.command('install')}"
+            )
         return self.paths.releases / release
 
     @cached_property
@@ -225,7 +235,10 @@ class Site:
 
     def _is_own(self, pid: int) -> bool:
         units = (self.paths.service_unit, self.paths.sibling_unit)
-        return self.supervised and (pid == self.units[self.paths.service_unit].main_pid or processes.service_of(pid) in units)
+        return self.supervised and (
+            pid == self.units[self.paths.service_unit].main_pid
+            or processes.service_of(pid) in units
+        )
 
     def _end(self, pid: int) -> str:
         """The command that ends a process for good."""
@@ -247,7 +260,11 @@ class Site:
     @property
     def _main(self) -> int | None:
         """The process to be told when what serves the port has to go: the oldest, which is the others' parent."""
-        return min((p.pid for p in self.live.processes), key=processes.started) if self.is_live else None
+        return (
+            min((p.pid for p in self.live.processes), key=processes.started)
+            if self.is_live
+            else None
+        )
 
     @cached_property
     def live(self) -> Live:
@@ -260,7 +277,9 @@ class Site:
         found = [p for p in map(processes.look, sorted(pids)) if p is not None]
         if not found:
             if os.geteuid() != 0:
-                raise MissingFact(f"port {port} belongs to another user's process: run it with sudo")
+                raise MissingFact(
+                    f"port {port} belongs to another user's process: run it with sudo"
+                )
             raise MissingFact(f"no process serves port {port} yet: only systemd holds its socket")
         return Live(listening, found)
 
@@ -280,7 +299,11 @@ class Site:
         except MissingFact:
             return None
         ours = all(p.directory == work for p in live.processes)
-        return live if ours and self.health.status == 200 and GUARD_HEADER in self.health.headers else None
+        return (
+            live
+            if ours and self.health.status == 200 and GUARD_HEADER in self.health.headers
+            else None
+        )
 
     def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Answer:
         """GET a path of the proxy."""
@@ -299,12 +322,16 @@ class Site:
     @cached_property
     def upstream_models(self) -> Answer:
         """LiteLLM's own /v1/models, asked with OPENAI_API_KEY."""
-        return network.request("GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=5)
+        return network.request(
+            "GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=5
+        )
 
     @property
     def memory(self) -> int:
         """Bytes that the processes that serve the port hold and that are no file's."""
-        return sum(use.memory for use in filter(None, (processes.use(p.pid) for p in self.live.processes)))
+        return sum(
+            use.memory for use in filter(None, (processes.use(p.pid) for p in self.live.processes))
+        )
 
     @property
     def litellm_config(self) -> Path | None:
@@ -336,7 +363,9 @@ class Site:
         if path is None:
             return None, []
         try:
-            return read.load(str(path), lambda name: files.read(Path(name)), self._litellm_environment), []
+            return read.load(
+                str(path), lambda name: files.read(Path(name)), self._litellm_environment
+            ), []
         except read.Unusable as unusable:
             return None, unusable.problems
         except PermissionError:
@@ -361,7 +390,11 @@ class Site:
         configured = graph.Graph(settings, self.config, names) if settings else None
         rows, live = self._litellm_rows
         running = (settings or read.Settings()).running(rows, self.config.upstream.base_url)
-        return Routing(configured, graph.Graph(running, self.config, names) if running.deployments else None, live)
+        return Routing(
+            configured,
+            graph.Graph(running, self.config, names) if running.deployments else None,
+            live,
+        )
 
     @cached_property
     def _litellm_rows(self) -> tuple[list[object], str]:
@@ -376,5 +409,8 @@ class Site:
             return [], f"the running LiteLLM does not tell its models to this key ({answer.status})"
         rows = answer.data.get("data") if isinstance(answer.data, dict) else None
         if answer.status != 200 or not isinstance(rows, list):
-            return [], f"the running LiteLLM did not tell its models: {evidence.error_message(answer)}"
+            return (
+                [],
+                f"the running LiteLLM did not tell its models: {evidence.error_message(answer)}",
+            )
         return rows, f"{len(rows)} entries of the running LiteLLM judged too"

@@ -59,5 +59,8 @@ def as_it_is(wrote: Manifest) -> Manifest:
     """The manifest with only that text of each file which stands there, if it is one of optictl's."""
     found = {path: look(Path(path)).text for path in wrote.files}
     return Manifest(
-        {path: (manifest.digest(str(found[path])),) if wrote.wrote(path, found[path]) else d for path, d in wrote.files.items()}
+        {
+            path: (manifest.digest(str(found[path])),) if wrote.wrote(path, found[path]) else d
+            for path, d in wrote.files.items()
+        }
     )

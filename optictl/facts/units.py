@@ -43,7 +43,9 @@ def manager(paths: Paths) -> Systemd:
     """
     systemd = Systemd(paths.scope)
     if paths.is_private:
-        raise OptictlError("a deployment below --root is not systemd's", remedy=paths.command("run"))
+        raise OptictlError(
+            "a deployment below --root is not systemd's", remedy=paths.command("run")
+        )
     if not systemd.available():
         raise OptictlError("systemd does not run here", remedy=paths.command("run"))
     return systemd
@@ -51,7 +53,7 @@ def manager(paths: Paths) -> Systemd:
 
 def host(paths: Paths, release: str | None = None) -> Host:
     """The facts of this machine that its units depend on; `release` is the one that they start, else the one in force."""
-    current = store.in_force(paths)
+    current = store.active_release(paths)
     name = release or current
     record = (integrity.record(paths.releases / name) if name else None) or {}
     # one that is still to be built will most likely have the interpreter of the one in force
@@ -126,9 +128,14 @@ def facts(paths: Paths) -> dict[str, Unit] | None:
     if not systemd.available():
         return None
     names = (
-        paths.service_unit, paths.socket_unit, paths.upstream_socket.name, paths.upstream_service.name, paths.sibling_unit,
-        paths.check_service.name, paths.check_timer.name,
-    )  # fmt: skip
+        paths.service_unit,
+        paths.socket_unit,
+        paths.upstream_socket.name,
+        paths.upstream_service.name,
+        paths.sibling_unit,
+        paths.check_service.name,
+        paths.check_timer.name,
+    )
     return {unit.name: unit for unit in systemd.show_all(*names)}
 
 
@@ -145,8 +152,15 @@ def running(config: Config, paths: Paths) -> Running | None:
     if found is None:
         return None
     sibling = RUNTIME["system"] / paths.sibling_unit
-    left_over = paths.scope == "system" and (files.facts(sibling).kind != "missing" or found[paths.sibling_unit].active)
-    return Running(units(config, paths), found, _stale(config, paths, found[paths.service_unit].main_pid), left_over)
+    left_over = paths.scope == "system" and (
+        files.facts(sibling).kind != "missing" or found[paths.sibling_unit].active
+    )
+    return Running(
+        units(config, paths),
+        found,
+        _stale(config, paths, found[paths.service_unit].main_pid),
+        left_over,
+    )
 
 
 def directory_of(pid: int) -> tuple[int, int] | None:
@@ -160,9 +174,16 @@ def _stale(config: Config, paths: Paths, pid: int) -> str:
     process = processes.look(pid) if pid else None
     if process is None:
         return ""
-    if process.directory is not None and process.directory != files.identity(paths.current / "work"):
+    if process.directory is not None and process.directory != files.identity(
+        paths.current / "work"
+    ):
         return f"process {pid} runs another release"
-    read = (paths.env, paths.proxy_key, paths.service, render.home(config, paths) / ".optillm" / "proxy_config.yaml")
+    read = (
+        paths.env,
+        paths.proxy_key,
+        paths.service,
+        render.home(config, paths) / ".optillm" / "proxy_config.yaml",
+    )
     since = processes.started(pid)
     changed = [str(path) for path in read if files.modified(path) > since + 0.1]
     return f"{', '.join(changed)} changed since process {pid} started" if changed else ""

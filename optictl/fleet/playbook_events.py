@@ -60,7 +60,7 @@ class Host:
         return self.failed is not None or bool(self.unreachable)
 
 
-class Story:
+class PlaybookEvents:
     """One playbook, as its events come. `foreseen`: nothing of it is done, it is in check mode."""
 
     def __init__(self, *, foreseen: bool = False) -> None:
@@ -90,12 +90,20 @@ class Story:
                 return ""
             host.changed = host.changed or bool(res.get("changed"))
             host.answers[step] = res
-            return f"{name}  {phase}: done{_took(data)}" if res.get("changed") and not self._foreseen else ""
+            return (
+                f"{name}  {phase}: done{_took(data)}"
+                if res.get("changed") and not self._foreseen
+                else ""
+            )
         if kind == "runner_on_failed" and not data.get("ignore_errors"):
             host.failed = {"msg": "it failed", **res}
             return f"{name}  FAILED ({host.phase}): {_line(host.failed['msg'])}"
         if kind == "runner_on_unreachable":
-            host.unreachable = _line(str(res.get("msg", "unreachable")).removeprefix("Task failed: ").removeprefix(_VIA_SSH))
+            host.unreachable = _line(
+                str(res.get("msg", "unreachable"))
+                .removeprefix("Task failed: ")
+                .removeprefix(_VIA_SSH)
+            )
             return f"{name}  UNREACHABLE: {host.unreachable}"
         return ""
 
@@ -116,7 +124,11 @@ def _took(data: Mapping[str, Any]) -> str:
 
 def complaints(output: str) -> list[str]:
     """What Ansible found wrong with an inventory, of all that it printed."""
-    lines = [line.partition("]: ")[2] for line in output.splitlines() if line.startswith(("[WARNING]: ", "[ERROR]: "))]
+    lines = [
+        line.partition("]: ")[2]
+        for line in output.splitlines()
+        if line.startswith(("[WARNING]: ", "[ERROR]: "))
+    ]
     return [line for line in lines if "implicit localhost" not in line][:4]
 
 
@@ -127,7 +139,9 @@ def _line(text: object) -> str:
 # -- what became of each host
 
 
-def outcome(names: Iterable[str], roll: Mapping[str, Host], interrupted: bool, module: str) -> list[Result]:
+def outcome(
+    names: Iterable[str], roll: Mapping[str, Host], interrupted: bool, module: str
+) -> list[Result]:
     """What a roll-out did to each host.
 
     `names`: every host that it was for, `roll`: those that it reached. `module`: whose result says that a host is done.
@@ -147,10 +161,19 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
         return result("skip", "untouched", "untouched: it ended before its turn")
     if host.unreachable:
         remedy = f"look whether `ssh {name}` works, or go on without it: --limit 'all:!{name}'"
-        return result("fail", "unreachable", f"unreachable ({host.phase or 'at the start'}): {host.unreachable}", remedy)
+        return result(
+            "fail",
+            "unreachable",
+            f"unreachable ({host.phase or 'at the start'}): {host.unreachable}",
+            remedy,
+        )
     if host.failed is not None:
         why, remedy = _line(host.failed["msg"]), str(host.failed.get("remedy") or "")
-        told = {name: host.failed[name] for name in ("before", "release", "rc", "results") if host.failed.get(name)}
+        told = {
+            name: host.failed[name]
+            for name in ("before", "release", "rc", "results")
+            if host.failed.get(name)
+        }
         if host.failed.get("rolled_back"):
             now = host.failed.get("release") or "nothing"
             return result("fail", "went back", f"went back to {now}: {why}", remedy, **told)
@@ -159,13 +182,21 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
         if interrupted:
             words = f"interrupted ({host.phase}): what optictl began there, it ends there, or it goes back"
             return result("fail", "interrupted", words, f"optictl fleet status --limit {name}")
-        return result("skip", "untouched", f"not switched: it ended before ({host.phase} was the last)")
+        return result(
+            "skip", "untouched", f"not switched: it ended before ({host.phase} was the last)"
+        )
     release, before = done.get("release", ""), done.get("before", "")
     words = f"{before or 'nothing'} -> {release}"
     if before == release:
-        words = f"{release}, changed: {', '.join(_changes(host))}" if host.changed else f"{release}, unchanged"
+        words = (
+            f"{release}, changed: {', '.join(_changes(host))}"
+            if host.changed
+            else f"{release}, unchanged"
+        )
     if module == PRESENT and "optillm_program/current" not in host.answers:
-        return result("skip", "switched", f"{words}; it ended before its new optictl was put in force")
+        return result(
+            "skip", "switched", f"{words}; it ended before its new optictl was put in force"
+        )
     return result("pass", "done", words, release=release, before=before)
 
 
@@ -173,7 +204,9 @@ def _changes(host: Host) -> list[str]:
     """What was done to a host, or would be."""
     # the modules beside the deployment have no words of their own
     steps = {step: answer for step, answer in host.answers.items() if answer.get("changed")}
-    found = ["send wheels"] * ("optillm_wheels" in steps) + ["install optictl"] * any("program" in step for step in steps)
+    found = ["send wheels"] * ("optillm_wheels" in steps) + ["install optictl"] * any(
+        "program" in step for step in steps
+    )
     return found + list((host.answers.get(PRESENT) or {}).get("actions", []))
 
 
@@ -187,12 +220,19 @@ def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
             found.append(_became(name, host, False, PRESENT))
             continue
         changes = _changes(host)
-        words = f"{len(changes)} {'change' if len(changes) == 1 else 'changes'}: {', '.join(changes)}"
+        words = (
+            f"{len(changes)} {'change' if len(changes) == 1 else 'changes'}: {', '.join(changes)}"
+        )
         data = {
-            "state": "planned", "changed": host.changed, "actions": changes, "diff": _diff(answer.get("diff") or []),
+            "state": "planned",
+            "changed": host.changed,
+            "actions": changes,
+            "diff": _diff(answer.get("diff") or []),
             "before": answer.get("before", ""),
-        }  # fmt: skip
-        found.append(Result(name, "a host", "pass", "", words if host.changed else "no changes", data=data))
+        }
+        found.append(
+            Result(name, "a host", "pass", "", words if host.changed else "no changes", data=data)
+        )
     return found
 
 
@@ -200,9 +240,13 @@ def _diff(told: Iterable[Mapping[str, Any]]) -> str:
     """Ansible's differences as one text: those that came as such, and those of two texts."""
     found = []
     for one in told:
-        before, after = (str(one.get(name, "")).splitlines(keepends=True) for name in ("before", "after"))
+        before, after = (
+            str(one.get(name, "")).splitlines(keepends=True) for name in ("before", "after")
+        )
         names = (str(one.get("before_header", "")), str(one.get("after_header", "")))
-        found.append(str(one.get("prepared", "")) + "".join(difflib.unified_diff(before, after, *names)))
+        found.append(
+            str(one.get("prepared", "")) + "".join(difflib.unified_diff(before, after, *names))
+        )
     return "".join(found)
 
 
@@ -221,13 +265,19 @@ def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> li
             if len(results) < _FEW:
                 words = [f"{one.get('id')} {one.get('status')}" for one in results]
             status: Status = "warn" if counts["warn"] else "pass"
-            found.append(Result(name, "a host", status, "", ", ".join(words), data={"results": results}))
+            found.append(
+                Result(name, "a host", status, "", ", ".join(words), data={"results": results})
+            )
     return found
 
 
 def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     """`fleet status`: how each host does, and in what it differs from most."""
-    facts = {name: host.answers["optillm_info"] for name, host in hosts.items() if "optillm_info" in host.answers}
+    facts = {
+        name: host.answers["optillm_info"]
+        for name, host in hosts.items()
+        if "optillm_info" in host.answers
+    }
     usual = majority(facts.values(), ("version", "release"))
     found = []
     for name in names:
@@ -238,11 +288,19 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
         fields = ("version", "release", "state", "tiers", "drift", "restarts", "problem")
         data = {"service" if field == "state" else field: told.get(field) for field in fields}
         data["differs"] = [name for name, value in usual.items() if told.get(name) != value]
-        wrong = [f"{tier} {status}" for tier, status in (told.get("tiers") or {}).items() if status != "pass"]
+        wrong = [
+            f"{tier} {status}"
+            for tier, status in (told.get("tiers") or {}).items()
+            if status != "pass"
+        ]
         problem, drift = str(told.get("problem") or ""), told.get("drift") or []
         words = [told.get("release") or "nothing in force", problem or ", ".join(wrong) or "green"]
         # without a path it only follows from the others
-        words += [f"drift: {', '.join([one for one in drift if '/' in one] or drift)}" if drift else "no drift"]
+        words += [
+            f"drift: {', '.join([one for one in drift if '/' in one] or drift)}"
+            if drift
+            else "no drift"
+        ]
         words += [f"{told.get('restarts') or 0} restarts"]
         words += [f"most have {usual['release'] or 'nothing'}"] if data["differs"] else []
         red = bool(problem or wrong or drift or not told.get("release"))

@@ -14,7 +14,7 @@ from optictl.deployment import config as configuration
 from optictl.deployment.config import Config, ConfigError
 from optictl.errors import OptictlError
 from optictl.fleet import playbook_events, wheelhouse
-from optictl.fleet.playbook_events import Story
+from optictl.fleet.playbook_events import PlaybookEvents
 from optictl.fleet.targets import target
 from optictl.host import playbooks
 from optictl.host.playbooks import Ended, Hosts
@@ -52,8 +52,10 @@ def batches(text: str) -> list[int | str]:
     return [word if word.endswith("%") else int(word) for word in words]
 
 
-def _play(playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, check: bool = False) -> tuple[Story, Ended]:
-    told = Story(foreseen=check)
+def _play(
+    playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, check: bool = False
+) -> tuple[PlaybookEvents, Ended]:
+    told = PlaybookEvents(foreseen=check)
 
     def see(event: dict[str, Any]) -> None:
         if line := told.see(event):
@@ -62,29 +64,41 @@ def _play(playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, c
     ended = playbooks.run(playbook, hosts, variables, see, check=check)
     if not told.hosts and not ended.interrupted:
         where = ", ".join(hosts.inventory)
-        what = f"no host of {where} matches --limit {hosts.limit}" if hosts.limit else f"Ansible finds no host in {where}"
+        what = (
+            f"no host of {where} matches --limit {hosts.limit}"
+            if hosts.limit
+            else f"Ansible finds no host in {where}"
+        )
         raise OptictlError(
             what,
-            remedy=f"name one of {where}" if hosts.limit else f"write one into {where}; the README shows how",
+            remedy=f"name one of {where}"
+            if hosts.limit
+            else f"write one into {where}; the README shows how",
             detail="\n".join(playbook_events.complaints(ended.output)),
         )
     return told, ended
 
 
-def _look(hosts: Hosts, variables: dict[str, Any], say: Say) -> tuple[Story, Report | None]:
+def _look(
+    hosts: Hosts, variables: dict[str, Any], say: Say
+) -> tuple[PlaybookEvents, Report | None]:
     """Look at every host. A report where one cannot have the deployment: then nothing is started anywhere."""
     told, ended = _play("look", hosts, variables, say)
     for host in told.hosts.values():
         if problems := _problems((host.facts.get("optillm_proxy_wanted") or {}).get("config")):
             host.failed = {
-                "msg": f"optillm_proxy_config: {'; '.join(problems)}", "rc": playbook_events.INVALID,
+                "msg": f"optillm_proxy_config: {'; '.join(problems)}",
+                "rc": playbook_events.INVALID,
                 "remedy": "mend it in the inventory; optictl config schema prints what may stand there",
-            }  # fmt: skip
+            }
     if not ended.interrupted and not any(host.bad for host in told.hosts.values()):
         return told, None
     names = sorted(told.hosts)
     bad = {name: host for name, host in told.hosts.items() if host.bad}
-    return told, Report(playbook_events.outcome(names, bad, ended.interrupted, playbook_events.PRESENT), ended.interrupted)
+    return told, Report(
+        playbook_events.outcome(names, bad, ended.interrupted, playbook_events.PRESENT),
+        ended.interrupted,
+    )
 
 
 def _problems(wanted: object) -> list[str]:
@@ -99,7 +113,7 @@ def _problems(wanted: object) -> list[str]:
     return []
 
 
-def _prepared(told: Story, source: Path | None, say: Say) -> dict[str, Any]:
+def _prepared(told: PlaybookEvents, source: Path | None, say: Say) -> dict[str, Any]:
     """A wheelhouse for every kind of host, as variables of the playbooks."""
     made: dict[str, dict[str, Any]] = {}
     needed: dict[str, str] = {}
@@ -115,7 +129,10 @@ def _prepared(told: Story, source: Path | None, say: Say) -> dict[str, Any]:
 
 
 def _wanted(version: str | None, force: bool) -> dict[str, Any]:
-    return {**({"optillm_proxy_version": version} if version else {}), **({"optillm_proxy_force": True} if force else {})}
+    return {
+        **({"optillm_proxy_version": version} if version else {}),
+        **({"optillm_proxy_force": True} if force else {}),
+    }
 
 
 def plan(hosts: Hosts, version: str | None, source: Path | None, force: bool, say: Say) -> Report:
@@ -130,9 +147,14 @@ def plan(hosts: Hosts, version: str | None, source: Path | None, force: bool, sa
 
 
 def apply(
-    hosts: Hosts, version: str | None, serial: Sequence[int | str], source: Path | None, force: bool,
-    ask: Callable[[list[str]], None], say: Say,
-) -> Report:  # fmt: skip
+    hosts: Hosts,
+    version: str | None,
+    serial: Sequence[int | str],
+    source: Path | None,
+    force: bool,
+    ask: Callable[[list[str]], None],
+    say: Say,
+) -> Report:
     """Roll the deployment out, batch by batch; the first red ends it.
 
     `ask` is told the hosts before anything starts on one, and raises what stops it.
@@ -145,19 +167,30 @@ def apply(
     variables |= _prepared(told, source, say)
     rolled, ended = _play("roll", hosts, {**variables, "optillm_fleet_batches": list(serial)}, say)
     return Report(
-        playbook_events.outcome(told.hosts, rolled.hosts, ended.interrupted, playbook_events.PRESENT), ended.interrupted
+        playbook_events.outcome(
+            told.hosts, rolled.hosts, ended.interrupted, playbook_events.PRESENT
+        ),
+        ended.interrupted,
     )
 
 
-def rollback(hosts: Hosts, serial: Sequence[int | str], ask: Callable[[list[str]], None], say: Say) -> Report:
+def rollback(
+    hosts: Hosts, serial: Sequence[int | str], ask: Callable[[list[str]], None], say: Say
+) -> Report:
     """Every host to the release that was in force before, batch by batch; the first red ends it."""
     told, ended = _play("status", hosts, {}, say)
     if ended.interrupted or any(host.bad for host in told.hosts.values()):
         bad = {name: host for name, host in told.hosts.items() if host.bad}
-        return Report(playbook_events.outcome(told.hosts, bad, ended.interrupted, "optillm_rollback"), ended.interrupted)
+        return Report(
+            playbook_events.outcome(told.hosts, bad, ended.interrupted, "optillm_rollback"),
+            ended.interrupted,
+        )
     ask(list(told.hosts))
     rolled, ended = _play("rollback", hosts, {"optillm_fleet_batches": list(serial)}, say)
-    return Report(playbook_events.outcome(told.hosts, rolled.hosts, ended.interrupted, "optillm_rollback"), ended.interrupted)
+    return Report(
+        playbook_events.outcome(told.hosts, rolled.hosts, ended.interrupted, "optillm_rollback"),
+        ended.interrupted,
+    )
 
 
 def status(hosts: Hosts, say: Say) -> Report:
@@ -169,10 +202,14 @@ def status(hosts: Hosts, say: Say) -> Report:
 def check(hosts: Hosts, only: Sequence[str], say: Say) -> Report:
     """Every invariant of every host."""
     told, ended = _play("check", hosts, {"optillm_fleet_only": list(only)}, say)
-    return Report(playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_check"), ended.interrupted)
+    return Report(
+        playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_check"), ended.interrupted
+    )
 
 
 def smoke(hosts: Hosts, models: Sequence[str], say: Say) -> Report:
     """Real requests on every host."""
     told, ended = _play("smoke", hosts, {"optillm_fleet_models": list(models)}, say)
-    return Report(playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_smoke"), ended.interrupted)
+    return Report(
+        playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_smoke"), ended.interrupted
+    )

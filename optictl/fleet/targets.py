@@ -75,7 +75,12 @@ class Pin:
     @property
     def line(self) -> str:
         """As a requirements file has it, without a marker."""
-        return " ".join([f"{self.name}=={self.version}", *(f"--hash=sha256:{digest}" for digest in sorted(self.digests))])
+        return " ".join(
+            [
+                f"{self.name}=={self.version}",
+                *(f"--hash=sha256:{digest}" for digest in sorted(self.digests)),
+            ]
+        )
 
 
 def pins(lock: str, of: Target) -> list[Pin]:
@@ -92,7 +97,9 @@ def pins(lock: str, of: Target) -> list[Pin]:
         words, *hashes = re.split(r"\s+--hash=", text)
         requirement = Requirement(words)
         pin = re.fullmatch(r"==([^*,\s]+)", str(requirement.specifier))
-        digests = frozenset(h.strip().removeprefix("sha256:") for h in hashes if h.startswith("sha256:"))
+        digests = frozenset(
+            h.strip().removeprefix("sha256:") for h in hashes if h.startswith("sha256:")
+        )
         if pin is None or not digests:
             raise ValueError(f"not a pinned requirement with hashes: {words}")
         if requirement.marker is None or requirement.marker.evaluate(of.environment()):

@@ -45,7 +45,9 @@ class Wheelhouse:
         return {**fields, "files": [asdict(one) for one in self.files]}
 
 
-def make(target: Target, version: str, profile: str, source: Path | None, say: Callable[[str], None]) -> Wheelhouse:
+def make(
+    target: Target, version: str, profile: str, source: Path | None, say: Callable[[str], None]
+) -> Wheelhouse:
     """The wheelhouse of a target, with the closure of one OptiLLM version; what is there already is kept.
 
     `source`: a directory that already has the wheels, instead of pip's index.
@@ -62,12 +64,16 @@ def make(target: Target, version: str, profile: str, source: Path | None, say: C
             found = _complete(directory, target, wanted, source, say)
             wheel = wheels.pack_optictl(directory, render.template_directory())
             digest = files.sha256(wheel)
-            text = "".join(f"{pin.line}\n" for pin in [*own, Pin("optictl", __version__, frozenset({digest}))])
+            text = "".join(
+                f"{pin.line}\n" for pin in [*own, Pin("optictl", __version__, frozenset({digest}))]
+            )
             mark = hashlib.sha256(text.encode()).hexdigest()[:12]
             requirements = directory / f"optictl-{mark}.txt"
             files.write(requirements, text, 0o644)
     except files.Locked as holder:
-        raise OptictlError(f"{holder} is filling {directory}", remedy="wait for it to end") from None
+        raise OptictlError(
+            f"{holder} is filling {directory}", remedy="wait for it to end"
+        ) from None
     everything = sorted({*found, wheel, requirements})
     return Wheelhouse(
         target.name,
@@ -90,7 +96,11 @@ def _lock(version: str, profile: str) -> str:
 
 
 def _complete(
-    directory: Path, target: Target, wanted: Sequence[Pin], source: Path | None, say: Callable[[str], None]
+    directory: Path,
+    target: Target,
+    wanted: Sequence[Pin],
+    source: Path | None,
+    say: Callable[[str], None],
 ) -> list[Path]:
     """The wheel of every pin; those that are missing or not what the lock says are fetched."""
     have = wheels.digests(directory)
@@ -101,14 +111,25 @@ def _complete(
         for batch in _batches(missing):
             requirements = "".join(f"{pin.line}\n" for pin in batch)
             try:
-                wheels.download(requirements, directory, ".".join(map(str, target.python)), target.platforms, source)
+                wheels.download(
+                    requirements,
+                    directory,
+                    ".".join(map(str, target.python)),
+                    target.platforms,
+                    source,
+                )
             except OptictlError as error:
-                remedy = error.remedy or "look whether pip reaches its index here, or give --wheelhouse DIR"
+                remedy = (
+                    error.remedy
+                    or "look whether pip reaches its index here, or give --wheelhouse DIR"
+                )
                 what = f"the wheels for {target.name} cannot be had: {error.what}"
                 raise OptictlError(what, remedy, error.detail) from None
         have = wheels.digests(directory)
         if still := [pin.name for pin in wanted if not pin.digests & have.keys()]:
-            raise OptictlError(f"no wheel that the lock knows: {', '.join(still)}", remedy=f"remove {directory}")
+            raise OptictlError(
+                f"no wheel that the lock knows: {', '.join(still)}", remedy=f"remove {directory}"
+            )
     return [have[min(pin.digests & have.keys())] for pin in wanted]
 
 

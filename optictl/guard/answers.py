@@ -17,7 +17,9 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 class Refused(Exception):
     """The door's answer to a request that may not pass: a 4xx or 503 in OpenAI's shape."""
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
@@ -33,7 +35,10 @@ def error(status: int, code: str, message: str, headers: dict[str, str] | None =
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "upstream_error")
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     response = Failure(
-        json.dumps(body), status, mimetype="application/json", headers={"x-optillm-guard": GUARD_VERSION, **(headers or {})}
+        json.dumps(body),
+        status,
+        mimetype="application/json",
+        headers={"x-optillm-guard": GUARD_VERSION, **(headers or {})},
     )
     response.code = code
     return response
@@ -50,7 +55,9 @@ def facts(request: ledger.Request, dropped: list[str]) -> dict[str, str]:
         "x-optillm-upstream-models": ",".join(sorted({call.model for call in calls})),
         "x-optillm-upstream-ms": str(round(1000 * sum(call.seconds for call in calls))),
         "x-optillm-upstream-completions": str(sum(call.completions for call in calls)),
-        "x-optillm-tokens": str(request.total("prompt_tokens") + request.total("completion_tokens")),
+        "x-optillm-tokens": str(
+            request.total("prompt_tokens") + request.total("completion_tokens")
+        ),
     }
     if dropped:
         headers["x-optillm-dropped"] = ",".join(dropped)
@@ -90,7 +97,12 @@ def completion(request: ledger.Request, model: str, texts: list[str]) -> dict[st
 
 def stream(whole: dict[str, Any], include_usage: bool) -> Iterator[bytes]:
     """The same answer as server-sent events; with usage, one last chunk without choices carries it."""
-    head = {"id": whole["id"], "object": "chat.completion.chunk", "created": whole["created"], "model": whole["model"]}
+    head = {
+        "id": whole["id"],
+        "object": "chat.completion.chunk",
+        "created": whole["created"],
+        "model": whole["model"],
+    }
     if include_usage:
         head["usage"] = None
 
@@ -101,7 +113,9 @@ def stream(whole: dict[str, Any], include_usage: bool) -> Iterator[bytes]:
         delta = {"role": "assistant", "content": choice["message"]["content"]}
         one = {"index": choice["index"], "logprobs": None}
         yield event({**head, "choices": [{**one, "delta": delta, "finish_reason": None}]})
-        yield event({**head, "choices": [{**one, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+        yield event(
+            {**head, "choices": [{**one, "delta": {}, "finish_reason": choice["finish_reason"]}]}
+        )
     if include_usage:
         yield event({**head, "choices": [], "usage": whole["usage"]})
     yield b"data: [DONE]\n\n"

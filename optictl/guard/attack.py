@@ -138,7 +138,11 @@ def _writable_code() -> object:
 @_refuse("other-processes", "see other processes")
 def _other_processes() -> object:
     own = {str(os.getpid()), str(os.getppid())}
-    seen = [name for name in _names("/proc") if name.isdigit() and name not in own and Path("/proc", name, "cmdline").exists()]
+    seen = [
+        name
+        for name in _names("/proc")
+        if name.isdigit() and name not in own and Path("/proc", name, "cmdline").exists()
+    ]
     if not seen:
         raise PermissionError("only its own")
     return seen
@@ -161,7 +165,11 @@ def _become_root() -> object:
 @_refuse("capabilities", "hold a capability")
 def _capabilities() -> object:
     lines = Path("/proc/self/status").read_text().splitlines()
-    sets = {line.split()[0]: int(line.split()[1], 16) for line in lines if line.startswith(("CapEff", "CapPrm", "CapBnd"))}
+    sets = {
+        line.split()[0]: int(line.split()[1], 16)
+        for line in lines
+        if line.startswith(("CapEff", "CapPrm", "CapBnd"))
+    }
     if not any(sets.values()):
         raise PermissionError("none")
     return sets
@@ -233,7 +241,12 @@ def main() -> int:
         except Exception as error:
             detail, happened = f"{type(error).__name__}: {error}"[:200], "fail"
         bad += happened != must
-        print(json.dumps({"id": id, "title": title, "must": must, "happened": happened, "detail": detail}), flush=True)
+        print(
+            json.dumps(
+                {"id": id, "title": title, "must": must, "happened": happened, "detail": detail}
+            ),
+            flush=True,
+        )
     return 1 if bad else 0
 
 

@@ -19,7 +19,15 @@ _MAX_N = 128
 #: More names than this do not fit into a header that every client accepts.
 _MAX_DROPPED = 32
 #: What every strategy honours. All else is dropped, and named.
-_HONOURED = {"model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"}
+_HONOURED = {
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,14 @@ class Body:
 
     def for_optillm(self, strategy: str, base_model: str) -> bytes:
         """The JSON that OptiLLM receives: never a key that the door does not know."""
-        return json.dumps({"model": f"{strategy}-{base_model}", "messages": self.messages, "n": self.n, **self.limits}).encode()
+        return json.dumps(
+            {
+                "model": f"{strategy}-{base_model}",
+                "messages": self.messages,
+                "n": self.n,
+                **self.limits,
+            }
+        ).encode()
 
 
 def _bad(message: str, code: str = "invalid_request") -> Refused:
@@ -119,7 +134,9 @@ def _messages(data: dict[str, Any], dropped: set[str], choices: list[str]) -> li
     if len(turns) > 1:
         dropped.add("turns")  # OptiLLM flattens a conversation into one text
     # OptiLLM keeps only the last system message: hand it one
-    return ([{"role": "system", "content": "\n\n".join(filter(None, system))}] if system else []) + turns
+    return (
+        [{"role": "system", "content": "\n\n".join(filter(None, system))}] if system else []
+    ) + turns
 
 
 def _count(data: dict[str, Any], name: str, most: int) -> int | None:
@@ -155,7 +172,9 @@ def parse(data: dict[str, Any]) -> Body:
     asked_for = [choice for choice in [*choices, asked] if choice]
     if len(set(asked_for)) > 1:
         raise _bad("the request asks for several strategies at once", "strategy_not_enabled")
-    limits = {name: _count(data, name, 2**31 - 1) for name in ("max_tokens", "max_completion_tokens")}
+    limits = {
+        name: _count(data, name, 2**31 - 1) for name in ("max_tokens", "max_completion_tokens")
+    }
     return Body(
         model=model,
         messages=messages,
@@ -164,7 +183,9 @@ def parse(data: dict[str, Any]) -> Body:
         stream=bool(stream),
         include_usage=bool((options or {}).get("include_usage")),
         choice=asked_for[0] if asked_for else None,
-        dropped=sorted(_header_safe(name) for name in dropped - {"optillm_approach"})[:_MAX_DROPPED],
+        dropped=sorted(_header_safe(name) for name in dropped - {"optillm_approach"})[
+            :_MAX_DROPPED
+        ],
     )
 
 

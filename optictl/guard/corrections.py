@@ -39,7 +39,10 @@ def _correction(defect: str, versions: tuple[str, ...]) -> Callable[..., Any]:
     return register
 
 
-@_correction("every OpenAI client is built anew, and with a client's own sk- key", versions=("0.3.12", "0.3.13"))
+@_correction(
+    "every OpenAI client is built anew, and with a client's own sk- key",
+    versions=("0.3.12", "0.3.13"),
+)
 def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> None:
     """`OpenAI(...)` in the server and in the proxy plugin yields the process's one client.
 
@@ -55,7 +58,9 @@ def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> 
     plugin_client.OpenAI = the_client
 
 
-@_correction("the client is chosen by the environment at every request", versions=("0.3.12", "0.3.13"))
+@_correction(
+    "the client is chosen by the environment at every request", versions=("0.3.12", "0.3.13")
+)
 def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
     """`get_config` hands a strategy the client that counts for its request.
 
@@ -68,7 +73,9 @@ def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
 
         config = ProxyConfig.load()
         # a file that it cannot use gives OptiLLM an empty list of providers, not an error
-        if [str(p["base_url"]).rstrip("/") for p in config["providers"]] != [settings.base_url.rstrip("/")]:
+        if [str(p["base_url"]).rstrip("/") for p in config["providers"]] != [
+            settings.base_url.rstrip("/")
+        ]:
             raise Refusal(
                 "proxy_config.yaml was read by OptiLLM as naming no provider: it is valid YAML, but a value has a wrong type"
             )
@@ -87,7 +94,10 @@ def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
     server.get_config = get_config  # type: ignore[attr-defined]
 
 
-@_correction("with --approach proxy only the proxy runs, never the prefix strategy", versions=("0.3.12", "0.3.13"))
+@_correction(
+    "with --approach proxy only the proxy runs, never the prefix strategy",
+    versions=("0.3.12", "0.3.13"),
+)
 def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> None:
     """The strategy that the door let in is the one that runs, on the base model it named.
 
@@ -96,20 +106,31 @@ def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> Non
     """
     parse = server.parse_combined_approach
 
-    def parse_combined_approach(model: str, known: list[str], plugins: dict[str, Any]) -> tuple[str, list[str], str]:
+    def parse_combined_approach(
+        model: str, known: list[str], plugins: dict[str, Any]
+    ) -> tuple[str, list[str], str]:
         operation, approaches, base_model = parse(model, known, plugins)
         if approaches[0] == "proxy" and len(approaches) > 1:
             approaches = approaches[1:]
         request = ledger.current.get()
-        if request is None or (operation, approaches, base_model) != ("SINGLE", [request.strategy], request.base_model):
+        if request is None or (operation, approaches, base_model) != (
+            "SINGLE",
+            [request.strategy],
+            request.base_model,
+        ):
             # the door checked the name already; this is the second lock
-            raise ledger.Abort(400, "strategy_not_enabled", "OptiLLM understood the model name differently")
+            raise ledger.Abort(
+                400, "strategy_not_enabled", "OptiLLM understood the model name differently"
+            )
         return operation, approaches, base_model
 
     server.parse_combined_approach = parse_combined_approach  # type: ignore[attr-defined]
 
 
-@_correction("the proxy plugin first asks every model a hidden question, whatever the request", versions=("0.3.12", "0.3.13"))
+@_correction(
+    "the proxy plugin first asks every model a hidden question, whatever the request",
+    versions=("0.3.12", "0.3.13"),
+)
 def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
     """The plugin takes it that a model knows system messages, as it does after most errors too.
 
@@ -126,7 +147,8 @@ def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
 
 
 @_correction(
-    "an answer that says User: or Assistant: somewhere is cut down to what follows the last", versions=("0.3.12", "0.3.13")
+    "an answer that says User: or Assistant: somewhere is cut down to what follows the last",
+    versions=("0.3.12", "0.3.13"),
 )
 def whole_answer(server: ModuleType, settings: Settings, client: Any) -> None:
     """A strategy's answer reaches the client as it is.
@@ -165,8 +187,13 @@ def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> 
     """Apply every correction, or raise Refusal for an OptiLLM whose internals nobody has verified."""
     changed = internals.unknown(internals.fingerprints(Path(str(server.__file__)).parent.parent))
     if changed:
-        raise Refusal(f"OptiLLM {version} is not one that the guard knows: {', '.join(changed)} differ from what was verified")
-    stated = {readable_arguments.__name__: UNREADABLE_ARGUMENTS, **{c.name: c.versions for c in CORRECTIONS}}
+        raise Refusal(
+            f"OptiLLM {version} is not one that the guard knows: {', '.join(changed)} differ from what was verified"
+        )
+    stated = {
+        readable_arguments.__name__: UNREADABLE_ARGUMENTS,
+        **{c.name: c.versions for c in CORRECTIONS},
+    }
     if unstated := [name for name, versions in stated.items() if version not in versions]:
         # its parts are the verified ones, under a version that nobody has run the tests with
         journal.write("unverified", optillm=version, corrections=unstated)

@@ -24,7 +24,9 @@ RETRY_AFTER = 5
 
 
 def _draining() -> ledger.Abort:
-    return ledger.Abort(503, "draining", "the service is stopping and could not finish this request; ask again")
+    return ledger.Abort(
+        503, "draining", "the service is stopping and could not finish this request; ask again"
+    )
 
 
 class _Threads:

@@ -30,7 +30,13 @@ from .turns import Full, Turns
 from .workers import ONE_HEADER, Workers
 
 _CHAT = "/v1/chat/completions"
-_METHODS = {_CHAT: "POST", "/v1/models": "GET", "/health": "GET", "/metrics": "GET", "/guard/state": "GET"}
+_METHODS = {
+    _CHAT: "POST",
+    "/v1/models": "GET",
+    "/health": "GET",
+    "/metrics": "GET",
+    "/guard/state": "GET",
+}
 _TRACES = "/guard/traces"
 #: Seconds that a request waits for its turn at most; they count against its time.
 WAIT_SECONDS = 30
@@ -42,7 +48,9 @@ _FINAL = {400, 401, 403, 404, 413, 415, 421, 422}
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def resolve(model: str, choice: str | None, settings: Settings, loaded: set[str]) -> tuple[str, str]:
+def resolve(
+    model: str, choice: str | None, settings: Settings, loaded: set[str]
+) -> tuple[str, str]:
     """The strategy and base model of a request, or Refused 400.
 
     Only a whole match counts: `moa-proxy-large` is not silently `large`, as in OptiLLM,
@@ -52,19 +60,31 @@ def resolve(model: str, choice: str | None, settings: Settings, loaded: set[str]
     base = max((b for b in settings.base_models if model.endswith(f"-{b}")), key=len, default=None)
     if model in settings.base_models:
         raise Refused(
-            400, "strategy_prefix_required", f"{model} has no strategy prefix: ask for {settings.strategies[0]}-{model}"
+            400,
+            "strategy_prefix_required",
+            f"{model} has no strategy prefix: ask for {settings.strategies[0]}-{model}",
         )
     prefix = model[: -len(base) - 1] if base else model.split("-", 1)[0]
     if not base and prefix in settings.strategies:
-        raise Refused(400, "base_model_unknown", f"{model}: the base models are {', '.join(settings.base_models)}")
+        raise Refused(
+            400,
+            "base_model_unknown",
+            f"{model}: the base models are {', '.join(settings.base_models)}",
+        )
     strategy = choice or prefix
     if not base or prefix not in settings.strategies or strategy not in settings.strategies:
         wrong = strategy if base and prefix in settings.strategies else prefix
         raise Refused(
-            400, "strategy_not_enabled", f"{wrong!r} is not an enabled strategy; these are: {', '.join(settings.strategies)}"
+            400,
+            "strategy_not_enabled",
+            f"{wrong!r} is not an enabled strategy; these are: {', '.join(settings.strategies)}",
         )
     if strategy not in loaded:
-        raise Refused(400, "strategy_not_loaded", f"OptiLLM did not load {strategy}; its start-up log says why")
+        raise Refused(
+            400,
+            "strategy_not_loaded",
+            f"OptiLLM did not load {strategy}; its start-up log says why",
+        )
     return strategy, base
 
 
@@ -72,7 +92,13 @@ class Door:
     """OptiLLM's Flask application `app`, guarded. `loaded` are the strategies that it can run."""
 
     def __init__(
-        self, app: WSGIApp, settings: Settings, loaded: set[str], meter: Meter, build: dict[str, str], workers: Workers
+        self,
+        app: WSGIApp,
+        settings: Settings,
+        loaded: set[str],
+        meter: Meter,
+        build: dict[str, str],
+        workers: Workers,
     ) -> None:
         self.app, self.settings, self.loaded, self.meter = app, settings, loaded, meter
         self.build, self.workers, self.started = build, workers, time.monotonic()
@@ -80,7 +106,9 @@ class Door:
         desk.turns = Turns(settings.max_in_flight)
         self._lists = threading.BoundedSemaphore(_LISTS)
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         request = Request(environ)
         # one more than allowed: of a body without a length, werkzeug reads so much and says nothing
         request.max_content_length = self.settings.max_body_bytes + 1
@@ -93,7 +121,9 @@ class Door:
         except Exception as error:
             self.meter.refused("internal_error")
             journal.write("defect", exception=type(error).__name__)
-            response = answers.error(500, "internal_error", "the guard met a defect of its own; the journal names it")
+            response = answers.error(
+                500, "internal_error", "the guard met a defect of its own; the journal names it"
+            )
         response.headers["x-optillm-guard"] = GUARD_VERSION
         answer: Iterable[bytes] = response(environ, start_response)
         return answer
@@ -106,7 +136,9 @@ class Door:
         if allowed is None:
             raise Refused(404, "not_found", f"there is nothing at this path; try {_CHAT}")
         if request.method != allowed and not (allowed == "GET" and request.method == "HEAD"):
-            raise Refused(405, "method_not_allowed", f"{request.path} takes {allowed}", {"Allow": allowed})
+            raise Refused(
+                405, "method_not_allowed", f"{request.path} takes {allowed}", {"Allow": allowed}
+            )
         if request.path == _CHAT:
             return self._chat(request)
         if request.path == "/metrics":
@@ -131,7 +163,9 @@ class Door:
         return Response(text, content_type=metrics.CONTENT_TYPE)
 
     def _models(self, request: Request) -> Response:
-        if not self._lists.acquire(blocking=False):  # an upstream that hangs must not take the threads of /health
+        if not self._lists.acquire(
+            blocking=False
+        ):  # an upstream that hangs must not take the threads of /health
             raise _come_back("overloaded", f"{_LISTS} lists of models are waited for")
         try:
             response = Response.from_app(self.app, request.environ, buffered=True)
@@ -139,7 +173,9 @@ class Door:
             self._lists.release()
         if response.status_code < 400:
             return response
-        return answers.error(502, "upstream_failed", f"the upstream did not list its models: {_message(response)}")
+        return answers.error(
+            502, "upstream_failed", f"the upstream did not list its models: {_message(response)}"
+        )
 
     def _traces(self, request: Request) -> Response:
         trace = request.path[len(_TRACES) + 1 :]
@@ -154,7 +190,11 @@ class Door:
             return Response(json.dumps({"schema": 1, **found}), mimetype="application/json")
         for answer in self._of_others(request).values():
             return Response(answer, mimetype="application/json")
-        raise Refused(404, "trace_unknown", "there is no such trace; only the newest requests are kept (--max-traces)")
+        raise Refused(
+            404,
+            "trace_unknown",
+            "there is no such trace; only the newest requests are kept (--max-traces)",
+        )
 
     def state(self) -> dict[str, Any]:
         """What this worker serves now. Times are seconds."""
@@ -185,14 +225,23 @@ class Door:
     def _authenticate(self, request: Request) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         expected = self.settings.proxy_key.encode()
-        if scheme.lower() != "bearer" or not secrets.compare_digest(key.strip().encode("utf-8", "surrogateescape"), expected):
-            raise Refused(401, "invalid_api_key", "the proxy key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+        if scheme.lower() != "bearer" or not secrets.compare_digest(
+            key.strip().encode("utf-8", "surrogateescape"), expected
+        ):
+            raise Refused(
+                401,
+                "invalid_api_key",
+                "the proxy key is missing or wrong",
+                {"WWW-Authenticate": "Bearer"},
+            )
 
     def _read(self, request: Request) -> bytes:
         if request.mimetype != "application/json":
             raise Refused(415, "unsupported_media_type", "the body must be application/json")
         limit = self.settings.max_body_bytes
-        too_large = Refused(413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)")
+        too_large = Refused(
+            413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)"
+        )
         try:
             raw: bytes = request.get_data()
         except RequestEntityTooLarge:
@@ -211,17 +260,24 @@ class Door:
         asked = body.parse(data)
         strategy, base_model = resolve(asked.model, asked.choice, self.settings, self.loaded)
         entry = ledger.Request(
-            strategy, base_model, max_calls=self.settings.max_upstream_calls, timeout=self.settings.request_timeout
+            strategy,
+            base_model,
+            max_calls=self.settings.max_upstream_calls,
+            timeout=self.settings.request_timeout,
         )
         entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
-        if entry.may_keep(sum(len(message["content"]) for message in asked.messages), MAX_CONTENT_BYTES):
+        if entry.may_keep(
+            sum(len(message["content"]) for message in asked.messages), MAX_CONTENT_BYTES
+        ):
             entry.messages = asked.messages
         most = self.settings.max_in_flight
         try:
             with desk.turns.turn(min(WAIT_SECONDS, entry.remaining()), lambda: _stay(request)):
                 response = self._run(request, asked, entry)
         except Full:
-            busy = f"{most} requests run, and as many wait or waited too long (limits.max_in_flight)"
+            busy = (
+                f"{most} requests run, and as many wait or waited too long (limits.max_in_flight)"
+            )
             raise _come_back("overloaded", busy) from None
         response.headers.update(answers.facts(entry, asked.dropped))
         entry.seconds = time.monotonic() - entry.started
@@ -258,12 +314,18 @@ class Door:
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         try:
             with ledger.attributed_to(entry):
-                inner = desk.serve(entry, lambda: Response.from_app(self.app, environ, buffered=True))
+                inner = desk.serve(
+                    entry, lambda: Response.from_app(self.app, environ, buffered=True)
+                )
         except ledger.Abort as abort:
             entry.abort(abort)
         if entry.aborted is not None:  # also when a strategy with threads of its own swallowed it
             reason = entry.aborted
-            retry = {"Retry-After": str(RETRY_AFTER)} if reason.status == 503 else {"x-should-retry": "false"}
+            retry = (
+                {"Retry-After": str(RETRY_AFTER)}
+                if reason.status == 503
+                else {"x-should-retry": "false"}
+            )
             return answers.error(reason.status, reason.code, reason.message, retry)
         texts = _texts(inner)
         if texts is None or entry.all_failed or any(is_error_text(text) for text in texts):
@@ -272,7 +334,9 @@ class Door:
             entry.answers = texts
         whole = answers.completion(entry, asked.model, texts)
         if asked.stream:
-            return Response(answers.stream(whole, asked.include_usage), mimetype="text/event-stream")
+            return Response(
+                answers.stream(whole, asked.include_usage), mimetype="text/event-stream"
+            )
         return Response(json.dumps(whole), mimetype="application/json")
 
 
@@ -285,7 +349,9 @@ def joined(states: list[dict[str, Any]]) -> dict[str, Any]:
         "workers": {**states[0]["workers"], "serving": len(states)},
         "waiting": sum(state["waiting"] for state in states),
         "max_in_flight": sum(state["max_in_flight"] for state in states),
-        "in_flight": sorted((one for state in states for one in state["in_flight"]), key=lambda one: -one["age"]),
+        "in_flight": sorted(
+            (one for state in states for one in state["in_flight"]), key=lambda one: -one["age"]
+        ),
     }
 
 
@@ -334,10 +400,16 @@ def _failure(entry: ledger.Request, inner: Response) -> Response:
     """An honest error for a strategy that produced no answer."""
     failures = entry.failures
     if not failures:
-        return answers.error(502, "strategy_failed", f"{entry.strategy} produced no answer from what the upstream sent")
+        return answers.error(
+            502,
+            "strategy_failed",
+            f"{entry.strategy} produced no answer from what the upstream sent",
+        )
     # the first is the cause: LiteLLM answers 429 for a while after a 401, without asking the model
     first = failures[0]
-    said = f"the upstream answered {first.status}" if first.status else "the upstream did not answer"
+    said = (
+        f"the upstream answered {first.status}" if first.status else "the upstream did not answer"
+    )
     message = f"{said}: {first.error}" if first.error else said
     headers = {"x-should-retry": "false"} if first.status in _FINAL else {}
     if first.status == 429:

@@ -225,7 +225,9 @@ def _meant(key: str) -> str:
 def _hides_a_line(data: bytes, begin: int) -> bool:
     """Whether a comment that begins there hides a line that counts from a systemd before 254."""
     hidden = data[begin : _end_of_old_comment(data, begin)].splitlines()[1:]
-    return any(line.strip(_BLANKS) and line.strip(_BLANKS)[:1] not in (b"#", b";") for line in hidden)
+    return any(
+        line.strip(_BLANKS) and line.strip(_BLANKS)[:1] not in (b"#", b";") for line in hidden
+    )
 
 
 def _entries(data: bytes, comments_continue: bool) -> Iterator[_Entry]:
@@ -236,13 +238,17 @@ def _entries(data: bytes, comments_continue: bool) -> Iterator[_Entry]:
             at += 1
         if at >= len(data):
             return
-        entry = _comment(data, at, comments_continue) if data[at] in b"#;" else _assignment(data, at)
+        entry = (
+            _comment(data, at, comments_continue) if data[at] in b"#;" else _assignment(data, at)
+        )
         yield entry
         at = entry.end
 
 
 def _comment(data: bytes, begin: int, continues: bool) -> _Entry:
-    return _Entry(b"#", None, begin, (_end_of_old_comment if continues else _end_of_line)(data, begin))
+    return _Entry(
+        b"#", None, begin, (_end_of_old_comment if continues else _end_of_line)(data, begin)
+    )
 
 
 def _end_of_old_comment(data: bytes, begin: int) -> int:
@@ -264,7 +270,13 @@ def _assignment(data: bytes, begin: int) -> _Entry:
         return _Entry(data[begin:end], None, begin, end)
     value = _Value(data, match.end())
     value.read()
-    return _Entry(data[begin : match.start()].rstrip(_BLANKS), bytes(value.text), begin, value.at, value.closed)
+    return _Entry(
+        data[begin : match.start()].rstrip(_BLANKS),
+        bytes(value.text),
+        begin,
+        value.at,
+        value.closed,
+    )
 
 
 class _Value:

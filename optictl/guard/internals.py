@@ -13,13 +13,23 @@ from pathlib import Path
 #: file below site-packages -> names at its top level
 RELIED_ON = {
     "optillm/server.py": (
-        "get_config", "parse_combined_approach", "parse_conversation", "extract_optillm_approach", "check_api_key", "proxy",
-        "proxy_models", "tagged_conversation_to_messages", "execute_single_approach", "execute_n_times", "load_plugins",
-        "parse_args", "main",
+        "get_config",
+        "parse_combined_approach",
+        "parse_conversation",
+        "extract_optillm_approach",
+        "check_api_key",
+        "proxy",
+        "proxy_models",
+        "tagged_conversation_to_messages",
+        "execute_single_approach",
+        "execute_n_times",
+        "load_plugins",
+        "parse_args",
+        "main",
     ),
     "optillm/plugins/proxy/client.py": ("ProxyClient",),
     "optillm/plugins/proxy/config.py": ("ProxyConfig",),
-}  # fmt: skip
+}
 
 #: version -> the fingerprints with which the guard's tests passed (`uv run scripts/internals.py` prints an installed one's)
 _0_3_12 = {
@@ -72,7 +82,8 @@ def sources(site_packages: Path) -> dict[str, str]:
         segments = {
             node.name: _source(lines, node)
             for node in ast.parse(text).body
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name in names
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            and node.name in names
         }
         found.update({f"{file}:{name}": segments.get(name, "") for name in names})
     return found
@@ -80,9 +91,15 @@ def sources(site_packages: Path) -> dict[str, str]:
 
 def fingerprints(site_packages: Path) -> dict[str, str]:
     """The same, each text as its fingerprint; "" for what is not there."""
-    return {name: fingerprint(text) if text else "" for name, text in sources(site_packages).items()}
+    return {
+        name: fingerprint(text) if text else "" for name, text in sources(site_packages).items()
+    }
 
 
 def unknown(found: Mapping[str, str]) -> list[str]:
     """The parts that are in no verified version as they are here."""
-    return [name for name, seen in found.items() if all(known[name] != seen for known in VERIFIED.values())]
+    return [
+        name
+        for name, seen in found.items()
+        if all(known[name] != seen for known in VERIFIED.values())
+    ]

@@ -112,7 +112,11 @@ def proxy_config_problems(text: str | None, base_url: str) -> list[str]:
         return ["is missing: OptiLLM would use its packaged example with public providers"]
     try:
         data: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: a date such as 2026-13-45
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         return [f"is not valid YAML{where}"]
@@ -155,7 +159,10 @@ def refusals(
     if uid == 0:
         reasons.append("runs as root")
     reasons += [f"the env file, {problem}" for problem in (env_file.problems if env_file else ())]
-    reasons += [f"{name} is set: it {effect}" for name, effect in sorted(forbidden_variables(environ).items())]
+    reasons += [
+        f"{name} is set: it {effect}"
+        for name, effect in sorted(forbidden_variables(environ).items())
+    ]
     upstream_key = environ.get("OPENAI_API_KEY", "").strip()
     # a line that systemd ignores has just been told, and is why it is missing
     if not upstream_key and not (env_file and env_file.loses("OPENAI_API_KEY")):
@@ -167,5 +174,8 @@ def refusals(
     if weakness := key_weakness(proxy_key, upstream_key):
         reasons.append(f"the proxy key {weakness}")
     if approach == "proxy":
-        reasons += [f"proxy_config.yaml {problem}" for problem in proxy_config_problems(proxy_config, base_url)]
+        reasons += [
+            f"proxy_config.yaml {problem}"
+            for problem in proxy_config_problems(proxy_config, base_url)
+        ]
     return reasons

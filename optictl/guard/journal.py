@@ -23,7 +23,11 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         event = getattr(record, _EVENT, None)
         if event is None:
-            event = {"event": "log", "level": record.levelname.lower(), "at": f"{record.name}:{record.lineno}"}
+            event = {
+                "event": "log",
+                "level": record.levelname.lower(),
+                "at": f"{record.name}:{record.lineno}",
+            }
             if self.loading:
                 event["message"] = record.getMessage()
             elif record.name.startswith("gunicorn"):

@@ -130,7 +130,11 @@ class Request:
 
     def too_late(self) -> Abort:
         """Why a request ends at its deadline."""
-        return Abort(504, "request_timeout", f"the strategy did not finish within {self.timeout:g} s (timeouts.request)")
+        return Abort(
+            504,
+            "request_timeout",
+            f"the strategy did not finish within {self.timeout:g} s (timeouts.request)",
+        )
 
     @property
     def open_calls(self) -> int:
@@ -168,7 +172,11 @@ def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return " ".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+        return " ".join(
+            part["text"]
+            for part in content
+            if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
     return ""
 
 
@@ -185,7 +193,11 @@ def fingerprint(messages: Iterable[Any]) -> bytes:
         text = _text(message.get("content")).strip()
         if text:
             role = message.get("role")
-            digest.update(f"{'system' if role == 'developer' else role}\0{text}\0".encode("utf-8", "surrogatepass"))
+            digest.update(
+                f"{'system' if role == 'developer' else role}\0{text}\0".encode(
+                    "utf-8", "surrogatepass"
+                )
+            )
     return digest.digest()
 
 

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,16 +35,35 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 #: because a rate does not see the first of a counter that was not.
 _STATUSES = ("2xx", "4xx", "5xx")
 _ERRORS = (
-    "loop_detected", "upstream_call_limit", "upstream_rate_limited", "upstream_failed", "strategy_failed", "draining",
+    "loop_detected",
+    "upstream_call_limit",
+    "upstream_rate_limited",
+    "upstream_failed",
+    "strategy_failed",
+    "draining",
     "request_timeout",
-)  # fmt: skip
+)
 _CALL_STATUSES = (*_STATUSES, "none")
 _REASONS = ("connection", "timeout", "ended", "rate_limited", "4xx", "5xx")
 _REFUSALS = (
-    "invalid_json", "invalid_request", "strategy_prefix_required", "strategy_not_enabled", "strategy_not_loaded",
-    "base_model_unknown", "invalid_api_key", "not_found", "trace_unknown", "method_not_allowed", "body_too_large",
-    "unsupported_media_type", "loop_detected", "client_gone", "internal_error", "overloaded", "draining",
-)  # fmt: skip
+    "invalid_json",
+    "invalid_request",
+    "strategy_prefix_required",
+    "strategy_not_enabled",
+    "strategy_not_loaded",
+    "base_model_unknown",
+    "invalid_api_key",
+    "not_found",
+    "trace_unknown",
+    "method_not_allowed",
+    "body_too_large",
+    "unsupported_media_type",
+    "loop_detected",
+    "client_gone",
+    "internal_error",
+    "overloaded",
+    "draining",
+)
 _CALLS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64, 128)
 
 
@@ -64,8 +90,13 @@ def joined(expositions: Mapping[int, bytes]) -> bytes:
     families: dict[str, Metric] = {}
     for place, text in sorted(expositions.items()):
         for family in text_string_to_metric_families(text.decode()):
-            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            whole.samples += [sample._replace(labels={**sample.labels, "worker": str(place)}) for sample in family.samples]
+            whole = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            whole.samples += [
+                sample._replace(labels={**sample.labels, "worker": str(place)})
+                for sample in family.samples
+            ]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(families.values()))
     return generate_latest(registry)
@@ -83,8 +114,12 @@ class _Process(ProcessCollector):
         return 1.0
 
     def collect(self) -> Iterator[Metric]:
-        yield from (family for family in super().collect() if family.name != "process_start_time_seconds")
-        yield GaugeMetricFamily("process_start_time_seconds", "Start of the serving process, Unix time.", self._started)
+        yield from (
+            family for family in super().collect() if family.name != "process_start_time_seconds"
+        )
+        yield GaugeMetricFamily(
+            "process_start_time_seconds", "Start of the serving process, Unix time.", self._started
+        )
 
 
 class _InFlight:
@@ -94,8 +129,12 @@ class _InFlight:
         self._meter = meter
 
     def collect(self) -> Iterator[Metric]:
-        requests = GaugeMetricFamily("optillm_requests_in_flight", "Requests being served now.", labels=_LABELS)
-        calls = GaugeMetricFamily("optillm_upstream_calls_in_flight", "Upstream calls waited for now.", labels=_LABELS)
+        requests = GaugeMetricFamily(
+            "optillm_requests_in_flight", "Requests being served now.", labels=_LABELS
+        )
+        calls = GaugeMetricFamily(
+            "optillm_upstream_calls_in_flight", "Upstream calls waited for now.", labels=_LABELS
+        )
         count: dict[tuple[str, str], list[int]] = {labels: [0, 0] for labels in self._meter.known}
         for request in desk.requests():
             found = count.setdefault(self._meter.labels(request), [0, 0])
@@ -106,15 +145,21 @@ class _InFlight:
             calls.add_metric(labels, open_calls)
         yield requests
         yield calls
-        yield GaugeMetricFamily("optillm_requests_waiting", "Requests waiting for their turn.", desk.turns.waiting)
+        yield GaugeMetricFamily(
+            "optillm_requests_waiting", "Requests waiting for their turn.", desk.turns.waiting
+        )
 
 
 class Meter:
     """The metrics of one process."""
 
-    def __init__(self, strategies: Iterable[str], base_models: Iterable[str], build: Mapping[str, str]) -> None:
+    def __init__(
+        self, strategies: Iterable[str], base_models: Iterable[str], build: Mapping[str, str]
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.known = {(strategy, base_model) for base_model in base_models for strategy in strategies}
+        self.known = {
+            (strategy, base_model) for base_model in base_models for strategy in strategies
+        }
         registry = self._registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Any:
@@ -124,23 +169,46 @@ class Meter:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Any:
             return cache(Histogram(name, text, _LABELS, buckets=buckets, registry=registry).labels)
 
-        self._requests = counter("optillm_requests", "Requests that ran a strategy.", *_LABELS, "status")
-        self._errors = counter("optillm_request_errors", "Those that failed, by error code.", *_LABELS, "code")
-        self._refusals = counter("optillm_refusals", "Requests refused at the door, by error code.", "code")
-        self._seconds = histogram("optillm_request_duration_seconds", "Length of requests that ran a strategy.", _SECONDS)
-        self._amplification = histogram("optillm_upstream_calls_per_request", "Upstream calls that a request caused.", _CALLS)
-        self._calls = counter("optillm_upstream_calls", "Upstream calls that ended.", *_LABELS, "status")
-        self._failures = counter("optillm_upstream_failures", "Those that failed, by reason.", *_LABELS, "reason")
-        self._call_seconds = histogram("optillm_upstream_call_duration_seconds", "Length of upstream calls.", _SECONDS)
-        self._tokens = counter("optillm_upstream_tokens", "Tokens that the upstream accounted for.", *_LABELS, "kind")
-        self._loops = Counter("optillm_loops_broken", "Routing loops that were broken.", registry=registry)
+        self._requests = counter(
+            "optillm_requests", "Requests that ran a strategy.", *_LABELS, "status"
+        )
+        self._errors = counter(
+            "optillm_request_errors", "Those that failed, by error code.", *_LABELS, "code"
+        )
+        self._refusals = counter(
+            "optillm_refusals", "Requests refused at the door, by error code.", "code"
+        )
+        self._seconds = histogram(
+            "optillm_request_duration_seconds", "Length of requests that ran a strategy.", _SECONDS
+        )
+        self._amplification = histogram(
+            "optillm_upstream_calls_per_request", "Upstream calls that a request caused.", _CALLS
+        )
+        self._calls = counter(
+            "optillm_upstream_calls", "Upstream calls that ended.", *_LABELS, "status"
+        )
+        self._failures = counter(
+            "optillm_upstream_failures", "Those that failed, by reason.", *_LABELS, "reason"
+        )
+        self._call_seconds = histogram(
+            "optillm_upstream_call_duration_seconds", "Length of upstream calls.", _SECONDS
+        )
+        self._tokens = counter(
+            "optillm_upstream_tokens", "Tokens that the upstream accounted for.", *_LABELS, "kind"
+        )
+        self._loops = Counter(
+            "optillm_loops_broken", "Routing loops that were broken.", registry=registry
+        )
         Info("optillm_build", "What runs here.", registry=registry).info(dict(build))
         registry.register(_Process())
         registry.register(_InFlight(self))
         zeros = (
-            (self._requests, _STATUSES), (self._errors, _ERRORS), (self._calls, _CALL_STATUSES), (self._failures, _REASONS),
+            (self._requests, _STATUSES),
+            (self._errors, _ERRORS),
+            (self._calls, _CALL_STATUSES),
+            (self._failures, _REASONS),
             (self._tokens, ("prompt", "completion")),
-        )  # fmt: skip
+        )
         for labels in self.known:
             for counted, words in zeros:
                 for word in words:

@@ -116,7 +116,11 @@ def load(settings: Settings, workers: Workers) -> Door:
     corrections.readable_arguments(server)
     server.main()
     parse_name = server.parse_combined_approach
-    build = {"optillm": version, "guard": GUARD_VERSION, "release": _release_name(Path(__file__).resolve().parent.parent)}
+    build = {
+        "optillm": version,
+        "guard": GUARD_VERSION,
+        "release": _release_name(Path(__file__).resolve().parent.parent),
+    }
     meter = metrics.Meter(settings.strategies, settings.base_models, build)
     client = upstream.build(settings, os.environ["OPENAI_API_KEY"].strip(), meter.call_ended)
     corrections.apply(server, settings, client, version)
@@ -124,10 +128,21 @@ def load(settings: Settings, workers: Workers) -> Door:
     for strategy in loaded.intersection(settings.strategies):
         for base_model in settings.base_models:
             name = f"{strategy}-{base_model}"
-            if parse_name(name, server.known_approaches, server.plugin_approaches) != ("SINGLE", [strategy], base_model):
-                raise Refusal(f"OptiLLM does not read {name} as {strategy} on {base_model}: rename the base model")
+            if parse_name(name, server.known_approaches, server.plugin_approaches) != (
+                "SINGLE",
+                [strategy],
+                base_model,
+            ):
+                raise Refusal(
+                    f"OptiLLM does not read {name} as {strategy} on {base_model}: rename the base model"
+                )
     missing = sorted(set(settings.strategies) - loaded)
-    journal.write("loaded", optillm=version, strategies=sorted(loaded.intersection(settings.strategies)), missing=missing)
+    journal.write(
+        "loaded",
+        optillm=version,
+        strategies=sorted(loaded.intersection(settings.strategies)),
+        missing=missing,
+    )
     journal.serving(explain=missing)
     gc.freeze()  # what is loaded now stays: the collector would look through all of it again and again
     gc.enable()
@@ -207,7 +222,9 @@ def _start_threads(pool: ThreadPoolExecutor, most: int) -> None:
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, manager: supervision.Manager | None) -> None:
         self.settings = settings
-        self.workers = Workers(settings.workers, invariants.REQUEST_THREADS * settings.max_in_flight)
+        self.workers = Workers(
+            settings.workers, invariants.REQUEST_THREADS * settings.max_in_flight
+        )
         self.relay = supervision.Relay(manager, settings.workers) if manager is not None else None
         super().__init__()
 
@@ -215,7 +232,9 @@ class _Service(BaseApplication):  # type: ignore[misc]
         settings = {
             "bind": f"{self.settings.host}:{self.settings.port}",
             "workers": self.settings.workers,
-            "worker_class": type("Worker", (_Worker,), {"drain_timeout": self.settings.drain_timeout}),
+            "worker_class": type(
+                "Worker", (_Worker,), {"drain_timeout": self.settings.drain_timeout}
+            ),
             "threads": 2 * self.settings.max_in_flight + SPARE_THREADS,
             "worker_connections": max(1024, 4 * self.settings.max_in_flight),
             "keepalive": KEEPALIVE_SECONDS,
@@ -255,7 +274,12 @@ class _Service(BaseApplication):  # type: ignore[misc]
         if self.relay is not None:
 
             def word() -> supervision.Word:
-                return supervision.Word(os.getpid(), "serving" if worker.alive else "draining", len(desk), desk.turns.waiting)
+                return supervision.Word(
+                    os.getpid(),
+                    "serving" if worker.alive else "draining",
+                    len(desk),
+                    desk.turns.waiting,
+                )
 
             supervision.Watch(self.relay, worker, word).start()
 

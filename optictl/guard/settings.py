@@ -60,25 +60,54 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base-url", required=True, help="LiteLLM, with /v1")
     parser.add_argument("--approach", choices=("proxy", "auto"), required=True)
     parser.add_argument("--model", required=True, help="the base model")
-    parser.add_argument("--optillm-api-key", required=True, metavar="@FILE", help="file that holds the proxy key")
+    parser.add_argument(
+        "--optillm-api-key", required=True, metavar="@FILE", help="file that holds the proxy key"
+    )
     parser.add_argument("--strategies", type=_names, required=True, help="comma-separated")
-    parser.add_argument("--base-models", type=_names, help="comma-separated; default: the model alone")
+    parser.add_argument(
+        "--base-models", type=_names, help="comma-separated; default: the model alone"
+    )
     parser.add_argument("--max-retries", type=int, default=0)
     parser.add_argument("--request-timeout", type=float, default=600.0, help="seconds")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds")
     parser.add_argument("--max-upstream-calls", type=int, default=64)
     parser.add_argument("--max-body-bytes", type=int, default=4 * 1024 * 1024)
-    parser.add_argument("--max-in-flight", type=int, default=64, help="requests that run at a time; as many again may wait")
-    parser.add_argument("--workers", type=int, default=1, help="processes that serve; each has the bound of --max-in-flight")
-    parser.add_argument("--max-traces", type=int, default=200, help="how many of the last requests are kept in memory")
-    parser.add_argument("--upstream-env", metavar="@FILE", help="env file that holds OPENAI_API_KEY; else the environment")
-    parser.add_argument("--upstream-socket", default="", metavar="PATH", help="unix socket that leads to --base-url")
+    parser.add_argument(
+        "--max-in-flight",
+        type=int,
+        default=64,
+        help="requests that run at a time; as many again may wait",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes that serve; each has the bound of --max-in-flight",
+    )
+    parser.add_argument(
+        "--max-traces",
+        type=int,
+        default=200,
+        help="how many of the last requests are kept in memory",
+    )
+    parser.add_argument(
+        "--upstream-env",
+        metavar="@FILE",
+        help="env file that holds OPENAI_API_KEY; else the environment",
+    )
+    parser.add_argument(
+        "--upstream-socket", default="", metavar="PATH", help="unix socket that leads to --base-url"
+    )
     return parser
 
 
 def flags() -> list[str]:
     """Every flag that this guard knows. A later guard knows them too: a unit may be older than the release it starts."""
-    return [word for word in _parser()._option_string_actions if word.startswith("--") and word != "--help"]
+    return [
+        word
+        for word in _parser()._option_string_actions
+        if word.startswith("--") and word != "--help"
+    ]
 
 
 def read_secret(reference: str) -> str:

@@ -61,7 +61,11 @@ def manager() -> Manager | None:
     address = os.environ.pop("NOTIFY_SOCKET", "")
     microseconds = os.environ.pop("WATCHDOG_USEC", "0")
     os.environ.pop("WATCHDOG_PID", None)
-    return Manager(address, int(microseconds) / 1e6 if microseconds.isdigit() else 0.0) if address else None
+    return (
+        Manager(address, int(microseconds) / 1e6 if microseconds.isdigit() else 0.0)
+        if address
+        else None
+    )
 
 
 def answers(worker: ThreadWorker, timeout: float) -> bool:
@@ -144,8 +148,13 @@ class Relay:
         words = self._words.values()
         state = "serving" if any(word.state == "serving" for word in words) else "draining"
         workers = f" with {len(words)} of {self._workers} workers" if self._workers > 1 else ""
-        in_flight, waiting = sum(word.in_flight for word in words), sum(word.waiting for word in words)
-        return f"{state}{workers}, {in_flight} in flight" + (f", {waiting} waiting" if waiting else "")
+        in_flight, waiting = (
+            sum(word.in_flight for word in words),
+            sum(word.waiting for word in words),
+        )
+        return f"{state}{workers}, {in_flight} in flight" + (
+            f", {waiting} waiting" if waiting else ""
+        )
 
     def _end_silent(self) -> None:
         """Counted in words and not in seconds: a machine that stood still must not cost a worker its life."""
@@ -221,7 +230,9 @@ def outlive_workers_on_abort(workers: Collection[int]) -> None:
         for pid in list(workers):
             with contextlib.suppress(ChildProcessError):  # it is gone
                 # WNOWAIT: gunicorn reaps it, should it come to that
-                while time.monotonic() < deadline and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                while time.monotonic() < deadline and not os.waitid(
+                    os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+                ):
                     time.sleep(0.02)
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGABRT)

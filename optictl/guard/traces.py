@@ -47,7 +47,9 @@ def purpose(strategy: str, messages: Any) -> str:
     last = messages[-1] if isinstance(messages, list) and messages else None
     content = last.get("content") if isinstance(last, dict) else None
     text = content.rstrip() if isinstance(content, str) else ""
-    return next((word for end, word in PURPOSES.get(strategy, ()) if text.endswith(end)), UNKNOWN_PURPOSE)
+    return next(
+        (word for end, word in PURPOSES.get(strategy, ()) if text.endswith(end)), UNKNOWN_PURPOSE
+    )
 
 
 def _call(request: ledger.Request, call: ledger.Call) -> dict[str, Any]:
@@ -88,8 +90,14 @@ def summary(request: ledger.Request) -> dict[str, Any]:
 
 def whole(request: ledger.Request) -> dict[str, Any]:
     """A request with its calls in the order in which they were made; their `start` counts from the request's."""
-    content = {"messages": request.messages, "answers": request.answers} if request.keeps_content else {}
-    return {**summary(request), **content, "calls": [_call(request, call) for call in list(request.calls)]}
+    content = (
+        {"messages": request.messages, "answers": request.answers} if request.keeps_content else {}
+    )
+    return {
+        **summary(request),
+        **content,
+        "calls": [_call(request, call) for call in list(request.calls)],
+    }
 
 
 class Traces:

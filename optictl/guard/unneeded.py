@@ -44,9 +44,13 @@ def left_out(enabled: Collection[str]) -> Iterator[None]:
 
     Whoever imports one of them later, as a plugin may, gets the real one.
     """
-    unasked = (part for strategy, parts in _PARTS.items() if strategy not in enabled for part in parts)
+    unasked = (
+        part for strategy, parts in _PARTS.items() if strategy not in enabled for part in parts
+    )
     absent: dict[str, Any] = {part: _Absent(part) for part in unasked}
-    absent |= {part: None for strategy, part in _OPTIONAL.items() if strategy not in enabled}  # None: ImportError
+    absent |= {
+        part: None for strategy, part in _OPTIONAL.items() if strategy not in enabled
+    }  # None: ImportError
     absent = {part: module for part, module in absent.items() if part not in sys.modules}
     sys.modules.update(absent)
     try:

@@ -49,7 +49,9 @@ def _enter_answer(call: ledger.Call, body: dict[str, Any]) -> None:
     call.prompt_tokens = _number(usage.get("prompt_tokens"))
     call.completion_tokens = _number(usage.get("completion_tokens"))
     details = usage.get("completion_tokens_details")
-    call.reasoning_tokens = _number(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    call.reasoning_tokens = (
+        _number(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    )
 
 
 def _reason(status: int) -> str:
@@ -58,7 +60,11 @@ def _reason(status: int) -> str:
 
 def _texts(body: dict[str, Any]) -> list[Any]:
     choices = body.get("choices")
-    messages = [choice.get("message") for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    messages = (
+        [choice.get("message") for choice in choices if isinstance(choice, dict)]
+        if isinstance(choices, list)
+        else []
+    )
     return [message.get("content") for message in messages if isinstance(message, dict)]
 
 
@@ -68,7 +74,9 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
     `ended` is told of each call when it is over.
     """
 
-    def __init__(self, ended: Callable[[ledger.Request, ledger.Call], None], **options: Any) -> None:
+    def __init__(
+        self, ended: Callable[[ledger.Request, ledger.Call], None], **options: Any
+    ) -> None:
         super().__init__(**options)
         self._ended = ended
 
@@ -78,7 +86,9 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
             return super().send(request, **options)
         body = _json(request.content)
         messages = body.get("messages")
-        call = ledger.Call(model=str(body.get("model", "")), purpose=traces.purpose(owner.strategy, messages))
+        call = ledger.Call(
+            model=str(body.get("model", "")), purpose=traces.purpose(owner.strategy, messages)
+        )
         owner.enter(call)
         if owner.keeps_content and owner.may_keep(len(request.content), traces.MAX_CONTENT_BYTES):
             call.messages = messages if isinstance(messages, list) else []
@@ -89,12 +99,19 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
             self._ended(owner, call)
 
     def _send_for(
-        self, owner: ledger.Request, call: ledger.Call, body: dict[str, Any], request: Any, options: dict[str, Any]
+        self,
+        owner: ledger.Request,
+        call: ledger.Call,
+        body: dict[str, Any],
+        request: Any,
+        options: dict[str, Any],
     ) -> Any:
         # no call may outlast the request it serves
         left = max(owner.remaining(), 0.1)
         limits = request.extensions.get("timeout", {})
-        request.extensions["timeout"] = {k: min(left, limits.get(k) or left) for k in ("connect", "read", "write", "pool")}
+        request.extensions["timeout"] = {
+            k: min(left, limits.get(k) or left) for k in ("connect", "read", "write", "pool")
+        }
         try:
             with ledger.in_flight.waiting(ledger.fingerprint(body.get("messages") or ()), owner):
                 response = super().send(request, **options)
@@ -115,7 +132,9 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         if call.failed:
             call.error, call.reason = error_text(raw), _reason(call.status)
             # LiteLLM hands a model's header on under another name
-            call.retry_after = response.headers.get("retry-after") or response.headers.get("llm_provider-retry-after", "")
+            call.retry_after = response.headers.get("retry-after") or response.headers.get(
+                "llm_provider-retry-after", ""
+            )
         else:
             answer = _json(raw)
             _enter_answer(call, answer)
@@ -124,13 +143,17 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         return response
 
 
-def build(settings: Settings, upstream_key: str, ended: Callable[[ledger.Request, ledger.Call], None]) -> openai.OpenAI:
+def build(
+    settings: Settings, upstream_key: str, ended: Callable[[ledger.Request, ledger.Call], None]
+) -> openai.OpenAI:
     """The process's only OpenAI client. `trust_env=False`: no proxy variable can redirect it."""
     # only TLS needs certificates, and reading them takes as long as all else here
     way: dict[str, Any] = {"verify": not settings.base_url.startswith("http://")}
     if settings.upstream_socket:
         # the same library that the SDK's own client class comes from
-        way["transport"] = httpx2.HTTPTransport(uds=settings.upstream_socket, limits=DEFAULT_CONNECTION_LIMITS, **way)
+        way["transport"] = httpx2.HTTPTransport(
+            uds=settings.upstream_socket, limits=DEFAULT_CONNECTION_LIMITS, **way
+        )
     client = openai.OpenAI(
         api_key=upstream_key,
         base_url=settings.base_url,
@@ -160,7 +183,9 @@ def _straight(client: openai.OpenAI, create: Callable[..., Any]) -> Callable[...
     def straight(*, timeout: float = client.timeout, **body: Any) -> Any:
         if not {"model", "messages"} <= body.keys() <= _PLAIN:
             return create(timeout=timeout, **body)
-        return client.post("/chat/completions", cast_to=ChatCompletion, body=body, options={"timeout": timeout})
+        return client.post(
+            "/chat/completions", cast_to=ChatCompletion, body=body, options={"timeout": timeout}
+        )
 
     return straight
 

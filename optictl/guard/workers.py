@@ -90,7 +90,9 @@ class Workers:
         self.count = count
         self.place = 0
         self.marks = Marks(count, threads) if count > 1 else None
-        self._doors = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+        self._doors = [
+            socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)
+        ]
 
     def free_place(self, taken: Iterable[int]) -> int:
         """Called in the master before it forks."""
@@ -105,10 +107,14 @@ class Workers:
     def listen(self, worker: ThreadWorker) -> None:
         """Called in the worker when it serves: from now on the others get answers."""
         if self.count > 1:
-            threading.Thread(target=self._take_in, args=(worker,), name="others", daemon=True).start()
+            threading.Thread(
+                target=self._take_in, args=(worker,), name="others", daemon=True
+            ).start()
 
     def _take_in(self, worker: ThreadWorker) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})  # as supervision.leave_abort_to_main
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGABRT}
+        )  # as supervision.leave_abort_to_main
         inbox, _ = self._doors[self.place]
         while True:
             _, descriptors, _, _ = socket.recv_fds(inbox, 1, 1)
@@ -117,7 +123,12 @@ class Workers:
 
     def ask(self, path: str, key: str) -> dict[int, bytes]:
         """What the other workers answer to GET `path`, by their places; without those that do not answer 200 in time."""
-        headers = ("Host: guard", f"Authorization: Bearer {key}", f"{ONE_HEADER}: 1", "Connection: close")
+        headers = (
+            "Host: guard",
+            f"Authorization: Bearer {key}",
+            f"{ONE_HEADER}: 1",
+            "Connection: close",
+        )
         question = "\r\n".join((f"GET {path} HTTP/1.1", *headers, "", ""))
         deadline = time.monotonic() + _PATIENCE
         asked: dict[int, socket.socket] = {}
@@ -128,7 +139,9 @@ class Workers:
                 stack.enter_context(ours)
                 with theirs, contextlib.suppress(OSError):  # its inbox is full: it hangs
                     ours.sendall(question.encode())
-                    socket.send_fds(self._doors[place][1], [b"\0"], [theirs.fileno()], socket.MSG_DONTWAIT)
+                    socket.send_fds(
+                        self._doors[place][1], [b"\0"], [theirs.fileno()], socket.MSG_DONTWAIT
+                    )
                     asked[place] = ours
             for place, connection in asked.items():
                 with contextlib.suppress(OSError, http.client.HTTPException):

@@ -97,7 +97,9 @@ def write(path: Path, content: str | bytes, mode: int) -> None:
     """Write-new, fsync, rename. The file has its final mode before it has any content. Text is written as UTF-8."""
     new = temporary(path)
     remove(new)
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    handle = os.open(
+        new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
@@ -115,7 +117,9 @@ def write(path: Path, content: str | bytes, mode: int) -> None:
 def keep_aside(path: Path, suffix: str) -> Path:
     """Give what stands at a path a second name beside it, so that the first can be written over. Nothing is copied."""
     names = (f"{path.name}.{suffix}", *(f"{path.name}.{suffix}.{n}" for n in range(2, 1000)))
-    aside = next(path.with_name(name) for name in names if facts(path.with_name(name)).kind == "missing")
+    aside = next(
+        path.with_name(name) for name in names if facts(path.with_name(name)).kind == "missing"
+    )
     os.link(path, aside, follow_symlinks=False)
     sync_directory(path.parent)
     return aside
@@ -166,7 +170,11 @@ def foreign(directory: Path, uid: int) -> Iterator[Path]:
 def _all_of(directory: Path) -> Iterator[str]:
     """A directory and all that is below it; links are not followed."""
     # strings: a release has thousands of files, and a Path takes longer to make than its lstat
-    below = (f"{root}/{name}" for root, directories, names in os.walk(directory) for name in (*directories, *names))
+    below = (
+        f"{root}/{name}"
+        for root, directories, names in os.walk(directory)
+        for name in (*directories, *names)
+    )
     return itertools.chain([str(directory)], below)
 
 
@@ -302,7 +310,14 @@ class Reader:
 
 #: The access list as the kernel hands it out: a version, then tag, permissions and id of each entry (acl(5), xattr(7)).
 _ACL = "system.posix_acl_access"
-_ACL_USER_OBJ, _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_ACL_USER_OBJ, _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = (
+    0x01,
+    0x02,
+    0x04,
+    0x08,
+    0x10,
+    0x20,
+)
 _READ = 4
 
 
@@ -375,7 +390,9 @@ def changeable_by_others(paths: Iterable[Path]) -> Path | None:
             info = part.lstat()
             if stat.S_ISLNK(info.st_mode):
                 continue  # its directory was looked at; where it leads to is for the caller to name
-            shared = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX  # as /tmp: what lies there stays its owner's
+            shared = (
+                stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
+            )  # as /tmp: what lies there stays its owner's
             if info.st_uid != 0 or (info.st_mode & 0o022 and not shared):
                 return part
     return None
@@ -393,7 +410,9 @@ def exclusive(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Locked(os.read(handle, 200).decode(errors="replace").strip() or "another optictl") from None
+            raise Locked(
+                os.read(handle, 200).decode(errors="replace").strip() or "another optictl"
+            ) from None
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()}\n".encode())
         yield
@@ -428,7 +447,9 @@ def appending(path: Path, mode: int = 0o600) -> Iterator[Callable[[str], None]]:
 
     A last line that was torn when a writer was killed is dropped. The file is made where there is none.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    handle = os.open(
+        path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+    )
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,7 +38,13 @@ class Answer:
 
 
 def request(
-    method: str, url: str, *, key: str | None = None, body: Any = None, timeout: float = 5.0, headers: Mapping[str, str] = {}
+    method: str,
+    url: str,
+    *,
+    key: str | None = None,
+    body: Any = None,
+    timeout: float = 5.0,
+    headers: Mapping[str, str] = {},
 ) -> Answer:
     """One request. The key travels in a header and stands in no message."""
     import httpx  # a tenth of a second that most commands need not pay
@@ -46,7 +52,9 @@ def request(
     sent = {**headers, **({} if key is None else {"Authorization": f"Bearer {key}"})}
     started = time.monotonic()
     try:
-        with httpx.Client(trust_env=False, timeout=timeout, verify=url.startswith("https")) as client:
+        with httpx.Client(
+            trust_env=False, timeout=timeout, verify=url.startswith("https")
+        ) as client:
             response = client.request(method, url, headers=sent, json=body)
             text = response.text
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:

@@ -49,7 +49,12 @@ class Ended:
 
 def missing() -> list[str]:
     """What the extra `fleet` would bring and is not there."""
-    names = {"ansible": "ansible-core", "ansible_runner": "ansible-runner", "packaging": "packaging", "pip": "pip"}
+    names = {
+        "ansible": "ansible-core",
+        "ansible_runner": "ansible-runner",
+        "packaging": "packaging",
+        "pip": "pip",
+    }
     return [package for name, package in names.items() if importlib.util.find_spec(name) is None]
 
 
@@ -78,7 +83,12 @@ def _environment() -> dict[str, str]:
 
 
 def run(
-    playbook: str, hosts: Hosts, variables: dict[str, Any], see: Callable[[dict[str, Any]], None], *, check: bool = False
+    playbook: str,
+    hosts: Hosts,
+    variables: dict[str, Any],
+    see: Callable[[dict[str, Any]], None],
+    *,
+    check: bool = False,
 ) -> Ended:
     """Run one of the collection's playbooks; `see` is told every event. What runner writes is gone afterwards.
 
@@ -89,7 +99,11 @@ def run(
     with files.scratch(0o700) as directory, _asked_to_stop() as stop:
         # in a file: an argument list has an end
         files.write(directory / "variables.json", json.dumps(variables), 0o600)
-        options = ["--extra-vars", f"@{directory / 'variables.json'}", *(["--check", "--diff"] if check else [])]
+        options = [
+            "--extra-vars",
+            f"@{directory / 'variables.json'}",
+            *(["--check", "--diff"] if check else []),
+        ]
         if hosts.vault_password_file is not None:
             options += ["--vault-password-file", str(hosts.vault_password_file)]
 
@@ -100,7 +114,9 @@ def run(
         ran = ansible_runner.run(
             private_data_dir=str(directory),
             playbook=str(PLAYBOOKS / f"{playbook}.yml"),
-            inventory=[name if "," in name else str(Path(name).absolute()) for name in hosts.inventory],
+            inventory=[
+                name if "," in name else str(Path(name).absolute()) for name in hosts.inventory
+            ],
             envvars=_environment(),
             cmdline=shlex.join(options),
             limit=hosts.limit or None,

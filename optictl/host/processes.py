@@ -122,7 +122,9 @@ def look(pid: int) -> Process | None:
         environ = dict(os.fsdecode(p).split("=", 1) for p in pairs if b"=" in p)
     cwd = Path(f"/proc/{pid}/cwd")
     words = tuple(os.fsdecode(a) for a in argv)
-    return Process(pid, uid, words, _link(str(cwd)), files.identity(cwd), environ, _link(f"/proc/{pid}/exe"))
+    return Process(
+        pid, uid, words, _link(str(cwd)), files.identity(cwd), environ, _link(f"/proc/{pid}/exe")
+    )
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,11 @@ def _death_with_parent() -> Callable[[], object]:
 
 
 def start(
-    command: Sequence[str], environment: dict[str, str], cwd: Path, output: IO[bytes] | None, identity: Identity
+    command: Sequence[str],
+    environment: dict[str, str],
+    cwd: Path,
+    output: IO[bytes] | None,
+    identity: Identity,
 ) -> subprocess.Popen[bytes]:
     """Start a service with exactly this environment, in a session of its own (no Ctrl-C reaches it)."""
     user: dict[str, Any] = {}
@@ -188,7 +194,9 @@ def stop(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 @contextmanager
-def credentials(secrets: Mapping[str, bytes], identity: Identity, parent: Path | None = None) -> Iterator[Path]:
+def credentials(
+    secrets: Mapping[str, bytes], identity: Identity, parent: Path | None = None
+) -> Iterator[Path]:
     """A directory of files (name -> content) that only the service may read, as systemd's LoadCredential makes one."""
     with files.scratch(0o700, parent) as directory:
         for name, content in secrets.items():
@@ -203,13 +211,21 @@ def credentials(secrets: Mapping[str, bytes], identity: Identity, parent: Path |
 def service_of(pid: int) -> str | None:
     """The unit of the system's manager that a process belongs to, or None: a session's or a user's process."""
     parts = _cgroup(pid)
-    return parts[-1] if parts[-1].endswith(".service") and not any(p.startswith("user@") for p in parts) else None
+    return (
+        parts[-1]
+        if parts[-1].endswith(".service") and not any(p.startswith("user@") for p in parts)
+        else None
+    )
 
 
 def own_service_of(pid: int) -> str | None:
     """The unit of the caller's own manager that a process belongs to, or None."""
     parts = _cgroup(pid)
-    return parts[-1] if parts[-1].endswith(".service") and f"user@{os.getuid()}.service" in parts[:-1] else None
+    return (
+        parts[-1]
+        if parts[-1].endswith(".service") and f"user@{os.getuid()}.service" in parts[:-1]
+        else None
+    )
 
 
 def _cgroup(pid: int) -> list[str]:
@@ -257,10 +273,15 @@ def use(pid: int) -> Use | None:
 def readable_as(uid: int, path: Path) -> bool:
     """Whether another user can read a file; tried by a process of that user (needs root)."""
     command = ["/bin/cat", str(path)]
-    return subprocess.run(command, user=uid, group=uid, extra_groups=[], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            command, user=uid, group=uid, extra_groups=[], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
-class Told(KeyboardInterrupt):
+class TerminatedBySignal(KeyboardInterrupt):
     """A signal asked this program to end, as Ctrl-C does. `code` is what a shell takes for that."""
 
     def __init__(self, number: int) -> None:
@@ -270,10 +291,12 @@ class Told(KeyboardInterrupt):
 
 @contextmanager
 def told_by_signals() -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP (the terminal is gone) raise Told: whatever has to be put back is."""
+    """Within the block SIGINT, SIGTERM and SIGHUP (the terminal is gone) raise
+    TerminatedBySignal: whatever has to be put back is.
+    """
 
     def tell(number: int, _frame: FrameType | None) -> None:
-        raise Told(number)
+        raise TerminatedBySignal(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # what the caller has had ignored stays so: nohup, a shell's background job

@@ -27,7 +27,9 @@ def own() -> Path | None:
     return None
 
 
-def invocation(scope: Scope, private: bool, environ: Mapping[str, str], argv: Sequence[str]) -> Invocation:
+def invocation(
+    scope: Scope, private: bool, environ: Mapping[str, str], argv: Sequence[str]
+) -> Invocation:
     """How commands about this deployment have to be typed by the present caller."""
     is_root = os.geteuid() == 0
     through_sudo = is_root and "SUDO_UID" in environ
@@ -43,7 +45,9 @@ def _word(searched: str, environ: Mapping[str, str], typed: str) -> str:
     if own_path is None:
         return f"{shlex.quote(sys.executable)} -m optictl"
     # `uv run` puts the checkout's venv on the path of this process alone
-    on_path = None if "UV_RUN_RECURSION_DEPTH" in environ else shutil.which("optictl", path=searched)
+    on_path = (
+        None if "UV_RUN_RECURSION_DEPTH" in environ else shutil.which("optictl", path=searched)
+    )
     if on_path is not None and Path(on_path).resolve() == own_path.resolve():
         return "optictl"
     called = Path(typed)
@@ -62,7 +66,13 @@ def problem(*, as_root: bool) -> str:
     if not as_root:
         return ""
     python = Path(sys.executable)
-    parts = [path, path.resolve(), python, python.resolve(), Path(optictl.__file__).resolve().parent]
+    parts = [
+        path,
+        path.resolve(),
+        python,
+        python.resolve(),
+        Path(optictl.__file__).resolve().parent,
+    ]
     for part in parts:
         if home := next((home for home in HOMES if part.is_relative_to(home)), None):
             return f"{part} lies in a private home, below {home}"

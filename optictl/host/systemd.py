@@ -39,10 +39,26 @@ def runtime_units(scope: Scope) -> Path:
 
 
 _PROPERTIES = (
-    "LoadState", "ActiveState", "SubState", "Result", "MainPID", "ExecMainStatus", "ExecMainCode", "NRestarts", "StatusText",
-    "ActiveEnterTimestamp", "StateChangeTimestamp", "MemoryCurrent", "MemoryMax", "TasksCurrent", "UnitFileState",
-    "NeedDaemonReload", "DropInPaths", "InvocationID", "FragmentPath",
-)  # fmt: skip
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "MainPID",
+    "ExecMainStatus",
+    "ExecMainCode",
+    "NRestarts",
+    "StatusText",
+    "ActiveEnterTimestamp",
+    "StateChangeTimestamp",
+    "MemoryCurrent",
+    "MemoryMax",
+    "TasksCurrent",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "DropInPaths",
+    "InvocationID",
+    "FragmentPath",
+)
 
 
 def parse_version(text: str) -> int:
@@ -100,7 +116,9 @@ class Systemd:
         self.scope = scope
         self._flags = ["--user"] if scope == "user" else []
 
-    def _run(self, program: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, program: str, *arguments: str, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [program, *self._flags, *arguments],
             capture_output=True,
@@ -114,9 +132,13 @@ class Systemd:
         try:
             result = self._run("systemctl", *arguments, timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise ToolError(f"systemctl {' '.join(arguments)}", f"no end after {timeout:g} s") from None
+            raise ToolError(
+                f"systemctl {' '.join(arguments)}", f"no end after {timeout:g} s"
+            ) from None
         if result.returncode:
-            raise ToolError(f"systemctl {' '.join(arguments)}", (result.stderr or result.stdout).strip()[-1000:])
+            raise ToolError(
+                f"systemctl {' '.join(arguments)}", (result.stderr or result.stdout).strip()[-1000:]
+            )
 
     def available(self) -> bool:
         """Whether this manager runs here."""
@@ -179,7 +201,12 @@ class Systemd:
         found = []
         for unit, part in zip(units, parts, strict=False):
             pairs = (line.partition("=") for line in part.splitlines())
-            found.append(Unit(unit, {name: value for name, sign, value in pairs if sign and value != "[not set]"}))
+            found.append(
+                Unit(
+                    unit,
+                    {name: value for name, sign, value in pairs if sign and value != "[not set]"},
+                )
+            )
         return found
 
     def listening_sockets(self, port: int) -> list[str]:
@@ -193,11 +220,17 @@ class Systemd:
     def environment(self) -> list[str]:
         """The names of the variables that the manager gives to everything it starts."""
         lines = self._run("systemctl", "show-environment").stdout.splitlines()
-        return [name for name, sign, _ in (line.partition("=") for line in lines) if sign and name.isidentifier()]
+        return [
+            name
+            for name, sign, _ in (line.partition("=") for line in lines)
+            if sign and name.isidentifier()
+        ]
 
     def exposure(self, unit_file: Path) -> float | None:
         """The score of `systemd-analyze security`, 0 (sealed) to 10; None where it cannot tell."""
-        result = self._run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit_file))
+        result = self._run(
+            "systemd-analyze", "security", "--offline=true", "--no-pager", str(unit_file)
+        )
         for line in reversed(result.stdout.splitlines()):
             if "Overall exposure level" in line:
                 return float(line.split(":")[1].split()[0])
@@ -219,8 +252,17 @@ class Systemd:
         Raises:
             ToolError: journalctl takes an option otherwise than it was meant; its own words are on stderr.
         """
-        command = ["journalctl", *self._flags, "--output=json", "--no-pager", f"--unit={unit}", *options]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
+        command = [
+            "journalctl",
+            *self._flags,
+            "--output=json",
+            "--no-pager",
+            f"--unit={unit}",
+            *options,
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+        ) as process:
             try:
                 for line in process.stdout or ():
                     if line.startswith("{"):

@@ -92,12 +92,15 @@ def _settings() -> str:
         try:
             path = next((place for place in places if place.is_file()), None)
             if path is not None:
-                tables.append(uv_settings.anchored(uv_settings.parse_toml(path.read_text()), path.parent))
+                tables.append(
+                    uv_settings.anchored(uv_settings.parse_toml(path.read_text()), path.parent)
+                )
         except PermissionError:
             continue  # as uv takes it: there are none for this user
         except (OSError, ValueError) as error:
             raise OptictlError(
-                f"uv's settings {path} cannot be read: {error}", remedy=f"edit {path}, or move it out of the way"
+                f"uv's settings {path} cannot be read: {error}",
+                remedy=f"edit {path}, or move it out of the way",
             ) from None
     return uv_settings.kept_settings(tables)
 
@@ -130,14 +133,23 @@ def failure(what: str, output: str) -> OptictlError:
     """The error for a failed call of uv or pip, whose words are `output`."""
     words = uv_settings.redacted(output).strip()
     cause, remedy = uv_settings.cause(words)
-    return OptictlError(f"{what} failed{cause and f': {cause}'}", remedy=remedy, detail=words[-2000:])
+    return OptictlError(
+        f"{what} failed{cause and f': {cause}'}", remedy=remedy, detail=words[-2000:]
+    )
 
 
 def version_of(python: Path) -> tuple[int, ...] | None:
     """The version of the interpreter at a path, asked of itself; None when it does not run."""
     command = [str(python), "-I", "-S", "-c", "import sys; print(*sys.version_info[:3])"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, stdin=subprocess.DEVNULL)
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            stdin=subprocess.DEVNULL,
+        )
         return tuple(map(int, result.stdout.split()))
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
@@ -147,8 +159,17 @@ def inspect(python: Path) -> Interpreter | None:
     """Facts about an interpreter, asked of itself; None when it does not run."""
     command = [str(python), "-I", "-c", _ASK]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, stdin=subprocess.DEVNULL)
-        real, version, library, implementation, free_threaded, lacking = ast.literal_eval(result.stdout)
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            stdin=subprocess.DEVNULL,
+        )
+        real, version, library, implementation, free_threaded, lacking = ast.literal_eval(
+            result.stdout
+        )
     except (OSError, subprocess.SubprocessError, ValueError, SyntaxError):
         return None
     path = Path(real)
@@ -159,7 +180,9 @@ def inspect(python: Path) -> Interpreter | None:
         unfit = "it is a free-threaded build, which the closure has no wheels for"
     elif lacking:
         unfit = f"it lacks the standard modules {', '.join(lacking)}"
-    return Interpreter(path, (version[0], version[1], version[2]), closed_to_others([path, Path(library)]), unfit)
+    return Interpreter(
+        path, (version[0], version[1], version[2]), closed_to_others([path, Path(library)]), unfit
+    )
 
 
 def candidates(places: Iterable[Path]) -> list[Path]:
@@ -172,9 +195,13 @@ def candidates(places: Iterable[Path]) -> list[Path]:
         OptictlError: uv cannot list them.
     """
     # without a cache: a plan that lists them writes nothing
-    listed = json.loads(_uv("python", "list", "--only-installed", "--no-cache", "--output-format", "json"))
+    listed = json.loads(
+        _uv("python", "list", "--only-installed", "--no-cache", "--output-format", "json")
+    )
     own = getattr(sys, "_base_executable", sys.executable)
-    shared = dict.fromkeys([_SHARED, *([Path(chosen)] if (chosen := os.environ.get("UV_PYTHON_INSTALL_DIR")) else [])])
+    shared = dict.fromkeys(
+        [_SHARED, *([Path(chosen)] if (chosen := os.environ.get("UV_PYTHON_INSTALL_DIR")) else [])]
+    )
     below = (path for directory in shared for path in sorted(directory.glob("*/bin/python3.*")))
     found = [
         *(Path(python["path"]) for python in listed if python["implementation"] == "cpython"),
@@ -193,8 +220,12 @@ def interpreters(places: Iterable[Path] = ()) -> tuple[list[Interpreter], list[P
         OptictlError: uv cannot list them.
     """
     seen = {path: inspect(path) for path in candidates(places)}
-    running = {interpreter.path: interpreter for interpreter in seen.values() if interpreter is not None}
-    return list(running.values()), [path for path, interpreter in seen.items() if interpreter is None]
+    running = {
+        interpreter.path: interpreter for interpreter in seen.values() if interpreter is not None
+    }
+    return list(running.values()), [
+        path for path, interpreter in seen.items() if interpreter is None
+    ]
 
 
 def offered_by_apt() -> tuple[int, ...] | None:
@@ -213,7 +244,9 @@ def offered_by_apt() -> tuple[int, ...] | None:
         return None
     said = dict(re.findall(r"^  (Installed|Candidate): (\S+)", result.stdout, re.MULTILINE))
     version = re.match(r"(\d+)\.(\d+)", said.get("Candidate", ""))
-    return tuple(map(int, version.groups())) if version and said.get("Installed") == "(none)" else None
+    return (
+        tuple(map(int, version.groups())) if version and said.get("Installed") == "(none)" else None
+    )
 
 
 def make_venv(directory: Path, python: Path) -> None:
@@ -230,9 +263,20 @@ def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
     change a release. With `wheelhouse` nothing is taken from the network.
     """
     command = [
-        "pip", "install", "--quiet", "--python", str(directory / "bin/python"), "--no-deps", "--require-hashes",
-        "--no-build", "--link-mode", "copy", "--no-compile-bytecode", "--requirements", str(lock),
-    ]  # fmt: skip
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(directory / "bin/python"),
+        "--no-deps",
+        "--require-hashes",
+        "--no-build",
+        "--link-mode",
+        "copy",
+        "--no-compile-bytecode",
+        "--requirements",
+        str(lock),
+    ]
     if wheelhouse is not None:
         command += ["--offline", "--no-index", "--find-links", str(wheelhouse)]
     _uv(*command)
@@ -246,15 +290,32 @@ def resolve(requirements: str, excludes: str, preferred: str) -> str:
     kept where they fit. The answer names no address.
     """
     with scratch() as directory:
-        source, without, lock = directory / "wanted.in", directory / "without.txt", directory / "lock.txt"
+        source, without, lock = (
+            directory / "wanted.in",
+            directory / "without.txt",
+            directory / "lock.txt",
+        )
         write(source, requirements, 0o644)
         write(without, excludes, 0o644)
         write(lock, preferred, 0o644)
         command = [
-            "pip", "compile", "--universal", "--python-version", ".".join(map(str, OLDEST)),
-            "--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
-            "--excludes", str(without), "--output-file", str(lock), str(source),
-        ]  # fmt: skip
+            "pip",
+            "compile",
+            "--universal",
+            "--python-version",
+            ".".join(map(str, OLDEST)),
+            "--generate-hashes",
+            "--no-annotate",
+            "--no-header",
+            "--no-emit-index-url",
+            "--no-emit-find-links",
+            "--quiet",
+            "--excludes",
+            str(without),
+            "--output-file",
+            str(lock),
+            str(source),
+        ]
         _uv(*command)
         return lock.read_text(encoding="utf-8")
 
@@ -263,7 +324,15 @@ def resolve(requirements: str, excludes: str, preferred: str) -> str:
 def sources(requirement: str) -> Iterator[Path]:
     """A directory with one package's own files, without what it depends on; gone afterwards."""
     with scratch() as directory:
-        command = ["pip", "install", "--quiet", "--no-deps", "--no-build", "--python", sys.executable]
+        command = [
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build",
+            "--python",
+            sys.executable,
+        ]
         _uv(*command, "--target", str(directory), requirement)
         yield directory
 
@@ -282,8 +351,21 @@ def _compile_packages(venv: Path) -> None:
     Raises:
         OptictlError: bytecode cannot be written.
     """
-    command = [str(venv / "bin/python"), "-I", "-m", "compileall", "-q", "-j", "0", "-x", _TESTS, str(venv / "lib")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/")
+    command = [
+        str(venv / "bin/python"),
+        "-I",
+        "-m",
+        "compileall",
+        "-q",
+        "-j",
+        "0",
+        "-x",
+        _TESTS,
+        str(venv / "lib"),
+    ]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/"
+    )
     said = result.stdout + result.stderr
     if result.returncode and _UNWRITTEN.search(said):
         raise failure("compileall", said)
@@ -296,6 +378,8 @@ def compile_tree(python: Path, directory: Path) -> None:
         OptictlError: a source cannot be compiled.
     """
     command = [str(python), "-I", "-m", "compileall", "-q", str(directory)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/")
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/"
+    )
     if result.returncode:
         raise failure("compileall", result.stderr or result.stdout)

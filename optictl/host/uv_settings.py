@@ -22,7 +22,14 @@ else:
 Table = Mapping[str, Any]
 
 #: Both at the top of a file and in its `[pip]` table.
-_INDEX = ("index", "index-url", "extra-index-url", "find-links", "index-strategy", "keyring-provider")
+_INDEX = (
+    "index",
+    "index-url",
+    "extra-index-url",
+    "find-links",
+    "index-strategy",
+    "keyring-provider",
+)
 _TOP = (
     *_INDEX,
     *("allow-insecure-host", "native-tls", "system-certs", "http-proxy", "https-proxy", "no-proxy"),
@@ -32,18 +39,44 @@ _TOP = (
 _JOINED = {"index", "extra-index-url", "find-links", "allow-insecure-host", "no-proxy"}
 
 _VARIABLES = {
-    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY",
-    "UV_KEYRING_PROVIDER", "UV_CREDENTIALS_DIR", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
-    "UV_CACHE_DIR", "UV_NO_CACHE", "UV_HTTP_TIMEOUT", "UV_HTTP_CONNECT_TIMEOUT", "UV_REQUEST_TIMEOUT",
-    "UV_HTTP_RETRIES", "UV_LOCK_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_COMPILE_BYTECODE_TIMEOUT",
-    "UV_PYTHON_INSTALL_DIR", "UV_S3_ENDPOINT_URL", "UV_GCS_ENDPOINT_URL", "UV_AZURE_ENDPOINT_URL",
-}  # fmt: skip
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_INDEX_STRATEGY",
+    "UV_KEYRING_PROVIDER",
+    "UV_CREDENTIALS_DIR",
+    "UV_INSECURE_HOST",
+    "UV_NATIVE_TLS",
+    "UV_SYSTEM_CERTS",
+    "UV_CACHE_DIR",
+    "UV_NO_CACHE",
+    "UV_HTTP_TIMEOUT",
+    "UV_HTTP_CONNECT_TIMEOUT",
+    "UV_REQUEST_TIMEOUT",
+    "UV_HTTP_RETRIES",
+    "UV_LOCK_TIMEOUT",
+    "UV_CONCURRENT_DOWNLOADS",
+    "UV_COMPILE_BYTECODE_TIMEOUT",
+    "UV_PYTHON_INSTALL_DIR",
+    "UV_S3_ENDPOINT_URL",
+    "UV_GCS_ENDPOINT_URL",
+    "UV_AZURE_ENDPOINT_URL",
+}
 _INDEX_CREDENTIAL = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
 #: Not uv's own: an active environment of the caller, or what colours its words.
 _DROPPED = {
-    "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONEXECUTABLE", "PYC_INVALIDATION_MODE",
-    "FORCE_COLOR", "CLICOLOR_FORCE",
-}  # fmt: skip
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "CONDA_DEFAULT_ENV",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONEXECUTABLE",
+    "PYC_INVALIDATION_MODE",
+    "FORCE_COLOR",
+    "CLICOLOR_FORCE",
+}
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
 
 
@@ -80,7 +113,11 @@ def config_places(environ: Mapping[str, str], home: Path) -> list[list[Path]]:
         return []
     config = environ.get("XDG_CONFIG_HOME", "")
     user = Path(config) if config.startswith("/") else home / ".config"
-    system = [Path(place) / "uv/uv.toml" for place in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":") if place]
+    system = [
+        Path(place) / "uv/uv.toml"
+        for place in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+        if place
+    ]
     places = [[user / "uv/uv.toml"], [*system, Path("/etc/uv/uv.toml")]]
     return places[:1] if environ.get("UV_NO_SYSTEM_CONFIG", "").lower() in _TRUE else places
 
@@ -144,7 +181,9 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_toml(str(key))} = {_toml(item)}' for key, item in value.items())}}}"
+        return (
+            f"{{{', '.join(f'{_toml(str(key))} = {_toml(item)}' for key, item in value.items())}}}"
+        )
     if isinstance(value, int | float):
         return str(value)
     # a JSON string is a TOML string, but for one character
@@ -204,4 +243,7 @@ _CAUSES = (
 
 def cause(output: str) -> tuple[str, str]:
     """What uv's words mean, and what to do about it; both are "" where they say something else."""
-    return next(((words, remedy) for pattern, words, remedy in _CAUSES if re.search(pattern, output)), ("", ""))
+    return next(
+        ((words, remedy) for pattern, words, remedy in _CAUSES if re.search(pattern, output)),
+        ("", ""),
+    )

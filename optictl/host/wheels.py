@@ -23,7 +23,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def cache() -> Path:
     """Where the controller keeps wheelhouses."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "optictl" / "wheelhouses"
+    return (
+        (Path(base) if base.startswith("/") else Path.home() / ".cache") / "optictl" / "wheelhouses"
+    )
 
 
 def digests(directory: Path) -> dict[str, Path]:
@@ -31,7 +33,9 @@ def digests(directory: Path) -> dict[str, Path]:
     return {files.sha256(path): path for path in sorted(directory.glob("*.whl"))}
 
 
-def download(requirements: str, directory: Path, python: str, platforms: Sequence[str], source: Path | None) -> None:
+def download(
+    requirements: str, directory: Path, python: str, platforms: Sequence[str], source: Path | None
+) -> None:
     """Put the wheels of a hash lock into a directory, every hash checked, for another Python and platform than this one.
 
     `requirements` has no markers: pip would judge them by its own Python. `source`: a directory to take them from,
@@ -44,13 +48,29 @@ def download(requirements: str, directory: Path, python: str, platforms: Sequenc
         lock = scratch / "lock.txt"
         files.write(lock, requirements, 0o644)
         command = [
-            sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-input", "--no-deps",
-            "--require-hashes", "--only-binary=:all:", "--implementation=cp", f"--python-version={python}",
-            *(f"--platform={platform}" for platform in platforms), "--dest", str(directory), "--requirement", str(lock),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-qq",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "--implementation=cp",
+            f"--python-version={python}",
+            *(f"--platform={platform}" for platform in platforms),
+            "--dest",
+            str(directory),
+            "--requirement",
+            str(lock),
+        ]
         if source is not None:
             command += ["--no-index", "--find-links", str(source)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/")
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd="/"
+        )
     if result.returncode:
         raise failure("pip download", result.stderr or result.stdout)
 
@@ -75,8 +95,12 @@ def pack_optictl(directory: Path, templates: Path) -> Path:
     content = _own_files(templates)
     for name in ("METADATA", "entry_points.txt"):
         content[f"{information}/{name}"] = (distribution.read_text(name) or "").encode()
-    content[f"{information}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: optictl\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    record = [f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(content.items())]
+    content[f"{information}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: optictl\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    record = [
+        f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(content.items())
+    ]
     content[f"{information}/RECORD"] = "".join([*record, f"{information}/RECORD,,\n"]).encode()
     mark = hashlib.sha256(content[f"{information}/RECORD"]).hexdigest()[:12]
     wheel = directory / f"optictl-{distribution.version}-0{mark}-py3-none-any.whl"

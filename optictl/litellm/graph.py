@@ -121,14 +121,19 @@ def _pattern(name: str) -> re.Pattern[str]:
 class Graph:
     """A LiteLLM's settings around one OptiLLM deployment, on the machine that has these names."""
 
-    def __init__(self, settings: Settings, config: Config, own_names: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, settings: Settings, config: Config, own_names: frozenset[str] = frozenset()
+    ) -> None:
         self.settings, self.config, self.own_names = settings, config, own_names
         #: entries that LiteLLM leaves out at start
         self.dropped = tuple(d for d in settings.deployments if self._is_dropped(d))
         self.deployments = tuple(d for d in settings.deployments if not self._is_dropped(d))
         self._patterns = sorted(
             {d.name: _pattern(d.name) for d in self.deployments if "*" in d.name}.items(),
-            key=lambda item: (len(item[1].pattern), sum(item[1].pattern.count(sign) for sign in r"*+?\^$|()")),
+            key=lambda item: (
+                len(item[1].pattern),
+                sum(item[1].pattern.count(sign) for sign in r"*+?\^$|()"),
+            ),
             reverse=True,
         )
         self._named: dict[str, list[Deployment]] = {}
@@ -138,7 +143,10 @@ class Graph:
         self._walks: dict[Request, list[tuple[Way, Destination]]] = {}
 
     def _is_dropped(self, deployment: Deployment) -> bool:
-        model, named = deployment.parameters["model"], deployment.parameters.get("custom_llm_provider")
+        model, named = (
+            deployment.parameters["model"],
+            deployment.parameters.get("custom_llm_provider"),
+        )
         unknown = isinstance(model, Unknown) or isinstance(named, Unknown)
         return not unknown and providers.split(model, named, self.settings.own_providers) is None
 
@@ -147,12 +155,25 @@ class Graph:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every name that the settings or the deployment know, and some for each wildcard to swallow."""
-        settings, known = self.settings, [*self.config.base_models, *self.config.published, *self.config.publish.values()]
-        found = [*known, *(d.name for d in self.deployments), *settings.aliases, *settings.rewrites, *self._ids]
+        settings, known = (
+            self.settings,
+            [*self.config.base_models, *self.config.published, *self.config.publish.values()],
+        )
+        found = [
+            *known,
+            *(d.name for d in self.deployments),
+            *settings.aliases,
+            *settings.rewrites,
+            *self._ids,
+        ]
         found += [target for target, _ in (*settings.aliases.values(), *settings.rewrites.values())]
-        found += [name for chains in settings.chains for c in chains for name in (c.group, *c.targets)]
+        found += [
+            name for chains in settings.chains for c in chains for name in (c.group, *c.targets)
+        ]
         found += [m for d in self.deployments if isinstance(m := d.parameters["model"], str)]
-        found += [name.replace("*", part) for name, _ in self._patterns for part in (*known, "any-model")]
+        found += [
+            name.replace("*", part) for name, _ in self._patterns for part in (*known, "any-model")
+        ]
         return tuple(dict.fromkeys(name for name in found if "*" not in name))
 
     # the router: a name -> deployments
@@ -167,7 +188,12 @@ class Graph:
         if name in self.settings.rewrites:
             name, place = self.settings.rewrites[name]
             way = (*way, Step(f"[alias] {name}", place, chosen=True))
-        known = name in self._named or name in self._ids or name in self.settings.aliases or bool(self._patterns)
+        known = (
+            name in self._named
+            or name in self._ids
+            or name in self.settings.aliases
+            or bool(self._patterns)
+        )
         if not known and not self._by_model(name):
             return None
         return Request(name, name, outside=False, literal=not known), way
@@ -191,7 +217,10 @@ class Graph:
         named = self._named.get(name) or self._by_model(name)
         if not named and (default := self._default()):
             label, target = default
-            named, way = self._named.get(target, []), (*way, Step(f"[{label.label}] {target}", label.place, chosen=True))
+            named, way = (
+                self._named.get(target, []),
+                (*way, Step(f"[{label.label}] {target}", label.place, chosen=True)),
+            )
         return [_hit(deployment, way) for deployment in named]
 
     def _matched(self, name: str) -> list[Hit]:
@@ -217,7 +246,12 @@ class Graph:
         """The chain of one kind for a failed request: its own, else its origin's, else the one for any model."""
         for group in (request.name, request.origin):
             own = next((c for c in chains if c.group == group), None) or next(
-                (c for c in reversed(chains) if c.group != "*" and _same_but_for_provider(group, c.group)), None
+                (
+                    c
+                    for c in reversed(chains)
+                    if c.group != "*" and _same_but_for_provider(group, c.group)
+                ),
+                None,
             )
             if own:
                 return own
@@ -225,7 +259,9 @@ class Graph:
 
     def _default(self) -> tuple[Chain, str] | None:
         """What LiteLLM takes for a name that has no deployment."""
-        chain = next((c for chains in self.settings.chains[:1] for c in chains if c.group == "*"), None)
+        chain = next(
+            (c for chains in self.settings.chains[:1] for c in chains if c.group == "*"), None
+        )
         return (chain, chain.targets[0]) if chain and chain.targets else None
 
     def _next(self, request: Request) -> Iterator[tuple[Step, Request]]:
@@ -234,7 +270,11 @@ class Graph:
         for chains in self.settings.chains:
             chain = self._chain(chains, request)
             for target in chain.targets if chain else ():
-                step = Step(f"[{chain.label}] {target}", chain.place, chosen=True) if chain else Step(target)
+                step = (
+                    Step(f"[{chain.label}] {target}", chain.place, chosen=True)
+                    if chain
+                    else Step(target)
+                )
                 yield step, replace(request, name=target, hops=request.hops + 1)
 
     # a deployment -> where its calls go
@@ -248,7 +288,16 @@ class Graph:
             extra = item if isinstance(item, dict) else {"model": item}
             named = replace(hit, parameters={**hit.parameters, **extra})
             if destination := self.destination(named):
-                yield (Step(f"[fallback of the entry] {extra.get('model')}", hit.deployment.place, chosen=True),), destination
+                yield (
+                    (
+                        Step(
+                            f"[fallback of the entry] {extra.get('model')}",
+                            hit.deployment.place,
+                            chosen=True,
+                        ),
+                    ),
+                    destination,
+                )
 
     def destination(self, hit: Hit) -> Destination | None:
         """Where one call goes; None: LiteLLM does not know how to make it."""
@@ -270,7 +319,11 @@ class Graph:
             port = url.port or {"http": 80, "https": 443}.get(url.scheme)
         except ValueError:
             return Elsewhere(f"{base!r}, which is not a URL")
-        if url.scheme in ("http", "https") and url.hostname and is_local(url.hostname, self.own_names):
+        if (
+            url.scheme in ("http", "https")
+            and url.hostname
+            and is_local(url.hostname, self.own_names)
+        ):
             if port == self.config.listen.port:
                 return Arrival(name, hit, provider, base.strip())
             upstream = urlsplit(self.config.upstream.base_url)
@@ -283,7 +336,9 @@ class Graph:
         stated = parameters.get("api_base") or parameters.get("base_url")
         if stated:
             return stated if isinstance(stated, Unknown) else str(stated)
-        if provider in ("openai", "custom_openai") and (general := self.settings.library.get("api_base")):
+        if provider in ("openai", "custom_openai") and (
+            general := self.settings.library.get("api_base")
+        ):
             return general if isinstance(general, Unknown) else str(general)
         variables = providers.OPENAI_VARIABLES.get(provider)
         if variables is None:  # a cloud: only a variable that was seen leads elsewhere
@@ -351,14 +406,20 @@ class Graph:
     def loops(self) -> list[tuple[Way, Arrival]]:
         """The ways from a base model that OptiLLM asks for back to OptiLLM."""
         found: dict[Any, tuple[Way, Arrival]] = {}
-        pending = deque(dict.fromkeys(self.base_of(arrival) for _, arrival in self.arrivals if arrival.is_understood))
+        pending = deque(
+            dict.fromkeys(
+                self.base_of(arrival) for _, arrival in self.arrivals if arrival.is_understood
+            )
+        )
         seen = set(pending)
         while pending:
             base = pending.popleft()
             for way, destination in self.walk(_asked(base)) if base else ():
                 if isinstance(destination, Arrival) and destination.is_understood:
                     following = self.base_of(destination)
-                    found.setdefault((base, _mark(destination)), ((*way, Step(following)), destination))
+                    found.setdefault(
+                        (base, _mark(destination)), ((*way, Step(following)), destination)
+                    )
                     if following not in seen:
                         seen.add(following)
                         pending.append(following)
@@ -367,7 +428,11 @@ class Graph:
     def served(self, name: str) -> list[Destination]:
         """Where a model's own deployments lead, without any fallback."""
         entered = self._entered(_asked(name))
-        return [where for hit in self.hits(entered[0]) for _, where in self.destinations(hit)] if entered else []
+        return (
+            [where for hit in self.hits(entered[0]) for _, where in self.destinations(hit)]
+            if entered
+            else []
+        )
 
     def unclear(self) -> list[str]:
         """What keeps the graph from being whole: variables without a value, settings that it does not follow."""
@@ -415,7 +480,12 @@ def _mirrors(hit: Hit) -> list[str]:
 def _mark(destination: Destination) -> Any:
     """What makes two destinations the same."""
     if isinstance(destination, Arrival):
-        return destination.name, destination.provider, destination.deployment.place, destination.deployment.name
+        return (
+            destination.name,
+            destination.provider,
+            destination.deployment.place,
+            destination.deployment.name,
+        )
     return destination
 
 
@@ -423,4 +493,9 @@ def _ended(way: Way, destination: Destination) -> Way:
     if not isinstance(destination, Arrival):
         return way
     same = destination.name in (step.text.rpartition(" ")[2] for step in way[-2:])
-    return (*way, Step("OptiLLM" if same else f"OptiLLM, as {destination.name!r}", destination.deployment.place))
+    return (
+        *way,
+        Step(
+            "OptiLLM" if same else f"OptiLLM, as {destination.name!r}", destination.deployment.place
+        ),
+    )

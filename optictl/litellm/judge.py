@@ -56,7 +56,11 @@ def unprefixed(graph: Graph) -> Iterator[Fault]:
 
 def not_enabled(graph: Graph) -> Iterator[Fault]:
     """Requests that ask OptiLLM for a strategy which the configuration does not enable."""
-    yield from _refused(graph, "strategy", "ask for an enabled strategy (such as {example}), or enable it in optictl.yaml")
+    yield from _refused(
+        graph,
+        "strategy",
+        "ask for an enabled strategy (such as {example}), or enable it in optictl.yaml",
+    )
     yield from _unclear(graph)
 
 
@@ -65,7 +69,11 @@ def unserved(graph: Graph, whole: bool = True) -> Iterator[Fault]:
 
     `whole`: the graph knows every entry. A running LiteLLM lists those that a key may see, and its wildcards filled in.
     """
-    yield from _refused(graph, "base model", "ask for a base model of optictl.yaml (such as {example}), or add it there")
+    yield from _refused(
+        graph,
+        "base model",
+        "ask for a base model of optictl.yaml (such as {example}), or add it there",
+    )
     for base in graph.config.base_models:
         reached = graph.served(base)
         if any(not isinstance(one, Arrival | Unknown) for one in reached):
@@ -75,7 +83,9 @@ def unserved(graph: Graph, whole: bool = True) -> Iterator[Fault]:
             yield Fault(f"who serves {base} depends on {', '.join(variables)}", status="skip")
         elif reached or whole:
             what = f"only OptiLLM itself serves {base}" if reached else f"nobody serves {base}"
-            yield Fault(what, f"add an entry for {base} to LiteLLM's model_list that leads to a real model")
+            yield Fault(
+                what, f"add an entry for {base} to LiteLLM's model_list that leads to a real model"
+            )
     for dropped in graph.dropped:
         yield Fault(
             f"LiteLLM leaves {dropped.name} out ({dropped.place})",
@@ -98,7 +108,10 @@ def repeats(graph: Graph) -> Iterator[Fault]:
             if isinstance(value, Unknown):
                 yield Fault(f"{setting} of {entry} depends on {value.variable}", status="skip")
             elif number is None:
-                yield Fault(f"{setting} of {entry} is no number", f"at {deployment.place}: write {setting}: 0")
+                yield Fault(
+                    f"{setting} of {entry} is no number",
+                    f"at {deployment.place}: write {setting}: 0",
+                )
             elif number > 0:
                 yield Fault(
                     f"{entry} is tried up to {number + 1:g} times: {setting} is {number:g} {where}",
@@ -131,18 +144,27 @@ def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
         if key is None or key == "":
             key = graph.settings.variable(f"{provider.removeprefix('custom_').upper()}_API_KEY")
         if isinstance(key, Unknown):
-            yield Fault(f"the key of {entry} is in {key.variable}, which no environment gives", status="skip")
+            yield Fault(
+                f"the key of {entry} is in {key.variable}, which no environment gives",
+                status="skip",
+            )
         elif not isinstance(key, str) or not key.strip():
             yield Fault(f"{entry} sends no key", remedy, "OptiLLM answers 401")
         elif key.startswith("sk-"):
             yield Fault(
-                f"{entry} sends a key that begins with sk-", remedy, "OptiLLM would send it upstream in place of its own"
+                f"{entry} sends a key that begins with sk-",
+                remedy,
+                "OptiLLM would send it upstream in place of its own",
             )
         elif proxy_key is not None and key.strip() != proxy_key:
-            yield Fault(f"{entry} sends another key than the proxy key", remedy, "OptiLLM answers 401")
+            yield Fault(
+                f"{entry} sends another key than the proxy key", remedy, "OptiLLM answers 401"
+            )
 
 
-def _refused(graph: Graph, kind: Literal["prefix", "strategy", "base model"], mend: str) -> Iterator[Fault]:
+def _refused(
+    graph: Graph, kind: Literal["prefix", "strategy", "base model"], mend: str
+) -> Iterator[Fault]:
     """The arrivals that OptiLLM's door refuses for one kind of reason."""
     config = graph.config
     example = next(iter(config.published))
@@ -150,7 +172,10 @@ def _refused(graph: Graph, kind: Literal["prefix", "strategy", "base model"], me
         refusal = model_names.refusal(arrival.name, config.strategies, config.base_models)
         if refusal and refusal[0] == kind:
             entry = _culprit(way, arrival)
-            yield Fault(f"{written(way)}: {refusal[1]} ({entry})", f"at {entry}: {mend.format(example=example)}")
+            yield Fault(
+                f"{written(way)}: {refusal[1]} ({entry})",
+                f"at {entry}: {mend.format(example=example)}",
+            )
 
 
 def _unclear(graph: Graph) -> Iterator[Fault]:
@@ -190,7 +215,11 @@ def _retries(graph: Graph, deployment: Deployment) -> tuple[Any, str]:
     policy = policies.get(deployment.name) if isinstance(policies, dict) else None
     name = "model_group_retry_policy" if policy else "retry_policy"
     policy = policy or router.get("retry_policy")
-    allowed = [n for n in map(_number, policy.values()) if n is not None] if isinstance(policy, Mapping) else []
+    allowed = (
+        [n for n in map(_number, policy.values()) if n is not None]
+        if isinstance(policy, Mapping)
+        else []
+    )
     candidates: list[tuple[Any, str]] = [
         (deployment.parameters.get("num_retries"), "in the entry"),
         (router.get("num_retries"), "in router_settings"),
@@ -206,10 +235,17 @@ def _retries(graph: Graph, deployment: Deployment) -> tuple[Any, str]:
 def _limits(graph: Graph, deployment: Deployment) -> dict[str, tuple[Any, str]]:
     """`timeout` and `stream_timeout` as LiteLLM finds them, each with which setting says so; 0: nothing does."""
     own, router, library = deployment.parameters, graph.settings.router, graph.settings.library
-    here, general, last = "in the entry", "in router_settings", "as request_timeout in litellm_settings"
+    here, general, last = (
+        "in the entry",
+        "in router_settings",
+        "as request_timeout in litellm_settings",
+    )
     whole: list[tuple[Any, str]] = [(own.get("timeout"), here), (own.get("request_timeout"), here)]
     whole += [(library.get("request_timeout"), last), (router.get("timeout"), general)]
-    stream: list[tuple[Any, str]] = [(own.get("stream_timeout"), here), (router.get("stream_timeout"), general)]
+    stream: list[tuple[Any, str]] = [
+        (own.get("stream_timeout"), here),
+        (router.get("stream_timeout"), general),
+    ]
     found = {"timeout": next((c for c in whole if c[0]), (0, ""))}
     if own_stream := next((c for c in stream if c[0]), None):
         found["stream_timeout"] = own_stream

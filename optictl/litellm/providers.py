@@ -48,10 +48,16 @@ def provider_of(name: str) -> str | None:
     prefix, slash, _ = name.partition("/")
     if slash and prefix in PROVIDERS:
         return prefix
-    return "openai" if name == "*" else next((provider for pattern, provider in _FAMILIES if pattern.match(name)), None)
+    return (
+        "openai"
+        if name == "*"
+        else next((provider for pattern, provider in _FAMILIES if pattern.match(name)), None)
+    )
 
 
-def split(model: str, named: str | None, own: frozenset[str] = frozenset()) -> tuple[str, str] | None:
+def split(
+    model: str, named: str | None, own: frozenset[str] = frozenset()
+) -> tuple[str, str] | None:
     """(provider, the name that it is sent) for a `model` and a `custom_llm_provider`; None: LiteLLM knows no provider.
 
     `own` are the providers of the configuration's own code.

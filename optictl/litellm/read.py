@@ -114,7 +114,9 @@ class Settings:
             parameters = row.get("litellm_params") if isinstance(row, dict) else None
             if isinstance(parameters, dict) and isinstance(parameters.get("model"), str):
                 known = {key: value for key, value in parameters.items() if value is not None}
-                found.append(Deployment(str(row.get("model_name")), known, Place(f"{address} entry", number)))
+                found.append(
+                    Deployment(str(row.get("model_name")), known, Place(f"{address} entry", number))
+                )
         uncovered = tuple(text for text in self.uncovered if "store_model_in_db" not in text)
         return replace(self, deployments=tuple(found), uncovered=uncovered)
 
@@ -167,7 +169,10 @@ def _parse(text: str, file: str) -> _Mapping:
         raise Unusable([f"{file}:{mark.line + 1 if mark else 1}: not valid YAML: {what}"]) from None
     except RecursionError:
         raise Unusable([f"{file}: not valid YAML: nested too deep"]) from None
-    except (ValueError, OverflowError) as error:  # a scalar like 2024-13-45, which PyYAML lets through
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # a scalar like 2024-13-45, which PyYAML lets through
         raise Unusable([f"{file}: not valid YAML: {error}"]) from None
     finally:
         loader.dispose()
@@ -199,7 +204,10 @@ def _whole(path: str, read: Callable[[str], str | None]) -> _Mapping:
     pending, seen = _includes(data, path), {path}
     while pending:
         name, place = pending.pop(0)
-        beside, below = (posixpath.normpath(posixpath.join(posixpath.dirname(base), name)) for base in (place.file, path))
+        beside, below = (
+            posixpath.normpath(posixpath.join(posixpath.dirname(base), name))
+            for base in (place.file, path)
+        )
         file = beside
         if beside in seen:
             continue
@@ -313,7 +321,9 @@ class _Reader:
 
     def chain(self, label: str, group: str, targets: Any, place: Place) -> Chain | None:
         named: list[Any] = (
-            [t.get("model") if isinstance(t, dict) else t for t in targets] if isinstance(targets, list) else [None]
+            [t.get("model") if isinstance(t, dict) else t for t in targets]
+            if isinstance(targets, list)
+            else [None]
         )
         if not all(isinstance(target, str) for target in named):
             self.wrong(place, f"the {label}s of {group} must be a list of model names")
@@ -331,7 +341,9 @@ class _Reader:
         chains = []
         for entry, place in zip(entries, entries.places, strict=True):
             if not isinstance(entry, _Mapping) or len(entry) != 1:
-                self.wrong(place, f"an entry of {key} must be a mapping with one key: MODEL: [OTHER]")
+                self.wrong(
+                    place, f"an entry of {key} must be a mapping with one key: MODEL: [OTHER]"
+                )
                 continue
             ((group, targets),) = entry.items()
             if chain := self.chain(label, str(group), targets, self.place(entry, group)):
@@ -361,26 +373,48 @@ class _Reader:
         found = []
         for name, keys in _UNCOVERED.items():
             section = self.section(name)
-            found += [f"{name}.{key} ({what}, {self.place(section, key)})" for key, what in keys.items() if section.get(key)]
+            found += [
+                f"{name}.{key} ({what}, {self.place(section, key)})"
+                for key, what in keys.items()
+                if section.get(key)
+            ]
         return tuple(found)
 
     def settings(self) -> Settings:
-        router, library, general = (self.section(n) for n in ("router_settings", "litellm_settings", "general_settings"))
-        plain = self.list_of_chains("fallbacks", "fallback", router, library) + self.default_chains(router, library)
+        router, library, general = (
+            self.section(n) for n in ("router_settings", "litellm_settings", "general_settings")
+        )
+        plain = self.list_of_chains("fallbacks", "fallback", router, library) + self.default_chains(
+            router, library
+        )
         only = general.get("completion_model")
         environment = self.environment
         if environment is not None:
-            stated = {str(k): str(v) for k, v in self.section("environment_variables").items() if isinstance(v, str | int)}
+            stated = {
+                str(k): str(v)
+                for k, v in self.section("environment_variables").items()
+                if isinstance(v, str | int)
+            }
             environment = {**environment, **stated}
         return Settings(
             deployments=self.deployments(),
             aliases=self.names(router, "model_group_alias"),
             rewrites=self.names(library, "model_alias_map"),
-            only_model=(only, self.place(general, "completion_model")) if isinstance(only, str) else None,
+            only_model=(only, self.place(general, "completion_model"))
+            if isinstance(only, str)
+            else None,
             chains=(
                 tuple(plain),
-                tuple(self.list_of_chains("context_window_fallbacks", "context window fallback", router, library)),
-                tuple(self.list_of_chains("content_policy_fallbacks", "content policy fallback", router, library)),
+                tuple(
+                    self.list_of_chains(
+                        "context_window_fallbacks", "context window fallback", router, library
+                    )
+                ),
+                tuple(
+                    self.list_of_chains(
+                        "content_policy_fallbacks", "content policy fallback", router, library
+                    )
+                ),
             ),
             max_fallbacks=self.number(DEFAULT_MAX_FALLBACKS, "max_fallbacks", router, library),
             router=self.value(router),
@@ -390,7 +424,9 @@ class _Reader:
         )
 
 
-def load(path: str, read: Callable[[str], str | None], environment: Mapping[str, str] | None) -> Settings:
+def load(
+    path: str, read: Callable[[str], str | None], environment: Mapping[str, str] | None
+) -> Settings:
     """The configuration at `path`, with what it includes, in LiteLLM's environment (None: nobody named one).
 
     Raises:

@@ -76,7 +76,9 @@ def is_status(text: str) -> bool:
 
 
 def _fits(status: int, wanted: str) -> bool:
-    return str(status) == wanted or (wanted.lower().endswith("xx") and str(status // 100) == wanted[0])
+    return str(status) == wanted or (
+        wanted.lower().endswith("xx") and str(status // 100) == wanted[0]
+    )
 
 
 def entry(record: dict[str, Any]) -> Entry:
@@ -89,7 +91,11 @@ def entry(record: dict[str, Any]) -> Entry:
             event = json.loads(text)
         except ValueError:
             event = {}
-    return Entry(int(record.get("__REALTIME_TIMESTAMP") or 0) / 1e6, text, event if isinstance(event, dict) else {})
+    return Entry(
+        int(record.get("__REALTIME_TIMESTAMP") or 0) / 1e6,
+        text,
+        event if isinstance(event, dict) else {},
+    )
 
 
 def cells(one: Entry) -> tuple[str, ...] | None:
@@ -99,7 +105,11 @@ def cells(one: Entry) -> tuple[str, ...] | None:
         return str(one.status), str(event.get("code") or ""), "", "", "", "", one.trace[:8], ""
     if event.get("event") != "request":
         return None
-    tokens = sum(n for name in ("prompt_tokens", "completion_tokens") if isinstance(n := event.get(name), int))
+    tokens = sum(
+        n
+        for name in ("prompt_tokens", "completion_tokens")
+        if isinstance(n := event.get(name), int)
+    )
     seconds = event.get("seconds")
     return (
         str(one.status),
@@ -114,16 +124,29 @@ def cells(one: Entry) -> tuple[str, ...] | None:
 
 
 #: Title and width of each cell; with the time they fill a line of 80, but for the error code of a request that failed.
-COLUMNS = (("st.", -3), ("model", -25), ("seconds", 8), ("calls", 5), ("bad", 3), ("tokens", 7), ("trace", -8), ("", 0))
+COLUMNS = (
+    ("st.", -3),
+    ("model", -25),
+    ("seconds", 8),
+    ("calls", 5),
+    ("bad", 3),
+    ("tokens", 7),
+    ("trace", -8),
+    ("", 0),
+)
 
 
 def line(given: Iterable[str]) -> str:
     """Cells at their places; what is too long pushes the others aside and is not cut."""
     pairs = zip(given, COLUMNS, strict=True)
-    return " ".join(f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, (_, width) in pairs).rstrip()
+    return " ".join(
+        f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, (_, width) in pairs
+    ).rstrip()
 
 
-def read(paths: Paths, wanted: Filter, *, follow: bool, since: str | None, lines: int) -> Iterator[Entry]:
+def read(
+    paths: Paths, wanted: Filter, *, follow: bool, since: str | None, lines: int
+) -> Iterator[Entry]:
     """The newest `lines` wanted entries, or those `since` a time; with `follow` also those to come.
 
     Raises:
@@ -135,15 +158,24 @@ def read(paths: Paths, wanted: Filter, *, follow: bool, since: str | None, lines
         try:
             yield from filter(wanted.takes, map(entry, systemd.entries(unit, *options)))
         except ToolError as error:
-            raise OptictlError(f"{error.what} {error.output}", remedy="--since takes '1 hour ago', 'today' or a time") from None
+            raise OptictlError(
+                f"{error.what} {error.output}",
+                remedy="--since takes '1 hour ago', 'today' or a time",
+            ) from None
         return
     # backwards, until there are enough: what is wanted may be rare
     backwards = systemd.entries(unit, "--reverse")
     first = next(backwards, {})
-    found = (one for one in map(entry, itertools.chain([first] if first else [], backwards)) if wanted.takes(one))
+    found = (
+        one
+        for one in map(entry, itertools.chain([first] if first else [], backwards))
+        if wanted.takes(one)
+    )
     newest = list(itertools.islice(found, lines))
     backwards.close()
     yield from reversed(newest)
     if follow:
         after = f"--after-cursor={first['__CURSOR']}" if first else "--since=now"
-        yield from filter(wanted.takes, map(entry, systemd.entries(unit, "--follow", "--no-tail", after)))
+        yield from filter(
+            wanted.takes, map(entry, systemd.entries(unit, "--follow", "--no-tail", after))
+        )

@@ -10,7 +10,7 @@ from optictl.checks import catalog
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact
 from optictl.facts import units as facts_units
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.host.systemd import Systemd, Unit
 from optictl.releases import store
 from optictl.results import roots
@@ -44,23 +44,43 @@ class Status:
 
 def look(paths: Paths, config_path: Path) -> Status:
     """Facts of this moment; reads, never writes, costs no token."""
-    site = Site(paths, config_path)
-    found = catalog.run(catalog.select(_TIERS), site)
+    deployment = Deployment(paths, config_path)
+    found = catalog.run(catalog.select(_TIERS), deployment)
     results = {r.id: r for r in found}
     worst = next(iter(roots(found)), next((r for r in found if r.status != "pass"), None))
     units = facts_units.facts(paths)
     problem = f"{worst.id}: {worst.found}" if worst else ""
     step = worst.remedy or paths.command("check") if worst else ""
     if units is None:
-        memory, pid = _memory(site, ""), _pid(site)
-        return Status("", "", "", store.in_force(paths) or "", 0, memory, pid, [], _tiers(results), problem, step)
+        memory, pid = _memory(deployment, ""), _pid(deployment)
+        return Status(
+            "",
+            "",
+            "",
+            store.active_release(paths) or "",
+            0,
+            memory,
+            pid,
+            [],
+            _tiers(results),
+            problem,
+            step,
+        )
     unit = units[paths.service_unit]
     if not unit.loaded:
         step = paths.command("install")
     elif worst and unit.active_state != "active":
         systemd = Systemd(paths.scope)
-        failed = "" if _was_stopped(unit, units[paths.socket_unit]) else facts_units.last_problem(systemd, paths)
-        problem = facts_units.port_taken(systemd, paths, site.config.listen.port) or failed or problem
+        failed = (
+            ""
+            if _was_stopped(unit, units[paths.socket_unit])
+            else facts_units.last_problem(systemd, paths)
+        )
+        problem = (
+            facts_units.port_taken(systemd, paths, deployment.config.listen.port)
+            or failed
+            or problem
+        )
     state = f"{unit.active_state} ({unit.sub_state})"
     if unit.exec_main_status == "78" and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"
@@ -69,9 +89,9 @@ def look(paths: Paths, config_path: Path) -> Status:
         since=unit.state_change_timestamp,
         # systemd keeps the last words of a service that is gone
         doing=unit.status_text if unit.active else "",
-        release=store.in_force(paths) or "",
+        release=store.active_release(paths) or "",
         restarts=unit.restarts,
-        memory=_memory(site, unit.memory_current),
+        memory=_memory(deployment, unit.memory_current),
         main_pid=unit.main_pid,
         drop_ins=unit.drop_in_paths.split(),
         tiers=_tiers(results),
@@ -82,25 +102,29 @@ def look(paths: Paths, config_path: Path) -> Status:
 
 def _was_stopped(service: Unit, socket: Unit) -> bool:
     """Whether it does not run because somebody wanted that: what its journal holds against it is of an earlier life."""
-    return service.active_state == "inactive" and service.result == "success" and socket.active_state != "failed"
+    return (
+        service.active_state == "inactive"
+        and service.result == "success"
+        and socket.active_state != "failed"
+    )
 
 
 def _tiers(results: dict[str, Any]) -> dict[str, str]:
     return {id: results[id].status for id in _TIERS}
 
 
-def _memory(site: Site, counted: str) -> int | None:
+def _memory(deployment: Deployment, counted: str) -> int | None:
     """What systemd counted; where it counts none, what the processes hold."""
     if counted.isdigit():
         return int(counted)
     try:
-        return site.memory or None
+        return deployment.memory or None
     except MissingFact:
         return None
 
 
-def _pid(site: Site) -> int:
+def _pid(deployment: Deployment) -> int:
     try:
-        return site.live.processes[0].pid
+        return deployment.live.processes[0].pid
     except MissingFact:
         return 0

@@ -10,7 +10,7 @@ from optictl.deployment import render
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.facts import units
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME
 from optictl.host.uv import ToolError
@@ -53,22 +53,24 @@ def attack_unit(service: str, target: str, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def attack(site: Site) -> list[Result]:
+def attack(deployment: Deployment) -> list[Result]:
     """Run the attempts inside the sandbox: one `sandbox.*` result each.
 
     Raises:
         OptictlError: the unit could not be started.
     """
-    systemd = units.manager(site.paths)
-    service = files.read(site.paths.service)
-    if service is None or site.paths.scope != "system":
-        raise OptictlError("there is no sandbox to attack", remedy=site.paths.command("install"))
-    if render.is_sealed(site.config, site.paths):
-        target = f"unix:/run/{site.paths.upstream_name}/socket"
+    systemd = units.manager(deployment.paths)
+    service = files.read(deployment.paths.service)
+    if service is None or deployment.paths.scope != "system":
+        raise OptictlError(
+            "there is no sandbox to attack", remedy=deployment.paths.command("install")
+        )
+    if render.is_sealed(deployment.config, deployment.paths):
+        target = f"unix:/run/{deployment.paths.upstream_name}/socket"
     else:
-        target = f"tcp:{render.upstream_address(site.config)}"
+        target = f"tcp:{render.upstream_address(deployment.config)}"
     # a name of its own: systemd forgets a finished unit, the journal finds it by name alone
-    name = f"{site.paths.name}-attack"
+    name = f"{deployment.paths.name}-attack"
     unit = f"{name}-{os.getpid()}.service"
     place = RUNTIME["system"] / unit
     files.write(place, attack_unit(service, target, name), 0o644)
@@ -84,10 +86,14 @@ def attack(site: Site) -> list[Result]:
         files.remove(place)
         systemd.reload()
         systemd.reset_failed(unit)
-    results = [result for entry in entries if (result := _result(str(entry.get("MESSAGE")))) is not None]
+    results = [
+        result for entry in entries if (result := _result(str(entry.get("MESSAGE")))) is not None
+    ]
     if not results:
-        raise OptictlError("the attack could not be started", remedy=f"journalctl -u {unit}", detail=said)
-    return [*results, _as_another_user(site.paths)]
+        raise OptictlError(
+            "the attack could not be started", remedy=f"journalctl -u {unit}", detail=said
+        )
+    return [*results, _as_another_user(deployment.paths)]
 
 
 def _as_another_user(paths: Paths) -> Result:

@@ -23,7 +23,12 @@ def write_manifest(paths: Paths, wrote: Manifest) -> None:
 def remove_empty(directories: Sequence[Path], below: Path) -> None:
     """Remove what is left of a HOME whose provider file is gone."""
     for directory in directories:
-        if directory.is_relative_to(below) and directory != below and directory.is_dir() and not any(directory.iterdir()):
+        if (
+            directory.is_relative_to(below)
+            and directory != below
+            and directory.is_dir()
+            and not any(directory.iterdir())
+        ):
             files.remove(directory)
 
 
@@ -37,7 +42,9 @@ def apply_file(change: Change) -> None:
         return
     kind = files.facts(artefact.path).kind
     if kind == "directory" and not artefact.directory:
-        raise OptictlError(f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away")
+        raise OptictlError(
+            f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away"
+        )
     if change.edited and kind != "missing":
         files.keep_aside(artefact.path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
         if artefact.directory:

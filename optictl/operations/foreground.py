@@ -13,7 +13,7 @@ from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.facts import units
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.guard.settings import EXIT_CONFIG
 from optictl.host import files, processes
 from optictl.proof import trial
@@ -24,34 +24,50 @@ from optictl.results import Progress
 _REFUSED = ("env", "key.strength", "proxy-config.litellm-only")
 
 
-def _remedies(site: Site) -> str:
+def _remedies(deployment: Deployment) -> str:
     """What puts those files right, as `check` tells it; "" where it finds nothing wrong with them."""
-    failed = [r for r in catalog.run(catalog.select(_REFUSED), site) if r.red and r.root_cause == r.id]
+    failed = [
+        r
+        for r in catalog.run(catalog.select(_REFUSED), deployment)
+        if r.red and r.root_cause == r.id
+    ]
     # each ends with the start: once is enough
-    start = f" && {site.restart}"
+    start = f" && {deployment.restart}"
     steps = dict.fromkeys(r.remedy.removesuffix(start) for r in failed if r.remedy)
     return " && ".join(steps) + (start if any(r.remedy.endswith(start) for r in failed) else "")
 
 
-def run(config: Config, paths: Paths, config_path: Path, say: Progress, complain: Callable[[OptictlError], None]) -> int:
+def run(
+    config: Config,
+    paths: Paths,
+    config_path: Path,
+    say: Progress,
+    complain: Callable[[OptictlError], None],
+) -> int:
     """Serve until told to stop; the service's exit code (78: what the unit refuses too).
 
     Raises:
         OptictlError: nothing is installed, or the port is taken.
     """
-    release = store.in_force(paths)
+    release = store.active_release(paths)
     if release is None:
-        raise OptictlError(f"no release is in force at {paths.current}", remedy=paths.command("install"))
+        raise OptictlError(
+            f"no release is in force at {paths.current}", remedy=paths.command("install")
+        )
     if any(one.port == config.listen.port for one in processes.listeners()):
         raise OptictlError(
             f"port {config.listen.port} is taken already",
             remedy=f"{paths.command('check --only process')} tells by whom; stop it first",
         )
-    site = Site(paths, config_path)
+    deployment = Deployment(paths, config_path)
     proxy_key, env_file = files.read_bytes(paths.proxy_key), files.read_bytes(paths.env)
     if proxy_key is None or env_file is None:
         missing = paths.proxy_key if proxy_key is None else paths.env
-        complain(OptictlError(f"there is no {missing}: the service cannot start", remedy=_remedies(site)))
+        complain(
+            OptictlError(
+                f"there is no {missing}: the service cannot start", remedy=_remedies(deployment)
+            )
+        )
         return EXIT_CONFIG
     stopping = False
 
@@ -76,6 +92,6 @@ def run(config: Config, paths: Paths, config_path: Path, say: Progress, complain
             signal.signal(number, stop)
         say(f"{release} as process {process.pid} on {config.url}")
         code = process.wait()
-    if code == EXIT_CONFIG and (remedy := _remedies(site)):
+    if code == EXIT_CONFIG and (remedy := _remedies(deployment)):
         complain(OptictlError("the service refused to start, for the reason above", remedy=remedy))
     return 0 if stopping and code in (0, -signal.SIGTERM) else abs(code)

@@ -88,7 +88,9 @@ def _proposed(service: HandMade | None, paths: Paths) -> Proposal | None:
     return proposal.propose(service, paths, listed)
 
 
-def _operators_files(proposed: Proposal | None, service: HandMade | None, paths: Paths) -> list[Artefact]:
+def _operators_files(
+    proposed: Proposal | None, service: HandMade | None, paths: Paths
+) -> list[Artefact]:
     """The operator's files, with what was taken from a hand-made service."""
     config = proposed.config if proposed else Config()
     text = render.configuration(config)
@@ -97,7 +99,9 @@ def _operators_files(proposed: Proposal | None, service: HandMade | None, paths:
     key = (proposed.proxy_key if proposed else None) or new_proxy_key()
     upstream_key = proposed.upstream_key if proposed else None
     return [
-        replace(a, text=proposal.with_upstream_key(a.text, upstream_key)) if a.path == paths.env else a
+        replace(a, text=proposal.with_upstream_key(a.text, upstream_key))
+        if a.path == paths.env
+        else a
         for a in deployment_artefacts.operators_files(text, config, paths, key)
     ]
 

@@ -18,7 +18,16 @@ from optictl.errors import OptictlError
 from optictl.facts import installed_files, units
 from optictl.facts.units import Running
 from optictl.host import files, network, program
-from optictl.operations import file_changes, initialize, plan, preflight, previous_service, sealed_trial, service, transaction
+from optictl.operations import (
+    file_changes,
+    initialize,
+    plan,
+    preflight,
+    previous_service,
+    sealed_trial,
+    service,
+    transaction,
+)
 from optictl.operations.installation import PLAIN, Circumstances, Installation
 from optictl.operations.plan import Change
 from optictl.operations.preflight import others_must_reach
@@ -50,12 +59,16 @@ def plan_install(
     if config.monitoring.timer and not paths.is_private:
         _refuse_unfit_program(paths)
     _refuse_foreign(config, paths)
-    want, built, broken = (release, True, "") if release else store.standing(locks.wanted(config, paths), paths)
+    want, built, broken = (
+        (release, True, "") if release else store.standing(locks.wanted(config, paths), paths)
+    )
     wrote = installed_files.read_manifest(paths)
     artefacts = _artefacts(config, paths, want.name)
-    current = store.in_force(paths)
+    current = store.active_release(paths)
     known = store.guard_flags(paths, want.name)
-    unit_first = current is not None and not render.flags_in(files.read(paths.service) or "") <= set(known)
+    unit_first = current is not None and not render.flags_in(
+        files.read(paths.service) or ""
+    ) <= set(known)
     asked = plan.Release(want.name, built, current, broken, unit_first)
     running = units.running(config, paths) if start else None
     hand_made = None if paths.is_private else _hand_made(paths)
@@ -63,9 +76,19 @@ def plan_install(
     found = installed_files.look_at(artefacts, wrote)
     changes = plan.changes(artefacts, found, os.geteuid(), wrote, asked, paths, running, taken_over)
     if unnamed := [
-        a for a in artefacts if not (a.keep or a.directory) and found[a.path].text == a.text and not wrote.wrote(a.path, a.text)
+        a
+        for a in artefacts
+        if not (a.keep or a.directory)
+        and found[a.path].text == a.text
+        and not wrote.wrote(a.path, a.text)
     ]:
-        changes.append(Change("replace", str(paths.manifest), f"it does not name {len(unnamed)} files of this deployment"))
+        changes.append(
+            Change(
+                "replace",
+                str(paths.manifest),
+                f"it does not name {len(unnamed)} files of this deployment",
+            )
+        )
     changes += [
         Change("remove", str(p), "an interrupted optictl left it", cleanup=True)
         for p in leftovers(paths, artefacts)
@@ -89,7 +112,9 @@ def _hand_made(paths: Paths) -> HandMade | None:
         raise installed_files.denied(error) from None
 
 
-def _taken_over(hand_made: HandMade | None, config: Config, paths: Paths, running: Running | None) -> plan.TakenOver | None:
+def _taken_over(
+    hand_made: HandMade | None, config: Config, paths: Paths, running: Running | None
+) -> plan.TakenOver | None:
     if hand_made is None:
         return None
     holds_port = hand_made.active and hand_made.port == config.listen.port
@@ -181,7 +206,9 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
             continue
         # the deployment's own three may lie elsewhere, where who deploys it has put a link
         if facts.kind == "link" and place not in (paths.etc, paths.opt, paths.home):
-            raise OptictlError(f"{place} is a link, not a directory", remedy=f"rm {shlex.quote(str(place))}")
+            raise OptictlError(
+                f"{place} is a link, not a directory", remedy=f"rm {shlex.quote(str(place))}"
+            )
         owners = {facts.uid, files.facts(place.resolve()).uid} - {0, uid}
         if owners:
             raise OptictlError(
@@ -191,7 +218,9 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
 
 
 def _artefacts(config: Config, paths: Paths, release: str) -> list[Artefact]:
-    operators = deployment_artefacts.operators_files(render.configuration(config), config, paths, initialize.new_proxy_key())
+    operators = deployment_artefacts.operators_files(
+        render.configuration(config), config, paths, initialize.new_proxy_key()
+    )
     host = units.host(paths, release)
     return (
         operators
@@ -203,19 +232,30 @@ def _artefacts(config: Config, paths: Paths, release: str) -> list[Artefact]:
 def leftovers(paths: Paths, artefacts: Sequence[Artefact]) -> list[Path]:
     """What a killed optictl may have left: half-built releases, texts that were not renamed, scratch files."""
     written = [*(a.path for a in artefacts), paths.manifest, paths.current, paths.previous]
-    beside = [temporary for temporary in map(files.temporary, written) if files.facts(temporary).kind != "missing"]
+    beside = [
+        temporary
+        for temporary in map(files.temporary, written)
+        if files.facts(temporary).kind != "missing"
+    ]
     scratch = [paths.scratch] if files.facts(paths.scratch).kind != "missing" else []
     return [*store.half_built(paths), *beside, *scratch]
 
 
 def _surplus(config: Config, paths: Paths, wanted: str) -> list[Change]:
     """The removal of releases beyond `releases.keep`, as they will be when `wanted` is in force."""
-    current = store.in_force(paths)
+    current = store.active_release(paths)
     previous = store.previous(paths) if current in (None, wanted) else current
     names = store.complete(paths)
-    surplus = store.surplus([*(n for n in names if n != wanted), wanted], config.releases.keep, wanted, previous)
+    surplus = store.surplus(
+        [*(n for n in names if n != wanted), wanted], config.releases.keep, wanted, previous
+    )
     return [
-        Change("remove", str(paths.releases / name), f"releases.keep is {config.releases.keep}", cleanup=True)
+        Change(
+            "remove",
+            str(paths.releases / name),
+            f"releases.keep is {config.releases.keep}",
+            cleanup=True,
+        )
         for name in surplus
     ]
 
@@ -235,7 +275,9 @@ def locked(paths: Paths) -> Iterator[None]:
             finally:
                 files.remove(paths.scratch)
     except files.Locked as holder:
-        raise OptictlError(f"{holder} is working on this deployment", remedy="wait for it to end") from None
+        raise OptictlError(
+            f"{holder} is working on this deployment", remedy="wait for it to end"
+        ) from None
     except PermissionError as error:
         raise installed_files.denied(error) from None
     except OSError as error:
@@ -246,7 +288,9 @@ def locked(paths: Paths) -> Iterator[None]:
 
 
 @contextmanager
-def decided(shown: Installation, plan_again: Callable[[], Installation], force: bool) -> Iterator[Installation]:
+def decided(
+    shown: Installation, plan_again: Callable[[], Installation], force: bool
+) -> Iterator[Installation]:
     """Hold the lock and plan once more: the block gets what was shown, or what another optictl left of it to do.
 
     Raises:
@@ -263,7 +307,9 @@ def decided(shown: Installation, plan_again: Callable[[], Installation], force: 
 def refuse_other(shown: Sequence[Change], now: Sequence[Change]) -> None:
     """Raise OptictlError if a plan holds what nobody was shown."""
     seen = {(c.action, c.target, c.diff, c.edited) for c in shown}
-    if other := [f"{c.action} {c.target}" for c in now if (c.action, c.target, c.diff, c.edited) not in seen]:
+    if other := [
+        f"{c.action} {c.target}" for c in now if (c.action, c.target, c.diff, c.edited) not in seen
+    ]:
         raise OptictlError(
             "this deployment changed while the plan was looked at",
             remedy="run the command again and look at the new plan",
@@ -272,9 +318,14 @@ def refuse_other(shown: Sequence[Change], now: Sequence[Change]) -> None:
 
 
 def apply_install(
-    shown: Installation, plan_again: Callable[[], Installation], python: Path | None, wheelhouse: Path | None,
-    progress: Progress, done: Done, force: bool = False,
-) -> None:  # fmt: skip
+    shown: Installation,
+    plan_again: Callable[[], Installation],
+    python: Path | None,
+    wheelhouse: Path | None,
+    progress: Progress,
+    done: Done,
+    force: bool = False,
+) -> None:
     """Apply a planned installation. A step that fails leaves what was in force in force.
 
     Raises:
@@ -302,7 +353,9 @@ def _refuse(problems: Iterable[Result]) -> None:
     if blockers := list(problems):
         raise OptictlError(
             "; ".join(f"{problem.found}" for problem in blockers),
-            remedy="; ".join(dict.fromkeys(problem.remedy for problem in blockers if problem.remedy)),
+            remedy="; ".join(
+                dict.fromkeys(problem.remedy for problem in blockers if problem.remedy)
+            ),
             problems=[problem.as_dict() for problem in blockers],
         )
 
@@ -326,7 +379,13 @@ def verify_serving(installation: Installation, connected: bool) -> None:
             raise OptictlError(f"the service does not reach LiteLLM, which the old one did: {why}")
 
 
-def build_beside(shown: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress, done: Done) -> None:
+def build_beside(
+    shown: Installation,
+    python: Path | None,
+    wheelhouse: Path | None,
+    progress: Progress,
+    done: Done,
+) -> None:
     """Build and prove the wanted release where it is not there yet. Nothing in force is touched.
 
     Raises:
@@ -334,7 +393,9 @@ def build_beside(shown: Installation, python: Path | None, wheelhouse: Path | No
     """
     with locked(shown.paths):
         _refuse(problem for problem in shown.blockers if problem.id in preflight.OF_A_BUILD)
-        _, built, _ = store.standing(shown.want, shown.paths)  # another optictl may have built it meanwhile
+        _, built, _ = store.standing(
+            shown.want, shown.paths
+        )  # another optictl may have built it meanwhile
         for change in shown.changes:
             if change.action == "build" and not built:
                 build_release(shown, python, wheelhouse, progress)
@@ -359,7 +420,9 @@ def _words_of_edits(edited: Sequence[str], paths: Paths) -> str:
     )
 
 
-def build_release(installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress) -> None:
+def build_release(
+    installation: Installation, python: Path | None, wheelhouse: Path | None, progress: Progress
+) -> None:
     """Build and prove the wanted release beside those that exist."""
     paths = installation.paths
     interpreter = interpreters.interpreter(paths, others_must_reach(paths), python, progress)
@@ -371,9 +434,15 @@ def build_release(installation: Installation, python: Path | None, wheelhouse: P
 
 def with_texts(installation: Installation) -> Installation:
     """The same with the texts that are right now that the release is there."""
-    texts = {a.path: a for a in _artefacts(installation.config, installation.paths, installation.want.name) if not a.keep}
+    texts = {
+        a.path: a
+        for a in _artefacts(installation.config, installation.paths, installation.want.name)
+        if not a.keep
+    }
     changes = [
-        replace(c, artefact=texts[c.artefact.path]) if c.artefact is not None and c.artefact.path in texts else c
+        replace(c, artefact=texts[c.artefact.path])
+        if c.artefact is not None and c.artefact.path in texts
+        else c
         for c in installation.changes
     ]
     return replace(installation, changes=changes)
@@ -383,12 +452,20 @@ def apply(installation: Installation, progress: Progress, done: Done) -> None:
     """Apply every step but the build and the cleaning up, in order. To be called with the lock held."""
     paths, config = installation.paths, installation.config
     wrote = installed_files.read_manifest(paths)
-    written = {c.target: c.artefact for c in installation.changes if c.artefact and c.action in ("create", "replace")}
+    written = {
+        c.target: c.artefact
+        for c in installation.changes
+        if c.artefact and c.action in ("create", "replace")
+    }
     texts = {target: a.text for target, a in written.items() if not (a.keep or a.directory)}
     same = [
-        a for a in _artefacts(config, paths, installation.want.name) if not (a.keep or a.directory) and str(a.path) not in texts
+        a
+        for a in _artefacts(config, paths, installation.want.name)
+        if not (a.keep or a.directory) and str(a.path) not in texts
     ]
-    wrote = wrote.intending({**texts, **{str(a.path): a.text for a in same if not wrote.wrote(a.path, a.text)}})
+    wrote = wrote.intending(
+        {**texts, **{str(a.path): a.text for a in same if not wrote.wrote(a.path, a.text)}}
+    )
     file_changes.write_manifest(paths, wrote)
     bridged = any(c.action == "handover" for c in installation.changes)
     release = installation.want.directory(paths)
@@ -446,7 +523,9 @@ def _by_hand(installation: Installation) -> frozenset[str]:
 
 def _kept_in_record(change: Change, installation: Installation) -> Change:
     """A replacement whose old text needs no second copy beside it."""
-    by_hand = installation.hand_made is not None and change.target == str(installation.paths.service)
+    by_hand = installation.hand_made is not None and change.target == str(
+        installation.paths.service
+    )
     return replace(change, edited=False) if by_hand else change
 
 
@@ -456,9 +535,13 @@ def clean_up(installation: Installation, progress: Progress, done: Done) -> None
     for change in steps:
         if change.action == "remove":
             file_changes.take_away(change)
-            file_changes.remove_empty(Path(change.target).parents[:2], below=installation.paths.home)
+            file_changes.remove_empty(
+                Path(change.target).parents[:2], below=installation.paths.home
+            )
         else:
             service.apply_change(change, installation.config, installation.paths, progress)
         done(change)
     wrote = installed_files.read_manifest(installation.paths)
-    file_changes.write_manifest(installation.paths, wrote.without(c.target for c in steps if c.action == "remove"))
+    file_changes.write_manifest(
+        installation.paths, wrote.without(c.target for c in steps if c.action == "remove")
+    )

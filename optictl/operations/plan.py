@@ -16,9 +16,27 @@ from optictl.facts.units import Running
 from optictl.host.files import FileFacts
 
 Action = Literal[
-    "create", "replace", "mode", "owner", "build", "canary", "trial", "switch", "reload", "enable", "start", "sibling",
-    "restart", "aside", "handover", "stop", "disable", "configure", "remove", "restore",
-]  # fmt: skip
+    "create",
+    "replace",
+    "mode",
+    "owner",
+    "build",
+    "canary",
+    "trial",
+    "switch",
+    "reload",
+    "enable",
+    "start",
+    "sibling",
+    "restart",
+    "aside",
+    "handover",
+    "stop",
+    "disable",
+    "configure",
+    "remove",
+    "restore",
+]
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,12 @@ class Change:
     cleanup: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        words = {"action": self.action, "target": self.target, "reason": self.reason, "diff": self.diff}
+        words = {
+            "action": self.action,
+            "target": self.target,
+            "reason": self.reason,
+            "diff": self.diff,
+        }
         return {**words, "edited": True} if self.edited else words
 
 
@@ -81,7 +104,9 @@ def change(artefact: Artefact, found: Found, uid: int, manifest: Manifest) -> Ch
     wanted = "directory" if artefact.directory else "link" if artefact.link else "file"
     if facts.kind != wanted:
         what = _KINDS.get(facts.kind, "something that is no file")
-        return Change("replace", target, f"{what} stands there", _diff(artefact, None), artefact, edited=True)
+        return Change(
+            "replace", target, f"{what} stands there", _diff(artefact, None), artefact, edited=True
+        )
     if artefact.directory:
         return None
     if found.text != artefact.text:
@@ -89,7 +114,10 @@ def change(artefact: Artefact, found: Found, uid: int, manifest: Manifest) -> Ch
             reason, edited = "it differs from what the configuration asks for", False
         else:
             known = target in manifest.files
-            reason, edited = "it was edited since optictl wrote it" if known else "optictl did not write it", True
+            reason, edited = (
+                "it was edited since optictl wrote it" if known else "optictl did not write it",
+                True,
+            )
         return Change("replace", target, reason, _diff(artefact, found.text), artefact, edited)
     if facts.uid != uid:
         return Change("replace", target, f"it belongs to uid {facts.uid}, not {uid}", "", artefact)
@@ -142,14 +170,24 @@ def changes(
     start of the service finds a whole deployment, the old one or the new one. `running`: None where
     systemd does not run this deployment. `taken_over`: what was written by hand and goes.
     """
-    made = {a.path: c for a in artefacts if (c := change(a, found[a.path], uid, manifest)) is not None}
+    made = {
+        a.path: c for a in artefacts if (c := change(a, found[a.path], uid, manifest)) is not None
+    }
     if taken_over and paths.service in made:
         made[paths.service] = _replacing_by_hand(made[paths.service], taken_over, paths)
     build, switch = [], []
     if not release.built:
-        build.append(Change("build", release.name, release.broken or "this release is not on this machine yet"))
+        build.append(
+            Change(
+                "build", release.name, release.broken or "this release is not on this machine yet"
+            )
+        )
     if release.current != release.name:
-        reason = "no release is in force" if release.current is None else f"{release.current} is in force"
+        reason = (
+            "no release is in force"
+            if release.current is None
+            else f"{release.current} is in force"
+        )
         switch.append(Change("switch", release.name, reason))
     units = [made.pop(path) for path in (paths.socket, paths.service) if path in made]
     view = [made.pop(path) for path in (paths.home / ".optillm",) if path in made]
@@ -180,7 +218,11 @@ def changes(
         *(step for step in live if step not in lost),
         *supervision,
         *watch,
-        *(_monitoring(watch, paths, running) if any(a.path == paths.check_timer for a in artefacts) else ()),
+        *(
+            _monitoring(watch, paths, running)
+            if any(a.path == paths.check_timer for a in artefacts)
+            else ()
+        ),
         *view,
         *_stopped(unused, paths, running),
     ]
@@ -222,22 +264,43 @@ def _trial(supervision: Sequence[Change], sibling: Sequence[Change], paths: Path
     units = (paths.service_unit, paths.socket_unit)
     if not any(step.action in starting and step.target in units for step in supervision):
         return []
-    reason = "it has to start in its sandbox, with this key and env file, before anything is touched"
+    reason = (
+        "it has to start in its sandbox, with this key and env file, before anything is touched"
+    )
     return [Change("trial", f"{paths.trial_name}.service", reason)]
 
 
-def _sibling(live: Sequence[Change], stale: str, paths: Paths, running: Running, taken_over: TakenOver | None) -> list[Change]:
+def _sibling(
+    live: Sequence[Change], stale: str, paths: Paths, running: Running, taken_over: TakenOver | None
+) -> list[Change]:
     """What comes before anything in force is touched."""
     service, socket = running.wanted[-1], running.wanted[-2]
     # a unit with a new port has a new socket: nobody can share it
-    if running.runs and stale and paths.scope == "system" and str(paths.socket) not in _touched(live):
-        return [Change("sibling", paths.sibling_unit, "it has to be ready, on the same socket, before the service is touched")]
+    if (
+        running.runs
+        and stale
+        and paths.scope == "system"
+        and str(paths.socket) not in _touched(live)
+    ):
+        return [
+            Change(
+                "sibling",
+                paths.sibling_unit,
+                "it has to be ready, on the same socket, before the service is touched",
+            )
+        ]
     steps = []
     if running.sibling:
         steps.append(Change("stop", paths.sibling_unit, "an earlier restart left it behind"))
     bridged = taken_over is not None and taken_over.bridged
     if running.found[service].active and not running.found[socket].active and not bridged:
-        steps.append(Change("stop", service, "it holds the port without the socket: connections are refused until it is back"))
+        steps.append(
+            Change(
+                "stop",
+                service,
+                "it holds the port without the socket: connections are refused until it is back",
+            )
+        )
     return steps
 
 
@@ -267,9 +330,19 @@ def _started(touched: set[str], stale: str, paths: Paths, running: Running) -> l
     if not running.runs:
         steps.append(Change("start", service, "it does not run"))
     elif str(paths.socket) in touched:
-        steps.append(Change("restart", socket, "its unit changed: connections are refused until it listens again"))
+        steps.append(
+            Change(
+                "restart",
+                socket,
+                "its unit changed: connections are refused until it listens again",
+            )
+        )
     elif stale:
-        told = "; a sibling serves meanwhile" if paths.scope == "system" else ": newcomers wait until it is back"
+        told = (
+            "; a sibling serves meanwhile"
+            if paths.scope == "system"
+            else ": newcomers wait until it is back"
+        )
         steps.append(Change("restart", service, stale + told))
     return steps
 
@@ -286,11 +359,15 @@ def _monitoring(watch: Sequence[Change], paths: Paths, running: Running) -> list
     if not timer.active:
         steps.append(Change("start", name, "it does not run"))
     elif timer.sub_state == "elapsed" or str(paths.check_timer) in touched:
-        steps.append(Change("restart", name, "its unit changed" if touched else "it will not fire again"))
+        steps.append(
+            Change("restart", name, "its unit changed" if touched else "it will not fire again")
+        )
     return steps
 
 
-def _unused(artefacts: Sequence[Artefact], manifest: Manifest, found: Mapping[Path, Found]) -> list[Change]:
+def _unused(
+    artefacts: Sequence[Artefact], manifest: Manifest, found: Mapping[Path, Found]
+) -> list[Change]:
     """The removal of what optictl wrote for an earlier configuration."""
     wanted = {str(a.path) for a in artefacts}
     return [
@@ -306,24 +383,43 @@ def _stopped(unused: Sequence[Change], paths: Paths, running: Running) -> list[C
     known = [name for name in names if name in running.found and running.found[name].loaded]
     reason = "nothing needs it any more"
     steps = [Change("stop", name, reason, cleanup=True) for name in known]
-    steps += [Change("disable", name, reason, cleanup=True) for name in known if name.endswith((".socket", ".timer"))]
+    steps += [
+        Change("disable", name, reason, cleanup=True)
+        for name in known
+        if name.endswith((".socket", ".timer"))
+    ]
     reload = [Change("reload", "systemd", "unit files were removed", cleanup=True)] if names else []
     return [*steps, *unused, *reload]
 
 
 def _removal(path: str, manifest: Manifest, found: Found, reason: str) -> Change:
     edited = found.facts.kind != "missing" and not manifest.wrote(path, found.text)
-    return Change("remove", path, "it was edited since optictl wrote it" if edited else reason, edited=edited, cleanup=True)
+    return Change(
+        "remove",
+        path,
+        "it was edited since optictl wrote it" if edited else reason,
+        edited=edited,
+        cleanup=True,
+    )
 
 
 def removal(
-    paths: Paths, manifest: Manifest, found: Mapping[Path, Found], places: Sequence[Path], supervised: bool
+    paths: Paths,
+    manifest: Manifest,
+    found: Mapping[Path, Found],
+    places: Sequence[Path],
+    supervised: bool,
 ) -> list[Change]:
     """The steps that take away what the manifest names and `places`, which are optictl's own; secrets only if among them."""
     steps = []
     if supervised:
-        steps += [Change("stop", paths.name, "it is to be removed"), Change("disable", paths.name, "it is to be removed")]
-    steps += [_removal(path, manifest, found[Path(path)], "optictl made it") for path in manifest.files]
+        steps += [
+            Change("stop", paths.name, "it is to be removed"),
+            Change("disable", paths.name, "it is to be removed"),
+        ]
+    steps += [
+        _removal(path, manifest, found[Path(path)], "optictl made it") for path in manifest.files
+    ]
     steps += [Change("remove", str(path), "optictl made it") for path in places]
     if supervised:
         steps.append(Change("reload", "systemd", "unit files were removed"))

@@ -167,7 +167,9 @@ def _directives(path: Path) -> list[str]:
     return [name for name in dict.fromkeys(lines) if name in _OVERRIDING]
 
 
-def judge(config: Config, paths: Paths, facts: Facts, *, starts: bool, secrets_come: bool) -> list[Result]:
+def judge(
+    config: Config, paths: Paths, facts: Facts, *, starts: bool, secrets_come: bool
+) -> list[Result]:
     """Every problem, the blocking ones (`fail`) first. Pure.
 
     `starts`: the service is started at the end; where it is not, its secrets may still be missing. `secrets_come`: the
@@ -200,7 +202,11 @@ def _systemd(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
         return
     if version < systemd_host.FLOOR:
         yield too_old(version)
-    missing = [what for since, what in systemd_host.PROTECTIONS.items() if version < since <= systemd_host.LAST_PROTECTION]
+    missing = [
+        what
+        for since, what in systemd_host.PROTECTIONS.items()
+        if version < since <= systemd_host.LAST_PROTECTION
+    ]
     if missing and version >= systemd_host.FLOOR:
         yield _problem(
             "protections",
@@ -334,7 +340,9 @@ def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Resul
             blocking=blocking,
         )
     # without a file the installation makes a strong one
-    weakness = invariants.key_weakness(secrets.proxy_key, upstream_key) if secrets.proxy_key else None
+    weakness = (
+        invariants.key_weakness(secrets.proxy_key, upstream_key) if secrets.proxy_key else None
+    )
     if weakness:
         key = shlex.quote(str(paths.proxy_key))
         yield _problem(

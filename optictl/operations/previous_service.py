@@ -64,7 +64,9 @@ def put_back(paths: Paths, state: Record) -> None:
 _LISTENS_AGAIN = 60
 
 
-def serve_again(paths: Paths, enabled: str, active: bool, port: int | None, progress: Progress) -> str:
+def serve_again(
+    paths: Paths, enabled: str, active: bool, port: int | None, progress: Progress
+) -> str:
     """Enable and start a unit that was put back, as it was before; what came of it, in words.
 
     `enabled` is systemd's word for how it started at boot, `port` what it listens on, None where it is unknown.

@@ -35,7 +35,10 @@ def _plan_restoration(paths: Paths) -> list[Change]:
     """
     state = previous_service.read(paths)
     if state is None:
-        raise OptictlError(f"{paths.before} holds no service that was there before", remedy=paths.command("uninstall"))
+        raise OptictlError(
+            f"{paths.before} holds no service that was there before",
+            remedy=paths.command("uninstall"),
+        )
     runs = "started" if state.active else "left stopped, as it was"
     reason = f"it was there until {state.since}; {state.enabled or 'not enabled'}, and {runs}"
     return [Change("restore", state.unit, reason)]
@@ -45,14 +48,24 @@ def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
     wrote = installed_files.read_manifest(paths)
     found = installed_files.look_at([], wrote)
     names = [path for path in map(Path, wrote.files) if found[path].facts.kind != "missing"]
-    wrote = Manifest({path: digests for path, digests in wrote.files.items() if Path(path) in names})
+    wrote = Manifest(
+        {path: digests for path, digests in wrote.files.items() if Path(path) in names}
+    )
     releases_there = sorted(paths.releases.iterdir()) if paths.releases.is_dir() else []
-    own = [paths.current, paths.previous, paths.root_directory, *releases_there, *install.leftovers(paths, [])]
+    own = [
+        paths.current,
+        paths.previous,
+        paths.root_directory,
+        *releases_there,
+        *install.leftovers(paths, []),
+    ]
     operators = [paths.proxy_key, paths.env, paths.config, paths.locks] if purge else []
     metrics = [path for path in (install.metrics(paths),) if path is not None]
     everything = dict.fromkeys([*own, *metrics, *operators, paths.manifest])
     places = [path for path in everything if files.facts(path).kind != "missing"]
-    directories = [p for p in _emptied(paths, purge, [*names, *places]) if files.facts(p).kind == "directory"]
+    directories = [
+        p for p in _emptied(paths, purge, [*names, *places]) if files.facts(p).kind == "directory"
+    ]
     units = facts_units.facts(paths)
     supervised = units is not None and units[paths.service_unit].loaded and bool(names)
     if not names and not places and not directories:
@@ -63,7 +76,14 @@ def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
 def _emptied(paths: Paths, purge: bool, removed: Sequence[Path]) -> list[Path]:
     """Directories of optictl's own that hold nothing but what is removed, innermost first."""
     homes = [p.parent for p in removed if p.name == "proxy_config.yaml"]
-    candidates = [*homes, *(p.parent for p in homes), paths.releases, paths.home, paths.opt, *([paths.etc] if purge else [])]
+    candidates = [
+        *homes,
+        *(p.parent for p in homes),
+        paths.releases,
+        paths.home,
+        paths.opt,
+        *([paths.etc] if purge else []),
+    ]
     gone = {*removed, paths.opt / ".lock"}
     emptied = []
     for directory in candidates:

@@ -35,7 +35,9 @@ def texts(config: Config, paths: Paths, host: Host) -> dict[str, str]:
 
 
 @contextmanager
-def running(config: Config, paths: Paths, host: Host, drop_ins: Sequence[Path], say: Progress) -> Iterator[int]:
+def running(
+    config: Config, paths: Paths, host: Host, drop_ins: Sequence[Path], say: Progress
+) -> Iterator[int]:
     """Start the release of `host.release` as a trial; the block gets its port, and it is gone afterwards.
 
     `drop_ins` are those of the real unit that stay.
@@ -63,7 +65,9 @@ def running(config: Config, paths: Paths, host: Host, drop_ins: Sequence[Path], 
         end(own, there, systemd)
 
 
-def _write(config: Config, there: Paths, units: Mapping[str, str], drop_ins: Sequence[Path]) -> None:
+def _write(
+    config: Config, there: Paths, units: Mapping[str, str], drop_ins: Sequence[Path]
+) -> None:
     provider = render.home(config, there) / ".optillm/proxy_config.yaml"
     files.make_directory(provider.parent)
     files.write(provider, render.proxy_config(config), 0o644)

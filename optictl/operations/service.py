@@ -44,7 +44,9 @@ def stop(config: Config, paths: Paths) -> None:
     """Stop the service for good: the socket first, or the next connection would start it again."""
     systemd = manager(paths)
     try:
-        systemd.stop(paths.socket_unit, paths.service_unit, seconds=config.timeouts.drain + render.STOP_GRACE)
+        systemd.stop(
+            paths.socket_unit, paths.service_unit, seconds=config.timeouts.drain + render.STOP_GRACE
+        )
     except ToolError as error:
         raise _explained(error, systemd, paths, config.listen.port) from None
 
@@ -106,9 +108,13 @@ def replace_service(config: Config, paths: Paths, say: Callable[[str], None]) ->
     _begin_count(systemd, paths)
     now = systemd.show(paths.service_unit).main_pid
     process = processes.look(now) if now != before else None
-    if process is None or (process.directory is not None and process.directory != files.identity(paths.current / "work")):
+    if process is None or (
+        process.directory is not None
+        and process.directory != files.identity(paths.current / "work")
+    ):
         raise OptictlError(
-            "the restarted service is not a new process of the release in force", remedy=paths.command("check --only service")
+            "the restarted service is not a new process of the release in force",
+            remedy=paths.command("check --only service"),
         )
     if paths.scope == "system":
         remove_sibling(config, paths)
@@ -125,7 +131,9 @@ def remove_sibling(config: Config, paths: Paths) -> None:
     systemd.reset_failed(paths.sibling_unit)
 
 
-def hand_over(config: Config, paths: Paths, release: Path, port: int, say: Callable[[str], None]) -> None:
+def hand_over(
+    config: Config, paths: Paths, release: Path, port: int, say: Callable[[str], None]
+) -> None:
     """Replace a service that holds the port by itself; clients do not wait for the new one to start.
 
     A trial of the new release serves on `port` already. The socket is opened the moment the old process is gone, and a
@@ -135,7 +143,9 @@ def hand_over(config: Config, paths: Paths, release: Path, port: int, say: Calla
         OptictlError: the new service did not become ready.
     """
     systemd = manager(paths)
-    files.write(RUNTIME["system"] / paths.sibling_unit, render.bridge(config, paths, release, port), 0o644)
+    files.write(
+        RUNTIME["system"] / paths.sibling_unit, render.bridge(config, paths, release, port), 0o644
+    )
     # else the first connection would start the service, of which systemd still knows the old unit
     files.make_directory(_bridged_socket(paths).parent)
     files.write(_bridged_socket(paths), f"[Socket]\nService={paths.sibling_unit}\n", 0o644)
@@ -211,10 +221,15 @@ def apply_change(change: Change, config: Config, paths: Paths, say: Callable[[st
             stop_timer(paths)
             stop(config, paths)
             relay = (paths.upstream_socket.name, paths.upstream_service.name)
-            if others := [unit for unit in (*relay, paths.sibling_unit) if systemd.show(unit).loaded]:
+            if others := [
+                unit for unit in (*relay, paths.sibling_unit) if systemd.show(unit).loaded
+            ]:
                 systemd.stop(*others)
             files.remove(RUNTIME["system"] / paths.sibling_unit)
-        elif change.action == "stop" and change.target in (paths.check_timer.name, paths.check_service.name):
+        elif change.action == "stop" and change.target in (
+            paths.check_timer.name,
+            paths.check_service.name,
+        ):
             stop_timer(paths)
         elif change.action == "stop":
             systemd.stop(change.target, seconds=drain)

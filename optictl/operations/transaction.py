@@ -45,7 +45,7 @@ def _state_before(installation: Installation) -> _Before:
     aside = [Path(change.target) for change in installation.changes if change.action == "aside"]
     running = facts_units.running(installation.config, paths) if installation.start else None
     return _Before(
-        store.in_force(paths),
+        store.active_release(paths),
         {path: installed_files.look(path).text for path in (*rendered, *aside)},
         {path: files.facts(path).mode for path in (*rendered, *aside)},
         running is not None and running.runs,
@@ -66,7 +66,7 @@ def rollback_on_failure(installation: Installation, progress: Progress) -> Itera
         yield
     except (OptictlError, OSError, KeyboardInterrupt) as failure:
         touched = (
-            store.in_force(paths) != before.release
+            store.active_release(paths) != before.release
             or any(installed_files.look(path).text != text for path, text in before.texts.items())
             or _units_differ(before, paths)
         )
@@ -100,14 +100,21 @@ def _undo(before: _Before, installation: Installation, progress: Progress) -> st
     for path, text in before.texts.items():
         if text is None:
             files.remove(path)
-        elif path in artefacts and str(path) not in recorded and installed_files.look(path).text != text:
+        elif (
+            path in artefacts
+            and str(path) not in recorded
+            and installed_files.look(path).text != text
+        ):
             file_changes.put(replace(artefacts[path], text=text, mode=before.modes[path]))
     if state is not None:
         previous_service.put_back(paths, state)
         files.remove(paths.before)
     files.remove(paths.current)
     file_changes.write_manifest(
-        paths, installed_files.as_it_is(installed_files.read_manifest(paths)).without(map(str, before.texts))
+        paths,
+        installed_files.as_it_is(installed_files.read_manifest(paths)).without(
+            map(str, before.texts)
+        ),
     )
     systemd.reload()
     systemd.reset_failed(paths.service_unit)
@@ -161,13 +168,20 @@ def _put_back(before: _Before, installation: Installation, progress: Progress) -
         services.remove_timer(paths)
     assert before.release is not None
     known = set(store.guard_flags(paths, before.release))
-    steps: list[Callable[[], object]] = [put_units, lambda: store.switch(paths, str(before.release))]
+    steps: list[Callable[[], object]] = [
+        put_units,
+        lambda: store.switch(paths, str(before.release)),
+    ]
     if render.flags_in(files.read(paths.service) or "") <= known:
         steps.reverse()
     for step in steps:
         step()
     wrote = installed_files.read_manifest(paths)
-    restored = {str(path): text for path, text in before.texts.items() if text is not None and str(path) in wrote.files}
+    restored = {
+        str(path): text
+        for path, text in before.texts.items()
+        if text is not None and str(path) in wrote.files
+    }
     file_changes.write_manifest(paths, installed_files.as_it_is(wrote.intending(restored)))
     if before.units and not before.runs:
         _stop_again(before, installation)

@@ -16,7 +16,7 @@ from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, OptictlError, RolledBack
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.guard import internals
 from optictl.host import files, network, uv
 from optictl.operations import initialize, install, previous_service, transaction
@@ -47,13 +47,17 @@ class Proof:
 # -- what is planned
 
 
-def plan_upgrade(config: Config, config_path: Path, paths: Paths, version: str, given: Circumstances = PLAIN) -> Installation:
+def plan_upgrade(
+    config: Config, config_path: Path, paths: Paths, version: str, given: Circumstances = PLAIN
+) -> Installation:
     """What an upgrade to this version of OptiLLM would do now. Reads, never writes.
 
     Raises:
         OptictlError: there is no lock for it, or the configuration cannot be edited.
     """
-    wanted = config.model_copy(update={"optillm": config.optillm.model_copy(update={"version": version})})
+    wanted = config.model_copy(
+        update={"optillm": config.optillm.model_copy(update={"version": version})}
+    )
     return _with_proof(install.plan_install(wanted, paths, given=given), config_path)
 
 
@@ -65,15 +69,24 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
     """
     name = store.previous(paths)
     if name is None:
-        raise OptictlError("there is no release to go back to", remedy=f"{paths.command('releases')} lists what there is")
-    if wrong := integrity.damage(paths.releases / name):
         raise OptictlError(
-            f"the release before, {name}, is broken: {wrong[0]}", remedy=f"{paths.command('upgrade VERSION')} builds one anew"
+            "there is no release to go back to",
+            remedy=f"{paths.command('releases')} lists what there is",
+        )
+    if wrong := integrity.integrity_problems(paths.releases / name):
+        raise OptictlError(
+            f"the release before, {name}, is broken: {wrong[0]}",
+            remedy=f"{paths.command('upgrade VERSION')} builds one anew",
         )
     record = integrity.record(paths.releases / name) or {}
-    optillm = config.optillm.model_copy(update={"version": record["optillm"], "profile": record["profile"]})
+    optillm = config.optillm.model_copy(
+        update={"version": record["optillm"], "profile": record["profile"]}
+    )
     want = Wanted(record["id"], record["optillm"], record["profile"], Path(), (), name)
-    return _with_proof(install.plan_install(config.model_copy(update={"optillm": optillm}), paths, release=want), config_path)
+    return _with_proof(
+        install.plan_install(config.model_copy(update={"optillm": optillm}), paths, release=want),
+        config_path,
+    )
 
 
 def _with_proof(installation: Installation, config_path: Path) -> Installation:
@@ -94,13 +107,17 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
     if edited != text:
         diff = "".join(
             difflib.unified_diff(
-                (text or "").splitlines(keepends=True), edited.splitlines(keepends=True), str(config_path), str(config_path)
+                (text or "").splitlines(keepends=True),
+                edited.splitlines(keepends=True),
+                str(config_path),
+                str(config_path),
             )
         )
         artefact = Artefact(config_path, edited, files.facts(config_path).mode or 0o644)
         rest = [i for i, change in enumerate(changes) if change.action == "remove"]
         changes.insert(
-            rest[0] if rest else len(changes), Change("configure", str(config_path), f"OptiLLM {version}", diff, artefact)
+            rest[0] if rest else len(changes),
+            Change("configure", str(config_path), f"OptiLLM {version}", diff, artefact),
         )
     return replace(installation, changes=changes)
 
@@ -129,7 +146,11 @@ class Resolution:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape; the lock itself is left out."""
-        data = {"closure": self.closure, "internals": sorted(self.internals), "unknown": self.unknown}
+        data = {
+            "closure": self.closure,
+            "internals": sorted(self.internals),
+            "unknown": self.unknown,
+        }
         return {"id": self.path.name, "status": "fail" if self.unknown else "pass", "data": data}
 
 
@@ -140,28 +161,49 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
         OptictlError: it cannot be resolved.
     """
     if config.optillm.profile != "proxy":
-        raise OptictlError("only the profile proxy can be resolved", remedy="set optillm.profile to proxy")
+        raise OptictlError(
+            "only the profile proxy can be resolved", remedy="set optillm.profile to proxy"
+        )
     locks = releases_locks.shipped_locks()
     old = releases_locks.lock_file(config.optillm.version, "proxy", paths).read_text()
     progress(f"resolving OptiLLM {version} and its closure")
     try:
-        text = uv.resolve(f"optillm=={version}\n{(locks / 'proxy.in').read_text()}", (locks / "proxy.exclude").read_text(), old)
+        text = uv.resolve(
+            f"optillm=={version}\n{(locks / 'proxy.in').read_text()}",
+            (locks / "proxy.exclude").read_text(),
+            old,
+        )
     except OptictlError as error:
         remedy = error.remedy or "check the version's number: uv's words name what does not fit"
-        raise OptictlError(f"OptiLLM {version} cannot be resolved: {error.what}", remedy, error.detail) from None
+        raise OptictlError(
+            f"OptiLLM {version} cannot be resolved: {error.what}", remedy, error.detail
+        ) from None
     progress(f"reading what the guard relies on in OptiLLM {version}")
-    before, after = uv.sources(f"optillm=={config.optillm.version}"), uv.sources(f"optillm=={version}")
+    before, after = (
+        uv.sources(f"optillm=={config.optillm.version}"),
+        uv.sources(f"optillm=={version}"),
+    )
     with before as old_package, after as new_package:
         changed = {
-            name: "".join(difflib.unified_diff(a.splitlines(keepends=True), b.splitlines(keepends=True), "old", "new", n=1))
+            name: "".join(
+                difflib.unified_diff(
+                    a.splitlines(keepends=True), b.splitlines(keepends=True), "old", "new", n=1
+                )
+            )
             for (name, a), b in zip(
-                internals.sources(old_package).items(), internals.sources(new_package).values(), strict=True
+                internals.sources(old_package).items(),
+                internals.sources(new_package).values(),
+                strict=True,
             )
             if internals.fingerprint(a) != internals.fingerprint(b)
         }
         unknown = internals.unknown(internals.fingerprints(new_package))
     return Resolution(
-        paths.locks / releases_locks.lock_name(version, "proxy"), text, closure_difference(old, text), changed, unknown
+        paths.locks / releases_locks.lock_name(version, "proxy"),
+        text,
+        closure_difference(old, text),
+        changed,
+        unknown,
     )
 
 
@@ -172,7 +214,13 @@ def closure_difference(old: str, new: str) -> list[str]:
     for name in sorted({*before, *after}):
         a, b = before.get(name), after.get(name)
         if a != b:
-            lines.append(f"{name} {a} -> {b}" if a and b else f"{name} {b} is new" if b else f"{name} {a} is gone")
+            lines.append(
+                f"{name} {a} -> {b}"
+                if a and b
+                else f"{name} {b} is new"
+                if b
+                else f"{name} {a} is gone"
+            )
     return lines
 
 
@@ -189,10 +237,13 @@ def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Pa
     try:
         text = files.read(lock) or ""
     except OSError as error:
-        raise OptictlError(f"cannot read {lock}: {error.strerror}", remedy="name a file that can be read") from None
+        raise OptictlError(
+            f"cannot read {lock}: {error.strerror}", remedy="name a file that can be read"
+        ) from None
     if _pins(text).get("optillm") != version or "--hash=" not in text:
         raise OptictlError(
-            f"{lock} is no hash lock of OptiLLM {version}", remedy=f"make one: {paths.command(f'upgrade {version} --resolve')}"
+            f"{lock} is no hash lock of OptiLLM {version}",
+            remedy=f"make one: {paths.command(f'upgrade {version} --resolve')}",
         )
     return paths.locks / releases_locks.lock_name(version, config.optillm.profile), text
 
@@ -206,7 +257,9 @@ def keep_lock(path: Path, text: str) -> None:
 # -- proof
 
 
-def canary(config: Config, paths: Paths, release: str, upstream_key: str, progress: Progress) -> list[Result]:
+def canary(
+    config: Config, paths: Paths, release: str, upstream_key: str, progress: Progress
+) -> list[Result]:
     """Start a release on a free loopback port against the live upstream and ask it everything that it must answer.
 
     Raises:
@@ -225,10 +278,17 @@ def canary(config: Config, paths: Paths, release: str, upstream_key: str, progre
         with (
             log.open("wb") as output,
             release_process.running(
-                trial, directory, home, proxy_key=key, upstream_key=upstream_key, output=output,
-                user=paths.name, scratch=paths.scratch, flags=flags,
+                trial,
+                directory,
+                home,
+                proxy_key=key,
+                upstream_key=upstream_key,
+                output=output,
+                user=paths.name,
+                scratch=paths.scratch,
+                flags=flags,
             ) as process,
-        ):  # fmt: skip
+        ):
             release_process.wait_ready(process, trial, log)
             _refuses(trial, key)
             return _smokes(trial, trial.url, key, config.strategies, progress)
@@ -250,30 +310,40 @@ def _refuses(trial: Config, key: str) -> None:
             raise OptictlError(f"the release {what}")
 
 
-def _smokes(config: Config, url: str, key: str, strategies: Sequence[str], progress: Progress) -> list[Result]:
+def _smokes(
+    config: Config, url: str, key: str, strategies: Sequence[str], progress: Progress
+) -> list[Result]:
     results = []
     for strategy in strategies:
         model = f"{strategy}-{config.model}"
         progress(f"asking {model}")
         results.append(
-            evidence.judge(model, config, evidence.run(url, key, model, evidence.PROMPT, config.timeouts.request + 10))
+            evidence.judge(
+                model,
+                config,
+                evidence.run(url, key, model, evidence.PROMPT, config.timeouts.request + 10),
+            )
         )
     return results
 
 
 def health(paths: Paths) -> dict[str, Result]:
     """The tiers of health of what serves now; none where nothing does."""
-    site = Site(paths)
+    deployment = Deployment(paths)
     try:
-        site.live  # noqa: B018
+        deployment.live  # noqa: B018
     except MissingFact:
         return {}
-    return {r.id: r for r in catalog.run(catalog.select(_TIERS), site) if r.id in _TIERS}
+    return {r.id: r for r in catalog.run(catalog.select(_TIERS), deployment) if r.id in _TIERS}
 
 
 def worse(before: dict[str, Result], after: dict[str, Result]) -> list[Result]:
     """The tiers that were good and are not any more. Pure."""
-    return [after[id] for id, r in before.items() if r.status == "pass" and id in after and after[id].status != "pass"]
+    return [
+        after[id]
+        for id, r in before.items()
+        if r.status == "pass" and id in after and after[id].status != "pass"
+    ]
 
 
 def refuse_worse(before: dict[str, Result], paths: Paths) -> None:
@@ -294,10 +364,17 @@ def _refuse_bad(results: Sequence[Result]) -> None:
 
 
 def apply(
-    shown: Installation, plan_again: Callable[[], Installation], config: Config, python: Path | None,
-    wheelhouse: Path | None, progress: Progress, done: Done,
-    *, force: bool = False, report_proof: Callable[[Proof], None],
-) -> None:  # fmt: skip
+    shown: Installation,
+    plan_again: Callable[[], Installation],
+    config: Config,
+    python: Path | None,
+    wheelhouse: Path | None,
+    progress: Progress,
+    done: Done,
+    *,
+    force: bool = False,
+    report_proof: Callable[[Proof], None],
+) -> None:
     """Build, prove, switch, prove again; a plan that ends at the proof ends there. `config` is the one in force;
     `report_proof` is told what the canary did.
 
@@ -307,13 +384,15 @@ def apply(
             or a file was edited and `force` not given.
     """
     paths = shown.paths
-    site = Site(paths)
+    deployment = Deployment(paths)
     try:
-        upstream_key, proxy_key = site.upstream_key, site.proxy_key
+        upstream_key, proxy_key = deployment.upstream_key, deployment.proxy_key
     except MissingFact as missing:
-        raise OptictlError(str(missing), remedy=paths.command("check --only env --only key")) from None
+        raise OptictlError(
+            str(missing), remedy=paths.command("check --only env --only key")
+        ) from None
     with install.decided(shown, plan_again, force) as now:
-        current = store.in_force(paths)
+        current = store.active_release(paths)
         try:
             if any(change.action == "build" for change in now.changes):
                 install.build_release(now, python, wheelhouse, progress)
@@ -333,8 +412,9 @@ def apply(
         except OptictlError as failure:
             raise RolledBack(
                 f"{now.want.name} did not prove itself: {failure.what}; {current or 'nothing'} is in force as before",
-                remedy=failure.remedy or paths.command("logs --errors"), detail=failure.detail,
-            ) from None  # fmt: skip
+                remedy=failure.remedy or paths.command("logs --errors"),
+                detail=failure.detail,
+            ) from None
         installation = install.with_texts(now)
         rest = [change for change in installation.changes if change.action not in _PROOF]
         with transaction.rollback_on_failure(installation, progress):

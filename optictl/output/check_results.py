@@ -32,7 +32,9 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     if not console.is_terminal:
         # for grep and awk: one line each, however long, and nothing behind it
         for r in shown:
-            console.print(f"{r.status:<5} {r.id:<{wide}}  {one_line(r.found)}", markup=False, soft_wrap=True)
+            console.print(
+                f"{r.status:<5} {r.id:<{wide}}  {one_line(r.found)}", markup=False, soft_wrap=True
+            )
         shown = []
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
@@ -42,14 +44,22 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     for r in shown:
         words = one_line(r.found)
         told = reasons.setdefault(words, r.id) if r.status == "skip" else r.id
-        table.add_row(f"[{STATUS_STYLE[r.status]}]{r.status}[/]", r.id, escape(words) if told == r.id else f"[dim]as {told}[/]")
+        table.add_row(
+            f"[{STATUS_STYLE[r.status]}]{r.status}[/]",
+            r.id,
+            escape(words) if told == r.id else f"[dim]as {told}[/]",
+        )
     if table.row_count:
         console.print(table)
     first = roots(found)
     explained = [r for r in found if r.red and r not in first]
     for r in [*first, *explained, *(r for r in found if r.status == "warn")]:
         _explain(console, r)
-    counts = [f"{n} {status}" for status in reversed(SEVERITY) if (n := sum(r.status == status for r in found))]
+    counts = [
+        f"{n} {status}"
+        for status in reversed(SEVERITY)
+        if (n := sum(r.status == status for r in found))
+    ]
     console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(one_line(summary(found)))}[/]")
     console.print(f"[dim]({', '.join(counts)})[/dim]")
     return ok
@@ -58,7 +68,11 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
 def round_of_checks(one: Round, output: str, *, quiet: bool = False) -> None:
     """What a round of `check --watch` has to say: the first one whole, then what changed, each line with its time."""
     if one.told and output == "json":
-        told = {"error": {"what": one.error}} if one.error else {"summary": one_line(summary(one.found))}
+        told = (
+            {"error": {"what": one.error}}
+            if one.error
+            else {"summary": one_line(summary(one.found))}
+        )
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.at))
         changed = [r.as_dict() for r in spelled(one.changed)]
         envelope("check", changed, one.good, indent=None, time=at, **told)
@@ -75,7 +89,9 @@ def _news(one: Round) -> None:
     console, at = open_console(), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
 
     def say(status: str, text: str) -> None:
-        console.print(f"[dim]{at}[/] [{STATUS_STYLE[status]}]{status:<5}[/] {escape(one_line(text))}")
+        console.print(
+            f"[dim]{at}[/] [{STATUS_STYLE[status]}]{status:<5}[/] {escape(one_line(text))}"
+        )
 
     if one.error:
         say("error", one.error)
@@ -95,4 +111,6 @@ def _explain(console: Console, r: Result) -> None:
         told["remedy"] = f"see {r.root_cause}, of which it is a consequence"
     for name, text in told.items():
         if text:
-            console.print(Padding(f"[dim]{name:<9}[/dim]{escape(one_line(text))}", (0, 0, 0, 2), expand=False))
+            console.print(
+                Padding(f"[dim]{name:<9}[/dim]{escape(one_line(text))}", (0, 0, 0, 2), expand=False)
+            )

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from optictl.errors import OptictlError
 
 SCHEMA = 1
-STATUS_STYLE = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim", "error": "bold magenta"}
+STATUS_STYLE = {
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "bold red",
+    "skip": "dim",
+    "error": "bold magenta",
+}
 #: A pipe gets lines as long as they are.
 _PIPE_WIDTH = 1000
 
@@ -53,13 +59,25 @@ def raw(text: str) -> None:
 
 def failure(command: str, what: str, remedy: str, problems: Sequence[dict[str, Any]] = ()) -> None:
     """The envelope of a command that could not do its work: no results, and why."""
-    error = {"what": what, "remedy": invocation.spell(remedy), **({"problems": list(problems)} if problems else {})}
+    error = {
+        "what": what,
+        "remedy": invocation.spell(remedy),
+        **({"problems": list(problems)} if problems else {}),
+    }
     envelope(command, [], False, error=error)
 
 
-def envelope(command: str, results: Sequence[dict[str, Any]], ok: bool, indent: int | None = 2, **more: Any) -> None:
+def envelope(
+    command: str, results: Sequence[dict[str, Any]], ok: bool, indent: int | None = 2, **more: Any
+) -> None:
     """The versioned JSON envelope, alone on stdout; on one line with `indent=None`."""
-    data = {"schema": SCHEMA, "command": command, "status": "ok" if ok else "failed", "results": list(results), **more}
+    data = {
+        "schema": SCHEMA,
+        "command": command,
+        "status": "ok" if ok else "failed",
+        "results": list(results),
+        **more,
+    }
     sys.stdout.write(json.dumps(data, indent=indent, ensure_ascii=False) + "\n")
 
 
@@ -103,7 +121,14 @@ def steps(title: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         BarColumn(20),
@@ -183,4 +208,6 @@ def unexpected(failure: BaseException) -> None:
 
     console = open_console(stderr=True)
     console.print(f"[bold red]error[/]  internal error (please report it): {escape(str(failure))}")
-    console.print("[bold]fix[/]    run it again as optictl --debug COMMAND ... and report the traceback")
+    console.print(
+        "[bold]fix[/]    run it again as optictl --debug COMMAND ... and report the traceback"
+    )

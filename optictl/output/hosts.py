@@ -13,7 +13,9 @@ from optictl.output import console
 from optictl.output.console import STATUS_STYLE, envelope, one_line, open_console, spelled
 
 
-def fleet(command: str, found: Sequence[Result], headline: str, again: str, output: str, *, ok: bool) -> None:
+def fleet(
+    command: str, found: Sequence[Result], headline: str, again: str, output: str, *, ok: bool
+) -> None:
     """What became of each host, in one table; `again` is the command that continues, or ""."""
     found, again = spelled(found), console.invocation.spell(again)
     if output == "json":
@@ -35,8 +37,12 @@ def fleet(command: str, found: Sequence[Result], headline: str, again: str, outp
     for r in found:
         words = [one_line(r.found), *([f"mend: {one_line(r.remedy)}"] if r.remedy else [])]
         if not table_console.is_terminal:  # for grep and awk
-            table_console.print(f"{r.status:<5} {r.id:<{wide}}  {'; '.join(words)}", markup=False, soft_wrap=True)
-        table.add_row(f"[{STATUS_STYLE[r.status]}]{r.status}[/]", escape(r.id), escape("\n".join(words)))
+            table_console.print(
+                f"{r.status:<5} {r.id:<{wide}}  {'; '.join(words)}", markup=False, soft_wrap=True
+            )
+        table.add_row(
+            f"[{STATUS_STYLE[r.status]}]{r.status}[/]", escape(r.id), escape("\n".join(words))
+        )
     if table_console.is_terminal:
         table_console.print(table)
     table_console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(headline)}[/]")

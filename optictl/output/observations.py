@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from optictl.observe.logs import Entry
     from optictl.observe.status import Status
     from optictl.observe.top.model import Screen
-from optictl.output.console import SCHEMA, STATUS_STYLE, now, one_line, open_console, print_now, printable
+from optictl.output.console import (
+    SCHEMA,
+    STATUS_STYLE,
+    now,
+    one_line,
+    open_console,
+    print_now,
+    printable,
+)
 
 
 def status(seen: Status) -> None:
@@ -30,7 +38,10 @@ def status(seen: Status) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     memory = "" if seen.memory is None else f"{seen.memory / 2**20:.0f} MiB"
-    tiers = "  ".join(f"[{STATUS_STYLE[status]}]{id.removeprefix('health.')} {status}[/]" for id, status in seen.tiers.items())
+    tiers = "  ".join(
+        f"[{STATUS_STYLE[status]}]{id.removeprefix('health.')} {status}[/]"
+        for id, status in seen.tiers.items()
+    )
     rows = {
         "state": escape(f"{seen.state}, since {seen.since}" if seen.since else seen.state),
         "doing": escape(seen.doing),
@@ -63,11 +74,15 @@ def log(entry: Entry, output: str) -> None:
     if cells is not None:
         text = logs.line(cells)
     elif "event" in entry.event:
-        words = "  ".join(f"{name}={value}" for name, value in entry.event.items() if name != "event")
+        words = "  ".join(
+            f"{name}={value}" for name, value in entry.event.items() if name != "event"
+        )
         text = f"{entry.event['event']:<8} {words}"
     else:
         text = entry.text
-    open_console().print(f"{when} {printable(text)}", style="red" if entry.bad else "", markup=False, soft_wrap=True)
+    open_console().print(
+        f"{when} {printable(text)}", style="red" if entry.bad else "", markup=False, soft_wrap=True
+    )
 
 
 def log_titles() -> None:
@@ -76,7 +91,11 @@ def log_titles() -> None:
 
     console = open_console()
     if console.is_terminal:
-        console.print(f"{'time':<14} {logs.line(title for title, _ in logs.COLUMNS)}", style="bold", soft_wrap=True)
+        console.print(
+            f"{'time':<14} {logs.line(title for title, _ in logs.COLUMNS)}",
+            style="bold",
+            soft_wrap=True,
+        )
 
 
 @contextmanager
@@ -84,14 +103,18 @@ def top(name: str, interval: float, output: str) -> Iterator[Callable[[Screen, b
     """Shows a screen, and whether it is paused: on a terminal's whole screen, in a pipe as a line, or as a JSON object."""
     console = open_console()
     if output == "json":
-        yield lambda screen, _: print_now(json.dumps({"schema": SCHEMA, "time": now(), **screen.as_dict()}, ensure_ascii=False))
+        yield lambda screen, _: print_now(
+            json.dumps({"schema": SCHEMA, "time": now(), **screen.as_dict()}, ensure_ascii=False)
+        )
     elif not console.is_terminal:
         yield lambda screen, _: print_now(_top_line(screen))
     else:
         from rich.live import Live
 
         with Live(console=console, screen=True, auto_refresh=False) as live:
-            yield lambda screen, paused: live.update(_top_screen(screen, name, interval, paused, *console.size), refresh=True)
+            yield lambda screen, paused: live.update(
+                _top_screen(screen, name, interval, paused, *console.size), refresh=True
+            )
 
 
 def _top_line(screen: Screen) -> str:
@@ -116,7 +139,9 @@ def _top_line(screen: Screen) -> str:
     return f"{line} problem={json.dumps(one_line(screen.problem))}" if screen.problem else line
 
 
-def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width: int, height: int) -> Group:
+def _top_screen(
+    screen: Screen, name: str, interval: float, paused: bool, width: int, height: int
+) -> Group:
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -124,36 +149,67 @@ def _top_screen(screen: Screen, name: str, interval: float, paused: bool, width:
 
     ready = "[green]ready[/]" if screen.ready else "[bold red]not ready[/]"
     restarts = "" if screen.restarts is None else f"; restarts {screen.restarts}"
-    workers = f"; workers {screen.workers} of {screen.workers_wanted}" if (screen.workers_wanted or 1) > 1 else ""
+    workers = (
+        f"; workers {screen.workers} of {screen.workers_wanted}"
+        if (screen.workers_wanted or 1) > 1
+        else ""
+    )
     most = "" if screen.max_in_flight is None else f" of {screen.max_in_flight}"
     queued = "" if screen.queued is None else f"{screen.queued} wait for their turn, "
     head = [
         f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {span(screen.uptime)}  memory {memory(screen.memory)}",
         f"requests: {screen.total.in_flight}{most} run, {queued}refused {number(screen.refused)}/min{restarts}",
-        f"[bold red]{escape(one_line(screen.problem))}[/]" if screen.problem else
-        f"upstream: p50 {number(screen.p50, '.2f')} s, p95 {number(screen.p95, '.2f')} s; "
+        f"[bold red]{escape(one_line(screen.problem))}[/]"
+        if screen.problem
+        else f"upstream: p50 {number(screen.p50, '.2f')} s, p95 {number(screen.p95, '.2f')} s; "
         f"failed {number(screen.upstream_failed)} calls/min{workers}",
         "",
-    ]  # fmt: skip
+    ]
     rates = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     rates.add_column("per minute", no_wrap=True)
     for title in ("in flight", "requests", "failed", "calls", "tokens"):
         rates.add_column(title, justify="right", no_wrap=True)
     # the strategies leave room for what is in flight: the busiest are shown
-    busiest = sorted(screen.rates, key=lambda r: (-r.in_flight, -(r.requests or 0)))[: max(1, height // 3)]
+    busiest = sorted(screen.rates, key=lambda r: (-r.in_flight, -(r.requests or 0)))[
+        : max(1, height // 3)
+    ]
     for one in (*(r for r in screen.rates if r in busiest), screen.total):
-        figures = (number(one.requests), number(one.failed), number(one.calls), number(one.tokens, ".0f"))
-        rates.add_row(escape(one.strategy), str(one.in_flight), *figures, style="bold" if one is screen.total else "")
+        figures = (
+            number(one.requests),
+            number(one.failed),
+            number(one.calls),
+            number(one.tokens, ".0f"),
+        )
+        rates.add_row(
+            escape(one.strategy),
+            str(one.in_flight),
+            *figures,
+            style="bold" if one is screen.total else "",
+        )
     room = max(1, height - len(head) - len(busiest) - 6)
     waiting = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     # a long name is cut, and never a figure
-    waiting.add_column("in flight", no_wrap=True, max_width=max(12, width - len("  23 h 59 min  calls  waiting  feedface  ")))
+    waiting.add_column(
+        "in flight",
+        no_wrap=True,
+        max_width=max(12, width - len("  23 h 59 min  calls  waiting  feedface  ")),
+    )
     for title in ("age", "calls", "waiting", "trace"):
         waiting.add_column(title, justify="left" if title == "trace" else "right", no_wrap=True)
     for each in screen.in_flight[:room]:
-        waiting.add_row(escape(each.model), span(each.age), str(each.calls), str(each.waiting), escape(each.trace[:8]))
+        waiting.add_row(
+            escape(each.model),
+            span(each.age),
+            str(each.calls),
+            str(each.waiting),
+            escape(each.trace[:8]),
+        )
     more = len(screen.in_flight) - room
-    last = "[reverse] paused [/]  p goes on" if paused else f"every {interval:g} s, rates over {screen.seconds:.0f} s  p pauses"
+    last = (
+        "[reverse] paused [/]  p goes on"
+        if paused
+        else f"every {interval:g} s, rates over {screen.seconds:.0f} s  p pauses"
+    )
     foot = [f"and {more} more" if more > 0 else "", f"[dim]{last}  q quits[/]"]
     lines = [Text.from_markup(line, overflow="ellipsis") for line in (*head, *foot)]
     for text in lines:

@@ -31,7 +31,9 @@ def problems(found: Sequence[Result]) -> None:
     console = open_console()
     for r in spelled(found):
         word = "blocked" if r.red else "note"
-        console.print(f"[{STATUS_STYLE[r.status]}]{word:<7}[/] {escape(one_line(r.found))}", soft_wrap=True)
+        console.print(
+            f"[{STATUS_STYLE[r.status]}]{word:<7}[/] {escape(one_line(r.found))}", soft_wrap=True
+        )
         if r.remedy:
             console.print(f"        fix: {escape(one_line(r.remedy))}", soft_wrap=True)
     if found:
@@ -44,7 +46,9 @@ def takeover(unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
     from rich.table import Table
 
     console = open_console()
-    console.print(f"[bold]{escape(unit)} was written by hand. With optictl it changes:[/]", soft_wrap=True)
+    console.print(
+        f"[bold]{escape(unit)} was written by hand. With optictl it changes:[/]", soft_wrap=True
+    )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("", "now", "becomes"):
         table.add_column(title, no_wrap=not title, overflow="fold")
@@ -53,7 +57,9 @@ def takeover(unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
         table.add_row(escape(row.what), escape(row.now), escape(row.becomes), style=style)
     console.print(table)
     if not forced:
-        console.print("[bold yellow]--force is needed[/] to replace it; a backup is kept, and it comes back if anything fails")
+        console.print(
+            "[bold yellow]--force is needed[/] to replace it; a backup is kept, and it comes back if anything fails"
+        )
     console.print()
 
 
@@ -66,10 +72,14 @@ def changes(planned: Sequence[Change]) -> None:
     for change in planned:
         style = _ACTION.get(change.action, "cyan")
         edited = " [bold red](edited)[/]" if change.edited else ""
-        console.print(f"[{style}]{change.action:<7}[/] {escape(change.target)}{edited} [dim]({escape(change.reason)})[/dim]")
+        console.print(
+            f"[{style}]{change.action:<7}[/] {escape(change.target)}{edited} [dim]({escape(change.reason)})[/dim]"
+        )
         if change.diff.startswith("---"):
             if console.is_terminal:
-                console.print(Syntax(change.diff, "diff", background_color="default", word_wrap=True))
+                console.print(
+                    Syntax(change.diff, "diff", background_color="default", word_wrap=True)
+                )
             else:
                 console.print(change.diff, markup=False, soft_wrap=True, end="")
         elif change.diff:

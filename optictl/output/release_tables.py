@@ -48,10 +48,19 @@ def comparison(new: Sequence[Result], current: Sequence[Result]) -> None:
         data = (result.data if result else None) or {}
         if not data:
             return ["", "", ""]
-        return [str(data["upstream_calls"]), str(data["tokens"]["total"]), f"{data['latency_ms'] / 1000:.2f}"]
+        return [
+            str(data["upstream_calls"]),
+            str(data["tokens"]["total"]),
+            f"{data['latency_ms'] / 1000:.2f}",
+        ]
 
     for r in new:
-        table.add_row(f"[{STATUS_STYLE[r.status]}]{r.status}[/]", escape(r.id), *figures(r), *figures(before.get(r.id)))
+        table.add_row(
+            f"[{STATUS_STYLE[r.status]}]{r.status}[/]",
+            escape(r.id),
+            *figures(r),
+            *figures(before.get(r.id)),
+        )
     console.print(table)
 
 
@@ -68,6 +77,15 @@ def releases(found: Sequence[Facts]) -> None:
         table.add_column(title, justify="right" if title == "MB" else "left", no_wrap=True)
     for one in found:
         style = {"in force": "green", "half-built": "yellow"}.get(one.state, "")
-        words = (one.profile, one.closure, one.built[:16].replace("T", " "), f"{one.size / 1e6:.0f}")
-        table.add_row(escape(one.name), f"[{style}]{one.state}[/]" if style else one.state, *map(escape, words))
+        words = (
+            one.profile,
+            one.closure,
+            one.built[:16].replace("T", " "),
+            f"{one.size / 1e6:.0f}",
+        )
+        table.add_row(
+            escape(one.name),
+            f"[{style}]{one.state}[/]" if style else one.state,
+            *map(escape, words),
+        )
     open_console().print(table)

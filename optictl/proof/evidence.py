@@ -14,7 +14,8 @@ from optictl.host.network import Answer
 from optictl.results import Result
 
 PROMPT = (
-    "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. What does the ball cost? Think it through."
+    "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. "
+    "What does the ball cost? Think it through."
 )
 #: Strategies that make one call by design, with a prompt of their own (re2.py, cot_reflection.py of OptiLLM 0.3.12).
 _ONE_CALL = frozenset({"re2", "cot_reflection"})
@@ -25,7 +26,9 @@ _REMEDY = "optictl check names what is wrong"
 
 def header(answer: Answer, name: str) -> str | None:
     """One of the guard's headers, also as LiteLLM hands it on."""
-    return answer.headers.get(f"x-optillm-{name}") or answer.headers.get(f"llm_provider-x-optillm-{name}")
+    return answer.headers.get(f"x-optillm-{name}") or answer.headers.get(
+        f"llm_provider-x-optillm-{name}"
+    )
 
 
 def number(answer: Answer, name: str) -> int:
@@ -64,7 +67,9 @@ def usage(answer: Answer) -> dict[str, int]:
     usage = answer.data.get("usage") if isinstance(answer.data, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     names = {"prompt": "prompt_tokens", "completion": "completion_tokens", "total": "total_tokens"}
-    return {short: n if isinstance(n := usage.get(name), int) else 0 for short, name in names.items()}
+    return {
+        short: n if isinstance(n := usage.get(name), int) else 0 for short, name in names.items()
+    }
 
 
 def judge(model: str, config: Config, answer: Answer, plain: Mapping[str, int] = {}) -> Result:
@@ -79,23 +84,32 @@ def judge(model: str, config: Config, answer: Answer, plain: Mapping[str, int] =
     wanted = model_names.split(target, config.strategies, config.base_models)
     strategy, base_model = wanted or ("", "")
     ran, calls = header(answer, "strategy"), number(answer, "upstream-calls")
-    completions, failures = number(answer, "upstream-completions"), number(answer, "upstream-failures")
+    completions, failures = (
+        number(answer, "upstream-completions"),
+        number(answer, "upstream-failures"),
+    )
     used = [name for name in (header(answer, "upstream-models") or "").split(",") if name]
     text, tokens, once = content(answer), usage(answer), strategy in _ONE_CALL
     problems = []
     if answer.status != 200:
         problems.append(error_message(answer))
     elif ran is None:
-        problems.append("the answer carries no proof: this OptiLLM runs without the guard, so nobody can tell what it did")
+        problems.append(
+            "the answer carries no proof: this OptiLLM runs without the guard, so nobody can tell what it did"
+        )
     else:
         if ran != strategy:
             problems.append(f"{ran} ran, not {strategy}")
         if completions < (1 if once else 2):
             problems.append(f"{completions} completion(s) sampled upstream: no strategy ran")
         elif once and plain.get("prompt") and tokens["prompt"] < _LONGER * plain["prompt"]:
-            problems.append(f"a prompt of {tokens['prompt']} tokens, {plain['prompt']} without a strategy: no strategy ran")
+            problems.append(
+                f"a prompt of {tokens['prompt']} tokens, {plain['prompt']} without a strategy: no strategy ran"
+            )
         if used != [base_model]:
-            problems.append(f"upstream calls used {', '.join(used) or 'no model'}, not {base_model}")
+            problems.append(
+                f"upstream calls used {', '.join(used) or 'no model'}, not {base_model}"
+            )
         if failures:
             problems.append(f"{failures} of {calls} upstream calls failed")
         if not text or is_error_text(text):
@@ -110,7 +124,11 @@ def judge(model: str, config: Config, answer: Answer, plain: Mapping[str, int] =
         "tokens": tokens,
         "answer": text,
     }
-    dear = f", {tokens['total'] / plain['total']:.1f} times a plain call" if plain.get("total") and tokens["total"] else ""
+    dear = (
+        f", {tokens['total'] / plain['total']:.1f} times a plain call"
+        if plain.get("total") and tokens["total"]
+        else ""
+    )
     did = f"{calls} calls, {completions} completions, {tokens['total']} tokens, {answer.seconds:.2f} s{dear}"
     return Result(
         id=model,
@@ -123,14 +141,20 @@ def judge(model: str, config: Config, answer: Answer, plain: Mapping[str, int] =
     )
 
 
-def plain_usage(config: Config, upstream_key: str, prompt: str, base_model: str, timeout: float) -> dict[str, int]:
+def plain_usage(
+    config: Config, upstream_key: str, prompt: str, base_model: str, timeout: float
+) -> dict[str, int]:
     """What the prompt costs without a strategy: one call straight to LiteLLM, as `usage` tells it. Zeros when it fails."""
     body = {"model": base_model, "messages": [{"role": "user", "content": prompt}]}
     url = f"{config.upstream.base_url}/chat/completions"
     return usage(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))
 
 
-def run(url: str, key: str, model: str, prompt: str, timeout: float, headers: Mapping[str, str] = {}) -> Answer:
+def run(
+    url: str, key: str, model: str, prompt: str, timeout: float, headers: Mapping[str, str] = {}
+) -> Answer:
     """One completion through the proxy at `url` (with /v1); `timeout` in seconds."""
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
-    return network.request("POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout, headers=headers)
+    return network.request(
+        "POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout, headers=headers
+    )

@@ -51,7 +51,10 @@ def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
     count = int(body.get("n") or 1)
     messages = body.get("messages") or []
     # the first word is a number because `bon` asks for a rating and reads one
-    answers = [text if text is not None else f"{7 + i % 3} This is answer {i + 1} of the {LABEL}." for i in range(count)]
+    answers = [
+        text if text is not None else f"{7 + i % 3} This is answer {i + 1} of the {LABEL}."
+        for i in range(count)
+    ]
     prompt, completed = _words(messages), sum(len(answer.split()) for answer in answers)
     return {
         "id": "chatcmpl-standin",
@@ -59,10 +62,18 @@ def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
         "created": int(time.time()),
         "model": body.get("model"),
         "choices": [
-            {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
+            {
+                "index": i,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": answer},
+            }
             for i, answer in enumerate(answers)
         ],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": prompt + completed},
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completed,
+            "total_tokens": prompt + completed,
+        },
     }
 
 
@@ -109,9 +120,13 @@ class StandIn:
         if self.respond is not None and (scripted := self.respond(seen)) is not None:
             return scripted
         if self.key is not None and seen.headers.get("authorization") != f"Bearer {self.key}":
-            return Reply(401, {"error": {"message": "wrong key", "type": "auth_error", "code": "401"}})
+            return Reply(
+                401, {"error": {"message": "wrong key", "type": "auth_error", "code": "401"}}
+            )
         if seen.path == "/v1/models":
-            return Reply(body={"object": "list", "data": [self._model(name) for name in self.models]})
+            return Reply(
+                body={"object": "list", "data": [self._model(name) for name in self.models]}
+            )
         if seen.path != "/v1/chat/completions" or seen.body is None:
             return Reply(404, {"error": {"message": "not found", "code": "404"}})
         if seen.model not in self.models:
@@ -136,11 +151,15 @@ class StandIn:
                 except ValueError:
                     body = None
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                seen = Seen(self.command, self.path, headers, body if isinstance(body, dict) else None)
+                seen = Seen(
+                    self.command, self.path, headers, body if isinstance(body, dict) else None
+                )
                 standin.seen.append(seen)
                 reply = standin._answer(seen)
                 time.sleep(reply.delay)
-                data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                data = (
+                    reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                )
                 try:
                     self.send_response(reply.status)
                     self.send_header("content-type", "application/json")

@@ -27,12 +27,18 @@ def environment(home: Path, upstream_key: str) -> dict[str, str]:
     return {**_base_environment(home), "OPENAI_API_KEY": upstream_key}
 
 
-def unit_environment(home: Path, variables: Mapping[str, str], *, by_reference: bool) -> dict[str, str]:
+def unit_environment(
+    home: Path, variables: Mapping[str, str], *, by_reference: bool
+) -> dict[str, str]:
     """What the unit gives the service, whose env file holds these variables: they win over its own Environment=.
 
     `by_reference`: the guard reads OPENAI_API_KEY from a credential, so that the unit takes it out (UnsetEnvironment=).
     """
-    kept = {name: value for name, value in variables.items() if not (by_reference and name == "OPENAI_API_KEY")}
+    kept = {
+        name: value
+        for name, value in variables.items()
+        if not (by_reference and name == "OPENAI_API_KEY")
+    }
     return {**_base_environment(home), **kept}
 
 
@@ -59,9 +65,13 @@ def running(
     starts it. `scratch`: where its key lies meanwhile; `flags`: those that its guard knows.
     """
     identity = processes.service_identity(user)
-    with processes.credentials({"proxy_key": f"{proxy_key}\n".encode()}, identity, scratch) as secrets:
+    with processes.credentials(
+        {"proxy_key": f"{proxy_key}\n".encode()}, identity, scratch
+    ) as secrets:
         command = render.command(config, release, f"@{secrets}/proxy_key", flags=flags)
-        with _process(config, command, environment(home, upstream_key), release, output, identity) as process:
+        with _process(
+            config, command, environment(home, upstream_key), release, output, identity
+        ) as process:
             yield process
 
 
@@ -84,7 +94,9 @@ def running_as_unit(
     # the guard of an older release takes the key from the environment, as its unit gives it
     by_reference = not flags or "--upstream-env" in flags
     variables = unit_environment(home, envfile.read(env_file).variables, by_reference=by_reference)
-    with processes.credentials({"proxy_key": proxy_key, "upstream_env": env_file}, identity) as secrets:
+    with processes.credentials(
+        {"proxy_key": proxy_key, "upstream_env": env_file}, identity
+    ) as secrets:
         own = ("--upstream-env", f"@{secrets}/upstream_env")
         command = render.command(config, release, f"@{secrets}/proxy_key", *own, flags=flags)
         with _process(config, command, variables, release, None, identity) as process:
@@ -109,7 +121,9 @@ def _process(
 
 def health_problem(config: Config, timeout: float = 10) -> str:
     """What came in place of the guard's own 200 to GET /health, or ""; `timeout` in seconds."""
-    answer = network.request("GET", f"http://{config.listen.host}:{config.listen.port}/health", timeout=timeout)
+    answer = network.request(
+        "GET", f"http://{config.listen.host}:{config.listen.port}/health", timeout=timeout
+    )
     if answer.status == 200 and GUARD_HEADER in answer.headers:
         return ""
     return answer.error or str(answer.status)
@@ -120,7 +134,10 @@ def wait_ready(process: subprocess.Popen[bytes], config: Config, log: Path) -> N
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise OptictlError(f"OptiLLM ended with code {process.returncode} instead of starting", detail=_tail(log))
+            raise OptictlError(
+                f"OptiLLM ended with code {process.returncode} instead of starting",
+                detail=_tail(log),
+            )
         if not health_problem(config, timeout=1):
             return
         time.sleep(0.1)

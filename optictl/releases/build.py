@@ -25,7 +25,14 @@ from optictl.results import Progress
 _PROOF_KEY = "optillm-proof-of-a-release-0123"
 
 
-def build(want: Wanted, paths: Paths, config: Config, python: Interpreter, wheelhouse: Path | None, progress: Progress) -> None:
+def build(
+    want: Wanted,
+    paths: Paths,
+    config: Config,
+    python: Interpreter,
+    wheelhouse: Path | None,
+    progress: Progress,
+) -> None:
     """Build and prove a release beside those that exist. Half-built ones of the same id are replaced.
 
     Raises:
@@ -104,8 +111,13 @@ def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -
             if locked.status != 401:
                 raise OptictlError(f"the release serves /v1/models without a key: {locked.status}")
             model = f"{trial.strategies[0]}-{trial.model}"
-            result = evidence.judge(model, trial, evidence.run(trial.url, _PROOF_KEY, model, evidence.PROMPT, 60))
+            result = evidence.judge(
+                model, trial, evidence.run(trial.url, _PROOF_KEY, model, evidence.PROMPT, 60)
+            )
             if result.status != "pass":
-                raise OptictlError(f"the release did not prove itself: {result.found}", detail=log.read_text()[-2000:])
+                raise OptictlError(
+                    f"the release did not prove itself: {result.found}",
+                    detail=log.read_text()[-2000:],
+                )
     data = dict(result.data or {})
     return {name: data[name] for name in ("strategy", "upstream_calls", "latency_ms")}

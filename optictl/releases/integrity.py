@@ -39,13 +39,18 @@ def distributions(venv: Path) -> dict[str, dict[str, str]]:
     found = {}
     for directory in sorted(_site_packages(venv).glob("*.dist-info")):
         name, version = directory.name.removesuffix(".dist-info").rsplit("-", 1)
-        found[name.lower().replace("_", "-")] = {"version": version, "record_sha256": files.sha256(directory / "RECORD")}
+        found[name.lower().replace("_", "-")] = {
+            "version": version,
+            "record_sha256": files.sha256(directory / "RECORD"),
+        }
     return found
 
 
 def own_files(directory: Path) -> dict[str, str]:
     """path below the release -> digest, for the guard and the plugins."""
-    sources = [p for part in ("guard", "work") for p in files.tree(directory / part) if p.suffix == ".py"]
+    sources = [
+        p for part in ("guard", "work") for p in files.tree(directory / part) if p.suffix == ".py"
+    ]
     return {str(p.relative_to(directory)): files.sha256(p) for p in sources}
 
 
@@ -68,13 +73,19 @@ def stamps(venv: Path) -> dict[str, list[int] | None]:
     """
     packages = _site_packages(venv)
     # taken before the reading: what is written meanwhile differs from its stamp
-    found = {name: files.stamp(f"{packages}/{name}") for record in _records(packages) for name, _ in _record(record)}
+    found = {
+        name: files.stamp(f"{packages}/{name}")
+        for record in _records(packages)
+        for name, _ in _record(record)
+    }
     if changed := _all_changed(packages):
         raise OptictlError(
             f"what was installed is not what its distributions say: {a_few(changed)}",
             remedy="empty uv's cache (uv cache clean), look after the disk, and install again",
         )
-    return {name: stamp if stamp and files.settled(stamp[-1]) else None for name, stamp in found.items()}
+    return {
+        name: stamp if stamp and files.settled(stamp[-1]) else None for name, stamp in found.items()
+    }
 
 
 def _touched(directory: Path) -> set[str] | None:
@@ -84,7 +95,11 @@ def _touched(directory: Path) -> set[str] | None:
     except (OSError, ValueError, TypeError):
         return None
     packages = _site_packages(directory / ".venv")
-    return {name for name, stamp in noted.items() if stamp is None or files.stamp(f"{packages}/{name}") != stamp}
+    return {
+        name
+        for name, stamp in noted.items()
+        if stamp is None or files.stamp(f"{packages}/{name}") != stamp
+    }
 
 
 def _records(site_packages: Path) -> list[Path]:
@@ -96,7 +111,9 @@ def _all_changed(site_packages: Path, touched: set[str] | None = None) -> list[s
     if touched is not None and not touched:
         return []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
-        found = pool.map(lambda record: _changed(site_packages, record, touched), _records(site_packages))
+        found = pool.map(
+            lambda record: _changed(site_packages, record, touched), _records(site_packages)
+        )
         return [name for names in found for name in names]
 
 
@@ -106,7 +123,11 @@ def _changed(site_packages: Path, record: Path, touched: set[str] | None) -> lis
         if touched is not None and name not in touched:
             continue
         try:
-            found = base64.urlsafe_b64encode(bytes.fromhex(files.sha256(site_packages / name))).rstrip(b"=").decode()
+            found = (
+                base64.urlsafe_b64encode(bytes.fromhex(files.sha256(site_packages / name)))
+                .rstrip(b"=")
+                .decode()
+            )
         except OSError:
             found = ""
         if found != digest:
@@ -130,7 +151,9 @@ def interpreter_problem(directory: Path) -> str:
     return ""
 
 
-def damage(directory: Path, plugins: bool = True, touched_only: bool = False) -> list[str]:
+def integrity_problems(
+    directory: Path, plugins: bool = True, touched_only: bool = False
+) -> list[str]:
     """What is not as it was when this release was proven: interpreter, distributions, every file with a digest, owners.
 
     `plugins`: also those that were added to its working directory. `touched_only`: a distribution's file is read where
@@ -156,11 +179,14 @@ def damage(directory: Path, plugins: bool = True, touched_only: bool = False) ->
     changed += sorted(
         name
         for name in {*own, *known}
-        if own.get(name) != known.get(name) and (plugins or name in known or not name.startswith("work/"))
+        if own.get(name) != known.get(name)
+        and (plugins or name in known or not name.startswith("work/"))
     )
     owner = files.facts(directory.parent).uid
     if foreign := next(files.foreign(directory, owner), None):
-        wrong.append(f"{foreign.relative_to(directory.parent)} belongs to uid {files.facts(foreign).uid}, not {owner}")
+        wrong.append(
+            f"{foreign.relative_to(directory.parent)} belongs to uid {files.facts(foreign).uid}, not {owner}"
+        )
     if changed:
         wrong.append(f"changed since installation: {a_few(changed)}")
     return wrong
@@ -174,6 +200,12 @@ def a_few(names: Sequence[str]) -> str:
 def uncompiled(directory: Path) -> list[str]:
     """The packages of a release, the guard among them, whose first file has no bytecode."""
     site_packages = _site_packages(directory / ".venv")
-    tag = f"__init__.cpython-{site_packages.parent.name.removeprefix('python').replace('.', '')}.pyc"
+    tag = (
+        f"__init__.cpython-{site_packages.parent.name.removeprefix('python').replace('.', '')}.pyc"
+    )
     sources = [*sorted(site_packages.glob("*/__init__.py")), directory / "guard/__init__.py"]
-    return [source.parent.name for source in sources if not (source.parent / "__pycache__" / tag).exists()]
+    return [
+        source.parent.name
+        for source in sources
+        if not (source.parent / "__pycache__" / tag).exists()
+    ]

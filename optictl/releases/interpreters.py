@@ -28,7 +28,9 @@ class Choice:
     remedy: str = ""
 
 
-def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tuple[Interpreter | None, list[str]]:
+def choose_interpreter(
+    found: list[Interpreter], others_must_reach: bool
+) -> tuple[Interpreter | None, list[str]]:
     """The interpreter to build on, and why others were passed over. Pure.
 
     The newest that the locked closure has wheels for; `others_must_reach`: the service
@@ -38,7 +40,9 @@ def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tup
     for interpreter in sorted(found, key=lambda i: i.version, reverse=True):
         if not interpreter.fits:
             age = "old" if interpreter.version[:2] < uv.OLDEST else "new"
-            passed.append(f"{interpreter}: too {age}, the closure is locked for Python {uv.SUPPORTED}")
+            passed.append(
+                f"{interpreter}: too {age}, the closure is locked for Python {uv.SUPPORTED}"
+            )
         elif interpreter.unfit:
             passed.append(f"{interpreter}: {interpreter.unfit}")
         elif others_must_reach and interpreter.closed is not None:
@@ -48,7 +52,9 @@ def choose_interpreter(found: list[Interpreter], others_must_reach: bool) -> tup
     return (fitting[0] if fitting else None), passed
 
 
-def interpreter_remedy(install: str, others_must_reach: bool, offered: tuple[int, ...] | None, uv_program: Path) -> str:
+def interpreter_remedy(
+    install: str, others_must_reach: bool, offered: tuple[int, ...] | None, uv_program: Path
+) -> str:
     """The command that installs a fitting Python and then this deployment on it. Pure.
 
     `install`: the command of optictl; `offered`: what apt would install as python3, None where that is installed or
@@ -81,13 +87,19 @@ def choose(paths: Paths, others_must_reach: bool, chosen: Path | None) -> Choice
     passed += [f"{path}: {'it does not run' if path.exists() else 'it is gone'}" for path in broken]
     if best is not None:
         return Choice(best, passed)
-    remedy = interpreter_remedy(paths.command("install"), others_must_reach, uv.offered_by_apt(), uv.program())
+    remedy = interpreter_remedy(
+        paths.command("install"), others_must_reach, uv.offered_by_apt(), uv.program()
+    )
     where = f"{chosen} is not one" if chosen else "there is none on this machine"
-    problem = f"a release needs a Python {uv.SUPPORTED} that the service's user can execute: {where}"
+    problem = (
+        f"a release needs a Python {uv.SUPPORTED} that the service's user can execute: {where}"
+    )
     return Choice(None, passed, problem, remedy)
 
 
-def interpreter(paths: Paths, others_must_reach: bool, chosen: Path | None, progress: Progress) -> Interpreter:
+def interpreter(
+    paths: Paths, others_must_reach: bool, chosen: Path | None, progress: Progress
+) -> Interpreter:
     """Choose the interpreter, saying which were passed over.
 
     Raises:
@@ -95,7 +107,9 @@ def interpreter(paths: Paths, others_must_reach: bool, chosen: Path | None, prog
     """
     choice = choose(paths, others_must_reach, chosen)
     if choice.interpreter is None:
-        raise OptictlError(choice.problem, remedy=choice.remedy, detail="\n".join(choice.passed_over))
+        raise OptictlError(
+            choice.problem, remedy=choice.remedy, detail="\n".join(choice.passed_over)
+        )
     for line in choice.passed_over:
         progress(f"passed over {line}")
     return choice.interpreter

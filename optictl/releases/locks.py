@@ -44,7 +44,9 @@ def locked_versions(paths: Paths | None, profile: str) -> list[str]:
     places = [shipped_locks(), *([paths.locks] if paths else [])]
     names = {p.name for place in places for p in place.glob(lock_name("*", profile))}
     versions = {name.removeprefix("optillm-").removesuffix(f"-{profile}.txt") for name in names}
-    return sorted(versions, key=lambda v: [int(part) if part.isdigit() else 0 for part in v.split(".")])
+    return sorted(
+        versions, key=lambda v: [int(part) if part.isdigit() else 0 for part in v.split(".")]
+    )
 
 
 def shipped_locks() -> Path:
@@ -58,7 +60,9 @@ def lock_file(version: str, profile: str, paths: Paths) -> Path:
         OptictlError: there is none.
     """
     name = lock_name(version, profile)
-    path = next((place / name for place in (paths.locks, shipped_locks()) if (place / name).is_file()), None)
+    path = next(
+        (place / name for place in (paths.locks, shipped_locks()) if (place / name).is_file()), None
+    )
     if path is None:
         have = locked_versions(paths, profile)
         raise OptictlError(
@@ -75,7 +79,9 @@ def wanted(config: Config, paths: Paths) -> Wanted:
     plugins = tuple((paths.etc / name).resolve() for name in config.plugins)
     for path in plugins:
         if path.suffix != ".py" or not path.is_file():
-            raise OptictlError(f"the plugin {path} is not a Python file", remedy="mend plugins: in optictl.yaml")
+            raise OptictlError(
+                f"the plugin {path} is not a Python file", remedy="mend plugins: in optictl.yaml"
+            )
     if len({path.name for path in plugins}) < len(plugins):
         raise OptictlError("two plugins have the same file name", remedy="rename one of them")
     digest = hashlib.sha256()

@@ -22,16 +22,22 @@ from optictl.releases.locks import Wanted
 
 def standing(want: Wanted, paths: Paths) -> tuple[Wanted, bool, str]:
     """Where the wanted release stands or is to be built, whether it is there, and what is wrong with the one in force."""
-    current = in_force(paths)
-    same = [name for name in complete(paths) if (integrity.record(paths.releases / name) or {}).get("id") == want.id]
+    current = active_release(paths)
+    same = [
+        name
+        for name in complete(paths)
+        if (integrity.record(paths.releases / name) or {}).get("id") == want.id
+    ]
     reason = ""
     for name in sorted(same, key=lambda name: name != current):
-        wrong = integrity.damage(paths.releases / name)
+        wrong = integrity.integrity_problems(paths.releases / name)
         if not wrong:
             return replace(want, name=name), True, ""
         if name == current:
             reason = f"the one in force is broken: {wrong[0]}"
-    free = (name for name in (want.id, *(f"{want.id}.{n}" for n in range(2, 1000))) if name not in same)
+    free = (
+        name for name in (want.id, *(f"{want.id}.{n}" for n in range(2, 1000))) if name not in same
+    )
     return replace(want, name=next(free)), False, reason
 
 
@@ -44,11 +50,15 @@ def complete(paths: Paths) -> list[str]:
     """The names of the releases that were proven, in the order in which they were built."""
     if not paths.releases.is_dir():
         return []
-    found = [(p.name, data) for p in sorted(paths.releases.iterdir()) if (data := integrity.record(p)) is not None]
+    found = [
+        (p.name, data)
+        for p in sorted(paths.releases.iterdir())
+        if (data := integrity.record(p)) is not None
+    ]
     return [name for name, _ in sorted(found, key=lambda pair: str(pair[1].get("built")))]
 
 
-def in_force(paths: Paths) -> str | None:
+def active_release(paths: Paths) -> str | None:
     """The name of the release that `current` points at."""
     return _linked(paths, paths.current)
 
@@ -57,12 +67,16 @@ def _linked(paths: Paths, link: Path) -> str | None:
     if files.facts(link).kind != "link":
         return None
     target = link.resolve()
-    return target.name if target.parent == paths.releases.resolve() and integrity.record(target) else None
+    return (
+        target.name
+        if target.parent == paths.releases.resolve() and integrity.record(target)
+        else None
+    )
 
 
 def switch(paths: Paths, release: str) -> None:
     """Put a release in force, in one step. The one before it is what `rollback` goes to."""
-    current = in_force(paths)
+    current = active_release(paths)
     if current is not None and current != release:
         files.point(paths.previous, Path("releases") / current)
     # relative, so that a deployment under --root can be looked at from elsewhere
@@ -72,10 +86,12 @@ def switch(paths: Paths, release: str) -> None:
 def previous(paths: Paths) -> str | None:
     """The release that was in force before, if it is still there."""
     name = _linked(paths, paths.previous)
-    return None if name == in_force(paths) else name
+    return None if name == active_release(paths) else name
 
 
-def surplus(names: Sequence[str], keep: int, current: str | None, previous: str | None) -> list[str]:
+def surplus(
+    names: Sequence[str], keep: int, current: str | None, previous: str | None
+) -> list[str]:
     """Which of these releases, oldest first, to remove so that `keep` stay. Pure.
 
     The one in force comes first, then the one before it, then the newest.
@@ -99,12 +115,16 @@ class Facts:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape: a result whose data are these facts."""
-        return {"id": self.name, "status": "fail" if self.state == "half-built" else "pass", "data": asdict(self)}
+        return {
+            "id": self.name,
+            "status": "fail" if self.state == "half-built" else "pass",
+            "data": asdict(self),
+        }
 
 
 def listing(paths: Paths) -> list[Facts]:
     """Every release on the disk, the newest first, then what is half-built."""
-    states = {in_force(paths): "in force", previous(paths): "previous"}
+    states = {active_release(paths): "in force", previous(paths): "previous"}
     found = []
     for name in reversed(complete(paths)):
         data, directory = integrity.record(paths.releases / name) or {}, paths.releases / name
@@ -119,7 +139,9 @@ def listing(paths: Paths) -> list[Facts]:
                 states.get(name, "kept"),
             )
         )
-    return found + [Facts(p.name, "", "", "", "", files.size(p), "half-built") for p in half_built(paths)]
+    return found + [
+        Facts(p.name, "", "", "", "", files.size(p), "half-built") for p in half_built(paths)
+    ]
 
 
 def remove(directory: Path) -> None:
@@ -132,4 +154,6 @@ def half_built(paths: Paths) -> list[Path]:
     """Directories that an interrupted build left behind."""
     if not paths.releases.is_dir():
         return []
-    return [p for p in sorted(paths.releases.iterdir()) if p.is_dir() and integrity.record(p) is None]
+    return [
+        p for p in sorted(paths.releases.iterdir()) if p.is_dir() and integrity.record(p) is None
+    ]

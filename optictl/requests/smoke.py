@@ -10,7 +10,7 @@ from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, OptictlError
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.host import files
 from optictl.host.network import Answer
 from optictl.proof import evidence
@@ -35,11 +35,17 @@ def names(config: Config, asked: list[str], every: bool) -> list[str]:
     """
     wanted = [*asked, *(name for name in config.published if every)]
     if not wanted:
-        raise OptictlError("no model was named", remedy=f"optictl smoke {next(iter(config.published))}, or --all")
+        raise OptictlError(
+            "no model was named", remedy=f"optictl smoke {next(iter(config.published))}, or --all"
+        )
     for name in wanted:
-        if model_names.split(config.publish.get(name, name), config.strategies, config.base_models) is None:
+        if (
+            model_names.split(config.publish.get(name, name), config.strategies, config.base_models)
+            is None
+        ):
             raise OptictlError(
-                f"{name} is not an enabled strategy on a base model", remedy=f"one of these: {', '.join(config.published)}"
+                f"{name} is not an enabled strategy on a base model",
+                remedy=f"one of these: {', '.join(config.published)}",
             )
     return list(dict.fromkeys(wanted))
 
@@ -50,13 +56,13 @@ def keys(paths: Paths, key_file: Path | None) -> Keys:
     Raises:
         OptictlError: there is no proxy key, or it may not be read.
     """
-    site = Site(paths)
+    deployment = Deployment(paths)
     try:
-        proxy = site.proxy_key if key_file is None else (files.read(key_file) or "").strip()
+        proxy = deployment.proxy_key if key_file is None else (files.read(key_file) or "").strip()
     except MissingFact as missing:
         raise OptictlError(str(missing), remedy=paths.command("init")) from None
     try:
-        return Keys(proxy, site.upstream_key)
+        return Keys(proxy, deployment.upstream_key)
     except (MissingFact, PermissionError):
         return Keys(proxy, "")
 
@@ -71,12 +77,20 @@ class Smoked:
 
 
 def ask(
-    config: Config, key: str, name: str, prompt: str, timeout: float | None, url: str | None, headers: Mapping[str, str]
+    config: Config,
+    key: str,
+    name: str,
+    prompt: str,
+    timeout: float | None,
+    url: str | None,
+    headers: Mapping[str, str],
 ) -> Answer:
     """One request for a published name, at the proxy or at `url`; `timeout` in seconds, by default the deployment's own."""
     # a published name exists only in LiteLLM; the proxy itself knows what it stands for
     target = name if url else config.publish.get(name, name)
-    return evidence.run((url or config.url).rstrip("/"), key, target, prompt, timeout or patience(config), headers)
+    return evidence.run(
+        (url or config.url).rstrip("/"), key, target, prompt, timeout or patience(config), headers
+    )
 
 
 def patience(config: Config) -> float:
@@ -85,28 +99,42 @@ def patience(config: Config) -> float:
 
 
 def run(
-    config: Config, keys: Keys, wanted: list[str], prompt: str | None, timeout: float | None, url: str | None,
-    say: Callable[[str], None], headers: Mapping[str, str] = {},
-) -> list[Smoked]:  # fmt: skip
+    config: Config,
+    keys: Keys,
+    wanted: list[str],
+    prompt: str | None,
+    timeout: float | None,
+    url: str | None,
+    say: Callable[[str], None],
+    headers: Mapping[str, str] = {},
+) -> list[Smoked]:
     """Smoke each model; before that, ask LiteLLM once per base model what a plain call costs."""
     text, seconds = prompt or evidence.PROMPT, timeout or patience(config)
     plain: dict[str, dict[str, int]] = {}
     results = []
     for name in wanted:
-        _, base_model = model_names.split(config.publish.get(name, name), config.strategies, config.base_models) or (
+        _, base_model = model_names.split(
+            config.publish.get(name, name), config.strategies, config.base_models
+        ) or (
             "",
             config.model,
         )
         if keys.upstream and base_model not in plain:
             say(f"asking {base_model} once without a strategy")
-            plain[base_model] = evidence.plain_usage(config, keys.upstream, text, base_model, seconds)
+            plain[base_model] = evidence.plain_usage(
+                config, keys.upstream, text, base_model, seconds
+            )
         say(f"asking {name}")
         answer = ask(config, keys.proxy, name, text, seconds, url, headers)
-        results.append(Smoked(evidence.judge(name, config, answer, plain.get(base_model, {})), answer))
+        results.append(
+            Smoked(evidence.judge(name, config, answer, plain.get(base_model, {})), answer)
+        )
     return results
 
 
-def traced(config: Config, paths: Paths, smoked: Sequence[Smoked]) -> tuple[list[Smoked], list[OptictlError]]:
+def traced(
+    config: Config, paths: Paths, smoked: Sequence[Smoked]
+) -> tuple[list[Smoked], list[OptictlError]]:
     """The same with their traces, in the results' data and by themselves, and why some have none."""
     # the service's own: the key that was sent may have been LiteLLM's
     proxy_key = keys(paths, None).proxy

@@ -87,7 +87,11 @@ class Trace:
         """The JSON shape: these fields; prompts and answers only where they are in it."""
 
         def present(found: list[tuple[str, Any]]) -> dict[str, Any]:
-            return {name: value for name, value in found if value is not None or name not in ("messages", "answers")}
+            return {
+                name: value
+                for name, value in found
+                if value is not None or name not in ("messages", "answers")
+            }
 
         return asdict(self, dict_factory=present)
 
@@ -98,8 +102,14 @@ def parse(data: dict[str, Any]) -> Trace:
     Raises:
         KeyError, TypeError: it is not of that shape.
     """
-    calls = tuple(Call(**{f.name: one[f.name] for f in fields(Call) if f.name in one}) for one in data["calls"])
-    return Trace(**{f.name: data[f.name] for f in fields(Trace) if f.name in data and f.name != "calls"}, calls=calls)
+    calls = tuple(
+        Call(**{f.name: one[f.name] for f in fields(Call) if f.name in one})
+        for one in data["calls"]
+    )
+    return Trace(
+        **{f.name: data[f.name] for f in fields(Trace) if f.name in data and f.name != "calls"},
+        calls=calls,
+    )
 
 
 def read(config: Config, paths: Paths, proxy_key: str, answer: Answer) -> Trace:
@@ -111,11 +121,21 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Answer) -> Trace:
     trace = evidence.header(answer, "trace")
     if trace is None:
         if answer.status == 200 and evidence.header(answer, "strategy"):
-            raise OptictlError("the release in force keeps no traces: it is older than this optictl", paths.command("install"))
-        raise OptictlError(f"the request ran no strategy: {evidence.error_message(answer)}", paths.command("check"))
+            raise OptictlError(
+                "the release in force keeps no traces: it is older than this optictl",
+                paths.command("install"),
+            )
+        raise OptictlError(
+            f"the request ran no strategy: {evidence.error_message(answer)}", paths.command("check")
+        )
     if config.limits.max_traces == 0:
-        raise OptictlError("the service keeps no traces: limits.max_traces is 0", f"raise it, then {paths.command('install')}")
-    found = network.request("GET", f"{config.url.removesuffix('/v1')}/guard/traces/{trace}", key=proxy_key, timeout=10)
+        raise OptictlError(
+            "the service keeps no traces: limits.max_traces is 0",
+            f"raise it, then {paths.command('install')}",
+        )
+    found = network.request(
+        "GET", f"{config.url.removesuffix('/v1')}/guard/traces/{trace}", key=proxy_key, timeout=10
+    )
     if found.status == 404:
         raise OptictlError(
             f"the service that listens on {config.url} does not know the trace {trace}: "
@@ -125,7 +145,9 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Answer) -> Trace:
     try:
         return parse(found.data)
     except (KeyError, TypeError):
-        raise OptictlError(f"the trace cannot be read: {evidence.error_message(found)}", paths.command("check")) from None
+        raise OptictlError(
+            f"the trace cannot be read: {evidence.error_message(found)}", paths.command("check")
+        ) from None
 
 
 def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int]:
@@ -138,7 +160,9 @@ def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int
 
 def page(traces: Sequence[tuple[str, Trace]], when: str) -> str:
     """(model asked for, its trace) -> one HTML file that needs nothing else."""
-    drawn = [(model, trace, [_placed(trace, call) for call in trace.calls]) for model, trace in traces]
+    drawn = [
+        (model, trace, [_placed(trace, call) for call in trace.calls]) for model, trace in traces
+    ]
     return render.page("trace.html.j2", traces=drawn, when=when)
 
 

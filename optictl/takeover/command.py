@@ -39,7 +39,9 @@ class Started:
     places: Mapping[str, str] = field(default_factory=dict)
 
 
-def started(words: Sequence[str], environment: Mapping[str, str], directory: str, read: Reader) -> Started:
+def started(
+    words: Sequence[str], environment: Mapping[str, str], directory: str, read: Reader
+) -> Started:
     """Follow a command line to OptiLLM, or as far as it can be followed."""
     return _follow(Started(tuple(words), environment=dict(environment), directory=directory), read)
 
@@ -104,7 +106,7 @@ _PLAIN: dict[str, tuple[frozenset[str], int]] = {
     "gosu": (frozenset(), 1),
     "dotenv": (frozenset({"-f", "-q"}), 0),
     "tini": (frozenset({"-p", "-e"}), 0),
-}  # fmt: skip
+}
 
 
 def _without(now: Started, rest: list[str], flags: frozenset[str], operands: int) -> Started | None:
@@ -133,14 +135,25 @@ def _python(now: Started, rest: list[str]) -> Started | None:
         option = rest[at]
         if option.startswith("-m") or (not option.startswith("--") and option.endswith("m")):
             module = option[2:] if option.startswith("-m") and len(option) > 2 else ""
-            module, arguments = (module, rest[at + 1 :]) if module else ("".join(rest[at + 1 : at + 2]), rest[at + 2 :])
-            return _optillm(now, arguments, f"python -m {module}") if module.split(".")[0] == "optillm" else None
+            module, arguments = (
+                (module, rest[at + 1 :])
+                if module
+                else ("".join(rest[at + 1 : at + 2]), rest[at + 2 :])
+            )
+            return (
+                _optillm(now, arguments, f"python -m {module}")
+                if module.split(".")[0] == "optillm"
+                else None
+            )
         if option == "-c":
             return None
         at += 2 if option in ("-W", "-X", "--check-hash-based-pycs") else 1
     if at < len(rest):
         path = PurePosixPath(rest[at])
-        whole = path.name in ("optillm", "optillm.py") or path.parts[-2:] == ("optillm", "server.py")
+        whole = path.name in ("optillm", "optillm.py") or path.parts[-2:] == (
+            "optillm",
+            "server.py",
+        )
         if whole:
             return _optillm(now, rest[at + 1 :], f"python {path.name}")
     return None
@@ -209,7 +222,9 @@ def _uv(now: Started, rest: list[str], read: Reader) -> Started | None:
             if variable not in environment:
                 environment[variable], places[variable] = value, name
     words = ["python", "-m", *rest] if module else [re.sub(r"@[^/]*$", "", rest[0]), *rest[1:]]
-    return _inside(now, words, "uv run", environment=environment, places=places, directory=directory)
+    return _inside(
+        now, words, "uv run", environment=environment, places=places, directory=directory
+    )
 
 
 def _at(directory: str, name: str) -> str:
@@ -272,9 +287,13 @@ class _Shell:
             self.environment[pair[1]], self.places[pair[1]] = pair[2], where or self.wrapper
 
 
-def _shell_text(now: Started, text: str, parameters: tuple[str, ...], wrapper: str, read: Reader) -> Started | None:
+def _shell_text(
+    now: Started, text: str, parameters: tuple[str, ...], wrapper: str, read: Reader
+) -> Started | None:
     """The first command of a shell's text that leads to OptiLLM."""
-    shell = _Shell(dict(now.environment), dict(now.places), now.directory, parameters, read, wrapper)
+    shell = _Shell(
+        dict(now.environment), dict(now.places), now.directory, parameters, read, wrapper
+    )
     wrappers = (*now.wrappers, wrapper)
     if wrapper in now.wrappers and wrapper.startswith("/"):
         return None  # a script that starts itself
@@ -292,7 +311,9 @@ def _shell_text(now: Started, text: str, parameters: tuple[str, ...], wrapper: s
     return None
 
 
-_KEYWORDS = frozenset({"then", "do", "else", "elif", "if", "while", "until", "!", "{", "(", "fi", "done", "}", ")"})
+_KEYWORDS = frozenset(
+    {"then", "do", "else", "elif", "if", "while", "until", "!", "{", "(", "fi", "done", "}", ")"}
+)
 
 
 def _commands(text: str, shell: _Shell) -> Iterator[list[str]]:
@@ -445,7 +466,9 @@ class _Lexer:
 
     def _output(self, command: str) -> str:
         """What a program prints: known for `cat FILE` and `<FILE` only."""
-        match = re.fullmatch(r"\s*(?:(?:/usr)?(?:/bin/)?cat\s+|<\s*)[\"']?([^\s\"'$]+)[\"']?\s*", command)
+        match = re.fullmatch(
+            r"\s*(?:(?:/usr)?(?:/bin/)?cat\s+|<\s*)[\"']?([^\s\"'$]+)[\"']?\s*", command
+        )
         text = self.shell.read(_at(self.shell.directory, match[1])) if match else None
         return UNKNOWN if text is None else text.rstrip("\n")
 

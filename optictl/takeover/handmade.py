@@ -19,7 +19,9 @@ _SHORT = 5
 _HARMLESS = frozenset({"", "0", "1", "true", "false", "yes", "no"})
 _USER_INFORMATION = re.compile(r"(?<=://)[^/@\s'\"]+(?=@)")
 #: Secrets by their surroundings: in comments, in other quotes, in texts that no value was read from.
-_KEY_FLAG = re.compile(r"(--optillm-api-key(?:\s*\\\s*\n\s*|\s+|=))(?!\(secret,|\\\s*\n)(\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)")
+_KEY_FLAG = re.compile(
+    r"(--optillm-api-key(?:\s*\\\s*\n\s*|\s+|=))(?!\(secret,|\\\s*\n)(\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
+)
 _VARIABLE = re.compile(
     r"\b([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)[A-Z0-9_]*=)(?!\(secret,|\\\s*\n)(\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
 )
@@ -94,7 +96,10 @@ class HandMade:
     def env_file(self) -> Path | None:
         """The file that sets OPENAI_API_KEY, else the last that it reads."""
         where = self.where.get("OPENAI_API_KEY", "")
-        return next((p for p in self.env_files if str(p) == where), (*self.env_files, None)[-1] if self.env_files else None)
+        return next(
+            (p for p in self.env_files if str(p) == where),
+            (*self.env_files, None)[-1] if self.env_files else None,
+        )
 
     def redact(self, text: str) -> str:
         """The text with every secret replaced: those that this service has, and what looks like one by its place."""
@@ -142,5 +147,10 @@ def _forms(secret: str) -> Iterable[str]:
         return ()
     escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
     doubled = [form.replace("%", "%%") for form in (plain, escaped)]
-    forms = {plain, escaped, *doubled, *(form.replace("$", "$$") for form in (plain, escaped, *doubled))}
+    forms = {
+        plain,
+        escaped,
+        *doubled,
+        *(form.replace("$", "$$") for form in (plain, escaped, *doubled)),
+    }
     return sorted(forms, key=len, reverse=True)

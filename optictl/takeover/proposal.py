@@ -61,7 +61,9 @@ class Proposal:
     def differences(self, config: Config) -> list[tuple[Setting, Any]]:
         """The settings that another configuration has otherwise, each with what it has."""
         pairs = ((setting, _value_of(config, setting.key)) for setting in self.settings)
-        return [(setting, value) for setting, value in pairs if _plain(value) != _plain(setting.value)]
+        return [
+            (setting, value) for setting, value in pairs if _plain(value) != _plain(setting.value)
+        ]
 
     def over(self, config: Config) -> Config:
         """A configuration with the values that were taken instead, where they fit together."""
@@ -86,13 +88,21 @@ _KEYS = ("listen.port", "upstream.base_url", "model", "base_models", "approach",
 _FIELDS = ("listen", "upstream", "model", "base_models", "approach", "strategies")
 
 
-def about_kept(proposal: Proposal, paths: Paths, env: str | None, proxy_key: str | None) -> list[NotTaken]:
+def about_kept(
+    proposal: Proposal, paths: Paths, env: str | None, proxy_key: str | None
+) -> list[NotTaken]:
     """What is not taken because the deployment's own files stand there already: their texts, None where one is missing."""
     left = []
     own = envfile.read((env or "").encode()).variables.get("OPENAI_API_KEY", "").strip()
     if env is not None and proposal.upstream_key and own != proposal.upstream_key:
         why = f"{paths.env} exists and has {'another one' if own else 'none'}"
-        left.append(NotTaken(f"OPENAI_API_KEY of {proposal.upstream_where}", why, f"write the right one into {paths.env}"))
+        left.append(
+            NotTaken(
+                f"OPENAI_API_KEY of {proposal.upstream_where}",
+                why,
+                f"write the right one into {paths.env}",
+            )
+        )
     if proxy_key is not None and proposal.proxy_key and proxy_key.strip() != proposal.proxy_key:
         why = f"{paths.proxy_key} exists and has another one"
         remedy = f"LiteLLM must send that one; or remove {paths.proxy_key} and run {paths.command('init')} again"
@@ -102,7 +112,11 @@ def about_kept(proposal: Proposal, paths: Paths, env: str | None, proxy_key: str
 
 def with_upstream_key(env: str, key: str | None) -> str:
     """The env file's skeleton with the key in it."""
-    return env if key is None else re.sub(r"^OPENAI_API_KEY=$", lambda _: f"OPENAI_API_KEY={key}", env, flags=re.M)
+    return (
+        env
+        if key is None
+        else re.sub(r"^OPENAI_API_KEY=$", lambda _: f"OPENAI_API_KEY={key}", env, flags=re.M)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -134,7 +148,10 @@ def _config(settings: Sequence[Setting]) -> Config:
 def propose(service: HandMade, paths: Paths, listed: Sequence[str] = ()) -> Proposal:
     """A proposal for a deployment at `paths`. `listed`: the models that LiteLLM lists; none where it was not asked."""
     if not service.runs_optillm:
-        problems = [NotTaken(service.redact(p), "it cannot be read", f"look at {service.path}") for p in service.problems]
+        problems = [
+            NotTaken(service.redact(p), "it cannot be read", f"look at {service.path}")
+            for p in service.problems
+        ]
         return Proposal((), tuple(problems))
     taken: list[Setting] = []
     left: list[NotTaken] = []
@@ -147,7 +164,10 @@ def propose(service: HandMade, paths: Paths, listed: Sequence[str] = ()) -> Prop
     left += [*about_key, *about_upstream]
     for rest in (_variables, _flags, _providers, _own_files, _directives, _drop_ins, _unread):
         left += rest(service, paths)
-    shown = (NotTaken(service.redact(n.what), service.redact(n.why), service.redact(n.remedy)) for n in left)
+    shown = (
+        NotTaken(service.redact(n.what), service.redact(n.why), service.redact(n.remedy))
+        for n in left
+    )
     return Proposal(tuple(taken), tuple(shown), key, key_where, upstream, upstream_where)
 
 
@@ -159,7 +179,11 @@ def _valid(taken: Sequence[Setting], new: Sequence[Setting], left: list[NotTaken
             _config([*taken, *good, setting])
         except ValidationError as invalid:
             why = "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in invalid.errors())
-            left.append(NotTaken(f"{setting.key}: {_words(setting.value)}", why, f"write {setting.key} yourself"))
+            left.append(
+                NotTaken(
+                    f"{setting.key}: {_words(setting.value)}", why, f"write {setting.key} yourself"
+                )
+            )
         else:
             good.append(setting)
     return good
@@ -207,17 +231,25 @@ def _base_models(service: HandMade, listed: Sequence[str]) -> _Part:
     where = _from(service, "model", "")
     names: dict[str, str] = {service.model: where} if where else {}
     for provider in _own_providers(service):
-        names.update(dict.fromkeys(provider.model_map.values(), f"model_map of provider {provider.name}"))
+        names.update(
+            dict.fromkeys(provider.model_map.values(), f"model_map of provider {provider.name}")
+        )
     for _, base in _published(listed):
         names.setdefault(base, "LiteLLM's list: it publishes strategies of it")
-    good = {name: place for name, place in names.items() if not model_names.base_model_problem(name)}
+    good = {
+        name: place for name, place in names.items() if not model_names.base_model_problem(name)
+    }
     for name in names.keys() - good.keys():
         problem = model_names.base_model_problem(name)
         remedy = "give it another name in LiteLLM, and write that into base_models"
         left.append(NotTaken(f"model {name}", f"the name {problem}", remedy))
     if not where:
         why = f"requests then use OptiLLM's default, {service.model}"
-        left.append(NotTaken("no --model", why, "write the base model into optictl.yaml: model and base_models"))
+        left.append(
+            NotTaken(
+                "no --model", why, "write the base model into optictl.yaml: model and base_models"
+            )
+        )
     if good:
         first = service.model if service.model in good else next(iter(good))
         taken.append(Setting("model", first, good[first]))
@@ -235,7 +267,11 @@ def _published(listed: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(strategy, base model) of each name that LiteLLM lists beside its base model."""
     for name in listed:
         strategies, base = model_names.parse(name)
-        if len(strategies) == 1 and base in listed and strategies[0] not in model_names.NOT_STRATEGIES:
+        if (
+            len(strategies) == 1
+            and base in listed
+            and strategies[0] not in model_names.NOT_STRATEGIES
+        ):
             yield strategies[0], base
 
 
@@ -246,10 +282,18 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
     wanted: dict[str, str] = {}
     approach, where = service.approach, service.where.get("approach", "")
     if approach in ("proxy", "auto"):
-        taken.append(Setting("approach", approach, where or "OptiLLM's default: the unit gives no --approach"))
+        taken.append(
+            Setting(
+                "approach", approach, where or "OptiLLM's default: the unit gives no --approach"
+            )
+        )
     elif approach == "none":
         left.append(
-            NotTaken("--approach none", "a name without a strategy is refused", "send plain requests to LiteLLM itself")
+            NotTaken(
+                "--approach none",
+                "a name without a strategy is refused",
+                "send plain requests to LiteLLM itself",
+            )
         )
     elif approach:
         taken.append(Setting("approach", "auto", f"{where}, which names one strategy"))
@@ -268,10 +312,18 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
     for name in extra:
         if name in model_names.DANGEROUS:
             why = "it executes what a model wrote, or reaches beyond LiteLLM"
-            left.append(NotTaken(f"strategy {name}", why, f"add {name} to strategies, if you accept that"))
+            left.append(
+                NotTaken(f"strategy {name}", why, f"add {name} to strategies, if you accept that")
+            )
     if safe := [name for name in extra if name not in model_names.DANGEROUS]:
         places = dict.fromkeys(wanted[name] for name in safe)
-        taken.append(Setting("strategies", [*default, *safe], f"the default, and {', '.join(safe)}: {'; '.join(places)}"))
+        taken.append(
+            Setting(
+                "strategies",
+                [*default, *safe],
+                f"the default, and {', '.join(safe)}: {'; '.join(places)}",
+            )
+        )
     return taken, left
 
 
@@ -286,7 +338,9 @@ def _proxy_key(service: HandMade, paths: Paths) -> _Key:
     where = service.where.get("proxy_key", "")
     weakness = invariants.key_weakness(service.proxy_key, service.upstream_key)
     if not service.proxy_key:
-        unread = any("what a program prints" in p and "--optillm-api-key" in p for p in service.problems)
+        unread = any(
+            "what a program prints" in p and "--optillm-api-key" in p for p in service.problems
+        )
         why = "it is what a program prints" if unread else "it asks its clients for none"
         return None, "", [NotTaken("the proxy key", f"{why}; a new one is made", give)]
     if weakness:
@@ -317,15 +371,22 @@ _OF_NO_ACCOUNT = re.compile(
 )
 #: Variables whose values are taken as settings.
 _AS_SETTINGS = {
-    "port": ("OPTILLM_PORT",), "base_url": ("OPTILLM_BASE_URL", "OPENAI_BASE_URL"), "model": ("OPTILLM_MODEL",),
-    "approach": ("OPTILLM_APPROACH",), "proxy_key": ("OPTILLM_API_KEY",), "host": ("OPTILLM_HOST",),
-}  # fmt: skip
+    "port": ("OPTILLM_PORT",),
+    "base_url": ("OPTILLM_BASE_URL", "OPENAI_BASE_URL"),
+    "model": ("OPTILLM_MODEL",),
+    "approach": ("OPTILLM_APPROACH",),
+    "proxy_key": ("OPTILLM_API_KEY",),
+    "host": ("OPTILLM_HOST",),
+}
 
 
 def _variables(service: HandMade, paths: Paths) -> list[NotTaken]:
     forbidden = invariants.forbidden_variables(service.environment)
     as_setting = {
-        name for field_, names in _AS_SETTINGS.items() for name in names if service.where.get(field_, "").startswith(name)
+        name
+        for field_, names in _AS_SETTINGS.items()
+        for name in names
+        if service.where.get(field_, "").startswith(name)
     }
     left = []
     for name in service.environment:
@@ -339,22 +400,44 @@ def _variables(service: HandMade, paths: Paths) -> list[NotTaken]:
                 why += "; its value is taken as a setting"
             why += f"; the guard does not start while {place} has it" if stays else ""
             left.append(NotTaken(f"variable {name}", why, remedy))
-        elif place and not stays and name != "OPENAI_API_KEY" and not _OF_NO_ACCOUNT.fullmatch(name):
+        elif (
+            place and not stays and name != "OPENAI_API_KEY" and not _OF_NO_ACCOUNT.fullmatch(name)
+        ):
             if f"{{{name}}}" in service.text or f"${name}" in service.text:
                 continue  # it only carries a flag's value
-            left.append(NotTaken(f"variable {name}", "a sealed service has an environment of optictl's making", ""))
+            left.append(
+                NotTaken(
+                    f"variable {name}",
+                    "a sealed service has an environment of optictl's making",
+                    "",
+                )
+            )
     for name in service.passed:
-        left.append(NotTaken(f"variable {name}", "PassEnvironment= hands it on from systemd; its value is not known"))
+        left.append(
+            NotTaken(
+                f"variable {name}",
+                "PassEnvironment= hands it on from systemd; its value is not known",
+            )
+        )
     return left
 
 
 #: Flag -> (why it is not kept, what there is instead).
 _FLAGS: dict[str, tuple[str, str]] = {
     "--log": ("OptiLLM's debug log has prompts and keys; the guard logs one line per request", ""),
-    "--log-conversations": ("no prompt is written to a disk", "optictl trace shows one request, call by call"),
-    "--conversation-log-dir": ("no prompt is written to a disk", "optictl trace shows one request, call by call"),
+    "--log-conversations": (
+        "no prompt is written to a disk",
+        "optictl trace shows one request, call by call",
+    ),
+    "--conversation-log-dir": (
+        "no prompt is written to a disk",
+        "optictl trace shows one request, call by call",
+    ),
     "--launch-gui": ("OptiLLM then starts a web page in place of the proxy", ""),
-    "--plugins-dir": ("it has no effect in OptiLLM 0.3.12", "name plugin files in plugins: of optictl.yaml"),
+    "--plugins-dir": (
+        "it has no effect in OptiLLM 0.3.12",
+        "name plugin files in plugins: of optictl.yaml",
+    ),
     "--batch-mode": ("the guard has its own limits", "limits.max_in_flight in optictl.yaml"),
     "--batch-size": ("the guard has its own limits", "limits.max_in_flight in optictl.yaml"),
     "--batch-wait-ms": ("the guard has its own limits", "limits.max_in_flight in optictl.yaml"),
@@ -383,7 +466,9 @@ def _providers(service: HandMade, _: Paths) -> list[NotTaken]:
         if provider not in own:
             why = "LiteLLM is the only way out of a deployment"
             remedy = "add its models to model_list of LiteLLM"
-            left.append(NotTaken(f"provider {provider.name} ({redacted(provider.base_url)})", why, remedy))
+            left.append(
+                NotTaken(f"provider {provider.name} ({redacted(provider.base_url)})", why, remedy)
+            )
         for name, target in provider.model_map.items():
             if provider in own and name != target:
                 why = "names go upstream as they are"
@@ -406,9 +491,18 @@ def _own_files(service: HandMade, paths: Paths) -> list[NotTaken]:
         remedy = "read them, then name them in plugins: of optictl.yaml"
         left.append(NotTaken(f"plugins {', '.join(map(str, service.plugins))}", why, remedy))
     if service.version and service.version != (pinned := Config().optillm.version):
-        left.append(NotTaken(f"OptiLLM {service.version}", f"a deployment runs {pinned}, the version that the guard knows"))
+        left.append(
+            NotTaken(
+                f"OptiLLM {service.version}",
+                f"a deployment runs {pinned}, the version that the guard knows",
+            )
+        )
     left += [
-        NotTaken(f"start through {wrapper}", "the unit starts the guard itself", f"look whether {wrapper} does more")
+        NotTaken(
+            f"start through {wrapper}",
+            "the unit starts the guard itself",
+            f"look whether {wrapper} does more",
+        )
         for wrapper in service.wrappers
         if wrapper.startswith("/")
     ]
@@ -416,10 +510,21 @@ def _own_files(service: HandMade, paths: Paths) -> list[NotTaken]:
 
 
 #: Settings of [Service] that run something, and those that limit something.
-_COMMANDS = ("ExecCondition", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
-_LIMITS = re.compile(r"(Limit[A-Z]+|Memory\w+|CPU\w+|IO\w+|TasksMax|Nice|OOM\w+|Slice|Timeout\w+|RuntimeMaxSec)")
+_COMMANDS = (
+    "ExecCondition",
+    "ExecStartPre",
+    "ExecStartPost",
+    "ExecReload",
+    "ExecStop",
+    "ExecStopPost",
+)
+_LIMITS = re.compile(
+    r"(Limit[A-Z]+|Memory\w+|CPU\w+|IO\w+|TasksMax|Nice|OOM\w+|Slice|Timeout\w+|RuntimeMaxSec)"
+)
 _RELATIONS = ("After", "Before", "Requires", "Wants", "BindsTo", "PartOf", "Requisite", "OnFailure")
-_COMMON = re.compile(r"(network|network-online|multi-user|syslog|basic|local-fs|nss-lookup|time-sync)\.target|-\.mount")
+_COMMON = re.compile(
+    r"(network|network-online|multi-user|syslog|basic|local-fs|nss-lookup|time-sync)\.target|-\.mount"
+)
 
 
 def _directives(service: HandMade, paths: Paths) -> list[NotTaken]:
@@ -429,16 +534,34 @@ def _directives(service: HandMade, paths: Paths) -> list[NotTaken]:
     for name in _COMMANDS:
         if service.settings.all(name):
             left.append(
-                NotTaken(f"{name}=", "the unit starts nothing but the guard", "run it from a unit that you make for it")
+                NotTaken(
+                    f"{name}=",
+                    "the unit starts nothing but the guard",
+                    "run it from a unit that you make for it",
+                )
             )
-    if limits := [name for name in names if _LIMITS.fullmatch(name) and service.settings.last(name)]:
+    if limits := [
+        name for name in names if _LIMITS.fullmatch(name) and service.settings.last(name)
+    ]:
         text = ", ".join(f"{name}={service.settings.last(name).value}" for name in limits)  # type: ignore[union-attr]
-        left.append(NotTaken(text, "the unit has its own limits and timeouts", f"write what you need into {own}"))
+        left.append(
+            NotTaken(
+                text, "the unit has its own limits and timeouts", f"write what you need into {own}"
+            )
+        )
     for name in _RELATIONS:
-        units = [unit for entry in service.settings.all(name, "Unit") for unit in entry.value.split()]
+        units = [
+            unit for entry in service.settings.all(name, "Unit") for unit in entry.value.split()
+        ]
         if units := [unit for unit in units if not _COMMON.fullmatch(unit)]:
             what = f"{name}={' '.join(dict.fromkeys(units))}"
-            left.append(NotTaken(what, "the unit has its own dependencies", f"write it into {own}, if it is needed"))
+            left.append(
+                NotTaken(
+                    what,
+                    "the unit has its own dependencies",
+                    f"write it into {own}, if it is needed",
+                )
+            )
     return left
 
 
@@ -448,11 +571,20 @@ def _drop_ins(service: HandMade, paths: Paths) -> list[NotTaken]:
     for path, _text in service.drop_ins:
         own = [e.name for e in service.settings.entries if e.where.rpartition(":")[0] == str(path)]
         what = f"drop-in {path} ({', '.join(f'{name}=' for name in dict.fromkeys(own))})"
-        left.append(NotTaken(what, "it was written for the old unit, and would change the new one as well", remedy))
+        left.append(
+            NotTaken(
+                what,
+                "it was written for the old unit, and would change the new one as well",
+                remedy,
+            )
+        )
     return left
 
 
 def _unread(service: HandMade, _: Paths) -> list[NotTaken]:
     known = [problem for problem in service.problems if "what a program prints" not in problem]
     remedy = "write what it stands for into optictl.yaml"
-    return [NotTaken("a part of the unit", f"it could not be read: {problem}", remedy) for problem in known]
+    return [
+        NotTaken("a part of the unit", f"it could not be read: {problem}", remedy)
+        for problem in known
+    ]

@@ -20,8 +20,18 @@ from optictl.takeover.handmade import HandMade, Provider, secrets_of
 from optictl.takeover.unitfile import Settings, Unreadable
 
 #: Below a root, the most important first (systemd.unit(5)).
-_SYSTEM_PLACES = ("run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
-_USER_PLACES = ("/etc/systemd/user", "/run/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user")
+_SYSTEM_PLACES = (
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+_USER_PLACES = (
+    "/etc/systemd/user",
+    "/run/systemd/user",
+    "/usr/local/lib/systemd/user",
+    "/usr/lib/systemd/user",
+)
 #: A unit of any version of optictl begins so.
 _RENDERED = re.compile(r"\A#.*rendered by optictl", re.M)
 #: Field -> (flag, variables that set its default, OptiLLM's own default).
@@ -132,11 +142,19 @@ def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> lis
     """The drop-ins that systemd will read next, and those elsewhere that it has read."""
     *own, kind = unitfile.drop_in_directories(unit)
     places = _places(paths)
-    directories = [place / name for place in places for name in own] + [place / kind for place in places]
-    found = unitfile.in_order([str(d) for d in directories], lambda d: [p.name for p in facts.listed(Path(d), "*.conf")])
+    directories = [place / name for place in places for name in own] + [
+        place / kind for place in places
+    ]
+    found = unitfile.in_order(
+        [str(d) for d in directories], lambda d: [p.name for p in facts.listed(Path(d), "*.conf")]
+    )
     read_by_systemd = shown.drop_in_paths.split() if shown is not None else []
     names = {Path(path).name: path for path in (*read_by_systemd, *found)}
-    return [Path(names[name]) for name in sorted(names) if files.facts(Path(names[name])).kind != "missing"]
+    return [
+        Path(names[name])
+        for name in sorted(names)
+        if files.facts(Path(names[name])).kind != "missing"
+    ]
 
 
 def _account(name: str) -> tuple[str, Path | None]:
@@ -157,14 +175,30 @@ def _specifiers(paths: Paths, unit: str) -> dict[str, str]:
     stem = unit.rpartition(".")[0]
     prefix, _, instance = stem.partition("@")
     home = _manager_home(paths)
-    system = {"E": "/etc", "S": "/var/lib", "C": "/var/cache", "L": "/var/log", "t": "/run", "u": "root", "U": "0"}
+    system = {
+        "E": "/etc",
+        "S": "/var/lib",
+        "C": "/var/cache",
+        "L": "/var/log",
+        "t": "/run",
+        "u": "root",
+        "U": "0",
+    }
     user = {"E": f"{home}/.config", "S": f"{home}/.local/state", "C": f"{home}/.cache"}
     return {
-        "n": unit, "N": stem, "p": prefix, "P": prefix, "i": instance, "I": instance,
-        "j": prefix.rpartition("-")[2], "J": prefix.rpartition("-")[2],
-        "h": str(home), "T": "/tmp", "V": "/var/tmp",  # noqa: S108  (nothing is written there)
+        "n": unit,
+        "N": stem,
+        "p": prefix,
+        "P": prefix,
+        "i": instance,
+        "I": instance,
+        "j": prefix.rpartition("-")[2],
+        "J": prefix.rpartition("-")[2],
+        "h": str(home),
+        "T": "/tmp",  # noqa: S108  (nothing is written there)
+        "V": "/var/tmp",  # noqa: S108  (nothing is written there)
         **(system if paths.scope == "system" else user),
-    }  # fmt: skip
+    }
 
 
 def _gathered(paths: Paths, unit: str, path: Path, text: str, shown: Unit | None) -> HandMade:
@@ -177,11 +211,15 @@ def _gathered(paths: Paths, unit: str, path: Path, text: str, shown: Unit | None
     facts.problems += settings.problems
     table = _specifiers(paths, unit)
     service = HandMade(
-        unit=unit, path=path, text=text, drop_ins=tuple(drop_ins), settings=settings,
+        unit=unit,
+        path=path,
+        text=text,
+        drop_ins=tuple(drop_ins),
+        settings=settings,
         enabled=shown.unit_file_state if shown else "",
         active=shown.active if shown else False,
         main_pid=shown.main_pid if shown else 0,
-    )  # fmt: skip
+    )
     service = _with_account(service, paths, table)
     service = _with_environment(service, table, facts)
     service = _with_command(service, table, facts)
@@ -227,7 +265,13 @@ def _with_environment(service: HandMade, table: Mapping[str, str], facts: _Facts
             if not sign or values.get(name) == value:
                 values.pop(name, None)
     passed = [w for e in settings.all("PassEnvironment") for w in _words(e.value, facts, e.where)]
-    return replace(service, environment=values, where=places, env_files=tuple(dict.fromkeys(found)), passed=tuple(passed))
+    return replace(
+        service,
+        environment=values,
+        where=places,
+        env_files=tuple(dict.fromkeys(found)),
+        passed=tuple(passed),
+    )
 
 
 def _words(value: str, facts: _Facts, where: str) -> list[str]:
@@ -275,20 +319,34 @@ def _with_command(service: HandMade, table: Mapping[str, str], facts: _Facts) ->
         return facts.text(Path(name)) if name.startswith("/") else None
 
     # of several commands (Type=oneshot) the one that starts OptiLLM counts
-    every = [command.started(unitfile.expanded(line, service.environment), service.environment, directory, script)
-             for line in lines]  # fmt: skip
+    every = [
+        command.started(
+            unitfile.expanded(line, service.environment), service.environment, directory, script
+        )
+        for line in lines
+    ]
     chosen = next((one for one in every if one.is_optillm), every[-1])
     if not chosen.is_optillm:
         facts.problems.append(f"{lines[-1].where}: ExecStart= starts no OptiLLM that can be seen")
     service = replace(
-        service, program=chosen.words, wrappers=chosen.wrappers, runs_optillm=chosen.is_optillm,
-        environment=chosen.environment, where={**service.where, **chosen.places},
+        service,
+        program=chosen.words,
+        wrappers=chosen.wrappers,
+        runs_optillm=chosen.is_optillm,
+        environment=chosen.environment,
+        where={**service.where, **chosen.places},
         directory=Path(chosen.directory) if chosen.directory else None,
-    )  # fmt: skip
-    return _with_flags(service, chosen.arguments, lines[-1].where, facts) if chosen.is_optillm else service
+    )
+    return (
+        _with_flags(service, chosen.arguments, lines[-1].where, facts)
+        if chosen.is_optillm
+        else service
+    )
 
 
-def _with_flags(service: HandMade, arguments: tuple[str, ...], where: str, facts: _Facts) -> HandMade:
+def _with_flags(
+    service: HandMade, arguments: tuple[str, ...], where: str, facts: _Facts
+) -> HandMade:
     given, problems = command.flags(arguments)
     facts.problems += problems
     values: dict[str, Any] = {}
@@ -299,25 +357,37 @@ def _with_flags(service: HandMade, arguments: tuple[str, ...], where: str, facts
         if given.get(flag):
             value, place = given[flag], f"{flag} in {where}"
         elif variable:
-            value, place = service.environment[variable], f"{variable} in {service.where.get(variable, where)}"
+            value, place = (
+                service.environment[variable],
+                f"{variable} in {service.where.get(variable, where)}",
+            )
         if command.UNKNOWN in value:
             facts.problems.append(f"{place}: its value is what a program prints, which is not run")
             value = ""
         values[name], places[name] = value, place
     port = values.pop("port")
     if not (port.isdecimal() and 0 < int(port) < 65536):
-        facts.problems.append(f"{places['port']}: no port number" if port else "its port is not known")
+        facts.problems.append(
+            f"{places['port']}: no port number" if port else "its port is not known"
+        )
         port = None
     extra = [flag for flag in given if flag not in {f for f, _, _ in _FIELDS.values()}]
     hidden = [secret for flag in extra for secret in secrets_of(flag, given[flag])]
     return replace(
-        service, **values, port=port and int(port), where=places, extra_flags=tuple(extra), other_secrets=tuple(hidden)
+        service,
+        **values,
+        port=port and int(port),
+        where=places,
+        extra_flags=tuple(extra),
+        other_secrets=tuple(hidden),
     )
 
 
 def _with_providers(service: HandMade, facts: _Facts) -> HandMade:
     """What OptiLLM reads below its HOME and its working directory."""
-    plugins = facts.listed(service.directory / "optillm" / "plugins", "*.py") if service.directory else []
+    plugins = (
+        facts.listed(service.directory / "optillm" / "plugins", "*.py") if service.directory else []
+    )
     service = replace(service, plugins=tuple(plugins), version=_version(service, facts))
     home = service.environment.get("HOME")
     if not home or not service.runs_optillm:
@@ -328,7 +398,13 @@ def _with_providers(service: HandMade, facts: _Facts) -> HandMade:
         text = facts.text(path)
         if text is not None or len(facts.denied) > denied:
             providers, keys = _providers(text)
-            return replace(service, provider_config=path, provider_text=text, providers=providers, provider_keys=keys)
+            return replace(
+                service,
+                provider_config=path,
+                provider_text=text,
+                providers=providers,
+                provider_keys=keys,
+            )
     return service
 
 

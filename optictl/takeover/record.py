@@ -52,7 +52,10 @@ def parse(text: str | None) -> Record | None:
     try:
         data: Mapping[str, Any] = json.loads(text or "")
         kept: Sequence[Mapping[str, Any]] = data["files"]
-        files = tuple(KeptFile(str(f["path"]), int(f["mode"]), int(f["uid"]), int(f["gid"]), str(f["name"])) for f in kept)
+        files = tuple(
+            KeptFile(str(f["path"]), int(f["mode"]), int(f["uid"]), int(f["gid"]), str(f["name"]))
+            for f in kept
+        )
         unit, enabled = str(data["unit"]), str(data["enabled"])
         return Record(unit, enabled, bool(data["active"]), str(data["since"]), files)
     except (ValueError, KeyError, TypeError):

@@ -27,7 +27,9 @@ class Row:
         return {**asdict(self), "changes": self.changes}
 
 
-def rows(hand_made: HandMade, config: Config, paths: Paths, proxy_key: str | None, dynamic: bool) -> list[Row]:
+def rows(
+    hand_made: HandMade, config: Config, paths: Paths, proxy_key: str | None, dynamic: bool
+) -> list[Row]:
     """Before and after. `proxy_key` is the one that will count, None where it is still to be made; `dynamic`: systemd
     gives the service a user of its own."""
     old_key, old_port = hand_made.proxy_key, hand_made.port
@@ -39,7 +41,11 @@ def rows(hand_made: HandMade, config: Config, paths: Paths, proxy_key: str | Non
         key = f"another, in {paths.proxy_key}: LiteLLM has to send it"
     providers = ", ".join(f"{p.name} ({p.base_url})" for p in hand_made.providers) or "none"
     return [
-        Row("address", f"{hand_made.host}:{old_port or '?'}", f"{config.listen.host}:{config.listen.port}"),
+        Row(
+            "address",
+            f"{hand_made.host}:{old_port or '?'}",
+            f"{config.listen.host}:{config.listen.port}",
+        ),
         Row("user", hand_made.user, paths.name if dynamic else "the same user"),
         Row("proxy key", "in the unit's argument list" if old_key else "none", key),
         Row("upstream", hand_made.base_url, config.upstream.base_url),

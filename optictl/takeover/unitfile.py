@@ -17,9 +17,18 @@ _COMMENT = ("#", ";")
 _PREFIXES = "-@:+!|"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIMPLE_ESCAPES = {
-    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
-    "\\": "\\", '"': '"', "'": "'", "s": " ",
-}  # fmt: skip
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+    "\\": "\\",
+    '"': '"',
+    "'": "'",
+    "s": " ",
+}
 #: Digits after the letter of an escape.
 _HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
 
@@ -190,7 +199,9 @@ def _escape(text: str) -> tuple[bytes, int]:
         return _SIMPLE_ESCAPES[sign].encode(), 1
     if sign in _HEX_ESCAPES:
         digits = text[1 : 1 + _HEX_ESCAPES[sign]]
-        if re.fullmatch(rf"[0-9a-fA-F]{{{_HEX_ESCAPES[sign]}}}", digits) and (code := int(digits, 16)):
+        if re.fullmatch(rf"[0-9a-fA-F]{{{_HEX_ESCAPES[sign]}}}", digits) and (
+            code := int(digits, 16)
+        ):
             if sign == "x":
                 return bytes([code]), 3
             if code < 0x110000 and not 0xD800 <= code < 0xE000:
@@ -283,7 +294,9 @@ def _split_leniently(value: str) -> list[str]:
         return value.split()
 
 
-def assigned(entries: Iterable[Entry], table: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+def assigned(
+    entries: Iterable[Entry], table: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """Environment= -> (name -> value, name -> where it is set, what cannot be read)."""
     values: dict[str, str] = {}
     places: dict[str, str] = {}

@@ -18,7 +18,11 @@ from testing.host import ETC
 
 def answers(status: int, body: Any = None, delay: float = 0) -> Step:
     """LiteLLM answers everything so."""
-    reply = Reply(status, {"error": {"message": "no", "code": str(status)}} if body is None else body, delay=delay)
+    reply = Reply(
+        status,
+        {"error": {"message": "no", "code": str(status)}} if body is None else body,
+        delay=delay,
+    )
 
     def step(b: Bench) -> None:
         b.upstream.misbehave = lambda _seen: reply  # type: ignore[attr-defined]
@@ -34,7 +38,16 @@ def behave(b: Bench) -> None:
 def _upstream(name: str, breaks: Step, says: str, mends: Step = behave) -> Fault:
     # a connection that is still open may serve one more request
     unsteady = ("curl /v1/models", "LiteLLM /health")
-    return Fault("upstream", name, "upstream.base-model", breaks, outside=mends, says=says, typed="", unsteady=unsteady)
+    return Fault(
+        "upstream",
+        name,
+        "upstream.base-model",
+        breaks,
+        outside=mends,
+        says=says,
+        typed="",
+        unsteady=unsteady,
+    )
 
 
 def _skewed(b: Bench) -> None:
@@ -43,7 +56,9 @@ def _skewed(b: Bench) -> None:
 
 UPSTREAM = [
     _upstream("down", lambda b: b.upstream.stop(), "start LiteLLM", lambda b: b.upstream.start()),  # type: ignore[attr-defined]
-    _upstream("slow", lambda b: setattr(b.upstream, "misbehave", lambda _: time.sleep(8)), "LiteLLM"),
+    _upstream(
+        "slow", lambda b: setattr(b.upstream, "misbehave", lambda _: time.sleep(8)), "LiteLLM"
+    ),
     _upstream("401", answers(401), "write OPENAI_API_KEY=<a key that LiteLLM takes>"),
     _upstream("429", answers(429), "limit"),
     _upstream("500", answers(500), "LiteLLM's log"),
@@ -89,13 +104,17 @@ def _entry(data: dict[str, Any], name: str) -> dict[str, Any]:
 def _another(name: str, target: str) -> Callable[[dict[str, Any]], object]:
     def change(data: dict[str, Any]) -> None:
         like = _entry(data, "moa-jerry-xl")
-        data["model_list"].append({"model_name": name, "litellm_params": {**like["litellm_params"], "model": target}})
+        data["model_list"].append(
+            {"model_name": name, "litellm_params": {**like["litellm_params"], "model": target}}
+        )
 
     return change
 
 
 def _routing(name: str, id: str, change: Callable[[dict[str, Any]], object], says: str) -> Fault:
-    return Fault("routing", name, id, litellm(change), outside=litellm(lambda _: None), says=says, typed="")
+    return Fault(
+        "routing", name, id, litellm(change), outside=litellm(lambda _: None), says=says, typed=""
+    )
 
 
 def _loop(data: dict[str, Any]) -> None:
@@ -107,12 +126,19 @@ def _parameter(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
 
 
 ROUTING = [
-    _routing("a fallback of the base model leads back", "routing.no-loop", _loop, "let jerry-xl lead to a real model only"),
+    _routing(
+        "a fallback of the base model leads back",
+        "routing.no-loop",
+        _loop,
+        "let jerry-xl lead to a real model only",
+    ),
     _routing(
         "the base model leads to OptiLLM",
         "routing.no-loop",
         lambda d: _entry(d, "jerry-xl").update(
-            litellm_params=dict(_entry(d, "moa-jerry-xl")["litellm_params"], model="openai/moa-jerry-xl")
+            litellm_params=dict(
+                _entry(d, "moa-jerry-xl")["litellm_params"], model="openai/moa-jerry-xl"
+            )
         ),
         "let jerry-xl lead to a real model only",
     ),
@@ -135,7 +161,12 @@ ROUTING = [
         "add an entry for jerry-xl",
     ),
     _routing("retries", "routing.retries", _parameter("num_retries", 2), "write num_retries: 0"),
-    _routing("a timeout below OptiLLM's own", "routing.retries", _parameter("timeout", 10), "write timeout: 60 or more"),
+    _routing(
+        "a timeout below OptiLLM's own",
+        "routing.retries",
+        _parameter("timeout", 10),
+        "write timeout: 60 or more",
+    ),
     _routing(
         "a key that begins with sk-",
         "routing.key",
@@ -157,7 +188,9 @@ ROUTING = [
 # clock and journal
 
 HOST = [
-    Fault("host", "clock skew", "host.clock", _skewed, outside=behave, says="set the clock", typed=""),
+    Fault(
+        "host", "clock skew", "host.clock", _skewed, outside=behave, says="set the clock", typed=""
+    ),
     Fault(
         "host",
         "full journal",

@@ -29,7 +29,11 @@ from testing.host import ETC, Host
 from testing.machine import booted
 from testing.support import PROXY_KEY, free_port
 
-UNIT, SOCKET, RELAY = "optillm-proxy.service", "optillm-proxy.socket", "optillm-proxy-upstream.socket"
+UNIT, SOCKET, RELAY = (
+    "optillm-proxy.service",
+    "optillm-proxy.socket",
+    "optillm-proxy-upstream.socket",
+)
 UNITS = "/etc/systemd/system"
 OPT, HOME = "/opt/optillm-proxy", "/var/lib/optillm-proxy"
 LITELLM = "/etc/litellm"
@@ -142,8 +146,11 @@ class Bench(Host):
             python = self.program.parent / "python"
             self.checks = subprocess.Popen(
                 self.machine.inside(python, "-c", _CHECKS),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/",
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd="/",
+            )
         assert self.checks.stdin is not None
         assert self.checks.stdout is not None
         self.checks.stdin.write("\n")
@@ -164,7 +171,12 @@ class Bench(Host):
     def typed(self, remedy: str) -> None:
         """Type what was printed, as the operator does."""
         self.machine.run(
-            "env", "OPTICTL_YES=1", f"PATH={self.program.parent}:/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", remedy
+            "env",
+            "OPTICTL_YES=1",
+            f"PATH={self.program.parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "sh",
+            "-c",
+            remedy,
         )
 
     @property
@@ -181,7 +193,9 @@ class Bench(Host):
         self.machine.write(f"{ETC}/env", f"OPENAI_API_KEY={litellm_proxy.MASTER_KEY}\n", 0o600)
         self.machine.write(f"{ETC}/proxy_key", f"{PROXY_KEY}\n", 0o600)
         self.machine.write(f"{LITELLM}/litellm.yaml", yaml.safe_dump(self.litellm_configuration))
-        self.machine.write(f"{LITELLM}/litellm.env", f"{render.LITELLM_KEY_VARIABLE}={PROXY_KEY}\n", 0o600)
+        self.machine.write(
+            f"{LITELLM}/litellm.env", f"{render.LITELLM_KEY_VARIABLE}={PROXY_KEY}\n", 0o600
+        )
 
     @property
     def litellm_configuration(self) -> dict[str, Any]:
@@ -190,7 +204,9 @@ class Bench(Host):
         strategies = yaml.safe_load(render.litellm(deployed, paths.system()))["model_list"]
         for entry in strategies:
             entry["model_info"] = {"health_check_timeout": PATIENCE - 1}
-        return litellm_proxy.configuration([*strategies, litellm_proxy.model_entry("jerry-xl", self.model_url)])
+        return litellm_proxy.configuration(
+            [*strategies, litellm_proxy.model_entry("jerry-xl", self.model_url)]
+        )
 
     @property
     def worker(self) -> str:
@@ -212,7 +228,9 @@ class Bench(Host):
 
     def tell_litellm(self) -> None:
         """LiteLLM's environment gets the proxy key that is there now."""
-        self.sh(f"echo {render.LITELLM_KEY_VARIABLE}=$(cat {ETC}/proxy_key) > {LITELLM}/litellm.env")
+        self.sh(
+            f"echo {render.LITELLM_KEY_VARIABLE}=$(cat {ETC}/proxy_key) > {LITELLM}/litellm.env"
+        )
 
     def let_go(self) -> None:
         """Close what clients hold."""
@@ -229,7 +247,10 @@ class Bench(Host):
             others = {name: future.result() for name, future in asked.items()}
         fields = Result.__dataclass_fields__
         try:
-            results = [Result(**{k: v for k, v in r.items() if k in fields}) for r in json.loads(said)["results"]]
+            results = [
+                Result(**{k: v for k, v in r.items() if k in fields})
+                for r in json.loads(said)["results"]
+            ]
         except ValueError:
             raise AssertionError(f"check said {said!r}") from None
         return Look(results, seconds, others)
@@ -238,7 +259,9 @@ class Bench(Host):
     def others(self) -> dict[str, Callable[[], bool]]:
         """The usual ways to see whether a service is well; each says whether it sees that something is wrong."""
         return {
-            "systemctl is-active": lambda: self.machine.run("systemctl", "is-active", UNIT, check=False).returncode != 0,
+            "systemctl is-active": lambda: (
+                self.machine.run("systemctl", "is-active", UNIT, check=False).returncode != 0
+            ),
             "curl /health": lambda: not _get(f"{self.url}/health"),
             "curl /v1/models": lambda: not _get(f"{self.url}/v1/models", PROXY_KEY),
             "LiteLLM /health": lambda: not self._litellm_is_healthy(),
@@ -277,7 +300,9 @@ class Bench(Host):
 def _get(url: str, key: str = "") -> httpx.Response | None:
     """The answer, where it is 200 and in time."""
     try:
-        answer = httpx.get(url, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=PATIENCE)
+        answer = httpx.get(
+            url, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=PATIENCE
+        )
     except httpx.HTTPError:
         return None
     return answer if answer.status_code == 200 else None
@@ -297,7 +322,9 @@ def running(program: Path, litellm_program: Path) -> Iterator[Bench]:
         stack.callback(bench.close)
         bench.configure()
         key = {render.LITELLM_KEY_VARIABLE: PROXY_KEY}
-        stack.enter_context(litellm_proxy.litellm(litellm_program, bench.litellm_configuration, litellm_port, key))
+        stack.enter_context(
+            litellm_proxy.litellm(litellm_program, bench.litellm_configuration, litellm_port, key)
+        )
         bench.optictl("install", "--yes")
         bench.keep()
         yield bench

@@ -64,4 +64,9 @@ RESTART = f"systemctl restart --no-block {UNIT}"
 
 def until(b: Bench, words: str, seconds: float = 30) -> None:
     """Until a line of shell is true."""
-    wait_until(lambda: not b.machine.run("sh", "-c", words, check=False).returncode, seconds, words, pause=0.2)
+    wait_until(
+        lambda: not b.machine.run("sh", "-c", words, check=False).returncode,
+        seconds,
+        words,
+        pause=0.2,
+    )

@@ -6,7 +6,19 @@ from optictl.deployment import render
 from optictl.guard import invariants
 from testing import litellm_proxy
 from testing.faults.bench import HOME, LITELLM, OPT, SOCKET, UNIT, Bench
-from testing.faults.fault import CURRENT, PROVIDERS, RESTART, SERVICE_FILE, SOCKET_FILE, Fault, Step, drop_in, put, sh, until
+from testing.faults.fault import (
+    CURRENT,
+    PROVIDERS,
+    RESTART,
+    SERVICE_FILE,
+    SOCKET_FILE,
+    Fault,
+    Step,
+    drop_in,
+    put,
+    sh,
+    until,
+)
 from testing.host import ETC
 from testing.support import PROXY_KEY
 
@@ -14,7 +26,12 @@ from testing.support import PROXY_KEY
 def _environment() -> list[Fault]:
     names = [*invariants.FORBIDDEN, "OPTILLM_N", "https_proxy"]
     in_file = [
-        Fault("environment", f"{n} in the env file", "env.forbidden", sh(f"echo '{n}=http://127.0.0.1:9' >> {ETC}/env"))
+        Fault(
+            "environment",
+            f"{n} in the env file",
+            "env.forbidden",
+            sh(f"echo '{n}=http://127.0.0.1:9' >> {ETC}/env"),
+        )
         for n in names
     ]
     of_manager = [
@@ -27,7 +44,12 @@ def _environment() -> list[Fault]:
         for n in names
     ]
     in_drop_in = [
-        Fault("environment", f"{n} in a drop-in", "unit.no-weakening-dropin", drop_in(f"Environment={n}=x"))
+        Fault(
+            "environment",
+            f"{n} in a drop-in",
+            "unit.no-weakening-dropin",
+            drop_in(f"Environment={n}=x"),
+        )
         for n in ("OPTILLM_API_KEY", "HTTPS_PROXY")
     ]
     return [*in_file, *of_manager, *in_drop_in]
@@ -47,7 +69,10 @@ def _unreadable() -> list[Fault]:
         "no name before = in the env file": f"printf '{line}A-B=1\\n'",
         "a comment of the env file ends with a backslash": f"printf '# key \\\\\\n{line}'",
     }
-    return [Fault("environment", name, "env.readable", sh(f"{words} > {ETC}/env")) for name, words in ways.items()] + [
+    return [
+        Fault("environment", name, "env.readable", sh(f"{words} > {ETC}/env"))
+        for name, words in ways.items()
+    ] + [
         Fault(
             "environment",
             "a service that was refused its env file",
@@ -159,7 +184,12 @@ BINDS = [
             then=f"systemctl restart {SOCKET} {UNIT}",
         )(b),
     ),
-    Fault("binds", "a second listener of what shares the socket, on 0.0.0.0", "bind.loopback", _shares_the_socket("0.0.0.0")),
+    Fault(
+        "binds",
+        "a second listener of what shares the socket, on 0.0.0.0",
+        "bind.loopback",
+        _shares_the_socket("0.0.0.0"),
+    ),
     Fault(
         "binds",
         "a second listener of what shares the socket, on another port",
@@ -186,9 +216,17 @@ BINDS = [
         "binds",
         "somebody else has the port",
         "socket.owner",
-        lambda b: (b.sh(f"systemctl stop {SOCKET} {UNIT}"), b.stranger(_LISTEN, "127.0.0.1", str(b.port))),
+        lambda b: (
+            b.sh(f"systemctl stop {SOCKET} {UNIT}"),
+            b.stranger(_LISTEN, "127.0.0.1", str(b.port)),
+        ),
     ),
-    Fault("binds", "somebody else has the port on ::1", "socket.owner", lambda b: b.stranger(_LISTEN, "::1", str(b.port))),
+    Fault(
+        "binds",
+        "somebody else has the port on ::1",
+        "socket.owner",
+        lambda b: b.stranger(_LISTEN, "::1", str(b.port)),
+    ),
 ]
 
 
@@ -214,28 +252,52 @@ KEYS = [
     _bad_key("a short key", "short"),
     _bad_key("a key that begins with sk-", "sk-0123456789abcdefghijklmnop"),
     _bad_key("the key is also OPENAI_API_KEY", litellm_proxy.MASTER_KEY),
-    Fault("keys", "no proxy_key file", "key.strength", sh(f"rm {ETC}/proxy_key"), after=_same_key_again),
+    Fault(
+        "keys",
+        "no proxy_key file",
+        "key.strength",
+        sh(f"rm {ETC}/proxy_key"),
+        after=_same_key_again,
+    ),
     Fault(
         "keys",
         "the key in the argument list",
         "unit.matches",
         # a start with it would be refused by the guard, so what runs goes on with the unit of before
-        sh(f"sed -i 's,@${{CREDENTIALS_DIRECTORY}}/proxy_key,{PROXY_KEY},' {SERVICE_FILE} && systemctl daemon-reload"),
+        sh(
+            f"sed -i 's,@${{CREDENTIALS_DIRECTORY}}/proxy_key,{PROXY_KEY},' {SERVICE_FILE} && systemctl daemon-reload"
+        ),
     ),
-    Fault("keys", "the proxy key is world-readable", "files.ownership", sh(f"chmod 0644 {ETC}/proxy_key")),
-    Fault("keys", "the env file is readable by its group", "files.ownership", sh(f"chmod 0640 {ETC}/env")),
+    Fault(
+        "keys",
+        "the proxy key is world-readable",
+        "files.ownership",
+        sh(f"chmod 0644 {ETC}/proxy_key"),
+    ),
+    Fault(
+        "keys",
+        "the env file is readable by its group",
+        "files.ownership",
+        sh(f"chmod 0640 {ETC}/env"),
+    ),
     Fault(
         "keys",
         "rotated, and OptiLLM not restarted",
         "health.connected",
-        lambda b: (put(f"{ETC}/proxy_key", "optillm-another-key-0123456789-abcdef\n")(b), b.tell_litellm()),
+        lambda b: (
+            put(f"{ETC}/proxy_key", "optillm-another-key-0123456789-abcdef\n")(b),
+            b.tell_litellm(),
+        ),
         after=_same_key_again,
     ),
     Fault(
         "keys",
         "rotated on OptiLLM's side only",
         "routing.key",
-        lambda b: (put(f"{ETC}/proxy_key", "optillm-another-key-0123456789-abcdef\n")(b), b.sh(f"systemctl restart {UNIT}")),
+        lambda b: (
+            put(f"{ETC}/proxy_key", "optillm-another-key-0123456789-abcdef\n")(b),
+            b.sh(f"systemctl restart {UNIT}"),
+        ),
         outside=Bench.tell_litellm,
         says="the proxy key into NAME in LiteLLM's environment",
         typed="",
@@ -245,7 +307,10 @@ KEYS = [
         "keys",
         "rotated on LiteLLM's side only",
         "routing.key",
-        put(f"{LITELLM}/litellm.env", f"{render.LITELLM_KEY_VARIABLE}=optillm-another-key-0123456789-abcdef\n"),
+        put(
+            f"{LITELLM}/litellm.env",
+            f"{render.LITELLM_KEY_VARIABLE}=optillm-another-key-0123456789-abcdef\n",
+        ),
         outside=Bench.tell_litellm,
         says="the proxy key into NAME in LiteLLM's environment",
         typed="",
@@ -254,7 +319,10 @@ KEYS = [
         "keys",
         "a wrong key toward LiteLLM",
         "upstream.base-model",
-        lambda b: (put(f"{ETC}/env", "OPENAI_API_KEY=sk-wrong\n")(b), b.sh(f"systemctl restart {UNIT}")),
+        lambda b: (
+            put(f"{ETC}/env", "OPENAI_API_KEY=sk-wrong\n")(b),
+            b.sh(f"systemctl restart {UNIT}"),
+        ),
         outside=put(f"{ETC}/env", f"OPENAI_API_KEY={litellm_proxy.MASTER_KEY}\n"),
         says="write OPENAI_API_KEY=<a key that LiteLLM takes>",
         typed="optictl restart",
@@ -267,9 +335,17 @@ KEYS = [
 _OTHER = "  - {name: other, base_url: https://api.example.com/v1, api_key: x}"
 PROVIDER_FILE = [
     Fault("proxy_config", "missing", "proxy-config.litellm-only", sh(f"rm {PROVIDERS}")),
-    Fault("proxy_config", "unparsable", "proxy-config.litellm-only", sh(f"echo 'providers: [' > {PROVIDERS}")),
     Fault(
-        "proxy_config", "a second provider", "proxy-config.litellm-only", sh(f"sed -i '/^providers:/a\\{_OTHER}' {PROVIDERS}")
+        "proxy_config",
+        "unparsable",
+        "proxy-config.litellm-only",
+        sh(f"echo 'providers: [' > {PROVIDERS}"),
+    ),
+    Fault(
+        "proxy_config",
+        "a second provider",
+        "proxy-config.litellm-only",
+        sh(f"sed -i '/^providers:/a\\{_OTHER}' {PROVIDERS}"),
     ),
     Fault(
         "proxy_config",
@@ -295,12 +371,39 @@ PROVIDER_FILE = [
 # files
 
 FILES = [
-    Fault("files", "the env file belongs to somebody else", "files.ownership", sh(f"chown 12345 {ETC}/env")),
-    Fault("files", "the provider file belongs to somebody else", "files.ownership", sh(f"chown 12345 {PROVIDERS}")),
-    Fault("files", "everybody may write optictl.yaml", "files.ownership", sh(f"chmod 0666 {ETC}/optictl.yaml")),
-    Fault("files", "everybody may write the releases", "files.ownership", sh(f"chmod 0777 {OPT}/releases")),
-    Fault("files", "everybody may write the unit", "files.ownership", sh(f"chmod 0666 {SERVICE_FILE}")),
-    Fault("files", "the service cannot read the provider file", "files.ownership", sh(f"chmod 0600 {PROVIDERS}")),
+    Fault(
+        "files",
+        "the env file belongs to somebody else",
+        "files.ownership",
+        sh(f"chown 12345 {ETC}/env"),
+    ),
+    Fault(
+        "files",
+        "the provider file belongs to somebody else",
+        "files.ownership",
+        sh(f"chown 12345 {PROVIDERS}"),
+    ),
+    Fault(
+        "files",
+        "everybody may write optictl.yaml",
+        "files.ownership",
+        sh(f"chmod 0666 {ETC}/optictl.yaml"),
+    ),
+    Fault(
+        "files",
+        "everybody may write the releases",
+        "files.ownership",
+        sh(f"chmod 0777 {OPT}/releases"),
+    ),
+    Fault(
+        "files", "everybody may write the unit", "files.ownership", sh(f"chmod 0666 {SERVICE_FILE}")
+    ),
+    Fault(
+        "files",
+        "the service cannot read the provider file",
+        "files.ownership",
+        sh(f"chmod 0600 {PROVIDERS}"),
+    ),
     Fault(
         "files",
         "the proxy key is a link",
@@ -321,7 +424,14 @@ FILES = [
         "files",
         "a plugin in the working directory",
         "workdir.empty",
-        sh(f"mkdir -p {CURRENT}/work/optillm/plugins && echo 'SLUG = \"evil\"' > {CURRENT}/work/optillm/plugins/evil.py"),
+        sh(
+            f"mkdir -p {CURRENT}/work/optillm/plugins && echo 'SLUG = \"evil\"' > {CURRENT}/work/optillm/plugins/evil.py"
+        ),
     ),
-    Fault("files", "everybody may write the working directory", "workdir.empty", sh(f"chmod 0777 {CURRENT}/work")),
+    Fault(
+        "files",
+        "everybody may write the working directory",
+        "workdir.empty",
+        sh(f"chmod 0777 {CURRENT}/work"),
+    ),
 ]

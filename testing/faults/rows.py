@@ -7,4 +7,16 @@ from testing.faults.inside import BINDS, ENVIRONMENT, FILES, KEYS, PROVIDER_FILE
 from testing.faults.supervised import PROCESS, RELEASE, UNIT_FAULTS
 
 # those that leave another copy of the release in force come last: all files of a copy are read in every check
-FAULTS = [*ENVIRONMENT, *BINDS, *KEYS, *PROVIDER_FILE, *FILES, *UNIT_FAULTS, *UPSTREAM, *ROUTING, *HOST, *PROCESS, *RELEASE]
+FAULTS = [
+    *ENVIRONMENT,
+    *BINDS,
+    *KEYS,
+    *PROVIDER_FILE,
+    *FILES,
+    *UNIT_FAULTS,
+    *UPSTREAM,
+    *ROUTING,
+    *HOST,
+    *PROCESS,
+    *RELEASE,
+]

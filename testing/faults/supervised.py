@@ -5,7 +5,18 @@ from __future__ import annotations
 import socket
 
 from testing.faults.bench import HOME, OPT, SOCKET, UNIT, Bench
-from testing.faults.fault import CURRENT, RESTART, SERVICE_FILE, SITE_PACKAGES, SOCKET_FILE, Fault, Step, drop_in, sh, until
+from testing.faults.fault import (
+    CURRENT,
+    RESTART,
+    SERVICE_FILE,
+    SITE_PACKAGES,
+    SOCKET_FILE,
+    Fault,
+    Step,
+    drop_in,
+    sh,
+    until,
+)
 
 #: systemd's own socket relay, and the copies of the secrets that the running service has.
 PROXYD = "/usr/lib/systemd/systemd-socket-proxyd"
@@ -56,9 +67,17 @@ UNIT_FAULTS = [
     ),
     Fault("unit", "gone", "unit.installed", sh(f"rm {SERVICE_FILE} && systemctl daemon-reload")),
     Fault("unit", "masked", "unit.installed", sh(f"rm {SERVICE_FILE} && systemctl mask -q {UNIT}")),
-    Fault("unit", "a drop-in that takes a wall down", "unit.no-weakening-dropin", drop_in("NoNewPrivileges=no")),
     Fault(
-        "unit", "runs as root", "unit.no-weakening-dropin", drop_in("DynamicUser=no", "User=root", then=f"{RESTART}; sleep 2")
+        "unit",
+        "a drop-in that takes a wall down",
+        "unit.no-weakening-dropin",
+        drop_in("NoNewPrivileges=no"),
+    ),
+    Fault(
+        "unit",
+        "runs as root",
+        "unit.no-weakening-dropin",
+        drop_in("DynamicUser=no", "User=root", then=f"{RESTART}; sleep 2"),
     ),
     Fault(
         "unit",
@@ -66,11 +85,21 @@ UNIT_FAULTS = [
         "unit.no-weakening-dropin",
         drop_in("ExecStart=", "ExecStart=/bin/sleep 600", then=f"{RESTART}; sleep 1"),
     ),
-    Fault("unit", "daemon-reload forgotten", "unit.reloaded", sh(f"sleep 0.1; touch {SERVICE_FILE}")),
+    Fault(
+        "unit", "daemon-reload forgotten", "unit.reloaded", sh(f"sleep 0.1; touch {SERVICE_FILE}")
+    ),
     Fault("unit", "the service is not enabled", "unit.enabled", sh(f"systemctl disable -q {UNIT}")),
-    Fault("unit", "the socket is not enabled", "unit.enabled", sh(f"systemctl disable -q {SOCKET}")),
+    Fault(
+        "unit", "the socket is not enabled", "unit.enabled", sh(f"systemctl disable -q {SOCKET}")
+    ),
     Fault("unit", "stopped", "socket.owner", sh(f"systemctl stop {SOCKET} {UNIT}")),
-    Fault("unit", "the check's timer does not run", "timer.active", _timer_that_does_not_run, after=_no_timer),
+    Fault(
+        "unit",
+        "the check's timer does not run",
+        "timer.active",
+        _timer_that_does_not_run,
+        after=_no_timer,
+    ),
     Fault(
         "unit",
         "the relay's socket is gone",
@@ -124,7 +153,10 @@ RELEASE = [
         "release",
         "wrong version",
         "release.pinned",
-        _other_release('sed -i \'s/"optillm": "0.3.12"/"optillm": "0.3.13"/; s/"id": "/&x/\' release.json', restart=True),
+        _other_release(
+            'sed -i \'s/"optillm": "0.3.12"/"optillm": "0.3.13"/; s/"id": "/&x/\' release.json',
+            restart=True,
+        ),
     ),
     Fault(
         "release",
@@ -132,15 +164,32 @@ RELEASE = [
         "release.pinned",
         spare("sed -i '1a # edited' .venv/lib/python3*/site-packages/optillm/moa.py"),
     ),
-    Fault("release", "a package is missing", "release.pinned", sh(f"rm -r {SITE_PACKAGES}/flask-*.dist-info")),
+    Fault(
+        "release",
+        "a package is missing",
+        "release.pinned",
+        sh(f"rm -r {SITE_PACKAGES}/flask-*.dist-info"),
+    ),
     Fault(
         "release",
         "a package was added",
         "release.pinned",
-        spare("cd .venv/lib/python3*/site-packages && mkdir extra-1.0.dist-info && touch extra-1.0.dist-info/RECORD"),
+        spare(
+            "cd .venv/lib/python3*/site-packages && mkdir extra-1.0.dist-info && touch extra-1.0.dist-info/RECORD"
+        ),
     ),
-    Fault("release", "the guard changed", "release.pinned", spare("sed -i '1a # edited' guard/door.py")),
-    Fault("release", "no bytecode", "release.bytecode", sh(f"rm -r {SITE_PACKAGES}/optillm/__pycache__")),
+    Fault(
+        "release",
+        "the guard changed",
+        "release.pinned",
+        spare("sed -i '1a # edited' guard/door.py"),
+    ),
+    Fault(
+        "release",
+        "no bytecode",
+        "release.bytecode",
+        sh(f"rm -r {SITE_PACKAGES}/optillm/__pycache__"),
+    ),
     Fault(
         "release",
         "its interpreter is gone",
@@ -151,7 +200,9 @@ RELEASE = [
         "release",
         "its interpreter is root's alone",
         "release.interpreter",
-        spare("cp --remove-destination $(readlink -f .venv/bin/python) .venv/bin/python && chmod 0700 .venv/bin/python"),
+        spare(
+            "cp --remove-destination $(readlink -f .venv/bin/python) .venv/bin/python && chmod 0700 .venv/bin/python"
+        ),
     ),
     Fault("release", "nothing in force", "release.in-force", sh(f"rm {CURRENT}")),
     Fault(
@@ -188,7 +239,13 @@ def _few_descriptors(b: Bench) -> None:
 
 
 PROCESS = [
-    Fault("process", "four deaths in a row", "service.restarts", _many_restarts, typed="optictl restart"),
+    Fault(
+        "process",
+        "four deaths in a row",
+        "service.restarts",
+        _many_restarts,
+        typed="optictl restart",
+    ),
     Fault("process", "hung", "health.alive", sh(f"systemctl kill --signal=STOP {UNIT}")),
     Fault(
         "process",
@@ -199,6 +256,11 @@ PROCESS = [
         # a few are left, and the next request may get one of them
         unsteady=("curl /health", "curl /v1/models", "LiteLLM /health"),
     ),
-    Fault("process", "memory near its limit", "process.memory", lambda b: drop_in(f"MemoryMax={b.memory}K")(b)),
+    Fault(
+        "process",
+        "memory near its limit",
+        "process.memory",
+        lambda b: drop_in(f"MemoryMax={b.memory}K")(b),
+    ),
     Fault("process", "an older release still runs", "service.current-release", _other_release()),
 ]

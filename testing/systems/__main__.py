@@ -11,9 +11,20 @@ from testing.systems import matrix, trees
 def main() -> int:
     """The exit code: 1 if a step failed."""
     parser = argparse.ArgumentParser(prog="python -m testing.systems", description=__doc__)
-    parser.add_argument("--suite", action="append", choices=matrix.SUITES, help="only this Debian; may be repeated")
-    parser.add_argument("--python", action="append", choices=matrix.PYTHONS, help="only this Python; may be repeated")
-    parser.add_argument("--fresh", action="store_true", help="make the root trees again from what the mirror holds now")
+    parser.add_argument(
+        "--suite", action="append", choices=matrix.SUITES, help="only this Debian; may be repeated"
+    )
+    parser.add_argument(
+        "--python",
+        action="append",
+        choices=matrix.PYTHONS,
+        help="only this Python; may be repeated",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="make the root trees again from what the mirror holds now",
+    )
     options = parser.parse_args()
     failed = False
     for suite in options.suite or matrix.SUITES:

@@ -19,7 +19,12 @@ SUITES = ("bullseye", "bookworm", "trixie", "sid")
 #: Which Python: the system's own, or a further one of this minor version.
 OWN = "own"
 PYTHONS = (OWN, "3.10", "3.11", "3.12", "3.13", "3.14")
-_SYSTEMS = {"bullseye": "Debian 11", "bookworm": "Debian 12", "trixie": "Debian 13", "sid": "Debian unstable"}
+_SYSTEMS = {
+    "bullseye": "Debian 11",
+    "bookworm": "Debian 12",
+    "trixie": "Debian 13",
+    "sid": "Debian unstable",
+}
 _HEAD = """\
 # Systems
 
@@ -74,7 +79,9 @@ def take(suite: str, asked: str, say: Callable[[str], None]) -> Row:
     """Take one walk, and say how each step ended."""
     python = None if asked == OWN else interpreter(asked)
     if asked != OWN and python is None:
-        return not_run(suite, asked, f"this machine has no CPython {asked} below {walk.INTERPRETERS}")
+        return not_run(
+            suite, asked, f"this machine has no CPython {asked} below {walk.INTERPRETERS}"
+        )
     try:
         tree = trees.tree(suite)
     except trees.NoTree as error:
@@ -85,13 +92,22 @@ def take(suite: str, asked: str, say: Callable[[str], None]) -> Row:
             return not_run(suite, asked, why)
         outcomes = []
         for outcome in walk.take(system):
-            say(f"{suite} {asked}: {outcome.step}: {outcome.problem or 'passed'} ({outcome.seconds:.1f} s)")
+            say(
+                f"{suite} {asked}: {outcome.step}: {outcome.problem or 'passed'} ({outcome.seconds:.1f} s)"
+            )
             outcomes.append(outcome)
         return Row(
-            suite=suite, asked=asked, date=_today(), code=_code(), systemd=system.systemd(), kernel=system.kernel(),
-            optictl=system.learnt.optictl, release=system.learnt.release, seconds=round(time.monotonic() - begun, 1),
+            suite=suite,
+            asked=asked,
+            date=_today(),
+            code=_code(),
+            systemd=system.systemd(),
+            kernel=system.kernel(),
+            optictl=system.learnt.optictl,
+            release=system.learnt.release,
+            seconds=round(time.monotonic() - begun, 1),
             outcomes=tuple(outcomes),
-        )  # fmt: skip
+        )
 
 
 def _order(row: Row) -> tuple[int, int]:
@@ -128,7 +144,15 @@ def page(rows: Iterable[Row]) -> str:
     head += [*(step.name for step in walk.STEPS), "Took", "Date", "optictl"]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in rows:
-        facts = [row.suite, _SYSTEMS[row.suite], row.systemd, row.kernel, row.asked, row.optictl, row.release]
+        facts = [
+            row.suite,
+            _SYSTEMS[row.suite],
+            row.systemd,
+            row.kernel,
+            row.asked,
+            row.optictl,
+            row.release,
+        ]
         if row.why:
             steps, took = [f"{walk.NOT_RUN}: {row.why}", *[""] * (len(walk.STEPS) - 1)], ""
         else:
@@ -139,7 +163,11 @@ def page(rows: Iterable[Row]) -> str:
     if notes:
         text += "\n## Failed\n"
         for number, note in enumerate(notes, 1):
-            text += f"\n[{number}]\n\n" + "\n".join(f"    {line}".rstrip() for line in note.splitlines()) + "\n"
+            text += (
+                f"\n[{number}]\n\n"
+                + "\n".join(f"    {line}".rstrip() for line in note.splitlines())
+                + "\n"
+            )
     return text
 
 

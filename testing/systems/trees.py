@@ -20,8 +20,16 @@ from testing.machine import install_packages
 
 #: What the walk needs beside Debian's required packages: systemd with logins, sudo, Python with pip.
 PACKAGES = (
-    "ca-certificates", "dbus", "iproute2", "libpam-systemd", "python3", "python3-pip", "sudo", "systemd", "systemd-sysv",
-)  # fmt: skip
+    "ca-certificates",
+    "dbus",
+    "iproute2",
+    "libpam-systemd",
+    "python3",
+    "python3-pip",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+)
 #: Parts of an archive that hold no whole system.
 _PARTIAL = ("-security", "-updates", "-backports", "-proposed")
 _SCHEMES = ("http://", "https://", "file:/", "ftp://")
@@ -82,7 +90,9 @@ def _one_line(text: str) -> Iterator[dict[str, str]]:
 def sources(texts: dict[str, str]) -> list[Source]:
     """The archives with a whole Debian in apt's sources (file name: text), in their order."""
     stanzas = [
-        stanza for name, text in texts.items() for stanza in (_stanzas(text) if name.endswith(".sources") else _one_line(text))
+        stanza
+        for name, text in texts.items()
+        for stanza in (_stanzas(text) if name.endswith(".sources") else _one_line(text))
     ]
     return [
         Source(uri, stanza.get("signed-by", "").strip("\n"))
@@ -100,7 +110,11 @@ def _apt_sources() -> dict[str, str]:
     """The files that apt reads, in its order, with their texts."""
     apt = Path("/etc/apt")
     files = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
-    return {str(file): file.read_text() for file in files if file.suffix in (".list", ".sources") and file.is_file()}
+    return {
+        str(file): file.read_text()
+        for file in files
+        if file.suffix in (".list", ".sources") and file.is_file()
+    }
 
 
 def _keyring(source: Source, scratch: Path) -> list[str]:
@@ -111,7 +125,9 @@ def _keyring(source: Source, scratch: Path) -> list[str]:
     # the key itself stands in the source
     armoured, keyring = scratch / "key.asc", scratch / "key.gpg"
     armoured.write_text(source.signed_by)
-    subprocess.run(["gpg", "--dearmor", "--output", keyring, armoured], check=True, capture_output=True)
+    subprocess.run(
+        ["gpg", "--dearmor", "--output", keyring, armoured], check=True, capture_output=True
+    )
     return [f"--keyring={keyring}"]
 
 
@@ -130,9 +146,14 @@ def _debootstrap(suite: str, root: Path) -> None:
             str(root),
             places[0].uri,
         ]
-        made = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        made = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
     if made.returncode:
-        said = [line.replace(places[0].uri, "MIRROR") for line in (made.stdout + made.stderr).splitlines()[-5:]]
+        said = [
+            line.replace(places[0].uri, "MIRROR")
+            for line in (made.stdout + made.stderr).splitlines()[-5:]
+        ]
         raise NoTree(f"debootstrap made no {suite}: {'; '.join(said)}")
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()

@@ -116,7 +116,11 @@ class Walk:
     def unfit(self) -> str:
         """Why this walk cannot begin: the interpreter that it asks for does not run on this system."""
         python = self.pythons.optictl
-        return "" if python is None or self.version(str(python)) else f"{python} of this machine does not run there"
+        return (
+            ""
+            if python is None or self.version(str(python))
+            else f"{python} of this machine does not run there"
+        )
 
     def type(self, line: str, timeout: float = LONGEST) -> str:
         """Type a line as the user, in the checkout, at a terminal; answer every question with y.
@@ -128,15 +132,31 @@ class Walk:
         """
         variables = {"TERM": "dumb", "SUDO_EDITOR": _EDITOR, "LANG": "C.UTF-8", **reach.variables()}
         login = [
-            "systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=PAMName=login", f"--uid={USER}",
+            "systemd-run",
+            "--quiet",
+            "--pipe",
+            "--wait",
+            "--collect",
+            "--property=PAMName=login",
+            f"--uid={USER}",
             f"--property=RuntimeMaxSec={timeout:.0f}",
             *(f"--setenv={name}={value}" for name, value in variables.items()),
-            "python3", "-c", _TERMINAL, "bash", "--login", "-c", f"cd {CHECKOUT} && {line}",
-        ]  # fmt: skip
+            "python3",
+            "-c",
+            _TERMINAL,
+            "bash",
+            "--login",
+            "-c",
+            f"cd {CHECKOUT} && {line}",
+        ]
         process = subprocess.Popen(
-            self.machine.inside(*login), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/",
+            self.machine.inside(*login),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             said = _answered(process, timeout)
         finally:
@@ -158,7 +178,9 @@ class Walk:
         """The text without the keys of this walk."""
         # a purge removes them from the machine, and its output may still name one
         files = "cat /etc/*/proxy_key /home/*/.config/*/proxy_key 2>/dev/null || true"
-        self.secrets |= {key for key in self.machine.run("sh", "-c", files).stdout.split() if len(key) > 8}
+        self.secrets |= {
+            key for key in self.machine.run("sh", "-c", files).stdout.split() if len(key) > 8
+        }
         for secret in self.secrets:
             text = text.replace(secret, "(a key)")
         return text
@@ -168,21 +190,35 @@ class Walk:
 
     def configure(self, etc: str, port: int, sudo: str = "sudo ") -> None:
         """Change what differs from the defaults in a configuration that `init` wrote."""
-        port_line, base_line = f"s|^  port: 4020|  port: {port}|", f"s|http://127.0.0.1:4000/v1|{self.upstream.base_url}|"
+        port_line, base_line = (
+            f"s|^  port: 4020|  port: {port}|",
+            f"s|http://127.0.0.1:4000/v1|{self.upstream.base_url}|",
+        )
         self.type(f"{sudo}sed -i -e '{port_line}' -e '{base_line}' {etc}/optictl.yaml")
-        self.machine.write(_EDITOR, f"#!/bin/sh\necho 'OPENAI_API_KEY={UPSTREAM_KEY}' >\"$1\"\n", 0o755)
+        self.machine.write(
+            _EDITOR, f"#!/bin/sh\necho 'OPENAI_API_KEY={UPSTREAM_KEY}' >\"$1\"\n", 0o755
+        )
 
     def lend(self, releases: str, owner: str) -> None:
         """Where further deployments build nothing: a copy of the first one's release."""
         if not self.builds:
-            copied = f"mkdir -p {releases} && cp -a $(readlink -f /opt/optillm-proxy/current) {releases}"
+            copied = (
+                f"mkdir -p {releases} && cp -a $(readlink -f /opt/optillm-proxy/current) {releases}"
+            )
             self.machine.run("sh", "-c", f"{copied} && chown -R {owner}: {releases}")
             if owner != "root":
-                self.machine.run("sh", "-c", f"chown {owner}: {HOME}/.local {HOME}/.local/share {HOME}/.local/share/*")
+                self.machine.run(
+                    "sh",
+                    "-c",
+                    f"chown {owner}: {HOME}/.local {HOME}/.local/share {HOME}/.local/share/*",
+                )
 
     def gone(self, *paths: str) -> None:
         for path in paths:
-            self.must(self.machine.run("test", "-e", path, check=False).returncode == 1, f"{path} is still there")
+            self.must(
+                self.machine.run("test", "-e", path, check=False).returncode == 1,
+                f"{path} is still there",
+            )
 
     def must(self, true: bool, words: str) -> None:
         if not true:
@@ -190,7 +226,10 @@ class Walk:
 
     def healthy(self, port: int) -> bool:
         with suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=30, verify=False).status_code == 200
+            return (
+                httpx.get(f"http://127.0.0.1:{port}/health", timeout=30, verify=False).status_code
+                == 200
+            )
         return False
 
 
@@ -213,7 +252,9 @@ def _answered(process: subprocess.Popen[bytes], timeout: float) -> str:
                 process.stdin.write(b"y\n")
                 process.stdin.flush()
         if time.monotonic() > deadline:
-            raise StepFailed(f"not over after {timeout:.0f} s:\n{said.decode(errors='replace')[-2000:]}")
+            raise StepFailed(
+                f"not over after {timeout:.0f} s:\n{said.decode(errors='replace')[-2000:]}"
+            )
         time.sleep(0.05)
 
 
@@ -222,7 +263,11 @@ def readme(pattern: str, default: str = "") -> str:
 
     `default` is for a command that README does not print.
     """
-    lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("    ")]
+    lines = [
+        line.strip()
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("    ")
+    ]
     commands = dict.fromkeys(re.split(r"  +#", line)[0].strip() for line in lines)
     fitting = [command for command in commands if re.fullmatch(pattern, command)] or [default]
     assert len(fitting) == 1, f"README: {pattern} fits {fitting}"
@@ -230,7 +275,9 @@ def readme(pattern: str, default: str = "") -> str:
 
 
 def _optictl(words: str) -> str:
-    return readme(rf"sudo (/usr/local/bin/)?optictl {words}").replace("sudo optictl", f"sudo {OPTICTL}")
+    return readme(rf"sudo (/usr/local/bin/)?optictl {words}").replace(
+        "sudo optictl", f"sudo {OPTICTL}"
+    )
 
 
 def _on(python: Path | None) -> str:
@@ -299,7 +346,10 @@ def _lossless(walk: Walk, tallies: Sequence[tuple[str, Tally]], lost: int = 0) -
     for name, tally in tallies:
         bad = (tally.count("refused"), tally.count("dropped"), tally.others)
         walk.must(tally.count("ok") > 0, f"{name}: no request was answered; others: {bad}")
-        walk.must(bad[0] == 0 and bad[1] <= lost and not bad[2], f"{name}: refused, dropped, not 200: {bad}")
+        walk.must(
+            bad[0] == 0 and bad[1] <= lost and not bad[2],
+            f"{name}: refused, dropped, not 200: {bad}",
+        )
 
 
 @contextmanager
@@ -329,7 +379,12 @@ def kill(walk: Walk) -> None:
     before = walk.machine.show(UNIT, "MainPID")
     with _load(walk, lost=CLIENTS + 1):
         walk.type(f"sudo sh -c 'kill -9 {before}'")
-        wait_until(lambda: walk.machine.show(UNIT, "MainPID") not in ("0", before), 60, "another process", 0.2)
+        wait_until(
+            lambda: walk.machine.show(UNIT, "MainPID") not in ("0", before),
+            60,
+            "another process",
+            0.2,
+        )
         walk.must(walk.healthy(walk.port), "the port does not answer")
     walk.see(f"sudo {OPTICTL} check")
 
@@ -339,8 +394,18 @@ def timer(walk: Walk) -> None:
     walk.type(f"sudo sed -i 's/^  timer: false/  timer: true/' {ETC}/optictl.yaml")
     walk.type(_optictl("install"))
     begun = walk.machine.show(CHECK, "ExecMainStartTimestampMonotonic")
-    wait_until(lambda: walk.machine.show(CHECK, "ExecMainStartTimestampMonotonic") != begun, 150, "a round", 0.5)
-    wait_until(lambda: walk.machine.show(CHECK, "ActiveState") not in ("active", "activating"), 90, "its end", 0.5)
+    wait_until(
+        lambda: walk.machine.show(CHECK, "ExecMainStartTimestampMonotonic") != begun,
+        150,
+        "a round",
+        0.5,
+    )
+    wait_until(
+        lambda: walk.machine.show(CHECK, "ActiveState") not in ("active", "activating"),
+        90,
+        "its end",
+        0.5,
+    )
     said = walk.machine.run("journalctl", "-q", "-o", "cat", "-u", CHECK).stdout
     walk.must(walk.machine.show(CHECK, "Result") == "success", f"the round failed:\n{said[-2000:]}")
 
@@ -356,7 +421,10 @@ def rollback(walk: Walk) -> None:
     """Back to the release of before."""
     before = walk.machine.run("readlink", "/opt/optillm-proxy/current").stdout
     walk.type(_optictl("rollback"))
-    walk.must(walk.machine.run("readlink", "/opt/optillm-proxy/current").stdout != before, "the release is the same")
+    walk.must(
+        walk.machine.run("readlink", "/opt/optillm-proxy/current").stdout != before,
+        "the release is the same",
+    )
     walk.type(f"sudo {OPTICTL} smoke moa-jerry-xl")
 
 
@@ -369,9 +437,14 @@ def two(walk: Walk) -> None:
     walk.lend("/opt/second/releases", "root")
     walk.type(f"sudo {OPTICTL} install {named}{_on(walk.pythons.release)}")
     walk.must(walk.healthy(walk.port) and walk.healthy(walk.second), "not both of them answer")
-    walk.type(f"sudo {OPTICTL} check {named} && sudo {OPTICTL} smoke moa-jerry-xl {named} && sudo {OPTICTL} check")
+    walk.type(
+        f"sudo {OPTICTL} check {named} && sudo {OPTICTL} smoke moa-jerry-xl {named} && sudo {OPTICTL} check"
+    )
     walk.type(f"sudo {OPTICTL} uninstall --purge {named}")
-    walk.must(walk.healthy(walk.port) and not walk.healthy(walk.second), "the wrong one of the two is gone")
+    walk.must(
+        walk.healthy(walk.port) and not walk.healthy(walk.second),
+        "the wrong one of the two is gone",
+    )
     walk.gone("/etc/second", "/opt/second", "/var/lib/second", "/etc/systemd/system/second.service")
 
 
@@ -388,7 +461,11 @@ def user(walk: Walk) -> None:
     walk.type("optictl check --user && optictl smoke moa-jerry-xl --user && optictl restart --user")
     walk.must(walk.healthy(walk.own), "after the restart, the port does not answer")
     walk.type("optictl uninstall --purge --user")
-    walk.gone(etc, f"{HOME}/.local/share/optillm-proxy", f"{HOME}/.config/systemd/user/optillm-proxy.service")
+    walk.gone(
+        etc,
+        f"{HOME}/.local/share/optillm-proxy",
+        f"{HOME}/.config/systemd/user/optillm-proxy.service",
+    )
 
 
 def uninstall(walk: Walk) -> None:
@@ -396,7 +473,9 @@ def uninstall(walk: Walk) -> None:
     walk.type(f"{_optictl('uninstall')} --purge")
     walk.must(not walk.healthy(walk.port), "the port still answers")
     walk.gone(ETC, "/opt/optillm-proxy", "/var/lib/optillm-proxy")
-    left = walk.machine.run("systemctl", "list-unit-files", "--no-legend", "optillm-proxy*", check=False).stdout
+    left = walk.machine.run(
+        "systemctl", "list-unit-files", "--no-legend", "optillm-proxy*", check=False
+    ).stdout
     walk.must(not left.strip(), f"units are left:\n{left}")
 
 
@@ -465,14 +544,27 @@ def _furnish(root: Path) -> list[str]:
     """Give a root the user, the checkout and the way to the index; returns nspawn's options."""
     home = root / HOME.relative_to("/")
     subprocess.run(
-        ["useradd", "--root", root, "--create-home", "--uid", str(UID), "--shell", "/bin/bash", USER],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "useradd",
+            "--root",
+            root,
+            "--create-home",
+            "--uid",
+            str(UID),
+            "--shell",
+            "/bin/bash",
+            USER,
+        ],
+        check=True,
+        capture_output=True,
+    )
     (root / "etc/hostname").write_text("gate\n")  # debootstrap writes this machine's
     (root / "etc/hosts").write_text("127.0.0.1 localhost gate\n")
     rule = root / "etc/sudoers.d" / USER
     kept_variables = " ".join(reach.variables())
-    rule.write_text(f'{USER} ALL=(ALL) NOPASSWD: ALL\nDefaults env_keep += "{kept_variables} SUDO_EDITOR"\n')
+    rule.write_text(
+        f'{USER} ALL=(ALL) NOPASSWD: ALL\nDefaults env_keep += "{kept_variables} SUDO_EDITOR"\n'
+    )
     rule.chmod(0o440)
     shutil.copytree(ROOT, home / "optictl", ignore=_ignored)
     shown = reach.prepare(root, {HOME: UID, Path("/root"): 0})
@@ -490,7 +582,9 @@ def _furnish(root: Path) -> list[str]:
 
 
 @contextmanager
-def begun(system: str, tree: Path, pythons: Pythons = Pythons(), *, builds: bool = True) -> Iterator[Walk]:
+def begun(
+    system: str, tree: Path, pythons: Pythons = Pythons(), *, builds: bool = True
+) -> Iterator[Walk]:
     """A booted system, ready for the first step; powered off when the block ends."""
     with overlay(lower=tree) as place:
         options = _furnish(place / "root")

@@ -19,25 +19,50 @@ from optictl.results import Result, Status, good
 
 #: Issue 2, point 7: scripts rely on these.
 IDS = {
-    "config.valid", "env.forbidden", "env.upstream-key", "bind.loopback", "proxy-config.litellm-only", "proxy-config.in-force",
-    "key.strength", "key.not-in-argv", "files.ownership", "release.pinned", "release.starts", "process.non-root",
-    "process.guarded", "workdir.empty", "health.alive", "health.locked", "health.connected", "upstream.base-model",
-}  # fmt: skip
+    "config.valid",
+    "env.forbidden",
+    "env.upstream-key",
+    "bind.loopback",
+    "proxy-config.litellm-only",
+    "proxy-config.in-force",
+    "key.strength",
+    "key.not-in-argv",
+    "files.ownership",
+    "release.pinned",
+    "release.starts",
+    "process.non-root",
+    "process.guarded",
+    "workdir.empty",
+    "health.alive",
+    "health.locked",
+    "health.connected",
+    "upstream.base-model",
+}
 
 
-def check(run: Callable[[Any], Iterator[Finding]], name: str = "family.name", timeout: float = 10) -> Check:
+def check(
+    run: Callable[[Any], Iterator[Finding]], name: str = "family.name", timeout: float = 10
+) -> Check:
     return Check(name, "A title", "something", False, timeout, run)
 
 
-def related(id: str, status: Status = "pass", presupposes: tuple[str, ...] = (), consequence_of: tuple[str, ...] = ()) -> Check:
+def related(
+    id: str,
+    status: Status = "pass",
+    requires: tuple[str, ...] = (),
+    explained_by: tuple[str, ...] = (),
+) -> Check:
     """A check that comes out as it is told."""
-    return replace(check(lambda _: iter([Finding(f"{id} is {status}", status)]), id), presupposes=presupposes,
-                   consequence_of=consequence_of)  # fmt: skip
+    return replace(
+        check(lambda _: iter([Finding(f"{id} is {status}", status)]), id),
+        requires=requires,
+        explained_by=explained_by,
+    )
 
 
 def outcome(run: Callable[[Any], Iterator[Finding]], timeout: float = 10) -> Result:
     """The one result of a check."""
-    (result,) = engine.run([check(run, timeout=timeout)], site=None)
+    (result,) = engine.run([check(run, timeout=timeout)], subject=None)
     assert (result.id, result.title, result.expected) == ("family.name", "A title", "something")
     return result
 
@@ -65,12 +90,23 @@ class TestOutcome:
         ],
     )
     def test_the_worst_finding_wins(self, statuses: list[Status], worst: Status) -> None:
-        result = finds(*(Finding(f"a {status}", status, f"mend {status}", f"why {status}") for status in statuses))
+        result = finds(
+            *(
+                Finding(f"a {status}", status, f"mend {status}", f"why {status}")
+                for status in statuses
+            )
+        )
         assert result.status == worst
-        assert (result.found, result.remedy, result.cause) == (f"a {worst}", f"mend {worst}", f"why {worst}")
+        assert (result.found, result.remedy, result.cause) == (
+            f"a {worst}",
+            f"mend {worst}",
+            f"why {worst}",
+        )
 
     def test_findings_of_the_same_kind_are_all_told_and_a_remedy_once(self) -> None:
-        result = finds(Finding("one", "fail", "mend it"), Finding("two", "fail", "mend it"), Finding("fine"))
+        result = finds(
+            Finding("one", "fail", "mend it"), Finding("two", "fail", "mend it"), Finding("fine")
+        )
         assert (result.found, result.remedy) == ("one; two", "mend it")
 
     def test_a_missing_precondition_is_a_skip_with_its_reason(self) -> None:
@@ -93,7 +129,8 @@ class TestOutcome:
         assert "sudo" in result.remedy
 
     @pytest.mark.parametrize(
-        "failure", [ValueError("broken"), KeyError("key"), RecursionError(), SystemExit(0), OSError(5, "io")]
+        "failure",
+        [ValueError("broken"), KeyError("key"), RecursionError(), SystemExit(0), OSError(5, "io")],
     )
     def test_a_crash_is_an_error_and_never_silence(self, failure: BaseException) -> None:
         def run(_: object) -> Iterator[Finding]:
@@ -111,7 +148,9 @@ class TestOutcome:
 
         assert outcome(run).status == "error"
 
-    @pytest.mark.parametrize("end", [Skip("no more to see"), PermissionError(13, "no", "/proc/1/environ")])
+    @pytest.mark.parametrize(
+        "end", [Skip("no more to see"), PermissionError(13, "no", "/proc/1/environ")]
+    )
     def test_what_was_found_bad_before_the_end_stays_found(self, end: Exception) -> None:
         def run(_: object) -> Iterator[Finding]:
             yield Finding("a bad one", "fail", "mend it")
@@ -135,10 +174,12 @@ class TestRun:
     def test_optictl_ends_although_a_check_hangs(self) -> None:
         program = (
             "import time\nfrom optictl.checks import engine\n"
-            "hang = engine.Check('a.b', 't', 'e', False, 0.1, lambda site: iter([time.sleep(60)]))\n"
+            "hang = engine.Check('a.b', 't', 'e', False, 0.1, lambda subject: iter([time.sleep(60)]))\n"
             "print(engine.run([hang], None)[0].status)\n"
         )
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15)
+        result = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=15
+        )
         assert (result.stdout, result.returncode) == ("error\n", 0)
 
     def test_one_crash_does_not_stop_the_others_and_the_order_stays(self) -> None:
@@ -146,8 +187,16 @@ class TestRun:
             raise ValueError
             yield
 
-        checks = [check(crash, "a"), check(lambda _: iter([Finding("fine")]), "b"), check(crash, "c")]
-        assert [(r.id, r.status) for r in engine.run(checks, None)] == [("a", "error"), ("b", "pass"), ("c", "error")]
+        checks = [
+            check(crash, "a"),
+            check(lambda _: iter([Finding("fine")]), "b"),
+            check(crash, "c"),
+        ]
+        assert [(r.id, r.status) for r in engine.run(checks, None)] == [
+            ("a", "error"),
+            ("b", "pass"),
+            ("c", "error"),
+        ]
 
     def test_they_run_side_by_side(self) -> None:
         meeting = threading.Barrier(4, timeout=5)
@@ -162,26 +211,34 @@ class TestRun:
     def test_no_checks_no_results(self) -> None:
         assert engine.run([], None) == []
 
-    def test_each_is_given_the_site(self) -> None:
-        assert engine.run([check(lambda site: iter([Finding(site)]))], "the site")[0].found == "the site"
+    def test_each_is_given_the_subject(self) -> None:
+        assert (
+            engine.run([check(lambda subject: iter([Finding(subject)]))], "the subject")[0].found
+            == "the subject"
+        )
 
 
 class TestPresuppositions:
-    @pytest.mark.parametrize(("status", "words"), [("fail", "which failed"), ("error", "which could not be judged")])
+    @pytest.mark.parametrize(
+        ("status", "words"), [("fail", "which failed"), ("error", "which could not be judged")]
+    )
     def test_a_red_one_is_a_skip_that_names_it(self, status: Status, words: str) -> None:
-        results = engine.run([related("b", presupposes=("a",)), related("a", status)], None)
-        assert [(r.id, r.status, r.root_cause) for r in results] == [("b", "skip", "a"), ("a", status, "a")]
-        assert results[0].found == f"presupposes a, {words}"
+        results = engine.run([related("b", requires=("a",)), related("a", status)], None)
+        assert [(r.id, r.status, r.root_cause) for r in results] == [
+            ("b", "skip", "a"),
+            ("a", status, "a"),
+        ]
+        assert results[0].found == f"requires a, {words}"
 
     @pytest.mark.parametrize("status", ["pass", "warn", "skip"])
     def test_what_is_not_red_stops_nothing(self, status: Status) -> None:
-        results = engine.run([related("a", status), related("b", "fail", presupposes=("a",))], None)
+        results = engine.run([related("a", status), related("b", "fail", requires=("a",))], None)
         assert [(r.status, r.root_cause) for r in results] == [(status, ""), ("fail", "b")]
 
     def test_it_is_followed_as_far_as_it_goes(self) -> None:
-        chain = [related(str(i), "pass", presupposes=(str(i - 1),)) for i in range(1, 20)]
+        chain = [related(str(i), "pass", requires=(str(i - 1),)) for i in range(1, 20)]
         results = engine.run([*reversed(chain), related("0", "fail")], None)
-        assert [r.found for r in results[:-1]] == ["presupposes 0, which failed"] * 19
+        assert [r.found for r in results[:-1]] == ["requires 0, which failed"] * 19
         assert {r.root_cause for r in results} == {"0"}
 
     def test_it_is_run_before_and_the_others_meanwhile(self) -> None:
@@ -198,7 +255,9 @@ class TestPresuppositions:
             return run
 
         first, other = check(note("first", True), "first"), check(note("other", True), "other")
-        after = [replace(check(note(id, False), id), presupposes=("first",)) for id in ("then", "also")]
+        after = [
+            replace(check(note(id, False), id), requires=("first",)) for id in ("then", "also")
+        ]
         third = check(note("third", True), "third")
         results = engine.run([*after, first, other, third], None)
         assert [r.id for r in results] == ["then", "also", "first", "other", "third"]
@@ -209,9 +268,11 @@ class TestPresuppositions:
             time.sleep(3)
             yield Finding("late")
 
-        results = engine.run([check(run, "slow", timeout=0.1), related("b", presupposes=("slow",))], None)
+        results = engine.run(
+            [check(run, "slow", timeout=0.1), related("b", requires=("slow",))], None
+        )
         assert [r.status for r in results] == ["error", "skip"]
-        assert results[1].found == "presupposes slow, which could not be judged"
+        assert results[1].found == "requires slow, which could not be judged"
 
     def test_the_time_limit_counts_from_the_own_start(self) -> None:
         def run(_: object) -> Iterator[Finding]:
@@ -219,42 +280,57 @@ class TestPresuppositions:
             yield Finding("done")
 
         first = check(run, "first", timeout=10)
-        then = replace(check(lambda _: iter([Finding("done")]), "then", timeout=0.4), presupposes=("first",))
+        then = replace(
+            check(lambda _: iter([Finding("done")]), "then", timeout=0.4), requires=("first",)
+        )
         assert [r.status for r in engine.run([first, then], None)] == ["pass", "pass"]
 
     def test_a_circle_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="presuppose each other: a, b"):
-            engine.run([related("a", presupposes=("b",)), related("b", presupposes=("a",))], None)
+            engine.run([related("a", requires=("b",)), related("b", requires=("a",))], None)
 
     def test_an_unknown_one_is_an_error(self) -> None:
         with pytest.raises(KeyError):
-            engine.run([related("a", presupposes=("no.such",))], None)
+            engine.run([related("a", requires=("no.such",))], None)
 
     def test_what_was_not_asked_for_is_run_and_told_only_where_it_is_red(self) -> None:
         for status, told in (("pass", []), ("warn", []), ("fail", ["base.of-it", "base.above"])):
-            known = [related("base.of-it", status), related("base.above", "fail", presupposes=("base.of-it",))]
-            results = engine.run([related("a", presupposes=("base.of-it",))], None, known)
+            known = [
+                related("base.of-it", status),
+                related("base.above", "fail", requires=("base.of-it",)),
+            ]
+            results = engine.run([related("a", requires=("base.of-it",))], None, known)
             assert [r.id for r in results] == [*told[:1], "a"]
             assert good(results) == (not told)
 
 
 class TestRootCause:
     def test_a_failure_alone_is_its_own(self) -> None:
-        assert [r.root_cause for r in engine.run([related("a", "fail"), related("b")], None)] == ["a", ""]
+        assert [r.root_cause for r in engine.run([related("a", "fail"), related("b")], None)] == [
+            "a",
+            "",
+        ]
 
     def test_a_consequence_stays_red_and_names_the_root(self) -> None:
         results = engine.run(
             [
-                related("c", "fail", consequence_of=("a", "b")),
-                related("b", "fail", consequence_of=("a",)),
+                related("c", "fail", explained_by=("a", "b")),
+                related("b", "fail", explained_by=("a",)),
                 related("a", "error"),
             ],
             None,
         )
-        assert [(r.status, r.root_cause) for r in results] == [("fail", "a"), ("fail", "a"), ("error", "a")]
+        assert [(r.status, r.root_cause) for r in results] == [
+            ("fail", "a"),
+            ("fail", "a"),
+            ("error", "a"),
+        ]
 
     def test_the_consequence_of_what_is_good_is_a_root(self) -> None:
-        assert [r.root_cause for r in engine.run([related("a"), related("b", "fail", consequence_of=("a",))], None)] == [
+        assert [
+            r.root_cause
+            for r in engine.run([related("a"), related("b", "fail", explained_by=("a",))], None)
+        ] == [
             "",
             "b",
         ]
@@ -263,27 +339,37 @@ class TestRootCause:
         alone = check(lambda _: iter([Finding("b", "fail", alone=True)]), "b")
         checks = [
             related("a", "fail"),
-            replace(alone, consequence_of=("a",)),
-            related("c", "fail", consequence_of=("b",)),
-            related("d", "fail", consequence_of=("a",)),
+            replace(alone, explained_by=("a",)),
+            related("c", "fail", explained_by=("b",)),
+            related("d", "fail", explained_by=("a",)),
         ]
         results = engine.run(checks, None)
         assert [r.root_cause for r in results] == ["a", "b", "b", "a"]
         assert "alone" not in results[1].as_dict()
 
     def test_what_is_good_is_a_consequence_of_nothing(self) -> None:
-        assert [r.root_cause for r in engine.run([related("a", "fail"), related("b", consequence_of=("a",))], None)] == [
+        assert [
+            r.root_cause
+            for r in engine.run([related("a", "fail"), related("b", explained_by=("a",))], None)
+        ] == [
             "a",
             "",
         ]
 
     def test_a_skip_names_the_root_behind_what_it_presupposes(self) -> None:
-        checks = [related("a", "fail"), related("b", "fail", consequence_of=("a",)), related("c", presupposes=("b",))]
+        checks = [
+            related("a", "fail"),
+            related("b", "fail", explained_by=("a",)),
+            related("c", requires=("b",)),
+        ]
         skipped = engine.run(checks, None)[2]
-        assert (skipped.found, skipped.root_cause) == ("presupposes b, which failed", "a")
+        assert (skipped.found, skipped.root_cause) == ("requires b, which failed", "a")
 
     def test_one_that_was_not_run_explains_nothing(self) -> None:
-        assert engine.run([related("a", "fail", consequence_of=("config.valid",))], None)[0].root_cause == "a"
+        assert (
+            engine.run([related("a", "fail", explained_by=("config.valid",))], None)[0].root_cause
+            == "a"
+        )
 
 
 class TestDeclared:
@@ -292,16 +378,20 @@ class TestDeclared:
     CHECKS = {c.id: c for c in catalog.all_checks()}  # noqa: RUF012
 
     def test_every_id_is_known(self) -> None:
-        named = {(c.id, id) for c in self.CHECKS.values() for id in (*c.presupposes, *c.consequence_of)}
+        named = {(c.id, id) for c in self.CHECKS.values() for id in (*c.requires, *c.explained_by)}
         assert [(one, other) for one, other in named if other not in self.CHECKS] == []
 
     def test_neither_relation_leads_round_in_a_circle(self) -> None:
-        graph = {c.id: {*c.presupposes, *c.consequence_of} for c in self.CHECKS.values()}
+        graph = {c.id: {*c.requires, *c.explained_by} for c in self.CHECKS.values()}
         assert len(list(TopologicalSorter(graph).static_order())) == len(self.CHECKS)
 
     def test_what_is_judged_without_a_live_process_presupposes_none(self) -> None:
         """`install` leaves the live ones out where nothing runs."""
-        wrong = [c.id for c in self.CHECKS.values() if not c.live and any(self.CHECKS[id].live for id in c.presupposes)]
+        wrong = [
+            c.id
+            for c in self.CHECKS.values()
+            if not c.live and any(self.CHECKS[id].live for id in c.requires)
+        ]
         assert wrong == []
 
     def test_every_check_says_what_it_proves_how_and_why(self) -> None:
@@ -332,13 +422,23 @@ class TestSelect:
         assert [c.id for c in catalog.select(["config.valid"])] == ["config.valid"]
 
     def test_a_family(self) -> None:
-        assert [c.id for c in catalog.select(["health"])] == ["health.alive", "health.locked", "health.connected"]
+        assert [c.id for c in catalog.select(["health"])] == [
+            "health.alive",
+            "health.locked",
+            "health.connected",
+        ]
 
     def test_several_once_each_in_the_order_of_a_report(self) -> None:
-        chosen = [c.id for c in catalog.select(["health.alive", "config", "health", "config.valid"])]
-        assert chosen == [c.id for c in catalog.all_checks() if c.id.startswith(("config.", "health."))]
+        chosen = [
+            c.id for c in catalog.select(["health.alive", "config", "health", "config.valid"])
+        ]
+        assert chosen == [
+            c.id for c in catalog.all_checks() if c.id.startswith(("config.", "health."))
+        ]
 
-    @pytest.mark.parametrize("name", ["nosuch", "health.nosuch", "heal", "health.", "", ".", "HEALTH"])
+    @pytest.mark.parametrize(
+        "name", ["nosuch", "health.nosuch", "heal", "health.", "", ".", "HEALTH"]
+    )
     def test_an_unknown_name_is_an_error_that_names_it(self, name: str) -> None:
         with pytest.raises(KeyError) as caught:
             catalog.select(["config.valid", name])

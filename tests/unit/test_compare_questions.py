@@ -130,7 +130,9 @@ class TestFiles:
         )
         told = problems(text)
         where = [t.split(": ")[0] for t in told]
-        assert where == [f"line {n}" for n in (1, 2, 3, 4, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)]
+        assert where == [
+            f"line {n}" for n in (1, 2, 3, 4, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)
+        ]
         said = dict(zip(where, told, strict=True))
         assert "not valid JSON" in said["line 1"]
         assert "did you mean 'prompt'?" in said["line 3"]
@@ -141,13 +143,18 @@ class TestFiles:
     def test_an_empty_one(self) -> None:
         assert problems("\n \n") == ["holds no question"]
 
-    @given(st.lists(st.text() | st.dictionaries(st.text(), st.integers() | st.text()).map(json.dumps)))
+    @given(
+        st.lists(st.text() | st.dictionaries(st.text(), st.integers() | st.text()).map(json.dumps))
+    )
     def test_whatever_stands_there_is_told(self, lines: list[str]) -> None:
         with pytest.raises(QuestionsError):
             questions.parse("\n".join(lines))
 
     def test_a_set_is_known_by_what_is_asked_and_what_is_right(self) -> None:
-        marks = [questions.digest(questions.parse(text)) for text in (line(), line(id="1"), line(id="2"), line(expected="no"))]
+        marks = [
+            questions.digest(questions.parse(text))
+            for text in (line(), line(id="1"), line(id="2"), line(expected="no"))
+        ]
         assert marks[0] == marks[1]
         assert len(set(marks)) == 3
 

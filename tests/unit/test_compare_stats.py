@@ -18,7 +18,12 @@ COUNTS = st.integers(0, 60)
 @pytest.mark.parametrize(
     ("right", "asked", "low", "high"),
     # Newcombe, Stat. Med. 17 (1998), 857-872, table I, method 3
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
 )
 def test_wilson_as_published(right: int, asked: int, low: float, high: float) -> None:
     assert stats.wilson(right, asked) == pytest.approx((low, high), abs=5e-5)
@@ -45,7 +50,9 @@ def test_mcnemar_by_counting_every_toss(gained: int, lost: int) -> None:
     """Every way in which the coins can fall, one by one."""
     tosses = gained + lost
     uneven = abs(gained - lost)
-    as_uneven = sum(abs(2 * sum(fall) - tosses) >= uneven for fall in itertools.product((0, 1), repeat=tosses))
+    as_uneven = sum(
+        abs(2 * sum(fall) - tosses) >= uneven for fall in itertools.product((0, 1), repeat=tosses)
+    )
     assert stats.mcnemar(gained, lost) == pytest.approx(float(Fraction(as_uneven, 2**tosses)))
 
 
@@ -59,7 +66,9 @@ def test_mcnemar_of_many() -> None:
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
-def test_the_difference_holds_what_was_seen_and_mirrors(both: int, gained: int, lost: int, neither: int) -> None:
+def test_the_difference_holds_what_was_seen_and_mirrors(
+    both: int, gained: int, lost: int, neither: int
+) -> None:
     low, high = stats.difference(both, gained, lost, neither)
     assert -1 - 1e-9 <= low <= high <= 1 + 1e-9
     if pairs := both + gained + lost + neither:
@@ -67,8 +76,12 @@ def test_the_difference_holds_what_was_seen_and_mirrors(both: int, gained: int, 
         assert stats.difference(both, lost, gained, neither) == pytest.approx((-high, -low))
 
 
-@pytest.mark.parametrize(("plain", "better", "together"), [(0.5, 0.7, 0.45), (0.8, 0.8, 0.7), (0.9, 0.6, 0.55)])
-def test_the_interval_of_the_difference_covers_the_truth(plain: float, better: float, together: float) -> None:
+@pytest.mark.parametrize(
+    ("plain", "better", "together"), [(0.5, 0.7, 0.45), (0.8, 0.8, 0.7), (0.9, 0.6, 0.55)]
+)
+def test_the_interval_of_the_difference_covers_the_truth(
+    plain: float, better: float, together: float
+) -> None:
     """Simulated comparisons of 40 questions: about 95 of 100 intervals hold the true difference."""
     dice, hits, runs = random.Random(7), 0, 2000
     kinds = [(1, 1), (1, 0), (0, 1), (0, 0)]

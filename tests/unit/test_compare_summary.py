@@ -22,12 +22,21 @@ PLAIN, MOA, BON = (
     Subject("bon-jerry-xl", "bon", "jerry-xl"),
 )
 SUBJECTS = [PLAIN, MOA]
-QUESTIONS = questions.parse("\n".join(f'{{"id": "q{n}", "prompt": "{"x" * 300}", "expected": "yes"}}' for n in range(12)))
+QUESTIONS = questions.parse(
+    "\n".join(f'{{"id": "q{n}", "prompt": "{"x" * 300}", "expected": "yes"}}' for n in range(12))
+)
 HEADER = Header("abc", None, ("jerry-xl", "moa-jerry-xl"))
 
 
 def record(model: str, question: str, right: bool = True, **fields: Any) -> Record:
-    given = {"error": "", "seconds": 1.0, "calls": 1, "prompt_tokens": 60, "completion_tokens": 40, **fields}
+    given = {
+        "error": "",
+        "seconds": 1.0,
+        "calls": 1,
+        "prompt_tokens": 60,
+        "completion_tokens": 40,
+        **fields,
+    }
     return Record(question, model, right, **given)
 
 
@@ -37,7 +46,9 @@ def answered(plain: str, moa: str) -> list[Record]:
     for model, signs in (("jerry-xl", plain), ("moa-jerry-xl", moa)):
         for number, sign in enumerate(signs):
             if sign != " ":
-                found.append(record(model, f"q{number}", sign == "+", error="no" if sign == "!" else ""))
+                found.append(
+                    record(model, f"q{number}", sign == "+", error="no" if sign == "!" else "")
+                )
     return found
 
 
@@ -47,18 +58,34 @@ def worth(plain: str, moa: str, prices: Prices | None = None) -> Row:
 
 class TestFile:
     def test_it_is_read_as_it_was_written(self) -> None:
-        records = [record("jerry-xl", "q1"), record("moa-jerry-xl", "q1", False, error="502: \u2028 no", answer="a\nb")]
+        records = [
+            record("jerry-xl", "q1"),
+            record("moa-jerry-xl", "q1", False, error="502: \u2028 no", answer="a\nb"),
+        ]
         text = "".join(f"{line}\n" for line in (HEADER.line(), *(r.line() for r in records)))
         assert summary.read(text) == (HEADER, records)
 
     @given(st.integers(0))
     def test_a_torn_last_line_does_not_count(self, cut: int) -> None:
-        whole, last = f"{HEADER.line()}\n{record('jerry-xl', 'q1').line()}\n", f"{record('jerry-xl', 'q2').line()}"
+        whole, last = (
+            f"{HEADER.line()}\n{record('jerry-xl', 'q1').line()}\n",
+            f"{record('jerry-xl', 'q2').line()}",
+        )
         _, records = summary.read(whole + last[: cut % (len(last) + 1)])
         assert [r.question for r in records] == ["q1"]
 
     @pytest.mark.parametrize(
-        "text", ["", "x", "{}\n", "[]\n", '"a"\n', "null\n", '{"optictl_compare": 2}\n', '{"optictl_compare": 1}\n']
+        "text",
+        [
+            "",
+            "x",
+            "{}\n",
+            "[]\n",
+            '"a"\n',
+            "null\n",
+            '{"optictl_compare": 2}\n',
+            '{"optictl_compare": 1}\n',
+        ],
     )
     def test_another_file_is_refused(self, text: str) -> None:
         with pytest.raises(RecordsError, match="does not begin"):
@@ -76,13 +103,21 @@ class TestFile:
 class TestWhatIsLeft:
     def test_question_by_question_and_the_plain_model_first(self) -> None:
         left = summary.left(SUBJECTS, QUESTIONS, answered("++", "+"))
-        assert [(s.model, q.id) for s, q in left[:3]] == [("moa-jerry-xl", "q1"), ("jerry-xl", "q2"), ("moa-jerry-xl", "q2")]
+        assert [(s.model, q.id) for s, q in left[:3]] == [
+            ("moa-jerry-xl", "q1"),
+            ("jerry-xl", "q2"),
+            ("moa-jerry-xl", "q2"),
+        ]
         assert len(left) == 21
 
     def test_what_failed_is_asked_again(self) -> None:
-        assert ("jerry-xl", "q0") in [(s.model, q.id) for s, q in summary.left(SUBJECTS, QUESTIONS, answered("!", "+"))]
+        assert ("jerry-xl", "q0") in [
+            (s.model, q.id) for s, q in summary.left(SUBJECTS, QUESTIONS, answered("!", "+"))
+        ]
         again = [*answered("!", "+"), record("jerry-xl", "q0")]
-        assert ("jerry-xl", "q0") not in [(s.model, q.id) for s, q in summary.left(SUBJECTS, QUESTIONS, again)]
+        assert ("jerry-xl", "q0") not in [
+            (s.model, q.id) for s, q in summary.left(SUBJECTS, QUESTIONS, again)
+        ]
 
 
 class TestBudget:
@@ -90,7 +125,11 @@ class TestBudget:
         return summary.expected_tokens(subject, QUESTIONS[0], SUBJECTS, records)
 
     def test_as_much_as_the_dearest_so_far(self) -> None:
-        records = [record("moa-jerry-xl", "q0"), record("moa-jerry-xl", "q1", prompt_tokens=900), record("jerry-xl", "q0")]
+        records = [
+            record("moa-jerry-xl", "q0"),
+            record("moa-jerry-xl", "q1", prompt_tokens=900),
+            record("jerry-xl", "q0"),
+        ]
         assert self.expected(MOA, records) == 940
         assert self.expected(PLAIN, records) == 100
 
@@ -115,9 +154,11 @@ class TestRows:
 
     def test_seconds_are_those_of_answers_and_tokens_those_of_all(self) -> None:
         records = [
-            record("jerry-xl", "q0", seconds=1), record("jerry-xl", "q1", seconds=3),
-            record("jerry-xl", "q2", error="timed out", seconds=600), record("jerry-xl", "q2", seconds=2),
-        ]  # fmt: skip
+            record("jerry-xl", "q0", seconds=1),
+            record("jerry-xl", "q1", seconds=3),
+            record("jerry-xl", "q2", error="timed out", seconds=600),
+            record("jerry-xl", "q2", seconds=2),
+        ]
         (row,) = summary.rows([PLAIN], QUESTIONS, records, None)
         assert (row.p50, row.failed, row.answered, row.tokens, row.cost) == (2, 0, 3, 400, None)
 
@@ -134,7 +175,7 @@ class TestRows:
             ("------!-----", "++++++------", "better"),
             ("-----!------", "++++++------", "within noise"),
         ],
-    )  # fmt: skip
+    )
     def test_verdicts(self, plain: str, moa: str, verdict: str) -> None:
         row = worth(plain, moa)
         assert row.beside is not None
@@ -167,9 +208,23 @@ class TestRows:
 
     def test_as_json(self) -> None:
         item = json.loads(json.dumps(worth("+-", "++").as_dict()))
-        assert (item["id"], item["status"], item["data"]["strategy"]) == ("moa-jerry-xl", "pass", "moa")
-        assert set(item["data"]["beside"]) == {"pairs", "gained", "lost", "p", "difference", "verdict"}
-        assert (worth("+", "!").as_dict()["status"], worth("+", " ").as_dict()["status"]) == ("fail", "skip")
+        assert (item["id"], item["status"], item["data"]["strategy"]) == (
+            "moa-jerry-xl",
+            "pass",
+            "moa",
+        )
+        assert set(item["data"]["beside"]) == {
+            "pairs",
+            "gained",
+            "lost",
+            "p",
+            "difference",
+            "verdict",
+        }
+        assert (worth("+", "!").as_dict()["status"], worth("+", " ").as_dict()["status"]) == (
+            "fail",
+            "skip",
+        )
 
 
 def answer(text: str = "yes", status: int = 200, **headers: str) -> Answer:
@@ -180,7 +235,10 @@ def answer(text: str = "yes", status: int = 200, **headers: str) -> Answer:
     given = {"x-optillm-strategy": "moa", "x-optillm-upstream-calls": "3"}
     given |= {f"x-optillm-{name}": value for name, value in headers.items()}
     return Answer(
-        status, json.dumps(body if status == 200 else {"error": {"message": "the upstream is out"}}), given, seconds=1.23456
+        status,
+        json.dumps(body if status == 200 else {"error": {"message": "the upstream is out"}}),
+        given,
+        seconds=1.23456,
     )
 
 
@@ -201,26 +259,40 @@ class TestRecord:
 
     def test_an_error_is_no_wrong_answer(self) -> None:
         failed = self.found(answer(status=502, tokens="40"))
-        assert (failed.error, failed.tokens, failed.right) == ("502: the upstream is out", 40, False)
+        assert (failed.error, failed.tokens, failed.right) == (
+            "502: the upstream is out",
+            40,
+            False,
+        )
         assert self.found(answer("Error: Could not generate any completions")).error
         assert self.found(Answer(0, error="refused"), PLAIN).error == "refused"
         assert self.found(Answer(0, error="refused"), PLAIN).calls == 0
 
 
 class TestSubjects:
-    CONFIG = Config(base_models=("jerry-xl", "tom"), strategies=("moa", "bon"), publish={"boost": "bon-tom"})
+    CONFIG = Config(
+        base_models=("jerry-xl", "tom"), strategies=("moa", "bon"), publish={"boost": "bon-tom"}
+    )
 
     def names(self, *asked: str) -> list[str]:
         return [s.model for s in run.subjects(self.CONFIG, list(asked))]
 
     def test_all_of_them(self) -> None:
-        assert self.names() == ["jerry-xl", "moa-jerry-xl", "bon-jerry-xl", "tom", "moa-tom", "bon-tom"]
+        assert self.names() == [
+            "jerry-xl",
+            "moa-jerry-xl",
+            "bon-jerry-xl",
+            "tom",
+            "moa-tom",
+            "bon-tom",
+        ]
 
     def test_those_that_were_named_with_their_plain_models(self) -> None:
         assert self.names("boost", "bon-tom", "jerry-xl") == ["tom", "bon-tom", "jerry-xl"]
 
     @pytest.mark.parametrize(
-        ("name", "hint"), [("moa-jery-xl", "did you mean 'moa-jerry-xl'?"), ("gpt", "these are: moa-jerry-xl")]
+        ("name", "hint"),
+        [("moa-jery-xl", "did you mean 'moa-jerry-xl'?"), ("gpt", "these are: moa-jerry-xl")],
     )
     def test_an_unknown_one_is_told_with_what_was_meant(self, name: str, hint: str) -> None:
         with pytest.raises(run.UnknownModel, match=re.escape(hint)):
@@ -239,17 +311,25 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.append(tag)
-        self.loads += [value for name, value in attrs if name in ("src", "href", "action", "style") or name.startswith("on")]
+        self.loads += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "action", "style") or name.startswith("on")
+        ]
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
 class TestPage:
-    def page(self, records: list[Record], content: bool = False, prices: Prices | None = None) -> Page:
+    def page(
+        self, records: list[Record], content: bool = False, prices: Prices | None = None
+    ) -> Page:
         rows = summary.rows(SUBJECTS, QUESTIONS, records, prices)
         priced = prices is not None
-        return Page(page.render_page(rows, QUESTIONS, records, content=content, priced=priced, when="today"))
+        return Page(
+            page.render_page(rows, QUESTIONS, records, content=content, priced=priced, when="today")
+        )
 
     def test_it_needs_nothing_else(self) -> None:
         found = self.page(answered("+-+", "++-"))
@@ -271,11 +351,20 @@ class TestPage:
     def test_nothing_answered_yet(self) -> None:
         assert "0/0" in self.page([], prices=Prices(1, 2)).text
 
-    @given(st.lists(st.tuples(st.sampled_from("+-!"), st.floats(0, 1e6), st.integers(0, 10**9)), max_size=12))
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from("+-!"), st.floats(0, 1e6), st.integers(0, 10**9)), max_size=12
+        )
+    )
     def test_no_bar_leaves_the_drawing(self, given: list[tuple[str, float, int]]) -> None:
         records = [
             record(
-                "jerry-xl", f"q{n}", sign == "+", error="no" if sign == "!" else "", seconds=seconds, completion_tokens=tokens
+                "jerry-xl",
+                f"q{n}",
+                sign == "+",
+                error="no" if sign == "!" else "",
+                seconds=seconds,
+                completion_tokens=tokens,
             )
             for n, (sign, seconds, tokens) in enumerate(given)
         ]

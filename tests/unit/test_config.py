@@ -120,7 +120,9 @@ optillm:
         assert lines == sorted(lines, key=lambda line: line or 0)
 
     def test_a_wrong_value_does_not_hide_what_contradicts_another_key(self) -> None:
-        found = places("listen:\n  port: 70000\nstrategies:\n  - moe\npublish:\n  x: moa-tom\nbase_models: [tom]\n")
+        found = places(
+            "listen:\n  port: 70000\nstrategies:\n  - moe\npublish:\n  x: moa-tom\nbase_models: [tom]\n"
+        )
         assert {("listen.port", 2), ("strategies.0", 4), ("base_models", 7)} <= set(found)
 
     def test_one_mistake_is_told_once(self) -> None:
@@ -129,7 +131,10 @@ optillm:
         assert only_problem("model: moa-x").path == "model"
 
     def test_as_text_it_has_line_path_and_reason(self) -> None:
-        assert str(only_problem("listen:\n  prot: 1")) == "line 2: listen.prot: unknown key; did you mean 'port'?"
+        assert (
+            str(only_problem("listen:\n  prot: 1"))
+            == "line 2: listen.prot: unknown key; did you mean 'port'?"
+        )
 
 
 class TestKeys:
@@ -223,7 +228,9 @@ class TestTypes:
 
 
 class TestAddresses:
-    @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "::1", "localhost", "127.0.0.2", "''"])
+    @pytest.mark.parametrize(
+        "host", ["0.0.0.0", "192.168.1.5", "::", "::1", "localhost", "127.0.0.2", "''"]
+    )
     def test_it_listens_on_127_0_0_1_only(self, host: str) -> None:
         assert only_problem(f"listen: {{host: '{host.strip(chr(39))}'}}").path == "listen.host"
 
@@ -254,9 +261,14 @@ class TestAddresses:
         ],
     )
     def test_the_upstream_is_this_machine_with_v1(self, url: str) -> None:
-        assert only_problem(yaml.safe_dump({"upstream": {"base_url": url}})).path == "upstream.base_url"
+        assert (
+            only_problem(yaml.safe_dump({"upstream": {"base_url": url}})).path
+            == "upstream.base_url"
+        )
 
-    @pytest.mark.parametrize("url", ["http://localhost:4000/v1", "http://[::1]:4000/v1", "https://127.0.0.1:4443/v1"])
+    @pytest.mark.parametrize(
+        "url", ["http://localhost:4000/v1", "http://[::1]:4000/v1", "https://127.0.0.1:4443/v1"]
+    )
     def test_other_ways_to_this_machine(self, url: str) -> None:
         assert config.parse(f"upstream: {{base_url: '{url}'}}", "f").upstream.base_url == url
 
@@ -310,7 +322,19 @@ class TestModelNames:
         assert only_problem("base_models: [jerry-xl, '']").path == "base_models.1"
 
     @pytest.mark.parametrize(
-        "name", ["jerry-xl", "gpt-4.1", "ollama/llama3:8b", "Moa", "Moax-y", "moax", "o_1@2024", "x-moa", "123", "y"]
+        "name",
+        [
+            "jerry-xl",
+            "gpt-4.1",
+            "ollama/llama3:8b",
+            "Moa",
+            "Moax-y",
+            "moax",
+            "o_1@2024",
+            "x-moa",
+            "123",
+            "y",
+        ],
     )
     def test_base_models_that_pass(self, name: str) -> None:
         assert config.parse(yaml.safe_dump({"model": name}), "f").base_models == (name,)
@@ -340,21 +364,31 @@ class TestStrategies:
         assert (problem.path, problem.line) == ("strategies.1", 3)
 
     def test_every_unknown_one_is_told(self) -> None:
-        assert places("strategies:\n  - moe\n  - zzz\n  - proxy\n") == [(f"strategies.{i}", i + 2) for i in range(3)]
+        assert places("strategies:\n  - moe\n  - zzz\n  - proxy\n") == [
+            (f"strategies.{i}", i + 2) for i in range(3)
+        ]
 
     def test_a_plugin_file_may_bring_a_word_of_its_own(self) -> None:
-        assert config.parse("plugins: [mine.py]\nstrategies: [moa, mine]", "f").strategies == ("moa", "mine")
+        assert config.parse("plugins: [mine.py]\nstrategies: [moa, mine]", "f").strategies == (
+            "moa",
+            "mine",
+        )
 
     def test_and_no_base_model_may_begin_with_it(self) -> None:
         problem = only_problem("model: mine-xl\nplugins: [mine.py]\nstrategies: [moa, mine]")
-        assert "base model 'mine-xl' begins with 'mine', which OptiLLM takes for a strategy" in problem.message
+        assert (
+            "base model 'mine-xl' begins with 'mine', which OptiLLM takes for a strategy"
+            in problem.message
+        )
 
     def test_but_no_plugin_makes_the_way_out_a_strategy(self) -> None:
         assert only_problem("plugins: [mine.py]\nstrategies: [proxy]").path == "strategies.0"
 
 
 class TestPublish:
-    @pytest.mark.parametrize("name", ["bon-fast", "mcts-jerry-xl", "Bon-fast", "proxy-fast", "router"])
+    @pytest.mark.parametrize(
+        "name", ["bon-fast", "mcts-jerry-xl", "Bon-fast", "proxy-fast", "router"]
+    )
     def test_a_name_that_says_another_strategy(self, name: str) -> None:
         problem = only_problem(f"publish:\n  {name}: moa-jerry-xl\n")
         assert "reads like the strategy" in problem.message
@@ -362,7 +396,9 @@ class TestPublish:
 
     @pytest.mark.parametrize("name", ["moa-fast", "moa", "fast", "fast-moa", "bonfast"])
     def test_a_name_that_says_the_same_or_nothing(self, name: str) -> None:
-        assert config.parse(f"publish:\n  {name}: moa-jerry-xl\n", "f").publish == {name: "moa-jerry-xl"}
+        assert config.parse(f"publish:\n  {name}: moa-jerry-xl\n", "f").publish == {
+            name: "moa-jerry-xl"
+        }
 
     @pytest.mark.parametrize(
         ("name", "target", "reason"),
@@ -380,10 +416,15 @@ class TestPublish:
         assert (problem.path, problem.line) == (f"publish.{name}", 2)
 
     def test_every_wrong_entry_is_told(self) -> None:
-        assert places("publish:\n  a: b\n  ok: moa-jerry-xl\n  c: d\n") == [("publish.a", 2), ("publish.c", 4)]
+        assert places("publish:\n  a: b\n  ok: moa-jerry-xl\n  c: d\n") == [
+            ("publish.a", 2),
+            ("publish.c", 4),
+        ]
 
     def test_published_are_all_pairs_and_the_extra_names(self) -> None:
-        read = config.parse("base_models: [jerry-xl, tom]\nstrategies: [moa, bon]\npublish: {boost: bon-tom}", "f")
+        read = config.parse(
+            "base_models: [jerry-xl, tom]\nstrategies: [moa, bon]\npublish: {boost: bon-tom}", "f"
+        )
         assert read.published == {
             "moa-jerry-xl": "moa-jerry-xl",
             "bon-jerry-xl": "bon-jerry-xl",
@@ -423,8 +464,13 @@ class TestBadFiles:
         assert places("publish: &a\n  x: *a")[0][0].startswith("publish")
 
     def test_a_file_that_unfolds_without_end(self) -> None:
-        text = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 6))
-        assert {p.path for p in problems(text + "listen: *a5\n")} == {"listen", *(f"a{i}" for i in range(6))}
+        text = "a0: &a0 [x, x]\n" + "".join(
+            f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 6)
+        )
+        assert {p.path for p in problems(text + "listen: *a5\n")} == {
+            "listen",
+            *(f"a{i}" for i in range(6)),
+        }
 
     def test_a_value_is_quoted_in_short(self) -> None:
         assert len(str(only_problem("listen: {port: 0x" + "f" * 5000 + "}"))) < 200
@@ -455,7 +501,9 @@ isolation: loopback
 
     def test_it_names_every_key(self) -> None:
         """Who opens the file that `init` writes sees all that can be set."""
-        assert keys(yaml.safe_load(render.configuration(Config()))) == keys(Config().model_dump(mode="json"))
+        assert keys(yaml.safe_load(render.configuration(Config()))) == keys(
+            Config().model_dump(mode="json")
+        )
 
 
 def keys(tree: Any) -> set[str]:
@@ -492,15 +540,32 @@ class TestSchema:
     def test_its_defaults_are_those_in_force(self) -> None:
         properties = config.schema()["properties"]
         assert properties["model"]["default"] == "jerry-xl"
-        assert properties["strategies"]["default"] == ["moa", "bon", "plansearch", "self_consistency"]
+        assert properties["strategies"]["default"] == [
+            "moa",
+            "bon",
+            "plansearch",
+            "self_consistency",
+        ]
         assert properties["listen"]["default"] == {"host": "127.0.0.1", "port": 4020}
 
 
-_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.dates() | st.binary(max_size=4)
-_KEYS = st.sampled_from([*Config.model_fields, "port", "base_url", "request", "version", "config"]) | st.text(max_size=6)
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.dates()
+    | st.binary(max_size=4)
+)
+_KEYS = st.sampled_from(
+    [*Config.model_fields, "port", "base_url", "request", "version", "config"]
+) | st.text(max_size=6)
 _TREES = st.recursive(
     _SCALARS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS | st.integers(), inner, max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(_KEYS | st.integers(), inner, max_size=6)
+    ),
     max_leaves=20,
 )
 
@@ -533,7 +598,9 @@ class TestAnything:
             optional={
                 "model": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,8}", fullmatch=True),
                 "plugins": st.lists(st.text(min_size=1, max_size=20), max_size=3),
-                "publish": st.dictionaries(st.text(min_size=1, max_size=8), st.just("moa-jerry-xl"), max_size=2),
+                "publish": st.dictionaries(
+                    st.text(min_size=1, max_size=8), st.just("moa-jerry-xl"), max_size=2
+                ),
                 "litellm": st.fixed_dictionaries({"config": st.none() | st.text(max_size=20)}),
             },
         )
@@ -554,8 +621,14 @@ class TestAnotherVersion:
                 "optillm:\n  version: 0.3.13   # pinned\nmodel: jerry-xl\n",
             ),
             ("optillm: {profile: proxy}\n", "optillm: {version: 0.3.13, profile: proxy}\n"),
-            ("optillm:\n  # why\n  profile: proxy\n", "optillm:\n  # why\n  version: 0.3.13\n  profile: proxy\n"),
-            ("# mine\nmodel: jerry-xl\n", "# mine\nmodel: jerry-xl\n\noptillm:\n  version: 0.3.13\n"),
+            (
+                "optillm:\n  # why\n  profile: proxy\n",
+                "optillm:\n  # why\n  version: 0.3.13\n  profile: proxy\n",
+            ),
+            (
+                "# mine\nmodel: jerry-xl\n",
+                "# mine\nmodel: jerry-xl\n\noptillm:\n  version: 0.3.13\n",
+            ),
             ("", "\n\noptillm:\n  version: 0.3.13\n"),
             ("optillm: {version: 0.3.13}\n", "optillm: {version: 0.3.13}\n"),
         ],
@@ -565,7 +638,10 @@ class TestAnotherVersion:
         assert config.parse(edited, "optictl.yaml").optillm.version == "0.3.13"
 
     def test_a_version_that_yaml_would_take_for_a_number_is_quoted(self) -> None:
-        assert config.with_version("optillm: {version: 0.3.12}\n", "x", "1.0") == 'optillm: {version: "1.0"}\n'
+        assert (
+            config.with_version("optillm: {version: 0.3.12}\n", "x", "1.0")
+            == 'optillm: {version: "1.0"}\n'
+        )
 
     def test_what_cannot_be_edited_is_told(self) -> None:
         with pytest.raises(OptictlError, match="cannot be edited"):
@@ -574,4 +650,7 @@ class TestAnotherVersion:
 
 @pytest.mark.parametrize("path", ["metrics.prom", "/var/lib/metrics", "/var/lib/a\\nb.prom"])
 def test_metrics_that_nobody_would_collect(path: str) -> None:
-    assert "absolute path that ends in .prom" in only_problem(f'monitoring: {{textfile: "{path}"}}').message
+    assert (
+        "absolute path that ends in .prom"
+        in only_problem(f'monitoring: {{textfile: "{path}"}}').message
+    )

@@ -52,7 +52,9 @@ def classes(hint: Any) -> Iterator[Any]:
 @cache
 def fields(of: type) -> dict[str, Any]:
     """The fields of one of Grafana's models, each with its type."""
-    return {name: hint for name, hint in typing.get_type_hints(of.__init__).items() if name != "return"}  # type: ignore[misc]
+    return {
+        name: hint for name, hint in typing.get_type_hints(of.__init__).items() if name != "return"
+    }  # type: ignore[misc]
 
 
 @cache
@@ -125,7 +127,9 @@ def test_grafanas_models_take_it(board: dict[str, Any]) -> None:
         (("templating", "list", 1), "multi", "yes"),
     ],
 )
-def test_a_fault_is_found(board: dict[str, Any], place: tuple[str | int, ...], key: str, value: object) -> None:
+def test_a_fault_is_found(
+    board: dict[str, Any], place: tuple[str | int, ...], key: str, value: object
+) -> None:
     inside: Any = board
     for step in place:
         inside = inside[step]
@@ -137,11 +141,17 @@ def test_panels_lie_beside_each_other_and_each_says_what_it_shows(board: dict[st
     taken = set()
     for panel in board["panels"]:
         place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert not cells & taken
         assert max(x for x, _ in cells) < 24
         taken |= cells
         assert panel["type"] == "row" or (panel["title"] and panel["description"])
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    sources = {json.dumps(panel["datasource"]) for panel in board["panels"] if panel["type"] != "row"}
+    sources = {
+        json.dumps(panel["datasource"]) for panel in board["panels"] if panel["type"] != "row"
+    }
     assert sources == {json.dumps({"type": "prometheus", "uid": "${datasource}"})}

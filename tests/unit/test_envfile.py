@@ -41,7 +41,10 @@ def test_what_reaches_the_service(text: str, variables: dict[str, str]) -> None:
     [
         (f"A=1\nexport OPENAI_API_KEY={SECRET}\n".encode(), ["export 2 OPENAI_API_KEY"]),
         (f"\ufeffOPENAI_API_KEY={SECRET}\n".encode(), ["bom 1 OPENAI_API_KEY"]),
-        (f"\ufeffexport OPENAI_API_KEY={SECRET}\n".encode(), ["bom 1 OPENAI_API_KEY", "export 1 OPENAI_API_KEY"]),
+        (
+            f"\ufeffexport OPENAI_API_KEY={SECRET}\n".encode(),
+            ["bom 1 OPENAI_API_KEY", "export 1 OPENAI_API_KEY"],
+        ),
         ("\ufeff# a = b\nA=1\n".encode(), ["bom 1 "]),
         ("\ufeff# a\nA=1\n".encode(), ["bom 1 "]),
         (f"\nOPENAI_API_KEY={SECRET}\n".encode("utf-16"), ["utf-16 2 OPENAI_API_KEY"]),
@@ -67,7 +70,9 @@ def test_what_is_told(content: bytes, problems: list[str]) -> None:
     assert SECRET not in "".join(map(str, read.problems)) + repr(read)
 
 
-@pytest.mark.parametrize("content", ["A=\u00e9\nB=1".encode("latin-1"), "A=1\nB=1".encode("utf-16"), b"A=1\n\0"])
+@pytest.mark.parametrize(
+    "content", ["A=\u00e9\nB=1".encode("latin-1"), "A=1\nB=1".encode("utf-16"), b"A=1\n\0"]
+)
 def test_of_a_file_that_systemd_refuses_nothing_is_taken(content: bytes) -> None:
     read = envfile.read(content)
     assert read.refused
@@ -124,7 +129,9 @@ GOOD = {
         (b"OPENAI_API_KEY=k\n", []),
         (
             b"export OPENAI_API_KEY=k\n",
-            ["the env file, line 1 (OPENAI_API_KEY): systemd ignores a line that begins with export"],
+            [
+                "the env file, line 1 (OPENAI_API_KEY): systemd ignores a line that begins with export"
+            ],
         ),
         (b"OPENAI_API_KEY=\n", ["OPENAI_API_KEY is missing: OptiLLM would ignore --base-url"]),
         (
@@ -134,7 +141,12 @@ GOOD = {
                 "OPENAI_API_KEY is missing: OptiLLM would ignore --base-url",
             ],
         ),
-        (b"OPENAI_API_KEY=\xe9\n", ["the env file, line 1 (OPENAI_API_KEY): this is not UTF-8, and systemd refuses the file"]),
+        (
+            b"OPENAI_API_KEY=\xe9\n",
+            [
+                "the env file, line 1 (OPENAI_API_KEY): this is not UTF-8, and systemd refuses the file"
+            ],
+        ),
     ],
 )
 def test_the_guard_names_the_line(content: bytes, reasons: list[str]) -> None:

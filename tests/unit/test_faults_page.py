@@ -12,7 +12,9 @@ def test_every_fault_was_seen_and_no_other() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert faults_page.PAGE.read_text(encoding="utf-8") == faults_page.page(FAULTS, faults_page.seen())
+    assert faults_page.PAGE.read_text(encoding="utf-8") == faults_page.page(
+        FAULTS, faults_page.seen()
+    )
 
 
 def test_the_readme_is_up_to_date() -> None:

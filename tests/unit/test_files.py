@@ -30,7 +30,9 @@ def any_umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 class TestWrite:
     @pytest.mark.parametrize("wanted", [0o644, 0o600, 0o400])
-    def test_text_and_mode_whatever_the_umask(self, tmp_path: Path, any_umask: int, wanted: int) -> None:
+    def test_text_and_mode_whatever_the_umask(
+        self, tmp_path: Path, any_umask: int, wanted: int
+    ) -> None:
         target = tmp_path / "file"
         files.write(target, "ä text\n", wanted)
         assert target.read_text(encoding="utf-8") == "ä text\n"
@@ -87,12 +89,18 @@ class TestWrite:
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(*((Path, "replace", fail) if broken == "replace" else (os, broken, fail)))
+        monkeypatch.setattr(
+            *((Path, "replace", fail) if broken == "replace" else (os, broken, fail))
+        )
         with pytest.raises(OSError, match="No space left"):
             files.write(target, "new\n", 0o644)
-        assert {p.name: p.read_text() for p in tmp_path.iterdir()} == ({} if old is None else {"file": old})
+        assert {p.name: p.read_text() for p in tmp_path.iterdir()} == (
+            {} if old is None else {"file": old}
+        )
 
-    def test_an_interruption_leaves_the_old_file_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_interruption_leaves_the_old_file_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         target = tmp_path / "file"
         target.write_text("old\n")
 
@@ -104,7 +112,9 @@ class TestWrite:
             files.write(target, "new\n", 0o644)
         assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"file": "old\n"}
 
-    def test_the_directory_is_synced_after_the_rename(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_directory_is_synced_after_the_rename(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         order: list[str] = []
         real_fsync, real_replace = os.fsync, Path.replace
 
@@ -134,7 +144,9 @@ class TestPoint:
         files.point(tmp_path / "current", Path("releases/a"))
         assert (tmp_path / "current").readlink() == Path("releases/a")
 
-    def test_another_target_in_one_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_target_in_one_step(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         link = tmp_path / "current"
         files.point(link, Path("releases/a"))
         real = Path.replace
@@ -177,7 +189,9 @@ class TestExclusive:
     def holder(self, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         """Another process, which holds the lock."""
         command = [sys.executable, "-c", _HOLDER, str(tmp_path / "lock")]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
             try:
@@ -185,11 +199,18 @@ class TestExclusive:
             finally:
                 process.kill()
 
-    def test_a_second_process_is_told_who_holds_it(self, tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-        with pytest.raises(files.Locked, match=f"^process {holder.pid}$"), files.exclusive(tmp_path / "lock"):
+    def test_a_second_process_is_told_who_holds_it(
+        self, tmp_path: Path, holder: subprocess.Popen[str]
+    ) -> None:
+        with (
+            pytest.raises(files.Locked, match=f"^process {holder.pid}$"),
+            files.exclusive(tmp_path / "lock"),
+        ):
             raise AssertionError("both hold it")
 
-    def test_a_dead_process_holds_nothing(self, tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    def test_a_dead_process_holds_nothing(
+        self, tmp_path: Path, holder: subprocess.Popen[str]
+    ) -> None:
         holder.kill()
         holder.wait()
         with files.exclusive(tmp_path / "lock"):
@@ -211,10 +232,20 @@ class TestTrees:
         (source / "inner").chmod(0o700)
         source.chmod(0o700)
         files.copy_tree(source, tmp_path / "copy")
-        found = {str(p.relative_to(tmp_path)): mode(p) for p in (tmp_path / "copy", *(tmp_path / "copy").rglob("*"))}
-        assert found == {"copy": 0o755, "copy/a.py": 0o644, "copy/inner": 0o755, "copy/inner/b.py": 0o644}
+        found = {
+            str(p.relative_to(tmp_path)): mode(p)
+            for p in (tmp_path / "copy", *(tmp_path / "copy").rglob("*"))
+        }
+        assert found == {
+            "copy": 0o755,
+            "copy/a.py": 0o644,
+            "copy/inner": 0o755,
+            "copy/inner/b.py": 0o644,
+        }
 
-    def test_a_tree_is_opened_to_readers_and_to_nobody_else(self, tmp_path: Path, any_umask: int) -> None:
+    def test_a_tree_is_opened_to_readers_and_to_nobody_else(
+        self, tmp_path: Path, any_umask: int
+    ) -> None:
         place = tmp_path / "place"
         (place / "inner").mkdir(parents=True)
         for name in ("inner/text", "inner/program"):
@@ -222,13 +253,25 @@ class TestTrees:
         outside = tmp_path / "outside"
         outside.write_text("a secret")
         (place / "link").symlink_to(outside)
-        for path, before in ((outside, 0o600), (place / "inner/text", 0o600), (place / "inner/program", 0o700)):
+        for path, before in (
+            (outside, 0o600),
+            (place / "inner/text", 0o600),
+            (place / "inner/program", 0o700),
+        ):
             path.chmod(before)
         for path in (place / "inner", place):
             path.chmod(0o700)
         files.open_to_readers(place)
-        found = {p.name: mode(p) for p in (place, place / "inner", *(place / "inner").iterdir(), outside)}
-        assert found == {"place": 0o755, "inner": 0o755, "text": 0o644, "program": 0o755, "outside": 0o600}
+        found = {
+            p.name: mode(p) for p in (place, place / "inner", *(place / "inner").iterdir(), outside)
+        }
+        assert found == {
+            "place": 0o755,
+            "inner": 0o755,
+            "text": 0o644,
+            "program": 0o755,
+            "outside": 0o600,
+        }
 
     def test_a_copied_file_is_readable_by_every_user(self, tmp_path: Path, any_umask: int) -> None:
         (tmp_path / "a").write_text("x")
@@ -279,14 +322,18 @@ class TestFacts:
 
 
 class TestDigest:
-    def test_only_a_file_that_nobody_touched_is_not_read_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_a_file_that_nobody_touched_is_not_read_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         file = tmp_path / "file"
         file.write_text("old")
         os.utime(file, (1, 1))
         hits = files._sha256.cache_info().hits
         first = files.sha256(file)
         assert files.sha256(file) == first == hashlib.sha256(b"old").hexdigest()
-        assert files._sha256.cache_info().hits == hits  # it was written just now, whatever its time says
+        assert (
+            files._sha256.cache_info().hits == hits
+        )  # it was written just now, whatever its time says
         time.sleep(0.1)
         monkeypatch.setattr(files, "_MOMENT", 10**7)
         assert files.sha256(file) == first
@@ -332,9 +379,12 @@ class TestReaders:
             files.parse_access_list(data, 0, 0)
 
     @pytest.mark.parametrize(
-        ("mode", "more"), [(0o600, []), (0o640, ["group"]), (0o604, ["others"]), (0o644, ["group", "others"])]
+        ("mode", "more"),
+        [(0o600, []), (0o640, ["group"]), (0o604, ["others"]), (0o644, ["group", "others"])],
     )
-    def test_without_a_list_the_mode_tells(self, mode: int, more: list[str], tmp_path: Path) -> None:
+    def test_without_a_list_the_mode_tells(
+        self, mode: int, more: list[str], tmp_path: Path
+    ) -> None:
         file = tmp_path / "key"
         file.touch()
         file.chmod(mode)

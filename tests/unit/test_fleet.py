@@ -11,7 +11,7 @@ import pytest
 from optictl.cli.fleet import _numbers
 from optictl.deployment import render
 from optictl.fleet import playbook_events, rollout
-from optictl.fleet.playbook_events import Host, Story
+from optictl.fleet.playbook_events import Host, PlaybookEvents
 from optictl.fleet.targets import Pin, pins, target
 from optictl.fleet.wheelhouse import _batches
 from optictl.host import playbooks, wheels
@@ -48,7 +48,9 @@ class TestTargets:
         first = pins(LOCK, target("x86_64", (3, 12), (2, 36)))[0]
         assert first.line == "both==1.0 --hash=sha256:aa --hash=sha256:bb"
 
-    @pytest.mark.parametrize("line", ["loose>=1 --hash=sha256:aa", "bare==1.0", "star==1.* --hash=sha256:aa"])
+    @pytest.mark.parametrize(
+        "line", ["loose>=1 --hash=sha256:aa", "bare==1.0", "star==1.* --hash=sha256:aa"]
+    )
     def test_what_is_no_hash_lock_is_refused(self, line: str) -> None:
         with pytest.raises(ValueError, match="not a pinned"):
             pins(line, target("x86_64", (3, 12), (2, 36)))
@@ -63,7 +65,9 @@ class TestTargets:
         assert "manylinux2014_aarch64" in tags
         assert not {"manylinux_2_32_aarch64", "manylinux_2_28_x86_64"} & set(tags)
 
-    @pytest.mark.parametrize("lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"])
+    @pytest.mark.parametrize(
+        "lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"]
+    )
     @pytest.mark.parametrize("python", [(3, 10), (3, 13)])
     def test_the_shipped_locks_can_be_read(self, lock: str, python: tuple[int, int]) -> None:
         found = pins((locks.shipped_locks() / lock).read_text(), target("aarch64", python, (2, 34)))
@@ -71,7 +75,11 @@ class TestTargets:
         assert len({pin.name for pin in found}) == len(found)
 
     def test_pip_is_never_asked_for_two_versions_of_one_package(self) -> None:
-        a, b, other = Pin("a", "1", frozenset("x")), Pin("a", "2", frozenset("y")), Pin("b", "1", frozenset("z"))
+        a, b, other = (
+            Pin("a", "1", frozenset("x")),
+            Pin("a", "2", frozenset("y")),
+            Pin("b", "1", frozenset("z")),
+        )
         assert _batches([a, other, b, a]) == [[a, other], [b]]
 
 
@@ -87,7 +95,11 @@ def test_optictl_packs_itself(tmp_path: Path) -> None:
         record = next(name for name in names if name.endswith("RECORD"))
         listed = {line.split(",")[0] for line in wheel.read(record).decode().splitlines()}
     assert listed == names
-    assert {"optictl/guard/door.py", "optictl/templates/locks/optictl.txt", "optictl/cli/fleet.py"} <= names
+    assert {
+        "optictl/guard/door.py",
+        "optictl/templates/locks/optictl.txt",
+        "optictl/cli/fleet.py",
+    } <= names
     assert not [name for name in names if "__pycache__" in name]
 
 
@@ -96,7 +108,10 @@ def test_optictl_packs_itself(tmp_path: Path) -> None:
 
 def event(kind: str, host: str, task: str = "", module: str = "", **res: Any) -> dict[str, Any]:
     action = f"optictl.optillm.{module}" if module else "ansible.builtin.set_fact"
-    return {"event": kind, "event_data": {"host": host, "task": task, "task_action": action, "res": res}}
+    return {
+        "event": kind,
+        "event_data": {"host": host, "task": task, "task_action": action, "res": res},
+    }
 
 
 def deployed(host: str, **res: Any) -> dict[str, Any]:
@@ -104,7 +119,7 @@ def deployed(host: str, **res: Any) -> dict[str, Any]:
 
 
 def told(*events: dict[str, Any]) -> dict[str, Host]:
-    found = Story()
+    found = PlaybookEvents()
     for one in events:
         found.see(one)
     return found.hosts
@@ -115,7 +130,13 @@ def began(host: str, task: str = "Switch, check and smoke") -> dict[str, Any]:
 
 
 def in_force(host: str, **res: Any) -> dict[str, Any]:
-    return event("runner_on_ok", host, "optictl.optillm.optillm_proxy : Put optictl in force", "optillm_program", **res)
+    return event(
+        "runner_on_ok",
+        host,
+        "optictl.optillm.optillm_proxy : Put optictl in force",
+        "optillm_program",
+        **res,
+    )
 
 
 DONE = playbook_events.PRESENT
@@ -124,10 +145,21 @@ DONE = playbook_events.PRESENT
 class TestOutcome:
     def test_the_first_red_leaves_the_rest_untouched(self) -> None:
         hosts = told(
-            began("a"), deployed("a", changed=True, release="0.3.13-y", before="0.3.12-x"), in_force("a"),
+            began("a"),
+            deployed("a", changed=True, release="0.3.13-y", before="0.3.12-x"),
+            in_force("a"),
             began("b"),
-            event("runner_on_failed", "b", "", "optillm_deployment", msg="502", rolled_back=True, release="0.3.12-x", rc=4),
-        )  # fmt: skip
+            event(
+                "runner_on_failed",
+                "b",
+                "",
+                "optillm_deployment",
+                msg="502",
+                rolled_back=True,
+                release="0.3.12-x",
+                rc=4,
+            ),
+        )
         a, b, c = playbook_events.outcome(["a", "b", "c"], hosts, False, DONE)
         assert (a.status, a.found) == ("pass", "0.3.12-x -> 0.3.13-y")
         assert (b.data or {})["state"] == "went back"
@@ -145,16 +177,21 @@ class TestOutcome:
 
     def test_what_changed_where_the_release_did_not(self) -> None:
         answer = deployed("a", changed=True, release="r", before="r", actions=["write /etc/x"])
-        found = playbook_events.outcome(["a"], told(began("a"), answer, in_force("a", changed=True)), False, DONE)
+        found = playbook_events.outcome(
+            ["a"], told(began("a"), answer, in_force("a", changed=True)), False, DONE
+        )
         assert found[0].found == "r, changed: install optictl, write /etc/x"
 
     def test_a_host_of_the_batch_whose_optictl_is_still_the_old_one(self) -> None:
-        (found,) = playbook_events.outcome(["a"], told(began("a"), deployed("a", changed=True, release="r")), False, DONE)
+        (found,) = playbook_events.outcome(
+            ["a"], told(began("a"), deployed("a", changed=True, release="r")), False, DONE
+        )
         assert (found.status, (found.data or {})["state"]) == ("skip", "switched")
 
     def test_a_host_of_the_batch_that_was_only_built_is_untouched(self) -> None:
         hosts = told(
-            began("a", "Build and prove"), event("runner_on_ok", "a", "Build and prove", "optillm_deployment", changed=True)
+            began("a", "Build and prove"),
+            event("runner_on_ok", "a", "Build and prove", "optillm_deployment", changed=True),
         )
         (found,) = playbook_events.outcome(["a"], hosts, False, DONE)
         assert (found.status, (found.data or {})["state"]) == ("skip", "untouched")
@@ -173,28 +210,43 @@ class TestOutcome:
 
     def test_an_invalid_configuration(self) -> None:
         hosts = told(
-            began("a"), event("runner_on_failed", "a", "", "optillm_deployment", msg="port: bad", rc=78, rolled_back=False)
+            began("a"),
+            event(
+                "runner_on_failed",
+                "a",
+                "",
+                "optillm_deployment",
+                msg="port: bad",
+                rc=78,
+                rolled_back=False,
+            ),
         )
         assert playbook_events.code(playbook_events.outcome(["a"], hosts, False, DONE)) == 78
 
     def test_a_task_that_is_not_ours_is_no_phase(self) -> None:
-        hosts = told(event("runner_on_start", "a", "Settle"), event("runner_on_ok", "a", "Settle", ansible_facts={"x": 1}))
+        hosts = told(
+            event("runner_on_start", "a", "Settle"),
+            event("runner_on_ok", "a", "Settle", ansible_facts={"x": 1}),
+        )
         assert (hosts["a"].phase, hosts["a"].facts) == ("", {"x": 1})
 
     def test_the_lines_of_progress(self) -> None:
-        seen = Story()
+        seen = PlaybookEvents()
         assert seen.see(began("a")) == "a  switch, check and smoke"
         done = deployed("a", changed=True)
         assert seen.see(done) == "a  switch, check and smoke: done"
         done["event_data"]["duration"] = 12.4
         assert seen.see(done) == "a  switch, check and smoke: done (12 s)"
-        assert Story(foreseen=True).see(done) == ""
+        assert PlaybookEvents(foreseen=True).see(done) == ""
         assert seen.see({"event": "playbook_on_stats", "event_data": {}}) == ""
 
 
 class TestPlanned:
     def test_the_changes_and_the_difference(self) -> None:
-        diff = [{"before": "a\n", "after": "b\n", "before_header": "x", "after_header": "x"}, {"prepared": "mode y\n"}]
+        diff = [
+            {"before": "a\n", "after": "b\n", "before_header": "x", "after_header": "x"},
+            {"prepared": "mode y\n"},
+        ]
         answer = deployed("a", changed=True, actions=["write x", "mode y"], diff=diff, before="r")
         wheels = event("runner_on_ok", "a", "Send the wheels", "optillm_wheels", changed=True)
         (found,) = playbook_events.planned(["a"], told(began("a"), wheels, answer))
@@ -203,15 +255,31 @@ class TestPlanned:
         assert playbook_events.headline([found]) == "1 host, 1 would change"
 
     def test_nothing_to_do(self) -> None:
-        (found,) = playbook_events.planned(["a"], told(began("a"), deployed("a", changed=False, before="r")))
-        assert (found.found, playbook_events.headline([found])) == ("no changes", "1 host, 0 would change")
+        (found,) = playbook_events.planned(
+            ["a"], told(began("a"), deployed("a", changed=False, before="r"))
+        )
+        assert (found.found, playbook_events.headline([found])) == (
+            "no changes",
+            "1 host, 0 would change",
+        )
 
 
 class TestStatus:
     @staticmethod
     def info(host: str, release: str = "0.3.12-x", **more: Any) -> dict[str, Any]:
-        facts = {"version": release.split("-")[0], "release": release, "tiers": {"health.alive": "pass"}, "drift": []}
-        return event("runner_on_ok", host, "Tell", "optillm_info", **{**facts, "restarts": 0, "problem": "", **more})
+        facts = {
+            "version": release.split("-")[0],
+            "release": release,
+            "tiers": {"health.alive": "pass"},
+            "drift": [],
+        }
+        return event(
+            "runner_on_ok",
+            host,
+            "Tell",
+            "optillm_info",
+            **{**facts, "restarts": 0, "problem": "", **more},
+        )
 
     def test_who_differs_from_most(self) -> None:
         hosts = told(self.info("a"), self.info("b"), self.info("c", "0.3.13-y"))
@@ -221,10 +289,18 @@ class TestStatus:
         assert playbook_events.code(list(found.values())) == 0
 
     @pytest.mark.parametrize(
-        "wrong", [{"drift": ["mode x"]}, {"tiers": {"health.connected": "fail"}}, {"problem": "down"}, {"release": ""}]
+        "wrong",
+        [
+            {"drift": ["mode x"]},
+            {"tiers": {"health.connected": "fail"}},
+            {"problem": "down"},
+            {"release": ""},
+        ],
     )
     def test_what_is_red(self, wrong: dict[str, Any]) -> None:
-        (found,) = playbook_events.state(["a"], told(self.info("a", **wrong) if "release" not in wrong else self.info("a", "")))
+        (found,) = playbook_events.state(
+            ["a"], told(self.info("a", **wrong) if "release" not in wrong else self.info("a", ""))
+        )
         assert found.status == "fail"
 
     def test_a_host_that_says_nothing_has_no_say(self) -> None:
@@ -233,11 +309,17 @@ class TestStatus:
 
     def test_a_draw_is_decided_the_same_way_every_time(self) -> None:
         facts = [{"v": "1"}, {"v": "2"}]
-        assert playbook_events.majority(facts, ["v"]) == playbook_events.majority(reversed(facts), ["v"]) == {"v": "2"}
+        assert (
+            playbook_events.majority(facts, ["v"])
+            == playbook_events.majority(reversed(facts), ["v"])
+            == {"v": "2"}
+        )
         assert playbook_events.majority([], ["v"]) == {}
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("1,25%", [1, "25%"]), ("3", [3]), ("1, 2 ,100%", [1, 2, "100%"])])
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("1,25%", [1, "25%"]), ("3", [3]), ("1, 2 ,100%", [1, 2, "100%"])]
+)
 def test_batches(text: str, wanted: list[int | str]) -> None:
     assert rollout.batches(text) == wanted
 
@@ -249,7 +331,11 @@ def test_what_is_no_batch(text: str) -> None:
 
 
 def test_an_inventory_is_judged_before_anything_starts() -> None:
-    assert rollout._problems(None) == rollout._problems({"model": "jerry-xl", "base_models": ["jerry-xl"]}) == []
+    assert (
+        rollout._problems(None)
+        == rollout._problems({"model": "jerry-xl", "base_models": ["jerry-xl"]})
+        == []
+    )
     (problem,) = rollout._problems({"strategys": ["moa"]})
     assert problem.startswith("strategys: ")
 

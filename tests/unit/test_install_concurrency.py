@@ -29,11 +29,15 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         files.write(want.directory(places) / "release.json", json.dumps({"id": want.id}), 0o644)
 
     monkeypatch.setattr(release_build, "build", build)
-    monkeypatch.setattr(integrity, "damage", lambda _: [])
+    monkeypatch.setattr(integrity, "integrity_problems", lambda _: [])
     # pytest's directories are closed to the service's user, and no service is started
     monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
-    monkeypatch.setattr(interpreters, "interpreter", lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None))
+    monkeypatch.setattr(
+        interpreters,
+        "interpreter",
+        lambda *_: Interpreter(Path("/usr/bin/python3"), (3, 11, 2), None),
+    )
     return ids
 
 
@@ -41,13 +45,17 @@ def quiet(_: object) -> None:
     """Neither progress nor results are shown."""
 
 
-def test_a_release_that_another_built_meanwhile_is_not_taken_away(tmp_path: Path, built: list[str]) -> None:
+def test_a_release_that_another_built_meanwhile_is_not_taken_away(
+    tmp_path: Path, built: list[str]
+) -> None:
     places = paths.system(tmp_path)
     first, second = (install.plan_install(Config(), places) for _ in range(2))
     for installation in (first, second):
-        install.apply_install(installation, lambda: install.plan_install(Config(), places), None, None, quiet, quiet)
+        install.apply_install(
+            installation, lambda: install.plan_install(Config(), places), None, None, quiet, quiet
+        )
     assert built == [first.want.id]
-    assert store.in_force(places) == first.want.id
+    assert store.active_release(places) == first.want.id
 
 
 @pytest.mark.parametrize("what", ["install", "uninstall"])
@@ -56,12 +64,17 @@ def test_one_at_a_time(what: str, tmp_path: Path, built: list[str]) -> None:
     installation = install.plan_install(Config(), places)
     files.make_directory(places.opt)
     apply = {
-        "install": lambda: install.apply_install(installation, lambda: installation, None, None, quiet, quiet),
+        "install": lambda: install.apply_install(
+            installation, lambda: installation, None, None, quiet, quiet
+        ),
         "uninstall": lambda: remove.apply_removal(
             [Change("remove", str(places.opt), "x")], Config(), places, False, quiet, quiet
         ),
     }[what]
-    with files.exclusive(places.opt / ".lock"), pytest.raises(OptictlError, match="is working on this deployment"):
+    with (
+        files.exclusive(places.opt / ".lock"),
+        pytest.raises(OptictlError, match="is working on this deployment"),
+    ):
         apply()
     assert built == []
     assert places.opt.is_dir()
@@ -79,7 +92,9 @@ def test_systemd_that_is_installed_and_did_not_boot_this_machine_is_not_there(
     assert systemd.Systemd("system").available()
 
 
-def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(program, "own", lambda: Path("/home/jerry/.local/bin/optictl"))
     config = Config.model_validate({"monitoring": {"timer": True}})
     with pytest.raises(OptictlError) as refused:

@@ -27,12 +27,19 @@ UV = Path("/home/jerry/my tools/uv")
 
 def python(version: str, closed: str | None = None, unfit: str = "") -> Interpreter:
     major, minor, micro = (int(part) for part in version.split("."))
-    return Interpreter(Path(f"/usr/bin/python{version}"), (major, minor, micro), Path(closed) if closed else None, unfit)
+    return Interpreter(
+        Path(f"/usr/bin/python{version}"),
+        (major, minor, micro),
+        Path(closed) if closed else None,
+        unfit,
+    )
 
 
 class TestChoice:
     def test_the_newest_that_fits(self) -> None:
-        best, passed = interpreters.choose_interpreter([python("3.10.1"), python("3.12.4"), python("3.11.9")], True)
+        best, passed = interpreters.choose_interpreter(
+            [python("3.10.1"), python("3.12.4"), python("3.11.9")], True
+        )
         assert best == python("3.12.4")
         assert passed == []
 
@@ -46,16 +53,22 @@ class TestChoice:
 
     def test_not_one_under_a_private_home(self) -> None:
         private = python("3.13.1", closed="/root")
-        best, passed = interpreters.choose_interpreter([private, python("3.11.2")], others_must_reach=True)
+        best, passed = interpreters.choose_interpreter(
+            [private, python("3.11.2")], others_must_reach=True
+        )
         assert best == python("3.11.2")
         assert passed == [f"{private}: the service user cannot enter /root"]
 
     def test_a_private_one_is_good_for_whoever_owns_it(self) -> None:
         private = python("3.13.1", closed="/home/jerry")
-        assert interpreters.choose_interpreter([private, python("3.11.2")], others_must_reach=False) == (private, [])
+        assert interpreters.choose_interpreter(
+            [private, python("3.11.2")], others_must_reach=False
+        ) == (private, [])
 
     def test_none_that_fits(self) -> None:
-        best, passed = interpreters.choose_interpreter([python("3.9.1"), python("3.12.1", closed="/root")], True)
+        best, passed = interpreters.choose_interpreter(
+            [python("3.9.1"), python("3.12.1", closed="/root")], True
+        )
         assert best is None
         assert len(passed) == 2
 
@@ -86,13 +99,17 @@ class TestChoose:
         monkeypatch.setattr(uv, "program", lambda: UV)
 
     def test_which_were_passed_over_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(uv, "interpreters", lambda _: ([python("3.15.0"), python("3.11.2")], []))
+        monkeypatch.setattr(
+            uv, "interpreters", lambda _: ([python("3.15.0"), python("3.11.2")], [])
+        )
         said: list[str] = []
         assert interpreters.interpreter(PATHS, True, None, said.append) == python("3.11.2")
         assert len(said) == 1
         assert said[0].startswith("passed over /usr/bin/python3.15.0")
 
-    def test_no_interpreter_is_an_error_with_a_way_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_interpreter_is_an_error_with_a_way_out(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(uv, "interpreters", lambda _: ([python("3.12.1", closed="/root")], []))
         with pytest.raises(OptictlError, match="there is none on this machine") as caught:
             interpreters.interpreter(PATHS, True, None, lambda _: None)
@@ -121,7 +138,9 @@ class TestChoose:
         assert choice.interpreter == uv.inspect(Path(sys.executable))
         broken = tmp_path / "python"
         broken.write_text("no program")
-        assert interpreters.choose(PATHS, False, broken).passed_over == [f"{broken}: it does not run"]
+        assert interpreters.choose(PATHS, False, broken).passed_over == [
+            f"{broken}: it does not run"
+        ]
 
     def test_a_chosen_one_that_does_not_run_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(OptictlError, match=f"{tmp_path}/python is not one") as caught:
@@ -133,11 +152,21 @@ class TestRemedy:
     """What is printed is run by a shell: its words are taken apart as one does."""
 
     @pytest.mark.parametrize("offered", [None, (3, 9), (3, 15)])
-    def test_uv_installs_where_the_service_can_execute_it(self, offered: tuple[int, int] | None) -> None:
+    def test_uv_installs_where_the_service_can_execute_it(
+        self, offered: tuple[int, int] | None
+    ) -> None:
         remedy = interpreters.interpreter_remedy("optictl install --root /srv", True, offered, UV)
         first, second = remedy.split(" && ")
         assert shlex.split(first) == [
-            *("sudo", "env", "UV_PYTHON_INSTALL_DIR=/opt/python", str(UV), "python", "install", "3.12"),
+            *(
+                "sudo",
+                "env",
+                "UV_PYTHON_INSTALL_DIR=/opt/python",
+                str(UV),
+                "python",
+                "install",
+                "3.12",
+            ),
         ]
         python = f"/opt/python/cpython-3.12-linux-{platform.machine()}-gnu/bin/python3.12"
         assert shlex.split(second) == ["optictl", "install", "--root", "/srv", "--python", python]
@@ -150,7 +179,10 @@ class TestRemedy:
 
     def test_a_package_where_the_distribution_has_a_fitting_one(self) -> None:
         remedy = interpreters.interpreter_remedy("optictl install", True, (3, 13), UV)
-        assert remedy == "sudo apt-get install --yes python3 && optictl install --python /usr/bin/python3"
+        assert (
+            remedy
+            == "sudo apt-get install --yes python3 && optictl install --python /usr/bin/python3"
+        )
 
 
 class TestOfferedByApt:
@@ -197,10 +229,15 @@ class TestCandidates:
 
     def test_the_one_that_optictl_runs_on(self) -> None:
         seen, broken = uv.interpreters()
-        assert [interpreter.path for interpreter in seen] == [Path(os.path.realpath(sys._base_executable))]  # type: ignore[attr-defined]
+        assert [interpreter.path for interpreter in seen] == [
+            Path(os.path.realpath(sys._base_executable))
+        ]  # type: ignore[attr-defined]
         assert broken == []
 
-    @pytest.mark.parametrize("below", ["opt-python/3.12", "opt-python/cpython-3.12.4-linux-x86_64-gnu", "mine/cpython-3.12.4"])
+    @pytest.mark.parametrize(
+        "below",
+        ["opt-python/3.12", "opt-python/cpython-3.12.4-linux-x86_64-gnu", "mine/cpython-3.12.4"],
+    )
     def test_any_layout_of_the_shared_directories(self, below: str, tmp_path: Path) -> None:
         directory = tmp_path / below / "bin"
         directory.mkdir(parents=True)
@@ -226,7 +263,9 @@ class TestInspection:
         assert seen.version == sys.version_info[:3]
         assert seen.path == Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
 
-    @pytest.mark.parametrize("text", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho hello\n", "no program\n"])
+    @pytest.mark.parametrize(
+        "text", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho hello\n", "no program\n"]
+    )
     def test_what_is_no_python_is_none(self, text: str, tmp_path: Path) -> None:
         program = tmp_path / "python"
         program.write_text(text)
@@ -239,13 +278,21 @@ class TestInspection:
     @pytest.mark.parametrize(
         ("preamble", "unfit"),
         [
-            ("sys.modules['ssl'] = sys.modules['ctypes'] = None", "it lacks the standard modules ctypes, ssl"),
+            (
+                "sys.modules['ssl'] = sys.modules['ctypes'] = None",
+                "it lacks the standard modules ctypes, ssl",
+            ),
             ("sys.modules['json'] = None", "it lacks the standard modules json"),
             ("sys.implementation.name = 'pypy'", "it is pypy, not CPython"),
-            ("sys.abiflags = 't'", "it is a free-threaded build, which the closure has no wheels for"),
+            (
+                "sys.abiflags = 't'",
+                "it is a free-threaded build, which the closure has no wheels for",
+            ),
         ],
     )
-    def test_what_a_release_cannot_run_on_says_why(self, preamble: str, unfit: str, tmp_path: Path) -> None:
+    def test_what_a_release_cannot_run_on_says_why(
+        self, preamble: str, unfit: str, tmp_path: Path
+    ) -> None:
         """An interpreter whose every program begins with `preamble`; Debian's python3-minimal is of the first kind."""
         program = tmp_path / "python"
         begin = shlex.quote(f"import sys; {preamble}\n")
@@ -321,7 +368,9 @@ class TestReleaseId:
     def edit(path: Path) -> None:
         path.write_text(path.read_text() + "\n# edited\n")
 
-    def test_it_begins_with_the_version_and_does_not_change_by_itself(self, id_now: Callable[..., str]) -> None:
+    def test_it_begins_with_the_version_and_does_not_change_by_itself(
+        self, id_now: Callable[..., str]
+    ) -> None:
         assert id_now().startswith("0.3.12-")
         assert id_now() == id_now()
 
@@ -330,7 +379,9 @@ class TestReleaseId:
         self.edit(tmp_path / "templates/locks/optillm-0.3.12-proxy.txt")
         assert id_now() != before
 
-    def test_the_lock_of_another_profile_does_not(self, id_now: Callable[..., str], tmp_path: Path) -> None:
+    def test_the_lock_of_another_profile_does_not(
+        self, id_now: Callable[..., str], tmp_path: Path
+    ) -> None:
         before = id_now()
         self.edit(tmp_path / "templates/locks/optillm-0.3.12-full.txt")
         assert id_now() == before
@@ -344,12 +395,16 @@ class TestReleaseId:
         self.edit(tmp_path / "guard" / name)
         assert id_now() != before
 
-    def test_a_new_file_of_the_guard_counts(self, id_now: Callable[..., str], tmp_path: Path) -> None:
+    def test_a_new_file_of_the_guard_counts(
+        self, id_now: Callable[..., str], tmp_path: Path
+    ) -> None:
         before = id_now()
         (tmp_path / "guard/more.py").write_text("")
         assert id_now() != before
 
-    def test_bytecode_of_the_guard_does_not(self, id_now: Callable[..., str], tmp_path: Path) -> None:
+    def test_bytecode_of_the_guard_does_not(
+        self, id_now: Callable[..., str], tmp_path: Path
+    ) -> None:
         before = id_now()
         (tmp_path / "guard/__pycache__").mkdir(exist_ok=True)
         (tmp_path / "guard/__pycache__/x.pyc").write_bytes(b"x")
@@ -363,13 +418,17 @@ class TestReleaseId:
     def test_the_rest_of_the_configuration_does_not(self, id_now: Callable[..., str]) -> None:
         assert id_now(model="tom", strategies=["moa"], timeouts={"request": 5}) == id_now()
 
-    def test_a_plugin_that_is_no_python_file_is_refused(self, id_now: Callable[..., str], tmp_path: Path) -> None:
+    def test_a_plugin_that_is_no_python_file_is_refused(
+        self, id_now: Callable[..., str], tmp_path: Path
+    ) -> None:
         (tmp_path / "root/etc/optillm-proxy/mine.txt").write_text("")
         for name in ("mine.txt", "gone.py"):
             with pytest.raises(OptictlError, match="not a Python file"):
                 id_now(plugins=[name])
 
-    def test_a_version_without_a_lock_is_refused_with_those_there_are(self, id_now: Callable[..., str]) -> None:
+    def test_a_version_without_a_lock_is_refused_with_those_there_are(
+        self, id_now: Callable[..., str]
+    ) -> None:
         with pytest.raises(OptictlError, match=r"9\.9\.9") as caught:
             id_now(optillm={"version": "9.9.9"})
         assert "0.3.13" in caught.value.remedy

@@ -9,7 +9,12 @@ import pytest
 import typer.main
 
 from optictl.cli import app
-from optictl.deployment.invocation import DEPLOYMENT_COMMANDS, OTHER_COMMANDS, Invocation, needs_sudo
+from optictl.deployment.invocation import (
+    DEPLOYMENT_COMMANDS,
+    OTHER_COMMANDS,
+    Invocation,
+    needs_sudo,
+)
 from optictl.host import program
 
 HOME = "/home/ada/.local/bin/optictl"
@@ -17,7 +22,9 @@ THROUGH_SUDO = Invocation(HOME, sudo=True, again="check --attack")
 
 
 def test_every_command_of_optictl_is_known() -> None:
-    assert sorted(typer.main.get_command(app).commands) == sorted((*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS))  # type: ignore[attr-defined]
+    assert sorted(typer.main.get_command(app).commands) == sorted(
+        (*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS)
+    )  # type: ignore[attr-defined]
 
 
 def test_the_documentation_is_spelled_as_it_is() -> None:
@@ -63,8 +70,13 @@ def test_through_sudo(text: str, typed: str) -> None:
         (True, True, "user", False, False),
     ],
 )
-def test_who_needs_sudo(is_root: bool, through_sudo: bool, scope: str, private: bool, needed: bool) -> None:
-    assert needs_sudo(is_root=is_root, through_sudo=through_sudo, scope=scope, private=private) is needed
+def test_who_needs_sudo(
+    is_root: bool, through_sudo: bool, scope: str, private: bool, needed: bool
+) -> None:
+    assert (
+        needs_sudo(is_root=is_root, through_sudo=through_sudo, scope=scope, private=private)
+        is needed
+    )
 
 
 class TestWord:
@@ -84,17 +96,23 @@ class TestWord:
         link = tmp_path / "bin/optictl"
         link.parent.mkdir()
         link.symlink_to(own)
-        found = program.invocation("user", False, {"PATH": str(link.parent)}, [str(link), "check", "a b"])
+        found = program.invocation(
+            "user", False, {"PATH": str(link.parent)}, [str(link), "check", "a b"]
+        )
         assert found == Invocation("optictl", False, "check 'a b'")
 
-    def test_the_link_that_was_called_where_sudo_does_not_find_it(self, own: Path, tmp_path: Path) -> None:
+    def test_the_link_that_was_called_where_sudo_does_not_find_it(
+        self, own: Path, tmp_path: Path
+    ) -> None:
         link = tmp_path / "my bin/optictl"
         link.parent.mkdir()
         link.symlink_to(own)
         found = program.invocation("system", False, {"PATH": str(link.parent)}, [str(link)])
         assert found == Invocation(f"'{link}'", True, "")
 
-    def test_the_path_of_sudo_counts_behind_sudo(self, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_path_of_sudo_counts_behind_sudo(
+        self, own: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         behind = {"PATH": str(own.parent), "SUDO_UID": "1000"}
         assert program.invocation("system", False, behind, [str(own)]).program == "optictl"
@@ -114,4 +132,6 @@ class TestWord:
 
     def test_without_a_program_it_is_a_module(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(program, "own", lambda: None)
-        assert program.invocation("user", False, {"PATH": ""}, ["-m"]).program.endswith(" -m optictl")
+        assert program.invocation("user", False, {"PATH": ""}, ["-m"]).program.endswith(
+            " -m optictl"
+        )

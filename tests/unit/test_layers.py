@@ -34,7 +34,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 def name_of(path: Path) -> str:
     """`checks/site.py` -> "checks.site"; a package is its own name."""
-    parts = [*path.relative_to(PACKAGE).parent.parts, *([] if path.stem == "__init__" else [path.stem])]
+    parts = [
+        *path.relative_to(PACKAGE).parent.parts,
+        *([] if path.stem == "__init__" else [path.stem]),
+    ]
     return ".".join(parts) or "optictl"
 
 
@@ -52,8 +55,16 @@ def imports(path: Path) -> Iterator[str]:
     """The modules of optictl that a module imports, also inside functions and for types only."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (a.name.removeprefix("optictl.") for a in node.names if a.name.split(".")[0] == "optictl")
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "optictl":
+            yield from (
+                a.name.removeprefix("optictl.")
+                for a in node.names
+                if a.name.split(".")[0] == "optictl"
+            )
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and node.level == 0
+            and (node.module or "").split(".")[0] == "optictl"
+        ):
             base = (node.module or "").removeprefix("optictl").removeprefix(".")
             for alias in node.names:
                 whole = f"{base}.{alias.name}".removeprefix(".")
@@ -78,7 +89,11 @@ def test_imports_point_down() -> None:
     for path in MODULES:
         own = room(name_of(path))
         others = {name: room(name) for name in imports(path)}
-        wrong += [f"{name_of(path)} -> {name}" for name, other in others.items() if other != own and RANK[other] >= RANK[own]]
+        wrong += [
+            f"{name_of(path)} -> {name}"
+            for name, other in others.items()
+            if other != own and RANK[other] >= RANK[own]
+        ]
     assert wrong == []
 
 
@@ -92,7 +107,11 @@ def test_the_guard_imports_nothing_of_optictl_but_itself() -> None:
     assert len(inside) > 5
     for path in inside:
         assert list(imports(path)) == [], path.name
-        leaving = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.level > 1]
+        leaving = [
+            n
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.ImportFrom) and n.level > 1
+        ]
         assert leaving == [], path.name
 
 
@@ -105,17 +124,48 @@ def test_the_collection_imports_nothing_of_optictl() -> None:
 
 #: Calls that change the machine or start something.
 METHODS = {
-    "write_text", "write_bytes", "unlink", "rmdir", "mkdir", "rename", "touch", "chmod", "lchmod", "symlink_to", "hardlink_to",
-}  # fmt: skip
+    "write_text",
+    "write_bytes",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "rename",
+    "touch",
+    "chmod",
+    "lchmod",
+    "symlink_to",
+    "hardlink_to",
+}
 FUNCTIONS = {
     "os": {
-        "remove", "unlink", "rmdir", "mkdir", "makedirs", "rename", "replace", "chmod", "fchmod", "chown", "symlink", "link",
-        "truncate", "ftruncate", "kill", "killpg", "fork", "system", "setuid", "execv", "execve", "execvp", "posix_spawn",
+        "remove",
+        "unlink",
+        "rmdir",
+        "mkdir",
+        "makedirs",
+        "rename",
+        "replace",
+        "chmod",
+        "fchmod",
+        "chown",
+        "symlink",
+        "link",
+        "truncate",
+        "ftruncate",
+        "kill",
+        "killpg",
+        "fork",
+        "system",
+        "setuid",
+        "execv",
+        "execve",
+        "execvp",
+        "posix_spawn",
     },
     "subprocess": {"run", "Popen", "call", "check_call", "check_output"},
     "shutil": {"rmtree", "copytree", "copy", "copy2", "copyfile", "move", "chown"},
     "tempfile": {"mkstemp", "mkdtemp", "TemporaryDirectory", "NamedTemporaryFile"},
-}  # fmt: skip
+}
 #: host is where effects live; guard and the stand-in are servers of their own; Ansible takes the collection to other hosts.
 FREE = ("host", "guard", "proof.standin", "collections")
 
@@ -142,8 +192,14 @@ def test_effects_live_in_host() -> None:
 
 def test_the_search_for_effects_sees_those_of_host() -> None:
     """The test above is worth something: the same search finds what host does."""
-    for module, effect in (("files.py", "os.fchmod"), ("uv.py", "subprocess.run"), ("processes.py", "subprocess.Popen")):
-        assert effect in {called for _, called in calls(PACKAGE / "host" / module) if is_effect(called)}
+    for module, effect in (
+        ("files.py", "os.fchmod"),
+        ("uv.py", "subprocess.run"),
+        ("processes.py", "subprocess.Popen"),
+    ):
+        assert effect in {
+            called for _, called in calls(PACKAGE / "host" / module) if is_effect(called)
+        }
 
 
 def test_nothing_but_a_log_is_opened_for_writing_outside_of_host() -> None:
@@ -153,22 +209,46 @@ def test_nothing_but_a_log_is_opened_for_writing_outside_of_host() -> None:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] == "open":
-                words = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
+                words = [
+                    a.value
+                    for a in (*node.args, *(k.value for k in node.keywords))
+                    if isinstance(a, ast.Constant)
+                ]
                 if any(isinstance(w, str) and set(w) & set("wax+") for w in words):
                     found.append(dotted(node.func))
     assert set(found) == {"log.open"}
 
 
 def test_checks_only_read() -> None:
-    writers = {"write", "remove", "set_mode", "point", "copy", "copy_tree", "make_directory", "exclusive"}
+    writers = {
+        "write",
+        "remove",
+        "set_mode",
+        "point",
+        "copy",
+        "copy_tree",
+        "make_directory",
+        "exclusive",
+    }
     for path in (PACKAGE / "checks").glob("*.py"):
-        wrong = [f"{line}: {called}" for line, called in calls(path) if called in {f"files.{word}" for word in writers}]
+        wrong = [
+            f"{line}: {called}"
+            for line, called in calls(path)
+            if called in {f"files.{word}" for word in writers}
+        ]
         assert wrong == [], path.name
 
 
 def test_one_module_prints() -> None:
     """report, and the line of --version. The guard runs in the service and writes to its journal."""
-    printers = {"print", "sys.stdout.write", "sys.stderr.write", "typer.echo", "typer.secho", "rich.print"}
+    printers = {
+        "print",
+        "sys.stdout.write",
+        "sys.stderr.write",
+        "typer.echo",
+        "typer.secho",
+        "rich.print",
+    }
     found = [
         (name_of(path), called)
         for path in MODULES
@@ -180,13 +260,21 @@ def test_one_module_prints() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    assert [path.name for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+    assert [
+        path.name for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))
+    ] == []
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        *("deployment.config", "deployment.render", "operations.plan", "deployment.model_names", "deployment.paths"),
+        *(
+            "deployment.config",
+            "deployment.render",
+            "operations.plan",
+            "deployment.model_names",
+            "deployment.paths",
+        ),
         *("guard.invariants", "guard.envfile"),
         *(f"requests.compare.{name}" for name in ("stats", "questions", "summary", "page")),
         "observe.top.model",
@@ -203,4 +291,12 @@ def test_what_is_pure_imports_no_way_to_the_machine(module: str) -> None:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
-            assert name.split(".")[0] not in {"os", "subprocess", "shutil", "socket", "httpx", "requests", "tempfile"}, name
+            assert name.split(".")[0] not in {
+                "os",
+                "subprocess",
+                "shutil",
+                "socket",
+                "httpx",
+                "requests",
+                "tempfile",
+            }, name

@@ -13,10 +13,18 @@ from optictl.observe import logs
 from optictl.observe.logs import Entry, Filter
 
 REQUEST = {
-    "event": "request", "id": "0123456789abcdef", "strategy": "self_consistency", "base_model": "jerry-xl", "status": 200,
-    "seconds": 1234.567, "upstream_calls": 5, "upstream_failures": 0, "upstream_statuses": [200], "prompt_tokens": 1_000_000,
+    "event": "request",
+    "id": "0123456789abcdef",
+    "strategy": "self_consistency",
+    "base_model": "jerry-xl",
+    "status": 200,
+    "seconds": 1234.567,
+    "upstream_calls": 5,
+    "upstream_failures": 0,
+    "upstream_statuses": [200],
+    "prompt_tokens": 1_000_000,
     "completion_tokens": 234_567,
-}  # fmt: skip
+}
 
 
 def entry(**fields: Any) -> Entry:
@@ -48,19 +56,35 @@ def text(words: str) -> Entry:
     ],
 )
 def test_filters(wanted: Filter, takes: list[bool]) -> None:
-    entries = [entry(), entry(strategy="moa", status=502, trace="fedc"), refused(), text("Started OptiLLM.")]
+    entries = [
+        entry(),
+        entry(strategy="moa", status=502, trace="fedc"),
+        refused(),
+        text("Started OptiLLM."),
+    ]
     assert [wanted.takes(one) for one in entries] == takes
 
 
 def test_a_request_fills_80_columns_at_the_most() -> None:
     cells = logs.cells(entry())
-    assert cells == ("200", "self_consistency-jerry-xl", "1234.57", "5", "0", "1234567", "01234567", "")
+    assert cells == (
+        "200",
+        "self_consistency-jerry-xl",
+        "1234.57",
+        "5",
+        "0",
+        "1234567",
+        "01234567",
+        "",
+    )
     assert len(logs.line(cells)) + len("11-26 17:20:00 ") <= 80
     assert len(logs.line(title for title, _ in logs.COLUMNS)) <= len(logs.line(cells))
 
 
 def test_one_that_failed_says_why_after_all_else() -> None:
-    assert logs.line(logs.cells(entry(status=502, code="upstream_failed")) or ()).endswith("01234567 upstream_failed")
+    assert logs.line(logs.cells(entry(status=502, code="upstream_failed")) or ()).endswith(
+        "01234567 upstream_failed"
+    )
 
 
 def test_a_refusal_has_its_code() -> None:
@@ -71,7 +95,10 @@ def test_a_trace_is_shown_where_there_is_one() -> None:
     assert "feedface" in (logs.cells(entry(trace="feedfacecafe")) or ())
 
 
-@pytest.mark.parametrize("one", [text("Started OptiLLM."), text('{"event": "serving", "port": 4020}'), text("{"), text("[1]")])
+@pytest.mark.parametrize(
+    "one",
+    [text("Started OptiLLM."), text('{"event": "serving", "port": 4020}'), text("{"), text("[1]")],
+)
 def test_anything_else_has_no_columns(one: Entry) -> None:
     assert logs.cells(one) is None
 
@@ -82,10 +109,15 @@ def test_nothing_that_is_not_known_is_in_the_columns() -> None:
     assert "sk-1" not in str(shown)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=2))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=2)
+)
 
 
-@given(st.dictionaries(st.sampled_from([*REQUEST, "trace", "code"]), JSON), st.sampled_from(["request", "refused", "loaded"]))
+@given(
+    st.dictionaries(st.sampled_from([*REQUEST, "trace", "code"]), JSON),
+    st.sampled_from(["request", "refused", "loaded"]),
+)
 def test_no_line_breaks_it(fields: dict[str, Any], event: str) -> None:
     one = logs.entry({"MESSAGE": json.dumps({**fields, "event": event})})
     cells = logs.cells(one)
@@ -97,7 +129,8 @@ def test_no_line_breaks_it(fields: dict[str, Any], event: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "good"), [("200", True), ("5xx", True), ("5XX", True), ("xxx", False), ("99", False), ("", False)]
+    ("word", "good"),
+    [("200", True), ("5xx", True), ("5XX", True), ("xxx", False), ("99", False), ("", False)],
 )
 def test_statuses(word: str, good: bool) -> None:
     assert logs.is_status(word) is good

@@ -126,19 +126,25 @@ def _package(release: Path) -> Path:
 def _assigned(path: Path, name: str) -> Any:
     """The literal that a module assigns to a name at its top level."""
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in node.targets
+        ):
             return ast.literal_eval(node.value)
     raise AssertionError(f"{path.name} assigns no {name}")
 
 
 @pytest.mark.slow
 def test_the_built_in_words_are_those_of_the_real_optillm(release: Path) -> None:
-    assert set(model_names.BUILT_IN) == set(_assigned(_package(release) / "server.py", "known_approaches"))
+    assert set(model_names.BUILT_IN) == set(
+        _assigned(_package(release) / "server.py", "known_approaches")
+    )
 
 
 @pytest.mark.slow
 def test_the_plugin_words_are_those_of_the_real_optillm(release: Path) -> None:
-    slugs = {_assigned(path, "SLUG") for path in (_package(release) / "plugins").glob("*_plugin.py")}
+    slugs = {
+        _assigned(path, "SLUG") for path in (_package(release) / "plugins").glob("*_plugin.py")
+    }
     assert set(model_names.PLUGINS) == slugs
 
 
@@ -179,9 +185,14 @@ def installed(release: Path) -> Iterator[Installed]:
     command = [str(release / ".venv/bin/python"), "-I", "-c", _PARSER]
     # a directory without plugins of its own, and no variable that changes a default
     with subprocess.Popen(
-        command, cwd=release / "work", env={"HOME": "/nonexistent", "OPENAI_API_KEY": "none"}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+        command,
+        cwd=release / "work",
+        env={"HOME": "/nonexistent", "OPENAI_API_KEY": "none"},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         yield Installed(process)
         assert process.stdin
         process.stdin.close()
@@ -195,7 +206,21 @@ def test_the_installed_optillm_has_no_word_that_is_not_known(installed: Installe
 
 
 _parts = st.sampled_from(
-    [*sorted(model_names.WORDS), "auto", "x", "jerry", "", "Moa", "MOA", "a&b", "moa&bon", "a|b", "moa|bon", "&", "|"]
+    [
+        *sorted(model_names.WORDS),
+        "auto",
+        "x",
+        "jerry",
+        "",
+        "Moa",
+        "MOA",
+        "a&b",
+        "moa&bon",
+        "a|b",
+        "moa|bon",
+        "&",
+        "|",
+    ]
 )
 _names = (
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/@+&|-]{0,12}", fullmatch=True)
@@ -207,22 +232,34 @@ _names = (
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(names=st.lists(_names, min_size=1, max_size=60))
-def test_names_are_parsed_as_the_installed_optillm_parses_them(installed: Installed, names: list[str]) -> None:
+def test_names_are_parsed_as_the_installed_optillm_parses_them(
+    installed: Installed, names: list[str]
+) -> None:
     words = {*installed.built_in, *installed.plugins}
     for name, (_, strategies, base) in zip(names, installed.parse(names), strict=True):
-        assert model_names.parse(name, words) == ([] if strategies == ["none"] and base == name else strategies, base), name
+        assert model_names.parse(name, words) == (
+            [] if strategies == ["none"] and base == name else strategies,
+            base,
+        ), name
 
 
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(
-    bases=st.lists(_names, min_size=1, max_size=60), strategy=st.sampled_from(["moa", "bon", "plansearch", "self_consistency"])
+    bases=st.lists(_names, min_size=1, max_size=60),
+    strategy=st.sampled_from(["moa", "bon", "plansearch", "self_consistency"]),
 )
-def test_a_base_model_that_is_not_refused_arrives_whole(installed: Installed, bases: list[str], strategy: str) -> None:
+def test_a_base_model_that_is_not_refused_arrives_whole(
+    installed: Installed, bases: list[str], strategy: str
+) -> None:
     whole = installed.parse([f"{strategy}-{base}" for base in bases])
     alone = installed.parse(bases)
     for base, with_strategy, plain in zip(bases, whole, alone, strict=True):
-        arrives = with_strategy == ("SINGLE", [strategy], base) and plain == ("SINGLE", ["none"], base)
+        arrives = with_strategy == ("SINGLE", [strategy], base) and plain == (
+            "SINGLE",
+            ["none"],
+            base,
+        )
         assert arrives or model_names.base_model_problem(base) is not None, base
 
 

@@ -24,9 +24,19 @@ def test_the_system_scope_is_the_specification() -> None:
 
 def every(places: paths.Paths) -> list[Path]:
     return [
-        places.config, places.env, places.proxy_key, places.releases, places.current, places.proxy_config,
-        places.service, places.socket, places.etc, places.opt, places.home, places.units,
-    ]  # fmt: skip
+        places.config,
+        places.env,
+        places.proxy_key,
+        places.releases,
+        places.current,
+        places.proxy_config,
+        places.service,
+        places.socket,
+        places.etc,
+        places.opt,
+        places.home,
+        places.units,
+    ]
 
 
 def test_a_root_moves_all_of_it() -> None:
@@ -46,11 +56,19 @@ def test_the_user_scope_without_any_variable() -> None:
 
 def test_the_user_scope_follows_xdg() -> None:
     places = paths.user(
-        {"HOME": "/home/jerry", "XDG_CONFIG_HOME": "/c", "XDG_DATA_HOME": "/d", "XDG_STATE_HOME": "/s", "XDG_CACHE_HOME": "/x"}
+        {
+            "HOME": "/home/jerry",
+            "XDG_CONFIG_HOME": "/c",
+            "XDG_DATA_HOME": "/d",
+            "XDG_STATE_HOME": "/s",
+            "XDG_CACHE_HOME": "/x",
+        }
     )
     assert (places.etc, places.opt, places.home) == (
-        Path("/c/optillm-proxy"), Path("/d/optillm-proxy"), Path("/s/optillm-proxy"),
-    )  # fmt: skip
+        Path("/c/optillm-proxy"),
+        Path("/d/optillm-proxy"),
+        Path("/s/optillm-proxy"),
+    )
     assert places.units == Path("/c/systemd/user")
 
 

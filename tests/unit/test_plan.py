@@ -58,17 +58,35 @@ TABLE = [
     Row("nothing there", ORDINARY, MISSING, None, "create", "missing"),
     Row("as wanted", ORDINARY, file(), "new\n"),
     Row("other text", ORDINARY, file(), "old\n", "replace", "differs"),
-    Row("edited text", ORDINARY, file(), "mine\n", "replace", "it was edited since optictl wrote it", edited=True),
+    Row(
+        "edited text",
+        ORDINARY,
+        file(),
+        "mine\n",
+        "replace",
+        "it was edited since optictl wrote it",
+        edited=True,
+    ),
     Row("wider mode", ORDINARY, file(0o666), "new\n", "mode", "0666, not 0644"),
     Row("narrower mode", ORDINARY, file(0o600), "new\n", "mode", "0600, not 0644"),
     Row("another's", ORDINARY, file(uid=0), "new\n", "replace", "uid 0, not 1000"),
     Row("a link", ORDINARY, LINK, None, "replace", "a link stands there", edited=True),
-    Row("a socket", ORDINARY, FileFacts("other", 0o755, UID, 0), None, "replace", "no file stands there", edited=True),
+    Row(
+        "a socket",
+        ORDINARY,
+        FileFacts("other", 0o755, UID, 0),
+        None,
+        "replace",
+        "no file stands there",
+        edited=True,
+    ),
     Row("kept, nothing there", KEPT, MISSING, None, "create", "missing"),
     Row("kept, other text", KEPT, file(), "old\n"),
     Row("kept, never read", KEPT, file(), None),
     Row("kept, root's", KEPT, file(uid=0), None),
-    Row("kept, another's", KEPT, file(0o666, uid=7), None, "owner", "it belongs to uid 7, not 1000"),
+    Row(
+        "kept, another's", KEPT, file(0o666, uid=7), None, "owner", "it belongs to uid 7, not 1000"
+    ),
     Row("kept, a link to where the operator has it", KEPT, LINK, None),
     Row("kept, closed further by the operator", KEPT, file(0o640), None),
     Row("kept, open to more than it should be", KEPT, file(0o666), None, "mode", "0666"),
@@ -95,18 +113,35 @@ def test_facts_in_change_out(row: Row) -> None:
 def test_a_diff_shows_what_changes() -> None:
     change = plan.change(replace(ORDINARY, text="a\nnew\n"), Found(file(), "a\nold\n"), UID, WROTE)
     assert change is not None
-    assert change.diff.splitlines() == ["--- /nowhere/unit", "+++ /nowhere/unit", "@@ -1,2 +1,2 @@", " a", "-old", "+new"]
+    assert change.diff.splitlines() == [
+        "--- /nowhere/unit",
+        "+++ /nowhere/unit",
+        "@@ -1,2 +1,2 @@",
+        " a",
+        "-old",
+        "+new",
+    ]
 
 
 def test_a_new_file_is_a_diff_against_nothing() -> None:
     change = plan.change(ORDINARY, Found(MISSING, None), UID, WROTE)
     assert change is not None
-    assert change.diff.splitlines() == ["--- /dev/null", "+++ /nowhere/unit", "@@ -0,0 +1 @@", "+new"]
+    assert change.diff.splitlines() == [
+        "--- /dev/null",
+        "+++ /nowhere/unit",
+        "@@ -0,0 +1 @@",
+        "+new",
+    ]
 
 
 @pytest.mark.parametrize(
     ("wanted", "found", "mended"),
-    [(ORDINARY, 0o666, 0o644), (ORDINARY, 0o600, 0o644), (KEPT, 0o666, 0o644), (HIDDEN, 0o440, 0o400)],
+    [
+        (ORDINARY, 0o666, 0o644),
+        (ORDINARY, 0o600, 0o644),
+        (KEPT, 0o666, 0o644),
+        (HIDDEN, 0o440, 0o400),
+    ],
 )
 def test_the_mode_it_is_given(wanted: Artefact, found: int, mended: int) -> None:
     change = plan.change(wanted, Found(file(found), "new\n"), UID, WROTE)
@@ -133,7 +168,10 @@ def kind_of(artefact: Artefact) -> Literal["directory", "link", "file"]:
 
 
 def as_wanted(artefacts: list[Artefact]) -> dict[Path, Found]:
-    return {a.path: Found(FileFacts(kind_of(a), a.mode, UID, 1), None if a.keep else a.text) for a in artefacts}
+    return {
+        a.path: Found(FileFacts(kind_of(a), a.mode, UID, 1), None if a.keep else a.text)
+        for a in artefacts
+    }
 
 
 def nothing(artefacts: list[Artefact]) -> dict[Path, Found]:
@@ -172,7 +210,10 @@ RELAY = (PLACES.upstream_socket.name, PLACES.upstream_service.name)
 
 def running(stale: str = "", sibling: bool = False, **states: str) -> Running:
     """Everything runs as it should, but for the states given by the last word of a unit's name."""
-    found = {name: unit(name, ActiveState=states.get(name.rpartition(".")[2], "active")) for name in (*RELAY, SOCKET, SERVICE)}
+    found = {
+        name: unit(name, ActiveState=states.get(name.rpartition(".")[2], "active"))
+        for name in (*RELAY, SOCKET, SERVICE)
+    }
     return Running([RELAY[0], SOCKET, SERVICE], found, stale, sibling)
 
 
@@ -184,7 +225,9 @@ def replace_state(known: Unit) -> Unit:
 class TestWholeInstallation:
     def test_on_an_empty_machine_everything_is_made_in_a_safe_order(self) -> None:
         artefacts = everything()
-        steps = steps_of(artefacts, nothing(artefacts), Release("0.3.12-abc", built=False, current=None))
+        steps = steps_of(
+            artefacts, nothing(artefacts), Release("0.3.12-abc", built=False, current=None)
+        )
         made = [s.target for s in steps if s.action == "create"]
         assert set(made) == {str(a.path) for a in artefacts}
         assert (steps[0].action, steps[0].target) == ("build", "0.3.12-abc")
@@ -197,16 +240,32 @@ class TestWholeInstallation:
     def test_where_all_is_as_wanted_nothing_changes(self) -> None:
         artefacts = everything()
         for systemd in (None, running()):
-            assert steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=systemd) == []
+            assert (
+                steps_of(
+                    artefacts,
+                    as_wanted(artefacts),
+                    Release("r", built=True, current="r"),
+                    running=systemd,
+                )
+                == []
+            )
 
     @pytest.mark.parametrize("unit_first", [False, True])
     def test_a_unit_never_gives_a_flag_that_its_guard_does_not_know(self, unit_first: bool) -> None:
         artefacts = everything()
         found = as_wanted(artefacts) | {PLACES.service: Found(file(), "old\n")}
         wrote = Manifest({str(PLACES.service): (digest("old\n"),)})
-        steps = steps_of(artefacts, found, Release("new", built=False, current="old", unit_first=unit_first), wrote)
+        steps = steps_of(
+            artefacts,
+            found,
+            Release("new", built=False, current="old", unit_first=unit_first),
+            wrote,
+        )
         last = [("switch", "new"), ("replace", str(PLACES.service))]
-        assert [(s.action, s.target) for s in steps] == [("build", "new"), *(reversed(last) if unit_first else last)]
+        assert [(s.action, s.target) for s in steps] == [
+            ("build", "new"),
+            *(reversed(last) if unit_first else last),
+        ]
         assert any("old is in force" in s.reason for s in steps)
 
     def test_a_release_that_is_there_already_is_only_switched_to(self) -> None:
@@ -216,14 +275,24 @@ class TestWholeInstallation:
 
     def test_what_runs_is_touched_once_a_sibling_is_ready(self) -> None:
         artefacts = everything()
-        steps = steps_of(artefacts, as_wanted(artefacts), Release("new", built=False, current="old"), running=running())
+        steps = steps_of(
+            artefacts,
+            as_wanted(artefacts),
+            Release("new", built=False, current="old"),
+            running=running(),
+        )
         assert [s.action for s in steps] == ["build", "sibling", "switch", "restart"]
 
     def test_a_broken_release_is_built_beside(self) -> None:
         artefacts = everything()
-        release = Release("r.2", built=False, current="r", broken="the one in force is broken: numpy is missing")
+        release = Release(
+            "r.2", built=False, current="r", broken="the one in force is broken: numpy is missing"
+        )
         steps = steps_of(artefacts, as_wanted(artefacts), release, running=running())
-        assert next((s.action, s.reason) for s in steps) == ("build", "the one in force is broken: numpy is missing")
+        assert next((s.action, s.reason) for s in steps) == (
+            "build",
+            "the one in force is broken: numpy is missing",
+        )
         assert steps[-1].action == "restart"
 
     def test_an_edited_unit_is_shown_before_it_is_replaced(self) -> None:
@@ -239,7 +308,9 @@ class TestWholeInstallation:
     def test_a_process_that_read_older_files_is_replaced(self) -> None:
         artefacts = everything()
         systemd = running(stale="/etc/optillm-proxy/env changed since process 7 started")
-        steps = steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=systemd)
+        steps = steps_of(
+            artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=systemd
+        )
         assert [s.action for s in steps] == ["sibling", "restart"]
         assert "env changed" in steps[-1].reason
 
@@ -252,18 +323,31 @@ class TestWholeInstallation:
 
     def test_a_lost_link_to_the_release_is_there_before_a_sibling_needs_it(self) -> None:
         artefacts = everything()
-        steps = steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current=None), running=running())
+        steps = steps_of(
+            artefacts,
+            as_wanted(artefacts),
+            Release("r", built=True, current=None),
+            running=running(),
+        )
         assert [s.action for s in steps] == ["switch", "sibling", "restart"]
 
     def test_a_leftover_sibling_is_ended(self) -> None:
         artefacts = everything()
-        steps = steps_of(artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=running(sibling=True))
+        steps = steps_of(
+            artefacts,
+            as_wanted(artefacts),
+            Release("r", built=True, current="r"),
+            running=running(sibling=True),
+        )
         assert [(s.action, s.target) for s in steps] == [("stop", PLACES.sibling_unit)]
 
     def test_a_service_made_by_hand_gives_the_port_to_the_socket(self) -> None:
         artefacts = everything()
         steps = steps_of(
-            artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=running(socket="inactive")
+            artefacts,
+            as_wanted(artefacts),
+            Release("r", built=True, current="r"),
+            running=running(socket="inactive"),
         )
         told = [(s.action, s.target) for s in steps]
         assert told == [("trial", TRIAL), ("stop", SERVICE), ("start", SERVICE)]
@@ -285,7 +369,9 @@ class TestWholeInstallation:
         none = {name: replace_state(unit) for name, unit in down.found.items()}
         nothing_runs = replace(down, found=none)
         first = Release("r", built=False, current=None)
-        steps = [s.action for s in steps_of(artefacts, nothing(artefacts), first, running=nothing_runs)]
+        steps = [
+            s.action for s in steps_of(artefacts, nothing(artefacts), first, running=nothing_runs)
+        ]
         assert steps[:2] == ["build", "trial"]
         assert steps.index("start") < steps.index("enable")
 
@@ -327,23 +413,39 @@ class TestWholeInstallation:
         gone = {"LoadState": "not-found", "ActiveState": "inactive"}
         absent = {path.name: Unit(path.name, gone) for path in (service, timer)}
 
-        def steps(artefacts: list[Artefact], found: dict[Path, Found], wrote: Manifest, seen: dict[str, Unit]) -> list[str]:
+        def steps(
+            artefacts: list[Artefact],
+            found: dict[Path, Found],
+            wrote: Manifest,
+            seen: dict[str, Unit],
+        ) -> list[str]:
             now = Running([places.socket_unit, places.service_unit], {**known, **seen})
             made = plan.changes(artefacts, found, UID, wrote, release, places, now)
             return [f"{step.action} {Path(step.target).name}" for step in made]
 
         assert steps(units, nothing(units), NEVER, absent) == [
-            f"create {service.name}", f"create {timer.name}", "reload systemd", f"enable {timer.name}", f"start {timer.name}",
-        ]  # fmt: skip
-        there = {service.name: unit(service.name, ActiveState="inactive"), timer.name: unit(timer.name, SubState="waiting")}
+            f"create {service.name}",
+            f"create {timer.name}",
+            "reload systemd",
+            f"enable {timer.name}",
+            f"start {timer.name}",
+        ]
+        there = {
+            service.name: unit(service.name, ActiveState="inactive"),
+            timer.name: unit(timer.name, SubState="waiting"),
+        }
         assert steps(units, as_wanted(units), NEVER, there) == []
         spent = {**there, timer.name: unit(timer.name, SubState="elapsed")}
         assert steps(units, as_wanted(units), NEVER, spent) == [f"restart {timer.name}"]
         wrote = Manifest({str(a.path): (digest(a.text),) for a in units})
         assert steps([], as_wanted(units), wrote, there) == [
-            f"stop {service.name}", f"stop {timer.name}", f"disable {timer.name}",
-            f"remove {service.name}", f"remove {timer.name}", "reload systemd",
-        ]  # fmt: skip
+            f"stop {service.name}",
+            f"stop {timer.name}",
+            f"disable {timer.name}",
+            f"remove {service.name}",
+            f"remove {timer.name}",
+            "reload systemd",
+        ]
 
     def test_what_an_earlier_configuration_needed_goes(self) -> None:
         artefacts = [a for a in everything() if a.path != PLACES.upstream_service]
@@ -351,29 +453,40 @@ class TestWholeInstallation:
         wrote = Manifest({str(PLACES.upstream_service): (digest("old\n"),)})
         steps = steps_of(artefacts, found, Release("r", built=True, current="r"), wrote, running())
         assert [(s.action, s.target) for s in steps] == [
-            ("stop", RELAY[1]), ("remove", str(PLACES.upstream_service)), ("reload", "systemd"),
-        ]  # fmt: skip
+            ("stop", RELAY[1]),
+            ("remove", str(PLACES.upstream_service)),
+            ("reload", "systemd"),
+        ]
         assert not steps[1].edited
 
 
 class TestSecrets:
     def test_stand_in_no_diff_and_no_json(self) -> None:
         artefacts = everything()
-        for found in (nothing(artefacts), {a.path: Found(LINK, "what was there: " + SECRET) for a in artefacts}):
+        for found in (
+            nothing(artefacts),
+            {a.path: Found(LINK, "what was there: " + SECRET) for a in artefacts},
+        ):
             steps = steps_of(artefacts, found, Release("r", built=False, current=None))
             assert SECRET not in repr([s.as_dict() for s in steps])
 
     def test_the_operators_files_are_kept_and_closed(self) -> None:
         made = {a.path: a for a in everything()[:3]}
         assert all(a.keep for a in made.values())
-        assert [(made[p].mode, made[p].secret) for p in (PLACES.config, PLACES.env, PLACES.proxy_key)] == [
-            (0o644, False), (0o600, True), (0o600, True),
-        ]  # fmt: skip
+        assert [
+            (made[p].mode, made[p].secret) for p in (PLACES.config, PLACES.env, PLACES.proxy_key)
+        ] == [
+            (0o644, False),
+            (0o600, True),
+            (0o600, True),
+        ]
 
     def test_what_is_rendered_may_be_read_by_the_service(self) -> None:
         rendered = deployment_artefacts.rendered_files(Config(), PLACES, Host())
         assert {a.mode for a in rendered if not (a.directory or a.link)} == {0o644}
-        assert [(a.path, a.mode) for a in rendered if a.directory] == [(PLACES.root_directory, 0o755)]
+        assert [(a.path, a.mode) for a in rendered if a.directory] == [
+            (PLACES.root_directory, 0o755)
+        ]
 
 
 def test_a_change_for_programs_has_four_words() -> None:

@@ -45,7 +45,9 @@ def judge(
     starts: bool = True,
     secrets_come: bool = False,
 ) -> list[Result]:
-    return preflight.judge(config or Config(), places, facts, starts=starts, secrets_come=secrets_come)
+    return preflight.judge(
+        config or Config(), places, facts, starts=starts, secrets_come=secrets_come
+    )
 
 
 def test_a_healthy_machine_has_no_problem() -> None:
@@ -196,7 +198,9 @@ def test_all_of_them_are_told_at_once_and_notes_come_last() -> None:
     assert "NoExecPaths= and PrivateIPC=" in found[-1].found
 
 
-@pytest.mark.parametrize(("version", "told"), [(0, []), (247, ["protections"]), (248, []), (252, [])])
+@pytest.mark.parametrize(
+    ("version", "told"), [(0, []), (247, ["protections"]), (248, []), (252, [])]
+)
 def test_missing_protections_are_told_where_there_are_some(version: int, told: list[str]) -> None:
     assert [p.id.removeprefix("preflight.") for p in judge(replace(GOOD, systemd=version))] == told
 
@@ -232,7 +236,9 @@ def test_a_users_units_are_named_to_the_users_manager() -> None:
     assert "systemctl --user disable --now x.service" in judge(facts, places=places)[0].remedy
 
 
-@pytest.mark.parametrize(("version", "runs", "refused"), [(245, True, True), (247, True, False), (245, False, False)])
+@pytest.mark.parametrize(
+    ("version", "runs", "refused"), [(245, True, True), (247, True, False), (245, False, False)]
+)
 def test_the_first_command_says_that_systemd_is_too_old(
     version: int, runs: bool, refused: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -252,7 +258,9 @@ class TestFacts:
 
     def test_directives_that_make_another_service(self, tmp_path: Path) -> None:
         drop_in = tmp_path / "a.conf"
-        drop_in.write_text("[Service]\n# User=no\nUser = x\nMemoryMax=1G\nExecStart=\nExecStart=/bin/x\n")
+        drop_in.write_text(
+            "[Service]\n# User=no\nUser = x\nMemoryMax=1G\nExecStart=\nExecStart=/bin/x\n"
+        )
         assert preflight._directives(drop_in) == ["User", "ExecStart"]
 
     def test_the_nearest_directory_that_is_there(self, tmp_path: Path) -> None:

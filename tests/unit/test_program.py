@@ -25,17 +25,24 @@ def test_none_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_root_runs_nothing_out_of_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "own", lambda: Path("/home/jerry/.local/bin/optictl"))
-    assert program.problem(as_root=True) == "/home/jerry/.local/bin/optictl lies in a private home, below /home"
+    assert (
+        program.problem(as_root=True)
+        == "/home/jerry/.local/bin/optictl lies in a private home, below /home"
+    )
     assert program.problem(as_root=False) == ""
 
 
 @pytest.mark.root
-def test_root_runs_nothing_that_others_can_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_root_runs_nothing_that_others_can_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tool = tmp_path / "tool"
     tool.mkdir(mode=0o755)
     (tool / "optictl").write_text("")
     (tool / "optictl").chmod(0o755)
-    assert files.changeable_by_others([tool / "optictl"]) is None  # /tmp above it is everybody's, and sticky
+    assert (
+        files.changeable_by_others([tool / "optictl"]) is None
+    )  # /tmp above it is everybody's, and sticky
     tool.chmod(0o777)
     assert files.changeable_by_others([tool / "optictl"]) == tool
     tool.chmod(0o755)

@@ -36,8 +36,13 @@ class Tree:
         for name in NAMES:
             (self.site_packages / name).write_bytes(f"the content of {name}".encode())
         self.record = self.site_packages / "thing-1.0.dist-info/RECORD"
-        lines = [f"{name},sha256={_digest((self.site_packages / name).read_bytes())},1" for name in NAMES]
-        self.record.write_text("\n".join([*lines, "thing/__pycache__/core.pyc,,", "thing-1.0.dist-info/RECORD,,"]) + "\n")
+        lines = [
+            f"{name},sha256={_digest((self.site_packages / name).read_bytes())},1" for name in NAMES
+        ]
+        self.record.write_text(
+            "\n".join([*lines, "thing/__pycache__/core.pyc,,", "thing-1.0.dist-info/RECORD,,"])
+            + "\n"
+        )
         data = {
             "python": {"path": sys.executable, "version": platform.python_version()},
             "distributions": integrity.distributions(directory / ".venv"),
@@ -46,10 +51,12 @@ class Tree:
         (directory / "release.json").write_text(json.dumps(data))
 
     def note(self) -> None:
-        (self.directory / integrity.STAMPS).write_text(json.dumps(integrity.stamps(self.directory / ".venv")))
+        (self.directory / integrity.STAMPS).write_text(
+            json.dumps(integrity.stamps(self.directory / ".venv"))
+        )
 
     def damage(self) -> list[str]:
-        return integrity.damage(self.directory, touched_only=True)
+        return integrity.integrity_problems(self.directory, touched_only=True)
 
 
 @pytest.fixture
@@ -78,7 +85,7 @@ def test_an_untouched_release_is_not_read_again(tree: Tree, read: list[str]) -> 
     assert tree.damage() == []
     assert read == ["RECORD"]
     read.clear()
-    assert integrity.damage(tree.directory) == []
+    assert integrity.integrity_problems(tree.directory) == []
     assert sorted(read) == ["RECORD", "__init__.py", "core.py", "data.bin"]
 
 
@@ -114,7 +121,9 @@ def test_a_changed_list_of_files_is_found(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("noted", [None, "", "nonsense", "[1, 2]", "null"])
-def test_without_usable_stamps_every_file_is_read(tree: Tree, noted: str | None, read: list[str]) -> None:
+def test_without_usable_stamps_every_file_is_read(
+    tree: Tree, noted: str | None, read: list[str]
+) -> None:
     stamps = tree.directory / integrity.STAMPS
     if noted is None:
         stamps.unlink()
@@ -124,7 +133,9 @@ def test_without_usable_stamps_every_file_is_read(tree: Tree, noted: str | None,
     assert len(read) == 1 + len(NAMES)
 
 
-def test_a_file_written_a_moment_ago_is_read_every_time(tree: Tree, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_written_a_moment_ago_is_read_every_time(
+    tree: Tree, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_MOMENT", 3600 * 10**9)
     tree.note()
     read.clear()
@@ -143,7 +154,7 @@ def test_bytecode_is_no_part_of_a_distribution(tree: Tree) -> None:
     (tree.directory / "release.json").write_text(json.dumps(data))
     tree.note()
     assert tree.damage() == []
-    assert integrity.damage(tree.directory) == []
+    assert integrity.integrity_problems(tree.directory) == []
 
 
 def test_nothing_is_noted_of_a_release_that_is_not_what_its_lists_say(tree: Tree) -> None:

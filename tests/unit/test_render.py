@@ -46,7 +46,9 @@ class TestGolden:
 
 def unit_lines(text: str) -> list[str]:
     """A unit's assignments, comments dropped and continuation lines joined, as systemd reads them."""
-    joined = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace("\\\n", " ")
+    joined = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace(
+        "\\\n", " "
+    )
     return [line.strip() for line in joined.splitlines() if line.strip()]
 
 
@@ -59,7 +61,10 @@ def setting(text: str, name: str) -> str:
 
 def exec_start(text: str) -> list[str]:
     """The words that systemd would start: quotes taken off, %% and $$ undone."""
-    return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(setting(text, "ExecStart"))]
+    return [
+        word.replace("%%", "%").replace("$$", "$")
+        for word in shlex.split(setting(text, "ExecStart"))
+    ]
 
 
 def flags(words: list[str]) -> dict[str, str]:
@@ -70,8 +75,10 @@ class TestUnit:
     def test_every_flag_of_the_specification_is_explicit(self) -> None:
         words = exec_start(render.unit(Config(), paths.system()))
         assert words[:3] == [
-            "/opt/optillm-proxy/current/.venv/bin/python", "-I", "/opt/optillm-proxy/current/guard",
-        ]  # fmt: skip
+            "/opt/optillm-proxy/current/.venv/bin/python",
+            "-I",
+            "/opt/optillm-proxy/current/guard",
+        ]
         given = flags(words[3:])
         assert given["--host"] == "127.0.0.1"
         assert given["--port"] == "4020"
@@ -81,24 +88,38 @@ class TestUnit:
         assert given["--optillm-api-key"] == "@${CREDENTIALS_DIRECTORY}/proxy_key"
 
     @EVERY_CASE
-    def test_the_guard_understands_every_flag(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_guard_understands_every_flag(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         read, places = case(name)
         (tmp_path / "proxy_key").write_text("a key\n")
         (tmp_path / "upstream_env").write_text("OPENAI_API_KEY=another\n")
-        monkeypatch.setenv("OPENAI_API_KEY", "")  # the guard puts it there: it is taken back after the test
+        monkeypatch.setenv(
+            "OPENAI_API_KEY", ""
+        )  # the guard puts it there: it is taken back after the test
         words = [
-            word.replace("@${CREDENTIALS_DIRECTORY}/", f"@{tmp_path}/") for word in exec_start(render.unit(read, places))[3:]
+            word.replace("@${CREDENTIALS_DIRECTORY}/", f"@{tmp_path}/")
+            for word in exec_start(render.unit(read, places))[3:]
         ]
         told = settings.parse(words)
-        assert (told.host, told.port, told.base_url) == (read.listen.host, read.listen.port, read.upstream.base_url)
+        assert (told.host, told.port, told.base_url) == (
+            read.listen.host,
+            read.listen.port,
+            read.upstream.base_url,
+        )
         assert (told.approach, told.model, told.proxy_key) == (read.approach, read.model, "a key")
         assert (told.strategies, told.base_models) == (read.strategies, read.base_models)
         assert (told.max_retries, told.request_timeout, told.drain_timeout) == (
-            read.upstream.max_retries, read.timeouts.request, read.timeouts.drain,
-        )  # fmt: skip
+            read.upstream.max_retries,
+            read.timeouts.request,
+            read.timeouts.drain,
+        )
         assert told.max_upstream_calls == read.limits.max_upstream_calls
         assert told.max_body_bytes == read.limits.max_body_bytes
-        assert (told.max_in_flight, told.max_traces) == (read.limits.max_in_flight, read.limits.max_traces)
+        assert (told.max_in_flight, told.max_traces) == (
+            read.limits.max_in_flight,
+            read.limits.max_traces,
+        )
         assert told.workers == read.workers
 
     def test_run_starts_what_the_unit_starts(self) -> None:
@@ -127,23 +148,34 @@ class TestUnit:
     @EVERY_CASE
     def test_home_leads_to_the_provider_file(self, name: str) -> None:
         read, places = case(name)
-        variables = dict(word.split("=", 1) for word in shlex.split(setting(render.unit(read, places), "Environment")))
+        variables = dict(
+            word.split("=", 1)
+            for word in shlex.split(setting(render.unit(read, places), "Environment"))
+        )
         home = Path(variables["HOME"].replace("%%", "%"))
         wanted = {a.path: a for a in deployment_artefacts.rendered_files(read, places, Host())}
         assert wanted[home / ".optillm/proxy_config.yaml"].text == render.proxy_config(read)
         # for people, where OptiLLM's documentation says
         link = wanted[places.proxy_config.parent]
         assert link.link
-        assert link.path.parent / link.text / "proxy_config.yaml" == home / ".optillm/proxy_config.yaml"
+        assert (
+            link.path.parent / link.text / "proxy_config.yaml"
+            == home / ".optillm/proxy_config.yaml"
+        )
 
     def test_another_upstream_is_another_home(self) -> None:
         """So a unit and the provider file that it needs change in one step."""
         places = paths.system()
-        homes = {render.home(Config().moved(4020, f"http://127.0.0.1:{port}/v1"), places) for port in (4000, 4001)}
+        homes = {
+            render.home(Config().moved(4020, f"http://127.0.0.1:{port}/v1"), places)
+            for port in (4000, 4001)
+        }
         assert len(homes) == 2
 
     def test_an_older_guard_is_given_the_flags_that_it_knows(self) -> None:
-        text = render.unit(Config(), paths.system(), Host(flags=("--host", "--port", "--optillm-api-key")))
+        text = render.unit(
+            Config(), paths.system(), Host(flags=("--host", "--port", "--optillm-api-key"))
+        )
         assert render.flags_in(text) == {"--host", "--port", "--optillm-api-key"}
         assert render.flags_in(render.unit(Config(), paths.system())) <= set(settings.flags())
 
@@ -153,7 +185,11 @@ class TestUnit:
         assert "[Install]" in text
         assert "[Install]" not in sibling
         different = set(unit_lines(text)) ^ set(unit_lines(sibling))
-        assert {line.partition("=")[0] for line in different} == {"Description", "[Install]", "WantedBy"}
+        assert {line.partition("=")[0] for line in different} == {
+            "Description",
+            "[Install]",
+            "WantedBy",
+        }
 
     def test_the_system_service_is_not_root(self) -> None:
         text = render.unit(Config(), paths.system())
@@ -173,8 +209,12 @@ class TestUnit:
         assert "--upstream-socket" not in text
 
     @pytest.mark.parametrize(("version", "known"), [(252, False), (254, True)])
-    def test_what_the_hosts_systemd_would_ignore_is_left_out(self, version: int, known: bool) -> None:
-        assert ("RestartSteps=" in render.unit(Config(), paths.system(), render.Host(systemd=version))) is known
+    def test_what_the_hosts_systemd_would_ignore_is_left_out(
+        self, version: int, known: bool
+    ) -> None:
+        assert (
+            "RestartSteps=" in render.unit(Config(), paths.system(), render.Host(systemd=version))
+        ) is known
 
     def test_an_interpreter_outside_of_usr_is_seen_in_the_empty_root(self) -> None:
         text = render.unit(Config(), paths.system(), render.Host(interpreter=Path("/opt/python")))
@@ -182,24 +222,37 @@ class TestUnit:
 
     def test_a_users_service_is_that_users(self) -> None:
         lines = unit_lines(render.unit(*case("user")))
-        assert not [line for line in lines if line.startswith(("User=", "DynamicUser=", "ProtectSystem="))]
+        assert not [
+            line for line in lines if line.startswith(("User=", "DynamicUser=", "ProtectSystem="))
+        ]
         assert "WantedBy=default.target" in lines
 
-    @pytest.mark.parametrize(("name", "protected"), [("defaults", "yes"), ("root", "yes"), ("below-a-home", "no")])
-    def test_homes_are_hidden_unless_the_deployment_lies_in_one(self, name: str, protected: str) -> None:
+    @pytest.mark.parametrize(
+        ("name", "protected"), [("defaults", "yes"), ("root", "yes"), ("below-a-home", "no")]
+    )
+    def test_homes_are_hidden_unless_the_deployment_lies_in_one(
+        self, name: str, protected: str
+    ) -> None:
         assert setting(render.unit(*case(name)), "ProtectHome") == protected
 
     @EVERY_CASE
     def test_the_socket_is_on_this_machine_only(self, name: str) -> None:
         read, places = case(name)
-        assert setting(render.socket(read, places), "ListenStream") == f"127.0.0.1:{read.listen.port}"
+        assert (
+            setting(render.socket(read, places), "ListenStream") == f"127.0.0.1:{read.listen.port}"
+        )
 
     @EVERY_CASE
     def test_units_are_ini_files_with_no_unfilled_value(self, name: str) -> None:
         for text in (render.unit(*case(name)), render.socket(*case(name))):
             parser = configparser.RawConfigParser(strict=False)
             parser.read_string("\n".join(unit_lines(text)))
-            empty = {option for part in parser.sections() for option, value in parser.items(part) if not value}
+            empty = {
+                option
+                for part in parser.sections()
+                for option, value in parser.items(part)
+                if not value
+            }
             assert empty <= {"capabilityboundingset", "ambientcapabilities"}
 
     @pytest.mark.parametrize("scope", ["system", "user"])
@@ -219,12 +272,17 @@ class TestUnit:
         if scope == "system":
             places.root_directory.mkdir()
             # as good as the real one, which not every machine has in the same place
-            places.upstream_service.write_text(render.upstream_service(Config(), places, Host(socket_proxyd=Path("/bin/true"))))
+            places.upstream_service.write_text(
+                render.upstream_service(Config(), places, Host(socket_proxyd=Path("/bin/true")))
+            )
             places.upstream_socket.write_text(render.upstream_socket(Config(), places))
             units += [places.upstream_service, places.upstream_socket]
         command = ["systemd-analyze", *(["--user"] if scope == "user" else []), "verify", *units]
         result = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "SYSTEMD_COLORS": "0"}
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "SYSTEMD_COLORS": "0"},
         )
         assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
@@ -236,12 +294,19 @@ class TestTimer:
         words = render.check_command(render.check_service(read, places, host))
         assert words[:3] == ["/opt/my tools/100%/optictl", "check", "--quiet"]
         assert flags(words[-8:]) == {
-            "--damp": "%t/optillm-proxy-check/state", "--fail-after": "5", "--well-after": "1",
+            "--damp": "%t/optillm-proxy-check/state",
+            "--fail-after": "5",
+            "--well-after": "1",
             "--textfile": read.monitoring.textfile,
-        }  # fmt: skip
-        assert render.check_textfile(render.check_service(read, places)) == Path(str(read.monitoring.textfile))
+        }
+        assert render.check_textfile(render.check_service(read, places)) == Path(
+            str(read.monitoring.textfile)
+        )
 
-    @pytest.mark.parametrize("text", ["", "[Service]\n", "ExecStart=\n", 'ExecStart="a\n', "ExecStart=optictl --textfile\n"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[Service]\n", "ExecStart=\n", 'ExecStart="a\n', "ExecStart=optictl --textfile\n"],
+    )
     def test_an_edited_unit_names_nothing(self, text: str) -> None:
         assert render.check_textfile(text) is None
 
@@ -263,13 +328,19 @@ class TestTimer:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "SYSTEMD_COLORS": "0"}
         scope = ["--user"] if name == "user" else []
         verified = subprocess.run(
-            ["systemd-analyze", *scope, "verify", service, timer], capture_output=True, text=True, env=environment
+            ["systemd-analyze", *scope, "verify", service, timer],
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         assert (verified.stdout, verified.stderr, verified.returncode) == ("", "", 0)
         if name != "user":  # a user's manager has no walls to give
             command = ["systemd-analyze", "security", "--offline=true", "--no-pager", service]
             judged = subprocess.run(command, capture_output=True, text=True, env=environment)
-            assert float(judged.stdout.partition("Overall exposure level for ")[2].split()[1]) <= EXPOSURE
+            assert (
+                float(judged.stdout.partition("Overall exposure level for ")[2].split()[1])
+                <= EXPOSURE
+            )
 
 
 #: `systemd-analyze security` of the check's unit: it is root and sees other processes, which the score counts.
@@ -285,12 +356,17 @@ class TestProxyConfig:
     def test_it_names_litellm_and_nothing_else(self, name: str) -> None:
         read, _ = case(name)
         providers = loaded(render.proxy_config(read))["providers"]
-        assert providers == [{"name": "litellm", "base_url": read.upstream.base_url, "api_key": "${OPENAI_API_KEY}"}]
+        assert providers == [
+            {"name": "litellm", "base_url": read.upstream.base_url, "api_key": "${OPENAI_API_KEY}"}
+        ]
 
     @EVERY_CASE
     def test_the_guard_would_start_with_it(self, name: str) -> None:
         read, _ = case(name)
-        assert invariants.proxy_config_problems(render.proxy_config(read), read.upstream.base_url) == []
+        assert (
+            invariants.proxy_config_problems(render.proxy_config(read), read.upstream.base_url)
+            == []
+        )
 
     @EVERY_CASE
     def test_its_timeouts_fit_deep_answers(self, name: str) -> None:
@@ -332,7 +408,10 @@ class TestLiteLLM:
 
     def test_names_that_yaml_would_take_for_something_else_stay_names(self) -> None:
         read = Config(
-            model="tom", base_models=("tom", "end:"), strategies=("moa",), publish={"123": "moa-tom", "no": "moa-end:"}
+            model="tom",
+            base_models=("tom", "end:"),
+            strategies=("moa",),
+            publish={"123": "moa-tom", "no": "moa-end:"},
         )
         entries = loaded(render.litellm(read, paths.system()))["model_list"]
         assert [(e["model_name"], e["litellm_params"]["model"]) for e in entries] == [
@@ -346,7 +425,9 @@ class TestLiteLLM:
 class TestEnv:
     @EVERY_CASE
     def test_it_holds_one_variable_without_a_value(self, name: str) -> None:
-        lines = [line for line in render.env(case(name)[0]).splitlines() if not line.startswith("#")]
+        lines = [
+            line for line in render.env(case(name)[0]).splitlines() if not line.startswith("#")
+        ]
         assert lines == ["OPENAI_API_KEY="]
 
 

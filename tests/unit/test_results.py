@@ -17,7 +17,13 @@ ENV = result(
     cause="it switches OptiLLM to local inference",
     remedy="sed -i /x/d env && optictl restart",
 )
-DOWN = result("service.active", root_cause="env.forbidden", fault="The service does not run", felt=True, found="failed")
+DOWN = result(
+    "service.active",
+    root_cause="env.forbidden",
+    fault="The service does not run",
+    felt=True,
+    found="failed",
+)
 
 
 def test_roots_come_in_the_order_of_what_they_explain() -> None:
@@ -52,7 +58,9 @@ def test_the_line_names_what_clients_notice_then_the_root_and_what_mends_it() ->
 def test_a_root_that_nobody_notices_speaks_for_itself() -> None:
     assert summary([ENV]).startswith("A variable redirects OptiLLM: OPTILLM_API_KEY is set")
     reloaded = result("unit.reloaded", root_cause="env.forbidden", fault="Old text")
-    assert summary([reloaded, ENV]).startswith("A variable redirects OptiLLM: OPTILLM_API_KEY is set")
+    assert summary([reloaded, ENV]).startswith(
+        "A variable redirects OptiLLM: OPTILLM_API_KEY is set"
+    )
 
 
 def test_other_roots_are_named() -> None:
@@ -75,4 +83,9 @@ def test_json_has_the_fields_of_the_contract_and_others_where_they_say_something
     contract = {"id", "title", "status", "expected", "found", "cause", "remedy"}
     assert result("a", "pass", fault="It is not").as_dict().keys() == contract
     assert result("a", "skip", "b", fault="It is not").as_dict().keys() == {*contract, "root_cause"}
-    assert result("a", "fail", "a", fault="It is not", data={}).as_dict().keys() == {*contract, "root_cause", "fault", "data"}
+    assert result("a", "fail", "a", fault="It is not", data={}).as_dict().keys() == {
+        *contract,
+        "root_cause",
+        "fault",
+        "data",
+    }

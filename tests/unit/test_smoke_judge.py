@@ -28,12 +28,24 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
 
 
 def answer(
-    text: Any = "Five cents.", *, status: int = 200, usage: Any = None, without: str = "", seconds: float = 1.25, **headers: str
+    text: Any = "Five cents.",
+    *,
+    status: int = 200,
+    usage: Any = None,
+    without: str = "",
+    seconds: float = 1.25,
+    **headers: str,
 ) -> Answer:
     """A good answer to moa-jerry-xl, but for what is given. Headers by the end of their names, _ for -."""
-    given = {**PROOF, **{f"x-optillm-{name.replace('_', '-')}": value for name, value in headers.items()}}
+    given = {
+        **PROOF,
+        **{f"x-optillm-{name.replace('_', '-')}": value for name, value in headers.items()},
+    }
     given.pop(f"x-optillm-{without}", None)
-    body = {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage or USAGE}
+    body = {
+        "choices": [{"message": {"role": "assistant", "content": text}}],
+        "usage": usage or USAGE,
+    }
     return Answer(status, json.dumps(body), given, seconds=seconds)
 
 
@@ -65,16 +77,32 @@ class TestPass:
     def test_it_says_what_it_cost(self) -> None:
         result = evidence.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 5, "total": 20})
         assert result.found == "3 calls, 5 completions, 150 tokens, 1.25 s, 7.5 times a plain call"
-        assert "times" not in evidence.judge("moa-jerry-xl", CONFIG, answer(), plain={"prompt": 0, "total": 0}).found
+        assert (
+            "times"
+            not in evidence.judge(
+                "moa-jerry-xl", CONFIG, answer(), plain={"prompt": 0, "total": 0}
+            ).found
+        )
 
     def test_a_strategy_of_one_call_is_seen_by_its_prompt(self) -> None:
         one = Config(strategies=("re2",))
         given = answer(strategy="re2", upstream_calls="1", upstream_completions="1")
         assert evidence.judge("re2-jerry-xl", one, given).status == "pass"
-        assert evidence.judge("re2-jerry-xl", one, given, plain={"prompt": 50, "total": 60}).status == "pass"
+        assert (
+            evidence.judge("re2-jerry-xl", one, given, plain={"prompt": 50, "total": 60}).status
+            == "pass"
+        )
         plain = evidence.judge("re2-jerry-xl", one, given, plain={"prompt": 97, "total": 110})
-        assert (plain.status, plain.found) == ("fail", "a prompt of 100 tokens, 97 without a strategy: no strategy ran")
-        assert evidence.judge("re2-jerry-xl", one, answer(strategy="re2", upstream_completions="0")).status == "fail"
+        assert (plain.status, plain.found) == (
+            "fail",
+            "a prompt of 100 tokens, 97 without a strategy: no strategy ran",
+        )
+        assert (
+            evidence.judge(
+                "re2-jerry-xl", one, answer(strategy="re2", upstream_completions="0")
+            ).status
+            == "fail"
+        )
 
     def test_a_published_name_is_judged_by_what_it_stands_for(self) -> None:
         given = answer(strategy="bon", upstream_models="tom")
@@ -85,7 +113,9 @@ class TestPass:
         direct = answer()
         headers = {f"llm_provider-{name}": value for name, value in direct.headers.items()}
         through = Answer(200, direct.text, headers, seconds=1.25)
-        assert evidence.judge("moa-jerry-xl", CONFIG, through) == evidence.judge("moa-jerry-xl", CONFIG, direct)
+        assert evidence.judge("moa-jerry-xl", CONFIG, through) == evidence.judge(
+            "moa-jerry-xl", CONFIG, direct
+        )
 
 
 class TestFail:
@@ -93,10 +123,20 @@ class TestFail:
         assert found(Answer(0, error="Connection refused")) == "Connection refused"
 
     def test_an_error_in_the_servers_own_words(self) -> None:
-        text = json.dumps({"error": {"message": "no such model", "type": "invalid_request_error", "code": "model"}})
+        text = json.dumps(
+            {
+                "error": {
+                    "message": "no such model",
+                    "type": "invalid_request_error",
+                    "code": "model",
+                }
+            }
+        )
         assert found(Answer(400, text)) == "400: no such model"
 
-    @pytest.mark.parametrize("text", ["gateway is tired", json.dumps({"error": "gateway is tired"})])
+    @pytest.mark.parametrize(
+        "text", ["gateway is tired", json.dumps({"error": "gateway is tired"})]
+    )
     def test_an_error_in_another_shape(self, text: str) -> None:
         assert found(Answer(502, text)) == "502: gateway is tired"
 
@@ -119,7 +159,9 @@ class TestFail:
     def test_fewer_than_two_completions(self, number: str) -> None:
         assert "no strategy ran" in found(answer(upstream_completions=number))
 
-    @pytest.mark.parametrize(("used", "told"), [("tom", "tom"), ("jerry-xl,tom", "jerry-xl, tom"), ("", "no model")])
+    @pytest.mark.parametrize(
+        ("used", "told"), [("tom", "tom"), ("jerry-xl,tom", "jerry-xl, tom"), ("", "no model")]
+    )
     def test_another_model_was_asked(self, used: str, told: str) -> None:
         assert found(answer(upstream_models=used)) == f"upstream calls used {told}, not jerry-xl"
 
@@ -132,11 +174,20 @@ class TestFail:
 
     def test_a_word_about_errors_is_no_error_text(self) -> None:
         assert (
-            evidence.judge("moa-jerry-xl", CONFIG, answer("Error: is what you typed. The ball costs 5 cents.")).status == "pass"
+            evidence.judge(
+                "moa-jerry-xl", CONFIG, answer("Error: is what you typed. The ball costs 5 cents.")
+            ).status
+            == "pass"
         )
 
     def test_every_reason_is_told(self) -> None:
-        bad = answer(ERROR_TEXTS[0], strategy="bon", upstream_completions="1", upstream_models="tom", upstream_failures="3")
+        bad = answer(
+            ERROR_TEXTS[0],
+            strategy="bon",
+            upstream_completions="1",
+            upstream_models="tom",
+            upstream_failures="3",
+        )
         assert found(bad).count("; ") == 4
 
     @pytest.mark.parametrize("model", ["jerry-xl", "nosuch", "", "mcts-jerry-xl"])
@@ -151,21 +202,31 @@ class TestFail:
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["message", "content", "x"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["message", "content", "x"]), inner, max_size=3)
     ),
     max_leaves=8,
 )
 _BODY = st.fixed_dictionaries(
-    {}, optional={"choices": _JSON, "usage": st.dictionaries(st.sampled_from(list(USAGE)), _JSON) | _JSON, "error": _JSON}
+    {},
+    optional={
+        "choices": _JSON,
+        "usage": st.dictionaries(st.sampled_from(list(USAGE)), _JSON) | _JSON,
+        "error": _JSON,
+    },
 )
 
 
 @given(
     status=st.sampled_from([0, 200, 200, 200, 400, 500]),
     body=_BODY | _JSON,
-    headers=st.dictionaries(st.sampled_from(list(PROOF)), st.text(alphabet=st.characters(max_codepoint=255), max_size=6)),
+    headers=st.dictionaries(
+        st.sampled_from(list(PROOF)), st.text(alphabet=st.characters(max_codepoint=255), max_size=6)
+    ),
 )
-def test_no_server_can_make_it_crash_or_pass(status: int, body: Any, headers: dict[str, str]) -> None:
+def test_no_server_can_make_it_crash_or_pass(
+    status: int, body: Any, headers: dict[str, str]
+) -> None:
     result = evidence.judge("moa-jerry-xl", CONFIG, Answer(status, json.dumps(body), headers))
     assert result.status == "fail"
     json.dumps(result.as_dict())

@@ -46,7 +46,9 @@ def test_the_module_that_runs_without_optictl_has_the_same_bounds() -> None:
     literals = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in ("OLDEST", "NEWEST")
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("OLDEST", "NEWEST")
     }
     assert literals == {"OLDEST": OLDEST, "NEWEST": NEWEST}
 
@@ -55,7 +57,9 @@ def wheels() -> dict[str, str]:
     """SHA-256 -> the file name, for every wheel of uv.lock."""
     packages = parse_toml((ROOT / "uv.lock").read_text())["package"]
     found = (wheel for package in packages for wheel in package.get("wheels", []))
-    return {wheel["hash"].removeprefix("sha256:"): wheel["url"].rpartition("/")[2] for wheel in found}
+    return {
+        wheel["hash"].removeprefix("sha256:"): wheel["url"].rpartition("/")[2] for wheel in found
+    }
 
 
 def tags(of: Target) -> Iterator[Tag]:
@@ -65,7 +69,9 @@ def tags(of: Target) -> Iterator[Tag]:
 
 @pytest.mark.parametrize("python", PYTHONS, ids=lambda python: ".".join(map(str, python)))
 @pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
-@pytest.mark.parametrize("lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"])
+@pytest.mark.parametrize(
+    "lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"]
+)
 def test_every_pin_has_a_wheel(lock: str, architecture: str, python: tuple[int, int]) -> None:
     """On the oldest C library that is supported, Ubuntu 22.04's."""
     of = target(architecture, python, (2, 35))
@@ -74,7 +80,10 @@ def test_every_pin_has_a_wheel(lock: str, architecture: str, python: tuple[int, 
     missing = {
         pin.name
         for pin in wanted
-        if not any(fitting & parse_wheel_filename(names[digest])[3] for digest in pin.digests & names.keys())
+        if not any(
+            fitting & parse_wheel_filename(names[digest])[3]
+            for digest in pin.digests & names.keys()
+        )
     }
     # the one package of that lock that uv.lock has in another version; its wheel is for every platform
     assert missing == ({"optillm"} if "0.3.13" in lock else set())

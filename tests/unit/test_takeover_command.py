@@ -24,12 +24,28 @@ def started(*words: str, **environment: str) -> command.Started:
 @pytest.mark.parametrize(
     "words",
     [
-        ("/itself.sh",), ("/program",), ("/python.py",), ("/missing.sh",), ("env",), ("env", "-u"), ("uv",), ("uv", "run"),
-        ("uv", "pip", "install", "optillm"), ("sh",), ("sh", "-c"), ("python",), ("python", "-m"), ("python", "-c", "optillm"),
-        ("nice", "-n"), ("timeout", "5"), ("sh", "-c", "echo optillm"), ("sh", "-c", "# optillm"), ("pip", "optillm"),
+        ("/itself.sh",),
+        ("/program",),
+        ("/python.py",),
+        ("/missing.sh",),
+        ("env",),
+        ("env", "-u"),
+        ("uv",),
+        ("uv", "run"),
+        ("uv", "pip", "install", "optillm"),
+        ("sh",),
+        ("sh", "-c"),
+        ("python",),
+        ("python", "-m"),
+        ("python", "-c", "optillm"),
+        ("nice", "-n"),
+        ("timeout", "5"),
+        ("sh", "-c", "echo optillm"),
+        ("sh", "-c", "# optillm"),
+        ("pip", "optillm"),
         ("nohup", *["nohup"] * 40, "optillm"),
     ],
-)  # fmt: skip
+)
 def test_no_optillm(words: tuple[str, ...]) -> None:
     assert not started(*words).is_optillm
 
@@ -48,21 +64,22 @@ def test_what_a_wrapper_sets_is_known_with_its_place() -> None:
     ("text", "words"),
     [
         ("optillm '$A' \"$A\" $A", ("$A", "1  2", "1", "2")),
-        ("optillm ${N:-d} ${N-e} ${A:+y} \"${N}\" $N", ("d", "e", "y", "")),
+        ('optillm ${N:-d} ${N-e} ${A:+y} "${N}" $N', ("d", "e", "y", "")),
         ("optillm a\\ b 'c'\"d\"e >/log 2>&1 </dev/null &", ("a b", "cde")),
-        ("optillm ~/x \"~\" a~", ("/h/x", "~", "a~")),
+        ('optillm ~/x "~" a~', ("/h/x", "~", "a~")),
         ("optillm `pass x` $(a $(b) c)d", (command.UNKNOWN, f"{command.UNKNOWN}d")),
         ("true && optillm --a \\\n  --b # c", ("--a", "--b")),
-        ("optillm \"a\\\"b\\$c\\d\"", ('a"b$c\\d',)),
+        ('optillm "a\\"b\\$c\\d"', ('a"b$c\\d',)),
         ("optillm 'open", ("open",)),
     ],
-)  # fmt: skip
+)
 def test_a_shells_words(text: str, words: tuple[str, ...]) -> None:
     assert started("sh", "-c", text, A="1  2", HOME="/h").arguments == words
 
 
 @given(
-    st.text(st.sampled_from("a$`'\"\\ ;&|<>(){}~#=-\n1@")), st.lists(st.sampled_from(["sh", "-c", "env", "uv", "run", "A=1"]))
+    st.text(st.sampled_from("a$`'\"\\ ;&|<>(){}~#=-\n1@")),
+    st.lists(st.sampled_from(["sh", "-c", "env", "uv", "run", "A=1"])),
 )
 def test_any_text_ends(text: str, before: list[str]) -> None:
     assert started(*before, "sh", "-c", text).words is not None

@@ -22,9 +22,15 @@ FLAGS = (
 )
 #: What the flags come to.
 FACTS: dict[str, Any] = {
-    "host": "127.0.0.1", "port": 5220, "base_url": "http://127.0.0.1:4000/v1", "approach": "proxy", "model": "jerry-xl",
-    "proxy_key": KEY, "extra_flags": (), "runs_optillm": True,
-}  # fmt: skip
+    "host": "127.0.0.1",
+    "port": 5220,
+    "base_url": "http://127.0.0.1:4000/v1",
+    "approach": "proxy",
+    "model": "jerry-xl",
+    "proxy_key": KEY,
+    "extra_flags": (),
+    "runs_optillm": True,
+}
 SEVERAL = "OPTILLM_PORT=5220\nOPTILLM_MODEL='jerry-xl'\nOPTILLM_APPROACH=proxy\nOPTILLM_BASE_URL=http://127.0.0.1:4000/v1\n"
 
 
@@ -65,7 +71,9 @@ def test_the_one_of_the_specification(place: Place) -> None:
         "providers:\n- {name: litellm, base_url: 'http://127.0.0.1:4000/v1', api_key: a-provider-key,"
         " model_map: {a: jerry-xl}}\n- {name: far, base_url: 'https://api.openai.com/v1', api_key: '${OPENAI_API_KEY}'}\n",
     )
-    (place.root / "home/u/.venv/lib/python3.12/site-packages/optillm-0.3.10.dist-info").mkdir(parents=True)
+    (place.root / "home/u/.venv/lib/python3.12/site-packages/optillm-0.3.10.dist-info").mkdir(
+        parents=True
+    )
     path = place.unit(
         f"Type=simple\nUser={ME}\nWorkingDirectory=ROOT/home/u\nEnvironment=HOME=ROOT/home/u\n"
         f"EnvironmentFile=ROOT/etc/optillm-proxy/env\nExecStart=ROOT/home/u/.venv/bin/optillm {FLAGS}\nRestart=always"
@@ -74,7 +82,11 @@ def test_the_one_of_the_specification(place: Place) -> None:
     assert {name: getattr(service, name) for name in FACTS} == FACTS
     assert (service.unit, service.path, service.user) == ("optillm-proxy.service", path, ME)
     assert service.version == "0.3.10"
-    assert (service.env_files, service.env_file, service.upstream_key) == ((env,), env, "sk-litellm-1234")
+    assert (service.env_files, service.env_file, service.upstream_key) == (
+        (env,),
+        env,
+        "sk-litellm-1234",
+    )
     assert service.provider_config == config
     assert [(p.name, p.base_url, p.model_map) for p in service.providers] == [
         ("litellm", "http://127.0.0.1:4000/v1", {"a": "jerry-xl"}),
@@ -92,19 +104,34 @@ def test_the_one_of_the_specification(place: Place) -> None:
     ("service", "different"),
     [
         # one flag a line, with comments between them
-        (f"ExecStart=/x/optillm \\\n  # a comment\n  {' '.join(FLAGS.split()[:6])} \\\n  {' '.join(FLAGS.split()[6:])}", {}),
+        (
+            f"ExecStart=/x/optillm \\\n  # a comment\n  {' '.join(FLAGS.split()[:6])} \\\n  {' '.join(FLAGS.split()[6:])}",
+            {},
+        ),
         (f"ExecStart=-@/x/optillm optillm {FLAGS}", {}),
-        ("ExecStart=/x/optillm " + FLAGS.replace("-url http", "_url=http").replace("--port ", "--port="), {}),
+        (
+            "ExecStart=/x/optillm "
+            + FLAGS.replace("-url http", "_url=http").replace("--port ", "--port="),
+            {},
+        ),
         (f"ExecStart=/x/optillm --port 1 {FLAGS}", {}),
-        (f"ExecStart=/x/optillm {FLAGS} --n 3 --log-conversations --log=debug", {
-            "extra_flags": ("--n", "--log-conversations", "--log")}),
+        (
+            f"ExecStart=/x/optillm {FLAGS} --n 3 --log-conversations --log=debug",
+            {"extra_flags": ("--n", "--log-conversations", "--log")},
+        ),
         (f"Environment=K={KEY}\nExecStart=/x/optillm {FLAGS.replace(KEY, '${K}')}", {}),
         (f"Environment=K={KEY}\nExecStart=/x/optillm {FLAGS.replace(KEY, '$K')}", {}),
         (f"Environment='F={FLAGS}'\nExecStart=/x/optillm $F", {}),
         (f"ExecStart=/bin/sh -c 'exec /x/optillm {FLAGS}'", {}),
         (f'ExecStart=/bin/bash -lc "source .venv/bin/activate && optillm {FLAGS}"', {}),
-        (f'ExecStart=/bin/bash -c "cd /x && . .venv/bin/activate; exec optillm {FLAGS} >> /var/log/o.log 2>&1"', {}),
-        (f"ExecStart=/bin/sh -c 'umask 077; HOST=127.0.0.1; optillm {FLAGS.replace('127.0.0.1', '$${HOST}', 1)}'", {}),
+        (
+            f'ExecStart=/bin/bash -c "cd /x && . .venv/bin/activate; exec optillm {FLAGS} >> /var/log/o.log 2>&1"',
+            {},
+        ),
+        (
+            f"ExecStart=/bin/sh -c 'umask 077; HOST=127.0.0.1; optillm {FLAGS.replace('127.0.0.1', '$${HOST}', 1)}'",
+            {},
+        ),
         (f"ExecStart=/usr/bin/env PATH=/x LOG=1 optillm {FLAGS}", {}),
         (f"ExecStart=/home/u/.local/bin/uv run --project /x optillm {FLAGS}", {}),
         (f"ExecStart=uv run --directory /x --no-sync -- optillm {FLAGS}", {}),
@@ -119,19 +146,39 @@ def test_the_one_of_the_specification(place: Place) -> None:
         (f"ExecStart=/bin/true ; /x/optillm {FLAGS}", {}),
         (f"EnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key {KEY}", {}),
         # the flag wins over the variable
-        (f"Environment=OPTILLM_PORT=1 OPTILLM_HOST=0.0.0.0 OPENAI_BASE_URL=http://x\nExecStart=/x/optillm {FLAGS}", {}),
+        (
+            f"Environment=OPTILLM_PORT=1 OPTILLM_HOST=0.0.0.0 OPENAI_BASE_URL=http://x\nExecStart=/x/optillm {FLAGS}",
+            {},
+        ),
         # OptiLLM's own defaults
-        ("ExecStart=/x/optillm", {
-            "port": 8000, "base_url": "", "approach": "auto", "model": "gpt-4o-mini", "proxy_key": ""}),
-        ("Environment=OPENAI_BASE_URL=http://127.0.0.1:4000/v1\nExecStart=/x/optillm --port 5220", {
-            "approach": "auto", "model": "gpt-4o-mini", "proxy_key": ""}),
-        (f"Environment=OPTILLM_API_KEY={KEY} OPTILLM_HOST=0.0.0.0\nEnvironmentFile=ROOT/env\nExecStart=/x/optillm", {
-            "host": "0.0.0.0"}),
-        (f"EnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key ${{O_KEY}}\nEnvironment=O_KEY={KEY}", {}),
-        (f"UnsetEnvironment=OPTILLM_MODEL\nEnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key {KEY}", {
-            "model": "gpt-4o-mini"}),
+        (
+            "ExecStart=/x/optillm",
+            {
+                "port": 8000,
+                "base_url": "",
+                "approach": "auto",
+                "model": "gpt-4o-mini",
+                "proxy_key": "",
+            },
+        ),
+        (
+            "Environment=OPENAI_BASE_URL=http://127.0.0.1:4000/v1\nExecStart=/x/optillm --port 5220",
+            {"approach": "auto", "model": "gpt-4o-mini", "proxy_key": ""},
+        ),
+        (
+            f"Environment=OPTILLM_API_KEY={KEY} OPTILLM_HOST=0.0.0.0\nEnvironmentFile=ROOT/env\nExecStart=/x/optillm",
+            {"host": "0.0.0.0"},
+        ),
+        (
+            f"EnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key ${{O_KEY}}\nEnvironment=O_KEY={KEY}",
+            {},
+        ),
+        (
+            f"UnsetEnvironment=OPTILLM_MODEL\nEnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key {KEY}",
+            {"model": "gpt-4o-mini"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_people_write(place: Place, service: str, different: dict[str, Any]) -> None:
     place.file("env", SEVERAL)
     place.unit(service)
@@ -147,12 +194,12 @@ def test_a_script_in_between(place: Place) -> None:
     script = place.file(
         "start.sh",
         "#!/usr/bin/env bash\nset -euo pipefail\n# starts it\ncd ROOT\nset -a; source .env; set +a\n"
-        "PORT=${PORT:-5220}\nif [ -n \"$PORT\" ]; then\n  exec ./.venv/bin/optillm --host 127.0.0.1 --port \"$PORT\" \\\n"
-        "    --base-url http://127.0.0.1:4000/v1 --model $MODEL --optillm-api-key \"$(cat key)\" \"$@\"\nfi\n".replace(
+        'PORT=${PORT:-5220}\nif [ -n "$PORT" ]; then\n  exec ./.venv/bin/optillm --host 127.0.0.1 --port "$PORT" \\\n'
+        '    --base-url http://127.0.0.1:4000/v1 --model $MODEL --optillm-api-key "$(cat key)" "$@"\nfi\n'.replace(
             "ROOT", str(place.root)
         ),
         0o755,
-    )  # fmt: skip
+    )
     script.write_text(script.read_text().replace("cd ROOT", f"cd {place.root}"))
     place.unit(f"ExecStart={script} --approach proxy")
     found = place.read()
@@ -162,7 +209,9 @@ def test_a_script_in_between(place: Place) -> None:
 
 
 def test_what_only_a_shell_could_tell_is_said_and_not_run(place: Place) -> None:
-    place.unit("ExecStart=/bin/sh -c 'optillm --port 5220 --optillm-api-key \"$$(pass show optillm)\"'")
+    place.unit(
+        "ExecStart=/bin/sh -c 'optillm --port 5220 --optillm-api-key \"$$(pass show optillm)\"'"
+    )
     found = place.read()
     assert (found.port, found.proxy_key) == (5220, "")
     assert "what a program prints" in " ".join(found.problems)
@@ -172,7 +221,10 @@ def test_what_only_a_shell_could_tell_is_said_and_not_run(place: Place) -> None:
     ("service", "words"),
     [
         ("ExecStart=/usr/bin/nginx -g 'daemon off;'", "starts no OptiLLM that can be seen"),
-        ("ExecStart=/usr/bin/docker run -p 4020:8000 optillm", "starts no OptiLLM that can be seen"),
+        (
+            "ExecStart=/usr/bin/docker run -p 4020:8000 optillm",
+            "starts no OptiLLM that can be seen",
+        ),
         ("ExecStart=/x/optillm --model 'a", "ExecStart= cannot be read: a quote (') is not closed"),
         ("Type=oneshot", "no ExecStart= that can be read"),
         ("ExecStart=/x/optillm --port http", "no port number"),
@@ -191,8 +243,14 @@ def test_drop_ins_in_systemds_order(place: Place) -> None:
     place.unit("ExecStart=/x/optillm --port 1\nUser=root\nEnvironment=A=1")
     drop_ins = "etc/systemd/system/optillm-proxy.service.d"
     place.file(f"{drop_ins}/20-user.conf", f"[Service]\nUser={ME}\nEnvironment=A=3\n")
-    place.file(f"{drop_ins}/10-exec.conf", f"[Service]\nExecStart=\nExecStart=/x/optillm {FLAGS}\nEnvironment=A=2 B=2\n")
-    place.file("usr/lib/systemd/system/optillm-proxy.service.d/10-exec.conf", "[Service]\nExecStart=/hidden\n")
+    place.file(
+        f"{drop_ins}/10-exec.conf",
+        f"[Service]\nExecStart=\nExecStart=/x/optillm {FLAGS}\nEnvironment=A=2 B=2\n",
+    )
+    place.file(
+        "usr/lib/systemd/system/optillm-proxy.service.d/10-exec.conf",
+        "[Service]\nExecStart=/hidden\n",
+    )
     place.file("run/systemd/system/service.d/15-all.conf", "[Service]\nEnvironment=C=4\n")
     place.file(f"{drop_ins}/note.txt", "[Service]\nUser=nobody\n")
     found = place.read()
@@ -205,8 +263,10 @@ def test_drop_ins_in_systemds_order(place: Place) -> None:
 def test_env_files_over_environment_optional_ones_and_patterns(place: Place) -> None:
     place.file("a.env", "A=2\nB=2\n")
     place.file("d/1.env", "B=3\n")
-    place.unit("ExecStart=/x/optillm\nEnvironment=A=1 C=1\nEnvironmentFile=ROOT/a.env\nEnvironmentFile=-/no/such"
-               "\nEnvironmentFile=ROOT/d/*.env")  # fmt: skip
+    place.unit(
+        "ExecStart=/x/optillm\nEnvironment=A=1 C=1\nEnvironmentFile=ROOT/a.env\nEnvironmentFile=-/no/such"
+        "\nEnvironmentFile=ROOT/d/*.env"
+    )
     found = place.read()
     assert {n: found.environment[n] for n in "ABC"} == {"A": "2", "B": "3", "C": "1"}
     assert found.env_files == (place.root / "a.env", place.root / "d/1.env")
@@ -219,9 +279,13 @@ def test_plugins_below_its_working_directory(place: Place) -> None:
     assert place.read().plugins == (plugin,)
 
 
-@pytest.mark.parametrize("directory", ["usr/lib/systemd/system", "usr/local/lib/systemd/system", "run/systemd/system"])
+@pytest.mark.parametrize(
+    "directory", ["usr/lib/systemd/system", "usr/local/lib/systemd/system", "run/systemd/system"]
+)
 def test_a_unit_elsewhere(place: Place, directory: str) -> None:
-    path = place.file(f"{directory}/optillm-proxy.service", f"[Service]\nExecStart=/x/optillm {FLAGS}\n")
+    path = place.file(
+        f"{directory}/optillm-proxy.service", f"[Service]\nExecStart=/x/optillm {FLAGS}\n"
+    )
     assert place.read().path == path
 
 
@@ -229,7 +293,10 @@ def test_one_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     place = Place(tmp_path)
     place.paths = paths.user({"HOME": str(tmp_path)})
-    config = place.file(".optillm/proxy_config.yaml", "providers: [{name: l, base_url: 'http://127.0.0.1:4000/v1'}]\n")
+    config = place.file(
+        ".optillm/proxy_config.yaml",
+        "providers: [{name: l, base_url: 'http://127.0.0.1:4000/v1'}]\n",
+    )
     place.file(".config/o/env", "OPENAI_API_KEY=k\n")
     place.file(
         ".config/systemd/user/optillm-proxy.service",
@@ -249,12 +316,17 @@ class TestNone:
     def test_for_a_mask(self, place: Place) -> None:
         place.paths.units.mkdir(parents=True)
         place.paths.service.symlink_to("/dev/null")
-        place.file("usr/lib/systemd/system/optillm-proxy.service", "[Service]\nExecStart=/x/optillm\n")
+        place.file(
+            "usr/lib/systemd/system/optillm-proxy.service", "[Service]\nExecStart=/x/optillm\n"
+        )
         assert reader.read(place.paths) is None
 
     def test_for_what_optictl_wrote_and_a_person_edited(self, place: Place) -> None:
         path = place.unit("ExecStart=/x/optillm")
-        place.file("opt/optillm-proxy/manifest.json", manifest.Manifest().intending({str(path): "other"}).dump())
+        place.file(
+            "opt/optillm-proxy/manifest.json",
+            manifest.Manifest().intending({str(path): "other"}).dump(),
+        )
         assert reader.read(place.paths) is None
 
     def test_for_what_optictl_rendered_though_its_manifest_is_lost(self, place: Place) -> None:

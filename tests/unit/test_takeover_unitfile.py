@@ -59,7 +59,12 @@ class TestSettings:
     def test_what_systemd_warns_about_is_told_without_its_text(self) -> None:
         found = settings("User=a\n[Service\nhunter2\n[Service]\nUser=b\n=x\n")
         assert [e.value for e in found.all("User")] == ["b"]
-        assert [p.partition(":")[2].partition(":")[0] for p in found.problems] == ["1", "2", "3", "6"]
+        assert [p.partition(":")[2].partition(":")[0] for p in found.problems] == [
+            "1",
+            "2",
+            "3",
+            "6",
+        ]
         assert "hunter2" not in "".join(found.problems)
 
     def test_no_value_in_a_repr(self) -> None:
@@ -121,7 +126,11 @@ class TestExec:
             ("-@:+/bin/a name b", "-@:+", ("/bin/a", "b")),
             ("!!/bin/a", "!!", ("/bin/a",)),
             ("|/bin/a", "|", ("/bin/a",)),
-            ("%h/.venv/bin/optillm --x %n 100%%", "", ("/root/.venv/bin/optillm", "--x", "optillm-proxy.service", "100%")),
+            (
+                "%h/.venv/bin/optillm --x %n 100%%",
+                "",
+                ("/root/.venv/bin/optillm", "--x", "optillm-proxy.service", "100%"),
+            ),
             ("/bin/a %Z", "", ("/bin/a", "%Z")),
             (r"/bin/a \; b ';' c", "", ("/bin/a", ";", "b", ";", "c")),
         ],
@@ -131,7 +140,10 @@ class TestExec:
         assert (line.prefixes, line.words) == (prefixes, words)
 
     def test_several_commands(self) -> None:
-        assert [line.words for line in self.lines("/bin/a 1 ; /bin/b 2;x ;")] == [("/bin/a", "1"), ("/bin/b", "2;x")]
+        assert [line.words for line in self.lines("/bin/a 1 ; /bin/b 2;x ;")] == [
+            ("/bin/a", "1"),
+            ("/bin/b", "2;x"),
+        ]
 
     def test_no_program(self) -> None:
         with pytest.raises(Unreadable):
@@ -155,9 +167,9 @@ class TestExec:
 
 
 def test_environment() -> None:
-    entries = settings("[Service]\nEnvironment=A=1 \"B=2 3\" C='4'\nEnvironment=D=%n%% A=9 junk\nEnvironment='E\n").all(
-        "Environment"
-    )
+    entries = settings(
+        "[Service]\nEnvironment=A=1 \"B=2 3\" C='4'\nEnvironment=D=%n%% A=9 junk\nEnvironment='E\n"
+    ).all("Environment")
     values, places, problems = unitfile.assigned(entries, TABLE)
     assert values == {"A": "9", "B": "2 3", "C": "4", "D": "optillm-proxy.service%"}
     assert places["A"] == "Environment= in u:3"
@@ -166,7 +178,13 @@ def test_environment() -> None:
 
 def test_drop_ins_by_file_name_and_the_first_directory_wins() -> None:
     assert unitfile.drop_in_directories("optillm-proxy.service") == [
-        "optillm-proxy.service.d", "optillm-.service.d", "service.d",
-    ]  # fmt: skip
+        "optillm-proxy.service.d",
+        "optillm-.service.d",
+        "service.d",
+    ]
     tree = {"/etc/x.d": ["20.conf", "10.conf", "note.txt"], "/usr/x.d": ["10.conf", "15.conf"]}
-    assert unitfile.in_order(list(tree), lambda d: tree[d]) == ["/etc/x.d/10.conf", "/usr/x.d/15.conf", "/etc/x.d/20.conf"]
+    assert unitfile.in_order(list(tree), lambda d: tree[d]) == [
+        "/etc/x.d/10.conf",
+        "/usr/x.d/15.conf",
+        "/etc/x.d/20.conf",
+    ]

@@ -66,9 +66,17 @@ def test_what_is_installed_renders_from_its_own_templates(wheel: Path, tmp_path:
             "from optictl.cli import main; sys.argv = ['optictl', 'render-unit']; main()"
         )
         result = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path,
-            env={"PYTHONPATH": str(package), "HOME": str(tmp_path), "PATH": os.environ["PATH"], "OPTICTL_ROOT": str(tmp_path)},
-        )  # fmt: skip
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={
+                "PYTHONPATH": str(package),
+                "HOME": str(tmp_path),
+                "PATH": os.environ["PATH"],
+                "OPTICTL_ROOT": str(tmp_path),
+            },
+        )
         assert result.returncode == 0, result.stderr
         assert str(package) in result.stderr
         return result.stdout

@@ -22,13 +22,36 @@ from optictl.output import observations
 from tests.integration.cli.helpers import ESCAPE
 
 STATE = {
-    "schema": 1, "optillm": "0.3.12", "uptime": 3725.5, "ready": True, "strategies": ["bon", "moa"],
+    "schema": 1,
+    "optillm": "0.3.12",
+    "uptime": 3725.5,
+    "ready": True,
+    "strategies": ["bon", "moa"],
     "in_flight": [
-        {"trace": "aa11", "strategy": "moa", "base_model": "jerry-xl", "age": 1.5, "upstream_calls": 1, "upstream_open": 1},
-        {"trace": "bb22", "strategy": "bon", "base_model": "jerry-xl", "age": 90.25, "upstream_calls": 4, "upstream_open": 0},
+        {
+            "trace": "aa11",
+            "strategy": "moa",
+            "base_model": "jerry-xl",
+            "age": 1.5,
+            "upstream_calls": 1,
+            "upstream_open": 1,
+        },
+        {
+            "trace": "bb22",
+            "strategy": "bon",
+            "base_model": "jerry-xl",
+            "age": 90.25,
+            "upstream_calls": 4,
+            "upstream_open": 0,
+        },
     ],
-}  # fmt: skip
-UNIT = {"ActiveState": "active", "SubState": "running", "NRestarts": "2", "MemoryCurrent": "179306496"}
+}
+UNIT = {
+    "ActiveState": "active",
+    "SubState": "running",
+    "NRestarts": "2",
+    "MemoryCurrent": "179306496",
+}
 
 
 def exposed(requests: int, calls: list[float], tokens: int = 0, refused: int = 0) -> str:
@@ -40,9 +63,19 @@ def exposed(requests: int, calls: list[float], tokens: int = 0, refused: int = 0
     request.labels("moa", "tom", "5xx").inc(1)
     call = Counter("optillm_upstream_calls", "x", (*labels, "status"), registry=registry)
     call.labels("moa", "jerry-xl", "2xx").inc(len(calls))
-    Counter("optillm_upstream_tokens", "x", (*labels, "kind"), registry=registry).labels("moa", "tom", "prompt").inc(tokens)
-    Counter("optillm_refusals", "x", ("code",), registry=registry).labels("invalid_api_key").inc(refused)
-    seconds = Histogram("optillm_upstream_call_duration_seconds", "x", labels, buckets=(0.1, 1, 10), registry=registry)
+    Counter("optillm_upstream_tokens", "x", (*labels, "kind"), registry=registry).labels(
+        "moa", "tom", "prompt"
+    ).inc(tokens)
+    Counter("optillm_refusals", "x", ("code",), registry=registry).labels("invalid_api_key").inc(
+        refused
+    )
+    seconds = Histogram(
+        "optillm_upstream_call_duration_seconds",
+        "x",
+        labels,
+        buckets=(0.1, 1, 10),
+        registry=registry,
+    )
     for one in calls:
         seconds.labels("moa", "jerry-xl").observe(one)
     return generate_latest(registry).decode()
@@ -70,9 +103,17 @@ class TestMetrics:
 
 class TestScreen:
     def test_rates_are_those_between_the_two(self) -> None:
-        seen = model.screen(shot(100, exposed(2, [5], 100)), shot(130, exposed(8, [5, 0.5, 0.5, 0.5], 1100, 3)))
+        seen = model.screen(
+            shot(100, exposed(2, [5], 100)), shot(130, exposed(8, [5, 0.5, 0.5, 0.5], 1100, 3))
+        )
         moa = next(r for r in seen.rates if r.strategy == "moa")
-        assert (moa.requests, moa.failed, moa.calls, moa.tokens, moa.in_flight) == (12, 0, 6, 2000, 1)
+        assert (moa.requests, moa.failed, moa.calls, moa.tokens, moa.in_flight) == (
+            12,
+            0,
+            6,
+            2000,
+            1,
+        )
         assert (seen.total.requests, seen.total.tokens, seen.total.in_flight) == (12, 2000, 2)
         assert (seen.refused, seen.upstream_failed, seen.seconds) == (6, 0, 30)
         assert seen.p50 == pytest.approx(0.55)
@@ -80,7 +121,12 @@ class TestScreen:
 
     def test_what_the_service_is(self) -> None:
         seen = model.screen(None, shot(100))
-        assert (seen.state, seen.ready, seen.uptime, seen.restarts) == ("active (running)", True, 3725.5, 2)
+        assert (seen.state, seen.ready, seen.uptime, seen.restarts) == (
+            "active (running)",
+            True,
+            3725.5,
+            2,
+        )
         assert seen.memory == 179306496
         assert [(w.trace, w.model, w.age, w.calls, w.waiting) for w in seen.in_flight] == [
             ("bb22", "bon-jerry-xl", 90.25, 4, 0),
@@ -98,40 +144,64 @@ class TestScreen:
 
     def test_workers_are_one_service(self) -> None:
         def joined(*texts: str) -> str:
-            return metrics.joined({place: text.encode() for place, text in enumerate(texts)}).decode()
+            return metrics.joined(
+                {place: text.encode() for place, text in enumerate(texts)}
+            ).decode()
 
         before = joined(exposed(2, [0.5], 100), exposed(70, [0.5] * 9, 900, 4))
         # the second one was started anew meanwhile
         now = joined(exposed(8, [0.5] * 3, 700), exposed(3, [0.5] * 2, 60, 1))
         state = {**STATE, "workers": {"wanted": 2, "serving": 1}}
         seen = model.screen(shot(100, before), shot(160, now, state=state))
-        assert (seen.total.requests, seen.total.calls, seen.total.tokens, seen.refused) == (6 + 3 + 1, 2 + 2, 660, 1)
+        assert (seen.total.requests, seen.total.calls, seen.total.tokens, seen.refused) == (
+            6 + 3 + 1,
+            2 + 2,
+            660,
+            1,
+        )
         assert (seen.workers, seen.workers_wanted) == (1, 2)
         # one that was not there before: how much of it is new, nobody knows
-        came = model.screen(shot(100, joined(exposed(2, []))), shot(160, joined(exposed(4, []), exposed(70, []))))
+        came = model.screen(
+            shot(100, joined(exposed(2, []))), shot(160, joined(exposed(4, []), exposed(70, [])))
+        )
         assert came.total.requests == 2
 
     def test_one_that_does_not_answer_has_no_rates(self) -> None:
         for before, now in ((shot(1), Snapshot(2, "refused")), (Snapshot(1, "refused"), shot(2))):
             assert model.screen(before, now).total.requests is None
         gone = model.screen(shot(1), Snapshot(2, "refused"))
-        assert (gone.state, gone.ready, gone.problem, gone.in_flight) == ("not answering", False, "refused", [])
+        assert (gone.state, gone.ready, gone.problem, gone.in_flight) == (
+            "not answering",
+            False,
+            "refused",
+            [],
+        )
 
     def test_without_systemd_the_process_tells_its_memory(self) -> None:
         seen = model.screen(None, shot(1, "process_resident_memory_bytes 1e8\n", unit={}))
         assert (seen.state, seen.restarts, seen.memory) == ("running", None, 1e8)
 
     def test_a_strategy_in_flight_that_was_never_counted_is_there(self) -> None:
-        assert [r.strategy for r in model.screen(None, shot(1, state={**STATE, "strategies": None})).rates] == ["moa", "bon"]
+        assert [
+            r.strategy
+            for r in model.screen(None, shot(1, state={**STATE, "strategies": None})).rates
+        ] == ["moa", "bon"]
 
-    @given(st.dictionaries(st.sampled_from([*STATE]), st.none() | st.integers() | st.text() | st.lists(st.none() | st.text())))
+    @given(
+        st.dictionaries(
+            st.sampled_from([*STATE]),
+            st.none() | st.integers() | st.text() | st.lists(st.none() | st.text()),
+        )
+    )
     def test_no_state_breaks_it(self, state: dict[str, Any]) -> None:
         model.screen(shot(1), shot(2, state=state)).as_dict()
 
 
 class TestQuantile:
     @given(st.lists(st.floats(0, 50), min_size=1), st.lists(st.floats(0, 50)), st.floats(0, 1))
-    def test_it_lies_in_the_bucket_of_the_true_one(self, later: list[float], earlier: list[float], share: float) -> None:
+    def test_it_lies_in_the_bucket_of_the_true_one(
+        self, later: list[float], earlier: list[float], share: float
+    ) -> None:
         bounds = [1.0, 5.0, 10.0, math.inf]
 
         def buckets(values: list[float]) -> dict[float, float]:
@@ -150,7 +220,9 @@ class TestQuantile:
 
 
 class TestWindow:
-    @pytest.mark.parametrize(("apart", "over"), [(20, [0, 20, 40, 60, 60, 60]), (100, [0, 100, 100, 100, 100, 100])])
+    @pytest.mark.parametrize(
+        ("apart", "over"), [(20, [0, 20, 40, 60, 60, 60]), (100, [0, 100, 100, 100, 100, 100])]
+    )
     def test_rates_are_over_a_minute_or_over_an_interval(
         self, apart: int, over: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -158,9 +230,14 @@ class TestWindow:
         monkeypatch.setattr(run, "look", lambda *_: shot(apart * next(looks), exposed(0, [])))
         seen: list[float] = []
         run.watch(
-            Config(), paths.system(tmp_path), "", interval=0, count=6, show=lambda screen, _: seen.append(screen.seconds),
+            Config(),
+            paths.system(tmp_path),
+            "",
+            interval=0,
+            count=6,
+            show=lambda screen, _: seen.append(screen.seconds),
             wait=lambda _: "",
-        )  # fmt: skip
+        )
         assert seen == over
 
 
@@ -171,11 +248,18 @@ class TestShown:
         from rich.console import Console
 
         waiting = [
-            {**STATE["in_flight"][0], "base_model": "a-name-that-is-wider-than-the-screen" * 3, "age": 1e6, "trace": "feedface"}
+            {
+                **STATE["in_flight"][0],
+                "base_model": "a-name-that-is-wider-than-the-screen" * 3,
+                "age": 1e6,
+                "trace": "feedface",
+            }
             for _ in range(many)
         ]  # type: ignore[index]
         state = {**STATE, "in_flight": waiting, "strategies": [f"strategy-{n}" for n in range(15)]}
-        screen = model.screen(shot(1, exposed(1, [1])), shot(61, exposed(10**6, [1] * 5, 10**9), state=state))
+        screen = model.screen(
+            shot(1, exposed(1, [1])), shot(61, exposed(10**6, [1] * 5, 10**9), state=state)
+        )
         console = Console(width=width, height=24, color_system=None, force_terminal=True)
         with console.capture() as shown:
             console.print(observations._top_screen(screen, "optillm-proxy", 2, False, width, 24))

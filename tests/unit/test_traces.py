@@ -13,16 +13,36 @@ from optictl.requests.tracing import Trace
 
 def _call(start: float, seconds: float | None, **more: Any) -> dict[str, Any]:
     return {
-        "purpose": "candidate", "model": "jerry-xl", "thread": 0, "start": start, "seconds": seconds, "status": 200,
-        "error": "", "completions": 1, "prompt_tokens": 10, "completion_tokens": 5, **more,
-    }  # fmt: skip
+        "purpose": "candidate",
+        "model": "jerry-xl",
+        "thread": 0,
+        "start": start,
+        "seconds": seconds,
+        "status": 200,
+        "error": "",
+        "completions": 1,
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        **more,
+    }
 
 
 def _trace(*calls: dict[str, Any], **more: Any) -> Trace:
     data = {
-        "schema": 1, "trace": "feed", "strategy": "moa", "base_model": "jerry-xl", "began": 1.0, "seconds": 4.0, "status": 200,
-        "code": "", "prompt_tokens": 20, "completion_tokens": 10, "calls": list(calls), "of a later guard": True, **more,
-    }  # fmt: skip
+        "schema": 1,
+        "trace": "feed",
+        "strategy": "moa",
+        "base_model": "jerry-xl",
+        "began": 1.0,
+        "seconds": 4.0,
+        "status": 200,
+        "code": "",
+        "prompt_tokens": 20,
+        "completion_tokens": 10,
+        "calls": list(calls),
+        "of a later guard": True,
+        **more,
+    }
     return tracing.parse(data)
 
 
@@ -36,7 +56,9 @@ def _trace(*calls: dict[str, Any], **more: Any) -> Trace:
         ([(0, None), (3, 0.5)], 2),
     ],
 )
-def test_how_many_calls_were_open_at_once(calls: list[tuple[float, float | None]], at_once: int) -> None:
+def test_how_many_calls_were_open_at_once(
+    calls: list[tuple[float, float | None]], at_once: int
+) -> None:
     assert _trace(*(_call(*one) for one in calls)).at_once == at_once
 
 
@@ -48,15 +70,26 @@ def test_a_call_that_outlasts_its_request_is_drawn_to_its_end() -> None:
 
 @pytest.mark.parametrize(
     ("start", "seconds", "bar"),
-    [(0, 10, (0, 20)), (0, 0, (0, 1)), (5, 5, (10, 10)), (10, 0, (19, 1)), (9.99, 0.01, (19, 1)), (2.5, 0.1, (5, 1))],
+    [
+        (0, 10, (0, 20)),
+        (0, 0, (0, 1)),
+        (5, 5, (10, 10)),
+        (10, 0, (19, 1)),
+        (9.99, 0.01, (19, 1)),
+        (2.5, 0.1, (5, 1)),
+    ],
 )
-def test_a_bar_has_at_least_one_sign_and_stays_within(start: float, seconds: float, bar: tuple[int, int]) -> None:
+def test_a_bar_has_at_least_one_sign_and_stays_within(
+    start: float, seconds: float, bar: tuple[int, int]
+) -> None:
     assert tracing.bar(start, seconds, 10, 20) == bar
 
 
 def test_a_request_that_took_no_time_can_be_drawn() -> None:
     assert tracing.bar(0, 0, 0, 20) == (0, 1)
-    assert "moa-jerry-xl" in tracing.page([("moa-jerry-xl", _trace(_call(0, 0), seconds=0))], "today")
+    assert "moa-jerry-xl" in tracing.page(
+        [("moa-jerry-xl", _trace(_call(0, 0), seconds=0))], "today"
+    )
 
 
 def test_what_stands_in_it_without_contents() -> None:

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from optictl.host.uv import failure
-from optictl.host.uv_settings import anchored, config_places, kept_environment, kept_settings, parse_toml, redacted
+from optictl.host.uv_settings import (
+    anchored,
+    config_places,
+    kept_environment,
+    kept_settings,
+    parse_toml,
+    redacted,
+)
 
 HOME = Path("/home/jerry")
 
@@ -61,9 +68,8 @@ class TestKeptSettings:
 
     def test_the_user_goes_before_the_system(self) -> None:
         """As uv combines two files: one value of a kind is the first's, lists are joined."""
-        user = (
-            'index-url = "https://user/simple"\nextra-index-url = ["https://a/simple"]\n[pip]\nindex-strategy = "first-index"\n'
-        )
+        user = 'index-url = "https://user/simple"\nextra-index-url = ["https://a/simple"]\n'
+        user += '[pip]\nindex-strategy = "first-index"\n'
         system = (
             'index-url = "https://system/simple"\nextra-index-url = ["https://b/simple"]\nnative-tls = true\n'
             '[pip]\nindex-strategy = "unsafe-best-match"\nkeyring-provider = "disabled"\n'
@@ -76,9 +82,8 @@ class TestKeptSettings:
         }
 
     def test_an_index_in_a_relative_place_stays_there(self) -> None:
-        text = (
-            'find-links = ["wheels", "/srv", "https://x/y"]\nindex = [{url = "./simple"}]\n[pip]\nfind-links = ["~/w", "w"]\n'
-        )
+        text = 'find-links = ["wheels", "/srv", "https://x/y"]\nindex = [{url = "./simple"}]\n'
+        text += '[pip]\nfind-links = ["~/w", "w"]\n'
         assert anchored(parse_toml(text), Path("/etc/uv")) == {
             "find-links": ["/etc/uv/wheels", "/srv", "https://x/y"],
             "index": [{"url": "/etc/uv/simple"}],
@@ -108,17 +113,47 @@ class TestPlaces:
 
     def test_files_that_uv_is_told_to_leave_alone(self) -> None:
         assert config_places({"UV_NO_CONFIG": "1"}, HOME) == []
-        assert config_places({"UV_NO_SYSTEM_CONFIG": "true"}, HOME) == [[HOME / ".config/uv/uv.toml"]]
+        assert config_places({"UV_NO_SYSTEM_CONFIG": "true"}, HOME) == [
+            [HOME / ".config/uv/uv.toml"]
+        ]
 
 
 class TestEnvironment:
     @pytest.mark.parametrize(
         "name",
         [
-            *("UV_EXCLUDE_NEWER", "UV_OFFLINE", "UV_PYTHON", "UV_PYTHON_PREFERENCE", "UV_MANAGED_PYTHON", "UV_LINK_MODE"),
-            *("UV_CONFIG_FILE", "UV_NO_CONFIG", "UV_CONSTRAINT", "UV_OVERRIDE", "UV_NO_BINARY", "UV_SYSTEM_PYTHON"),
-            *("UV_REQUIRE_HASHES", "UV_NO_VERIFY_HASHES", "UV_PREVIEW", "UV_RESOLUTION", "UV_VENV_SEED", "UV_WHATEVER_IS_NEW"),
-            *("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYC_INVALIDATION_MODE", "FORCE_COLOR", "UV_INDEX__USERNAME_X"),
+            *(
+                "UV_EXCLUDE_NEWER",
+                "UV_OFFLINE",
+                "UV_PYTHON",
+                "UV_PYTHON_PREFERENCE",
+                "UV_MANAGED_PYTHON",
+                "UV_LINK_MODE",
+            ),
+            *(
+                "UV_CONFIG_FILE",
+                "UV_NO_CONFIG",
+                "UV_CONSTRAINT",
+                "UV_OVERRIDE",
+                "UV_NO_BINARY",
+                "UV_SYSTEM_PYTHON",
+            ),
+            *(
+                "UV_REQUIRE_HASHES",
+                "UV_NO_VERIFY_HASHES",
+                "UV_PREVIEW",
+                "UV_RESOLUTION",
+                "UV_VENV_SEED",
+                "UV_WHATEVER_IS_NEW",
+            ),
+            *(
+                "VIRTUAL_ENV",
+                "PYTHONPATH",
+                "PYTHONHOME",
+                "PYC_INVALIDATION_MODE",
+                "FORCE_COLOR",
+                "UV_INDEX__USERNAME_X",
+            ),
         ],
     )
     def test_what_changes_the_outcome_is_dropped(self, name: str) -> None:
@@ -127,10 +162,38 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         "name",
         [
-            *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
-            *("UV_INDEX_INHOUSE_USERNAME", "UV_INDEX_INHOUSE_PASSWORD", "UV_KEYRING_PROVIDER", "UV_INSECURE_HOST"),
-            *("UV_CACHE_DIR", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_HTTP_TIMEOUT", "UV_PYTHON_INSTALL_DIR"),
-            *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "no_proxy", "ALL_PROXY", "NETRC", "PATH", "HOME"),
+            *(
+                "UV_DEFAULT_INDEX",
+                "UV_INDEX",
+                "UV_INDEX_URL",
+                "UV_EXTRA_INDEX_URL",
+                "UV_FIND_LINKS",
+                "UV_INDEX_STRATEGY",
+            ),
+            *(
+                "UV_INDEX_INHOUSE_USERNAME",
+                "UV_INDEX_INHOUSE_PASSWORD",
+                "UV_KEYRING_PROVIDER",
+                "UV_INSECURE_HOST",
+            ),
+            *(
+                "UV_CACHE_DIR",
+                "UV_NATIVE_TLS",
+                "UV_SYSTEM_CERTS",
+                "UV_HTTP_TIMEOUT",
+                "UV_PYTHON_INSTALL_DIR",
+            ),
+            *(
+                "SSL_CERT_FILE",
+                "SSL_CERT_DIR",
+                "HTTPS_PROXY",
+                "https_proxy",
+                "no_proxy",
+                "ALL_PROXY",
+                "NETRC",
+                "PATH",
+                "HOME",
+            ),
             *("XDG_CACHE_HOME", "XDG_DATA_HOME"),
         ],
     )
@@ -138,7 +201,9 @@ class TestEnvironment:
         assert kept_environment({name: "x"})[name] == "x"
 
     def test_uv_downloads_no_interpreter(self) -> None:
-        assert kept_environment({"UV_PYTHON_DOWNLOADS": "automatic"})["UV_PYTHON_DOWNLOADS"] == "never"
+        assert (
+            kept_environment({"UV_PYTHON_DOWNLOADS": "automatic"})["UV_PYTHON_DOWNLOADS"] == "never"
+        )
 
 
 class TestFailure:
@@ -152,17 +217,49 @@ class TestFailure:
                 "uv cannot write its cache",
                 "cache-dir",
             ),
-            ("Failed to initialize cache at `/x`\n  cause: No space left on device (os error 28)", "the disk is full", "room"),
-            ("Failed to copy to `d/atlas.py`\n  cause: No space left on device (os error 28)", "the disk is full", "room"),
-            ("failed to open file `/h/.cache/uv/x.lock`: Permission denied", "uv cannot write its cache", "cache-dir"),
-            ("Hash mismatch for `six==1.16.0`", "a file is not the one that the lock names", "--wheelhouse"),
-            ("Failed to fetch: https://x\n  cause: invalid peer certificate: UnknownIssuer", "certificate", "system-certs"),
-            ("hint: due to a lack of valid authentication credentials (401 Unauthorized)", "wants credentials", "uv.toml"),
+            (
+                "Failed to initialize cache at `/x`\n  cause: No space left on device (os error 28)",
+                "the disk is full",
+                "room",
+            ),
+            (
+                "Failed to copy to `d/atlas.py`\n  cause: No space left on device (os error 28)",
+                "the disk is full",
+                "room",
+            ),
+            (
+                "failed to open file `/h/.cache/uv/x.lock`: Permission denied",
+                "uv cannot write its cache",
+                "cache-dir",
+            ),
+            (
+                "Hash mismatch for `six==1.16.0`",
+                "a file is not the one that the lock names",
+                "--wheelhouse",
+            ),
+            (
+                "Failed to fetch: https://x\n  cause: invalid peer certificate: UnknownIssuer",
+                "certificate",
+                "system-certs",
+            ),
+            (
+                "hint: due to a lack of valid authentication credentials (401 Unauthorized)",
+                "wants credentials",
+                "uv.toml",
+            ),
             ("Failed to fetch\n  cause: dns error", "the index cannot be reached", "--wheelhouse"),
-            ("error sending request for url\n  cause: operation timed out", "the index cannot be reached", "--wheelhouse"),
+            (
+                "error sending request for url\n  cause: operation timed out",
+                "the index cannot be reached",
+                "--wheelhouse",
+            ),
             ("Because numpy==1.8.0 has no usable wheels", "no wheel for this Python", "--python"),
             ("Because there is no version of six==1.16.0", "does not have a package", "uv.toml"),
-            ("ERROR: No matching distribution found for six==9", "does not have a package", "--wheelhouse"),
+            (
+                "ERROR: No matching distribution found for six==9",
+                "does not have a package",
+                "--wheelhouse",
+            ),
         ],
     )
     def test_a_known_cause_has_a_remedy(self, output: str, cause: str, remedy: str) -> None:
@@ -174,14 +271,22 @@ class TestFailure:
 
     def test_another_one_has_the_words_alone(self) -> None:
         error = failure("uv venv", "error: something new\n")
-        assert (error.what, error.remedy, error.detail) == ("uv venv failed", "", "error: something new")
+        assert (error.what, error.remedy, error.detail) == (
+            "uv venv failed",
+            "",
+            "error: something new",
+        )
 
-    @pytest.mark.parametrize("secret", ["me:secret", "secret", "me:s@cret-secret", "__token__:secret"])
+    @pytest.mark.parametrize(
+        "secret", ["me:secret", "secret", "me:s@cret-secret", "__token__:secret"]
+    )
     def test_no_credential_is_shown(self, secret: str) -> None:
         words = f"Failed to fetch: `https://{secret}@index.example/simple/six/` (https://{secret}@other.example)"
         shown = failure("uv pip install", words).detail
         assert "secret" not in shown
-        assert shown == "Failed to fetch: `https://index.example/simple/six/` (https://other.example)"
+        assert (
+            shown == "Failed to fetch: `https://index.example/simple/six/` (https://other.example)"
+        )
 
     def test_an_address_without_one_stays(self) -> None:
         assert redacted("https://index.example/a@b six@1") == "https://index.example/a@b six@1"

@@ -26,7 +26,11 @@ def result(id: str, status: Status, found: str = "", root: str = "") -> Result:
         ([result("a", "warn", "old")], [result("a", "warn", "older")], [("a", "warn")]),
         ([result("a", "fail")], [result("a", "pass")], [("a", "pass")]),
         # only presupposed, and told while it is red
-        ([result("a", "fail"), result("b", "skip")], [result("b", "pass")], [("b", "pass"), ("a", "skip")]),
+        (
+            [result("a", "fail"), result("b", "skip")],
+            [result("b", "pass")],
+            [("b", "pass"), ("a", "skip")],
+        ),
         ([], [result("a", "pass")], [("a", "pass")]),
     ],
 )
@@ -53,18 +57,28 @@ def told_by(*outcomes: Sequence[Result] | Exception) -> list[watch.Round]:
 
 
 def test_the_first_round_is_told_whole_and_then_what_is_different() -> None:
-    good, bad = [result("a", "pass"), result("b", "pass")], [result("a", "pass"), result("b", "fail", "broken")]
+    good, bad = (
+        [result("a", "pass"), result("b", "pass")],
+        [result("a", "pass"), result("b", "fail", "broken")],
+    )
     one, two, three, four = told_by(good, good, bad, good)
     assert (one.first, one.told, list(one.changed)) == (True, True, good)
     assert (two.first, two.told, two.good) == (False, False, True)
     assert ([r.id for r in three.changed], three.good) == (["b"], False)
-    assert ([(r.id, r.status) for r in four.changed], four.told, four.good) == ([("b", "pass")], True, True)
+    assert ([(r.id, r.status) for r in four.changed], four.told, four.good) == (
+        [("b", "pass")],
+        True,
+        True,
+    )
 
 
 def test_a_round_that_fails_is_told_once_and_the_next_ones_go_on() -> None:
     good = [result("a", "pass")]
     problems = (OptictlError("no", remedy="sudo"), OptictlError("no", remedy="sudo"), KeyError("x"))
-    before, again, other, well, full = [*told_by(good, *problems, good)[1:], told_by(OSError(28, "No space", "/run/x"))[0]]
+    before, again, other, well, full = [
+        *told_by(good, *problems, good)[1:],
+        told_by(OSError(28, "No space", "/run/x"))[0],
+    ]
     assert (before.error, before.told, before.good) == ("no. Mend: sudo", True, False)
     assert again.told is False
     assert other.told

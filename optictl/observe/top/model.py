@@ -139,12 +139,16 @@ def grown(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
         refusals += new.refusals - old.refusals if new.refusals >= old.refusals else new.refusals
         anew = any(count < old.buckets.get(bound, 0) for bound, count in new.buckets.items())
         for bound, count in new.buckets.items():
-            total.buckets[bound] = total.buckets.get(bound, 0) + count - (0 if anew else old.buckets.get(bound, 0))
+            total.buckets[bound] = (
+                total.buckets.get(bound, 0) + count - (0 if anew else old.buckets.get(bound, 0))
+            )
         for kind in ("requests", "failed", "calls", "failures", "tokens"):
             was, summed = getattr(old, kind), getattr(total, kind)
             for strategy, count in getattr(new, kind).items():
                 earlier = was.get(strategy, 0)
-                summed[strategy] = summed.get(strategy, 0) + (count - earlier if count >= earlier else count)
+                summed[strategy] = summed.get(strategy, 0) + (
+                    count - earlier if count >= earlier else count
+                )
     return replace(total, refusals=refusals)
 
 
@@ -161,7 +165,11 @@ def quantile(buckets: Mapping[float, float], share: float) -> float | None:
     for bound, count in zip(bounds, risen, strict=True):
         if count >= wanted:
             inside = count - below
-            return low if bound == float("inf") else low + (bound - low) * ((wanted - below) / inside if inside else 1.0)
+            return (
+                low
+                if bound == float("inf")
+                else low + (bound - low) * ((wanted - below) / inside if inside else 1.0)
+            )
         below, low = count, bound
     return low
 
@@ -183,13 +191,21 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
     counted = {strategy: None for counts in now.counts.values() for strategy in counts.requests}
     memories = [counts.memory for counts in now.counts.values() if counts.memory is not None]
     known = now.state.get("strategies")
-    names = list(dict.fromkeys([*(known if isinstance(known, list) else ()), *counted, *(s for _, s in waiting)]))
+    names = list(
+        dict.fromkeys(
+            [*(known if isinstance(known, list) else ()), *counted, *(s for _, s in waiting)]
+        )
+    )
     each = [rates(name, sum(strategy == name for _, strategy in waiting)) for name in names]
     told = now.state.get("workers")
     workers = told if isinstance(told, dict) else {}
     unit = now.unit
     state = (
-        f"{unit.get('ActiveState', '')} ({unit.get('SubState', '')})" if unit else "not answering" if now.problem else "running"
+        f"{unit.get('ActiveState', '')} ({unit.get('SubState', '')})"
+        if unit
+        else "not answering"
+        if now.problem
+        else "running"
     )
     memory = unit.get("MemoryCurrent", "")
     restarts = unit.get("NRestarts", "")
@@ -203,7 +219,12 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
         memory=float(memory) if memory.isdigit() else sum(memories) if memories else None,
         seconds=round(seconds, 1),
         total=Rates(
-            "all", len(waiting), *(_sum(each, kind) if rated else None for kind in ("requests", "failed", "calls", "tokens"))
+            "all",
+            len(waiting),
+            *(
+                _sum(each, kind) if rated else None
+                for kind in ("requests", "failed", "calls", "tokens")
+            ),
         ),
         rates=each,
         refused=per_minute(new.refusals),

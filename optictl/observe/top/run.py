@@ -23,16 +23,29 @@ def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapsh
     """One look at the guard and at systemd. It costs no token."""
     address = config.url.removesuffix("/v1")
     properties = systemd.show(unit).properties if systemd else {}
-    answers = [network.request("GET", f"{address}{path}", key=key, timeout=_TIMEOUT) for path in ("/guard/state", "/metrics")]
+    answers = [
+        network.request("GET", f"{address}{path}", key=key, timeout=_TIMEOUT)
+        for path in ("/guard/state", "/metrics")
+    ]
     at = time.monotonic()
     for answer in answers:
         if answer.status == 404:
-            return Snapshot(at, "the release in force tells nothing of itself: it is older than this optictl", unit=properties)
+            return Snapshot(
+                at,
+                "the release in force tells nothing of itself: it is older than this optictl",
+                unit=properties,
+            )
         if answer.status != 200:
             return Snapshot(at, evidence.error_message(answer), unit=properties)
     state, metrics = answers
     try:
-        return Snapshot(at, "", state.data if isinstance(state.data, dict) else {}, model.parse(metrics.text), properties)
+        return Snapshot(
+            at,
+            "",
+            state.data if isinstance(state.data, dict) else {},
+            model.parse(metrics.text),
+            properties,
+        )
     except ValueError:
         return Snapshot(at, "what serves the port is no guarded OptiLLM", unit=properties)
 
@@ -41,9 +54,15 @@ Show = Callable[[Screen, bool], None]
 
 
 def watch(
-    config: Config, paths: Paths, key: str, *, interval: float, count: int | None, show: Show,
+    config: Config,
+    paths: Paths,
+    key: str,
+    *,
+    interval: float,
+    count: int | None,
+    show: Show,
     wait: Callable[[float], str],
-) -> Screen:  # fmt: skip
+) -> Screen:
     """Look every `interval` seconds and show it, `count` times or until `q` is typed; the last screen.
 
     `wait` waits so many seconds, or less where a key is typed, which it returns.
@@ -73,7 +92,9 @@ def watch(
                 show(screen, paused)
 
 
-def run(config: Config, paths: Paths, key: str, show: Show, *, interval: float, count: int | None) -> bool:
+def run(
+    config: Config, paths: Paths, key: str, show: Show, *, interval: float, count: int | None
+) -> bool:
     """Watch on the screen of a terminal, or line by line; whether the service was ready at the end."""
     with terminal.keys() as wait:
         return watch(config, paths, key, interval=interval, count=count, show=show, wait=wait).ready

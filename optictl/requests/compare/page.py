@@ -46,7 +46,11 @@ def _place(value: float, whole: float) -> float:
 
 
 def _chart(
-    title: str, rows: Sequence[Row], values: Sequence[tuple[float, float, float, str]], whole: float, unit: str
+    title: str,
+    rows: Sequence[Row],
+    values: Sequence[tuple[float, float, float, str]],
+    whole: float,
+    unit: str,
 ) -> Chart:
     """`values` are (value, low, high, words) of each row; the axis goes from 0 to `whole`."""
     bars = [
@@ -61,18 +65,36 @@ def _chart(
         )
         for i, (r, (value, low, high, words)) in enumerate(zip(rows, values, strict=True))
     ]
-    ticks = [(_place(whole * quarter / 4, whole), f"{whole * quarter / 4:.4g}{unit}") for quarter in range(5)]
+    ticks = [
+        (_place(whole * quarter / 4, whole), f"{whole * quarter / 4:.4g}{unit}")
+        for quarter in range(5)
+    ]
     return Chart(title, 40 + _STEP * len(rows) + 12, bars, ticks)
 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:
     """Right answers with their intervals, tokens a question, seconds a question (p50, whisker to p95)."""
-    shares = [(r.right / r.answered if r.answered else 0.0, *r.interval, f"{r.right}/{r.answered}") for r in rows]
+    shares = [
+        (r.right / r.answered if r.answered else 0.0, *r.interval, f"{r.right}/{r.answered}")
+        for r in rows
+    ]
     seconds = [(r.p50 or 0.0, r.p95 or 0.0) for r in rows]
     tokens = [t if r.answered and (t := r.tokens / r.answered) else 0.0 for r in rows]
     return [
-        _chart("Right answers, percent", rows, [(100 * v, 100 * a, 100 * b, w) for v, a, b, w in shares], 100, " %"),
-        _chart("Tokens a question", rows, [(t, t, t, f"{t:.0f}") for t in tokens], _round_up(max(tokens, default=0)), ""),
+        _chart(
+            "Right answers, percent",
+            rows,
+            [(100 * v, 100 * a, 100 * b, w) for v, a, b, w in shares],
+            100,
+            " %",
+        ),
+        _chart(
+            "Tokens a question",
+            rows,
+            [(t, t, t, f"{t:.0f}") for t in tokens],
+            _round_up(max(tokens, default=0)),
+            "",
+        ),
         _chart(
             "Seconds a question: half of them, and 95 percent",
             rows,
@@ -92,7 +114,13 @@ def _round_up(value: float) -> float:
 
 
 def render_page(
-    rows: Sequence[Row], questions: Sequence[Question], records: Sequence[Record], *, content: bool, priced: bool, when: str
+    rows: Sequence[Row],
+    questions: Sequence[Question],
+    records: Sequence[Record],
+    *,
+    content: bool,
+    priced: bool,
+    when: str,
 ) -> str:
     """The page. What was asked and answered is in it only with `content`."""
     last = summary.newest(records)

@@ -20,7 +20,9 @@ _ROLES = ("system", "developer", "user", "assistant")
 _KINDS = ("text", "exact", "regex", "number")
 
 #: Where an answer says that the answer comes now: "Answer: 42", "**Answer** (in km): 42", "the answer is 42".
-_MARK = re.compile(r"\banswer\b(?:\W{0,4}|[^\w\n]{0,4}\([^)\n]*\)[^\w\n]{0,4}?)[:=]|\banswer is\b", re.IGNORECASE)
+_MARK = re.compile(
+    r"\banswer\b(?:\W{0,4}|[^\w\n]{0,4}\([^)\n]*\)[^\w\n]{0,4}?)[:=]|\banswer is\b", re.IGNORECASE
+)
 _NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -149,7 +151,12 @@ def _messages(data: dict[str, Any], wrong: _Wrong) -> tuple[dict[str, str], ...]
         items = data["messages"]
         if isinstance(items, list) and items and all(map(_is_message, items)):
             return tuple({"role": item["role"], "content": item["content"]} for item in items)
-        wrong.append(("messages", 'must be a list of {"role": ..., "content": text}; roles are ' + ", ".join(_ROLES)))
+        wrong.append(
+            (
+                "messages",
+                'must be a list of {"role": ..., "content": text}; roles are ' + ", ".join(_ROLES),
+            )
+        )
     return ()
 
 
@@ -210,11 +217,15 @@ def _rule(item: Any) -> Rule | str:
 
 def _is_number(value: Any) -> bool:
     try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
     except OverflowError:  # an integer of hundreds of digits
         return False
 
 
 def digest(questions: Sequence[Question]) -> str:
     """A mark by which a set of questions is known again: what is asked, and what is right."""
-    return hashlib.sha256(json.dumps([asdict(q) for q in questions], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([asdict(q) for q in questions], sort_keys=True).encode()
+    ).hexdigest()[:16]

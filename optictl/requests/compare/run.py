@@ -70,7 +70,9 @@ class Comparison:
     def command(self, budget: int | None, *flags: str) -> str:
         """The words after `optictl` that go on with it; `flags` are further ones to be kept."""
         limit = [f"--budget-tokens {budget}"] if budget else []
-        return " ".join(["compare --resume", shlex.quote(str(self.file)), *limit, *map(shlex.quote, flags)])
+        return " ".join(
+            ["compare --resume", shlex.quote(str(self.file)), *limit, *map(shlex.quote, flags)]
+        )
 
 
 def subjects(config: Config, asked: list[str]) -> list[Subject]:
@@ -82,7 +84,10 @@ def subjects(config: Config, asked: list[str]) -> list[Subject]:
     found: dict[str, list[Subject]] = {}
     for name in asked or [*config.base_models, *config.published]:
         target = config.publish.get(name, name)
-        strategy, base_model = model_names.split(target, config.strategies, config.base_models) or ("", target)
+        strategy, base_model = model_names.split(target, config.strategies, config.base_models) or (
+            "",
+            target,
+        )
         if base_model not in config.base_models:
             known = [*config.published, *config.base_models]
             hint = suggest(name, known) or f"; these are: {', '.join(known)}"
@@ -93,7 +98,9 @@ def subjects(config: Config, asked: list[str]) -> list[Subject]:
     return [one for of_base in found.values() for one in of_base]
 
 
-def begin(config: Config, asked: list[str], prompts: Path | None, resume: Path | None) -> Comparison:
+def begin(
+    config: Config, asked: list[str], prompts: Path | None, resume: Path | None
+) -> Comparison:
     """A new comparison, or the one that `resume` holds: with its models and questions where no others are named.
 
     Raises:
@@ -106,7 +113,11 @@ def begin(config: Config, asked: list[str], prompts: Path | None, resume: Path |
         prompts = prompts or (Path(kept[0].prompts) if kept[0].prompts else None)
     compared = subjects(config, asked)
     questions = _questions(prompts)
-    header = Header(asking.digest(questions), str(prompts) if prompts else None, tuple(s.model for s in compared))
+    header = Header(
+        asking.digest(questions),
+        str(prompts) if prompts else None,
+        tuple(s.model for s in compared),
+    )
     if kept is not None and resume is not None and kept[0].questions != header.questions:
         raise OptictlError(
             f"{resume} is about other questions than {prompts or 'those of this optictl'}",
@@ -123,7 +134,9 @@ def _kept(path: Path) -> tuple[Header, list[Record]] | None:
     try:
         return summary.read(text)
     except RecordsError as error:
-        raise OptictlError(f"{path} cannot be resumed: {error}", remedy="name another file") from None
+        raise OptictlError(
+            f"{path} cannot be resumed: {error}", remedy="name another file"
+        ) from None
 
 
 def _questions(path: Path | None) -> list[Question]:
@@ -158,18 +171,28 @@ def record(subject: Subject, question: Question, answer: Answer, keep: bool) -> 
         right=not error and asking.right(question, text),
         error=error,
         seconds=round(answer.seconds, 3),
-        calls=evidence.number(answer, "upstream-calls") if subject.strategy else int(answer.status != 0),
+        calls=evidence.number(answer, "upstream-calls")
+        if subject.strategy
+        else int(answer.status != 0),
         # of a request that failed, the guard tells the sum alone
-        prompt_tokens=tokens["prompt"] or (0 if tokens["total"] else evidence.number(answer, "tokens")),
+        prompt_tokens=tokens["prompt"]
+        or (0 if tokens["total"] else evidence.number(answer, "tokens")),
         completion_tokens=tokens["completion"],
         answer=text if keep and not error else None,
     )
 
 
 def ask(
-    comparison: Comparison, config: Config, keys: Keys, *, timeout: float | None, budget: int | None, keep: bool,
-    remedy: str, say: Callable[[str], None],
-) -> bool:  # fmt: skip
+    comparison: Comparison,
+    config: Config,
+    keys: Keys,
+    *,
+    timeout: float | None,
+    budget: int | None,
+    keep: bool,
+    remedy: str,
+    say: Callable[[str], None],
+) -> bool:
     """Ask what is left, each answer on the disk before the next question; False where the budget ended it.
 
     `timeout` is seconds a request, `budget` tokens in all, those of earlier runs included. `remedy` says what
@@ -188,26 +211,54 @@ def ask(
         with files.appending(comparison.file) as append:
             if not comparison.records and not files.read(comparison.file):
                 append(comparison.header.line())
-            return _ask(comparison, config, keys, timeout or patience(config), budget, keep, remedy, append, say)
+            return _ask(
+                comparison,
+                config,
+                keys,
+                timeout or patience(config),
+                budget,
+                keep,
+                remedy,
+                append,
+                say,
+            )
     except files.Locked as holder:
-        raise OptictlError(str(holder), remedy="wait for it, or name another file with --resume") from None
+        raise OptictlError(
+            str(holder), remedy="wait for it, or name another file with --resume"
+        ) from None
     except OSError as error:
-        raise OptictlError(f"the answers cannot be kept: {os_words(error)}", remedy="name another file with --resume") from None
+        raise OptictlError(
+            f"the answers cannot be kept: {os_words(error)}",
+            remedy="name another file with --resume",
+        ) from None
 
 
 def _ask(
-    comparison: Comparison, config: Config, keys: Keys, timeout: float, budget: int | None, keep: bool, remedy: str,
-    append: Callable[[str], None], say: Callable[[str], None],
-) -> bool:  # fmt: skip
+    comparison: Comparison,
+    config: Config,
+    keys: Keys,
+    timeout: float,
+    budget: int | None,
+    keep: bool,
+    remedy: str,
+    append: Callable[[str], None],
+    say: Callable[[str], None],
+) -> bool:
     failures, of_model = 0, Counter[str]()
     for subject, question in comparison.left:
         if of_model[subject.model] == FAILURES_IN_A_ROW:
             continue
         if not comparison.fits(subject, question, budget):
             return False
-        url, key = (config.url, keys.proxy) if subject.strategy else (config.upstream.base_url, keys.upstream)
+        url, key = (
+            (config.url, keys.proxy)
+            if subject.strategy
+            else (config.upstream.base_url, keys.upstream)
+        )
         body = {"model": subject.model, "messages": list(question.messages)}
-        answer = network.request("POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout)
+        answer = network.request(
+            "POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout
+        )
         found = record(subject, question, answer, keep)
         append(found.line())
         comparison.records.append(found)
@@ -215,5 +266,9 @@ def _ask(
         of_model[subject.model] = of_model[subject.model] + 1 if found.error else 0
         say(f"{subject.model}: {found.error or ('right' if found.right else 'wrong')}")
         if failures == FAILURES_IN_A_ROW:
-            raise OptictlError(f"{failures} requests in a row failed", remedy=remedy, detail=f"{subject.model}: {found.error}")
+            raise OptictlError(
+                f"{failures} requests in a row failed",
+                remedy=remedy,
+                detail=f"{subject.model}: {found.error}",
+            )
     return True

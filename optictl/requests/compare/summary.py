@@ -114,11 +114,15 @@ def left(
     return [(s, q) for q in questions for s in subjects if (s.model, q.id) not in done]
 
 
-def expected_tokens(subject: Subject, question: Question, subjects: Sequence[Subject], records: Sequence[Record]) -> int:
+def expected_tokens(
+    subject: Subject, question: Question, subjects: Sequence[Subject], records: Sequence[Record]
+) -> int:
     """What a request is taken to cost: as much as the dearest of this model so far; before that, a multiple of a plain one."""
     if own := _dearest(subject.model, records):
         return own
-    plain = next((s for s in subjects if s.base_model == subject.base_model and not s.strategy), subject)
+    plain = next(
+        (s for s in subjects if s.base_model == subject.base_model and not s.strategy), subject
+    )
     text = sum(len(message["content"]) for message in question.messages) // _CHARACTERS
     return (_dearest(plain.model, records) or _FIRST + text) * (_DEARER if subject.strategy else 1)
 
@@ -135,7 +139,13 @@ class Prices:
     completion: float
 
     def cost(self, records: Iterable[Record]) -> float:
-        return sum(r.prompt_tokens * self.prompt + r.completion_tokens * self.completion for r in records) / 1e6
+        return (
+            sum(
+                r.prompt_tokens * self.prompt + r.completion_tokens * self.completion
+                for r in records
+            )
+            / 1e6
+        )
 
 
 @dataclass(frozen=True)
@@ -190,24 +200,38 @@ class Row:
 
 
 def rows(
-    subjects: Sequence[Subject], questions: Sequence[Question], records: Sequence[Record], prices: Prices | None
+    subjects: Sequence[Subject],
+    questions: Sequence[Question],
+    records: Sequence[Record],
+    prices: Prices | None,
 ) -> list[Row]:
     """One row a subject, in their order."""
     last = newest(records)
     answers = {
-        s.model: {q.id: r for q in questions if (r := last.get((s.model, q.id))) is not None and not r.error} for s in subjects
+        s.model: {
+            q.id: r
+            for q in questions
+            if (r := last.get((s.model, q.id))) is not None and not r.error
+        }
+        for s in subjects
     }
     counts = {}
     for s in subjects:
-        plain = next((one for one in subjects if one.base_model == s.base_model and not one.strategy), None)
+        plain = next(
+            (one for one in subjects if one.base_model == s.base_model and not one.strategy), None
+        )
         if s.strategy and plain is not None:
             counts[s.model] = _pairs(answers[s.model], answers[plain.model])
-    adjusted = dict(zip(counts, stats.holm([stats.mcnemar(c[1], c[2]) for c in counts.values()]), strict=True))
+    adjusted = dict(
+        zip(counts, stats.holm([stats.mcnemar(c[1], c[2]) for c in counts.values()]), strict=True)
+    )
     found = []
     for s in subjects:
         own = [r for r in records if r.model == s.model]
         given = answers[s.model].values()
-        errors = [r.error for q in questions if (r := last.get((s.model, q.id))) is not None and r.error]
+        errors = [
+            r.error for q in questions if (r := last.get((s.model, q.id))) is not None and r.error
+        ]
         seconds = [r.seconds for r in given]
         hits = sum(r.right for r in given)
         found.append(
@@ -234,7 +258,9 @@ def rows(
 def _pairs(ours: dict[str, Record], plain: dict[str, Record]) -> tuple[int, int, int, int]:
     """How many questions both had right, only we, only the plain model, and neither."""
     kinds = [(ours[name].right, plain[name].right) for name in ours.keys() & plain.keys()]
-    return tuple(kinds.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False)))  # type: ignore[return-value]
+    return tuple(
+        kinds.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))
+    )  # type: ignore[return-value]
 
 
 def _beside(counts: tuple[int, int, int, int], p: float) -> Beside:

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from testing import deployments
-from testing.deployments import Deployment
+from testing.deployments import InstalledDeployment
 from testing.support import open_directory
 
 
 @pytest.fixture(scope="session")
-def installed(locked_venv: Path) -> Iterator[Deployment]:
+def installed(locked_venv: Path) -> Iterator[InstalledDeployment]:
     with open_directory() as root:
         yield deployments.make(root, locked_venv)
 
 
 @pytest.fixture
-def deployment(installed: Deployment) -> Deployment:
+def deployment(installed: InstalledDeployment) -> InstalledDeployment:
     """The installed deployment with the operator's files as they should be."""
     installed.reset()
     return installed

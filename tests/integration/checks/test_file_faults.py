@@ -13,12 +13,12 @@ import pytest
 from optictl.host import files
 from optictl.releases import integrity
 from optictl.results import roots, summary
-from testing.deployments import Deployment
+from testing.deployments import InstalledDeployment
 from testing.support import open_directory
 
 pytestmark = pytest.mark.slow
 
-Break = Callable[[Deployment], object]
+Break = Callable[[InstalledDeployment], object]
 
 
 def _append(path: Path, text: str) -> None:
@@ -28,10 +28,22 @@ def _append(path: Path, text: str) -> None:
 FAULTS: list[tuple[str, str, Break]] = [
     ("config.valid", "not valid YAML", lambda d: d.paths.config.write_text("listen: [")),
     ("config.valid", "127.0.0.1", lambda d: d.paths.config.write_text("listen: {host: 0.0.0.0}\n")),
-    ("env.readable", "line 2 (HTTP_PROXY)", lambda d: _append(d.paths.env, "export HTTP_PROXY=x\n")),
-    ("env.readable", "line 1 (OPENAI_API_KEY)", lambda d: d.paths.env.write_bytes("OPENAI_API_KEY=\u00e9".encode("latin-1"))),
+    (
+        "env.readable",
+        "line 2 (HTTP_PROXY)",
+        lambda d: _append(d.paths.env, "export HTTP_PROXY=x\n"),
+    ),
+    (
+        "env.readable",
+        "line 1 (OPENAI_API_KEY)",
+        lambda d: d.paths.env.write_bytes("OPENAI_API_KEY=\u00e9".encode("latin-1")),
+    ),
     ("env.upstream-key", "there is no", lambda d: d.paths.env.unlink()),
-    ("key.strength", "sk-", lambda d: d.paths.proxy_key.write_text("sk-0123456789abcdefghijklmnopq\n")),
+    (
+        "key.strength",
+        "sk-",
+        lambda d: d.paths.proxy_key.write_text("sk-0123456789abcdefghijklmnopq\n"),
+    ),
     ("key.strength", "shorter", lambda d: d.paths.proxy_key.write_text("short\n")),
     ("key.strength", "there is no", lambda d: d.paths.proxy_key.unlink()),
     ("key.strength", "different", lambda d: d.paths.proxy_key.write_text("a" * 40)),
@@ -40,8 +52,12 @@ FAULTS: list[tuple[str, str, Break]] = [
 ]
 
 
-@pytest.mark.parametrize(("id", "words", "fault"), FAULTS, ids=[f"{id}: {words}" for id, words, _ in FAULTS])
-def test_the_fault_is_found(deployment: Deployment, id: str, words: str, fault: Break) -> None:
+@pytest.mark.parametrize(
+    ("id", "words", "fault"), FAULTS, ids=[f"{id}: {words}" for id, words, _ in FAULTS]
+)
+def test_the_fault_is_found(
+    deployment: InstalledDeployment, id: str, words: str, fault: Break
+) -> None:
     assert deployment.check(id)[id].status == "pass"
     fault(deployment)
     result = deployment.check(id)[id]
@@ -50,7 +66,7 @@ def test_the_fault_is_found(deployment: Deployment, id: str, words: str, fault: 
     assert result.remedy
 
 
-def test_no_result_quotes_a_secret(deployment: Deployment) -> None:
+def test_no_result_quotes_a_secret(deployment: InstalledDeployment) -> None:
     secret = "sk-a-secret-that-must-not-be-seen-0123456789"
     deployment.paths.proxy_key.write_text(secret)
     deployment.paths.env.write_text(f"OPENAI_API_KEY={secret}\nOPTILLM_API_KEY={secret}\n")
@@ -60,7 +76,7 @@ def test_no_result_quotes_a_secret(deployment: Deployment) -> None:
 
 
 @pytest.fixture(scope="module")
-def spare(installed: Deployment) -> Iterator[Path]:
+def spare(installed: InstalledDeployment) -> Iterator[Path]:
     """A copy of the release, known as it is, for tests to break: to copy one and to read all of it takes seconds of CPU."""
     copy = installed.release.with_name(f"{installed.release.name}-spare")
     shutil.copytree(installed.release, copy, symlinks=True)
@@ -70,7 +86,7 @@ def spare(installed: Deployment) -> Iterator[Path]:
 
 
 @contextmanager
-def _in_force(deployment: Deployment, spare: Path, touched: Path) -> Iterator[None]:
+def _in_force(deployment: InstalledDeployment, spare: Path, touched: Path) -> Iterator[None]:
     """`current` leads to the copy meanwhile; what a test does to this file or directory of it is undone."""
     good = deployment.release
     with open_directory() as kept:
@@ -100,8 +116,16 @@ def _add_distribution(directory: Path) -> None:
 
 #: What is said of it, what is touched of a release, how.
 RELEASE_FAULTS: list[tuple[str, Callable[[Path], Path], Callable[[Path], object]]] = [
-    ("optillm/moa.py", lambda r: _site_packages(r) / "optillm/moa.py", lambda p: _append(p, "# edited\n")),
-    ("flask is missing", lambda r: next(_site_packages(r).glob("flask-*.dist-info")), shutil.rmtree),
+    (
+        "optillm/moa.py",
+        lambda r: _site_packages(r) / "optillm/moa.py",
+        lambda p: _append(p, "# edited\n"),
+    ),
+    (
+        "flask is missing",
+        lambda r: next(_site_packages(r).glob("flask-*.dist-info")),
+        shutil.rmtree,
+    ),
     ("was added", lambda r: _site_packages(r) / "extra-1.0.dist-info", _add_distribution),
     (
         "the file list of openai",
@@ -113,9 +137,15 @@ RELEASE_FAULTS: list[tuple[str, Callable[[Path], Path], Callable[[Path], object]
 ]
 
 
-@pytest.mark.parametrize(("words", "place", "fault"), RELEASE_FAULTS, ids=[words for words, _, _ in RELEASE_FAULTS])
+@pytest.mark.parametrize(
+    ("words", "place", "fault"), RELEASE_FAULTS, ids=[words for words, _, _ in RELEASE_FAULTS]
+)
 def test_a_changed_release_is_found(
-    deployment: Deployment, spare: Path, words: str, place: Callable[[Path], Path], fault: Callable[[Path], object]
+    deployment: InstalledDeployment,
+    spare: Path,
+    words: str,
+    place: Callable[[Path], Path],
+    fault: Callable[[Path], object],
 ) -> None:
     touched = place(spare)
     with _in_force(deployment, spare, touched):
@@ -128,7 +158,7 @@ def test_a_changed_release_is_found(
         assert result.remedy == deployment.paths.command("install")
 
 
-def test_a_release_that_cannot_start_is_found(deployment: Deployment, spare: Path) -> None:
+def test_a_release_that_cannot_start_is_found(deployment: InstalledDeployment, spare: Path) -> None:
     settings = spare / ".venv/pyvenv.cfg"
     with _in_force(deployment, spare, settings):
         settings.unlink()  # no hash is wrong, and nothing of the closure is found
@@ -137,16 +167,18 @@ def test_a_release_that_cannot_start_is_found(deployment: Deployment, spare: Pat
     assert "No module named" in result.cause
 
 
-def test_a_release_that_was_changed_is_not_started(deployment: Deployment, spare: Path) -> None:
+def test_a_release_that_was_changed_is_not_started(
+    deployment: InstalledDeployment, spare: Path
+) -> None:
     package = _site_packages(spare) / "math_verify"
     with _in_force(deployment, spare, package):
         shutil.rmtree(package)
         results = deployment.check("release.starts")
-    assert results["release.starts"].found == "presupposes release.pinned, which failed"
+    assert results["release.starts"].found == "requires release.pinned, which failed"
     assert "math_verify" in results["release.pinned"].found
 
 
-def test_an_interpreter_that_is_gone_is_found(deployment: Deployment, spare: Path) -> None:
+def test_an_interpreter_that_is_gone_is_found(deployment: InstalledDeployment, spare: Path) -> None:
     python = spare / ".venv/bin/python"
     with _in_force(deployment, spare, python):
         python.unlink()
@@ -157,10 +189,10 @@ def test_an_interpreter_that_is_gone_is_found(deployment: Deployment, spare: Pat
     assert "is gone or does not run" in result.found
     # the same release is built beside it
     assert result.remedy == deployment.paths.command("install")
-    assert results["release.pinned"].found == "presupposes release.interpreter, which failed"
+    assert results["release.pinned"].found == "requires release.interpreter, which failed"
 
 
-def test_a_deployment_that_nobody_finished_is_one_fault(deployment: Deployment) -> None:
+def test_a_deployment_that_nobody_finished_is_one_fault(deployment: InstalledDeployment) -> None:
     """Without a release much is red; the first line names the release."""
     current = deployment.paths.current
     target = current.readlink()
@@ -172,13 +204,17 @@ def test_a_deployment_that_nobody_finished_is_one_fault(deployment: Deployment) 
     finally:
         current.symlink_to(target)
     assert [r.id for r in roots(results)] == ["release.in-force"]
-    assert {r.id for r in results if r.red} >= {"release.in-force", "proxy-config.litellm-only", "health.alive"}
+    assert {r.id for r in results if r.red} >= {
+        "release.in-force",
+        "proxy-config.litellm-only",
+        "health.alive",
+    }
     assert summary(results).startswith(
         f"The service does not answer: {current} leads to no whole release. Mend: optictl install"
     )
 
 
-def test_nothing_in_force_is_skipped_by_name(deployment: Deployment) -> None:
+def test_nothing_in_force_is_skipped_by_name(deployment: InstalledDeployment) -> None:
     current = deployment.paths.current
     target = current.readlink()
     current.unlink()
@@ -186,5 +222,5 @@ def test_nothing_in_force_is_skipped_by_name(deployment: Deployment) -> None:
         results = deployment.check("release.pinned")
     finally:
         current.symlink_to(target)
-    assert results["release.pinned"].found == "presupposes release.in-force, which failed"
+    assert results["release.pinned"].found == "requires release.in-force, which failed"
     assert "optictl install --root" in results["release.in-force"].remedy

@@ -50,17 +50,32 @@ class Outcome:
 
 
 def environment(home: Path, variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {"PATH": f"{OPTICTL.parent}:{os.environ['PATH']}", "HOME": str(home), "LANG": "C.UTF-8", **(variables or {})}
+    return {
+        "PATH": f"{OPTICTL.parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        **(variables or {}),
+    }
 
 
 def optictl(
-    *arguments: str | Path, home: Path, variables: Mapping[str, str] | None = None, program: Path | None = None, **options: Any
+    *arguments: str | Path,
+    home: Path,
+    variables: Mapping[str, str] | None = None,
+    program: Path | None = None,
+    **options: Any,
 ) -> Outcome:
     """Run optictl with pipes and no terminal; `home` is its HOME and its working directory."""
     done = subprocess.run(
-        [program or OPTICTL, *arguments], env=environment(home, variables), cwd=home, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=SECONDS, **options,
-    )  # fmt: skip
+        [program or OPTICTL, *arguments],
+        env=environment(home, variables),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        **options,
+    )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -72,7 +87,9 @@ def together(calls: Mapping[str, Callable[[], Outcome]]) -> dict[str, Outcome]:
 
 def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C must reach it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background are deaf to it, and so would be what they start
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # tests in the background are deaf to it, and so would be what they start
 
 
 def in_terminal(
@@ -87,9 +104,15 @@ def in_terminal(
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
-        [OPTICTL, *arguments], env=environment(home, {"TERM": "xterm-256color", **(variables or {})}), cwd=home,
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=_own_terminal,
-    )  # fmt: skip
+        [OPTICTL, *arguments],
+        env=environment(home, {"TERM": "xterm-256color", **(variables or {})}),
+        cwd=home,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=_own_terminal,
+    )
     os.close(theirs)
     shown, deadline, again = b"", time.monotonic() + SECONDS, 0.0
     try:
@@ -123,7 +146,12 @@ def tree(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:
     for path in sorted(directory.rglob("*")):
         info = path.lstat()
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        found[str(path.relative_to(directory))] = (info.st_mode, info.st_ino, info.st_mtime_ns, content)
+        found[str(path.relative_to(directory))] = (
+            info.st_mode,
+            info.st_ino,
+            info.st_mtime_ns,
+            content,
+        )
     return found
 
 
@@ -131,7 +159,10 @@ def configured(root: Path, text: str = "") -> Path:
     """A root whose optictl.yaml names a port that nobody serves (or holds `text`); the root itself."""
     path = root / "etc/optillm-proxy/optictl.yaml"
     path.parent.mkdir(parents=True)
-    path.write_text(text or f"listen: {{port: {free_port()}}}\nupstream: {{base_url: 'http://127.0.0.1:{free_port()}/v1'}}\n")
+    path.write_text(
+        text
+        or f"listen: {{port: {free_port()}}}\nupstream: {{base_url: 'http://127.0.0.1:{free_port()}/v1'}}\n"
+    )
     return root
 
 
@@ -146,6 +177,10 @@ def attached(root: Path, proxy: str, upstream: str) -> Path:
 
 def assert_envelope(data: Any, command: str, status: str) -> Sequence[dict[str, Any]]:
     """The versioned envelope of DESIGN section 6; its results."""
-    assert {name: data[name] for name in ("schema", "command", "status")} == {"schema": 1, "command": command, "status": status}
+    assert {name: data[name] for name in ("schema", "command", "status")} == {
+        "schema": 1,
+        "command": command,
+        "status": status,
+    }
     assert isinstance(data["results"], list)
     return data["results"]  # type: ignore[no-any-return]

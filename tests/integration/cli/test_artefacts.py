@@ -61,11 +61,18 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     home = tmp_path_factory.mktemp("home")
     for case in {case for case, _ in PAIRS}:
         (home / f"{case}.yaml").write_text(CASES[case][0])
-    return together({f"{c}/{a}": partial(optictl, *COMMANDS[a], "--config", f"{c}.yaml", home=home) for c, a in PAIRS})
+    return together(
+        {
+            f"{c}/{a}": partial(optictl, *COMMANDS[a], "--config", f"{c}.yaml", home=home)
+            for c, a in PAIRS
+        }
+    )
 
 
 @pytest.mark.parametrize(("case", "artefact"), PAIRS)
-def test_stdout_is_the_artefact_byte_for_byte(case: str, artefact: str, printed: dict[str, Outcome]) -> None:
+def test_stdout_is_the_artefact_byte_for_byte(
+    case: str, artefact: str, printed: dict[str, Outcome]
+) -> None:
     outcome = printed[f"{case}/{artefact}"]
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (GOLDEN / case / artefact).read_text()
@@ -76,11 +83,15 @@ def test_root_moves_every_path_and_reads_the_configuration_there(how: str, tmp_p
     place = paths.system(tmp_path / "root")
     place.etc.mkdir(parents=True)
     place.config.write_text("listen: {port: 4999}\n")
-    expected = ARTEFACTS["optillm-proxy.service"](config.parse(place.config.read_text(), "f"), place)
+    expected = ARTEFACTS["optillm-proxy.service"](
+        config.parse(place.config.read_text(), "f"), place
+    )
     if how == "flag":
         outcome = optictl("render-unit", "--root", "root", home=tmp_path)
     else:
-        outcome = optictl("render-unit", home=tmp_path, variables={"OPTICTL_ROOT": str(tmp_path / "root")})
+        outcome = optictl(
+            "render-unit", home=tmp_path, variables={"OPTICTL_ROOT": str(tmp_path / "root")}
+        )
     assert (outcome.code, outcome.out) == (0, expected)
 
 
@@ -90,9 +101,14 @@ def test_user_scope_follows_xdg(tmp_path: Path) -> None:
     assert outcome.out == ARTEFACTS["optillm-proxy.service"](config.Config(), paths.user(variables))
 
 
-def test_the_configuration_can_be_named_by_a_variable(written: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_configuration_can_be_named_by_a_variable(
+    written: Callable[[str], Path], tmp_path: Path
+) -> None:
     variables = {"OPTICTL_CONFIG": str(written("model: tom"))}
-    assert yaml.safe_load(optictl("config", "show", home=tmp_path, variables=variables).out)["model"] == "tom"
+    assert (
+        yaml.safe_load(optictl("config", "show", home=tmp_path, variables=variables).out)["model"]
+        == "tom"
+    )
 
 
 def test_schema_is_json(tmp_path: Path) -> None:
@@ -101,14 +117,30 @@ def test_schema_is_json(tmp_path: Path) -> None:
     assert json.loads(outcome.out) == config.schema()
 
 
-def test_a_bad_configuration_is_78_with_every_problem(written: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_bad_configuration_is_78_with_every_problem(
+    written: Callable[[str], Path], tmp_path: Path
+) -> None:
     path = written(BAD)
-    commands = (["render-unit"], ["config", "show"], ["install", "--dry-run"], ["run"], ["smoke", "moa-jerry-xl"])
-    runs = {" ".join(words): partial(optictl, *words, "--config", path, home=tmp_path) for words in commands}
+    commands = (
+        ["render-unit"],
+        ["config", "show"],
+        ["install", "--dry-run"],
+        ["run"],
+        ["smoke", "moa-jerry-xl"],
+    )
+    runs = {
+        " ".join(words): partial(optictl, *words, "--config", path, home=tmp_path)
+        for words in commands
+    }
     for command, outcome in together(runs).items():
         assert (outcome.code, outcome.out) == (78, ""), command
         assert str(path) in outcome.err
-        for line, word in ((2, "listen.port"), (4, "upstream.base_url"), (6, "strategies.0"), (7, "modle")):
+        for line, word in (
+            (2, "listen.port"),
+            (4, "upstream.base_url"),
+            (6, "strategies.0"),
+            (7, "modle"),
+        ):
             assert f"line {line}: {word}: " in outcome.err, command
         assert "did you mean 'model'" in outcome.err
         assert "optictl config schema" in outcome.err
@@ -122,7 +154,11 @@ def test_bad_yaml_is_78_with_its_line(written: Callable[[str], Path], tmp_path: 
 
 
 class TestFilesThatCannotBeRead:
-    @pytest.mark.parametrize("arguments", [["render-unit"], ["config", "show"], ["check", "--only", "config"]], ids=" ".join)
+    @pytest.mark.parametrize(
+        "arguments",
+        [["render-unit"], ["config", "show"], ["check", "--only", "config"]],
+        ids=" ".join,
+    )
     def test_a_named_one_that_is_missing(self, arguments: list[str], tmp_path: Path) -> None:
         outcome = optictl(*arguments, "--config", "nosuch.yaml", "--root", tmp_path, home=tmp_path)
         assert outcome.code == 1
@@ -140,7 +176,9 @@ class TestFilesThatCannotBeRead:
     def test_one_that_may_not_be_read(self, written: Callable[[str], Path], tmp_path: Path) -> None:
         path = written("")
         path.chmod(0)
-        outcome = optictl("render-unit", "--config", path, home=tmp_path, preexec_fn=without_privileges)
+        outcome = optictl(
+            "render-unit", "--config", path, home=tmp_path, preexec_fn=without_privileges
+        )
         assert (outcome.code, outcome.out) == (1, "")
         assert f"cannot read {path}: Permission denied" in outcome.err
         assert "sudo" in outcome.err

@@ -37,7 +37,9 @@ class TestCheck:
                 assert result["remedy"], result
 
     def test_nothing_crashes_where_nothing_is(self, tmp_path: Path) -> None:
-        results = optictl("check", "--root", configured(tmp_path / "root"), "-o", "json", home=tmp_path).data["results"]
+        results = optictl(
+            "check", "--root", configured(tmp_path / "root"), "-o", "json", home=tmp_path
+        ).data["results"]
         assert [r for r in results if r["status"] == "error"] == []
 
     def test_text_names_each_check_and_what_mends_it(self, root: Path, tmp_path: Path) -> None:
@@ -50,10 +52,17 @@ class TestCheck:
         assert f"optictl init --root {root}" in outcome.out
         wrong, counts = outcome.out.splitlines()[-2:]
         assert wrong.startswith("The service does not answer: ")
-        assert f"Mend: optictl install --root {root} (Also wrong: env.upstream-key, key.strength)" in wrong
+        assert (
+            f"Mend: optictl install --root {root} (Also wrong: env.upstream-key, key.strength)"
+            in wrong
+        )
         assert counts.startswith("(6 fail, ")
         # the root causes are explained before their consequences
-        told = [line.split()[0] for line in outcome.out.splitlines()[len(IDS) :] if line.split()[:1] and line.split()[0] in IDS]
+        told = [
+            line.split()[0]
+            for line in outcome.out.splitlines()[len(IDS) :]
+            if line.split()[:1] and line.split()[0] in IDS
+        ]
         assert told[:4] == ["release.in-force", "env.upstream-key", "key.strength", "health.alive"]
         assert "see release.in-force, of which it is a consequence" in outcome.out
 
@@ -66,14 +75,31 @@ class TestCheck:
         assert tree(tmp_path) == before
 
     def test_only_one(self, root: Path, tmp_path: Path) -> None:
-        outcome = optictl("check", "--root", root, "--only", "config.valid", "--output", "json", home=tmp_path)
+        outcome = optictl(
+            "check", "--root", root, "--only", "config.valid", "--output", "json", home=tmp_path
+        )
         assert outcome.code == 0
         (result,) = assert_envelope(outcome.data, "check", "ok")
         assert (result["id"], result["status"]) == ("config.valid", "pass")
 
     def test_only_a_family_and_one_more(self, root: Path, tmp_path: Path) -> None:
-        outcome = optictl("check", "--root", root, "--only", "key", "--only", "config.valid", "-o", "json", home=tmp_path)
-        assert [r["id"] for r in outcome.data["results"]] == ["config.valid", "key.strength", "key.not-in-argv"]
+        outcome = optictl(
+            "check",
+            "--root",
+            root,
+            "--only",
+            "key",
+            "--only",
+            "config.valid",
+            "-o",
+            "json",
+            home=tmp_path,
+        )
+        assert [r["id"] for r in outcome.data["results"]] == [
+            "config.valid",
+            "key.strength",
+            "key.not-in-argv",
+        ]
 
     def test_a_skip_alone_is_no_failure(self, root: Path, tmp_path: Path) -> None:
         outcome = optictl("check", "--root", root, "--only", "bind", home=tmp_path)
@@ -81,16 +107,26 @@ class TestCheck:
         assert "nothing listens on port" in outcome.out
         assert "0 of" in outcome.out
 
-    def test_what_was_not_asked_for_is_told_where_it_is_red(self, root: Path, tmp_path: Path) -> None:
-        outcome = optictl("check", "--root", root, "--only", "process.guarded", "-o", "json", home=tmp_path)
+    def test_what_was_not_asked_for_is_told_where_it_is_red(
+        self, root: Path, tmp_path: Path
+    ) -> None:
+        outcome = optictl(
+            "check", "--root", root, "--only", "process.guarded", "-o", "json", home=tmp_path
+        )
         assert outcome.code == 1
         results = {r["id"]: r for r in assert_envelope(outcome.data, "check", "failed")}
         assert list(results) == ["release.in-force", "health.alive", "process.guarded"]
         assert results["process.guarded"]["status"] == "skip"
-        assert results["process.guarded"]["root_cause"] == results["health.alive"]["root_cause"] == "release.in-force"
+        assert (
+            results["process.guarded"]["root_cause"]
+            == results["health.alive"]["root_cause"]
+            == "release.in-force"
+        )
 
     def test_quiet_leaves_out_what_is_good(self, root: Path, tmp_path: Path) -> None:
-        outcome = optictl("check", "--root", root, "--quiet", "--only", "config.valid", home=tmp_path)
+        outcome = optictl(
+            "check", "--root", root, "--quiet", "--only", "config.valid", home=tmp_path
+        )
         assert outcome.code == 0
         assert "is valid" not in outcome.out
 
@@ -101,9 +137,13 @@ class TestCheck:
         assert "Why: OPTILLM_API_KEY" in outcome.out
         assert optictl("check", "--explain", "no.such", home=tmp_path).code == 2
 
-    def test_a_textfile_is_written_whole_and_for_everybody(self, root: Path, tmp_path: Path) -> None:
+    def test_a_textfile_is_written_whole_and_for_everybody(
+        self, root: Path, tmp_path: Path
+    ) -> None:
         path = tmp_path / "optillm.prom"
-        outcome = optictl("check", "--root", root, "--textfile", path, "--output", "nagios", home=tmp_path)
+        outcome = optictl(
+            "check", "--root", root, "--textfile", path, "--output", "nagios", home=tmp_path
+        )
         assert outcome.code == 2
         assert outcome.out.startswith("OPTILLM CRITICAL - The service does not answer: ")
         assert path.stat().st_mode & 0o777 == 0o644
@@ -115,15 +155,27 @@ class TestCheck:
 
     def test_a_plugin_ends_with_its_state(self, root: Path, tmp_path: Path) -> None:
         """0 to 3; 2 is above."""
-        asked = {0: (root, "config.valid"), 1: (tmp_path / "nowhere", "config.valid"), 3: (root, "bind")}
+        asked = {
+            0: (root, "config.valid"),
+            1: (tmp_path / "nowhere", "config.valid"),
+            3: (root, "bind"),
+        }
         ended = together(
             {
-                str(code): partial(optictl, "check", "--root", place, "--only", only, "-o", "nagios", home=tmp_path)
+                str(code): partial(
+                    optictl, "check", "--root", place, "--only", only, "-o", "nagios", home=tmp_path
+                )
                 for code, (place, only) in asked.items()
             }
         )
-        assert {int(code): outcome.code for code, outcome in ended.items()} == {code: code for code in asked}
-        assert [outcome.out.split()[1] for outcome in ended.values()] == ["OK", "WARNING", "UNKNOWN"]
+        assert {int(code): outcome.code for code, outcome in ended.items()} == {
+            code: code for code in asked
+        }
+        assert [outcome.out.split()[1] for outcome in ended.values()] == [
+            "OK",
+            "WARNING",
+            "UNKNOWN",
+        ]
 
     def test_list_runs_none(self, tmp_path: Path) -> None:
         outcome = optictl("check", "--list", home=tmp_path)
@@ -163,7 +215,9 @@ class TestSmoke:
 
     def test_where_nothing_runs_it_fails_and_says_so(self, root: Path, tmp_path: Path) -> None:
         optictl("init", "--root", root, home=tmp_path)
-        outcome = optictl("smoke", "moa-jerry-xl", "--root", root, "--output", "json", home=tmp_path)
+        outcome = optictl(
+            "smoke", "moa-jerry-xl", "--root", root, "--output", "json", home=tmp_path
+        )
         assert outcome.code == 1
         (result,) = assert_envelope(outcome.data, "smoke", "failed")
         assert result.keys() == {*KEYS, "data"}

@@ -15,7 +15,11 @@ from tests.integration.cli.helpers import ESCAPE, assert_envelope, attached, opt
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A deployment with keys, whose upstream and proxy do not answer."""
-    return attached(tmp_path / "root", f"http://127.0.0.1:{free_port()}/v1", f"http://127.0.0.1:{free_port()}/v1")
+    return attached(
+        tmp_path / "root",
+        f"http://127.0.0.1:{free_port()}/v1",
+        f"http://127.0.0.1:{free_port()}/v1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,9 @@ def test_a_wrong_command_line(
 
 def test_every_bad_line_of_a_file(root: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "expected": "b"}\n{\n{"prompt": "a"}\n')
-    outcome = optictl("compare", "--root", root, "--prompts", "bad.jsonl", "-o", "json", home=tmp_path)
+    outcome = optictl(
+        "compare", "--root", root, "--prompts", "bad.jsonl", "-o", "json", home=tmp_path
+    )
     assert outcome.code == 1
     assert_envelope(outcome.data, "compare", "failed")
     assert [p["line"] for p in outcome.data["error"]["problems"]] == [2, 3]
@@ -61,7 +67,17 @@ def test_a_file_that_is_no_comparison_stays_as_it_is(root: Path, tmp_path: Path)
 def test_other_questions_are_no_resumption(root: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "a", "expected": "b"}\n')
-    words = ["compare", "--root", root, "--resume", "answers.jsonl", "--prompts", prompts, "--models", "moa-jerry-xl"]
+    words = [
+        "compare",
+        "--root",
+        root,
+        "--resume",
+        "answers.jsonl",
+        "--prompts",
+        prompts,
+        "--models",
+        "moa-jerry-xl",
+    ]
     assert optictl(*words, home=tmp_path).code == 1  # nothing answers; the file is begun
     prompts.write_text('{"prompt": "a", "expected": "c"}\n')
     outcome = optictl(*words, home=tmp_path)
@@ -77,13 +93,21 @@ def test_without_the_upstreams_key(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_budget_that_is_too_small_for_a_single_question(root: Path, tmp_path: Path) -> None:
-    outcome = optictl("compare", "--root", root, "--budget-tokens", "100", "-o", "json", home=tmp_path)
+    outcome = optictl(
+        "compare", "--root", root, "--budget-tokens", "100", "-o", "json", home=tmp_path
+    )
     assert outcome.code == 1
     assert_envelope(outcome.data, "compare", "failed")
-    assert "--budget-tokens 100 is less than the first question may take" in outcome.data["error"]["what"]
+    assert (
+        "--budget-tokens 100 is less than the first question may take"
+        in outcome.data["error"]["what"]
+    )
     enough = outcome.data["error"]["remedy"].split()[1]
     # then it asks, and nothing answers
-    assert "in a row" in optictl("compare", "--root", root, "--budget-tokens", enough, home=tmp_path).err
+    assert (
+        "in a row"
+        in optictl("compare", "--root", root, "--budget-tokens", enough, home=tmp_path).err
+    )
 
 
 def test_a_file_that_cannot_be_written(root: Path, tmp_path: Path) -> None:

@@ -45,16 +45,28 @@ def helps() -> dict[tuple[str, ...], Outcome]:
 def test_the_commands_of_the_contract_are_there() -> None:
     names = {words[0] for words in ALL if words}
     assert names >= {
-        "init", "install", "render-unit", "render-socket", "render-env", "render-proxy-config", "render-litellm",
-        "check", "smoke", "run", "demo", "config",
-    }  # fmt: skip
+        "init",
+        "install",
+        "render-unit",
+        "render-socket",
+        "render-env",
+        "render-proxy-config",
+        "render-litellm",
+        "check",
+        "smoke",
+        "run",
+        "demo",
+        "config",
+    }
 
 
 def test_version(tmp_path: Path) -> None:
     assert optictl("--version", home=tmp_path) == Outcome(0, f"optictl {package.__version__}\n", "")
 
 
-def test_every_help_fits_80_columns_and_goes_to_stdout(helps: dict[tuple[str, ...], Outcome]) -> None:
+def test_every_help_fits_80_columns_and_goes_to_stdout(
+    helps: dict[tuple[str, ...], Outcome],
+) -> None:
     for words, outcome in helps.items():
         assert (outcome.code, outcome.err) == (0, ""), words
         assert max(map(len, outcome.out.splitlines())) <= 80, words
@@ -65,7 +77,11 @@ def test_every_help_has_an_example(helps: dict[tuple[str, ...], Outcome]) -> Non
 
 
 def test_every_example_is_a_command_line_that_exists(helps: dict[tuple[str, ...], Outcome]) -> None:
-    examples = {EXAMPLE.findall(outcome.out)[-1] for outcome in helps.values() if EXAMPLE.search(outcome.out)}
+    examples = {
+        EXAMPLE.findall(outcome.out)[-1]
+        for outcome in helps.values()
+        if EXAMPLE.search(outcome.out)
+    }
     assert len(examples) > 10
     for example in examples:
         words = shlex.split(example.split(">")[0])[1:]
@@ -91,10 +107,16 @@ def test_no_help_breaks_a_line_in_the_middle(helps: dict[tuple[str, ...], Outcom
         prose = outcome.out.split("╭")[0].splitlines()
         for line, following in itertools.pairwise(prose):
             if line.strip() and following.strip():
-                assert len(line.rstrip()) + 1 + len(following.split()[0]) >= 79, (words, line, following)
+                assert len(line.rstrip()) + 1 + len(following.split()[0]) >= 79, (
+                    words,
+                    line,
+                    following,
+                )
 
 
-def test_help_is_asked_for_with_either_flag(helps: dict[tuple[str, ...], Outcome], tmp_path: Path) -> None:
+def test_help_is_asked_for_with_either_flag(
+    helps: dict[tuple[str, ...], Outcome], tmp_path: Path
+) -> None:
     assert optictl("check", "-h", home=tmp_path) == helps[("check",)]
 
 
@@ -137,8 +159,12 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     return outcomes
 
 
-@pytest.mark.parametrize(("arguments", "named"), [(" ".join(words), named) for words, named in WRONG])
-def test_a_wrong_command_line_is_2_and_says_what(arguments: str, named: str, refused: dict[str, Outcome]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(" ".join(words), named) for words, named in WRONG]
+)
+def test_a_wrong_command_line_is_2_and_says_what(
+    arguments: str, named: str, refused: dict[str, Outcome]
+) -> None:
     outcome = refused[arguments]
     assert (outcome.code, outcome.out) == (2, "")
     assert named in ESCAPE.sub("", outcome.err)

@@ -77,7 +77,9 @@ def test_json(tmp_path: Path) -> None:
     assert (first.code, first.err, second.code, second.err) == (0, "", 0, "")
     for outcome, action in ((first, "create"), (second, "keep")):
         results = assert_envelope(outcome.data, "init", "ok")
-        assert [(r["action"], r["target"]) for r in results] == [(action, str(tmp_path / "root" / ETC / n)) for n in MODES]
+        assert [(r["action"], r["target"]) for r in results] == [
+            (action, str(tmp_path / "root" / ETC / n)) for n in MODES
+        ]
         assert all(r.keys() == {"action", "target", "reason", "diff"} for r in results)
     assert (tmp_path / "root" / ETC / "proxy_key").read_text().strip() not in first.out
 

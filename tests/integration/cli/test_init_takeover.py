@@ -18,7 +18,9 @@ KEY = "kept-by-hand-0123456789-abcdef"
 UPSTREAM = "sk-litellm-secret-1"
 
 
-def hand_made(root: Path, key: str = KEY, flags: str = "", env: str = "", name: str = "optillm-proxy") -> Path:
+def hand_made(
+    root: Path, key: str = KEY, flags: str = "", env: str = "", name: str = "optillm-proxy"
+) -> Path:
     """A unit below a root, and its env file elsewhere than in the deployment's directory."""
     env_file = root / "srv/optillm.env"
     env_file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +41,11 @@ def test_the_files_have_its_values(tmp_path: Path) -> None:
     outcome = optictl("init", "--root", "root", home=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     made = config.parse((root / ETC / "optictl.yaml").read_text(), "f")
-    assert (made.listen.port, made.upstream.base_url, made.model) == (5220, "http://127.0.0.1:1/v1", "tom")
+    assert (made.listen.port, made.upstream.base_url, made.model) == (
+        5220,
+        "http://127.0.0.1:1/v1",
+        "tom",
+    )
     assert (root / ETC / "proxy_key").read_text() == KEY + "\n"
     assert (root / ETC / "env").read_text().endswith(f"OPENAI_API_KEY={UPSTREAM}\n")
     assert stat.S_IMODE((root / ETC / "env").stat().st_mode) == 0o600
@@ -62,7 +68,11 @@ def test_what_it_cannot_take(tmp_path: Path) -> None:
     assert outcome.code == 0
     key = (tmp_path / "root" / ETC / "proxy_key").read_text().strip()
     assert invariants.key_weakness(key) is None
-    for words in ("not taken  the proxy key: it is shorter than 24", "not taken  --n:", "not taken  variable OPTILLM_API_KEY:"):
+    for words in (
+        "not taken  the proxy key: it is shorter than 24",
+        "not taken  --n:",
+        "not taken  variable OPTILLM_API_KEY:",
+    ):
         assert words in outcome.out
     assert "LiteLLM must send the new one" in outcome.out
     assert not [secret for secret in (key, "hunter2", UPSTREAM) if secret in outcome.out]
@@ -89,7 +99,9 @@ def test_json(tmp_path: Path) -> None:
     root = tmp_path / "root"
     hand_made(root, key="dummy")
     hand_made(root, name="second")
-    results = assert_envelope(optictl("init", "--root", "root", "-o", "json", home=tmp_path).data, "init", "ok")
+    results = assert_envelope(
+        optictl("init", "--root", "root", "-o", "json", home=tmp_path).data, "init", "ok"
+    )
     assert [r["target"] for r in results if r["action"] == "create"] == [
         str(root / ETC / name) for name in ("optictl.yaml", "env", "proxy_key")
     ]
@@ -101,7 +113,10 @@ def test_json(tmp_path: Path) -> None:
     assert "shorter than 24" in left["the proxy key"]["reason"]
     assert left["the proxy key"]["remedy"]
     assert [(r["target"], r["remedy"]) for r in results if r["action"] == "other"] == [
-        (str(root / UNIT).replace("optillm-proxy", "second"), "To take that one over: optictl init --name second")
+        (
+            str(root / UNIT).replace("optillm-proxy", "second"),
+            "To take that one over: optictl init --name second",
+        )
     ]
     assert UPSTREAM not in str(results)
 
@@ -114,15 +129,29 @@ def test_a_kept_configuration_that_differs(tmp_path: Path) -> None:
     outcome = optictl("init", "--root", "root", home=tmp_path)
     assert outcome.code == 0
     assert outcome.out.count("kept ") == 3
-    assert "differs    listen.port: 5220 in the unit (--port, line 4), 4020 in optictl.yaml" in outcome.out
-    assert "differs    model: tom in the unit (--model, line 4), jerry-xl in optictl.yaml" in outcome.out
-    assert f"not taken  OPENAI_API_KEY of {root}/srv/optillm.env: {root / ETC}/env exists and has none" in outcome.out
+    assert (
+        "differs    listen.port: 5220 in the unit (--port, line 4), 4020 in optictl.yaml"
+        in outcome.out
+    )
+    assert (
+        "differs    model: tom in the unit (--model, line 4), jerry-xl in optictl.yaml"
+        in outcome.out
+    )
+    assert (
+        f"not taken  OPENAI_API_KEY of {root}/srv/optillm.env: {root / ETC}/env exists and has none"
+        in outcome.out
+    )
     assert "taken      listen.port" not in outcome.out
     assert UPSTREAM not in outcome.out
 
 
 @pytest.mark.parametrize(
-    "text", ["[Service]\nExecStart=/x/optillm --model 'a\n", "nonsense\n", "[Service]\nExecStart=/bin/nginx\n"]
+    "text",
+    [
+        "[Service]\nExecStart=/x/optillm --model 'a\n",
+        "nonsense\n",
+        "[Service]\nExecStart=/bin/nginx\n",
+    ],
 )
 def test_a_unit_that_cannot_be_understood_is_no_error(tmp_path: Path, text: str) -> None:
     unit = tmp_path / "root" / UNIT
@@ -131,7 +160,9 @@ def test_a_unit_that_cannot_be_understood_is_no_error(tmp_path: Path, text: str)
     outcome = optictl("init", "--root", "root", home=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert "not taken " in outcome.out
-    assert config.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == config.Config()
+    assert (
+        config.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == config.Config()
+    )
 
 
 def test_services_of_other_names(tmp_path: Path) -> None:
@@ -139,11 +170,17 @@ def test_services_of_other_names(tmp_path: Path) -> None:
     hand_made(tmp_path / "root", name="Opti_LLM")
     outcome = optictl("init", "--root", "root", home=tmp_path)
     assert (
-        "optillm.service runs OptiLLM and is not optictl's. To take that one over: optictl init --name optillm" in outcome.out
+        "optillm.service runs OptiLLM and is not optictl's. To take that one over: optictl init --name optillm"
+        in outcome.out
     )
-    assert "Opti_LLM.service runs OptiLLM and is not optictl's. optictl cannot take it over" in outcome.out
+    assert (
+        "Opti_LLM.service runs OptiLLM and is not optictl's. optictl cannot take it over"
+        in outcome.out
+    )
     # this deployment's files are as ever
-    assert config.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == config.Config()
+    assert (
+        config.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == config.Config()
+    )
 
 
 def test_a_user_who_may_not_read_its_env_file() -> None:

@@ -41,7 +41,9 @@ class TestDryRun:
 
     def test_it_shows_no_secret(self, root: Path, tmp_path: Path) -> None:
         for output in ("text", "json"):
-            shown = optictl("install", "--dry-run", "--root", root, "--output", output, home=tmp_path).out
+            shown = optictl(
+                "install", "--dry-run", "--root", root, "--output", output, home=tmp_path
+            ).out
             assert "proxy_key" in shown
             assert "(secret, not shown)" in shown
             assert "optillm-proxy-key" not in shown
@@ -64,9 +66,15 @@ class TestDryRun:
     def test_the_operators_files_are_left_out_of_it(self, root: Path, tmp_path: Path) -> None:
         optictl("init", "--root", root, home=tmp_path)
         shown = optictl("install", "--dry-run", "--root", root, home=tmp_path).out
-        steps = [line.split()[:2] for line in shown.splitlines() if line.startswith(("create ", "replace ", "mode "))]
+        steps = [
+            line.split()[:2]
+            for line in shown.splitlines()
+            if line.startswith(("create ", "replace ", "mode "))
+        ]
         assert len(steps) == 7
-        assert not [target for _, target in steps if Path(target).is_relative_to(root / "etc/optillm-proxy")]
+        assert not [
+            target for _, target in steps if Path(target).is_relative_to(root / "etc/optillm-proxy")
+        ]
 
 
 class TestTheQuestion:
@@ -83,10 +91,20 @@ class TestTheQuestion:
         assert outcome.code == 1
         assert "--yes" in outcome.err
 
-    @pytest.mark.parametrize("typed", ["n\n", "\n", "\x03", "\x04"], ids=["no", "enter", "Ctrl-C", "Ctrl-D"])
+    @pytest.mark.parametrize(
+        "typed", ["n\n", "\n", "\x03", "\x04"], ids=["no", "enter", "Ctrl-C", "Ctrl-D"]
+    )
     def test_anything_but_yes_changes_nothing(self, typed: str, root: Path, tmp_path: Path) -> None:
         before = tree(tmp_path)
-        outcome = in_terminal("install", "--root", root, home=tmp_path, columns=100, typed=typed, prompt="Apply these changes?")
+        outcome = in_terminal(
+            "install",
+            "--root",
+            root,
+            home=tmp_path,
+            columns=100,
+            typed=typed,
+            prompt="Apply these changes?",
+        )
         assert "Apply these changes?" in outcome.out
         assert outcome.code in (1, 130)
         assert "Traceback" not in outcome.out

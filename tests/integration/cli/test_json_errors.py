@@ -28,7 +28,9 @@ def test_every_problem_of_a_configuration(tmp_path: Path) -> None:
 
 
 def test_without_a_terminal(tmp_path: Path) -> None:
-    outcome = optictl("install", "--root", configured(tmp_path / "root"), "-o", "json", home=tmp_path)
+    outcome = optictl(
+        "install", "--root", configured(tmp_path / "root"), "-o", "json", home=tmp_path
+    )
     assert outcome.code == 1
     assert_envelope(outcome.data, "install", "failed")
     assert "--yes" in outcome.data["error"]["remedy"]
@@ -39,7 +41,15 @@ def test_a_defect(tmp_path: Path) -> None:
         "from optictl.operations import initialize\n"
         "def broken(*_): raise RuntimeError('injected')\ninitialize.initialize = broken\n"
     )
-    outcome = optictl("init", "--root", "root", "-o", "json", home=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
+    outcome = optictl(
+        "init",
+        "--root",
+        "root",
+        "-o",
+        "json",
+        home=tmp_path,
+        variables={"PYTHONPATH": str(tmp_path)},
+    )
     assert outcome.code == 1
     assert_envelope(outcome.data, "init", "failed")
     assert "injected" in outcome.data["error"]["what"]

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.helpers import ESCAPE, OPTICTL, configured, environment, in_terminal, optictl, together
+from tests.integration.cli.helpers import (
+    ESCAPE,
+    OPTICTL,
+    configured,
+    environment,
+    in_terminal,
+    optictl,
+    together,
+)
 
 
 @pytest.fixture
@@ -31,7 +39,10 @@ class TestWidth:
         # a reason is told once
         (first,) = [line for line in outcome.lines if line.startswith("skip  routing.no-loop")]
         assert "as routing.no-loop" not in first
-        assert any(re.fullmatch(r"skip  routing\.prefixed +as routing\.no-loop *", line) for line in outcome.lines)
+        assert any(
+            re.fullmatch(r"skip  routing\.prefixed +as routing\.no-loop *", line)
+            for line in outcome.lines
+        )
 
     def test_help_fits_a_narrow_terminal(self, tmp_path: Path) -> None:
         outcome = in_terminal("install", "--help", home=tmp_path, columns=60)
@@ -53,18 +64,30 @@ class TestWidth:
 
 class TestColour:
     def test_a_pipe_gets_none(self, root: Path, tmp_path: Path) -> None:
-        lines = [[*words, "--root", str(root)] for words in (*COMMANDS, ["check", "--only", "nosuch"])]
+        lines = [
+            [*words, "--root", str(root)] for words in (*COMMANDS, ["check", "--only", "nosuch"])
+        ]
         variables = {"TERM": "xterm-256color"}
-        runs = [partial(optictl, *words, home=tmp_path, variables=variables) for words in (*lines, ["--help"], ["nosuch"])]
+        runs = [
+            partial(optictl, *words, home=tmp_path, variables=variables)
+            for words in (*lines, ["--help"], ["nosuch"])
+        ]
         for outcome in together({str(i): run for i, run in enumerate(runs)}).values():
             assert outcome.out + outcome.err
             assert "\x1b" not in outcome.out + outcome.err
 
     def test_no_color_is_obeyed_in_a_terminal(self, root: Path, tmp_path: Path) -> None:
         for words in COMMANDS:
-            outcome = in_terminal(*words, "--root", root, home=tmp_path, columns=100, variables={"NO_COLOR": "1"})
+            outcome = in_terminal(
+                *words, "--root", root, home=tmp_path, columns=100, variables={"NO_COLOR": "1"}
+            )
             signs = [match.group(0) for match in ESCAPE.finditer(outcome.out)]
-            codes = {int(code) for sign in signs if sign.endswith("m") for code in re.findall(r"\d+", sign)}
+            codes = {
+                int(code)
+                for sign in signs
+                if sign.endswith("m")
+                for code in re.findall(r"\d+", sign)
+            }
             assert not [code for code in codes if 30 <= code <= 48 or 90 <= code <= 107], words
 
     def test_a_terminal_gets_some(self, root: Path, tmp_path: Path) -> None:
@@ -94,20 +117,29 @@ class TestDefects:
     def test_with_debug_they_do(self, how: str, defect: dict[str, str], tmp_path: Path) -> None:
         flag = ["--debug"] if how == "flag" else []
         variables = defect if how == "flag" else {**defect, "OPTICTL_DEBUG": "1"}
-        outcome = optictl(*flag, "render-unit", "--root", tmp_path, home=tmp_path, variables=variables)
+        outcome = optictl(
+            *flag, "render-unit", "--root", tmp_path, home=tmp_path, variables=variables
+        )
         assert outcome.code == 1
         assert "Traceback (most recent call last)" in outcome.err
         assert outcome.err.rstrip().endswith("RuntimeError: injected [bold]defect")
 
 
 class TestReadersThatLeave:
-    @pytest.mark.parametrize("arguments", [["config", "schema"], ["render-env"], ["check", "--list"]], ids=" ".join)
+    @pytest.mark.parametrize(
+        "arguments", [["config", "schema"], ["render-env"], ["check", "--list"]], ids=" ".join
+    )
     def test_a_closed_pipe_is_no_traceback(self, arguments: list[str], tmp_path: Path) -> None:
         """`optictl ... | head -1`, when head has gone before a line was written."""
         reader, writer = os.pipe()
         os.close(reader)
         done = subprocess.run(
-            [OPTICTL, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(tmp_path), cwd=tmp_path
+            [OPTICTL, *arguments],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(tmp_path),
+            cwd=tmp_path,
         )
         os.close(writer)
         assert done.stderr == ""

@@ -64,16 +64,22 @@ class Pipe:
 
 
 def _hears_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background are deaf to it, and so would be what they start
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # tests in the background are deaf to it, and so would be what they start
 
 
 @contextmanager
 def watching(root: Path, home: Path, *arguments: str | Path) -> Iterator[Pipe]:
     command = [OPTICTL, "check", "--root", root, "--watch", "1", *ONLY, *arguments]
     with subprocess.Popen(
-        command, env=environment(home), cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command,
+        env=environment(home),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         preexec_fn=_hears_ctrl_c,
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             yield Pipe(process)
         finally:
@@ -81,11 +87,16 @@ def watching(root: Path, home: Path, *arguments: str | Path) -> Iterator[Pipe]:
                 process.kill()
 
 
-def test_a_pipe_is_told_what_changed_and_every_round_is_in_the_textfile(root: Path, tmp_path: Path) -> None:
+def test_a_pipe_is_told_what_changed_and_every_round_is_in_the_textfile(
+    root: Path, tmp_path: Path
+) -> None:
     key, metrics = root / "etc/optillm-proxy/proxy_key", tmp_path / "optillm.prom"
     with watching(root, tmp_path, "--textfile", metrics) as pipe:
         first = pipe.until("(2 pass)")
-        assert [line.split()[:2] for line in first.splitlines()[:2]] == [["pass", "config.valid"], ["pass", "key.strength"]]
+        assert [line.split()[:2] for line in first.splitlines()[:2]] == [
+            ["pass", "config.valid"],
+            ["pass", "key.strength"],
+        ]
         key.write_text("weak\n")
         broken = pipe.until("Mend: ")
         assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d fail  key\.strength: ", broken, re.M)
@@ -109,7 +120,10 @@ def test_a_program_gets_an_envelope_a_line(root: Path, tmp_path: Path) -> None:
     key = root / "etc/optillm-proxy/proxy_key"
     with watching(root, tmp_path, "--output", "json") as pipe:
         (line,) = pipe.until("\n").splitlines()
-        assert [r["id"] for r in assert_envelope(json.loads(line), "check", "ok")] == ["config.valid", "key.strength"]
+        assert [r["id"] for r in assert_envelope(json.loads(line), "check", "ok")] == [
+            "config.valid",
+            "key.strength",
+        ]
         time.sleep(1.5)  # a round in which nothing changed has no line
         key.write_text("weak\n")
         (line,) = pipe.until("\n").splitlines()
@@ -125,9 +139,20 @@ def test_a_terminal(colour: bool, root: Path, tmp_path: Path) -> None:
     """At 80 columns no line is cut or wider, NO_COLOR is obeyed, and Ctrl-C ends it without a word."""
     missing = tmp_path / "no such directory" / "optillm.prom"
     outcome = in_terminal(
-        "check", "--root", root, "--watch", "1", *ONLY, "--textfile", missing, home=tmp_path, columns=80, typed="\x03",
-        prompt="optillm.prom", variables={} if colour else {"NO_COLOR": "1"},
-    )  # fmt: skip
+        "check",
+        "--root",
+        root,
+        "--watch",
+        "1",
+        *ONLY,
+        "--textfile",
+        missing,
+        home=tmp_path,
+        columns=80,
+        typed="\x03",
+        prompt="optillm.prom",
+        variables={} if colour else {"NO_COLOR": "1"},
+    )
     assert outcome.code == 1
     assert max(map(len, outcome.lines)) <= 80
     assert "Traceback" not in outcome.out

@@ -18,7 +18,15 @@ import pytest
 
 from optictl.proof.standin import Reply, Seen, StandIn, completion
 from testing.support import PROXY_KEY, UPSTREAM_KEY
-from tests.integration.cli.helpers import OPTICTL, Outcome, assert_envelope, attached, environment, in_terminal, optictl
+from tests.integration.cli.helpers import (
+    OPTICTL,
+    Outcome,
+    assert_envelope,
+    attached,
+    environment,
+    in_terminal,
+    optictl,
+)
 from tests.integration.guard.helpers import CALLS, Pair, guarded_pair
 
 pytestmark = pytest.mark.slow
@@ -55,14 +63,25 @@ def root(service: Service) -> Path:
 def is_plain(seen: Seen) -> bool:
     """A question as it was asked; a strategy adds messages or words of its own."""
     messages = (seen.body or {})["messages"]
-    return len(messages) == 1 and re.fullmatch(r"Question \d+: how much is it\?", messages[0]["content"]) is not None
+    return (
+        len(messages) == 1
+        and re.fullmatch(r"Question \d+: how much is it\?", messages[0]["content"]) is not None
+    )
 
 
 def respond(seen: Seen) -> Reply | None:
     """A model that knows the answer only when it is asked by a strategy."""
-    if seen.method != "POST" or seen.body is None or seen.headers.get("authorization") != f"Bearer {UPSTREAM_KEY}":
+    if (
+        seen.method != "POST"
+        or seen.body is None
+        or seen.headers.get("authorization") != f"Bearer {UPSTREAM_KEY}"
+    ):
         return None
-    return Reply(body=completion(seen.body, "Secretly thought. Answer: 5" if is_plain(seen) else "7 of 10. Answer: 42"))
+    return Reply(
+        body=completion(
+            seen.body, "Secretly thought. Answer: 5" if is_plain(seen) else "7 of 10. Answer: 42"
+        )
+    )
 
 
 def held_after(upstream: StandIn, calls: int) -> threading.Event:
@@ -81,7 +100,10 @@ def held_after(upstream: StandIn, calls: int) -> threading.Event:
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.jsonl"
-    lines = [{"id": f"q{n}", "prompt": f"Question {n}: how much is it?", "expected": {"number": 42}} for n in range(QUESTIONS)]
+    lines = [
+        {"id": f"q{n}", "prompt": f"Question {n}: how much is it?", "expected": {"number": 42}}
+        for n in range(QUESTIONS)
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -93,20 +115,36 @@ def compare(root: Path, home: Path, *arguments: str | Path) -> Outcome:
 def spent(upstream: StandIn) -> int:
     """The tokens that the upstream has told, counted anew here."""
     return sum(
-        completion(seen.body, (reply := respond(seen)) and reply.body["choices"][0]["message"]["content"])["usage"][
-            "total_tokens"
-        ]
+        completion(
+            seen.body, (reply := respond(seen)) and reply.body["choices"][0]["message"]["content"]
+        )["usage"]["total_tokens"]
         for seen in upstream.calls()
         if seen.body
     )
 
 
-def test_the_plain_model_and_every_strategy(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_the_plain_model_and_every_strategy(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
     answers, page = tmp_path / "answers.jsonl", tmp_path / "page.html"
     prices = ["--price-prompt", "1", "--price-completion", "10"]
-    outcome = compare(root, tmp_path, "--prompts", prompts, "--resume", answers, "--save", page, "-o", "json", *prices)
+    outcome = compare(
+        root,
+        tmp_path,
+        "--prompts",
+        prompts,
+        "--resume",
+        answers,
+        "--save",
+        page,
+        "-o",
+        "json",
+        *prices,
+    )
     assert outcome.code == 0, outcome.err
-    rows = {r["data"]["strategy"]: r["data"] for r in assert_envelope(outcome.data, "compare", "ok")}
+    rows = {
+        r["data"]["strategy"]: r["data"] for r in assert_envelope(outcome.data, "compare", "ok")
+    }
     assert {s: (r["right"], r["answered"], r["calls"]) for s, r in rows.items()} == {
         "": (0, QUESTIONS, QUESTIONS),
         **{s: (QUESTIONS, QUESTIONS, QUESTIONS * calls) for s, calls in CALLS.items()},
@@ -119,12 +157,20 @@ def test_the_plain_model_and_every_strategy(root: Path, upstream: StandIn, promp
     # the plain model is asked at the upstream itself, with its key, and every token is in the sums
     assert sum(map(is_plain, upstream.calls())) == QUESTIONS
     assert {seen.model for seen in upstream.calls()} == {"jerry-xl"}
-    assert outcome.data["tokens"] == spent(upstream) == sum(r["prompt_tokens"] + r["completion_tokens"] for r in rows.values())
+    assert (
+        outcome.data["tokens"]
+        == spent(upstream)
+        == sum(r["prompt_tokens"] + r["completion_tokens"] for r in rows.values())
+    )
     plain = rows[""]
-    assert plain["cost"] == pytest.approx((plain["prompt_tokens"] + 10 * plain["completion_tokens"]) / 1e6)
+    assert plain["cost"] == pytest.approx(
+        (plain["prompt_tokens"] + 10 * plain["completion_tokens"]) / 1e6
+    )
     # texts and keys are nowhere, and the file is for its owner
     kept = answers.read_text() + outcome.out + outcome.err + page.read_text()
-    assert not [word for word in ("Secretly", PROXY_KEY, UPSTREAM_KEY, "how much is it") if word in kept]
+    assert not [
+        word for word in ("Secretly", PROXY_KEY, UPSTREAM_KEY, "how much is it") if word in kept
+    ]
     assert answers.stat().st_mode & 0o777 == 0o600
     # nothing is asked twice
     upstream.seen.clear()
@@ -142,25 +188,39 @@ def test_a_budget_is_not_passed_and_what_is_left_is_asked_later(
     assert first.data["left_out"] > 0
     assert 300 < first.data["tokens"] == spent(upstream) <= 800
     tight = compare(root, tmp_path, *words[2:], "--budget-tokens", "800")
-    assert (tight.data["tokens"], tight.data["left_out"]) == (first.data["tokens"], first.data["left_out"])
+    assert (tight.data["tokens"], tight.data["left_out"]) == (
+        first.data["tokens"],
+        first.data["left_out"],
+    )
     text = compare(root, tmp_path, *words[2:-2], "--budget-tokens", "800")
     assert f"Left out: {first.data['left_out']} of {2 * QUESTIONS} requests" in text.out
     more = re.search(r"^More: optictl (.*)$", text.out, re.MULTILINE)
     assert more is not None
-    rest = optictl(*shlex.split(more[1]), "-o", "json", home=tmp_path)  # its budget is enough for all that is left
+    rest = optictl(
+        *shlex.split(more[1]), "-o", "json", home=tmp_path
+    )  # its budget is enough for all that is left
     assert rest.code == 0, rest.err
     assert rest.data["left_out"] == 0
     assert rest.data["tokens"] == spent(upstream)
-    assert {r["id"]: r["data"]["answered"] for r in rest.data["results"]} == {"jerry-xl": QUESTIONS, "moa-jerry-xl": QUESTIONS}
+    assert {r["id"]: r["data"]["answered"] for r in rest.data["results"]} == {
+        "jerry-xl": QUESTIONS,
+        "moa-jerry-xl": QUESTIONS,
+    }
 
 
-def test_killed_in_the_middle_it_goes_on(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
     answers = tmp_path / "answers.jsonl"
     gate = held_after(upstream, 12)
     words = ["compare", "--root", str(root), "--models", "moa-jerry-xl", "--resume", str(answers)]
-    process = subprocess.Popen([OPTICTL, *words, "--prompts", prompts], env=environment(tmp_path), cwd=tmp_path)
+    process = subprocess.Popen(
+        [OPTICTL, *words, "--prompts", prompts], env=environment(tmp_path), cwd=tmp_path
+    )
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (not answers.exists() or answers.read_text().count("\n") < 5):
+    while time.monotonic() < deadline and (
+        not answers.exists() or answers.read_text().count("\n") < 5
+    ):
         time.sleep(0.02)
     second = optictl(*words, home=tmp_path)
     process.kill()
@@ -179,19 +239,35 @@ def test_killed_in_the_middle_it_goes_on(root: Path, upstream: StandIn, prompts:
     assert len([json.loads(line) for line in answers.read_text().splitlines()]) == 1 + 2 * QUESTIONS
 
 
-def test_ctrl_c_names_the_command_that_goes_on(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_ctrl_c_names_the_command_that_goes_on(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
     upstream.respond = lambda seen: (reply := respond(seen)) and Reply(body=reply.body, delay=1)
-    words = ["--root", str(root), "--prompts", str(prompts), "--models", "moa-jerry-xl", "--content"]
-    stopped = in_terminal("compare", *words, home=tmp_path, columns=300, typed="\x03", prompt="moa-jerry-xl: right")
+    words = [
+        "--root",
+        str(root),
+        "--prompts",
+        str(prompts),
+        "--models",
+        "moa-jerry-xl",
+        "--content",
+    ]
+    stopped = in_terminal(
+        "compare", *words, home=tmp_path, columns=300, typed="\x03", prompt="moa-jerry-xl: right"
+    )
     assert stopped.code == 130
     assert "Traceback" not in stopped.out
     assert "\x1b[?25h" in stopped.out  # the cursor is back
     said = next(line for line in stopped.lines if line.startswith("go on: "))
     upstream.respond = respond
-    outcome = optictl(*shlex.split(said.removeprefix("go on: optictl ")), "--save", "page.html", home=tmp_path)
+    outcome = optictl(
+        *shlex.split(said.removeprefix("go on: optictl ")), "--save", "page.html", home=tmp_path
+    )
     assert outcome.code == 0, outcome.err
     assert f"{QUESTIONS}/{QUESTIONS}" in outcome.out
-    assert outcome.err.count("\n") == 1  # no progress in a pipe: one line says where the answers are
+    assert (
+        outcome.err.count("\n") == 1
+    )  # no progress in a pipe: one line says where the answers are
     (kept,) = tmp_path.glob("optictl-compare-*.jsonl")
     assert kept.read_text().count("Answer: 42") == QUESTIONS
     page = tmp_path / "page.html"
@@ -199,13 +275,28 @@ def test_ctrl_c_names_the_command_that_goes_on(root: Path, upstream: StandIn, pr
     assert page.stat().st_mode & 0o777 == 0o600
     shown = in_terminal("compare", "--root", root, "--resume", kept, home=tmp_path, columns=80)
     assert max(map(len, shown.lines)) <= 80
-    assert any(re.match(r"moa +8/8 +68-100 +24 ", line) and "better" in line for line in shown.lines)
+    assert any(
+        re.match(r"moa +8/8 +68-100 +24 ", line) and "better" in line for line in shown.lines
+    )
 
 
-def test_where_nothing_answers_it_stops_and_says_so(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
-    upstream.respond = lambda seen: Reply(500, {"error": {"message": "out of order"}}) if seen.method == "POST" else None
+def test_where_nothing_answers_it_stops_and_says_so(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
+    upstream.respond = lambda seen: (
+        Reply(500, {"error": {"message": "out of order"}}) if seen.method == "POST" else None
+    )
     answers = tmp_path / "answers.jsonl"
-    words = ["--prompts", prompts, "--models", "self_consistency-jerry-xl", "--resume", answers, "-o", "json"]
+    words = [
+        "--prompts",
+        prompts,
+        "--models",
+        "self_consistency-jerry-xl",
+        "--resume",
+        answers,
+        "-o",
+        "json",
+    ]
     outcome = compare(root, tmp_path, *words)
     assert outcome.code == 1
     assert assert_envelope(outcome.data, "compare", "failed") == []
@@ -217,11 +308,17 @@ def test_where_nothing_answers_it_stops_and_says_so(root: Path, upstream: StandI
     assert [r["data"]["answered"] for r in mended.data["results"]] == [QUESTIONS, QUESTIONS]
 
 
-def test_one_that_fails_is_no_wrong_answer(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_one_that_fails_is_no_wrong_answer(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
     upstream.respond = lambda seen: (
-        Reply(500, {"error": {"message": "out of order"}}) if seen.method == "POST" and not is_plain(seen) else respond(seen)
+        Reply(500, {"error": {"message": "out of order"}})
+        if seen.method == "POST" and not is_plain(seen)
+        else respond(seen)
     )
-    outcome = compare(root, tmp_path, "--prompts", prompts, "--models", "moa-jerry-xl", "-o", "json")
+    outcome = compare(
+        root, tmp_path, "--prompts", prompts, "--models", "moa-jerry-xl", "-o", "json"
+    )
     assert outcome.code == 1
     plain, moa = outcome.data["results"]
     assert (plain["status"], plain["data"]["answered"]) == ("pass", QUESTIONS)
@@ -232,13 +329,28 @@ def test_one_that_fails_is_no_wrong_answer(root: Path, upstream: StandIn, prompt
     assert moa["data"]["beside"]["verdict"] == ""
 
 
-def test_sigterm_leaves_a_file_that_goes_on(root: Path, upstream: StandIn, prompts: Path, tmp_path: Path) -> None:
+def test_sigterm_leaves_a_file_that_goes_on(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
     answers = tmp_path / "answers.jsonl"
     gate = held_after(upstream, 24)
-    words = [OPTICTL, "compare", "--root", str(root), "--prompts", str(prompts), "--resume", str(answers)]
-    process = subprocess.Popen(words, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    words = [
+        OPTICTL,
+        "compare",
+        "--root",
+        str(root),
+        "--prompts",
+        str(prompts),
+        "--resume",
+        str(answers),
+    ]
+    process = subprocess.Popen(
+        words, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (not answers.exists() or answers.read_text().count("\n") < 4):
+    while time.monotonic() < deadline and (
+        not answers.exists() or answers.read_text().count("\n") < 4
+    ):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=30)

@@ -22,7 +22,9 @@ CALLS = {"moa": 3, "bon": 4, "self_consistency": 5, "plansearch": 4}
 MARK = "xyzzy-prompt-mark"
 #: What OptiLLM answers with status 200 when it got nothing from the upstream.
 MASKED = "Error: Could not generate any completions"
-BOOM = Reply(500, {"error": {"message": "the model fell over", "type": "server_error", "code": "500"}})
+BOOM = Reply(
+    500, {"error": {"message": "the model fell over", "type": "server_error", "code": "500"}}
+)
 
 
 @dataclass
@@ -48,7 +50,9 @@ class Pair:
 
 
 @contextmanager
-def guarded_pair(release: Path, models: tuple[str, ...] = ("jerry-xl",), **options: Any) -> Iterator[Pair]:
+def guarded_pair(
+    release: Path, models: tuple[str, ...] = ("jerry-xl",), **options: Any
+) -> Iterator[Pair]:
     """A guarded OptiLLM; its upstream demands the upstream key."""
     upstream = StandIn(models, key=UPSTREAM_KEY)
     with upstream.running(), guarded(release, upstream.base_url, **options) as server:
@@ -91,7 +95,10 @@ def bare_pair(
 ) -> Iterator[Pair]:
     """The same OptiLLM without the guard."""
     upstream = StandIn(models, key=key_demanded)
-    with upstream.running(), bare(release, upstream.base_url, arguments=arguments, **options) as server:
+    with (
+        upstream.running(),
+        bare(release, upstream.base_url, arguments=arguments, **options) as server,
+    ):
         yield Pair(server, upstream)
 
 
@@ -125,7 +132,11 @@ def assert_refused(response: httpx.Response, status: int, code: str) -> dict[str
 
 def spent(upstream: StandIn) -> tuple[int, int]:
     """Prompt and completion tokens of every completion that the stand-in sent by itself."""
-    usages = [completion(seen.body)["usage"] for seen in upstream.seen if seen.method == "POST" and seen.body]
+    usages = [
+        completion(seen.body)["usage"]
+        for seen in upstream.seen
+        if seen.method == "POST" and seen.body
+    ]
     return sum(u["prompt_tokens"] for u in usages), sum(u["completion_tokens"] for u in usages)
 
 

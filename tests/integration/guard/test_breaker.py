@@ -69,7 +69,9 @@ def pair(running: Pair) -> Pair:
     return running.fresh()
 
 
-def send_back(pair: Pair, route: Route, *, first: Reply | None = None, most: int = 20) -> list[httpx.Response]:
+def send_back(
+    pair: Pair, route: Route, *, first: Reply | None = None, most: int = 20
+) -> list[httpx.Response]:
     """Script the upstream: every completion goes back to the door. Returns the answers of the door to it.
 
     With `first`, the base model fails that way and the way back is LiteLLM's fallback.
@@ -87,7 +89,11 @@ def send_back(pair: Pair, route: Route, *, first: Reply | None = None, most: int
         answers.append(answer)
         if first is not None and answer.status_code != 200:
             return first  # LiteLLM answers with the first failure when the fallback failed too
-        return Reply(answer.status_code, answer.json(), {"x-should-retry": answer.headers.get("x-should-retry", "")})
+        return Reply(
+            answer.status_code,
+            answer.json(),
+            {"x-should-retry": answer.headers.get("x-should-retry", "")},
+        )
 
     pair.upstream.respond = respond
     return answers
@@ -141,7 +147,9 @@ def test_a_conversation_loops_like_a_question(pair: Pair) -> None:
         {"role": "assistant", "content": "4"},
         {"role": "user", "content": "And 3 + 3? \u00e4\u00f6\u00fc \U0001f600"},
     ]
-    assert_refused(pair.server.post({"model": "bon-jerry-xl", "messages": messages}), 421, "loop_detected")
+    assert_refused(
+        pair.server.post({"model": "bon-jerry-xl", "messages": messages}), 421, "loop_detected"
+    )
     the_only(passes)
 
 
@@ -160,7 +168,9 @@ def test_after_a_loop_everything_works(pair: Pair) -> None:
 
 
 def test_the_same_question_from_many_clients_is_no_loop(pair: Pair) -> None:
-    pair.upstream.respond = lambda seen: Reply(body=completion(seen.body), delay=0.2) if seen.body else None
+    pair.upstream.respond = lambda seen: (
+        Reply(body=completion(seen.body), delay=0.2) if seen.body else None
+    )
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(pair.server.ask, ["moa-jerry-xl", "bon-jerry-xl"] * 4))
     assert [answer.status_code for answer in answers] == [200] * 8
@@ -191,11 +201,16 @@ def test_bare_loops_until_it_is_stopped(release: Path) -> None:
         if len(passes) >= 12:
             enough.set()
             return Reply(body=completion(seen.body))
-        answer = httpx.post(f"{server.url}/chat/completions", json=seen.body, headers=key, timeout=60)
+        answer = httpx.post(
+            f"{server.url}/chat/completions", json=seen.body, headers=key, timeout=60
+        )
         return Reply(answer.status_code, answer.json())
 
     key = {"Authorization": f"Bearer {PROXY_KEY}"}
-    with StandIn(key=UPSTREAM_KEY, respond=respond).running() as upstream, bare(release, upstream.base_url) as server:
+    with (
+        StandIn(key=UPSTREAM_KEY, respond=respond).running() as upstream,
+        bare(release, upstream.base_url) as server,
+    ):
         # a prefix that OptiLLM does not know goes upstream as it is, and LiteLLM sends it back
         server.ask("coc-jerry-xl")
         assert enough.is_set()

@@ -12,7 +12,16 @@ import pytest
 from optictl.proof.standin import Reply, StandIn, completion
 from testing.support import UPSTREAM_KEY, guarded, proxy_config
 
-from .helpers import BOOM, Pair, assert_refused, assert_silent, bare_pair, error_of, guarded_pair, text_of
+from .helpers import (
+    BOOM,
+    Pair,
+    assert_refused,
+    assert_silent,
+    bare_pair,
+    error_of,
+    guarded_pair,
+    text_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -83,13 +92,17 @@ def test_bare_lets_one_request_break_a_strategy_for_everybody(bare_one: Pair) ->
 
 
 def test_guarded_keeps_one_request_from_changing_the_next(guarded_one: Pair) -> None:
-    response = guarded_one.server.ask("mcts-jerry-xl", mcts_simulations=0, mcts_depth=-1, mcts_exploration="x")
+    response = guarded_one.server.ask(
+        "mcts-jerry-xl", mcts_simulations=0, mcts_depth=-1, mcts_exploration="x"
+    )
     assert text_of(response)
     assert response.headers["x-optillm-dropped"] == "mcts_depth,mcts_exploration,mcts_simulations"
     assert text_of(guarded_one.server.ask("mcts-jerry-xl"))
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b'"text"', b'{"messages": null}', b'{"messages": [{"role": "user"}]}'])
+@pytest.mark.parametrize(
+    "body", [b"null", b"[]", b'"text"', b'{"messages": null}', b'{"messages": [{"role": "user"}]}']
+)
 def test_bare_answers_bad_bodies_with_a_page_of_html(bare_one: Pair, body: bytes) -> None:
     response = bare_one.server.post(content=body, headers={"content-type": "application/json"})
     assert response.status_code == 500
@@ -97,7 +110,9 @@ def test_bare_answers_bad_bodies_with_a_page_of_html(bare_one: Pair, body: bytes
     assert "Traceback" in bare_one.server.journal()
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b'"text"', b'{"messages": null}', b'{"messages": [{"role": "user"}]}'])
+@pytest.mark.parametrize(
+    "body", [b"null", b"[]", b'"text"', b'{"messages": null}', b'{"messages": [{"role": "user"}]}']
+)
 def test_guarded_answers_bad_bodies_with_an_error(guarded_one: Pair, body: bytes) -> None:
     response = guarded_one.server.post(content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
@@ -106,8 +121,14 @@ def test_guarded_answers_bad_bodies_with_an_error(guarded_one: Pair, body: bytes
 
 
 @pytest.mark.parametrize("messages", [None, []])
-def test_bare_works_on_a_request_without_messages(bare_one: Pair, messages: list[Any] | None) -> None:
-    body: dict[str, Any] = {"model": "moa-jerry-xl"} if messages is None else {"model": "moa-jerry-xl", "messages": messages}
+def test_bare_works_on_a_request_without_messages(
+    bare_one: Pair, messages: list[Any] | None
+) -> None:
+    body: dict[str, Any] = (
+        {"model": "moa-jerry-xl"}
+        if messages is None
+        else {"model": "moa-jerry-xl", "messages": messages}
+    )
     assert text_of(bare_one.server.post(body))
     assert len(bare_one.upstream.calls()) == 3
 
@@ -121,7 +142,9 @@ def test_bare_cuts_an_answer_that_quotes_a_conversation(bare_one: Pair) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["moa", "self_consistency"])
-@pytest.mark.parametrize("answer", [DIALOGUE, "The field is called 'User:'.", "User:", "Assistant: 4"])
+@pytest.mark.parametrize(
+    "answer", [DIALOGUE, "The field is called 'User:'.", "User:", "Assistant: 4"]
+)
 def test_guarded_leaves_an_answer_whole(guarded_one: Pair, strategy: str, answer: str) -> None:
     guarded_one.upstream.respond = lambda seen: Reply(body=completion(seen.body or {}, answer))
     assert text_of(guarded_one.server.ask(f"{strategy}-jerry-xl")) == answer
@@ -135,7 +158,9 @@ def test_bare_answers_lack_what_a_bill_needs(bare_one: Pair) -> None:
 
 
 def test_bare_streams_never_tell_the_usage(bare_one: Pair) -> None:
-    response = bare_one.server.ask("moa-jerry-xl", stream=True, stream_options={"include_usage": True})
+    response = bare_one.server.ask(
+        "moa-jerry-xl", stream=True, stream_options={"include_usage": True}
+    )
     assert "usage" not in response.text
 
 

@@ -102,7 +102,10 @@ def test_bare_drops_what_is_in_flight_when_it_is_stopped(release: Path) -> None:
 
 
 def test_guarded_finishes_what_is_in_flight_when_it_is_stopped(release: Path) -> None:
-    with guarded_pair(release, extra=["--drain-timeout", "30"]) as pair, ThreadPoolExecutor(2) as pool:
+    with (
+        guarded_pair(release, extra=["--drain-timeout", "30"]) as pair,
+        ThreadPoolExecutor(2) as pool,
+    ):
         pair.upstream.respond = slow(1.2)
         answer = pool.submit(pair.server.ask, "moa-jerry-xl")
         stream = pool.submit(pair.server.ask, "moa-jerry-xl", stream=True)
@@ -152,7 +155,9 @@ def test_clients_that_do_not_close_keep_nobody_waiting(release: Path) -> None:
     with guarded_pair(release) as pair, ExitStack() as clients:
         begun = time.monotonic()
         for _ in range(8):
-            client = clients.enter_context(socket.create_connection(("127.0.0.1", port_of(pair.server)), timeout=10))
+            client = clients.enter_context(
+                socket.create_connection(("127.0.0.1", port_of(pair.server)), timeout=10)
+            )
             client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b" 200 " in client.recv(4096)
         assert pair.server.get("/health").status_code == 200
@@ -177,12 +182,20 @@ def test_a_worker_that_dies_is_replaced(release: Path) -> None:
         master = pair.server.process.pid
         (worker,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
         os.kill(int(worker), signal.SIGKILL)
-        wait_until(lambda: sum(event["event"] == "serving" for event in events(pair.server)) == 2, 30, "a second worker")
+        wait_until(
+            lambda: sum(event["event"] == "serving" for event in events(pair.server)) == 2,
+            30,
+            "a second worker",
+        )
         assert text_of(pair.server.ask("moa-jerry-xl"))
 
 
 def test_requests_at_the_same_time_are_counted_apart(release: Path) -> None:
-    plan = [(strategy, f"question {number} for {strategy}.") for number in range(8) for strategy in CALLS]
+    plan = [
+        (strategy, f"question {number} for {strategy}.")
+        for number in range(8)
+        for strategy in CALLS
+    ]
 
     def respond(seen: Seen) -> Reply | None:
         # one word of every question makes its calls fail, and only its own

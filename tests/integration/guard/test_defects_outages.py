@@ -13,7 +13,18 @@ import pytest
 from optictl.proof.standin import Reply, Seen, StandIn, completion
 from testing.support import STRATEGIES, UPSTREAM_KEY, bare, free_port, guarded
 
-from .helpers import BOOM, MARK, MASKED, Pair, asks_for, assert_refused, assert_silent, bare_pair, guarded_pair, text_of
+from .helpers import (
+    BOOM,
+    MARK,
+    MASKED,
+    Pair,
+    asks_for,
+    assert_refused,
+    assert_silent,
+    bare_pair,
+    guarded_pair,
+    text_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +116,9 @@ def test_bare_calls_a_failing_upstream_twelve_times(bare_answers: Any, word: str
         ("fails-drop", "the upstream did not answer: "),
     ],
 )
-def test_guarded_tells_what_the_upstream_said(pair: Pair, strategy: str, word: str, message: str, stream: bool) -> None:
+def test_guarded_tells_what_the_upstream_said(
+    pair: Pair, strategy: str, word: str, message: str, stream: bool
+) -> None:
     pair.upstream.respond = scripted
     response = pair.server.ask(f"{strategy}-jerry-xl", word, stream=stream)
     error = assert_refused(response, 502, "upstream_failed")
@@ -129,12 +142,17 @@ def test_guarded_forbids_to_retry_what_is_final(pair: Pair, status: int) -> None
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("after", ["7", None])
-def test_guarded_keeps_a_rate_limit_what_it_is(pair: Pair, strategy: str, after: str | None) -> None:
+def test_guarded_keeps_a_rate_limit_what_it_is(
+    pair: Pair, strategy: str, after: str | None
+) -> None:
     headers = {} if after is None else {"Retry-After": after}
     pair.upstream.respond = lambda seen: says(429, "slow down", **headers)
     response = pair.server.ask(f"{strategy}-jerry-xl")
     error = assert_refused(response, 429, "upstream_rate_limited")
-    assert (error["type"], error["message"]) == ("rate_limit_error", "the upstream answered 429: slow down")
+    assert (error["type"], error["message"]) == (
+        "rate_limit_error",
+        "the upstream answered 429: slow down",
+    )
     assert response.headers.get("retry-after") == after
     assert len(pair.upstream.calls()) <= 4
 
@@ -153,7 +171,9 @@ def test_a_refused_connection_bare_and_guarded(release: Path) -> None:
 
 @pytest.mark.parametrize("word", ["fails-empty", "fails-null"])
 @pytest.mark.parametrize("strategy", ["moa", "bon"])
-def test_guarded_does_not_pass_on_an_answer_of_nothing(pair: Pair, strategy: str, word: str) -> None:
+def test_guarded_does_not_pass_on_an_answer_of_nothing(
+    pair: Pair, strategy: str, word: str
+) -> None:
     pair.upstream.respond = scripted
     assert_refused(pair.server.ask(f"{strategy}-jerry-xl", word), 502, "strategy_failed")
 
@@ -169,7 +189,9 @@ def test_an_outage_in_the_middle_is_one(pair: Pair, call: int) -> None:
 
 def test_a_failure_that_the_strategy_made_good_is_counted(pair: Pair) -> None:
     # an upstream without n: moa asks three times instead
-    pair.upstream.respond = lambda seen: says(400, "n must be 1") if (seen.body or {}).get("n", 1) > 1 else None
+    pair.upstream.respond = lambda seen: (
+        says(400, "n must be 1") if (seen.body or {}).get("n", 1) > 1 else None
+    )
     response = pair.server.ask("moa-jerry-xl")
     assert text_of(response) != MASKED
     assert response.headers["x-optillm-upstream-calls"] == "6"
@@ -186,11 +208,25 @@ def test_no_choice_of_several_is_an_error_text(pair: Pair) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"\xff\xfe", {}, [], None, "text", {"choices": None}, {"choices": 5}, {"choices": [None]},
-     {"choices": [{"message": None}]}, {"usage": []}, {"usage": {"prompt_tokens": "many", "completion_tokens": -1}},
-     b'{"a":' * 5000, {"error": "but 200"}],
+    [
+        b"",
+        b"<html>",
+        b"\xff\xfe",
+        {},
+        [],
+        None,
+        "text",
+        {"choices": None},
+        {"choices": 5},
+        {"choices": [None]},
+        {"choices": [{"message": None}]},
+        {"usage": []},
+        {"usage": {"prompt_tokens": "many", "completion_tokens": -1}},
+        b'{"a":' * 5000,
+        {"error": "but 200"},
+    ],
     ids=lambda body: str(body)[:24],
-)  # fmt: skip
+)
 def test_a_200_that_makes_no_sense_is_an_upstream_failure(pair: Pair, body: Any) -> None:
     def nonsense(seen: Seen) -> Reply:
         whole = {**completion(seen.body or {}), **body} if isinstance(body, dict) and body else body
@@ -222,5 +258,9 @@ def test_retries_are_the_operators_choice(release: Path) -> None:
         pair.upstream.respond = lambda seen: BOOM
         response = pair.server.ask("moa-jerry-xl")
         assert_refused(response, 502, "upstream_failed")
-        assert response.headers["x-optillm-upstream-failures"] == str(len(pair.upstream.calls())) == "8"
+        assert (
+            response.headers["x-optillm-upstream-failures"]
+            == str(len(pair.upstream.calls()))
+            == "8"
+        )
         assert pair.bearers == {f"Bearer {UPSTREAM_KEY}"}

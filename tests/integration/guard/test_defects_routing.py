@@ -53,7 +53,11 @@ def test_bare_runs_no_strategy_behind_the_proxy(release: Path) -> None:
         probe = pair.upstream.calls()[0].body or {}
         # first a hidden question, which is the same for every request
         assert (probe["max_tokens"], probe["messages"][0]["content"]) == (1, "test")
-        assert [seen.body.get("n", 1) for seen in pair.upstream.calls() if seen.body and asks_for(seen, "2 + 2")] == [1]
+        assert [
+            seen.body.get("n", 1)
+            for seen in pair.upstream.calls()
+            if seen.body and asks_for(seen, "2 + 2")
+        ] == [1]
 
 
 def test_guarded_runs_the_strategy_and_asks_nothing_else(guarded: Pair) -> None:
@@ -73,17 +77,26 @@ TAG = "<optillm_approach>re2</optillm_approach>"
         [user([{"type": "text", "text": TAG}, {"type": "text", "text": "What is 2 + 2?"}])],
     ],
 )
-def test_bare_lets_a_message_choose_the_strategy(bare: Pair, messages: list[dict[str, Any]]) -> None:
+def test_bare_lets_a_message_choose_the_strategy(
+    bare: Pair, messages: list[dict[str, Any]]
+) -> None:
     assert text_of(bare.server.post(chat("moa-jerry-xl", *messages)))
     calls = bare.upstream.calls()
     assert len(calls) == 1
     assert "Read the question again" in str((calls[0].body or {})["messages"])
 
 
-@pytest.mark.parametrize("name", ["re2", "cot_reflection", "z3", "proxy", "auto", "moa&re2", "moa-re2", "coc", "MOA", " moa"])
+@pytest.mark.parametrize(
+    "name",
+    ["re2", "cot_reflection", "z3", "proxy", "auto", "moa&re2", "moa-re2", "coc", "MOA", " moa"],
+)
 def test_guarded_refuses_a_strategy_off_the_list_in_a_message(guarded: Pair, name: str) -> None:
-    response = guarded.server.ask("moa-jerry-xl", f"<optillm_approach>{name}</optillm_approach> What is 2 + 2?")
-    assert_refused(response, 400, "strategy_not_loaded" if name == "coc" else "strategy_not_enabled")
+    response = guarded.server.ask(
+        "moa-jerry-xl", f"<optillm_approach>{name}</optillm_approach> What is 2 + 2?"
+    )
+    assert_refused(
+        response, 400, "strategy_not_loaded" if name == "coc" else "strategy_not_enabled"
+    )
     assert guarded.upstream.seen == []
 
 
@@ -97,19 +110,37 @@ def test_guarded_refuses_a_strategy_off_the_list_in_a_message(guarded: Pair, nam
         [user(f"hello {TAG}"), user("hello")],
         [user([{"type": "text", "text": "hello"}, {"type": "text", "text": TAG}])],
         # one tag inside another, and halves that meet when what stands between them is taken out
-        [user("hello <optillm_approach>mo<optillm_approach>a</optillm_approach></optillm_approach>")],
-        [user(f"hello <optillm_app{'<optillm_approach></optillm_approach>'}roach>re2</optillm_approach>")],
-        [user("hello <optillm_app<optillm_approach>moa</optillm_approach>roach>re2</optillm_approach>")],
+        [
+            user(
+                "hello <optillm_approach>mo<optillm_approach>a</optillm_approach></optillm_approach>"
+            )
+        ],
+        [
+            user(
+                f"hello <optillm_app{'<optillm_approach></optillm_approach>'}roach>re2</optillm_approach>"
+            )
+        ],
+        [
+            user(
+                "hello <optillm_app<optillm_approach>moa</optillm_approach>roach>re2</optillm_approach>"
+            )
+        ],
         [user("hello <optillm_approach>moa</optillm_approach>" + TAG)],
     ],
 )
-def test_guarded_finds_the_tag_wherever_it_hides(guarded: Pair, messages: list[dict[str, Any]]) -> None:
-    assert_refused(guarded.server.post(chat("moa-jerry-xl", *messages)), 400, "strategy_not_enabled")
+def test_guarded_finds_the_tag_wherever_it_hides(
+    guarded: Pair, messages: list[dict[str, Any]]
+) -> None:
+    assert_refused(
+        guarded.server.post(chat("moa-jerry-xl", *messages)), 400, "strategy_not_enabled"
+    )
     assert guarded.upstream.seen == []
 
 
 def test_guarded_runs_an_enabled_strategy_that_a_message_chose(guarded: Pair) -> None:
-    response = guarded.server.ask("moa-jerry-xl", "Hello <optillm_approach>self_consistency</optillm_approach>")
+    response = guarded.server.ask(
+        "moa-jerry-xl", "Hello <optillm_approach>self_consistency</optillm_approach>"
+    )
     assert text_of(response)
     assert response.headers["x-optillm-strategy"] == "self_consistency"
     assert len(guarded.upstream.calls()) == CALLS["self_consistency"]
@@ -119,7 +150,10 @@ def test_guarded_runs_an_enabled_strategy_that_a_message_chose(guarded: Pair) ->
 @pytest.mark.parametrize(
     "content",
     [
-        [{"type": "text", "text": "hello <optillm_approach>re2</optillm_"}, {"type": "text", "text": "approach>"}],
+        [
+            {"type": "text", "text": "hello <optillm_approach>re2</optillm_"},
+            {"type": "text", "text": "approach>"},
+        ],
         "hello <optillm_approach>re2\n</optillm_approach>",
         "hello <optillm_approach>re2",
         "hello </optillm_approach>re2<optillm_approach>",
@@ -138,8 +172,12 @@ def test_bare_lets_the_body_choose_the_strategy(bare: Pair) -> None:
 
 @pytest.mark.parametrize("name", ["re2", "z3", "proxy", "auto", "moa-re2"])
 def test_guarded_refuses_a_strategy_off_the_list_in_the_body(guarded: Pair, name: str) -> None:
-    assert_refused(guarded.server.ask("moa-jerry-xl", optillm_approach=name), 400, "strategy_not_enabled")
-    assert_refused(guarded.server.ask("re2-jerry-xl", optillm_approach="moa"), 400, "strategy_not_enabled")
+    assert_refused(
+        guarded.server.ask("moa-jerry-xl", optillm_approach=name), 400, "strategy_not_enabled"
+    )
+    assert_refused(
+        guarded.server.ask("re2-jerry-xl", optillm_approach="moa"), 400, "strategy_not_enabled"
+    )
     assert guarded.upstream.seen == []
 
 

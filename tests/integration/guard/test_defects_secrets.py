@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from optictl.proof.standin import StandIn
-from testing.support import PROXY_KEY, UPSTREAM_KEY, open_directory, proxy_config, run_guard, wait_until
+from testing.support import (
+    PROXY_KEY,
+    UPSTREAM_KEY,
+    open_directory,
+    proxy_config,
+    run_guard,
+    wait_until,
+)
 
 from .helpers import MARK, Pair, assert_silent, bare_pair, guarded_pair, text_of
 
@@ -69,7 +76,9 @@ def test_bare_shows_its_key_to_every_local_user(careless: Pair) -> None:
 def test_guarded_shows_no_key(guarded_one: Pair) -> None:
     assert text_of(guarded_one.server.ask("moa-jerry-xl"))
     shown = arguments_of_all(guarded_one.server.process.pid)
-    assert shown.count(b"--optillm-api-key\0@") >= 2, "the master and its worker, each with a reference"
+    assert shown.count(b"--optillm-api-key\0@") >= 2, (
+        "the master and its worker, each with a reference"
+    )
     assert PROXY_KEY.encode() not in shown
     assert UPSTREAM_KEY.encode() not in shown
 
@@ -137,7 +146,8 @@ def test_bare_lets_a_variable_overrule_the_model_name(release: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["OPTILLM_API_KEY", "CEREBRAS_API_KEY", "OPENAI_API_KEY", "OPTILLM_APPROACH", "HTTP_PROXY"]
+    "variable",
+    ["OPTILLM_API_KEY", "CEREBRAS_API_KEY", "OPENAI_API_KEY", "OPTILLM_APPROACH", "HTTP_PROXY"],
 )
 def test_guarded_does_not_start_in_such_an_environment(release: Path, variable: str) -> None:
     value = "" if variable == "OPENAI_API_KEY" else "http://127.0.0.1:9"
@@ -148,7 +158,9 @@ def test_guarded_does_not_start_in_such_an_environment(release: Path, variable: 
 
 def test_bare_goes_through_a_proxy_that_the_environment_names(release: Path) -> None:
     with StandIn().running() as proxy:
-        with bare_pair(release, environment={"HTTP_PROXY": proxy.base_url.removesuffix("/v1")}) as pair:
+        with bare_pair(
+            release, environment={"HTTP_PROXY": proxy.base_url.removesuffix("/v1")}
+        ) as pair:
             pair.server.ask("moa-jerry-xl", MARK)
             assert pair.upstream.seen == []
             assert proxy.seen[0].path == f"{pair.upstream.base_url}/chat/completions"
@@ -182,9 +194,14 @@ def forward_proxy() -> Iterator[tuple[str, list[str]]]:
 def test_bare_without_a_proxy_configuration_asks_public_providers(release: Path) -> None:
     with forward_proxy() as (url, asked):
         environment = {"HTTPS_PROXY": url, "NO_PROXY": "127.0.0.1,localhost"}
-        with bare_pair(release, config=None, arguments=["--approach", "proxy"], environment=environment) as pair:
+        with bare_pair(
+            release, config=None, arguments=["--approach", "proxy"], environment=environment
+        ) as pair:
             assert text_of(pair.server.ask("jerry-xl"))
-            wait_until(lambda: "CONNECT api.openai.com:443 HTTP/1.1" in asked, what="a call to a public provider")
+            wait_until(
+                lambda: "CONNECT api.openai.com:443 HTTP/1.1" in asked,
+                what="a call to a public provider",
+            )
             assert "example_config.yaml" in pair.server.journal()
 
 
@@ -201,7 +218,9 @@ def test_bare_hides_that_its_proxy_configuration_does_not_work(release: Path, co
 
 
 @pytest.mark.parametrize("config", [None, "providers: [", proxy_config("http://127.0.0.1:9/v1")])
-def test_guarded_does_not_start_with_such_a_proxy_configuration(release: Path, config: str | None) -> None:
+def test_guarded_does_not_start_with_such_a_proxy_configuration(
+    release: Path, config: str | None
+) -> None:
     code, output = run_guard(release, config=config)
     assert code == 78
     assert "proxy_config.yaml" in output

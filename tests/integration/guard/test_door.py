@@ -41,22 +41,39 @@ def user(content: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b" ", b"{", b"{]", b'{"model": "moa-jerry-xl",}', b"{'model': 1}", b"\xff\xfe{}", b"\x00", b"nope",
-        b'{"model": "\xc3\x28"}', b'{"a": 1} {"b": 2}', b'{"a": "\n"}', b"[" * 200_000, b'{"a":' * 100_000,
-        b'{"n": ' + b"9" * 5000 + b"}", MARK.encode(), b"model=moa-jerry-xl",
+        b"",
+        b" ",
+        b"{",
+        b"{]",
+        b'{"model": "moa-jerry-xl",}',
+        b"{'model': 1}",
+        b"\xff\xfe{}",
+        b"\x00",
+        b"nope",
+        b'{"model": "\xc3\x28"}',
+        b'{"a": 1} {"b": 2}',
+        b'{"a": "\n"}',
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'{"n": ' + b"9" * 5000 + b"}",
+        MARK.encode(),
+        b"model=moa-jerry-xl",
     ],
     ids=lambda content: repr(content[:16]),
-)  # fmt: skip
+)
 def test_a_body_that_is_no_json(pair: Pair, content: bytes) -> None:
     assert_refused(pair.server.post(content=content, headers=JSON), 400, "invalid_json")
     assert pair.upstream.seen == []
 
 
 @pytest.mark.parametrize(
-    "body", ["null", "[]", '"text"', "1", "true", "-0.5", "NaN", "Infinity", '[{"model": "moa-jerry-xl"}]']
+    "body",
+    ["null", "[]", '"text"', "1", "true", "-0.5", "NaN", "Infinity", '[{"model": "moa-jerry-xl"}]'],
 )
 def test_json_that_is_no_object(pair: Pair, body: str) -> None:
-    error = assert_refused(pair.server.post(content=body.encode(), headers=JSON), 400, "invalid_request")
+    error = assert_refused(
+        pair.server.post(content=body.encode(), headers=JSON), 400, "invalid_request"
+    )
     assert error["message"] == "the body must be a JSON object"
 
 
@@ -97,7 +114,10 @@ GOOD: dict[str, Any] = {"model": "moa-jerry-xl", "messages": [user(MARK)]}
         ({"messages": [user("")]}, "user message"),
         ({"messages": [user(" \n ")]}, "user message"),
         ({"messages": [user([])]}, "user message"),
-        ({"messages": [user([{"type": "image_url", "image_url": {"url": "data:,"}}])]}, "user message"),
+        (
+            {"messages": [user([{"type": "image_url", "image_url": {"url": "data:,"}}])]},
+            "user message",
+        ),
         ({"messages": [{"role": "system", "content": MARK}]}, "user message"),
         ({"messages": [{"role": "assistant", "content": None}]}, "user message"),
         ({"messages": [user("\ud800 half")]}, "surrogate"),
@@ -141,7 +161,13 @@ def test_a_missing_field_is_named(pair: Pair, name: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"n": None, "max_tokens": None, "stream": None, "stream_options": None, "optillm_approach": None},
+        {
+            "n": None,
+            "max_tokens": None,
+            "stream": None,
+            "stream_options": None,
+            "optillm_approach": None,
+        },
         {"messages": [user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])]},
         {"messages": [{"role": "assistant"}, user("x")]},
         {"messages": [user("\U0001f600 \u0000 \u2028 \x7f")]},
@@ -157,7 +183,15 @@ def test_odd_but_good_requests_pass(pair: Pair, change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "x"]
+    "kind",
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "x",
+    ],
 )
 def test_a_wrong_content_type(pair: Pair, kind: str | None) -> None:
     headers = {} if kind is None else {"content-type": kind}
@@ -165,16 +199,34 @@ def test_a_wrong_content_type(pair: Pair, kind: str | None) -> None:
     assert_refused(response, 415, "unsupported_media_type")
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", 'application/json; x="y;z"'])
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "APPLICATION/JSON", 'application/json; x="y;z"']
+)
 def test_every_spelling_of_json_is_json(pair: Pair, kind: str) -> None:
-    assert text_of(pair.server.post(content=json.dumps(GOOD).encode(), headers={"content-type": kind}))
+    assert text_of(
+        pair.server.post(content=json.dumps(GOOD).encode(), headers={"content-type": kind})
+    )
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/", "/v1/completions", "/v1/chat/completions/", "/v1/embeddings", "/v1/responses", "/v1//chat/completions",
-     "/V1/CHAT/COMPLETIONS", "/v1/models/jerry-xl", "/health/", "/static/x", "/v1/chat/../models", "/%2e%2e/etc/passwd"],
-)  # fmt: skip
+    [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/completions",
+        "/v1/chat/completions/",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1//chat/completions",
+        "/V1/CHAT/COMPLETIONS",
+        "/v1/models/jerry-xl",
+        "/health/",
+        "/static/x",
+        "/v1/chat/../models",
+        "/%2e%2e/etc/passwd",
+    ],
+)
 def test_a_wrong_path(pair: Pair, path: str) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair.server.key}\r\nConnection: close\r\n"
     answer = raw(pair.server, f"{head}Content-Length: 0\r\n\r\n".encode())
@@ -185,13 +237,20 @@ def test_a_wrong_path(pair: Pair, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", CHAT, "POST"), ("PUT", CHAT, "POST"), ("OPTIONS", CHAT, "POST"),
-        ("DELETE", "/v1/models", "GET"), ("POST", "/v1/models", "GET"), ("POST", "/health", "GET"), ("BREW", "/health", "GET"),
+        ("GET", CHAT, "POST"),
+        ("PUT", CHAT, "POST"),
+        ("OPTIONS", CHAT, "POST"),
+        ("DELETE", "/v1/models", "GET"),
+        ("POST", "/v1/models", "GET"),
+        ("POST", "/health", "GET"),
+        ("BREW", "/health", "GET"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_method(pair: Pair, method: str, path: str, allowed: str) -> None:
     url = pair.server.url.removesuffix("/v1") + path
-    response = httpx.request(method, url, headers={"Authorization": f"Bearer {pair.server.key}"}, timeout=30)
+    response = httpx.request(
+        method, url, headers={"Authorization": f"Bearer {pair.server.key}"}, timeout=30
+    )
     assert_refused(response, 405, "method_not_allowed")
     assert response.headers["allow"] == allowed
 
@@ -201,16 +260,33 @@ def test_the_lists_and_the_health_answer(pair: Pair) -> None:
     models = pair.server.get("/v1/models")
     assert [model["id"] for model in models.json()["data"]] == ["jerry-xl"]
     assert models.headers["x-optillm-guard"] == GUARD_VERSION
-    head = httpx.head(f"{pair.server.url}/models", headers={"Authorization": f"Bearer {pair.server.key}"}, timeout=30)
+    head = httpx.head(
+        f"{pair.server.url}/models",
+        headers={"Authorization": f"Bearer {pair.server.key}"},
+        timeout=30,
+    )
     assert (head.status_code, head.content) == (200, b"")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/nowhere"])
 @pytest.mark.parametrize(
     "header",
-    [None, b"", b"Bearer", b"Bearer ", b"Bearer wrong", b"Basic KEY", b"KEY", b"Bearer KEYx", b"Bearer KE", b"Bearer KEY KEY",
-     b"Bearer \xe9\xff", b"Bearer K\xc3\x89Y", b"Token KEY"],
-)  # fmt: skip
+    [
+        None,
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        b"Bearer wrong",
+        b"Basic KEY",
+        b"KEY",
+        b"Bearer KEYx",
+        b"Bearer KE",
+        b"Bearer KEY KEY",
+        b"Bearer \xe9\xff",
+        b"Bearer K\xc3\x89Y",
+        b"Token KEY",
+    ],
+)
 def test_no_key_or_a_wrong_one(pair: Pair, path: str, header: bytes | None) -> None:
     key = pair.server.key.encode()
     value = header and header.replace(b"KEY", key).replace(b"KE", key[:-1])
@@ -228,13 +304,18 @@ def test_no_key_or_a_wrong_one(pair: Pair, path: str, header: bytes | None) -> N
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_right_key(pair: Pair, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {pair.server.key}"}
-    assert text_of(httpx.post(f"{pair.server.url}/chat/completions", json=GOOD, headers=headers, timeout=30))
+    assert text_of(
+        httpx.post(f"{pair.server.url}/chat/completions", json=GOOD, headers=headers, timeout=30)
+    )
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET / HTTP/9.9\r\n\r\n",
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        b"GET / HTTP/9.9\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nAuthorization Bearer KEY\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Length: -1\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Length: KEY\r\n\r\n",
@@ -247,7 +328,7 @@ def test_the_right_key(pair: Pair, scheme: str) -> None:
         b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
     ],
     ids=range(11),
-)  # fmt: skip
+)
 def test_what_is_hardly_http(pair: Pair, data: bytes) -> None:
     # the fixture looks for a key in the journal and for a service that still answers
     answer = raw(pair.server, data.replace(b"KEY", pair.server.key.encode()), finish=True)

@@ -35,7 +35,9 @@ def pair(release: Path) -> Iterator[Pair]:
 
 @pytest.fixture(scope="module")
 def client(pair: Pair) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=pair.server.url, headers={"Authorization": f"Bearer {pair.server.key}"}, timeout=30) as one:
+    with httpx.Client(
+        base_url=pair.server.url, headers={"Authorization": f"Bearer {pair.server.key}"}, timeout=30
+    ) as one:
         yield one
 
 
@@ -49,18 +51,55 @@ def assert_honest(response: httpx.Response) -> None:
 
 
 names = st.sampled_from(
-    ["model", "messages", "role", "content", "type", "text", "n", "stream", "stream_options", "include_usage", "max_tokens",
-     "max_completion_tokens", "optillm_approach", "tools", "tool_calls", "extra_headers", "mcts_simulations", "timeout"]
-)  # fmt: skip
+    [
+        "model",
+        "messages",
+        "role",
+        "content",
+        "type",
+        "text",
+        "n",
+        "stream",
+        "stream_options",
+        "include_usage",
+        "max_tokens",
+        "max_completion_tokens",
+        "optillm_approach",
+        "tools",
+        "tool_calls",
+        "extra_headers",
+        "mcts_simulations",
+        "timeout",
+    ]
+)
 words = st.sampled_from(
-    ["moa-jerry-xl", "jerry-xl", "moa", "user", "system", "assistant", "tool", "text", "image_url", "auto", "", "\ud800", MARK,
-     "<optillm_approach>z3</optillm_approach>", "<optillm_approach>moa</optillm_approach>", "User: a\nAssistant: b"]
-)  # fmt: skip
+    [
+        "moa-jerry-xl",
+        "jerry-xl",
+        "moa",
+        "user",
+        "system",
+        "assistant",
+        "tool",
+        "text",
+        "image_url",
+        "auto",
+        "",
+        "\ud800",
+        MARK,
+        "<optillm_approach>z3</optillm_approach>",
+        "<optillm_approach>moa</optillm_approach>",
+        "User: a\nAssistant: b",
+    ]
+)
 numbers = st.integers() | st.floats() | st.sampled_from([0, -1, 1, 2, 128, 129, 2**31, 10**400])
 scalars = st.none() | st.booleans() | numbers | st.text(max_size=20) | words
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names | st.text(max_size=8), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(names | st.text(max_size=8), inner, max_size=5)
+    ),
     max_leaves=20,
 )
 
@@ -81,7 +120,13 @@ GOOD: dict[str, Any] = {
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of everything inside a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, one in inner:
         yield (*path, key)
         yield from places(one, (*path, key))
@@ -114,7 +159,9 @@ def mutations(draw: st.DrawFn) -> dict[str, Any]:
 @bounded
 @given(values)
 def test_any_json_as_body(client: httpx.Client, value: Any) -> None:
-    assert_honest(client.post("/chat/completions", content=json.dumps(value).encode(), headers=JSON))
+    assert_honest(
+        client.post("/chat/completions", content=json.dumps(value).encode(), headers=JSON)
+    )
 
 
 @bounded
@@ -131,7 +178,9 @@ def test_any_mutation_of_a_good_body(client: httpx.Client, body: dict[str, Any])
 
 
 @bounded
-@given(st.binary(max_size=200) | st.text(string.printable, max_size=100).map(str.encode), st.booleans())
+@given(
+    st.binary(max_size=200) | st.text(string.printable, max_size=100).map(str.encode), st.booleans()
+)
 def test_any_bytes_as_body(client: httpx.Client, content: bytes, chunked: bool) -> None:
     sent = iter([content[:50], content[50:]]) if chunked else content
     assert_honest(client.post("/chat/completions", content=sent, headers=JSON))
@@ -143,7 +192,11 @@ def test_any_text_is_a_prompt(pair: Pair, client: httpx.Client, text: str) -> No
     assume(text.strip() and "<optillm_approach>" not in text)
     pair.fresh()
     response = client.post(
-        "/chat/completions", json={"model": "self_consistency-jerry-xl", "messages": [{"role": "user", "content": text}]}
+        "/chat/completions",
+        json={
+            "model": "self_consistency-jerry-xl",
+            "messages": [{"role": "user", "content": text}],
+        },
     )
     assert text_of(response)
     sent = {(seen.body or {})["messages"][-1]["content"] for seen in pair.upstream.calls()}
@@ -151,9 +204,17 @@ def test_any_text_is_a_prompt(pair: Pair, client: httpx.Client, text: str) -> No
 
 
 @bounded
-@given(st.text(string.ascii_lowercase + "-&|_. ", max_size=20).map(lambda text: text + "jerry-xl") | st.text(max_size=30))
-def test_no_model_name_but_a_whole_one_goes_upstream(pair: Pair, client: httpx.Client, model: str) -> None:
-    assume(model not in ("moa-jerry-xl", "bon-jerry-xl", "plansearch-jerry-xl", "self_consistency-jerry-xl"))
+@given(
+    st.text(string.ascii_lowercase + "-&|_. ", max_size=20).map(lambda text: text + "jerry-xl")
+    | st.text(max_size=30)
+)
+def test_no_model_name_but_a_whole_one_goes_upstream(
+    pair: Pair, client: httpx.Client, model: str
+) -> None:
+    assume(
+        model
+        not in ("moa-jerry-xl", "bon-jerry-xl", "plansearch-jerry-xl", "self_consistency-jerry-xl")
+    )
     pair.fresh()
     body = json.dumps({**GOOD, "model": model}).encode()
     response = client.post("/chat/completions", content=body, headers=JSON)
@@ -164,7 +225,9 @@ def test_no_model_name_but_a_whole_one_goes_upstream(pair: Pair, client: httpx.C
 
 def status_of(pair: Pair, line: bytes, *headers: bytes) -> int:
     """The status of an answer to a request that no HTTP library would send."""
-    head = b"\r\n".join([line + b" HTTP/1.1", b"Host: x", b"Connection: close", b"Content-Length: 0", *headers])
+    head = b"\r\n".join(
+        [line + b" HTTP/1.1", b"Host: x", b"Connection: close", b"Content-Length: 0", *headers]
+    )
     answer = raw(pair.server, head + b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 "), answer
     return int(answer[9:12])
@@ -179,7 +242,10 @@ def test_no_other_key_opens_the_door(pair: Pair, value: bytes) -> None:
 
 
 @bounded
-@given(st.binary(max_size=40).filter(lambda path: not set(path) & set(b"\r\n ?#%")), st.sampled_from([b"GET", b"POST", b"PUT"]))
+@given(
+    st.binary(max_size=40).filter(lambda path: not set(path) & set(b"\r\n ?#%")),
+    st.sampled_from([b"GET", b"POST", b"PUT"]),
+)
 def test_any_path(pair: Pair, path: bytes, method: bytes) -> None:
     assume(path not in (b"models", b"chat/completions"))
     key = b"Authorization: Bearer " + pair.server.key.encode()

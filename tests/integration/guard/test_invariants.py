@@ -40,7 +40,13 @@ def test_a_good_start_has_no_reason_against_it() -> None:
         ({"host": "::1"}, "--host ::1 is not 127.0.0.1"),
         ({"environ": {}}, "OPENAI_API_KEY is missing"),
         ({"environ": {"OPENAI_API_KEY": " \n"}}, "OPENAI_API_KEY is missing"),
-        ({"proxy_key": UPSTREAM_KEY + PROXY_KEY, "environ": {"OPENAI_API_KEY": UPSTREAM_KEY + PROXY_KEY}}, "the same as"),
+        (
+            {
+                "proxy_key": UPSTREAM_KEY + PROXY_KEY,
+                "environ": {"OPENAI_API_KEY": UPSTREAM_KEY + PROXY_KEY},
+            },
+            "the same as",
+        ),
         ({"proxy_config": None}, "proxy_config.yaml is missing"),
     ],
 )
@@ -51,7 +57,9 @@ def test_each_fault_is_one_reason(changes: dict[str, object], reason: str) -> No
 
 
 def test_every_reason_is_told_at_once() -> None:
-    found = refusals(uid=0, host="0.0.0.0", environ={"OPTILLM_API_KEY": "x"}, proxy_key="", proxy_config=None)
+    found = refusals(
+        uid=0, host="0.0.0.0", environ={"OPTILLM_API_KEY": "x"}, proxy_key="", proxy_config=None
+    )
     assert len(found) == 6
     assert "runs as root" in found
 
@@ -74,7 +82,17 @@ def test_every_variable_of_optillm_is_forbidden(rest: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["OPENAI_API_KEY", "HOME", "PATH", "NO_PROXY", "no_proxy", "openai_base_url", "MY_OPTILLM_NOTE", "LANG"]
+    "name",
+    [
+        "OPENAI_API_KEY",
+        "HOME",
+        "PATH",
+        "NO_PROXY",
+        "no_proxy",
+        "openai_base_url",
+        "MY_OPTILLM_NOTE",
+        "LANG",
+    ],
 )
 def test_harmless_variables_pass(name: str) -> None:
     assert invariants.forbidden_variables([name]) == {}
@@ -147,7 +165,9 @@ def test_other_upstreams_do_not(url: str, problem: str) -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_makes_the_upstream_check_fail(url: str) -> None:
-    assert invariants.upstream_problem(url) is None or isinstance(invariants.upstream_problem(url), str)
+    assert invariants.upstream_problem(url) is None or isinstance(
+        invariants.upstream_problem(url), str
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,12 +185,22 @@ def test_no_text_makes_the_upstream_check_fail(url: str) -> None:
         ("providers: litellm", "names no provider"),
         ("providers: [litellm]", "provider 1 is not a mapping"),
         (proxy_config("https://api.openai.com/v1"), "is not the upstream"),
-        (proxy_config(URL).replace("${OPENAI_API_KEY}", "dummy"), "does not take its key from ${OPENAI_API_KEY}"),
-        (proxy_config(URL).replace("    api_key: ${OPENAI_API_KEY}\n", ""), "does not take its key"),
-        (proxy_config(URL).replace("routing:", "    model_map: {jerry-xl: other}\nrouting:"), "renames models"),
+        (
+            proxy_config(URL).replace("${OPENAI_API_KEY}", "dummy"),
+            "does not take its key from ${OPENAI_API_KEY}",
+        ),
+        (
+            proxy_config(URL).replace("    api_key: ${OPENAI_API_KEY}\n", ""),
+            "does not take its key",
+        ),
+        (
+            proxy_config(URL).replace("routing:", "    model_map: {jerry-xl: other}\nrouting:"),
+            "renames models",
+        ),
         (
             proxy_config(URL).replace(
-                "routing:", f"  - {{name: b, base_url: {URL}, api_key: '${{OPENAI_API_KEY}}'}}\nrouting:"
+                "routing:",
+                f"  - {{name: b, base_url: {URL}, api_key: '${{OPENAI_API_KEY}}'}}\nrouting:",
             ),
             "names 2 providers",
         ),
@@ -182,7 +212,9 @@ def test_proxy_configurations_that_may_not_be_used(text: str | None, problem: st
 
 
 def test_a_literal_key_in_the_proxy_configuration_is_not_quoted() -> None:
-    found = invariants.proxy_config_problems(proxy_config(URL).replace("${OPENAI_API_KEY}", "very-secret"), URL)
+    found = invariants.proxy_config_problems(
+        proxy_config(URL).replace("${OPENAI_API_KEY}", "very-secret"), URL
+    )
     assert found
     assert "very-secret" not in " ".join(found)
 
@@ -195,7 +227,11 @@ _YAML = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["providers", "name", "base_url", "api_key", "model_map"]), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["providers", "name", "base_url", "api_key", "model_map"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

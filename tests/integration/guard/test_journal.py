@@ -24,7 +24,9 @@ JSON = {"content-type": "application/json"}
 @pytest.fixture(scope="module")
 def running(release: Path) -> Iterator[Pair]:
     flags = ["--max-upstream-calls", "4", "--max-body-bytes", "10000"]
-    with guarded_pair(release, strategies=["moa", "bon", "self_consistency", "rstar", "coc"], extra=flags) as pair:
+    with guarded_pair(
+        release, strategies=["moa", "bon", "self_consistency", "rstar", "coc"], extra=flags
+    ) as pair:
         yield pair
 
 
@@ -33,17 +35,25 @@ def pair(running: Pair) -> Pair:
     return running.fresh()
 
 
-def written_by(pair: Pair, request: Callable[[Server], httpx.Response]) -> tuple[httpx.Response, list[dict[str, Any]]]:
+def written_by(
+    pair: Pair, request: Callable[[Server], httpx.Response]
+) -> tuple[httpx.Response, list[dict[str, Any]]]:
     """An answer, and every line that the journal gained by the request."""
     before = len(events(pair.server))
     response = request(pair.server)
     # the line is written before the answer is sent, but perhaps not yet read back from the file
-    wait_until(lambda: any(line["event"] in ("request", "refused") for line in events(pair.server)[before:]))
+    wait_until(
+        lambda: any(
+            line["event"] in ("request", "refused") for line in events(pair.server)[before:]
+        )
+    )
     return response, events(pair.server)[before:]
 
 
 def test_the_start_is_told_in_two_lines(pair: Pair) -> None:
-    loaded, serving = [event for event in events(pair.server) if event["event"] in ("loaded", "serving")]
+    loaded, serving = [
+        event for event in events(pair.server) if event["event"] in ("loaded", "serving")
+    ]
     assert loaded == {
         "event": "loaded",
         "optillm": os.environ.get("OPTICTL_TEST_OPTILLM", "0.3.12"),
@@ -55,7 +65,9 @@ def test_the_start_is_told_in_two_lines(pair: Pair) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_request_is_one_line_with_its_numbers(pair: Pair, stream: bool) -> None:
-    response, lines = written_by(pair, lambda server: server.ask("moa-jerry-xl", MARK, stream=stream))
+    response, lines = written_by(
+        pair, lambda server: server.ask("moa-jerry-xl", MARK, stream=stream)
+    )
     (line,) = lines
     prompt, completion = spent(pair.upstream)
     seconds = line.pop("seconds")
@@ -90,7 +102,11 @@ def test_a_request_is_one_line_with_its_numbers(pair: Pair, stream: bool) -> Non
         (lambda server: server.get(f"/{MARK}"), 404, "not_found"),
         (lambda server: server.get("/v1/chat/completions"), 405, "method_not_allowed"),
         (lambda server: server.ask("moa-jerry-xl", MARK * 1000), 413, "body_too_large"),
-        (lambda server: server.post(content=MARK.encode(), headers={"content-type": MARK}), 415, "unsupported_media_type"),
+        (
+            lambda server: server.post(content=MARK.encode(), headers={"content-type": MARK}),
+            415,
+            "unsupported_media_type",
+        ),
     ],
 )
 def test_a_refusal_is_one_line_without_the_clients_words(
@@ -105,7 +121,12 @@ def test_a_refusal_is_one_line_without_the_clients_words(
 def test_a_request_that_used_up_its_calls_is_one_line(pair: Pair) -> None:
     _, lines = written_by(pair, lambda server: server.ask("self_consistency-jerry-xl", MARK))
     (line,) = lines
-    assert (line["event"], line["status"], line["upstream_calls"], line["upstream_failures"]) == ("request", 429, 4, 0)
+    assert (line["event"], line["status"], line["upstream_calls"], line["upstream_failures"]) == (
+        "request",
+        429,
+        4,
+        0,
+    )
 
 
 @pytest.mark.parametrize("strategy", ["moa", "bon", "self_consistency"])
@@ -140,9 +161,15 @@ def test_health_and_models_write_nothing(pair: Pair) -> None:
 
 def test_requests_at_the_same_time_write_whole_lines(pair: Pair) -> None:
     before = len(journal_of(pair.server))
-    pair.upstream.respond = lambda seen: BOOM if "fails" in str((seen.body or {}).get("messages")) else None
+    pair.upstream.respond = lambda seen: (
+        BOOM if "fails" in str((seen.body or {}).get("messages")) else None
+    )
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda i: pair.server.ask("moa-jerry-xl", f"{MARK} {'fails' * (i % 2)}"), range(40)))
+        answers = list(
+            pool.map(
+                lambda i: pair.server.ask("moa-jerry-xl", f"{MARK} {'fails' * (i % 2)}"), range(40)
+            )
+        )
     wait_until(lambda: len(journal_of(pair.server)) == before + 40)
     told = {line["trace"]: line["status"] for line in journal_of(pair.server)[before:]}
     assert told == {answer.headers["x-optillm-trace"]: answer.status_code for answer in answers}

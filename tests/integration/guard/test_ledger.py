@@ -38,7 +38,10 @@ def test_every_call_counts_its_tokens_and_failures() -> None:
     assert [call.status for call in one.failures] == [503]
 
 
-@pytest.mark.parametrize(("status", "failed"), [(0, True), (199, True), (200, False), (204, False), (302, True), (404, True)])
+@pytest.mark.parametrize(
+    ("status", "failed"),
+    [(0, True), (199, True), (200, False), (204, False), (302, True), (404, True)],
+)
 def test_only_a_2xx_is_a_success(status: int, failed: bool) -> None:
     assert ledger.Call("jerry-xl", status=status).failed is failed
 
@@ -53,7 +56,10 @@ def test_a_request_without_time_makes_no_call() -> None:
 
 def test_the_first_reason_stands() -> None:
     one = request()
-    first, second = ledger.Abort(421, "loop_detected", "a"), ledger.Abort(504, "request_timeout", "b")
+    first, second = (
+        ledger.Abort(421, "loop_detected", "a"),
+        ledger.Abort(504, "request_timeout", "b"),
+    )
     one.abort(first)
     one.abort(second)
     assert one.aborted is first
@@ -107,14 +113,22 @@ def test_attribution_is_a_matter_of_the_thread() -> None:
 
 texts = st.text(st.characters(exclude_characters="\0"), min_size=1).filter(str.strip)
 conversations = st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": texts}), min_size=1, max_size=5
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant"]), "content": texts}
+    ),
+    min_size=1,
+    max_size=5,
 )
 
 
 @given(conversations)
 def test_a_conversation_keeps_its_fingerprint_on_the_way(messages: list[dict[str, str]]) -> None:
-    parts = [{**m, "content": [{"type": "text", "text": m["content"]}], "name": None} for m in messages]
-    developer = [{**m, "role": "developer" if m["role"] == "system" else m["role"]} for m in messages]
+    parts = [
+        {**m, "content": [{"type": "text", "text": m["content"]}], "name": None} for m in messages
+    ]
+    developer = [
+        {**m, "role": "developer" if m["role"] == "system" else m["role"]} for m in messages
+    ]
     padded = [{"role": "system", "content": ""}, *messages, {"role": "assistant", "content": None}]
     stripped = [{**m, "content": f"\n{m['content']} "} for m in messages]
     marks = {ledger.fingerprint(one) for one in (messages, parts, developer, padded, stripped)}
@@ -122,17 +136,22 @@ def test_a_conversation_keeps_its_fingerprint_on_the_way(messages: list[dict[str
 
 
 @given(conversations, conversations)
-def test_other_conversations_have_other_fingerprints(left: list[dict[str, str]], right: list[dict[str, str]]) -> None:
+def test_other_conversations_have_other_fingerprints(
+    left: list[dict[str, str]], right: list[dict[str, str]]
+) -> None:
     def meaning(messages: list[dict[str, str]]) -> list[tuple[str, str]]:
         return [(message["role"], message["content"].strip()) for message in messages]
 
-    assert (ledger.fingerprint(left) == ledger.fingerprint(right)) == (meaning(left) == meaning(right))
+    assert (ledger.fingerprint(left) == ledger.fingerprint(right)) == (
+        meaning(left) == meaning(right)
+    )
 
 
 _JSON = st.recursive(
     st.none() | st.integers() | st.text() | st.just("\ud800"),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner, max_size=4)
     ),
     max_leaves=12,
 )

@@ -13,12 +13,30 @@ import pytest
 from optictl.proof.standin import Reply, Seen, completion
 from testing.support import STRATEGIES, Server, guarded
 
-from .helpers import BOOM, CALLS, MARK, Pair, assert_refused, assert_silent, guarded_pair, raw, text_of, trickle
+from .helpers import (
+    BOOM,
+    CALLS,
+    MARK,
+    Pair,
+    assert_refused,
+    assert_silent,
+    guarded_pair,
+    raw,
+    text_of,
+    trickle,
+)
 
 pytestmark = pytest.mark.slow
 
 MAX_CALLS, MAX_BYTES, SECONDS = 4, 20_000, 1.5
-FLAGS = ["--max-upstream-calls", str(MAX_CALLS), "--max-body-bytes", str(MAX_BYTES), "--request-timeout", str(SECONDS)]
+FLAGS = [
+    "--max-upstream-calls",
+    str(MAX_CALLS),
+    "--max-body-bytes",
+    str(MAX_BYTES),
+    "--request-timeout",
+    str(SECONDS),
+]
 
 
 @pytest.fixture(scope="module", params=["proxy", "auto"])
@@ -41,7 +59,11 @@ def test_the_call_that_is_one_too_many_is_not_made(pair: Pair, strategy: str, st
     error = assert_refused(response, 429, "upstream_call_limit")
     assert f"more than {MAX_CALLS} upstream calls" in error["message"]
     assert response.headers["x-should-retry"] == "false"
-    assert response.headers["x-optillm-upstream-calls"] == str(MAX_CALLS) == str(len(pair.upstream.calls()))
+    assert (
+        response.headers["x-optillm-upstream-calls"]
+        == str(MAX_CALLS)
+        == str(len(pair.upstream.calls()))
+    )
 
 
 @pytest.mark.parametrize("strategy", ["moa", "bon", "plansearch"])
@@ -103,7 +125,9 @@ def test_a_size_that_is_only_claimed_is_refused_unread(pair: Pair) -> None:
 
 def test_wrong_keys_are_refused_before_a_body_is_read(pair: Pair) -> None:
     response = httpx.post(
-        f"{pair.server.url}/chat/completions", content=padded(MAX_BYTES + 1), headers={"Authorization": "Bearer wrong"}
+        f"{pair.server.url}/chat/completions",
+        content=padded(MAX_BYTES + 1),
+        headers={"Authorization": "Bearer wrong"},
     )
     assert_refused(response, 401, "invalid_api_key")
 
@@ -120,7 +144,9 @@ def slow_from(call: int, seconds: float, pair: Pair) -> None:
 
 # whichever call hangs: the last one of a strategy has no later one that could notice
 @pytest.mark.parametrize(("strategy", "call"), [("moa", 1), ("moa", 3), ("self_consistency", 1)])
-def test_a_call_that_hangs_ends_with_the_requests_time(pair: Pair, strategy: str, call: int) -> None:
+def test_a_call_that_hangs_ends_with_the_requests_time(
+    pair: Pair, strategy: str, call: int
+) -> None:
     slow_from(call, 8, pair)
     begun = time.monotonic()
     response = pair.server.ask(f"{strategy}-jerry-xl", MARK)
@@ -143,8 +169,14 @@ def test_many_calls_share_one_time(pair: Pair) -> None:
 def test_an_answer_that_trickles_in_ends_as_well(release: Path) -> None:
     # a byte now and then keeps a read from timing out for ever
     flags = ["--request-timeout", str(SECONDS)]
-    with trickle(0.3) as base_url, guarded(release, base_url, approach="auto", extra=flags) as server:
+    with (
+        trickle(0.3) as base_url,
+        guarded(release, base_url, approach="auto", extra=flags) as server,
+    ):
         begun = time.monotonic()
-        body = {"model": "self_consistency-jerry-xl", "messages": [{"role": "user", "content": MARK}]}
+        body = {
+            "model": "self_consistency-jerry-xl",
+            "messages": [{"role": "user", "content": MARK}],
+        }
         assert_refused(server.post(body, timeout=8), 504, "request_timeout")
         assert time.monotonic() - begun < SECONDS + 1.5

@@ -38,7 +38,11 @@ def scrape(pair: Pair) -> dict[Sample, float]:
     response = pair.server.get("/metrics")
     assert response.status_code == 200
     families = text_string_to_metric_families(response.text)
-    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+    return {
+        (s.name, frozenset(s.labels.items())): s.value
+        for family in families
+        for s in family.samples
+    }
 
 
 def key(name: str, **labels: str) -> Sample:
@@ -47,10 +51,16 @@ def key(name: str, **labels: str) -> Sample:
 
 def gained(before: dict[Sample, float], after: dict[Sample, float]) -> dict[Sample, float]:
     """What was counted between two scrapes, without lengths of time and the process's own."""
-    assert {name for name, _ in after.keys() - before.keys()} == set(), "a rate would not see the first of these"
-    grown = {sample: value - before[sample] for sample, value in after.items() if value != before[sample]}
+    assert {name for name, _ in after.keys() - before.keys()} == set(), (
+        "a rate would not see the first of these"
+    )
+    grown = {
+        sample: value - before[sample] for sample, value in after.items() if value != before[sample]
+    }
     return {
-        s: v for s, v in grown.items() if not s[0].startswith("process_") and not s[0].endswith(("_seconds_sum", "_bucket"))
+        s: v
+        for s, v in grown.items()
+        if not s[0].startswith("process_") and not s[0].endswith(("_seconds_sum", "_bucket"))
     }
 
 
@@ -79,7 +89,13 @@ def test_a_request_is_counted_as_the_upstream_saw_it(pair: Pair, strategy: str) 
     ("reply", "status", "calls_status", "reason", "code"),
     [
         (Reply(500, {"error": {"message": MARK}}), "5xx", "5xx", "5xx", "upstream_failed"),
-        (Reply(429, {"error": {"message": MARK}}), "4xx", "4xx", "rate_limited", "upstream_rate_limited"),
+        (
+            Reply(429, {"error": {"message": MARK}}),
+            "4xx",
+            "4xx",
+            "rate_limited",
+            "upstream_rate_limited",
+        ),
         (Reply(401, {"error": {"message": MARK}}), "5xx", "4xx", "4xx", "upstream_failed"),
         (Reply(delay=6), "5xx", "none", "ended", "request_timeout"),
     ],
@@ -91,11 +107,17 @@ def test_failures_have_a_reason_and_a_code(
     pair.upstream.respond = lambda _seen: reply
     pair.server.ask("re2-jerry-xl", MARK)
     failed = key("optillm_upstream_failures_total", **of("re2", reason=reason))
-    wait_until(lambda: scrape(pair).get(failed, 0) > before.get(failed, 0))  # a call may outlast its request
+    wait_until(
+        lambda: scrape(pair).get(failed, 0) > before.get(failed, 0)
+    )  # a call may outlast its request
     found = gained(before, scrape(pair))
     assert found[key("optillm_requests_total", **of("re2", status=status))] == 1
     assert found[key("optillm_request_errors_total", **of("re2", code=code))] == 1
-    assert found[failed] == found[key("optillm_upstream_calls_total", **of("re2", status=calls_status))] >= 1
+    assert (
+        found[failed]
+        == found[key("optillm_upstream_calls_total", **of("re2", status=calls_status))]
+        >= 1
+    )
 
 
 def test_an_upstream_that_cannot_be_reached_is_a_failed_connection(release: Path) -> None:
@@ -111,7 +133,14 @@ def test_the_calls_limit_is_an_error_with_the_calls_it_let_through(pair: Pair) -
     before = scrape(pair)
     assert pair.server.ask("self_consistency-jerry-xl").status_code == 429
     found = gained(before, scrape(pair))
-    assert found[key("optillm_request_errors_total", **of("self_consistency", code="upstream_call_limit"))] == 1
+    assert (
+        found[
+            key(
+                "optillm_request_errors_total", **of("self_consistency", code="upstream_call_limit")
+            )
+        ]
+        == 1
+    )
     assert found[key("optillm_upstream_calls_per_request_sum", **of("self_consistency"))] == 4
 
 
@@ -137,32 +166,48 @@ def test_a_broken_loop_is_counted(pair: Pair) -> None:
     def back(seen: Seen) -> Reply | None:
         body = {**(seen.body or {}), "model": "moa-jerry-xl"}
         answer = httpx.post(
-            f"{pair.server.url}/chat/completions", json=body, headers={"Authorization": f"Bearer {PROXY_KEY}"}, verify=False
+            f"{pair.server.url}/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {PROXY_KEY}"},
+            verify=False,
         )
         return Reply(answer.status_code, answer.json())
 
     pair.upstream.respond = back
     assert pair.server.ask("re2-jerry-xl").status_code == 421
     found = gained(before, scrape(pair))
-    assert found[key("optillm_loops_broken_total")] == found[key("optillm_refusals_total", code="loop_detected")] == 1
+    assert (
+        found[key("optillm_loops_broken_total")]
+        == found[key("optillm_refusals_total", code="loop_detected")]
+        == 1
+    )
     assert found[key("optillm_request_errors_total", **of("re2", code="loop_detected"))] == 1
 
 
 def test_at_the_same_time_nothing_is_lost(pair: Pair) -> None:
     before = scrape(pair)
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda number: pair.server.ask("moa-jerry-xl", str(number)), range(48)))
+        answers = list(
+            pool.map(lambda number: pair.server.ask("moa-jerry-xl", str(number)), range(48))
+        )
     assert {answer.status_code for answer in answers} == {200}
     found = gained(before, scrape(pair))
     assert found[key("optillm_requests_total", **of("moa", status="2xx"))] == 48
-    assert found[key("optillm_upstream_calls_total", **of("moa", status="2xx"))] == 144 == len(pair.upstream.calls())
+    assert (
+        found[key("optillm_upstream_calls_total", **of("moa", status="2xx"))]
+        == 144
+        == len(pair.upstream.calls())
+    )
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/guard/state"])
 def test_both_are_behind_the_key(pair: Pair, path: str) -> None:
     for wrong in (None, "wrong", PROXY_KEY[:-1], UPSTREAM_KEY):
         assert_refused(pair.server.get(path, key=wrong), 401, "invalid_api_key")
-    url, bearer = pair.server.url.removesuffix("/v1") + path, {"Authorization": f"Bearer {PROXY_KEY}"}
+    url, bearer = (
+        pair.server.url.removesuffix("/v1") + path,
+        {"Authorization": f"Bearer {PROXY_KEY}"},
+    )
     assert_refused(httpx.post(url, headers=bearer, verify=False), 405, "method_not_allowed")
 
 

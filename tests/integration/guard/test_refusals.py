@@ -48,14 +48,19 @@ def flags(**changes: str) -> list[str]:
     return arguments
 
 
-@pytest.mark.parametrize("name", [*sorted(FORBIDDEN), "https_proxy", "OPTILLM_APPROACH", "OPTILLM_LOG", "OPTILLM_PLUGINS_DIR"])
+@pytest.mark.parametrize(
+    "name",
+    [*sorted(FORBIDDEN), "https_proxy", "OPTILLM_APPROACH", "OPTILLM_LOG", "OPTILLM_PLUGINS_DIR"],
+)
 def test_a_forbidden_variable(release: Path, name: str) -> None:
     assert_refused(run_guard(release, environment={name: SECRET}), f"{name} is set")
 
 
 @pytest.mark.parametrize("value", ["", "   "])
 def test_no_upstream_key(release: Path, value: str) -> None:
-    assert_refused(run_guard(release, environment={"OPENAI_API_KEY": value}), "OPENAI_API_KEY is missing")
+    assert_refused(
+        run_guard(release, environment={"OPENAI_API_KEY": value}), "OPENAI_API_KEY is missing"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,9 @@ def test_no_upstream_key(release: Path, value: str) -> None:
         (None, "refused to start: cannot read a key from "),
     ],
 )
-def test_an_env_file_that_is_not_read_as_it_is_meant(release: Path, content: bytes | None, reason: str) -> None:
+def test_an_env_file_that_is_not_read_as_it_is_meant(
+    release: Path, content: bytes | None, reason: str
+) -> None:
     with open_directory() as directory:
         if content is not None:
             (directory / "env").write_bytes(content)
@@ -93,7 +100,9 @@ def test_an_env_file_is_given_by_reference(release: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "::"])
 def test_a_bind_address_that_is_not_127_0_0_1(release: Path, host: str) -> None:
-    assert_refused(run_guard(release, arguments=flags(host=host)), f"--host {host} is not 127.0.0.1")
+    assert_refused(
+        run_guard(release, arguments=flags(host=host)), f"--host {host} is not 127.0.0.1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,13 +165,16 @@ def test_a_key_file_that_is_not_text(release: Path) -> None:
         (proxy_config(URL).replace("${OPENAI_API_KEY}", SECRET), "does not take its key from"),
         (
             proxy_config(URL).replace(
-                "routing:", "  - {name: second, base_url: https://api.openai.com/v1, api_key: '${OPENAI_API_KEY}'}\nrouting:"
+                "routing:",
+                "  - {name: second, base_url: https://api.openai.com/v1, api_key: '${OPENAI_API_KEY}'}\nrouting:",
             ),
             "names 2 providers",
         ),
     ],
 )
-def test_a_proxy_configuration_that_may_not_be(release: Path, config: str | None, reason: str) -> None:
+def test_a_proxy_configuration_that_may_not_be(
+    release: Path, config: str | None, reason: str
+) -> None:
     outcome = run_guard(release, config=config)
     assert_refused(outcome, reason)
     assert "proxy_config.yaml" in outcome[1]
@@ -188,7 +200,13 @@ def test_the_proxy_configuration_does_not_matter_without_the_proxy(release: Path
 
 
 def test_every_reason_at_once(release: Path) -> None:
-    outcome = run_guard(release, "http://10.0.0.1/v1", config=None, key="short", environment={"CEREBRAS_API_KEY": SECRET})
+    outcome = run_guard(
+        release,
+        "http://10.0.0.1/v1",
+        config=None,
+        key="short",
+        environment={"CEREBRAS_API_KEY": SECRET},
+    )
     for reason in (
         "CEREBRAS_API_KEY is set",
         "--base-url does not",
@@ -200,11 +218,16 @@ def test_every_reason_at_once(release: Path) -> None:
 
 @pytest.mark.parametrize("base_model", ["proxy-large", "moa-x", "a&b-c"])
 def test_a_base_model_that_optillm_would_mangle(release: Path, base_model: str) -> None:
-    assert_refused(run_guard(release, base_models=[base_model]), f"on {base_model}: rename the base model")
+    assert_refused(
+        run_guard(release, base_models=[base_model]), f"on {base_model}: rename the base model"
+    )
 
 
 def test_a_second_base_model_is_judged_as_well(release: Path) -> None:
-    assert_refused(run_guard(release, base_models=["jerry-xl", "bon-small"]), "on bon-small: rename the base model")
+    assert_refused(
+        run_guard(release, base_models=["jerry-xl", "bon-small"]),
+        "on bon-small: rename the base model",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +260,13 @@ def test_every_part_of_every_verified_version_counts(release: Path) -> None:
         "for name in seen: print(name, *internals.unknown({**seen, name: 'another'}))\n"
     )
     python = str(release / ".venv/bin/python")
-    done = subprocess.run([python, "-I", "-c", script, str(release)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [python, "-I", "-c", script, str(release)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     lines = done.stdout.splitlines()
     assert len(lines) > 10
     assert all(len(set(line.split())) == 1 for line in lines)
@@ -252,6 +281,12 @@ def test_root(release: Path) -> None:
         command = [str(release / ".venv/bin/python"), "-I", str(release / "guard"), *arguments]
         environment = {"HOME": str(home), "OPENAI_API_KEY": UPSTREAM_KEY}
         done = subprocess.run(
-            command, env=environment, cwd=release / "work", capture_output=True, text=True, timeout=60, check=False
+            command,
+            env=environment,
+            cwd=release / "work",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     assert_refused((done.returncode, done.stdout + done.stderr), "runs as root")

@@ -21,9 +21,20 @@ pytestmark = pytest.mark.slow
 
 #: Also run when they are enabled. With the stand-in's answers none needs more calls than the limit below.
 OTHERS = (
-    "none", "re2", "mcts", "rstar", "leap", "pvg", "cot_reflection", "rto",
-    "majority_voting", "genselect", "deepthink", "cepo", "mars",
-)  # fmt: skip
+    "none",
+    "re2",
+    "mcts",
+    "rstar",
+    "leap",
+    "pvg",
+    "cot_reflection",
+    "rto",
+    "majority_voting",
+    "genselect",
+    "deepthink",
+    "cepo",
+    "mars",
+)
 
 
 @pytest.fixture(scope="module", params=["proxy", "auto"])
@@ -46,7 +57,9 @@ def pair(running: Pair) -> Pair:
 
 @pytest.fixture(scope="module")
 def all_running(release: Path, approach: str) -> Iterator[Pair]:
-    with guarded_pair(release, approach=approach, strategies=OTHERS, extra=["--max-upstream-calls", "150"]) as pair:
+    with guarded_pair(
+        release, approach=approach, strategies=OTHERS, extra=["--max-upstream-calls", "150"]
+    ) as pair:
         yield pair
 
 
@@ -58,7 +71,9 @@ def assert_accounted(response: httpx.Response, pair: Pair, strategy: str) -> Non
         "x-optillm-upstream-calls": str(len(calls)),
         "x-optillm-upstream-failures": "0",
         "x-optillm-upstream-models": "jerry-xl",
-        "x-optillm-upstream-completions": str(sum((seen.body or {}).get("n") or 1 for seen in calls)),
+        "x-optillm-upstream-completions": str(
+            sum((seen.body or {}).get("n") or 1 for seen in calls)
+        ),
         "x-optillm-tokens": str(sum(spent(pair.upstream))),
         "x-optillm-guard": GUARD_VERSION,
     }
@@ -83,9 +98,10 @@ def test_the_strategy_runs(pair: Pair, strategy: str) -> None:
     assert whole["object"] == "chat.completion"
     assert before <= whole["created"] <= time.time()
     assert whole["model"] == f"{strategy}-jerry-xl"
-    assert [(choice["index"], choice["finish_reason"], choice["message"]["role"]) for choice in whole["choices"]] == [
-        (0, "stop", "assistant")
-    ]
+    assert [
+        (choice["index"], choice["finish_reason"], choice["message"]["role"])
+        for choice in whole["choices"]
+    ] == [(0, "stop", "assistant")]
     prompt, completed = spent(pair.upstream)
     usage = whole["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (
@@ -124,7 +140,9 @@ def chunks_of(response: httpx.Response) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("options", [None, {"include_usage": False}, {"include_usage": True}])
-def test_a_stream_is_the_same_answer(pair: Pair, strategy: str, options: dict[str, bool] | None) -> None:
+def test_a_stream_is_the_same_answer(
+    pair: Pair, strategy: str, options: dict[str, bool] | None
+) -> None:
     extra = {} if options is None else {"stream_options": options}
     response = pair.server.ask(f"{strategy}-jerry-xl", stream=True, **extra)
     chunks = chunks_of(response)
@@ -132,16 +150,24 @@ def test_a_stream_is_the_same_answer(pair: Pair, strategy: str, options: dict[st
 
     usage = chunks.pop() if options == {"include_usage": True} else None
     assert {(chunk["id"], chunk["object"], chunk["model"]) for chunk in chunks} == {
-        ("chatcmpl-" + response.headers["x-optillm-trace"], "chat.completion.chunk", f"{strategy}-jerry-xl")
+        (
+            "chatcmpl-" + response.headers["x-optillm-trace"],
+            "chat.completion.chunk",
+            f"{strategy}-jerry-xl",
+        )
     }
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas[0]["role"] == "assistant"
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (
+        len(chunks) - 1
+    ) + ["stop"]
     if usage is None:
         assert not any("usage" in chunk for chunk in chunks)
     else:
         assert usage["choices"] == []
-        assert (usage["usage"]["prompt_tokens"], usage["usage"]["completion_tokens"]) == spent(pair.upstream)
+        assert (usage["usage"]["prompt_tokens"], usage["usage"]["completion_tokens"]) == spent(
+            pair.upstream
+        )
         assert all(chunk["usage"] is None for chunk in chunks)
     text = "".join(delta.get("content", "") for delta in deltas)
     assert text == text_of(pair.server.ask(f"{strategy}-jerry-xl"))
@@ -161,7 +187,9 @@ def test_every_configured_base_model_is_served(pair: Pair, base_model: str) -> N
     assert text_of(response)
     assert response.json()["model"] == f"bon-{base_model}"
     assert pair.models == {base_model}
-    assert len(pair.upstream.seen) == CALLS["bon"], "OptiLLM asks every model a hidden question before its first"
+    assert len(pair.upstream.seen) == CALLS["bon"], (
+        "OptiLLM asks every model a hidden question before its first"
+    )
     assert response.headers["x-optillm-upstream-models"] == base_model
 
 
@@ -181,7 +209,10 @@ def test_all_system_messages_reach_the_strategy(pair: Pair) -> None:
     # OptiLLM keeps the last one only
     turns = [("system", "Be brief."), ("developer", "Answer in French."), ("user", "hello")]
     response = pair.server.post(
-        {"model": "self_consistency-jerry-xl", "messages": [{"role": role, "content": text} for role, text in turns]}
+        {
+            "model": "self_consistency-jerry-xl",
+            "messages": [{"role": role, "content": text} for role, text in turns],
+        }
     )
     assert response.status_code == 200
     sent = [(seen.body or {})["messages"] for seen in pair.upstream.calls()]

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def running(release: Path) -> Iterator[Pair]:
     with guarded_pair(
-        release, strategies=[*STRATEGIES, "re2", "mars"], extra=["--max-traces", "5", "--max-upstream-calls", "400"]
+        release,
+        strategies=[*STRATEGIES, "re2", "mars"],
+        extra=["--max-traces", "5", "--max-upstream-calls", "400"],
     ) as pair:
         yield pair
 
@@ -54,16 +56,28 @@ def trace_of(pair: Pair, answer: httpx.Response) -> dict[str, Any]:
         ("re2", ["final"]),
     ],
 )
-def test_every_call_is_told_with_its_purpose(pair: Pair, strategy: str, purposes: list[str]) -> None:
+def test_every_call_is_told_with_its_purpose(
+    pair: Pair, strategy: str, purposes: list[str]
+) -> None:
     answer = pair.server.ask(f"{strategy}-jerry-xl", MARK)
     trace = trace_of(pair, answer)
     prompt, completion = spent(pair.upstream)
     assert [call["purpose"] for call in trace["calls"]] == purposes
-    assert (trace["strategy"], trace["base_model"], trace["status"], trace["code"]) == (strategy, "jerry-xl", 200, "")
+    assert (trace["strategy"], trace["base_model"], trace["status"], trace["code"]) == (
+        strategy,
+        "jerry-xl",
+        200,
+        "",
+    )
     assert (trace["prompt_tokens"], trace["completion_tokens"]) == (prompt, completion)
-    assert (sum(c["prompt_tokens"] for c in trace["calls"]), trace["upstream_failures"]) == (prompt, 0)
+    assert (sum(c["prompt_tokens"] for c in trace["calls"]), trace["upstream_failures"]) == (
+        prompt,
+        0,
+    )
     for call, after in zip(trace["calls"], trace["calls"][1:], strict=False):
-        assert call["start"] + call["seconds"] <= after["start"] + 0.001  # these make one call after the other
+        assert (
+            call["start"] + call["seconds"] <= after["start"] + 0.001
+        )  # these make one call after the other
     last = trace["calls"][-1]
     assert 0 <= last["start"] + last["seconds"] <= trace["seconds"] + 0.001
     assert MARK not in json.dumps(trace)
@@ -78,7 +92,9 @@ def test_a_failed_call_says_in_a_word_why(pair: Pair) -> None:
 
 
 def test_an_error_keeps_its_code_and_not_the_upstreams_words(pair: Pair) -> None:
-    pair.upstream.respond = lambda _seen: Reply(429, {"error": {"message": f"{MARK} {UPSTREAM_KEY}"}})
+    pair.upstream.respond = lambda _seen: Reply(
+        429, {"error": {"message": f"{MARK} {UPSTREAM_KEY}"}}
+    )
     trace = trace_of(pair, pair.server.ask("moa-jerry-xl", MARK))
     assert (trace["status"], trace["code"]) == (429, "upstream_rate_limited")
     assert {call["error"] for call in trace["calls"]} == {"rate_limited"}
@@ -90,7 +106,9 @@ def test_contents_are_kept_for_who_asks(pair: Pair) -> None:
     trace = trace_of(pair, answer)
     assert trace["messages"] == [{"role": "user", "content": MARK}]
     assert trace["answers"] == [answer.json()["choices"][0]["message"]["content"]]
-    assert [call["messages"] for call in trace["calls"]] == [(seen.body or {})["messages"] for seen in pair.upstream.calls()]
+    assert [call["messages"] for call in trace["calls"]] == [
+        (seen.body or {})["messages"] for seen in pair.upstream.calls()
+    ]
     assert [len(call["answers"]) for call in trace["calls"]] == [3, 1, 1]
     assert MARK not in pair.server.get("/guard/traces").text
     assert MARK not in pair.server.get("/metrics").text

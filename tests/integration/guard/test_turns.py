@@ -143,7 +143,9 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def running(release: Path) -> Iterator[Pair]:
-    with guarded_pair(release, strategies=[*STRATEGIES, "none"], extra=["--max-in-flight", str(MOST)]) as pair:
+    with guarded_pair(
+        release, strategies=[*STRATEGIES, "none"], extra=["--max-in-flight", str(MOST)]
+    ) as pair:
         yield pair
 
 
@@ -157,7 +159,10 @@ def _full(pair: Pair, waiting: int = MOST) -> Iterator[tuple[Gate, list[Future[h
             asked = []
             for number in range(MOST + waiting):
                 asked.append(pool.submit(pair.server.ask, "none-jerry-xl", f"number {number}"))
-                wait_until(lambda: _in_flight(pair) + _waiting(pair) == len(asked), what=f"request {number}")
+                wait_until(
+                    lambda: _in_flight(pair) + _waiting(pair) == len(asked),
+                    what=f"request {number}",
+                )
             yield gate, asked
         finally:
             gate.open.set()
@@ -184,7 +189,10 @@ def test_beyond_the_queue_requests_are_sent_away_and_health_is_answered(running:
         error = assert_refused(refused, 503, "overloaded")
         assert "limits.max_in_flight" in error["message"]
         assert int(refused.headers["Retry-After"]) > 0
-        assert httpx.get(f"{running.server.url.removesuffix('/v1')}/health", timeout=5).status_code == 200
+        assert (
+            httpx.get(f"{running.server.url.removesuffix('/v1')}/health", timeout=5).status_code
+            == 200
+        )
         scraped = running.server.get("/metrics").text
         assert f"optillm_requests_waiting {float(MOST)}" in scraped
         assert 'optillm_refusals_total{code="overloaded"} 1.0' in scraped
@@ -212,7 +220,10 @@ def test_a_client_that_goes_away_gives_up_its_place(running: Pair) -> None:
 @pytest.mark.slow
 def test_what_waits_when_the_drain_is_over_gets_a_503(release: Path) -> None:
     extra = ["--max-in-flight", "1", "--drain-timeout", "0.5"]
-    with guarded_pair(release, strategies=["none"], extra=extra) as pair, ThreadPoolExecutor(2) as pool:
+    with (
+        guarded_pair(release, strategies=["none"], extra=extra) as pair,
+        ThreadPoolExecutor(2) as pool,
+    ):
         gate = Gate()
         pair.upstream.respond = gate.respond
         asked = [pool.submit(pair.server.ask, "none-jerry-xl") for _ in range(2)]

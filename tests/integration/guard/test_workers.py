@@ -38,7 +38,11 @@ def workers_of(server: Server) -> set[int]:
 
 
 def all_serve(server: Server) -> None:
-    wait_until(lambda: state(server)["workers"] == {"wanted": WORKERS, "serving": WORKERS}, 30, "both workers")
+    wait_until(
+        lambda: state(server)["workers"] == {"wanted": WORKERS, "serving": WORKERS},
+        30,
+        "both workers",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +188,14 @@ def test_ready_means_all_of_them_and_one_that_hangs_is_replaced(release: Path) -
             assert state(pair.server)["workers"]["serving"] == WORKERS
             hung, other = sorted(workers_of(pair.server))
             os.kill(hung, signal.SIGSTOP)
-            hear("1 of 2 workers")  # it is dead, and nobody has cut the service off meanwhile: WATCHDOG came each time
+            hear(
+                "1 of 2 workers"
+            )  # it is dead, and nobody has cut the service off meanwhile: WATCHDOG came each time
             hear("2 of 2 workers")
             assert state(pair.server)["workers"]["serving"] == WORKERS
             assert other in workers_of(pair.server)
             assert hung not in workers_of(pair.server)
-            assert [line["pid"] for line in events(pair.server) if line["event"] == "worker_hung"] == [hung]
+            assert [
+                line["pid"] for line in events(pair.server) if line["event"] == "worker_hung"
+            ] == [hung]
             assert not any("READY=1" in message for message in heard)

@@ -21,4 +21,6 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def plain_environment() -> dict[str, str]:
     """The caller's environment without what could choose a deployment or an answer."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("OPTICTL_", "XDG_", "VIRTUAL_ENV"))}
+    return {
+        k: v for k, v in os.environ.items() if not k.startswith(("OPTICTL_", "XDG_", "VIRTUAL_ENV"))
+    }

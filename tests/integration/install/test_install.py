@@ -18,25 +18,39 @@ pytestmark = pytest.mark.slow
 
 
 def _run(program: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        [program, *arguments], capture_output=True, text=True, check=False, **options
+    )  # type: ignore[call-overload,no-any-return]
 
 
 def _with_key(place: Path) -> None:
     (place / "etc/optillm-proxy/env").write_text("OPENAI_API_KEY=a-key-of-litellm\n")
 
 
-def _one_of_two_at_once(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _one_of_two_at_once(
+    command: list[str], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
     """Start two installations at once: how the one ended that installed. The other is refused, and nothing of them mixes."""
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in "ab"]
+    both = [
+        subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in "ab"
+    ]
     said = [process.communicate() for process in both]
-    ended = [subprocess.CompletedProcess(p.args, p.returncode, *s) for p, s in zip(both, said, strict=True)]
+    ended = [
+        subprocess.CompletedProcess(p.args, p.returncode, *s)
+        for p, s in zip(both, said, strict=True)
+    ]
     (installed,) = (one for one in ended if "activated" in one.stderr)
     (refused,) = (one for one in ended if "is working on this deployment" in one.stderr)
     assert refused.returncode == 1
     return installed
 
 
-def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment: dict[str, str]) -> None:
+def test_the_life_of_a_deployment(
+    program: Path, place: Path, plain_environment: dict[str, str]
+) -> None:
     """init, install (twice at once), nothing to do, drift mended, a failing build, and on again."""
 
     def optictl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,7 +64,9 @@ def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment:
     assert "build" in planned.stdout
     assert not (place / "opt").exists()
 
-    first = _one_of_two_at_once([str(program), "install", "--yes", "--root", str(place)], plain_environment)
+    first = _one_of_two_at_once(
+        [str(program), "install", "--yes", "--root", str(place)], plain_environment
+    )
     # LiteLLM is not there, and the check that ends an installation says so
     assert first.returncode == 1, first.stderr
     assert "fail  upstream.base-model" in first.stdout
@@ -61,8 +77,18 @@ def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment:
     assert record["optillm"] == "0.3.12"
     assert record["proof"]["strategy"] == "moa"
     assert record["proof"]["upstream_calls"] == 3
-    assert list((release / ".venv").rglob("moa.cpython-*.pyc")), "the bytecode is compiled at install"
-    assert not {"torch", "transformers", "litellm", "spacy", "gradio", "datasets", "selenium"} & set(record["distributions"])
+    assert list((release / ".venv").rglob("moa.cpython-*.pyc")), (
+        "the bytecode is compiled at install"
+    )
+    assert not {
+        "torch",
+        "transformers",
+        "litellm",
+        "spacy",
+        "gradio",
+        "datasets",
+        "selenium",
+    } & set(record["distributions"])
 
     again = optictl("install", "--yes")
     assert "No changes." in again.stdout
@@ -81,7 +107,9 @@ def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment:
 
     # a configuration that asks for another release, which cannot be built
     plugin = place / "etc/optillm-proxy/mine.py"
-    plugin.write_text('SLUG = "mine"\n\n\ndef run(system_prompt, initial_query, client, model):\n    return initial_query, 0\n')
+    plugin.write_text(
+        'SLUG = "mine"\n\n\ndef run(system_prompt, initial_query, client, model):\n    return initial_query, 0\n'
+    )
     config = place / "etc/optillm-proxy/optictl.yaml"
     config.write_text(config.read_text().replace("plugins: []", "plugins: [mine.py]"))
     with open_directory() as empty:
@@ -97,19 +125,50 @@ def test_the_life_of_a_deployment(program: Path, place: Path, plain_environment:
     assert "removing the half-built" in on.stderr
 
 
-def test_a_wheelhouse_installs_without_the_network(program: Path, place: Path, plain_environment: dict[str, str]) -> None:
+def test_a_wheelhouse_installs_without_the_network(
+    program: Path, place: Path, plain_environment: dict[str, str]
+) -> None:
     lock = render.template_directory() / "locks/optillm-0.3.12-proxy.txt"
     wheels = place / "wheels"
     subprocess.run(
-        [find_uv_bin(), "run", "-q", "--no-project", "--python", "/usr/bin/python3", "--with", "pip",
-         "python", "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-         "-r", str(lock), "-d", str(wheels)],
+        [
+            find_uv_bin(),
+            "run",
+            "-q",
+            "--no-project",
+            "--python",
+            "/usr/bin/python3",
+            "--with",
+            "pip",
+            "python",
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "-r",
+            str(lock),
+            "-d",
+            str(wheels),
+        ],
         check=True,
         env=plain_environment,
-    )  # fmt: skip
+    )
     # an empty cache: what is installed can only have come from the wheelhouse
     environment = {**plain_environment, "UV_CACHE_DIR": str(place / "cache")}
-    arguments = ["install", "--yes", "--root", str(place / "root"), "--wheelhouse", str(wheels), "--output", "json"]
+    arguments = [
+        "install",
+        "--yes",
+        "--root",
+        str(place / "root"),
+        "--wheelhouse",
+        str(wheels),
+        "--output",
+        "json",
+    ]
     # the wheels are for the Python that pip ran on; a newer one may be there
     result = _run(program, *arguments, "--python", "/usr/bin/python3", env=environment)
     envelope = json.loads(result.stdout)
@@ -120,7 +179,11 @@ def test_a_wheelhouse_installs_without_the_network(program: Path, place: Path, p
 
 
 def _identity() -> dict[str, object]:
-    return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.getuid() == 0 else {}
+    return (
+        {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
+        if os.getuid() == 0
+        else {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +212,15 @@ def test_a_user_without_any_rights_has_the_whole_demonstration(
     assert "built and proven" not in second.stderr
 
 
-def test_the_user_scope_follows_xdg(program: Path, place: Path, plain_environment: dict[str, str], users_cache: Path) -> None:
+def test_the_user_scope_follows_xdg(
+    program: Path, place: Path, plain_environment: dict[str, str], users_cache: Path
+) -> None:
     place.chmod(0o777)
-    own = {"HOME": str(place), "UV_CACHE_DIR": str(users_cache), "XDG_CONFIG_HOME": str(place / "configuration")}
+    own = {
+        "HOME": str(place),
+        "UV_CACHE_DIR": str(users_cache),
+        "XDG_CONFIG_HOME": str(place / "configuration"),
+    }
     environment = {**plain_environment, **own}
     result = _run(program, "install", "--user", "--yes", env=environment, cwd="/", **_identity())
     assert "activated 0.3.12-" in result.stderr, result.stderr

@@ -15,12 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.guard.invariants import FORBIDDEN, forbidden_variables
 from optictl.host import processes
 from optictl.proof.standin import Reply, Seen
 from testing import deployments
-from testing.deployments import Deployment
+from testing.deployments import InstalledDeployment
 from testing.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 
 pytestmark = pytest.mark.slow
@@ -29,14 +29,17 @@ OPTICTL = Path(sys.executable).with_name("optictl")
 
 
 @pytest.fixture(scope="module")
-def deployment(locked_venv: Path) -> Iterator[Deployment]:
+def deployment(locked_venv: Path) -> Iterator[InstalledDeployment]:
     with open_directory() as root:
         yield deployments.make(root, locked_venv)
 
 
-def _start(deployment: Deployment) -> subprocess.Popen[str]:
+def _start(deployment: InstalledDeployment) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [OPTICTL, "run", "--root", str(deployment.root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [OPTICTL, "run", "--root", str(deployment.root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -49,14 +52,18 @@ def _start(deployment: Deployment) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[0])
 
 
-def _ask(deployment: Deployment) -> httpx.Response:
+def _ask(deployment: InstalledDeployment) -> httpx.Response:
     body = {"model": "bon-jerry-xl", "messages": [{"role": "user", "content": "hello"}]}
     headers = {"Authorization": f"Bearer {PROXY_KEY}"}
-    return httpx.post(f"{deployment.config.url}/chat/completions", json=body, headers=headers, timeout=30)
+    return httpx.post(
+        f"{deployment.config.url}/chat/completions", json=body, headers=headers, timeout=30
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_what_is_in_flight_finish(deployment: Deployment, number: signal.Signals) -> None:
+def test_a_signal_lets_what_is_in_flight_finish(
+    deployment: InstalledDeployment, number: signal.Signals
+) -> None:
     arrived = threading.Event()
 
     def slow(seen: Seen) -> Reply | None:
@@ -79,7 +86,7 @@ def test_a_signal_lets_what_is_in_flight_finish(deployment: Deployment, number: 
     assert "draining" in said
 
 
-def test_it_runs_as_the_unit_would(deployment: Deployment) -> None:
+def test_it_runs_as_the_unit_would(deployment: InstalledDeployment) -> None:
     with deployment.standin().running():
         process = _start(deployment)
         try:
@@ -91,7 +98,7 @@ def test_it_runs_as_the_unit_would(deployment: Deployment) -> None:
     assert results["process.guarded"].status == "pass"
 
 
-def test_killing_optictl_ends_the_service(deployment: Deployment) -> None:
+def test_killing_optictl_ends_the_service(deployment: InstalledDeployment) -> None:
     with deployment.standin().running():
         process = _start(deployment)
         process.kill()
@@ -105,13 +112,13 @@ def test_killing_optictl_ends_the_service(deployment: Deployment) -> None:
     assert deployment.config.listen.port not in {one.port for one in processes.listeners()}
 
 
-def _run(deployment: Deployment) -> subprocess.CompletedProcess[str]:
+def _run(deployment: InstalledDeployment) -> subprocess.CompletedProcess[str]:
     command = [OPTICTL, "run", "--root", str(deployment.root)]
     # one that serves instead ends with the timeout
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_what_it_refuses(deployment: Deployment) -> None:
+def test_what_it_refuses(deployment: InstalledDeployment) -> None:
     deployment.reset()
     deployment.paths.proxy_key.write_text("sk-0123456789abcdefghijklmnop\n")
     refused = _run(deployment)
@@ -125,7 +132,7 @@ def test_what_it_refuses(deployment: Deployment) -> None:
 SECRET = "value-that-must-not-be-printed"
 
 
-def _refuses(deployment: Deployment, content: bytes) -> str:
+def _refuses(deployment: InstalledDeployment, content: bytes) -> str:
     """What `run` says of an env file that the unit refuses too."""
     deployment.reset()
     deployment.paths.env.write_bytes(content)
@@ -139,9 +146,12 @@ def _refuses(deployment: Deployment, content: bytes) -> str:
 
 
 @pytest.mark.parametrize("name", [*sorted(FORBIDDEN), "https_proxy", "OPTILLM_N"])
-def test_a_variable_that_the_unit_refuses(deployment: Deployment, name: str) -> None:
+def test_a_variable_that_the_unit_refuses(deployment: InstalledDeployment, name: str) -> None:
     said = _refuses(deployment, f"OPENAI_API_KEY={UPSTREAM_KEY}\n{name}={SECRET}\n".encode())
-    assert f"optillm-guard: refused to start: {name} is set: it {forbidden_variables([name])[name]} " in said
+    assert (
+        f"optillm-guard: refused to start: {name} is set: it {forbidden_variables([name])[name]} "
+        in said
+    )
     assert f"sed -i -E '/^\\s*(export\\s+)?({name})\\s*=/d' {deployment.paths.env}" in said
 
 
@@ -150,14 +160,36 @@ def test_a_variable_that_the_unit_refuses(deployment: Deployment, name: str) -> 
     [
         (b"OPENAI_API_KEY=\n", "OPENAI_API_KEY is missing", "write the line OPENAI_API_KEY="),
         (b"", "OPENAI_API_KEY is missing", "write the line OPENAI_API_KEY="),
-        (f"export OPENAI_API_KEY={SECRET}\n".encode(), "line 1 (OPENAI_API_KEY): systemd ignores a line", "sed -i -E"),
-        (f"\ufeffOPENAI_API_KEY={SECRET}\n".encode(), "line 1 (OPENAI_API_KEY): the file begins with a byte", "LC_ALL=C sed"),
-        (f"OPENAI_API_KEY={SECRET}\n".encode("utf-16"), "line 1 (OPENAI_API_KEY): the file is UTF-16", "iconv -f UTF-16 "),
-        (f"OPENAI_API_KEY={SECRET}\nA=\u00e9".encode("latin-1"), "line 2 (A): this is not UTF-8", "iconv -f LATIN1 "),
-        (f"OPENAI_API_KEY={SECRET}\nexport HTTP_PROXY=x".encode(), "line 2 (HTTP_PROXY): systemd ignores a line", "sed -i -E"),
+        (
+            f"export OPENAI_API_KEY={SECRET}\n".encode(),
+            "line 1 (OPENAI_API_KEY): systemd ignores a line",
+            "sed -i -E",
+        ),
+        (
+            f"\ufeffOPENAI_API_KEY={SECRET}\n".encode(),
+            "line 1 (OPENAI_API_KEY): the file begins with a byte",
+            "LC_ALL=C sed",
+        ),
+        (
+            f"OPENAI_API_KEY={SECRET}\n".encode("utf-16"),
+            "line 1 (OPENAI_API_KEY): the file is UTF-16",
+            "iconv -f UTF-16 ",
+        ),
+        (
+            f"OPENAI_API_KEY={SECRET}\nA=\u00e9".encode("latin-1"),
+            "line 2 (A): this is not UTF-8",
+            "iconv -f LATIN1 ",
+        ),
+        (
+            f"OPENAI_API_KEY={SECRET}\nexport HTTP_PROXY=x".encode(),
+            "line 2 (HTTP_PROXY): systemd ignores a line",
+            "sed -i -E",
+        ),
     ],
 )
-def test_an_env_file_that_is_not_read_as_it_is_meant(deployment: Deployment, content: bytes, words: str, remedy: str) -> None:
+def test_an_env_file_that_is_not_read_as_it_is_meant(
+    deployment: InstalledDeployment, content: bytes, words: str, remedy: str
+) -> None:
     said = _refuses(deployment, content)
     assert said.count("optillm-guard: refused to start: ") == 1
     assert words in said
@@ -165,10 +197,17 @@ def test_an_env_file_that_is_not_read_as_it_is_meant(deployment: Deployment, con
     assert str(deployment.paths.env) in said
 
 
-def test_all_that_is_wrong_is_told_at_once_and_one_paste_serves(deployment: Deployment) -> None:
+def test_all_that_is_wrong_is_told_at_once_and_one_paste_serves(
+    deployment: InstalledDeployment,
+) -> None:
     content = f"export OPENAI_API_KEY={UPSTREAM_KEY}\nHTTP_PROXY={SECRET}\nstray\nexport ALL_PROXY={SECRET}\n"
     said = _refuses(deployment, content.encode())
-    for words in ("line 1 (OPENAI_API_KEY)", "line 3: there is no =", "line 4 (ALL_PROXY)", "HTTP_PROXY is set"):
+    for words in (
+        "line 1 (OPENAI_API_KEY)",
+        "line 3: there is no =",
+        "line 4 (ALL_PROXY)",
+        "HTTP_PROXY is set",
+    ):
         assert words in said
     steps, _, start = said.partition("fix ")[2].rpartition(" && ")
     assert start == f"optictl run --root {deployment.root}"
@@ -180,7 +219,7 @@ def test_all_that_is_wrong_is_told_at_once_and_one_paste_serves(deployment: Depl
 
 
 @pytest.mark.parametrize("name", ["env", "proxy_key"])
-def test_a_file_that_the_unit_cannot_do_without(deployment: Deployment, name: str) -> None:
+def test_a_file_that_the_unit_cannot_do_without(deployment: InstalledDeployment, name: str) -> None:
     deployment.reset()
     path = getattr(deployment.paths, name)
     path.unlink()
@@ -191,13 +230,17 @@ def test_a_file_that_the_unit_cannot_do_without(deployment: Deployment, name: st
     assert "optictl init" in refused.stderr
 
 
-def test_it_has_the_environment_of_the_unit(deployment: Deployment) -> None:
+def test_it_has_the_environment_of_the_unit(deployment: InstalledDeployment) -> None:
     deployment.reset()
     deployment.paths.env.write_text(f"OPENAI_API_KEY='{UPSTREAM_KEY}'\r\nTZ=Asia/Tokyo # x\r\n")
     with deployment.standin().running():
         process = _start(deployment)
         try:
-            carried = {name for p in Site(deployment.paths).live.processes for name in (p.environ or {}).items()}
+            carried = {
+                name
+                for p in Deployment(deployment.paths).live.processes
+                for name in (p.environ or {}).items()
+            }
             answer = _ask(deployment)
         finally:
             process.terminate()
@@ -209,7 +252,7 @@ def test_it_has_the_environment_of_the_unit(deployment: Deployment) -> None:
     assert "OPENAI_API_KEY" not in {name for name, _ in carried}
 
 
-def test_a_taken_port_is_named(deployment: Deployment) -> None:
+def test_a_taken_port_is_named(deployment: InstalledDeployment) -> None:
     deployment.reset()
     with deployment.standin().running(), deployment.serving():
         second = _run(deployment)
@@ -217,34 +260,59 @@ def test_a_taken_port_is_named(deployment: Deployment) -> None:
     assert f"port {deployment.config.listen.port} is taken" in second.stderr
 
 
-def test_smoke_from_the_command_line(deployment: Deployment) -> None:
+def test_smoke_from_the_command_line(deployment: InstalledDeployment) -> None:
     deployment.reset()
     with deployment.standin().running() as upstream, deployment.serving():
-        command = [str(OPTICTL), "smoke", "--all", "--root", str(deployment.root), "--output", "json"]
+        command = [
+            str(OPTICTL),
+            "smoke",
+            "--all",
+            "--root",
+            str(deployment.root),
+            "--output",
+            "json",
+        ]
         good = subprocess.run(command, capture_output=True, text=True, check=False)
-        upstream.respond = lambda seen: Reply(500, {"error": {"message": "out of order"}}) if seen.method == "POST" else None
-        bad = subprocess.run([*command[:2], "moa-jerry-xl", *command[3:]], capture_output=True, text=True, check=False)
+        upstream.respond = lambda seen: (
+            Reply(500, {"error": {"message": "out of order"}}) if seen.method == "POST" else None
+        )
+        bad = subprocess.run(
+            [*command[:2], "moa-jerry-xl", *command[3:]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert good.returncode == 0, good.stdout
     results = json.loads(good.stdout)["results"]
     calls = {r["data"]["strategy"]: r["data"]["upstream_calls"] for r in results}
     assert calls == {"moa": 3, "bon": 4, "plansearch": 4, "self_consistency": 5}
     assert set(results[0]["data"]) == {
-        "strategy", "base_model", "upstream_calls", "upstream_models", "upstream_failures", "latency_ms", "tokens", "answer",
-    }  # fmt: skip
+        "strategy",
+        "base_model",
+        "upstream_calls",
+        "upstream_models",
+        "upstream_failures",
+        "latency_ms",
+        "tokens",
+        "answer",
+    }
     assert bad.returncode == 1
     failed = json.loads(bad.stdout)
     assert failed["status"] == "failed"
     assert "the upstream answered 500: out of order" in failed["results"][0]["found"]
 
 
-def test_smoke_cannot_be_fooled_by_an_optillm_without_the_guard(deployment: Deployment) -> None:
+def test_smoke_cannot_be_fooled_by_an_optillm_without_the_guard(
+    deployment: InstalledDeployment,
+) -> None:
     deployment.reset()
     program = (
         "from optictl.demo.standin import StandIn; import time\n"
         f"with StandIn(models=('moa-jerry-xl',), port={deployment.config.listen.port}).running(): time.sleep(60)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     try:
         for _ in range(100):

@@ -43,9 +43,16 @@ exclude-newer = "2020-01-01"
 target = "/nowhere"
 """
 VARIABLES = {
-    "UV_EXCLUDE_NEWER": "2020-01-01", "UV_PYTHON_PREFERENCE": "only-managed", "UV_OFFLINE": "1", "UV_LINK_MODE": "symlink",
-    "UV_NO_BINARY": "1", "UV_PYTHON": "2.7", "UV_CONSTRAINT": "/nowhere", "PYTHONPATH": "/nowhere", "VIRTUAL_ENV": "/nowhere",
-}  # fmt: skip
+    "UV_EXCLUDE_NEWER": "2020-01-01",
+    "UV_PYTHON_PREFERENCE": "only-managed",
+    "UV_OFFLINE": "1",
+    "UV_LINK_MODE": "symlink",
+    "UV_NO_BINARY": "1",
+    "UV_PYTHON": "2.7",
+    "UV_CONSTRAINT": "/nowhere",
+    "PYTHONPATH": "/nowhere",
+    "VIRTUAL_ENV": "/nowhere",
+}
 
 
 def _wheel() -> bytes:
@@ -92,7 +99,9 @@ def test_bytecode_is_for_what_is_imported(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "tests")
     machine.install(machine.wheels)
     (packages,) = machine.venv.glob("lib/*/site-packages")
-    assert [path.stem.partition(".")[0] for path in packages.glob("__pycache__/optictl*.pyc")] == ["optictl_sample"]
+    assert [path.stem.partition(".")[0] for path in packages.glob("__pycache__/optictl*.pyc")] == [
+        "optictl_sample"
+    ]
     assert list((packages / "optictl_pack").rglob("*.pyc")) == []
 
 
@@ -132,7 +141,9 @@ class Index:
                 authorized = self.headers.get("Authorization") == expected
                 self.send_response(200 if authorized else 401)
                 body = (_wheel() if self.path.endswith(".whl") else page) if authorized else b""
-                self.send_header("Content-Type", "application/zip" if self.path.endswith(".whl") else "text/html")
+                self.send_header(
+                    "Content-Type", "application/zip" if self.path.endswith(".whl") else "text/html"
+                )
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -158,7 +169,16 @@ def index() -> Iterator[Index]:
 
 def _uv_itself(machine: Machine) -> subprocess.CompletedProcess[str]:
     """What uv says where it is called without optictl's settings."""
-    command = [uv.program(), "pip", "install", "--python", machine.venv / "bin/python", "--require-hashes", "-r", machine.lock]
+    command = [
+        uv.program(),
+        "pip",
+        "install",
+        "--python",
+        machine.venv / "bin/python",
+        "--require-hashes",
+        "-r",
+        machine.lock,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
 
 
@@ -166,7 +186,9 @@ def test_hostile_settings_change_nothing(machine: Machine, monkeypatch: pytest.M
     machine.settings.write_text(f'find-links = ["{machine.wheels}"]\nno-index = true\n{HOSTILE}')
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    assert Path(os.path.realpath(sys.executable)) in [interpreter.path for interpreter in uv.interpreters()[0]]
+    assert Path(os.path.realpath(sys.executable)) in [
+        interpreter.path for interpreter in uv.interpreters()[0]
+    ]
     machine.install()
     module, bytecode = sorted(machine.installed(), key=lambda path: path.suffix)
     assert (module.suffix, bytecode.suffix) == (".py", ".pyc")
@@ -175,7 +197,9 @@ def test_hostile_settings_change_nothing(machine: Machine, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("settings", ['python-preference = "only-managed"', HOSTILE])
-def test_every_interpreter_is_found_whatever_the_settings_are(settings: str, machine: Machine) -> None:
+def test_every_interpreter_is_found_whatever_the_settings_are(
+    settings: str, machine: Machine
+) -> None:
     without = uv.interpreters()
     machine.settings.write_text(settings)
     assert uv.interpreters() == without
@@ -184,21 +208,29 @@ def test_every_interpreter_is_found_whatever_the_settings_are(settings: str, mac
 
 def test_the_systems_settings_do_not_count_either(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "system/uv").mkdir(parents=True)
-    (tmp_path / "system/uv/uv.toml").write_text(f'find-links = ["{machine.wheels}"]\nno-index = true\n{HOSTILE}')
+    (tmp_path / "system/uv/uv.toml").write_text(
+        f'find-links = ["{machine.wheels}"]\nno-index = true\n{HOSTILE}'
+    )
     machine.install()
     assert len(machine.installed()) == 2
 
 
 @pytest.mark.parametrize("table", ["", "[pip]\n"])
-def test_an_index_with_a_password_is_reached_by_the_users_settings(table: str, machine: Machine, index: Index) -> None:
+def test_an_index_with_a_password_is_reached_by_the_users_settings(
+    table: str, machine: Machine, index: Index
+) -> None:
     machine.settings.write_text(f'{table}index-url = "{index.url("jerry:hush@")}"\n')
     machine.install()
     assert len(machine.installed()) == 2
     assert index.asked == ["/simple/optictl-sample/", f"/{WHEEL}"]
 
 
-def test_or_by_its_own_variables(machine: Machine, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine.settings.write_text(f'[[index]]\nname = "inhouse"\nurl = "{index.url()}"\ndefault = true\n')
+def test_or_by_its_own_variables(
+    machine: Machine, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.settings.write_text(
+        f'[[index]]\nname = "inhouse"\nurl = "{index.url()}"\ndefault = true\n'
+    )
     monkeypatch.setenv("UV_INDEX_INHOUSE_USERNAME", "jerry")
     monkeypatch.setenv("UV_INDEX_INHOUSE_PASSWORD", "hush")
     machine.install()
@@ -239,7 +271,9 @@ def test_a_file_of_another_hash(machine: Machine, index: Index) -> None:
     assert "a file is not the one that the lock names" in _fails(machine).what
 
 
-def test_a_cache_that_cannot_be_used(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_used(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A plan needs none: it lists the interpreters and writes nothing. The build says what is wrong."""
     monkeypatch.delenv("UV_CACHE_DIR")
     (tmp_path / "file").write_text("")
@@ -262,7 +296,8 @@ def test_the_remedy_for_a_missing_interpreter_names_what_uv_can_install(tmp_path
     """The program is there, and its list of downloads has the version; nothing is fetched."""
     remedy = interpreters.interpreter_remedy("optictl install", True, None, uv.program())
     program, *_, version = re.findall(
-        r"\S+", remedy.partition(" && ")[0].removeprefix("sudo env UV_PYTHON_INSTALL_DIR=/opt/python ")
+        r"\S+",
+        remedy.partition(" && ")[0].removeprefix("sudo env UV_PYTHON_INSTALL_DIR=/opt/python "),
     )
     listed = subprocess.run(
         [program, "python", "list", "--only-downloads", "--all-versions", version],
@@ -272,4 +307,6 @@ def test_the_remedy_for_a_missing_interpreter_names_what_uv_can_install(tmp_path
         cwd=tmp_path,
     ).stdout
     directory = re.findall(r"/opt/python/(cpython-[^/]+)", remedy)[0]
-    assert re.search(directory.replace(f"-{version}-", rf"-{re.escape(version)}\.\d+-"), listed), listed
+    assert re.search(directory.replace(f"-{version}-", rf"-{re.escape(version)}\.\d+-"), listed), (
+        listed
+    )

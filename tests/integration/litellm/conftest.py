@@ -26,6 +26,8 @@ def entrance(litellm_program: Path) -> Iterator[Entrance]:
         *test_loops.models(ports[test_loops.__name__]),
         *test_round_trip.models(ports[test_round_trip.__name__]),
     ]
-    config = litellm_proxy.configuration(models, router_settings={"fallbacks": test_loops.FALLBACKS})
+    config = litellm_proxy.configuration(
+        models, router_settings={"fallbacks": test_loops.FALLBACKS}
+    )
     with litellm_proxy.litellm(litellm_program, config, port) as litellm:
         yield Entrance(litellm, ports)

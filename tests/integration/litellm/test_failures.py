@@ -38,10 +38,13 @@ def base(status: int, case: str) -> str:
     return f"down-{status}-{case}-xl"
 
 
-CASES = {at: [f"{strategy}-at-{at}" for strategy in (*STRATEGIES, "streamed", "retried")] for at in APPROACHES} | {
-    "bare": ["bare"]
+CASES = {
+    at: [f"{strategy}-at-{at}" for strategy in (*STRATEGIES, "streamed", "retried")]
+    for at in APPROACHES
+} | {"bare": ["bare"]}
+BASES = {
+    at: [base(status, case) for case in cases for status in STATUSES] for at, cases in CASES.items()
 }
-BASES = {at: [base(status, case) for case in cases for status in STATUSES] for at, cases in CASES.items()}
 
 
 def _fail(seen: Seen) -> Reply | None:
@@ -49,7 +52,9 @@ def _fail(seen: Seen) -> Reply | None:
         return None
     status = int(seen.model.split("-")[1])
     headers = {"Retry-After": "7"} if status == 429 else {}
-    return Reply(status, {"error": {"message": f"the model said {status}", "code": str(status)}}, headers)
+    return Reply(
+        status, {"error": {"message": f"the model said {status}", "code": str(status)}}, headers
+    )
 
 
 @dataclass
@@ -71,7 +76,11 @@ def models(ports: Ports) -> list[dict[str, Any]]:
     """LiteLLM's entries for this module."""
     entries = []
     for at, port in ports.optillms.items():
-        entries += [helpers.strategy_entry(f"{strategy}-{name}", port) for strategy in STRATEGIES for name in BASES[at]]
+        entries += [
+            helpers.strategy_entry(f"{strategy}-{name}", port)
+            for strategy in STRATEGIES
+            for name in BASES[at]
+        ]
         for name in BASES[at]:
             once = {} if "-retried-" in name else {"num_retries": 0, "max_retries": 0}
             # the bare one's SDK would wait as long as LiteLLM keeps a model from being asked
@@ -105,7 +114,9 @@ def site(release: Path, entrance: Entrance) -> Iterator[Site]:
 @both_approaches
 @every_strategy
 @every_status
-def test_a_failure_is_an_error_with_the_models_own_reason(site: Site, status: int, strategy: str, approach: str) -> None:
+def test_a_failure_is_an_error_with_the_models_own_reason(
+    site: Site, status: int, strategy: str, approach: str
+) -> None:
     name = base(status, f"{strategy}-at-{approach}")
     response = site.litellm.ask(f"{strategy}-{name}")
     assert response.status_code == STATUSES[status], response.text
@@ -149,7 +160,10 @@ def test_bare_optillm_answers_200_after_many_calls(site: Site) -> None:
     answers = helpers.ask_at_once(site.litellm, [f"moa-{name}" for name in names.values()])
     for response in answers:
         assert response.status_code == 200, response.text
-        assert response.json()["choices"][0]["message"]["content"] == "Error: Could not generate any completions"
+        assert (
+            response.json()["choices"][0]["message"]["content"]
+            == "Error: Could not generate any completions"
+        )
     calls = {status: site.calls(name) for status, name in names.items()}
     # the SDK does not retry a 401
     assert calls == {500: 12, 401: 4, 429: 12}

@@ -40,7 +40,11 @@ def base(kind: str, approach: str) -> str:
     return f"{kind}-at-{approach}-xl"
 
 
-BASES = tuple(base(kind, at) for kind in (*LOOPS, "midway", "patient", "healthy", "across") for at in (*APPROACHES, "bare"))
+BASES = tuple(
+    base(kind, at)
+    for kind in (*LOOPS, "midway", "patient", "healthy", "across")
+    for at in (*APPROACHES, "bare")
+)
 FALLING_BACK = tuple(name for name in BASES if name.startswith(("fallback", "midway", "patient")))
 
 
@@ -49,7 +53,12 @@ def _respond(seen: Seen) -> Reply | None:
     failure = Reply(500, {"error": {"message": "the model is down", "code": "500"}})
     if seen.model.startswith(("fallback", "patient")):
         return failure
-    if seen.model.startswith("midway") and seen.body and seen.body.get("n") != 3 and seen.body.get("max_tokens") != 1:
+    if (
+        seen.model.startswith("midway")
+        and seen.body
+        and seen.body.get("n") != 3
+        and seen.body.get("max_tokens") != 1
+    ):
         return failure
     if seen.model.startswith("healthy") and seen.body:
         return Reply(body=completion(seen.body), delay=1)
@@ -80,13 +89,20 @@ def models(ports: Ports) -> list[dict[str, Any]]:
     once = {"num_retries": 0, "max_retries": 0}
     upstream, entries = ports.model_url, []
     for at, port in ports.optillms.items():
-        entries += [helpers.strategy_entry(f"{s}-{name}", port) for s in STRATEGIES for name in BASES if f"-{at}-" in name]
+        entries += [
+            helpers.strategy_entry(f"{s}-{name}", port)
+            for s in STRATEGIES
+            for name in BASES
+            if f"-{at}-" in name
+        ]
         entries += [
             helpers.strategy_entry(base("around", at), port),
             helpers.strategy_entry(base("twice", at), port, f"moa-{base('twice', at)}"),
             # from each OptiLLM to the next one
             helpers.strategy_entry(
-                base("across", at), ports.optillms["auto" if at == "proxy" else "proxy"], f"moa-{base('across', at)}"
+                base("across", at),
+                ports.optillms["auto" if at == "proxy" else "proxy"],
+                f"moa-{base('across', at)}",
             ),
             helpers.model_entry(base("healthy", at), upstream),
             helpers.model_entry(base("fallback", at), upstream, **once),
@@ -101,10 +117,14 @@ def models(ports: Ports) -> list[dict[str, Any]]:
 def site(release: Path, entrance: Entrance) -> Iterator[Site]:
     litellm, ports = entrance.litellm, entrance.ports[__name__]
     with ExitStack() as stack:
-        upstream = stack.enter_context(StandIn(models=BASES, port=ports.model, respond=_respond).running())
+        upstream = stack.enter_context(
+            StandIn(models=BASES, port=ports.model, respond=_respond).running()
+        )
         doors = {
             at: stack.enter_context(
-                helpers.optillm(release, litellm.port, port=ports.optillms[at], approach=at, base_models=BASES)
+                helpers.optillm(
+                    release, litellm.port, port=ports.optillms[at], approach=at, base_models=BASES
+                )
             )
             for at in APPROACHES
         }
@@ -135,7 +155,9 @@ def test_a_loop_ends_within_a_second(site: Site, loop: str, approach: str, strea
 
 @both_approaches
 @pytest.mark.parametrize("strategy", ["moa", "bon"])
-def test_a_model_that_begins_to_fail_midway_loops_no_more(site: Site, strategy: str, approach: str) -> None:
+def test_a_model_that_begins_to_fail_midway_loops_no_more(
+    site: Site, strategy: str, approach: str
+) -> None:
     # the first call samples three answers; the next one fails and falls back to a strategy
     before, started = site.passes(), time.monotonic()
     response = site.litellm.ask(f"{strategy}-{base('midway', approach)}", timeout=30)
@@ -197,7 +219,9 @@ def test_a_loop_across_two_processes_ends(site: Site) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_bare_optillm_goes_round_and_round(site: Site, release: Path, loop: str) -> None:
     """Defect: nothing ends a loop, not even that the client has gone."""
-    with helpers.optillm(release, site.entrance, port=site.bare_port, guard=False, approach="auto") as door:
+    with helpers.optillm(
+        release, site.entrance, port=site.bare_port, guard=False, approach="auto"
+    ) as door:
         helpers.ready(door)
         with pytest.raises(httpx.ReadTimeout):
             site.litellm.ask(f"moa-{base(loop, 'bare')}", timeout=3)

@@ -57,7 +57,10 @@ class Site:
     def upstream_usage(self, since: int) -> dict[str, int]:
         """What the stand-in said it used, in every answer from its `since`th request on."""
         said = [completion(seen.body)["usage"] for seen in self.upstream.seen[since:] if seen.body]
-        return {name: sum(usage[name] for usage in said) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+        return {
+            name: sum(usage[name] for usage in said)
+            for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+        }
 
 
 def _slowly(seen: Seen) -> Reply | None:
@@ -74,7 +77,9 @@ def models(ports: Ports) -> list[dict[str, Any]]:
     entries = [helpers.mocked_entry("jerry-xl", MOCKED)]
     entries += [helpers.model_entry(base, ports.model_url) for base in BASES[1:]]
     entries += [
-        helpers.strategy_entry(f"{prefix}{strategy}-{base}", ports.optillms[name], f"{strategy}-{base}")
+        helpers.strategy_entry(
+            f"{prefix}{strategy}-{base}", ports.optillms[name], f"{strategy}-{base}"
+        )
         for name, prefix in PREFIXES.items()
         for strategy in STRATEGIES
         for base in BASES
@@ -86,7 +91,9 @@ def models(ports: Ports) -> list[dict[str, Any]]:
 def site(release: Path, entrance: Entrance) -> Iterator[Site]:
     ports = entrance.ports[__name__]
     with ExitStack() as stack:
-        upstream = stack.enter_context(StandIn(models=BASES, port=ports.model, respond=_slowly).running())
+        upstream = stack.enter_context(
+            StandIn(models=BASES, port=ports.model, respond=_slowly).running()
+        )
         servers = [
             stack.enter_context(
                 helpers.optillm(
@@ -96,7 +103,9 @@ def site(release: Path, entrance: Entrance) -> Iterator[Site]:
                     guard=not name.startswith("bare"),
                     approach="proxy" if name in ("proxy", "bare-proxy") else "auto",
                     base_models=BASES,
-                    upstream_key="sk-not-the-master-key" if name.endswith("wrong-key") else helpers.MASTER_KEY,
+                    upstream_key="sk-not-the-master-key"
+                    if name.endswith("wrong-key")
+                    else helpers.MASTER_KEY,
                 )
             )
             for name, port in ports.optillms.items()
@@ -107,7 +116,11 @@ def site(release: Path, entrance: Entrance) -> Iterator[Site]:
 
 def _events(response: httpx.Response) -> list[dict[str, Any]]:
     """The chunks of a whole stream, which must end with [DONE]."""
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
+    lines = [
+        line.removeprefix("data: ")
+        for line in response.text.splitlines()
+        if line.startswith("data: ")
+    ]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
 
@@ -145,7 +158,9 @@ def test_a_streamed_answer_is_whole(site: Site, approach: str, strategy: str) ->
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
     events = _events(response)
-    pieces = [choice["delta"].get("content") or "" for event in events for choice in event["choices"]]
+    pieces = [
+        choice["delta"].get("content") or "" for event in events for choice in event["choices"]
+    ]
     assert "".join(pieces) == MOCKED
     usages = [event["usage"] for event in events if event.get("usage")]
     assert len(usages) == 1
@@ -156,9 +171,13 @@ def test_a_streamed_answer_is_whole(site: Site, approach: str, strategy: str) ->
 @guarded
 @every_strategy
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-def test_calls_and_tokens_are_those_that_went_upstream(site: Site, approach: str, strategy: str, stream: bool) -> None:
+def test_calls_and_tokens_are_those_that_went_upstream(
+    site: Site, approach: str, strategy: str, stream: bool
+) -> None:
     before, calls_before = len(site.upstream.seen), len(site.upstream_calls())
-    fields: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    fields: dict[str, Any] = (
+        {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    )
     response = site.litellm.ask(f"{PREFIXES[approach]}{strategy}-counted-xl", **fields)
     assert response.status_code == 200, response.text
     calls = site.upstream_calls()[calls_before:]
@@ -166,7 +185,11 @@ def test_calls_and_tokens_are_those_that_went_upstream(site: Site, approach: str
     assert {call.model for call in calls} == {"counted-xl"}
     told = facts(response)
     assert told["upstream-calls"] == str(CALLS[strategy])
-    usage = next(e["usage"] for e in _events(response) if e.get("usage")) if stream else response.json()["usage"]
+    usage = (
+        next(e["usage"] for e in _events(response) if e.get("usage"))
+        if stream
+        else response.json()["usage"]
+    )
     sent = site.upstream_usage(before)
     assert {name: usage[name] for name in sent} == sent
     assert told["tokens"] == str(sent["total_tokens"])
@@ -216,5 +239,7 @@ def test_bare_optillm_runs_no_strategy_under_approach_proxy(site: Site, strategy
     response = site.litellm.ask(f"bare-proxy:{strategy}-counted-xl")
     assert response.status_code == 200
     # the plugin's first request also asks the model hidden questions of one token
-    asked = [seen for seen in site.upstream_calls()[before:] if (seen.body or {}).get("max_tokens") != 1]
+    asked = [
+        seen for seen in site.upstream_calls()[before:] if (seen.body or {}).get("max_tokens") != 1
+    ]
     assert len(asked) == 1

@@ -37,7 +37,9 @@ class Handler(BaseHTTPRequestHandler):
 async def sent(prefix, base):
     seen.clear()
     question = [{"role": "user", "content": "hi"}]
-    call = litellm.acompletion(model=f"{prefix}/moa-x", api_base=base, api_key="x", messages=question, max_retries=0)
+    call = litellm.acompletion(
+        model=f"{prefix}/moa-x", api_base=base, api_key="x", messages=question, max_retries=0
+    )
     with contextlib.suppress(Exception):  # each call fails: what counts is what was sent
         await asyncio.wait_for(call, 10)
     return [list(one) for one in dict.fromkeys(map(tuple, seen))]
@@ -47,7 +49,9 @@ async def main():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    known = {getattr(one, "value", one) for one in litellm.provider_list} | set(JSONProviderRegistry.list_providers())
+    known = {getattr(one, "value", one) for one in litellm.provider_list} | set(
+        JSONProviderRegistry.list_providers()
+    )
     answer = {prefix: await sent(prefix, base) for prefix in json.loads(sys.argv[1])}
     print(json.dumps({"known": sorted(known), "sent": answer}))
 

@@ -62,11 +62,22 @@ class CountingOptiLLM:
             if marks:
                 found.back.add(seen.model)
         if marks:
-            return Reply(400, {"error": {"message": "it came back", "type": "invalid_request_error", "code": "400"}})
+            return Reply(
+                400,
+                {
+                    "error": {
+                        "message": "it came back",
+                        "type": "invalid_request_error",
+                        "code": "400",
+                    }
+                },
+            )
         _, base = model_names.parse(seen.model)
         body = {"model": base, "messages": [{"role": "user", "content": f"{question}{_MARK}1"}]}
         answer = self._upstream.post(
-            "/chat/completions", json=body, headers={"Authorization": f"Bearer {litellm_proxy.MASTER_KEY}"}
+            "/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {litellm_proxy.MASTER_KEY}"},
         )
         return Reply(answer.status_code, answer.json())
 
@@ -85,7 +96,9 @@ class CountingOptiLLM:
 
 
 _FAILURES = {
-    "down": Reply(500, {"error": {"message": "the model is down", "type": "server_error", "code": "500"}}),
+    "down": Reply(
+        500, {"error": {"message": "the model is down", "type": "server_error", "code": "500"}}
+    ),
     "long": Reply(
         400,
         {
@@ -115,7 +128,9 @@ def real_model() -> StandIn:
     def respond(seen: Seen) -> Reply | None:
         if not seen.body:
             return None
-        failure = next((reply for word, reply in _FAILURES.items() if seen.model.endswith(f"-{word}")), None)
+        failure = next(
+            (reply for word, reply in _FAILURES.items() if seen.model.endswith(f"-{word}")), None
+        )
         return failure or Reply(body=completion(seen.body))
 
     return StandIn(respond=respond)
@@ -173,6 +188,8 @@ def running(program: Path, cases: Sequence[Case]) -> Iterator[Site]:
         for case in cases:
             for name, text in case.files.items():
                 (directory / case.filled(name, addresses)).write_text(case.filled(text, addresses))
-        environment = {n: case.filled(v, addresses) for case in cases for n, v in case.environment.items()}
+        environment = {
+            n: case.filled(v, addresses) for case in cases for n, v in case.environment.items()
+        }
         litellm = stack.enter_context(litellm_proxy.litellm(program, whole, port, environment))
         yield Site(litellm, optillm, addresses)

@@ -18,7 +18,14 @@ from tests.integration.cli.helpers import assert_envelope, configured, optictl
 
 from .test_judge import GOOD, KEY
 
-IDS = ["routing.no-loop", "routing.prefixed", "routing.enabled", "routing.base-served", "routing.retries", "routing.key"]
+IDS = [
+    "routing.no-loop",
+    "routing.prefixed",
+    "routing.enabled",
+    "routing.base-served",
+    "routing.retries",
+    "routing.key",
+]
 LOOP = "router_settings:\n  fallbacks:\n    - jerry-xl: [moa-jerry-xl]\n"
 
 
@@ -43,24 +50,46 @@ class TestWithNothingInstalled:
         return results
 
     def test_a_good_configuration(self, files: Path) -> None:
-        results = self.check(files, "--litellm-config", files / "litellm.yaml", "--litellm-env", files / "litellm.env")
+        results = self.check(
+            files,
+            "--litellm-config",
+            files / "litellm.yaml",
+            "--litellm-env",
+            files / "litellm.env",
+        )
         # there is no proxy key to compare with
         assert statuses(results) == {**dict.fromkeys(IDS, "pass"), "routing.key": "skip"}
 
     def test_a_loop_is_the_root_cause_with_its_way_and_line(self, files: Path) -> None:
         (files / "litellm.yaml").write_text(GOOD + LOOP)
-        results = self.check(files, "--litellm-config", "litellm.yaml", "--litellm-env", "litellm.env")
-        assert statuses(results) == {**dict.fromkeys(IDS, "pass"), "routing.no-loop": "fail", "routing.key": "skip"}
+        results = self.check(
+            files, "--litellm-config", "litellm.yaml", "--litellm-env", "litellm.env"
+        )
+        assert statuses(results) == {
+            **dict.fromkeys(IDS, "pass"),
+            "routing.no-loop": "fail",
+            "routing.key": "skip",
+        }
         found = results[0]["found"]
-        assert found == "jerry-xl -> [fallback] moa-jerry-xl -> OptiLLM -> jerry-xl (litellm.yaml:14)"
+        assert (
+            found == "jerry-xl -> [fallback] moa-jerry-xl -> OptiLLM -> jerry-xl (litellm.yaml:14)"
+        )
 
     def test_a_base_model_at_optillm_is_one_fault(self, files: Path) -> None:
         (files / "litellm.yaml").write_text(
             GOOD.replace("openai/real", "openai/jerry-xl").replace("10.0.0.7", "localhost:4020")
         )
-        results = self.check(files, "--litellm-config", "litellm.yaml", "--litellm-env", "litellm.env")
-        red = {r["id"]: r["root_cause"] for r in results if r["status"] == "fail" and r["id"] not in IDS[4:]}
-        assert red == dict.fromkeys(("routing.no-loop", "routing.prefixed", "routing.base-served"), "routing.no-loop")
+        results = self.check(
+            files, "--litellm-config", "litellm.yaml", "--litellm-env", "litellm.env"
+        )
+        red = {
+            r["id"]: r["root_cause"]
+            for r in results
+            if r["status"] == "fail" and r["id"] not in IDS[4:]
+        }
+        assert red == dict.fromkeys(
+            ("routing.no-loop", "routing.prefixed", "routing.base-served"), "routing.no-loop"
+        )
 
     def test_without_an_environment_its_variables_are_named(self, files: Path) -> None:
         (files / "litellm.yaml").write_text(GOOD.replace("http://10.0.0.7/v1", "os.environ/WHERE"))
@@ -70,7 +99,9 @@ class TestWithNothingInstalled:
             if result["status"] == "skip":
                 assert ("KEY" if result["id"] == "routing.key" else "WHERE") in result["found"]
 
-    def test_without_a_configuration_it_is_a_skip_that_says_how_to_name_one(self, files: Path) -> None:
+    def test_without_a_configuration_it_is_a_skip_that_says_how_to_name_one(
+        self, files: Path
+    ) -> None:
         results = self.check(files)
         assert statuses(results) == dict.fromkeys(IDS, "skip")
         assert all("--litellm-config PATH" in r["found"] for r in results)
@@ -83,8 +114,12 @@ class TestWithNothingInstalled:
             (None, "there is no litellm.yaml"),
         ],
     )
-    def test_what_litellm_would_not_start_with_is_one_failure(self, files: Path, text: str | None, found: str) -> None:
-        (files / "litellm.yaml").write_text(text or "") if text else (files / "litellm.yaml").unlink()
+    def test_what_litellm_would_not_start_with_is_one_failure(
+        self, files: Path, text: str | None, found: str
+    ) -> None:
+        (files / "litellm.yaml").write_text(text or "") if text else (
+            files / "litellm.yaml"
+        ).unlink()
         results = self.check(files, "--litellm-config", "litellm.yaml")
         assert statuses(results) == {**dict.fromkeys(IDS, "skip"), "routing.no-loop": "fail"}
         assert found in results[0]["found"]
@@ -101,15 +136,29 @@ class TestWithNothingInstalled:
 
 
 def test_optictl_yaml_names_both_files(files: Path) -> None:
-    root = configured(files / "root", "litellm: {config: ../../../litellm.yaml, env: ../../../litellm.env}\n")
+    root = configured(
+        files / "root", "litellm: {config: ../../../litellm.yaml, env: ../../../litellm.env}\n"
+    )
     outcome = optictl("check", "--only", "routing", "--root", root, "-o", "json", home=files)
     # there is no proxy key to compare with
-    assert statuses(outcome.data["results"]) == {**dict.fromkeys(IDS, "pass"), "routing.key": "skip"}
+    assert statuses(outcome.data["results"]) == {
+        **dict.fromkeys(IDS, "pass"),
+        "routing.key": "skip",
+    }
 
 
 def test_no_key_is_ever_shown(files: Path) -> None:
     (files / "litellm.yaml").write_text(GOOD.replace("os.environ/KEY", "sk-secret-of-somebody"))
-    outcome = optictl("check", "--only", "routing", "--root", files / "r", "--litellm-config", "litellm.yaml", home=files)
+    outcome = optictl(
+        "check",
+        "--only",
+        "routing",
+        "--root",
+        files / "r",
+        "--litellm-config",
+        "litellm.yaml",
+        home=files,
+    )
     assert "secret" not in outcome.out + outcome.err
 
 
@@ -125,8 +174,12 @@ def test_no_key_is_ever_shown(files: Path) -> None:
         ("publish: {bon-fast: moa-jerry-xl}", "reads like the strategy 'bon'"),
     ],
 )
-def test_render_litellm_refuses_names_that_optillm_would_mangle(tmp_path: Path, text: str, reason: str) -> None:
-    outcome = optictl("render-litellm", "--root", configured(tmp_path / "root", text + "\n"), home=tmp_path)
+def test_render_litellm_refuses_names_that_optillm_would_mangle(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    outcome = optictl(
+        "render-litellm", "--root", configured(tmp_path / "root", text + "\n"), home=tmp_path
+    )
     assert (outcome.code, outcome.out) == (78, "")
     assert reason in " ".join(outcome.err.split())
 
@@ -143,9 +196,16 @@ class Running:
 
     def _respond(self, seen: Seen) -> Reply | None:
         self.asked.append(seen)
-        return Reply(self.status, {"data": self.rows} if self.status == 200 else {"error": {"message": "not for this key"}})
+        return Reply(
+            self.status,
+            {"data": self.rows}
+            if self.status == 200
+            else {"error": {"message": "not for this key"}},
+        )
 
-    def check(self, litellm_config: Path | None = None, key: str = "sk-some-key") -> dict[str, Result]:
+    def check(
+        self, litellm_config: Path | None = None, key: str = "sk-some-key"
+    ) -> dict[str, Result]:
         place = paths.system(self.directory / "root")
         config = Config().moved(4020, self.standin.base_url)
         place.etc.mkdir(parents=True, exist_ok=True)
@@ -165,20 +225,32 @@ def running(files: Path) -> Iterator[Running]:
 
 
 def row(name: str, model: str, base: str, **more: object) -> dict[str, object]:
-    return {"model_name": name, "litellm_params": {"model": model, "api_base": base, **more}, "model_info": {"id": "x"}}
+    return {
+        "model_name": name,
+        "litellm_params": {"model": model, "api_base": base, **more},
+        "model_info": {"id": "x"},
+    }
 
 
-MOA = row("moa-jerry-xl", "openai/moa-jerry-xl", "http://127.0.0.1:4020/v1", num_retries=0, max_retries=0)
+MOA = row(
+    "moa-jerry-xl", "openai/moa-jerry-xl", "http://127.0.0.1:4020/v1", num_retries=0, max_retries=0
+)
 JERRY = row("jerry-xl", "openai/real", "http://10.0.0.7/v1")
 
 
 class TestRunning:
     def test_what_it_lists_is_judged_without_a_configuration(self, running: Running) -> None:
-        running.rows = [MOA, row("jerry-xl", "openai/jerry-xl", "http://localhost:4020/v1", num_retries=3)]
+        running.rows = [
+            MOA,
+            row("jerry-xl", "openai/jerry-xl", "http://localhost:4020/v1", num_retries=3),
+        ]
         results = running.check()
         assert {id for id, r in results.items() if r.status == "fail"} == {
-            "routing.no-loop", "routing.prefixed", "routing.base-served", "routing.retries",
-        }  # fmt: skip
+            "routing.no-loop",
+            "routing.prefixed",
+            "routing.base-served",
+            "routing.retries",
+        }
         assert "jerry-xl -> OptiLLM -> jerry-xl" in results["routing.no-loop"].found
         assert f"{running.standin.base_url} entry:2" in results["routing.no-loop"].found
 
@@ -188,13 +260,24 @@ class TestRunning:
         assert {r.status for r in results.values()} == {"skip"}
         assert "2 entries of the running LiteLLM judged too" in results["routing.no-loop"].found
 
-    def test_its_entries_meet_the_fallbacks_of_the_configuration(self, running: Running, files: Path) -> None:
+    def test_its_entries_meet_the_fallbacks_of_the_configuration(
+        self, running: Running, files: Path
+    ) -> None:
         # the file's own base model is good; a model that was added meanwhile is not
-        (files / "litellm.yaml").write_text(GOOD + "router_settings: {fallbacks: [{jerry-xl: [new]}]}\n")
-        running.rows = [MOA, JERRY, row("new", "openai/bon-jerry-xl", "http://127.0.0.1:4020/v1", num_retries=0)]
+        (files / "litellm.yaml").write_text(
+            GOOD + "router_settings: {fallbacks: [{jerry-xl: [new]}]}\n"
+        )
+        running.rows = [
+            MOA,
+            JERRY,
+            row("new", "openai/bon-jerry-xl", "http://127.0.0.1:4020/v1", num_retries=0),
+        ]
         results = running.check(files / "litellm.yaml")
         assert results["routing.no-loop"].status == "fail"
-        assert "jerry-xl -> [fallback] new -> OptiLLM, as 'bon-jerry-xl' -> jerry-xl" in results["routing.no-loop"].found
+        assert (
+            "jerry-xl -> [fallback] new -> OptiLLM, as 'bon-jerry-xl' -> jerry-xl"
+            in results["routing.no-loop"].found
+        )
 
     def test_the_pass_says_that_both_were_seen(self, running: Running, files: Path) -> None:
         running.rows = [MOA, JERRY]
@@ -204,14 +287,23 @@ class TestRunning:
         assert [seen.headers["authorization"] for seen in running.asked] == ["Bearer sk-some-key"]
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_a_key_that_may_not_ask_is_said_and_no_failure(self, running: Running, files: Path, status: int) -> None:
+    def test_a_key_that_may_not_ask_is_said_and_no_failure(
+        self, running: Running, files: Path, status: int
+    ) -> None:
         running.status = status
         results = running.check(files / "litellm.yaml")
         assert {r.status for r in results.values()} == {"pass"}
-        assert f"does not tell its models to this key ({status})" in results["routing.no-loop"].found
+        assert (
+            f"does not tell its models to this key ({status})" in results["routing.no-loop"].found
+        )
 
-    @pytest.mark.parametrize("rows", ["many", [], [1, {}, {"litellm_params": []}, {"litellm_params": {"model": 3}}], None])
-    def test_an_answer_of_another_shape_is_no_failure(self, running: Running, files: Path, rows: object) -> None:
+    @pytest.mark.parametrize(
+        "rows",
+        ["many", [], [1, {}, {"litellm_params": []}, {"litellm_params": {"model": 3}}], None],
+    )
+    def test_an_answer_of_another_shape_is_no_failure(
+        self, running: Running, files: Path, rows: object
+    ) -> None:
         running.rows = rows
         assert {r.status for r in running.check(files / "litellm.yaml").values()} == {"pass"}
 

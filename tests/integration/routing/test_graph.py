@@ -21,12 +21,19 @@ ADDRESSES = {
 
 def made(case: Case, addresses: dict[str, str] = ADDRESSES, config: Config | None = None) -> Graph:
     """The case's graph, around a deployment with its base models."""
-    texts = {"config.yaml": case.text, **{name.replace("NN", case.name): text for name, text in case.files.items()}}
+    texts = {
+        "config.yaml": case.text,
+        **{name.replace("NN", case.name): text for name, text in case.files.items()},
+    }
     environment = {name: case.filled(value, addresses) for name, value in case.environment.items()}
     filled = {name: case.filled(text, addresses) for name, text in texts.items()}
     settings = read.load("config.yaml", filled.get, environment)
     config = (config or Config()).model_copy(
-        update={"model": case.base_models[0], "base_models": case.base_models, "strategies": STRATEGIES}
+        update={
+            "model": case.base_models[0],
+            "base_models": case.base_models,
+            "strategies": STRATEGIES,
+        }
     )
     return graph.Graph(settings, config)
 

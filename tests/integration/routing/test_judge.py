@@ -30,10 +30,17 @@ model_list:
 ENVIRONMENT = {"KEY": KEY}
 
 
-def graph(text: str, environment: Mapping[str, str] | None = ENVIRONMENT, config: Config | None = None, **files: str) -> Graph:
+def graph(
+    text: str,
+    environment: Mapping[str, str] | None = ENVIRONMENT,
+    config: Config | None = None,
+    **files: str,
+) -> Graph:
     texts = {"/etc/litellm.yaml": text, **{f"/etc/{name}.yaml": one for name, one in files.items()}}
     return Graph(
-        read.load("/etc/litellm.yaml", texts.get, environment), config or Config(), frozenset({"vm", "vm.lan", "10.0.0.1"})
+        read.load("/etc/litellm.yaml", texts.get, environment),
+        config or Config(),
+        frozenset({"vm", "vm.lan", "10.0.0.1"}),
     )
 
 
@@ -42,8 +49,13 @@ def keys(judged: Graph) -> Iterator[Fault]:
 
 
 JUDGES: list[Callable[[Graph], Iterator[Fault]]] = [
-    judge.loops, judge.unprefixed, judge.not_enabled, judge.unserved, judge.repeats, keys,
-]  # fmt: skip
+    judge.loops,
+    judge.unprefixed,
+    judge.not_enabled,
+    judge.unserved,
+    judge.repeats,
+    keys,
+]
 
 
 def every(judged: Graph) -> list[Fault]:
@@ -66,21 +78,39 @@ def test_what_render_litellm_prints_is_not_accused(bases: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     ("more", "way", "line"),
     [
-        ("router_settings:\n  fallbacks:\n    - jerry-xl: [moa-jerry-xl]\n",
-         "jerry-xl -> [fallback] moa-jerry-xl -> OptiLLM -> jerry-xl", 14),
-        ("litellm_settings:\n  default_fallbacks: [moa-jerry-xl]\n",
-         "jerry-xl -> [default fallback] moa-jerry-xl -> OptiLLM -> jerry-xl", 13),
-        ("router_settings:\n  context_window_fallbacks:\n    - jerry-xl: [moa-jerry-xl]\n",
-         "jerry-xl -> [context window fallback] moa-jerry-xl -> OptiLLM -> jerry-xl", 14),
-        ("router_settings:\n  model_group_alias:\n    jerry-xl: {model: moa-jerry-xl, hidden: true}\n",
-         "jerry-xl -> [alias] moa-jerry-xl -> OptiLLM -> jerry-xl", 14),
-        ("  - model_name: jerry-xl\n    litellm_params: {model: openai/moa-jerry-xl, api_base: 'http://vm.lan:4020'}\n",
-         "jerry-xl -> OptiLLM, as 'moa-jerry-xl' -> jerry-xl", 12),
-        ("router_settings:\n  fallbacks: [{jerry-xl: [tom]}, {tom: [moa-jerry-xl]}]\n"
-         "  model_group_alias: {tom: jerry-xl}\n",
-         "jerry-xl -> [fallback] tom -> [fallback] moa-jerry-xl -> OptiLLM -> jerry-xl", 13),
+        (
+            "router_settings:\n  fallbacks:\n    - jerry-xl: [moa-jerry-xl]\n",
+            "jerry-xl -> [fallback] moa-jerry-xl -> OptiLLM -> jerry-xl",
+            14,
+        ),
+        (
+            "litellm_settings:\n  default_fallbacks: [moa-jerry-xl]\n",
+            "jerry-xl -> [default fallback] moa-jerry-xl -> OptiLLM -> jerry-xl",
+            13,
+        ),
+        (
+            "router_settings:\n  context_window_fallbacks:\n    - jerry-xl: [moa-jerry-xl]\n",
+            "jerry-xl -> [context window fallback] moa-jerry-xl -> OptiLLM -> jerry-xl",
+            14,
+        ),
+        (
+            "router_settings:\n  model_group_alias:\n    jerry-xl: {model: moa-jerry-xl, hidden: true}\n",
+            "jerry-xl -> [alias] moa-jerry-xl -> OptiLLM -> jerry-xl",
+            14,
+        ),
+        (
+            "  - model_name: jerry-xl\n    litellm_params: {model: openai/moa-jerry-xl, api_base: 'http://vm.lan:4020'}\n",
+            "jerry-xl -> OptiLLM, as 'moa-jerry-xl' -> jerry-xl",
+            12,
+        ),
+        (
+            "router_settings:\n  fallbacks: [{jerry-xl: [tom]}, {tom: [moa-jerry-xl]}]\n"
+            "  model_group_alias: {tom: jerry-xl}\n",
+            "jerry-xl -> [fallback] tom -> [fallback] moa-jerry-xl -> OptiLLM -> jerry-xl",
+            13,
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_loop_is_told_with_its_way_and_its_line(more: str, way: str, line: int) -> None:
     faults = list(judge.loops(graph(GOOD + more)))
     assert [f.found for f in faults] == [f"{way} (/etc/litellm.yaml:{line})"]
@@ -96,7 +126,9 @@ def test_an_entry_of_an_included_file_is_told_with_that_file() -> None:
 
 def test_an_address_without_v1_is_told() -> None:
     (fault,) = judge.unprefixed(graph(GOOD.replace("4020/v1", "4020")))
-    assert fault.found.startswith("moa-jerry-xl -> OptiLLM asks for http://127.0.0.1:4020/chat/completions")
+    assert fault.found.startswith(
+        "moa-jerry-xl -> OptiLLM asks for http://127.0.0.1:4020/chat/completions"
+    )
     assert "write api_base: http://127.0.0.1:4020/v1" in fault.remedy
 
 
@@ -110,12 +142,18 @@ def test_an_address_without_v1_is_told() -> None:
         ("openai/moa&bon-jerry-xl", judge.not_enabled, "joins strategies"),
         ("openai/moa-bon-jerry-xl", judge.not_enabled, "'moa-bon' is not an enabled strategy"),
         ("openai/moa-tom", judge.unserved, "'tom' is not among base_models"),
-        ("openai/moa-proxy-large", judge.unserved, "begins with 'proxy', which OptiLLM takes for a strategy"),
+        (
+            "openai/moa-proxy-large",
+            judge.unserved,
+            "begins with 'proxy', which OptiLLM takes for a strategy",
+        ),
         ("openai/moa-", judge.unserved, "no base model follows"),
         ("moa-jerry-xl", judge.unserved, "LiteLLM leaves plan out"),
     ],
 )
-def test_a_name_that_the_door_refuses(model: str, judged: Callable[[Graph], Iterator[Fault]], reason: str) -> None:
+def test_a_name_that_the_door_refuses(
+    model: str, judged: Callable[[Graph], Iterator[Fault]], reason: str
+) -> None:
     more = f"  - model_name: plan\n    litellm_params: {{model: '{model}', api_base: 'http://127.0.0.1:4020/v1', api_key: k}}\n"
     faults = list(judged(graph(GOOD + more)))
     assert len(faults) == 1
@@ -128,7 +166,10 @@ def test_a_name_that_the_door_refuses(model: str, judged: Callable[[Graph], Iter
     ("text", "found"),
     [
         (GOOD.replace("model_name: jerry-xl", "model_name: tom"), "nobody serves jerry-xl"),
-        (GOOD.replace("http://10.0.0.7/v1", "http://localhost:4020/v1"), "only OptiLLM itself serves jerry-xl"),
+        (
+            GOOD.replace("http://10.0.0.7/v1", "http://localhost:4020/v1"),
+            "only OptiLLM itself serves jerry-xl",
+        ),
     ],
 )
 def test_a_base_model_that_nobody_serves(text: str, found: str) -> None:
@@ -138,22 +179,49 @@ def test_a_base_model_that_nobody_serves(text: str, found: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (GOOD.replace("num_retries: 0", "num_retries: 2"), "tried up to 3 times: num_retries is 2 in the entry"),
+        (
+            GOOD.replace("num_retries: 0", "num_retries: 2"),
+            "tried up to 3 times: num_retries is 2 in the entry",
+        ),
         (GOOD.replace("num_retries: 0", "num_retries: '1'"), "tried up to 2 times"),
-        (GOOD.replace("      num_retries: 0\n", ""), "num_retries is 2 where nothing says otherwise"),
-        (GOOD.replace("      num_retries: 0\n", "") + "litellm_settings: {num_retries: 3}\n", "3 in litellm_settings"),
-        (GOOD.replace("      num_retries: 0\n", "") + "router_settings: {num_retries: 1}\nlitellm_settings: {num_retries: 3}\n",
-         "1 in router_settings"),
+        (
+            GOOD.replace("      num_retries: 0\n", ""),
+            "num_retries is 2 where nothing says otherwise",
+        ),
+        (
+            GOOD.replace("      num_retries: 0\n", "") + "litellm_settings: {num_retries: 3}\n",
+            "3 in litellm_settings",
+        ),
+        (
+            GOOD.replace("      num_retries: 0\n", "")
+            + "router_settings: {num_retries: 1}\nlitellm_settings: {num_retries: 3}\n",
+            "1 in router_settings",
+        ),
         (GOOD.replace("max_retries: 0", "max_retries: 4"), "tried up to 5 times: max_retries is 4"),
-        (GOOD + "router_settings: {retry_policy: {InternalServerErrorRetries: 2}}\n", "2 in router_settings.retry_policy"),
-        (GOOD + "router_settings: {model_group_retry_policy: {moa-jerry-xl: {TimeoutErrorRetries: 1}}}\n",
-         "1 in router_settings.model_group_retry_policy"),
+        (
+            GOOD + "router_settings: {retry_policy: {InternalServerErrorRetries: 2}}\n",
+            "2 in router_settings.retry_policy",
+        ),
+        (
+            GOOD
+            + "router_settings: {model_group_retry_policy: {moa-jerry-xl: {TimeoutErrorRetries: 1}}}\n",
+            "1 in router_settings.model_group_retry_policy",
+        ),
         (GOOD.replace("timeout: 630", "timeout: 30"), "gives up after 30 s (timeout in the entry)"),
-        (GOOD.replace("timeout: 630", "stream_timeout: 60"), "gives up after 60 s (stream_timeout in the entry)"),
-        (GOOD.replace("      timeout: 630\n", "") + "router_settings: {timeout: 45}\n", "gives up after 45 s (timeout in"),
-        (GOOD.replace("      timeout: 630\n", "") + "litellm_settings: {request_timeout: 50}\n", "gives up after 50 s"),
+        (
+            GOOD.replace("timeout: 630", "stream_timeout: 60"),
+            "gives up after 60 s (stream_timeout in the entry)",
+        ),
+        (
+            GOOD.replace("      timeout: 630\n", "") + "router_settings: {timeout: 45}\n",
+            "gives up after 45 s (timeout in",
+        ),
+        (
+            GOOD.replace("      timeout: 630\n", "") + "litellm_settings: {request_timeout: 50}\n",
+            "gives up after 50 s",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_repeats_a_strategy(text: str, reason: str) -> None:
     (fault,) = judge.repeats(graph(text))
     assert reason in fault.found
@@ -185,16 +253,25 @@ def test_what_the_entry_outranks_repeats_nothing(more: str) -> None:
         (GOOD, {"KEY": ""}, "sends no key", "fail"),
         (GOOD, {}, "is in KEY, which no environment gives", "skip"),
         (GOOD, None, "is in KEY, which no environment gives", "skip"),
-        (GOOD.replace("      api_key: os.environ/KEY\n", ""), {"OPENAI_API_KEY": "other"}, "sends another key", "fail"),
+        (
+            GOOD.replace("      api_key: os.environ/KEY\n", ""),
+            {"OPENAI_API_KEY": "other"},
+            "sends another key",
+            "fail",
+        ),
         (GOOD.replace("      api_key: os.environ/KEY\n", ""), None, "is in OPENAI_API_KEY", "skip"),
     ],
 )
-def test_a_key_that_optillm_would_refuse(text: str, environment: dict[str, str] | None, reason: str, status: str) -> None:
+def test_a_key_that_optillm_would_refuse(
+    text: str, environment: dict[str, str] | None, reason: str, status: str
+) -> None:
     (fault,) = judge.keys(graph(text, environment), KEY)
     assert reason in fault.found
     assert fault.status == status
     for secret in ("sk-123", "sk-456", "another", KEY):
-        assert secret not in fault.found.replace("sends another key", "") + fault.remedy + fault.cause
+        assert (
+            secret not in fault.found.replace("sends another key", "") + fault.remedy + fault.cause
+        )
 
 
 def test_without_the_proxy_key_any_key_may_be_right() -> None:
@@ -214,14 +291,21 @@ class TestWhatCannotBeKnown:
 
     def test_with_a_value_it_is_known(self) -> None:
         assert every(graph(self.UNKNOWN, {**ENVIRONMENT, "WHERE": "http://10.0.0.7"})) == []
-        assert [f.status for f in judge.loops(graph(self.UNKNOWN, {"WHERE": "http://[::1]:4020/v1"}))] == ["fail"]
+        assert [
+            f.status for f in judge.loops(graph(self.UNKNOWN, {"WHERE": "http://[::1]:4020/v1"}))
+        ] == ["fail"]
 
     def test_a_model_and_a_number_may_be_unknown_too(self) -> None:
-        text = GOOD.replace("openai/moa-jerry-xl", "os.environ/MODEL").replace("num_retries: 0", "num_retries: os.environ/N")
+        text = GOOD.replace("openai/moa-jerry-xl", "os.environ/MODEL").replace(
+            "num_retries: 0", "num_retries: os.environ/N"
+        )
         assert ["MODEL" in f.found for f in judge.loops(graph(text))] == [True]
-        assert [f.found for f in judge.repeats(graph(GOOD.replace("num_retries: 0", "num_retries: os.environ/N")))] == [
-            "num_retries of moa-jerry-xl (/etc/litellm.yaml:2) depends on N"
-        ]
+        assert [
+            f.found
+            for f in judge.repeats(
+                graph(GOOD.replace("num_retries: 0", "num_retries: os.environ/N"))
+            )
+        ] == ["num_retries of moa-jerry-xl (/etc/litellm.yaml:2) depends on N"]
 
     def test_where_openai_lies_depends_on_a_variable_unless_an_environment_is_named(self) -> None:
         text = GOOD.replace(", api_base: http://10.0.0.7/v1", "")
@@ -256,21 +340,44 @@ class TestWhatCannotBeKnown:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "127.0.1.1", "127.255.0.9", "localhost", "LOCALHOST", "localhost.", "a.localhost", "::1", "0.0.0.0", "::",
-     "::ffff:127.0.0.1", "vm", "VM", "vm.lan", "10.0.0.1"],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "127.0.1.1",
+        "127.255.0.9",
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "a.localhost",
+        "::1",
+        "0.0.0.0",
+        "::",
+        "::ffff:127.0.0.1",
+        "vm",
+        "VM",
+        "vm.lan",
+        "10.0.0.1",
+    ],
+)
 def test_this_host(host: str) -> None:
     assert is_local(host, frozenset({"vm", "vm.lan", "10.0.0.1"}))
 
 
-@pytest.mark.parametrize("host", ["10.0.0.2", "example.org", "localhost.example.org", "vm2", "1.127.0.0", "fe80::1", ""])
+@pytest.mark.parametrize(
+    "host", ["10.0.0.2", "example.org", "localhost.example.org", "vm2", "1.127.0.0", "fe80::1", ""]
+)
 def test_another_host(host: str) -> None:
     assert not is_local(host, frozenset({"vm", "vm.lan", "10.0.0.1"}))
 
 
 @pytest.mark.parametrize(
     "base",
-    ["http://127.0.0.1:4020/v1", "HTTP://LocalHost:4020/v1/", "http://[::1]:4020", "http://vm:4020/v1", "http://0.0.0.0:4020"],
+    [
+        "http://127.0.0.1:4020/v1",
+        "HTTP://LocalHost:4020/v1/",
+        "http://[::1]:4020",
+        "http://vm:4020/v1",
+        "http://0.0.0.0:4020",
+    ],
 )
 def test_every_spelling_of_optillm(base: str) -> None:
     text = GOOD.replace("http://10.0.0.7/v1", f"'{base}'")
@@ -278,7 +385,15 @@ def test_every_spelling_of_optillm(base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "base", ["http://127.0.0.1:4021/v1", "127.0.0.1:4020/v1", "http://10.0.0.7:4020/v1", "http://[", "http://a:b", "  "]
+    "base",
+    [
+        "http://127.0.0.1:4021/v1",
+        "127.0.0.1:4020/v1",
+        "http://10.0.0.7:4020/v1",
+        "http://[",
+        "http://a:b",
+        "  ",
+    ],
 )
 def test_no_spelling_of_optillm(base: str) -> None:
     assert list(judge.unprefixed(graph(GOOD.replace("http://10.0.0.7/v1", f"'{base}'"), {}))) == []

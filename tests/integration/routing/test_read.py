@@ -33,22 +33,46 @@ def problems(text: str | None, **files: str) -> list[str]:
         ("model_list: {a: b}\n", "c.yaml:1: model_list must be a list"),
         ("model_list:\n  - moa\n", "c.yaml:2: an entry of model_list needs a model_name"),
         ("model_list:\n  - {model_name: moa}\n", "c.yaml:2: moa needs litellm_params with a model"),
-        ("model_list:\n  - {model_name: moa, litellm_params: {model: 3}}\n", "c.yaml:2: moa needs litellm_params with a model"),
+        (
+            "model_list:\n  - {model_name: moa, litellm_params: {model: 3}}\n",
+            "c.yaml:2: moa needs litellm_params with a model",
+        ),
         ("\nrouter_settings: [a]\n", "c.yaml:2: router_settings must be a mapping"),
         ("router_settings:\n  fallbacks: a\n", "c.yaml:2: fallbacks must be a list"),
-        ("router_settings:\n  fallbacks:\n    - a\n", "c.yaml:3: an entry of fallbacks must be a mapping with one key"),
+        (
+            "router_settings:\n  fallbacks:\n    - a\n",
+            "c.yaml:3: an entry of fallbacks must be a mapping with one key",
+        ),
         (
             "router_settings:\n  fallbacks:\n    - {a: [b], c: [d]}\n",
             "c.yaml:3: an entry of fallbacks must be a mapping with one",
         ),
-        ("router_settings:\n  fallbacks:\n    - a: b\n", "c.yaml:3: the fallbacks of a must be a list of model names"),
-        ("router_settings:\n  fallbacks:\n    - a: [1]\n", "c.yaml:3: the fallbacks of a must be a list of model names"),
-        ("litellm_settings:\n  default_fallbacks: a\n", "c.yaml:2: the default fallbacks of * must be a list of model names"),
-        ("router_settings:\n  max_fallbacks: many\n", "c.yaml:2: max_fallbacks must be a whole number"),
-        ("router_settings:\n  model_group_alias: [a]\n", "c.yaml:2: model_group_alias must be a mapping"),
+        (
+            "router_settings:\n  fallbacks:\n    - a: b\n",
+            "c.yaml:3: the fallbacks of a must be a list of model names",
+        ),
+        (
+            "router_settings:\n  fallbacks:\n    - a: [1]\n",
+            "c.yaml:3: the fallbacks of a must be a list of model names",
+        ),
+        (
+            "litellm_settings:\n  default_fallbacks: a\n",
+            "c.yaml:2: the default fallbacks of * must be a list of model names",
+        ),
+        (
+            "router_settings:\n  max_fallbacks: many\n",
+            "c.yaml:2: max_fallbacks must be a whole number",
+        ),
+        (
+            "router_settings:\n  model_group_alias: [a]\n",
+            "c.yaml:2: model_group_alias must be a mapping",
+        ),
         ("include: more.yaml\n", "c.yaml:1: include must be a list of file paths"),
         ("include: [1]\n", "c.yaml:1: include must be a list of file paths"),
-        ("a: b\ninclude:\n  - more.yaml\n", "c.yaml:3: includes more.yaml, and there is no more.yaml"),
+        (
+            "a: b\ninclude:\n  - more.yaml\n",
+            "c.yaml:3: includes more.yaml, and there is no more.yaml",
+        ),
     ],
 )
 def test_a_configuration_that_litellm_would_not_start_with(text: str | None, problem: str) -> None:
@@ -69,7 +93,10 @@ def test_a_problem_of_an_included_file_names_that_file() -> None:
 
 
 def _load(text: str, **files: str) -> read.Settings:
-    texts = {"d/c.yaml": text, **{name.replace("__", "/") + ".yaml": one for name, one in files.items()}}
+    texts = {
+        "d/c.yaml": text,
+        **{name.replace("__", "/") + ".yaml": one for name, one in files.items()},
+    }
     return read.load("d/c.yaml", texts.get, {})
 
 
@@ -79,7 +106,8 @@ ENTRY = "model_list: [{model_name: NAME, litellm_params: {model: openai/x}}]\n"
 class TestIncludes:
     def test_lists_grow_and_everything_else_is_replaced(self) -> None:
         found = _load(
-            "include: [a.yaml]\nlitellm_settings: {num_retries: 1, x: 1}\n" + ENTRY.replace("NAME", "one"),
+            "include: [a.yaml]\nlitellm_settings: {num_retries: 1, x: 1}\n"
+            + ENTRY.replace("NAME", "one"),
             d__a="litellm_settings: {num_retries: 2}\n" + ENTRY.replace("NAME", "two"),
         )
         assert [d.name for d in found.deployments] == ["one", "two"]
@@ -114,7 +142,9 @@ _scalars = (
     | st.sampled_from(["*", "moa-jerry-xl", "jerry-xl", "openai/x", "os.environ/A", ""])
 )
 _values = st.recursive(
-    _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_scalars, inner, max_size=3), max_leaves=8
+    _scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_scalars, inner, max_size=3),
+    max_leaves=8,
 )
 _PARAMETERS = (
     *("api_base", "api_key", "fallbacks", "silent_model", "num_retries", "timeout"),
@@ -138,17 +168,30 @@ _keys = {
         max_size=3,
     ),
     "router_settings": st.dictionaries(
-        st.sampled_from(["fallbacks", "model_group_alias", "num_retries", "retry_policy", "max_fallbacks", "timeout"]), _values
+        st.sampled_from(
+            [
+                "fallbacks",
+                "model_group_alias",
+                "num_retries",
+                "retry_policy",
+                "max_fallbacks",
+                "timeout",
+            ]
+        ),
+        _values,
     )
     | _values,
     "litellm_settings": st.dictionaries(
-        st.sampled_from(["fallbacks", "model_alias_map", "default_fallbacks", "api_base", "custom_provider_map"]), _values
+        st.sampled_from(
+            ["fallbacks", "model_alias_map", "default_fallbacks", "api_base", "custom_provider_map"]
+        ),
+        _values,
     ),
     "general_settings": _values,
     "credential_list": _values,
     "environment_variables": _values,
     "include": _values,
-}  # fmt: skip
+}
 
 
 @settings(max_examples=400)

@@ -55,10 +55,19 @@ def expected(graph: Graph, name: str) -> Passes:
     """What the graph says of one name."""
 
     def reached(start: str) -> list[Arrival]:
-        return [to for _, to in graph.walk(Request(start, start)) if isinstance(to, Arrival) and to.is_understood]
+        return [
+            to
+            for _, to in graph.walk(Request(start, start))
+            if isinstance(to, Arrival) and to.is_understood
+        ]
 
     first = reached(name)
-    back = {again.name for arrival in first if (base := graph.base_of(arrival)) for again in reached(base)}
+    back = {
+        again.name
+        for arrival in first
+        if (base := graph.base_of(arrival))
+        for again in reached(base)
+    }
     return Passes({arrival.name for arrival in first} | back, back)
 
 
@@ -99,7 +108,10 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
     # that its entries are understood: names, addresses and numbers arrive as they were configured
     name = IN_ORDER[-1].name
     assert results["routing.base-served"].status == "fail"
-    assert f"moa-{name}-jerry -> OptiLLM: the base model '{name}-jerry' is not among" in results["routing.base-served"].found
+    assert (
+        f"moa-{name}-jerry -> OptiLLM: the base model '{name}-jerry' is not among"
+        in results["routing.base-served"].found
+    )
     assert f"moa-{name}-jerry (http://" in results["routing.retries"].found
     assert "entries of the running LiteLLM judged too" in results["routing.enabled"].found
     # without a database it cannot look a foreign key up

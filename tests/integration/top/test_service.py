@@ -44,18 +44,27 @@ ALL = {"moa", "re2", "self_consistency"}
 #: What the series of each panel are called after the traffic below; a number has no name.
 SERIES = {
     "Up for": {""},
-    "In flight": {f"{name} {what}" for name in ALL for what in ("requests", "calls")} | {"", "waiting for their turn"},
+    "In flight": {f"{name} {what}" for name in ALL for what in ("requests", "calls")}
+    | {"", "waiting for their turn"},
     "Requests": {""},
     "Failed": {""},
     "Tokens": {""},
     "Loops broken": {""},
     "Requests a minute": {f"{name}-jerry-xl" for name in ALL},
-    "Failed a minute, by error code": {"re2 upstream_failed", "re2 loop_detected", "self_consistency upstream_call_limit"},
+    "Failed a minute, by error code": {
+        "re2 upstream_failed",
+        "re2 loop_detected",
+        "self_consistency upstream_call_limit",
+    },
     "Refused a minute, by reason": {"strategy_not_enabled", "invalid_api_key", "loop_detected"},
     "How long requests take": {f"{name} {share}" for name in ALL for share in ("p50", "p95")},
     "How long upstream calls take": {"jerry-xl p50", "jerry-xl p95"},
     "Upstream calls a request": ALL,
-    "Tokens a minute": {f"{name} {kind}" for name in ("moa", "self_consistency") for kind in ("prompt", "completion")},
+    "Tokens a minute": {
+        f"{name} {kind}"
+        for name in ("moa", "self_consistency")
+        for kind in ("prompt", "completion")
+    },
     "Tokens a request": {"moa", "self_consistency"},
     "Calls a minute, by status": {"jerry-xl 2xx", "jerry-xl 5xx", "jerry-xl none"},
     "Failures a minute, by reason": {"jerry-xl 5xx", "jerry-xl ended"},
@@ -69,7 +78,9 @@ class Prometheus:
     url: str
 
     def get(self, path: str, **parameters: str | float) -> Any:
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30, verify=False).json()
+        answer = httpx.get(
+            f"{self.url}/api/v1/{path}", params=parameters, timeout=30, verify=False
+        ).json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
@@ -87,14 +98,24 @@ class Prometheus:
             now = time.time()
             found = self.get("query_range", query=query, start=now - 30, end=now, step=1)["result"]
             found = [{**one, "value": one["values"][-1]} for one in found]
-        names = [re.sub(r"{{(\w+)}}", lambda m, one=one: one["metric"][m[1]], target["legendFormat"]) for one in found]
+        names = [
+            re.sub(r"{{(\w+)}}", lambda m, one=one: one["metric"][m[1]], target["legendFormat"])
+            for one in found
+        ]
         assert len(set(names)) == len(names)
         return {name: float(one["value"][1]) for name, one in zip(names, found, strict=True)}
 
 
 def filled(query: str, **chosen: str) -> str:
     """A query with what Grafana puts in the place of its variables: everything where nothing is chosen."""
-    values = {"__rate_interval": "10m", "__range": "10m", "instance": ".*", "strategy": ".*", "base_model": ".*", **chosen}
+    values = {
+        "__rate_interval": "10m",
+        "__range": "10m",
+        "instance": ".*",
+        "strategy": ".*",
+        "base_model": ".*",
+        **chosen,
+    }
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], query)
 
 
@@ -102,7 +123,9 @@ def filled(query: str, **chosen: str) -> str:
 def scraping(program: Path, pair: Pair) -> Iterator[Prometheus]:
     """Prometheus with the configuration of the README, but for the places and a scrape a second."""
     (block,) = re.findall(
-        r"^    scrape_configs:\n(?:     .*\n)+", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^    scrape_configs:\n(?:     .*\n)+",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
     config = yaml.safe_load(block)
     (job,) = config["scrape_configs"]
@@ -115,16 +138,28 @@ def scraping(program: Path, pair: Pair) -> Iterator[Prometheus]:
             for path in (directory, key):
                 os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
         job["authorization"]["credentials_file"] = str(key)
-        job["static_configs"][0]["targets"] = [pair.server.url.removeprefix("http://").removesuffix("/v1")]
-        (directory / "prometheus.yml").write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, **config}))
+        job["static_configs"][0]["targets"] = [
+            pair.server.url.removeprefix("http://").removesuffix("/v1")
+        ]
+        (directory / "prometheus.yml").write_text(
+            yaml.safe_dump({"global": {"scrape_interval": "1s"}, **config})
+        )
         command = [
-            str(program), f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data",
-            f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
-        ]  # fmt: skip
+            str(program),
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+        ]
         process = spawn(command, {}, directory, directory / "log")
         try:
             prometheus = Prometheus(f"http://127.0.0.1:{port}")
-            wait_until(lambda: is_scraped(process, directory / "log", prometheus), 60, "the first scrape", pause=0.3)
+            wait_until(
+                lambda: is_scraped(process, directory / "log", prometheus),
+                60,
+                "the first scrape",
+                pause=0.3,
+            )
             yield prometheus
         finally:
             stop(process)
@@ -141,7 +176,9 @@ def is_scraped(process: subprocess.Popen[bytes], log: Path, prometheus: Promethe
 def traffic(pair: Pair) -> None:
     """One request of everything that a panel shows."""
     assert pair.server.ask("moa-jerry-xl", MARK).status_code == 200
-    assert pair.server.ask("self_consistency-jerry-xl", MARK).status_code == 429  # its fifth call is not let through
+    assert (
+        pair.server.ask("self_consistency-jerry-xl", MARK).status_code == 429
+    )  # its fifth call is not let through
     assert pair.server.ask(f"{MARK}-jerry-xl").status_code == 400
     assert pair.server.post({}, key="wrong").status_code == 401
     pair.upstream.respond = lambda _: BOOM
@@ -169,15 +206,24 @@ def prometheus(prometheus_program: Path, pair: Pair) -> Iterator[Prometheus]:
         for count in (1, 2):
             traffic(pair)
             # what is accounted for last: a call that outlasts its request
-            ended = partial(prometheus.value, 'sum(optillm_upstream_failures_total{reason="ended"})')
+            ended = partial(
+                prometheus.value, 'sum(optillm_upstream_failures_total{reason="ended"})'
+            )
             wait_until(lambda count=count, ended=ended: ended() == count, 30, "a scrape", pause=0.3)  # type: ignore[misc]
         yield prometheus
 
 
 @pytest.mark.parametrize("title", PANELS)
-def test_every_query_of_the_dashboard_tells_something(title: str, prometheus: Prometheus, release: Path) -> None:
+def test_every_query_of_the_dashboard_tells_something(
+    title: str, prometheus: Prometheus, release: Path
+) -> None:
     series: dict[str, float] = {}
-    targets = [target for panel in BOARD["panels"] if panel.get("title") == title for target in panel.get("targets", ())]
+    targets = [
+        target
+        for panel in BOARD["panels"]
+        if panel.get("title") == title
+        for target in panel.get("targets", ())
+    ]
     for target in targets:
         found = prometheus.series(target)
         assert found
@@ -223,7 +269,9 @@ def test_what_can_be_chosen(prometheus: Prometheus) -> None:
     for variable in BOARD["templating"]["list"]:
         if variable["type"] == "query":
             metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
-            choices[variable["name"]] = set(prometheus.get(f"label/{label}/values", **{"match[]": filled(metric)}))
+            choices[variable["name"]] = set(
+                prometheus.get(f"label/{label}/values", **{"match[]": filled(metric)})
+            )
     assert choices["strategy"] == ALL
     assert choices["base_model"] == {"jerry-xl"}
     assert len(choices["instance"]) == 1

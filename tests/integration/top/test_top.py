@@ -22,15 +22,33 @@ import pytest
 
 from optictl.proof.standin import Reply, Seen, StandIn
 from testing.support import PROXY_KEY
-from tests.integration.cli.helpers import ESCAPE, OPTICTL, Outcome, attached, configured, environment, optictl
+from tests.integration.cli.helpers import (
+    ESCAPE,
+    OPTICTL,
+    Outcome,
+    attached,
+    configured,
+    environment,
+    optictl,
+)
 
 STATE = {
-    "uptime": 61.5, "ready": True, "strategies": ["moa", "bon"], "waiting": 2, "max_in_flight": 64,
+    "uptime": 61.5,
+    "ready": True,
+    "strategies": ["moa", "bon"],
+    "waiting": 2,
+    "max_in_flight": 64,
     "in_flight": [
-        {"trace": "feedface" * 4, "strategy": "moa", "base_model": "jerry-xl", "age": 75,
-         "upstream_calls": 3, "upstream_open": 2},
+        {
+            "trace": "feedface" * 4,
+            "strategy": "moa",
+            "base_model": "jerry-xl",
+            "age": 75,
+            "upstream_calls": 3,
+            "upstream_open": 2,
+        },
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -104,13 +122,20 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str | Path, home: Path, variables: dict[str, str] | None = None) -> Iterator[Terminal]:
+def terminal(
+    *arguments: str | Path, home: Path, variables: dict[str, str] | None = None
+) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
-        [OPTICTL, "top", *arguments], env=environment(home, {"TERM": "xterm-256color", **(variables or {})}), cwd=home,
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-    )  # fmt: skip
+        [OPTICTL, "top", *arguments],
+        env=environment(home, {"TERM": "xterm-256color", **(variables or {})}),
+        cwd=home,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
     try:
         yield Terminal(process, ours, theirs)
     finally:
@@ -158,7 +183,9 @@ class TestTerminal:
             assert len(guard.seen) > looks
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_a_signal_puts_the_terminal_back(self, number: signal.Signals, root: Path, tmp_path: Path) -> None:
+    def test_a_signal_puts_the_terminal_back(
+        self, number: signal.Signals, root: Path, tmp_path: Path
+    ) -> None:
         with terminal("--root", root, "--interval", "0.2", home=tmp_path) as screen:
             before = screen.modes
             shown = screen.until("q quits")
@@ -175,7 +202,9 @@ class TestTerminal:
             "model.screen = broken\n"
         )
         variables = {"PYTHONPATH": str(tmp_path)}
-        with terminal("--root", root, "--interval", "0.2", home=tmp_path, variables=variables) as screen:
+        with terminal(
+            "--root", root, "--interval", "0.2", home=tmp_path, variables=variables
+        ) as screen:
             before = screen.modes
             assert_put_back(screen.until("injected"))
             assert screen.ends()[0] == 1
@@ -193,13 +222,19 @@ class TestPipe:
         assert "\x1b" not in outcome.out
 
     def test_an_object_a_line(self, root: Path, tmp_path: Path) -> None:
-        outcome = optictl("top", "--root", root, "--interval", "0.2", "--count", "2", "-o", "json", home=tmp_path)
+        outcome = optictl(
+            "top", "--root", root, "--interval", "0.2", "--count", "2", "-o", "json", home=tmp_path
+        )
         first, second = map(json.loads, outcome.out.splitlines())
         assert (first["schema"], first["ready"], first["total"]["requests"]) == (1, True, None)
         total = second["total"]
         assert total["calls"] == pytest.approx(2 * total["requests"], rel=0.01)
         assert total["tokens"] == pytest.approx(100 * total["requests"], rel=0.01)
-        assert (second["p50"], second["memory"], second["in_flight"][0]["waiting"]) == (0.5, 104857600, 2)
+        assert (second["p50"], second["memory"], second["in_flight"][0]["waiting"]) == (
+            0.5,
+            104857600,
+            2,
+        )
         assert PROXY_KEY not in outcome.out + outcome.err
 
     def ends(self, root: Path, home: Path) -> Outcome:
@@ -211,7 +246,9 @@ class TestPipe:
             404: "the release in force tells nothing of itself: it is older than this optictl",
         }
         for status, words in told.items():
-            guard.respond = lambda _, status=status: Reply(status, {"error": {"message": told[status]}})  # type: ignore[misc]
+            guard.respond = lambda _, status=status: Reply(
+                status, {"error": {"message": told[status]}}
+            )  # type: ignore[misc]
             outcome = self.ends(root, tmp_path)
             assert outcome.code == 1
             assert "ready=no" in outcome.out

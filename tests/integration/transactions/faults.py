@@ -18,9 +18,19 @@ from typing import Any, Literal
 Kind = Literal["none", "error", "full disk", "SIGKILL"]
 #: Audit events that change a disk or start a program. `open` counts when it is for writing.
 _EFFECTS = {
-    "open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate",
-    "shutil.rmtree", "shutil.copyfile", "subprocess.Popen",
-}  # fmt: skip
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.symlink",
+    "os.link",
+    "os.chmod",
+    "os.truncate",
+    "shutil.rmtree",
+    "shutil.copyfile",
+    "subprocess.Popen",
+}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -42,7 +52,9 @@ def _is_effect(event: str, arguments: tuple[Any, ...], root: str) -> bool:
     )
 
 
-def run(block: Callable[[], object], root: Path, kind: Kind, number: int, told: type[Exception]) -> Outcome:
+def run(
+    block: Callable[[], object], root: Path, kind: Kind, number: int, told: type[Exception]
+) -> Outcome:
     """Run `block` in a child that meets the fault at its effect `number` (from 1) below `root`."""
     read, write = os.pipe()
     pid = os.fork()

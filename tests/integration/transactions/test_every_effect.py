@@ -74,7 +74,9 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     monkeypatch.setattr(uv, "make_venv", make_venv)
     monkeypatch.setattr(uv, "install", install)
     monkeypatch.setattr(uv, "compile_tree", lambda *_: None)
-    monkeypatch.setattr(build, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1})
+    monkeypatch.setattr(
+        build, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1}
+    )
     here = Interpreter(Path(sys.executable), sys.version_info[:3], None)
     monkeypatch.setattr(interpreters, "interpreter", lambda *_: here)
     monkeypatch.setattr(upgrade, "canary", lambda *_: [])
@@ -87,7 +89,9 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
 Meanwhile = Callable[[], object]
 
 
-def install(config: Config, places: Paths, force: bool = False, meanwhile: Meanwhile = lambda: None) -> None:
+def install(
+    config: Config, places: Paths, force: bool = False, meanwhile: Meanwhile = lambda: None
+) -> None:
     def plan() -> Installation:
         return installing.plan_install(config, places)
 
@@ -104,11 +108,17 @@ def _apply(plan: Callable[[], Installation], config: Config, meanwhile: Meanwhil
 
 
 def go_to(config: Config, version: str, places: Paths, meanwhile: Meanwhile = lambda: None) -> None:
-    _apply(lambda: upgrade.plan_upgrade(_configured(places), places.config, places, version), config, meanwhile)
+    _apply(
+        lambda: upgrade.plan_upgrade(_configured(places), places.config, places, version),
+        config,
+        meanwhile,
+    )
 
 
 def go_back(config: Config, places: Paths, meanwhile: Meanwhile = lambda: None) -> None:
-    _apply(lambda: upgrade.plan_rollback(_configured(places), places.config, places), config, meanwhile)
+    _apply(
+        lambda: upgrade.plan_rollback(_configured(places), places.config, places), config, meanwhile
+    )
 
 
 def uninstall(places: Paths, purge: bool = False, meanwhile: Meanwhile = lambda: None) -> None:
@@ -139,10 +149,16 @@ def _start(places: Paths) -> None:
 
 
 OPERATIONS = {
-    "first install": Operation((lambda p: operators_files(OLD, p),), lambda p: install(OLD, p), (OLD,)),
-    "reinstall": Operation((_start, lambda p: operators_files(MOVED, p)), lambda p: install(MOVED, p), (OLD, MOVED)),
+    "first install": Operation(
+        (lambda p: operators_files(OLD, p),), lambda p: install(OLD, p), (OLD,)
+    ),
+    "reinstall": Operation(
+        (_start, lambda p: operators_files(MOVED, p)), lambda p: install(MOVED, p), (OLD, MOVED)
+    ),
     "upgrade": Operation((_start,), lambda p: go_to(OLD, "0.3.13", p), (OLD, LATER)),
-    "rollback": Operation((_start, lambda p: go_to(OLD, "0.3.13", p)), lambda p: go_back(LATER, p), (OLD, LATER)),
+    "rollback": Operation(
+        (_start, lambda p: go_to(OLD, "0.3.13", p)), lambda p: go_back(LATER, p), (OLD, LATER)
+    ),
 }
 
 
@@ -151,36 +167,49 @@ def in_force(places: Paths) -> tuple[str, str] | None:
 
     Fails where that would not be one whole deployment.
     """
-    name = store.in_force(places)
+    name = store.active_release(places)
     if name is None:
         return None
-    assert integrity.damage(places.releases / name) == []
+    assert integrity.integrity_problems(places.releases / name) == []
     record = json.loads((places.releases / name / "release.json").read_text())
     unit = places.service.read_text()
     assert render.flags_in(unit) <= set(record["flags"])
     home = Path(next(w for w in unit.split() if w.startswith("Environment=HOME=")).split("=", 2)[2])
     upstream = unit.split("--base-url ")[1].split()[0]
-    assert invariants.proxy_config_problems((home / ".optillm/proxy_config.yaml").read_text(), upstream) == []
+    assert (
+        invariants.proxy_config_problems(
+            (home / ".optillm/proxy_config.yaml").read_text(), upstream
+        )
+        == []
+    )
     for path in (places.socket, places.upstream_socket, places.upstream_service):
         assert path.read_text().startswith("# optillm-proxy")
     return record["optillm"], upstream
 
 
 def states_of(operation: Operation) -> set[tuple[str, str] | None]:
-    states: set[tuple[str, str] | None] = {(c.optillm.version, c.upstream.base_url) for c in operation.configs}
+    states: set[tuple[str, str] | None] = {
+        (c.optillm.version, c.upstream.base_url) for c in operation.configs
+    }
     return states | {None} if len(operation.configs) == 1 else states
 
 
 def nothing_left(places: Paths) -> list[str]:
     """Files that no deployment consists of."""
-    return [str(p) for p in files.tree(places.etc.parent.parent) if p.name.endswith(".new") or ".scratch" in p.parts]
+    return [
+        str(p)
+        for p in files.tree(places.etc.parent.parent)
+        if p.name.endswith(".new") or ".scratch" in p.parts
+    ]
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """In memory where that can be had: everything is written with fsync."""
     memory = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(prefix="optictl-test-", dir=memory if os.access(memory, os.W_OK) else None))
+    path = Path(
+        tempfile.mkdtemp(prefix="optictl-test-", dir=memory if os.access(memory, os.W_OK) else None)
+    )
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -214,11 +243,17 @@ def test_after_every_fault_it_is_one_or_the_other(
             where = f"{kind} at effect {number} of {whole.effects}"
             outcome = run(lambda: operation.act(places), root, kind, number, OptictlError)
             # an effect that may fail without harm lets the operation end well
-            assert outcome.ended in (("killed",) if kind == "SIGKILL" else ("told", "well")), f"{where}: {outcome.ended}"
+            assert outcome.ended in (("killed",) if kind == "SIGKILL" else ("told", "well")), (
+                f"{where}: {outcome.ended}"
+            )
             tried += 1
             state = in_force(places)
             assert state in states_of(operation), f"{where}: {state}"
-            config = next(c for c in operation.configs if c.optillm.version == _configured(places).optillm.version)
+            config = next(
+                c
+                for c in operation.configs
+                if c.optillm.version == _configured(places).optillm.version
+            )
             config = config if name != "reinstall" else MOVED
             install(config, places)
             assert in_force(places) == (config.optillm.version, config.upstream.base_url), where
@@ -247,7 +282,7 @@ def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: 
     assert "interpreter" in planned.changes[0].reason
     assert sorted(str(p) for p in files.tree(broken)) == before
     install(OLD, places)
-    assert store.in_force(places) == f"{broken.name}.2"
+    assert store.active_release(places) == f"{broken.name}.2"
     assert installing.plan_install(OLD, places).changes == []
 
 
@@ -264,7 +299,9 @@ def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> Non
     assert installing.plan_install(OLD, places).changes == []
 
 
-def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, small_releases: None) -> None:
+def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(
+    place: Path, small_releases: None
+) -> None:
     """Whatever another did between the shown plan and the lock: nothing is done that was not shown."""
     places = paths.system(place)
     _start(places)
@@ -280,7 +317,7 @@ def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, sm
         with pytest.raises(OptictlError, match=changed):
             act()
         assert places.service.read_text() == "# mine\n"
-        assert store.in_force(places) is not None
+        assert store.active_release(places) is not None
         install(OLD, places, force=True)
     # the operator's own file, from which everything follows
     with pytest.raises(OptictlError, match=changed) as refused:
@@ -290,11 +327,11 @@ def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(place: Path, sm
     # somebody else did the same: there is nothing left to do, and nothing is built twice
     go_to(OLD, "0.3.13", places, meanwhile=lambda: go_to(OLD, "0.3.13", places))
     assert len(store.complete(places)) == 2
-    new = store.in_force(places)
+    new = store.active_release(places)
     # gone back twice would be forth again
     with pytest.raises(OptictlError, match=changed):
         go_back(LATER, places, meanwhile=lambda: go_back(LATER, places))
-    assert store.in_force(places) != new
+    assert store.active_release(places) != new
     uninstall(places, meanwhile=lambda: uninstall(places))
     assert not places.opt.exists()
 
@@ -318,13 +355,15 @@ def test_files_of_somebody_else_are_made_ones_own(place: Path, small_releases: N
     install(OLD, places)
     assert {path.stat().st_uid for path in mine} == {0}
     assert places.env.stat().st_mode & 0o777 == 0o600
-    assert store.in_force(places) == f"{current.name}.2"
+    assert store.active_release(places) == f"{current.name}.2"
     assert installing.plan_install(OLD, places).changes == []
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("which", ["etc", "opt", "releases", "home"])
-def test_directories_of_somebody_else_are_refused(which: str, place: Path, small_releases: None) -> None:
+def test_directories_of_somebody_else_are_refused(
+    which: str, place: Path, small_releases: None
+) -> None:
     """Their owner could lead whatever is written there to another place."""
     places = paths.system(place)
     _start(places)
@@ -375,12 +414,12 @@ def test_no_link_leads_out_of_the_deployment(place: Path, small_releases: None) 
 def test_releases_beyond_those_to_keep_go(place: Path, small_releases: None) -> None:
     places = paths.system(place)
     _start(places)
-    first = store.in_force(places)
+    first = store.active_release(places)
     go_to(OLD, "0.3.13", places)
-    assert store.complete(places) == [first, store.in_force(places)]
+    assert store.complete(places) == [first, store.active_release(places)]
     assert store.previous(places) == first
     go_back(LATER, places)
-    assert store.in_force(places) == first
+    assert store.active_release(places) == first
     assert _configured(places).optillm.version == "0.3.12"
     one = OLD.model_copy(update={"releases": OLD.releases.model_copy(update={"keep": 1})})
     install(one, places)

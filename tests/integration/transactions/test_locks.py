@@ -17,7 +17,11 @@ B = "openai==3.60.1 \\\n    --hash=sha256:bb\nflask==3.1.3\nnew.one==2\n"
 
 
 def test_the_difference_of_two_closures() -> None:
-    assert upgrade.closure_difference(A, B) == ["gone 1 is gone", "new.one 2 is new", "openai 3.54.0 -> 3.60.1"]
+    assert upgrade.closure_difference(A, B) == [
+        "gone 1 is gone",
+        "new.one 2 is new",
+        "openai 3.54.0 -> 3.60.1",
+    ]
     assert upgrade.closure_difference(A, A) == []
 
 

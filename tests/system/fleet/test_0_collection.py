@@ -30,7 +30,15 @@ runpy.run_module("pip", run_name="__main__", alter_sys=True)
 @pytest.fixture(scope="module")
 def judges() -> Path:
     """The programs of a venv that is kept between sessions."""
-    return kept_venv(f"ansible-{CORE}-lint-{LINT}", f"ansible-core=={CORE}", f"ansible-lint=={LINT}", f"pip=={PIP}") / "bin"
+    return (
+        kept_venv(
+            f"ansible-{CORE}-lint-{LINT}",
+            f"ansible-core=={CORE}",
+            f"ansible-lint=={LINT}",
+            f"pip=={PIP}",
+        )
+        / "bin"
+    )
 
 
 @pytest.fixture
@@ -38,19 +46,30 @@ def collection(tmp_path: Path) -> Path:
     """A copy: both leave files behind. The directories above it are part of its name."""
     below = "ansible_collections/optictl/optillm"
     ignored = shutil.ignore_patterns("__pycache__")
-    return Path(shutil.copytree(ROOT / "optictl/collections" / below, tmp_path / below, ignore=ignored))
+    return Path(
+        shutil.copytree(ROOT / "optictl/collections" / below, tmp_path / below, ignore=ignored)
+    )
 
 
 def _judged(judges: Path, collection: Path, home: Path, *words: str) -> tuple[int, str]:
     """The exit code and all that one of the programs says of a collection."""
     environment = {
-        "HOME": str(home), "PATH": f"{judges}:/usr/bin:/bin", "LC_ALL": "C.UTF-8",
+        "HOME": str(home),
+        "PATH": f"{judges}:/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
         "ANSIBLE_COLLECTIONS_PATH": str(collection.parents[2]),
-    }  # fmt: skip
+    }
     said = subprocess.run(
-        [str(judges / words[0]), *words[1:]], cwd=collection, env=environment, check=False, timeout=300, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [str(judges / words[0]), *words[1:]],
+        cwd=collection,
+        env=environment,
+        check=False,
+        timeout=300,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return said.returncode, said.stdout
 
 
@@ -64,13 +83,30 @@ def _home(judges: Path, collection: Path) -> Path:
     def make(directory: Path) -> None:
         (package,) = judges.parent.glob("lib/python3*/site-packages/ansible_test")
         needed = sorted((package / "_data/requirements").glob("sanity.*.txt"))
-        requirements = [word for path in needed if path.name.split(".")[1] not in LEFT_OUT for word in ("-r", str(path))]
+        requirements = [
+            word
+            for path in needed
+            if path.name.split(".")[1] not in LEFT_OUT
+            for word in ("-r", str(path))
+        ]
         wheels = directory / "wheels"
         subprocess.run(
-            [str(judges / "python"), "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
-             "--only-binary=:all:", "-d", str(wheels), f"pip=={PIP}", *requirements],
+            [
+                str(judges / "python"),
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--only-binary=:all:",
+                "-d",
+                str(wheels),
+                f"pip=={PIP}",
+                *requirements,
+            ],
             check=True,
-        )  # fmt: skip
+        )
         settings = directory / ".config/pip/pip.conf"
         begin = directory / f".ansible/test/cache/get_pip_{PIP.replace('.', '_')}.py"
         for path in (settings, begin):
@@ -78,7 +114,9 @@ def _home(judges: Path, collection: Path) -> Path:
         settings.write_text(f"[global]\nno-index = true\nfind-links = {wheels}\n")
         (wheel,) = wheels.glob("pip-*.whl")
         begin.write_text(_BEGIN.format(wheel=str(wheel)))
-        code, said = _judged(judges, collection, directory, "ansible-test", "sanity", "--prime-venvs", *_left_out())
+        code, said = _judged(
+            judges, collection, directory, "ansible-test", "sanity", "--prime-venvs", *_left_out()
+        )
         assert code == 0, said
 
     return kept(f"ansible-test-{CORE}", make)
@@ -90,7 +128,9 @@ def _left_out() -> list[str]:
 
 def test_sanity(judges: Path, collection: Path) -> None:
     home = _home(judges, collection)
-    code, said = _judged(judges, collection, home, "ansible-test", "sanity", "--color", "no", *_left_out())
+    code, said = _judged(
+        judges, collection, home, "ansible-test", "sanity", "--color", "no", *_left_out()
+    )
     assert code == 0, said
     ran = set(re.findall(r'Running sanity test "([\w-]+)"', said))
     assert {"ansible-doc", "import", "pep8", "validate-modules", "yamllint"} < ran, said

@@ -19,10 +19,24 @@ def test_ansible_reaches_them(fleet: Fleet) -> None:
 def test_they_are_bare_and_have_no_way_out(fleet: Fleet) -> None:
     for host in fleet.hosts:
         for missing in ("pip", "uv", "optictl"):
-            assert host.machine.run("sh", "-c", f"command -v {missing}", check=False).returncode != 0
-        assert "No module named pip" in host.machine.run("/usr/bin/python3", "-m", "pip", check=False).stderr
-        assert host.machine.run("ls", "-A", "/opt", "/usr/local").stdout.split() == ["/opt:", "/usr/local:"]
+            assert (
+                host.machine.run("sh", "-c", f"command -v {missing}", check=False).returncode != 0
+            )
+        assert (
+            "No module named pip"
+            in host.machine.run("/usr/bin/python3", "-m", "pip", check=False).stderr
+        )
+        assert host.machine.run("ls", "-A", "/opt", "/usr/local").stdout.split() == [
+            "/opt:",
+            "/usr/local:",
+        ]
         routes = host.machine.run("ip", "-o", "route").stdout.splitlines()
-        assert [line.split()[0].rsplit(".", 1)[0] for line in routes] == [host.address.rsplit(".", 1)[0]]
-        words = ("/usr/bin/python3", "-c", "import socket; socket.create_connection(('192.0.2.1', 443), 3)")
+        assert [line.split()[0].rsplit(".", 1)[0] for line in routes] == [
+            host.address.rsplit(".", 1)[0]
+        ]
+        words = (
+            "/usr/bin/python3",
+            "-c",
+            "import socket; socket.create_connection(('192.0.2.1', 443), 3)",
+        )
         assert "unreachable" in host.machine.run(*words, check=False).stderr

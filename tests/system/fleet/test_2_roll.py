@@ -18,7 +18,10 @@ Record = Callable[[str, object], None]
 
 def releases(fleet: Fleet) -> list[str]:
     """The version in force on each host, by the host's own word; "" where there is none."""
-    found = [host.machine.run("readlink", "/opt/optillm-proxy/current", check=False).stdout for host in fleet.hosts]
+    found = [
+        host.machine.run("readlink", "/opt/optillm-proxy/current", check=False).stdout
+        for host in fleet.hosts
+    ]
     return [text.split("/")[-1].split("-")[0] for text in found]
 
 
@@ -31,7 +34,9 @@ def assert_nobody_noticed(loads: Sequence[Load]) -> None:
 def test_the_first_roll_out(fleet: Fleet) -> None:
     found = fleet.optictl("apply", "--yes", "--batch", "1,2")
     assert sorted(found) == ["gate1", "gate2", "gate3"]
-    assert [(one["status"], one["data"]["changed"]) for one in found.values()] == [("pass", True)] * 3
+    assert [(one["status"], one["data"]["changed"]) for one in found.values()] == [
+        ("pass", True)
+    ] * 3
     assert releases(fleet) == [OLD] * 3
     for host in fleet.hosts:
         assert host.machine.show("optillm-proxy.service", "ActiveState") == "active"
@@ -49,7 +54,9 @@ def test_there_and_back_nobody_notices(fleet: Fleet, record_property: Record) ->
         fleet.optictl("rollback", "--yes", "--batch", "1,2")
         assert releases(fleet) == [OLD] * 3
     for host, load in zip(fleet.hosts, loads, strict=True):
-        record_property("load", row(f"{host.name}: roll-out without changes, upgrade, rollback", load))
+        record_property(
+            "load", row(f"{host.name}: roll-out without changes, upgrade, rollback", load)
+        )
     assert_nobody_noticed(loads)
 
 
@@ -64,7 +71,13 @@ def loaded(hosts: Sequence[Host]) -> Iterator[None]:
 
 def _files(fleet: Fleet) -> list[str]:
     """Every file of a deployment on each host, with its size and time."""
-    places = ("/etc/optillm-proxy", "/etc/systemd/system", "/opt", "/usr/local", "/var/lib/optillm-proxy")
+    places = (
+        "/etc/optillm-proxy",
+        "/etc/systemd/system",
+        "/opt",
+        "/usr/local",
+        "/var/lib/optillm-proxy",
+    )
     words = ("find", *places, "-printf", "%p %s %T@ %m\\n")
     return [host.machine.run(*words).stdout for host in fleet.hosts]
 

@@ -39,7 +39,9 @@ def results(out: str) -> Found:
 
 def serves(host: Host) -> bool:
     """Whether a real request is answered on the host."""
-    body = json.dumps({"model": "bon-jerry-xl", "messages": [{"role": "user", "content": "hello"}]}).encode()
+    body = json.dumps(
+        {"model": "bon-jerry-xl", "messages": [{"role": "user", "content": "hello"}]}
+    ).encode()
     with host.inside():
         return ask(PORT, "POST", "/v1/chat/completions", body, PROXY_KEY).result == "ok"
 
@@ -100,10 +102,14 @@ def test_a_full_disk(fleet: Fleet, versions: tuple[str, str]) -> None:
     assert all(serves(host) for host in fleet.hosts)
 
 
-def test_an_upstream_that_is_down_stops_the_roll_out(fleet: Fleet, versions: tuple[str, str]) -> None:
+def test_an_upstream_that_is_down_stops_the_roll_out(
+    fleet: Fleet, versions: tuple[str, str]
+) -> None:
     old, new = versions
     with loaded([fleet.hosts[0], fleet.hosts[2]]):
-        fleet.hosts[1].upstream.respond = lambda seen: Reply(500, {"error": {"message": "gone"}}) if seen.body else None
+        fleet.hosts[1].upstream.respond = lambda seen: (
+            Reply(500, {"error": {"message": "gone"}}) if seen.body else None
+        )
         found = fleet.optictl("upgrade", new, "--yes", "--batch", "1", code=4)
         assert states(found) == ["done", "went back", "untouched"]
         assert releases(fleet) == [new, old, old]

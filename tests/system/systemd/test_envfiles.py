@@ -80,7 +80,10 @@ values = st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join)
 ends = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b"\r"])
 lines = st.one_of(
     st.tuples(
-        st.sampled_from([b"", b"", b" ", b"export "]), st.sampled_from(NAMES), st.sampled_from([b"=", b" = "]), values
+        st.sampled_from([b"", b"", b" ", b"export "]),
+        st.sampled_from(NAMES),
+        st.sampled_from([b"=", b" = "]),
+        values,
     ).map(lambda parts: parts[0] + parts[1].encode() + parts[2] + parts[3]),
     st.tuples(st.sampled_from([b"#", b"; ", b"# \\"]), values).map(b"".join),
     values,
@@ -126,7 +129,11 @@ def generated(count: int) -> list[bytes]:
     found: list[bytes] = []
 
     @settings(
-        max_examples=count, phases=[Phase.generate], deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=count,
+        phases=[Phase.generate],
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
     @given(env_files)
     def collect(data: bytes) -> None:
@@ -145,15 +152,26 @@ def environments(machine: Machine, contents: list[bytes]) -> list[dict[str, str]
     machine.write("/run/systemd/system/envfile@.service", UNIT)
     machine.run("systemctl", "daemon-reload")
     numbers = range(len(contents))
-    machine.run("sh", "-c", f"seq -f 'envfile@%.0f.service' 0 {numbers[-1]} | xargs systemctl start --no-block")
+    machine.run(
+        "sh",
+        "-c",
+        f"seq -f 'envfile@%.0f.service' 0 {numbers[-1]} | xargs systemctl start --no-block",
+    )
     wait_until(lambda: not _waiting(machine), 90, "the units", pause=0.5)
-    states = machine.run("sh", "-c", "systemctl list-units --all --plain --no-legend 'envfile@*'").stdout.splitlines()
+    states = machine.run(
+        "sh", "-c", "systemctl list-units --all --plain --no-legend 'envfile@*'"
+    ).stdout.splitlines()
     state = {int(re.findall(r"@(\d+)", line)[0]): line.split()[2] for line in states}
-    return [_variables(place / f"{number}.out") if state[number] == "active" else None for number in numbers]
+    return [
+        _variables(place / f"{number}.out") if state[number] == "active" else None
+        for number in numbers
+    ]
 
 
 def _waiting(machine: Machine) -> str:
-    return machine.run("systemctl", "list-jobs", "--plain", "--no-legend", "envfile@*").stdout.strip()
+    return machine.run(
+        "systemctl", "list-jobs", "--plain", "--no-legend", "envfile@*"
+    ).stdout.strip()
 
 
 def _variables(path: Path) -> dict[str, str]:
@@ -167,7 +185,9 @@ def systemd(machine: Machine) -> Iterator[int]:
     version = machine.run("systemctl", "--version").stdout.split()[1]
     yield int(re.findall(r"\d+", version)[0])
     machine.run(
-        "sh", "-c", f"systemctl stop 'envfile@*'; systemctl reset-failed; rm -r {PLACE} /run/systemd/system/envfile@.service"
+        "sh",
+        "-c",
+        f"systemctl stop 'envfile@*'; systemctl reset-failed; rm -r {PLACE} /run/systemd/system/envfile@.service",
     )
     machine.run("systemctl", "daemon-reload")
 
@@ -181,7 +201,11 @@ def test_systemd_reads_every_file_the_same(machine: Machine, systemd: int) -> No
     wrong = []
     for data, variables in zip(contents, got, strict=True):
         ours = envfile.read(data, comments_continue=systemd < 254)
-        own = None if variables is None else {name: value for name, value in variables.items() if name not in plain}
+        own = (
+            None
+            if variables is None
+            else {name: value for name, value in variables.items() if name not in plain}
+        )
         if own != (None if ours.refused else ours.variables):
             wrong.append(f"{data!r}: systemd {own}, read as {ours.variables} with {ours.problems}")
     assert sorted(wrong, key=len) == []

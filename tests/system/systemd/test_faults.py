@@ -67,7 +67,11 @@ def test_a_port_that_another_program_holds(host: Host) -> None:
 def test_an_interpreter_that_cannot_be_executed(host: Host) -> None:
     """A private copy in the place of the link: only root may execute it."""
     python = f"{OPT}/current/.venv/bin/python"
-    host.machine.run("sh", "-c", f"mv {python} {python}.kept && cp /usr/bin/python3 {python} && chmod 0700 {python}")
+    host.machine.run(
+        "sh",
+        "-c",
+        f"mv {python} {python}.kept && cp /usr/bin/python3 {python} && chmod 0700 {python}",
+    )
     try:
         host.machine.run("systemctl", "kill", "--signal=KILL", UNIT)
         wait_until(lambda: host.machine.show(UNIT, "ExecMainStatus") == "203", 30, pause=0.2)
@@ -79,13 +83,18 @@ def test_an_interpreter_that_cannot_be_executed(host: Host) -> None:
     assert host.ask(timeout=60).status_code == 200
 
 
-@pytest.mark.parametrize(("name", "words"), [("proxy_key", "proxy_key or env is missing"), ("env", "environment files")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("proxy_key", "proxy_key or env is missing"), ("env", "environment files")]
+)
 def test_a_secret_that_is_missing(host: Host, name: str, words: str) -> None:
     host.machine.run("mv", f"{ETC}/{name}", f"{ETC}/{name}.kept")
     try:
         host.machine.run("systemctl", "kill", "--signal=KILL", UNIT)
         wait_until(
-            lambda: host.machine.show(UNIT, "ActiveState") == "activating" and host.machine.show(UNIT, "NRestarts") != "0",
+            lambda: (
+                host.machine.show(UNIT, "ActiveState") == "activating"
+                and host.machine.show(UNIT, "NRestarts") != "0"
+            ),
             30,
             pause=0.2,
         )
@@ -101,7 +110,11 @@ def test_a_secret_that_is_missing(host: Host, name: str, words: str) -> None:
 def test_a_full_disk_leaves_what_runs(host: Host) -> None:
     """The deployment on a small disk of its own, which fills up before another release is built."""
     host.optictl("stop")
-    host.machine.run("sh", "-c", f"mkdir {OPT}.disk && mount -t tmpfs -o size=1000M,nr_inodes=40000,mode=0755 tmpfs {OPT}.disk")
+    host.machine.run(
+        "sh",
+        "-c",
+        f"mkdir {OPT}.disk && mount -t tmpfs -o size=1000M,nr_inodes=40000,mode=0755 tmpfs {OPT}.disk",
+    )
     host.machine.run("sh", "-c", f"cp -a {OPT}/. {OPT}.disk && mount --bind {OPT}.disk {OPT}")
     try:
         host.optictl("start")
@@ -114,7 +127,9 @@ def test_a_full_disk_leaves_what_runs(host: Host) -> None:
         full = {
             "true": ("MB are free at", "nothing was changed"),
             f"rm {OPT}/filling && mkdir {OPT}/filling && cd {OPT}/filling && "
-            "for n in $(seq 60); do seq -f $n-%g 1000 | xargs touch 2>/dev/null; done; rm -f 1-*": ("os error 28",),
+            "for n in $(seq 60); do seq -f $n-%g 1000 | xargs touch 2>/dev/null; done; rm -f 1-*": (
+                "os error 28",
+            ),
         }
         for fill, words in full.items():
             host.machine.run("sh", "-c", fill, check=False)
@@ -133,7 +148,9 @@ def test_a_full_disk_leaves_what_runs(host: Host) -> None:
         host.optictl("stop", check=False)
         host.machine.run("umount", "--lazy", OPT)
         # not built again by who has this plugin next
-        host.machine.run("sh", "-c", f"cp -a --no-clobber {OPT}.disk/releases/. {OPT}/releases", check=False)
+        host.machine.run(
+            "sh", "-c", f"cp -a --no-clobber {OPT}.disk/releases/. {OPT}/releases", check=False
+        )
         host.machine.run("umount", "--lazy", f"{OPT}.disk")
         host.machine.run("rm", "-rf", f"{OPT}.disk", f"{ETC}/hang.py")
         host.configure()

@@ -36,7 +36,9 @@ def upstream() -> Iterator[StandIn]:
 
 
 @contextmanager
-def handmade(machine: Machine, upstream: StandIn, venv: Path, **options: Any) -> Iterator[HandMadeService]:
+def handmade(
+    machine: Machine, upstream: StandIn, venv: Path, **options: Any
+) -> Iterator[HandMadeService]:
     """One that is gone afterwards, with all that optictl made beside it."""
     service = start_handmade(machine, upstream, venv, **options)
     try:
@@ -56,22 +58,32 @@ def look(machine: Machine, program: Path, *arguments: str) -> tuple[dict[str, di
 
 
 def roots(found: dict[str, dict[str, str]]) -> set[str]:
-    return {r["id"] for r in found.values() if r["status"] in ("fail", "error") and r["root_cause"] == r["id"]}
+    return {
+        r["id"]
+        for r in found.values()
+        if r["status"] in ("fail", "error") and r["root_cause"] == r["id"]
+    }
 
 
 def as_user(machine: Machine, *command: str | Path) -> subprocess.CompletedProcess[str]:
     return machine.run("setpriv", "--reuid", USER, "--clear-groups", *command, check=False)
 
 
-def test_the_one_of_the_specification(own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path) -> None:
+def test_the_one_of_the_specification(
+    own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path
+) -> None:
     with handmade(own_machine, upstream, locked_venv, env_path="/etc/other/env") as service:
         assert service.ask("none-jerry-xl").status_code == 200
         found, told = look(own_machine, program)
         assert HAND_KEY not in told
         assert UPSTREAM_KEY not in told
         assert {id for id, r in found.items() if r["status"] in ("fail", "error")} == {
-            "unit.managed", "key.not-in-argv", "process.guarded", "proxy-config.litellm-only", "workdir.empty",
-        }  # fmt: skip
+            "unit.managed",
+            "key.not-in-argv",
+            "process.guarded",
+            "proxy-config.litellm-only",
+            "workdir.empty",
+        }
         # each danger is seen for itself; that there is no guard is what being hand-made means
         assert roots(found) == {"unit.managed", "key.not-in-argv", "proxy-config.litellm-only"}
         assert found["process.guarded"]["root_cause"] == "unit.managed"
@@ -81,17 +93,46 @@ def test_the_one_of_the_specification(own_machine: Machine, upstream: StandIn, l
         assert {
             id for id, r in found.items() if r["status"] == "skip" and r["found"] == NOT_OURS
         } == {
-            "release.in-force", "release.pinned", "release.interpreter", "release.bytecode", "release.starts", "unit.matches",
-            "unit.no-weakening-dropin", "socket.owner", "service.current-release", "service.exposure", "credential.mode",
-            "relay.active", "timer.active",
-        }  # fmt: skip
+            "release.in-force",
+            "release.pinned",
+            "release.interpreter",
+            "release.bytecode",
+            "release.starts",
+            "unit.matches",
+            "unit.no-weakening-dropin",
+            "socket.owner",
+            "service.current-release",
+            "service.exposure",
+            "credential.mode",
+            "relay.active",
+            "timer.active",
+        }
         passed = {id for id, r in found.items() if r["status"] == "pass"}
         assert passed >= {
-            "env.forbidden", "env.upstream-key", "key.strength", "bind.loopback", "process.non-root", "process.descriptors",
-            "health.alive", "health.locked", "health.connected", "upstream.base-model", "files.ownership", "unit.installed",
-            "unit.enabled", "unit.reloaded", "service.active", "service.restarts", "host.disk", "host.clock", "host.journal",
-        }  # fmt: skip
-        assert (found["config.valid"]["status"], found["config.valid"]["remedy"]) == ("warn", "optictl init")
+            "env.forbidden",
+            "env.upstream-key",
+            "key.strength",
+            "bind.loopback",
+            "process.non-root",
+            "process.descriptors",
+            "health.alive",
+            "health.locked",
+            "health.connected",
+            "upstream.base-model",
+            "files.ownership",
+            "unit.installed",
+            "unit.enabled",
+            "unit.reloaded",
+            "service.active",
+            "service.restarts",
+            "host.disk",
+            "host.clock",
+            "host.journal",
+        }
+        assert (found["config.valid"]["status"], found["config.valid"]["remedy"]) == (
+            "warn",
+            "optictl init",
+        )
         text = own_machine.run(program, "check", check=False).stdout
         assert "The service was not installed by optictl" in text
         assert "(Also wrong: proxy-config.litellm-only, key.not-in-argv)" in " ".join(text.split())
@@ -101,9 +142,20 @@ def test_init_proposes_its_values_and_touches_nothing_of_it(
     own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path
 ) -> None:
     providers = proxy_config(upstream.base_url)
-    with handmade(own_machine, upstream, locked_venv, env_path="/etc/other/env", flags="--n 2", providers=providers) as service:
+    with handmade(
+        own_machine,
+        upstream,
+        locked_venv,
+        env_path="/etc/other/env",
+        flags="--n 2",
+        providers=providers,
+    ) as service:
         own_machine.run("chown", "root:", f"{HOME}/optillm-proxy")
-        before = (service.text, own_machine.show(service.unit, "MainPID"), own_machine.show(service.unit, "UnitFileState"))
+        before = (
+            service.text,
+            own_machine.show(service.unit, "MainPID"),
+            own_machine.show(service.unit, "UnitFileState"),
+        )
         dry = own_machine.run(program, "init", "--dry-run").stdout
         assert own_machine.run("test", "-e", "/etc/optillm-proxy", check=False).returncode
         wet = own_machine.run(program, "init").stdout
@@ -116,21 +168,30 @@ def test_init_proposes_its_values_and_touches_nothing_of_it(
         assert not [secret for secret in (HAND_KEY, UPSTREAM_KEY) if secret in wet]
         assert own_machine.read("/etc/optillm-proxy/proxy_key").strip() == HAND_KEY
         assert f"OPENAI_API_KEY={UPSTREAM_KEY}" in own_machine.read("/etc/optillm-proxy/env")
-        modes = own_machine.run("stat", "-c", "%a %U", "/etc/optillm-proxy/env", "/etc/optillm-proxy/proxy_key").stdout
+        modes = own_machine.run(
+            "stat", "-c", "%a %U", "/etc/optillm-proxy/env", "/etc/optillm-proxy/proxy_key"
+        ).stdout
         assert modes == "600 root\n600 root\n"
         assert before == (
-            service.text, own_machine.show(service.unit, "MainPID"), own_machine.show(service.unit, "UnitFileState")
-        )  # fmt: skip
+            service.text,
+            own_machine.show(service.unit, "MainPID"),
+            own_machine.show(service.unit, "UnitFileState"),
+        )
         assert service.healthy()
         found, _ = look(own_machine, program)
-        assert (found["config.valid"]["status"], found["unit.managed"]["status"]) == ("pass", "fail")
+        assert (found["config.valid"]["status"], found["unit.managed"]["status"]) == (
+            "pass",
+            "fail",
+        )
         assert found["health.connected"]["status"] == "pass"
         # a good provider file and a closed working directory are no faults of it
         for id in ("proxy-config.litellm-only", "proxy-config.in-force", "workdir.empty"):
             assert found[id]["status"] == "pass", id
 
 
-def test_a_dangerous_one(own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path) -> None:
+def test_a_dangerous_one(
+    own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path
+) -> None:
     drop_in = f"""\
         [Service]
         User=root
@@ -142,9 +203,16 @@ def test_a_dangerous_one(own_machine: Machine, upstream: StandIn, locked_venv: P
         found, told = look(own_machine, program)
         assert "hunter2" not in told
         assert roots(found) >= {
-            "unit.managed", "bind.loopback", "process.non-root", "key.not-in-argv", "key.strength", "env.forbidden",
-            "files.ownership", "unit.enabled", "proxy-config.litellm-only",
-        }  # fmt: skip
+            "unit.managed",
+            "bind.loopback",
+            "process.non-root",
+            "key.not-in-argv",
+            "key.strength",
+            "env.forbidden",
+            "files.ownership",
+            "unit.enabled",
+            "proxy-config.litellm-only",
+        }
         assert "0.0.0.0" in found["bind.loopback"]["found"]
         assert "OPTILLM_LOG is set in Environment= in" in found["env.forbidden"]["found"]
         assert "/etc/optillm-proxy/env is 0644" in found["files.ownership"]["found"]
@@ -173,7 +241,9 @@ def test_one_without_a_key_and_one_that_is_down(
         assert found["service.active"]["remedy"] == f"systemctl start {service.unit}"
 
 
-def test_for_an_ordinary_user(own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path) -> None:
+def test_for_an_ordinary_user(
+    own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path
+) -> None:
     with handmade(own_machine, upstream, locked_venv):
         refused = as_user(own_machine, program, "init")
         assert (refused.returncode, refused.stdout) == (1, "")
@@ -191,18 +261,35 @@ def test_no_service_is_none_that_is_not_optictls(own_machine: Machine, program: 
     assert found["unit.managed"]["status"] == "skip"
 
 
-def test_it_is_found_where_systemd_has_it(own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path) -> None:
+def test_it_is_found_where_systemd_has_it(
+    own_machine: Machine, upstream: StandIn, locked_venv: Path, program: Path
+) -> None:
     """In another directory of units, and under another name."""
     with handmade(own_machine, upstream, locked_venv) as service:
-        own_machine.run("sh", "-c", f"mv {UNIT} /usr/local/lib/systemd/system/ 2>/dev/null || "
-                        f"(mkdir -p /usr/local/lib/systemd/system && mv {UNIT} /usr/local/lib/systemd/system/)")  # fmt: skip
+        own_machine.run(
+            "sh",
+            "-c",
+            f"mv {UNIT} /usr/local/lib/systemd/system/ 2>/dev/null || "
+            f"(mkdir -p /usr/local/lib/systemd/system && mv {UNIT} /usr/local/lib/systemd/system/)",
+        )
         own_machine.run("systemctl", "daemon-reload")
         wait_until(service.healthy, 30)
         found, _ = look(own_machine, program, "--only", "unit.managed")
-        assert "/usr/local/lib/systemd/system/optillm-proxy.service was not" in found["unit.managed"]["found"]
-        own_machine.run("sh", "-c", f"mv /usr/local/lib/systemd/system/optillm-proxy.service {UNIT}")
+        assert (
+            "/usr/local/lib/systemd/system/optillm-proxy.service was not"
+            in found["unit.managed"]["found"]
+        )
+        own_machine.run(
+            "sh", "-c", f"mv /usr/local/lib/systemd/system/optillm-proxy.service {UNIT}"
+        )
     with handmade(own_machine, upstream, locked_venv, name="optillm"):
         told = own_machine.run(program, "init", "--dry-run").stdout.replace(str(program), "optictl")
-        assert "optillm.service runs OptiLLM and is not optictl's. To take that one over: optictl init --name optillm" in told
+        assert (
+            "optillm.service runs OptiLLM and is not optictl's. To take that one over: optictl init --name optillm"
+            in told
+        )
         found, _ = look(own_machine, program, "--name", "optillm", "--only", "unit.managed")
-        assert found["unit.managed"]["remedy"] == "optictl init --name optillm, then optictl install --force --name optillm"
+        assert (
+            found["unit.managed"]["remedy"]
+            == "optictl init --name optillm, then optictl install --force --name optillm"
+        )

@@ -43,12 +43,19 @@ def _watchdog(host: Host) -> float:
 
 
 @contextmanager
-def _recovery(host: Host, name: str, record_property: Callable[[str, object], None], lost: int = 0) -> Iterator[None]:
+def _recovery(
+    host: Host, name: str, record_property: Callable[[str, object], None], lost: int = 0
+) -> Iterator[None]:
     """The block hangs the service. It must be back in time, with stacks in the journal and nobody turned away.
 
     `lost`: how many newcomers the dying process may take along.
     """
-    start, watchdog, pid, restarts = _start_seconds(host), _watchdog(host), host.machine.show(UNIT, "MainPID"), _restarts(host)
+    start, watchdog, pid, restarts = (
+        _start_seconds(host),
+        _watchdog(host),
+        host.machine.show(UNIT, "MainPID"),
+        _restarts(host),
+    )
     began, clock = time.monotonic(), f"@{int(time.time())}"
     yield
     waiting: list[Future[Request]] = []
@@ -84,7 +91,9 @@ def _restarts(host: Host) -> int:
     return int(host.machine.show(UNIT, "NRestarts"))
 
 
-def test_a_stopped_process_is_replaced(host: Host, record_property: Callable[[str, object], None]) -> None:
+def test_a_stopped_process_is_replaced(
+    host: Host, record_property: Callable[[str, object], None]
+) -> None:
     """As shipped: WatchdogSec=15."""
     # in order to be aborted it is continued: until its stacks are printed it may accept a few of those who wait
     with _recovery(host, "SIGSTOP", record_property, lost=5):
@@ -92,7 +101,9 @@ def test_a_stopped_process_is_replaced(host: Host, record_property: Callable[[st
         host.machine.run("systemctl", "kill", "--signal=STOP", UNIT)
 
 
-def test_a_deadlocked_interpreter_is_replaced(host: Host, record_property: Callable[[str, object], None]) -> None:
+def test_a_deadlocked_interpreter_is_replaced(
+    host: Host, record_property: Callable[[str, object], None]
+) -> None:
     """One request makes a plugin hold the interpreter for good."""
     host.machine.write(f"{ETC}/hang.py", HANG)
     host.configure("plugins: [hang.py]\nstrategies: [bon, hang]\n")
@@ -116,7 +127,11 @@ def test_a_deadlocked_interpreter_is_replaced(host: Host, record_property: Calla
 
 
 def _workers(host: Host) -> set[str]:
-    return set(host.machine.run("pgrep", "-P", host.machine.show(UNIT, "MainPID"), check=False).stdout.split())
+    return set(
+        host.machine.run(
+            "pgrep", "-P", host.machine.show(UNIT, "MainPID"), check=False
+        ).stdout.split()
+    )
 
 
 def test_one_of_two_workers_is_replaced_and_the_service_goes_on(host: Host) -> None:

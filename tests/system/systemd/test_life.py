@@ -30,11 +30,17 @@ def test_installed_it_runs_hardened_and_proven(host: Host) -> None:
     results = _results(host, "check", "--attack")
     # no LiteLLM configuration is named here: there is no routing to judge
     assert {r["status"] for id, r in results.items() if id.startswith("routing.")} == {"skip"}
-    assert {id: r["found"] for id, r in results.items() if r["status"] != "pass" and not id.startswith("routing.")} == {}
+    assert {
+        id: r["found"]
+        for id, r in results.items()
+        if r["status"] != "pass" and not id.startswith("routing.")
+    } == {}
     attacks = [id for id in results if id.startswith("sandbox.")]
     assert len(attacks) > 20
     assert (
-        host.machine.run("systemctl", "is-enabled", "optillm-proxy.service", "optillm-proxy.socket").stdout.split()
+        host.machine.run(
+            "systemctl", "is-enabled", "optillm-proxy.service", "optillm-proxy.socket"
+        ).stdout.split()
         == ["enabled"] * 2
     )
     smoked = _results(host, "smoke", "--all")
@@ -50,7 +56,8 @@ def test_a_second_installation_changes_nothing(host: Host) -> None:
 
 def test_systemd_has_nothing_to_say_about_the_units(host: Host) -> None:
     units = [
-        f"/etc/systemd/system/optillm-proxy{name}" for name in (".service", ".socket", "-upstream.service", "-upstream.socket")
+        f"/etc/systemd/system/optillm-proxy{name}"
+        for name in (".service", ".socket", "-upstream.service", "-upstream.socket")
     ]
     verified = host.machine.run("systemd-analyze", "verify", *units, check=False)
     assert verified.stdout + verified.stderr == ""
@@ -79,7 +86,11 @@ def test_status_is_one_screen(host: Host) -> None:
     assert len(text.splitlines()) < 24
     data = json.loads(host.optictl("status", "--output", "json").stdout)["results"][0]["data"]
     assert data["memory"] > 50 * 2**20
-    assert data["tiers"] == {"health.alive": "pass", "health.locked": "pass", "health.connected": "pass"}
+    assert data["tiers"] == {
+        "health.alive": "pass",
+        "health.locked": "pass",
+        "health.connected": "pass",
+    }
 
 
 def test_top_knows_what_systemd_knows(host: Host) -> None:
@@ -93,22 +104,35 @@ def test_top_knows_what_systemd_knows(host: Host) -> None:
 
 def test_the_guard_names_its_release(host: Host) -> None:
     # in an empty root its directory has another name
-    told = httpx.get(f"{host.url}/guard/state", headers={"Authorization": f"Bearer {PROXY_KEY}"}).json()
-    assert f"releases/{told['release']}" == host.machine.run("readlink", f"{OPT}/current").stdout.strip()
+    told = httpx.get(
+        f"{host.url}/guard/state", headers={"Authorization": f"Bearer {PROXY_KEY}"}
+    ).json()
+    assert (
+        f"releases/{told['release']}"
+        == host.machine.run("readlink", f"{OPT}/current").stdout.strip()
+    )
 
 
 def test_logs_are_the_journal_without_prompts(host: Host) -> None:
     host.ask()
     host.ask("nosuch-jerry-xl")
-    lines = [json.loads(line) for line in host.optictl("logs", "--output", "json").stdout.splitlines()]
+    lines = [
+        json.loads(line) for line in host.optictl("logs", "--output", "json").stdout.splitlines()
+    ]
     assert any(line["event"].get("strategy") == "bon" for line in lines)
     assert "hello" not in host.optictl("logs").stdout
     errors = host.optictl("logs", "--errors", "--since", "1 minute ago").stdout
     assert "strategy_not_enabled" in errors
     assert "bon-jerry-xl" not in errors
-    (newest,) = host.optictl("logs", "--strategy", "bon", "--status", "2xx", "--lines", "1").stdout.splitlines()
+    (newest,) = host.optictl(
+        "logs", "--strategy", "bon", "--status", "2xx", "--lines", "1"
+    ).stdout.splitlines()
     assert newest.split()[2:4] == ["200", "bon-jerry-xl"]
-    trace = next(e.get("trace") or e["id"] for e in (line["event"] for line in lines) if e.get("strategy") == "bon")
+    trace = next(
+        e.get("trace") or e["id"]
+        for e in (line["event"] for line in lines)
+        if e.get("strategy") == "bon"
+    )
     found = host.optictl("logs", "--trace", trace[:12], "-o", "json").stdout.splitlines()
     assert [trace in line for line in found] == [True]
     nothing = host.optictl("logs", "--trace", "nosuch")
@@ -131,7 +155,9 @@ def test_the_other_isolation(host: Host) -> None:
     try:
         host.optictl("install", "--yes")
         results = _results(host, "check", "--attack")
-        assert {id: r["found"] for id, r in results.items() if r["status"] not in ("pass", "skip")} == {}
+        assert {
+            id: r["found"] for id, r in results.items() if r["status"] not in ("pass", "skip")
+        } == {}
         assert results["relay.active"]["status"] == "skip"
         exposure = float(str(results["service.exposure"]["found"]).split()[1])
         assert 0.2 < exposure <= 1.0
@@ -139,7 +165,12 @@ def test_the_other_isolation(host: Host) -> None:
     finally:
         host.configure()
         host.optictl("install", "--yes")
-    assert str(_results(host, "check", "--only", "service.exposure")["service.exposure"]["found"]).split()[1] <= "0.2"
+    assert (
+        str(
+            _results(host, "check", "--only", "service.exposure")["service.exposure"]["found"]
+        ).split()[1]
+        <= "0.2"
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,13 +181,20 @@ def test_the_other_isolation(host: Host) -> None:
         ("env", f"OPENAI_API_KEY={UPSTREAM_KEY}\nOPTILLM_API_KEY=x\n", "OPTILLM_API_KEY is set"),
     ],
 )
-def test_a_refused_configuration_is_told_and_recovered_from(host: Host, name: str, text: str, words: str) -> None:
+def test_a_refused_configuration_is_told_and_recovered_from(
+    host: Host, name: str, text: str, words: str
+) -> None:
     host.machine.write(f"{ETC}/{name}", text, 0o600)
     try:
         host.machine.run("systemctl", "kill", "--signal=KILL", "optillm-proxy.service")
         # it is started again every second: for a moment of each, it is starting and not refused yet
         wait_until(
-            lambda: "(78)" in (said := _words(host.optictl("status", check=False).stdout)) and words in said, 60, pause=0.1
+            lambda: (
+                "(78)" in (said := _words(host.optictl("status", check=False).stdout))
+                and words in said
+            ),
+            60,
+            pause=0.1,
         )
         # the socket is still there: whoever connects waits
         assert host.machine.show("optillm-proxy.socket", "ActiveState") == "active"

@@ -62,7 +62,9 @@ def _answers(port: int, seconds: float = 60) -> None:
             time.sleep(0.05)
 
 
-def _loaded(port: int, times: int, disturb: Callable[[], object], settle: float = 0.5) -> tuple[Load, list[float]]:
+def _loaded(
+    port: int, times: int, disturb: Callable[[], object], settle: float = 0.5
+) -> tuple[Load, list[float]]:
     """Disturb the service `times` times under load: the load, and the moments at which each disturbance was over."""
     moments = []
     with Load(port, PROXY_KEY).running() as load:
@@ -126,7 +128,9 @@ def test_a_kill_loses_only_what_was_in_flight(host: Host, record_property: Recor
 
 def test_a_plain_unit_refuses_and_drops(host: Host, record_property: Record) -> None:
     port = free_port()
-    text = PLAIN_UNIT.format(port=port, upstream=host.upstream.base_url, key=PROXY_KEY, upstream_key=UPSTREAM_KEY)
+    text = PLAIN_UNIT.format(
+        port=port, upstream=host.upstream.base_url, key=PROXY_KEY, upstream_key=UPSTREAM_KEY
+    )
     host.machine.write(f"/run/systemd/system/{PLAIN}", text)
     try:
         host.machine.run("systemctl", "daemon-reload")
@@ -168,7 +172,9 @@ def test_a_sibling_that_cannot_start_stops_nothing(host: Host) -> None:
 
 @pytest.mark.parametrize("command", [("stop", UNIT), ("restart", UNIT)], ids=["stop", "restart"])
 def test_what_a_drain_cannot_finish_is_answered(host: Host, command: tuple[str, ...]) -> None:
-    host.upstream.respond = lambda seen: Reply(body=completion(seen.body or {}), delay=20) if seen.body else None
+    host.upstream.respond = lambda seen: (
+        Reply(body=completion(seen.body or {}), delay=20) if seen.body else None
+    )
     answers: list[httpx.Response] = []
     try:
         host.configure(drain=2)

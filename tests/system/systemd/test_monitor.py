@@ -29,7 +29,9 @@ def timed(host: Host) -> Iterator[None]:
     host.renew()
     host.configure(MONITORING)
     host.machine.run("mkdir", "-p", FAST.rpartition("/")[0], METRICS.rpartition("/")[0])
-    host.machine.write(FAST, "[Timer]\nOnActiveSec=\nOnActiveSec=1\nOnUnitActiveSec=1\nRandomizedDelaySec=0\n")
+    host.machine.write(
+        FAST, "[Timer]\nOnActiveSec=\nOnActiveSec=1\nOnUnitActiveSec=1\nRandomizedDelaySec=0\n"
+    )
     host.optictl("install", "--yes", "--no-smoke")
     yield
     host.machine.run("rm", "-rf", FAST.rpartition("/")[0], METRICS.rpartition("/")[0])
@@ -63,15 +65,21 @@ def test_it_is_installed_and_sees_all_from_behind_its_walls(host: Host) -> None:
     units = [f"{UNITS}/{TIMER}", f"{UNITS}/{UNIT}"]
     verified = host.machine.run("systemd-analyze", "verify", *units, check=False)
     assert verified.stdout + verified.stderr == ""
-    wait_until(lambda: host.machine.run("test", "-e", METRICS, check=False).returncode == 0, 90, pause=0.3)
+    wait_until(
+        lambda: host.machine.run("test", "-e", METRICS, check=False).returncode == 0, 90, pause=0.3
+    )
     timed = _statuses(host.machine.read(METRICS))
     asked = len(host.upstream.calls())
     by_hand = _statuses(host.optictl("check", "--output", "prometheus").stdout)
     assert timed == {id: status for id, status in by_hand.items() if id not in UNTIMED}
     assert "fail" not in timed.values()
-    assert len(host.upstream.calls()) == asked  # the timer's rounds went on meanwhile: none of them asks a model
+    assert (
+        len(host.upstream.calls()) == asked
+    )  # the timer's rounds went on meanwhile: none of them asks a model
     # while all is well, its journal is silent
-    assert host.machine.run("journalctl", "-q", "-o", "cat", "-u", UNIT, "-p", "notice").stdout == ""
+    assert (
+        host.machine.run("journalctl", "-q", "-o", "cat", "-u", UNIT, "-p", "notice").stdout == ""
+    )
     assert "No changes." in host.optictl("install", "--yes").stdout
 
 
@@ -118,4 +126,9 @@ def test_switched_off_it_is_gone_with_its_metrics(host: Host) -> None:
         "/run/optillm-proxy-check",
     ):
         assert host.machine.run("test", "-e", path, check=False).returncode == 1, path
-    assert host.machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "optillm-proxy-check*").stdout == ""
+    assert (
+        host.machine.run(
+            "systemctl", "list-units", "--all", "--plain", "--no-legend", "optillm-proxy-check*"
+        ).stdout
+        == ""
+    )

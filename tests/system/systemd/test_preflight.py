@@ -39,12 +39,16 @@ class Desk:
 
     def plan(self, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
         """Exit code of `install --dry-run`, and the problems that it told."""
-        words = f"sudo {self.program} install --dry-run --output json --name {NAME} {' '.join(options)}"
+        words = (
+            f"sudo {self.program} install --dry-run --output json --name {NAME} {' '.join(options)}"
+        )
         done = self.type(words)
         assert PROXY_KEY not in done.stdout + done.stderr
         data = json.loads(done.stdout)
         assert data["status"] == ("ok" if done.returncode == 0 else "failed"), done.stderr
-        return done.returncode, {p["id"].removeprefix("preflight."): p for p in data.get("problems", [])}
+        return done.returncode, {
+            p["id"].removeprefix("preflight."): p for p in data.get("problems", [])
+        }
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +119,9 @@ CAUSES: dict[str, tuple[str, Callable[[Desk], None], str]] = {
     ),
     "noexec": (
         "mount",
-        _run(f"mkdir -p /opt/{NAME} && mount -t tmpfs -o noexec,size=1G,mode=755 tmpfs /opt/{NAME}"),
+        _run(
+            f"mkdir -p /opt/{NAME} && mount -t tmpfs -o noexec,size=1G,mode=755 tmpfs /opt/{NAME}"
+        ),
         "mounted noexec",
     ),
     "read-only": (
@@ -186,7 +192,12 @@ def test_links_to_the_directories_are_followed(desk: Desk) -> None:
         installed = machine.run(desk.program, *words, check=False)
         assert json.loads(installed.stdout)["results"], installed.stdout + installed.stderr
         results = {r["id"]: r["status"] for r in json.loads(installed.stdout)["results"]}
-        assert results["service.active"] == results["health.alive"] == results["unit.matches"] == "pass"
+        assert (
+            results["service.active"]
+            == results["health.alive"]
+            == results["unit.matches"]
+            == "pass"
+        )
     finally:
         desk.type(f"sudo {desk.program} uninstall --yes --name {NAME}")
         machine.run("sh", "-c", f"rm -rf /var/opt-{NAME} /opt/{NAME}")

@@ -87,7 +87,9 @@ class Bed:
 
     def clean(self) -> bool:
         """Whether nothing of optictl's runs or is enabled."""
-        listed = self.machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", f"{NAME}*").stdout
+        listed = self.machine.run(
+            "systemctl", "list-units", "--all", "--plain", "--no-legend", f"{NAME}*"
+        ).stdout
         units = [line.split()[0] for line in listed.splitlines()]
         enabled = self.machine.show(SOCKET, "UnitFileState")
         left = self.machine.run("sh", "-c", f"ls /run/systemd/system | grep {NAME} || true").stdout
@@ -110,12 +112,16 @@ def bed(machine: Machine, program: Path, locked_venv: Path) -> Iterator[Bed]:
             yield bed
         finally:
             # what was built is kept for the next test: a release is the same for all of them
-            machine.run("sh", "-c", f"mkdir -p /opt/kept && cp -an /opt/{NAME}/releases /opt/kept/ || true")
+            machine.run(
+                "sh", "-c", f"mkdir -p /opt/kept && cp -an /opt/{NAME}/releases /opt/kept/ || true"
+            )
             bed.optictl("uninstall", "--yes", "--purge", "--force")
             service.remove()
             drop_ins = f"/etc/systemd/system/{NAME}*.d /usr/lib/systemd/system/{NAME}*.d"
             machine.run("sh", "-c", f"rm -rf {PLACE} /opt/{NAME} {drop_ins}; mkdir -p /opt/{NAME}")
-            machine.run("sh", "-c", f"mv /opt/kept/releases /opt/{NAME}/releases; systemctl daemon-reload")
+            machine.run(
+                "sh", "-c", f"mv /opt/kept/releases /opt/{NAME}/releases; systemctl daemon-reload"
+            )
 
 
 @pytest.mark.quiet
@@ -138,9 +144,15 @@ def test_the_old_service_answers_until_the_new_one_does(bed: Bed) -> None:
     answer = bed.service.ask()
     assert answer.status_code == 200
     assert answer.headers["x-optillm-strategy"] == "bon"
-    assert bed.machine.show(SOCKET, "UnitFileState") == bed.machine.show(UNIT, "UnitFileState") == "enabled"
+    assert (
+        bed.machine.show(SOCKET, "UnitFileState")
+        == bed.machine.show(UNIT, "UnitFileState")
+        == "enabled"
+    )
     assert bed.install()[1].startswith("No changes.")
-    kept = bed.machine.run("stat", "-c", "%a", f"{PLACE}/before", f"{PLACE}/before/state.json").stdout.split()
+    kept = bed.machine.run(
+        "stat", "-c", "%a", f"{PLACE}/before", f"{PLACE}/before/state.json"
+    ).stdout.split()
     assert kept == ["700", "600"]
     # and back
     code, said = bed.optictl("uninstall", "--yes")
@@ -156,8 +168,14 @@ def test_the_old_service_answers_until_the_new_one_does(bed: Bed) -> None:
 CAUSES = {
     "a short key": (("proxy_key", "short\n"), "is shorter than"),
     "an sk- key": (("proxy_key", "sk-0123456789-0123456789-abcdefgh\n"), "begins with sk-"),
-    "OPTILLM_API_KEY": (("env", f"OPENAI_API_KEY={UPSTREAM_KEY}\nOPTILLM_API_KEY=x\n"), "OPTILLM_API_KEY"),
-    "a proxy variable": (("env", f"OPENAI_API_KEY={UPSTREAM_KEY}\nhttps_proxy=http://p:1\n"), "https_proxy"),
+    "OPTILLM_API_KEY": (
+        ("env", f"OPENAI_API_KEY={UPSTREAM_KEY}\nOPTILLM_API_KEY=x\n"),
+        "OPTILLM_API_KEY",
+    ),
+    "a proxy variable": (
+        ("env", f"OPENAI_API_KEY={UPSTREAM_KEY}\nhttps_proxy=http://p:1\n"),
+        "https_proxy",
+    ),
     "no OPENAI_API_KEY": (("env", "# nothing\n"), "OPENAI_API_KEY is not set"),
 }
 
@@ -212,7 +230,10 @@ def test_what_the_sandbox_refuses_is_seen_before_the_old_service_is_stopped(bed:
     """A drop-in for every service: no preflight knows what it does, the trial does."""
     bed.machine.run("mkdir", "-p", "/etc/systemd/system/service.d")
     before = bed.state
-    bed.machine.write("/etc/systemd/system/service.d/proxy.conf", "[Service]\nEnvironment=HTTPS_PROXY=http://p:1\n")
+    bed.machine.write(
+        "/etc/systemd/system/service.d/proxy.conf",
+        "[Service]\nEnvironment=HTTPS_PROXY=http://p:1\n",
+    )
     bed.machine.run("systemctl", "daemon-reload")
     try:
         with probing(bed.service.port) as probe:
@@ -231,7 +252,9 @@ def test_a_failure_after_the_switch_brings_the_old_service_back(bed: Bed) -> Non
     directory = f"/etc/systemd/system/{SOCKET}.d"
     before = bed.state
     bed.machine.run("mkdir", "-p", directory)
-    bed.machine.write(f"{directory}/x.conf", "[Socket]\nListenStream=\nListenStream=127.0.0.1:4999\n")
+    bed.machine.write(
+        f"{directory}/x.conf", "[Socket]\nListenStream=\nListenStream=127.0.0.1:4999\n"
+    )
     code, said = bed.install("--force")
     assert code == 4, said
     assert "is back as it was and serves again" in said
@@ -246,11 +269,15 @@ def test_a_first_installation_that_fails_leaves_nothing_that_starts(bed: Bed) ->
     bed.machine.run("sh", "-c", f"rm {bed.service.path}; systemctl daemon-reload")
     directory = f"/etc/systemd/system/{SOCKET}.d"
     bed.machine.run("mkdir", "-p", directory)
-    bed.machine.write(f"{directory}/x.conf", "[Socket]\nListenStream=\nListenStream=127.0.0.1:4999\n")
+    bed.machine.write(
+        f"{directory}/x.conf", "[Socket]\nListenStream=\nListenStream=127.0.0.1:4999\n"
+    )
     code, said = bed.install()
     assert code == 4, said
     assert "nothing of it was left running or enabled" in said
-    assert bed.machine.show(UNIT, "LoadState") == bed.machine.show(SOCKET, "LoadState") == "not-found"
+    assert (
+        bed.machine.show(UNIT, "LoadState") == bed.machine.show(SOCKET, "LoadState") == "not-found"
+    )
     listed = bed.machine.run("systemctl", "list-units", "--plain", "--no-legend", f"{NAME}*").stdout
     assert listed == ""
     bed.machine.run("rm", "-r", directory)

@@ -60,7 +60,9 @@ def _configure(host: Host, seconds: int) -> None:
 
 def _ordered(host: Host, what: str, at: int, *arguments: str) -> list[str]:
     """The words of an optictl that meets a fault at its call `at` of systemctl."""
-    host.machine.run("sh", "-c", f"cd {PLACE} && rm -f calls ended held go && echo {what} >what && echo {at} >at")
+    host.machine.run(
+        "sh", "-c", f"cd {PLACE} && rm -f calls ended held go && echo {what} >what && echo {at} >at"
+    )
     return ["env", f"PATH={PLACE}:/usr/sbin:/usr/bin", str(host.program), *arguments]
 
 
@@ -76,7 +78,12 @@ def _killed(host: Host, what: str, at: int, *arguments: str) -> bool:
 
 def _wait(host: Host, mark: str, said: str = "") -> None:
     there = ("test", "-e", f"{PLACE}/{mark}")
-    wait_until(lambda: not host.machine.run(*there, check=False).returncode, 60, f"{mark}: {said}", pause=0.1)
+    wait_until(
+        lambda: not host.machine.run(*there, check=False).returncode,
+        60,
+        f"{mark}: {said}",
+        pause=0.1,
+    )
 
 
 def _call(host: Host) -> str:
@@ -87,7 +94,11 @@ def _serves(host: Host) -> None:
     """Somebody answers, and every process that serves is a whole old or new one."""
     answer = host.ask()
     assert (answer.status_code, answer.headers["x-optillm-strategy"]) == (200, "bon"), answer.text
-    pids = [pid for pid in (host.machine.show(unit, "MainPID") for unit in (UNIT, SIBLING)) if pid not in ("0", "")]
+    pids = [
+        pid
+        for pid in (host.machine.show(unit, "MainPID") for unit in (UNIT, SIBLING))
+        if pid not in ("0", "")
+    ]
     assert pids
     for pid in pids:
         words = host.machine.run("cat", f"/proc/{pid}/cmdline").stdout.split("\0")
@@ -100,7 +111,9 @@ def _serves(host: Host) -> None:
 
 def _converges(host: Host) -> None:
     host.optictl("install", "--yes", "--no-smoke")
-    assert json.loads(host.optictl("install", "--dry-run", "--output", "json").stdout)["results"] == []
+    assert (
+        json.loads(host.optictl("install", "--dry-run", "--output", "json").stdout)["results"] == []
+    )
     assert host.machine.show(SIBLING, "LoadState") == "not-found"
 
 
@@ -114,7 +127,9 @@ def test_a_first_installation_killed_at_every_step(host: Host, record_property: 
         calls.append(_call(host))
         # nothing that systemd would start, or all of it
         host.machine.run("sh", "-c", f"test ! -e {FILE} || test -e {OPT}/current/release.json")
-    record_property("said", f"first install: killed before {len(calls)} calls of systemctl: {'; '.join(calls)}")
+    record_property(
+        "said", f"first install: killed before {len(calls)} calls of systemctl: {'; '.join(calls)}"
+    )
     assert len(calls) >= 3
     _serves(host)
     _converges(host)
@@ -132,7 +147,9 @@ def test_a_reinstallation_killed_before_every_step(host: Host, record_property: 
         _converges(host)
         if not met:
             break
-    record_property("said", f"reinstall: killed before {len(calls)} calls of systemctl: {'; '.join(calls)}")
+    record_property(
+        "said", f"reinstall: killed before {len(calls)} calls of systemctl: {'; '.join(calls)}"
+    )
     assert len(calls) >= 6
     _serves(host)
 
@@ -150,7 +167,9 @@ def test_an_upgrade_killed_on_its_way(host: Host, record_property: Record) -> No
     host.optictl("upgrade", NEW, "--yes")
     _serves(host)
     assert _in_force(host).startswith(NEW)
-    record_property("said", f"upgrade: killed during {len(calls)} calls of systemctl: {'; '.join(calls)}")
+    record_property(
+        "said", f"upgrade: killed during {len(calls)} calls of systemctl: {'; '.join(calls)}"
+    )
     _configure(host, 60)
     _converges(host)
     assert _in_force(host).startswith(OLD)
@@ -169,7 +188,10 @@ def test_two_at_once_under_load(host: Host, record_property: Record) -> None:
         first = host.machine.spawn(*_ordered(host, "hold", 2, "install", "--yes", "--no-smoke"))
         try:
             _wait(host, "held")
-            refused = {words: host.optictl(*words, "--yes", check=False) for words in (("install",), ("uninstall", "--force"))}
+            refused = {
+                words: host.optictl(*words, "--yes", check=False)
+                for words in (("install",), ("uninstall", "--force"))
+            }
         finally:
             host.machine.run("touch", f"{PLACE}/go")
             said, _ = first.communicate(timeout=120)

@@ -22,12 +22,69 @@ with open("/run/told/" + sys.argv[1], "a") as out:
 """
 #: What lines are made of; a value is a random row of these.
 PIECES = (
-    "a", "bc", "--flag", "--flag=x", " ", "  ", "\t", "'", '"', "''", '""', "'a b'", '"c  d"', "\\\\", "\\n", "\\t", "\\s",
+    "a",
+    "bc",
+    "--flag",
+    "--flag=x",
+    " ",
+    "  ",
+    "\t",
+    "'",
+    '"',
+    "''",
+    '""',
+    "'a b'",
+    '"c  d"',
+    "\\\\",
+    "\\n",
+    "\\t",
+    "\\s",
     "\\x41",
-    "\\101", "\\u00e9", "\\U0001f600", "\\d", "\\400", "\\x4", '\\"', "\\'", "$A", "${A}", " $A ", " ${B} ", "$B", " $B ", "$$",
-    " $$A ", "${", "$", " $C ", "${C}", "%%", "%n", "%N", "%p", "%i", "%h", "%u", "%t", "%S", "%E", ";", " ; /bin/true ",
-    " \\; ", "#", " # ", "é", "\\\n", " \\\n  # comment\n ", " \\\n ; comment\n", "=", "[", "]", "@", "-",
-)  # fmt: skip
+    "\\101",
+    "\\u00e9",
+    "\\U0001f600",
+    "\\d",
+    "\\400",
+    "\\x4",
+    '\\"',
+    "\\'",
+    "$A",
+    "${A}",
+    " $A ",
+    " ${B} ",
+    "$B",
+    " $B ",
+    "$$",
+    " $$A ",
+    "${",
+    "$",
+    " $C ",
+    "${C}",
+    "%%",
+    "%n",
+    "%N",
+    "%p",
+    "%i",
+    "%h",
+    "%u",
+    "%t",
+    "%S",
+    "%E",
+    ";",
+    " ; /bin/true ",
+    " \\; ",
+    "#",
+    " # ",
+    "é",
+    "\\\n",
+    " \\\n  # comment\n ",
+    " \\\n ; comment\n",
+    "=",
+    "[",
+    "]",
+    "@",
+    "-",
+)
 EXAMPLES = 400
 LOCAL = "[Service]\nEnvironment=D=dropped\n"
 
@@ -48,11 +105,25 @@ def _expected(name: str, text: str) -> list[list[object]] | None:
     """What TELL is to write; None where systemd refuses the unit."""
     settings = unitfile.settings((name, text), ("local.conf", LOCAL))
     stem = name.removesuffix(".service")
-    table = {"n": name, "N": stem, "p": stem, "i": "", "h": "/root", "u": "root", "t": "/run", "S": "/var/lib", "E": "/etc"}
+    table = {
+        "n": name,
+        "N": stem,
+        "p": stem,
+        "i": "",
+        "h": "/root",
+        "u": "root",
+        "t": "/run",
+        "S": "/var/lib",
+        "E": "/etc",
+    }
     environment, _, _ = unitfile.assigned(settings.all("Environment"), table)
     told = {key: value for key, value in environment.items() if key in "ABCD"}
     try:
-        lines = [line for entry in settings.all("ExecStart") for line in unitfile.exec_lines(entry, table)]
+        lines = [
+            line
+            for entry in settings.all("ExecStart")
+            for line in unitfile.exec_lines(entry, table)
+        ]
     except Unreadable:
         return None
     # a continuation may have swallowed the command
@@ -72,16 +143,21 @@ def test_the_same_words_and_variables(machine: Machine) -> None:
     for name in units:
         machine.run("mkdir", "-p", f"{place}/{name}.d")
     machine.write(f"{place}/local.conf", LOCAL)
-    machine.run("sh", "-c", f"for d in {place}/tell-*.d; do cp {place}/local.conf $d/; done; systemctl daemon-reload")
+    machine.run(
+        "sh",
+        "-c",
+        f"for d in {place}/tell-*.d; do cp {place}/local.conf $d/; done; systemctl daemon-reload",
+    )
     machine.run("systemctl", "start", *units, check=False)
     seen = json.loads(
         machine.run(
-            "/usr/bin/python3", "-c",
+            "/usr/bin/python3",
+            "-c",
             "import json, pathlib\n"
             "told = pathlib.Path('/run/told').iterdir()\n"
             "print(json.dumps({p.name: [json.loads(l) for l in p.read_text().splitlines()] for p in told}))",
         ).stdout
-    )  # fmt: skip
+    )
     wrong = {
         name: (text, expected, seen.get(name))
         for name, text in units.items()
@@ -89,4 +165,9 @@ def test_the_same_words_and_variables(machine: Machine) -> None:
     }
     refused = sum(_expected(name, text) is None for name, text in units.items())
     assert 10 < refused < EXAMPLES / 2
-    assert "\n".join(f"{unit.split('local')[0][90:]}\n{own}\n{real}" for unit, own, real in wrong.values()) == ""
+    assert (
+        "\n".join(
+            f"{unit.split('local')[0][90:]}\n{own}\n{real}" for unit, own, real in wrong.values()
+        )
+        == ""
+    )

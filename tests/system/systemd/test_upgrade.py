@@ -60,7 +60,12 @@ def version(host: Host) -> str:
     here = host.machine.run("stat", "-Lc", "%d:%i", f"/proc/{pid}/cwd").stdout
     releases = json.loads(host.optictl("releases", "--output", "json").stdout)["results"]
     for one in releases:
-        if host.machine.run("stat", "-Lc", "%d:%i", f"/opt/optillm-proxy/releases/{one['id']}/work").stdout == here:
+        if (
+            host.machine.run(
+                "stat", "-Lc", "%d:%i", f"/opt/optillm-proxy/releases/{one['id']}/work"
+            ).stdout
+            == here
+        ):
             return str(one["data"]["version"])
     raise AssertionError(f"process {pid} runs none of {releases}")
 
@@ -87,14 +92,21 @@ def test_there_and_back_nobody_notices(host: Host) -> None:
         assert tally.count("ok") == len(tally.requests) > 10
     # what each strategy did, beside the release that is in force
     for text in (upgraded.stdout, back.stdout):
-        assert all(f"{strategy}-jerry-xl" in text for strategy in ("moa", "bon", "plansearch", "self_consistency"))
+        assert all(
+            f"{strategy}-jerry-xl" in text
+            for strategy in ("moa", "bon", "plansearch", "self_consistency")
+        )
 
 
 def test_a_canary_switches_nothing(host: Host) -> None:
     pid = host.machine.show(UNIT, "MainPID")
-    shown = json.loads(host.optictl("upgrade", NEW, "--canary-only", "--dry-run", "--output", "json").stdout)
+    shown = json.loads(
+        host.optictl("upgrade", NEW, "--canary-only", "--dry-run", "--output", "json").stdout
+    )
     assert {change["action"] for change in shown["results"]} <= {"build", "canary"}
-    proven = json.loads(host.optictl("upgrade", NEW, "--canary-only", "--yes", "--output", "json").stdout)
+    proven = json.loads(
+        host.optictl("upgrade", NEW, "--canary-only", "--yes", "--output", "json").stdout
+    )
     assert [r["status"] for r in proven["results"]] == ["pass"] * 4
     assert proven["switched"] is False
     assert len(proven["current"]) == 4
@@ -104,7 +116,9 @@ def test_a_canary_switches_nothing(host: Host) -> None:
 
 def test_a_release_that_cannot_start(host: Host) -> None:
     """Its lock leaves out what the guard needs: all but OptiLLM itself."""
-    lock = (render.template_directory() / "locks" / f"optillm-{NEW}-proxy.txt").read_text().split("\n")
+    lock = (
+        (render.template_directory() / "locks" / f"optillm-{NEW}-proxy.txt").read_text().split("\n")
+    )
     start = next(i for i, line in enumerate(lock) if line.startswith("optillm=="))
     end = next(i for i in range(start + 1, len(lock)) if not lock[i].startswith(" "))
     host.machine.write("/run/short.txt", "\n".join(lock[start:end]) + "\n")
@@ -128,8 +142,14 @@ def test_an_upstream_that_fails_in_the_middle(host: Host, switched: bool) -> Non
         if request.method != "POST":
             return None
         seen += 1
-        fails = NEW in host.machine.run("readlink", f"{OPT}/current").stdout if switched else seen > 3
-        return Reply(500, {"error": {"message": "gone"}}) if fails else Reply(body=completion(request.body or {}))
+        fails = (
+            NEW in host.machine.run("readlink", f"{OPT}/current").stdout if switched else seen > 3
+        )
+        return (
+            Reply(500, {"error": {"message": "gone"}})
+            if fails
+            else Reply(body=completion(request.body or {}))
+        )
 
     host.upstream.respond = dying
     failed = host.optictl("upgrade", NEW, "--yes", check=False)
@@ -170,7 +190,10 @@ def test_a_deployment_made_by_hand_is_taken_over(host: Host) -> None:
     host.machine.run("cp", "-al", f"{release}/.venv", f"{place}/.venv")
     host.machine.write(f"{place}/.optillm/proxy_config.yaml", proxy_config(host.upstream.base_url))
     host.uninstall()
-    host.machine.write(FILE, BY_HAND.format(place=place, port=host.port, upstream=host.upstream.base_url, key=PROXY_KEY))
+    host.machine.write(
+        FILE,
+        BY_HAND.format(place=place, port=host.port, upstream=host.upstream.base_url, key=PROXY_KEY),
+    )
     host.machine.run("systemctl", "daemon-reload")
     host.machine.run("systemctl", "enable", "--now", "-q", UNIT)
     _until_it_answers(host)
@@ -182,7 +205,9 @@ def test_a_deployment_made_by_hand_is_taken_over(host: Host) -> None:
     assert host.optictl("install", "--yes", check=False).returncode == 1
     assert "made by hand" in host.machine.read(FILE)
     host.optictl("install", "--yes", "--force")
-    kept = host.machine.run("sh", "-c", f"grep -l 'made by hand' {ETC}/before/*.service").stdout.strip()
+    kept = host.machine.run(
+        "sh", "-c", f"grep -l 'made by hand' {ETC}/before/*.service"
+    ).stdout.strip()
     assert host.machine.read(kept).startswith("[Unit]\nDescription=made by hand")
     host.machine.run("rm", "-r", f"{ETC}/before", "/srv/homelab")
     assert "x-optillm-guard" in host.ask().headers
@@ -211,9 +236,16 @@ def test_two_deployments_on_one_host(host: Host) -> None:
     host.machine.run("sh", "-c", f"mkdir /opt/{other} && cp -al {OPT}/releases /opt/{other}")
     host.optictl("install", "--name", other, "--yes")
     assert host.machine.show(f"{other}.service", "ActiveState") == "active"
-    results = json.loads(host.optictl("check", "--name", other, "--output", "json", check=False).stdout)["results"]
+    results = json.loads(
+        host.optictl("check", "--name", other, "--output", "json", check=False).stdout
+    )["results"]
     assert [r["id"] for r in results if r["status"] in ("fail", "error")] == []
     host.optictl("uninstall", "--name", other, "--purge", "--yes")
-    assert host.machine.run("sh", "-c", f"ls -d /etc/{other} /opt/{other} /var/lib/{other}", check=False).stdout == ""
+    assert (
+        host.machine.run(
+            "sh", "-c", f"ls -d /etc/{other} /opt/{other} /var/lib/{other}", check=False
+        ).stdout
+        == ""
+    )
     assert host.machine.show(UNIT, "MainPID") == pid
     assert_as_before(host)

@@ -29,11 +29,28 @@ class User:
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         runtime = f"/run/user/{self.uid}"
-        variables = [f"HOME={HOME}", f"XDG_RUNTIME_DIR={runtime}", f"DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus"]
-        words = ["runuser", "-u", NAME, "--", "env", "-C", HOME, *variables, "PATH=/usr/bin:/bin", *command]
+        variables = [
+            f"HOME={HOME}",
+            f"XDG_RUNTIME_DIR={runtime}",
+            f"DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus",
+        ]
+        words = [
+            "runuser",
+            "-u",
+            NAME,
+            "--",
+            "env",
+            "-C",
+            HOME,
+            *variables,
+            "PATH=/usr/bin:/bin",
+            *command,
+        ]
         return self.host.machine.run(*words, check=check)
 
-    def optictl(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def optictl(
+        self, name: str, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         return self.run(str(self.host.program), name, "--user", *arguments, check=check)
 
     def write(self, path: str, text: str, mode: int) -> None:
@@ -48,14 +65,21 @@ def user(host: Host) -> Iterator[User]:
         host.machine.run("loginctl", "enable-linger", NAME)
         user = User(host)
         deadline = time.monotonic() + 30
-        while user.run("systemctl", "--user", "is-system-running", check=False).stdout.strip() not in ("running", "degraded"):
+        while user.run(
+            "systemctl", "--user", "is-system-running", check=False
+        ).stdout.strip() not in ("running", "degraded"):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         yield user
     finally:
         host.machine.run("loginctl", "disable-linger", NAME, check=False)
         host.machine.run("loginctl", "terminate-user", NAME, check=False)
-        host.machine.run("systemctl", "stop", f"user@{host.machine.run('id', '-u', NAME).stdout.strip()}.service", check=False)
+        host.machine.run(
+            "systemctl",
+            "stop",
+            f"user@{host.machine.run('id', '-u', NAME).stdout.strip()}.service",
+            check=False,
+        )
         host.machine.run("userdel", "--remove", NAME, check=False)
 
 
@@ -68,25 +92,43 @@ def test_a_users_own_deployment(user: User) -> None:
     etc = f"{HOME}/.config/optillm-proxy"
     user.run("mkdir", "-p", etc)
     config = (
-        f"listen: {{port: {user.port}}}\nupstream: {{base_url: '{user.host.upstream.base_url}'}}\nmonitoring: {{timer: true}}\n"
+        f"listen: {{port: {user.port}}}\nupstream: {{base_url: '{user.host.upstream.base_url}'}}\n"
+        "monitoring: {timer: true}\n"
     )
     user.write(f"{etc}/optictl.yaml", config, 0o644)
     user.write(f"{etc}/env", f"OPENAI_API_KEY={UPSTREAM_KEY}\n", 0o600)
     user.write(f"{etc}/proxy_key", f"{PROXY_KEY}\n", 0o600)
-    before = set(user.run("find", HOME, "-path", f"{HOME}/.cache", "-prune", "-o", "-type", "f", "-print").stdout.split())
+    before = set(
+        user.run(
+            "find", HOME, "-path", f"{HOME}/.cache", "-prune", "-o", "-type", "f", "-print"
+        ).stdout.split()
+    )
 
     # built already: what a user's own build is like is seen in tests/integration/install
     releases = f"{HOME}/.local/share/optillm-proxy/releases"
     user.run("mkdir", "-p", releases)
-    user.host.machine.run("sh", "-c", f"cp -a $(readlink -f {OPT}/current) {releases} && chown -R {NAME}: {releases}")
+    user.host.machine.run(
+        "sh", "-c", f"cp -a $(readlink -f {OPT}/current) {releases} && chown -R {NAME}: {releases}"
+    )
     user.optictl("install", "--yes")
-    state = user.run("systemctl", "--user", "is-active", "optillm-proxy.service", "optillm-proxy.socket").stdout
+    state = user.run(
+        "systemctl", "--user", "is-active", "optillm-proxy.service", "optillm-proxy.socket"
+    ).stdout
     assert state.split() == ["active"] * 2
-    pid = user.run("systemctl", "--user", "show", "optillm-proxy", "--property=MainPID", "--value").stdout.strip()
+    pid = user.run(
+        "systemctl", "--user", "show", "optillm-proxy", "--property=MainPID", "--value"
+    ).stdout.strip()
     assert user.host.machine.run("stat", "--format=%u", f"/proc/{pid}").stdout.strip() == user.uid
-    assert {id: what for id, what in _statuses(user, "check").items() if what.startswith("fail")} == {}
-    assert user.run("systemctl", "--user", "is-active", "optillm-proxy-check.timer").stdout.strip() == "active"
-    user.run("systemctl", "--user", "start", "optillm-proxy-check.service")  # a round of it is as good as the check was
+    assert {
+        id: what for id, what in _statuses(user, "check").items() if what.startswith("fail")
+    } == {}
+    assert (
+        user.run("systemctl", "--user", "is-active", "optillm-proxy-check.timer").stdout.strip()
+        == "active"
+    )
+    user.run(
+        "systemctl", "--user", "start", "optillm-proxy-check.service"
+    )  # a round of it is as good as the check was
     smoked = _statuses(user, "smoke", "--all")
     assert len(smoked) == 4
     assert all(what.startswith("pass") for what in smoked.values()), smoked
@@ -102,8 +144,17 @@ def test_a_users_own_deployment(user: User) -> None:
     assert "serving" in user.optictl("logs").stdout
 
     user.optictl("uninstall", "--yes")
-    after = set(user.run("find", HOME, "-path", f"{HOME}/.cache", "-prune", "-o", "-type", "f", "-print").stdout.split())
+    after = set(
+        user.run(
+            "find", HOME, "-path", f"{HOME}/.cache", "-prune", "-o", "-type", "f", "-print"
+        ).stdout.split()
+    )
     assert after == before
-    assert user.run("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "optillm*").stdout.strip() == ""
+    assert (
+        user.run(
+            "systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "optillm*"
+        ).stdout.strip()
+        == ""
+    )
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{user.port}/health", timeout=5)

@@ -23,11 +23,18 @@ def test_uninstall_leaves_nothing(host: Host) -> None:
     assert host.machine.run("ls", METRICS).stdout == ""
     for place in ("/opt/optillm-proxy", "/var/lib/optillm-proxy", "/run/optillm-proxy-check"):
         assert host.machine.run("test", "-e", place, check=False).returncode == 1
-    assert host.machine.run("sh", "-c", "ls /etc/systemd/system /run/systemd/system | grep optillm", check=False).stdout == ""
+    assert (
+        host.machine.run(
+            "sh", "-c", "ls /etc/systemd/system /run/systemd/system | grep optillm", check=False
+        ).stdout
+        == ""
+    )
     assert host.machine.show("optillm-proxy.service", "LoadState") == "not-found"
     assert host.machine.read(f"{ETC}/proxy_key").strip() == PROXY_KEY
     host.optictl("uninstall", "--purge", "--yes")
     assert host.machine.run("test", "-e", ETC, check=False).returncode == 1
     # the machine under the overlay may have units of its own that fail in here
-    failed = host.machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "optillm*").stdout
+    failed = host.machine.run(
+        "systemctl", "list-units", "--all", "--plain", "--no-legend", "optillm*"
+    ).stdout
     assert failed == ""

@@ -52,7 +52,9 @@ def test_apts_sources_in_both_formats() -> None:
         Source("http://mirror.example/debian", "/usr/share/keyrings/archive.gpg"),
         Source("https://other.example/debian", KEY),
     ]
-    assert sources({"sources.list": ONE_LINE}) == [Source("http://mirror.example/debian/", "/etc/apt/keyrings/a.gpg")]
+    assert sources({"sources.list": ONE_LINE}) == [
+        Source("http://mirror.example/debian/", "/etc/apt/keyrings/a.gpg")
+    ]
     assert sources({}) == []
 
 
@@ -67,14 +69,22 @@ def test_only_what_leads_to_an_index_is_taken_over() -> None:
         "OPENAI_API_KEY": "a secret",
         "PATH": "/usr/bin",
     }
-    assert set(reach.variables(environment)) == {"PIP_FIND_LINKS", "UV_DEFAULT_INDEX", "SSL_CERT_FILE", "https_proxy"}
+    assert set(reach.variables(environment)) == {
+        "PIP_FIND_LINKS",
+        "UV_DEFAULT_INDEX",
+        "SSL_CERT_FILE",
+        "https_proxy",
+    }
 
 
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
         ("find-links = /srv/wheels", ["/srv/wheels"]),
-        ("extra-index-url = file:///srv/a/simple file:///srv/b/simple", ["/srv/a/simple", "/srv/b/simple"]),
+        (
+            "extra-index-url = file:///srv/a/simple file:///srv/b/simple",
+            ["/srv/a/simple", "/srv/b/simple"],
+        ),
         ("index-url = https://index.example/root/simple", []),
     ],
 )
@@ -116,13 +126,25 @@ def test_a_step_that_fails_is_told_with_its_command_and_without_keys() -> None:
 
 def test_the_table_names_what_failed_and_what_was_not_run() -> None:
     row = matrix.Row(
-        date="2026-01-02", code="0.1.0 (abc1234)", suite="trixie", asked="3.12", systemd="257", kernel="6.1",
-        optictl="3.12.1", release="3.12.1", seconds=61.0,
-        outcomes=(walk.Outcome("demo", 1.0), walk.Outcome("tool", 1.0, "trixie: tool: $ x\nended | 1")),
-    )  # fmt: skip
+        date="2026-01-02",
+        code="0.1.0 (abc1234)",
+        suite="trixie",
+        asked="3.12",
+        systemd="257",
+        kernel="6.1",
+        optictl="3.12.1",
+        release="3.12.1",
+        seconds=61.0,
+        outcomes=(
+            walk.Outcome("demo", 1.0),
+            walk.Outcome("tool", 1.0, "trixie: tool: $ x\nended | 1"),
+        ),
+    )
     never = matrix.not_run("bullseye", "3.11", "no CPython 3.11 on this machine")
     text = matrix.page([never, row])
-    cells = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    cells = {
+        line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")
+    }
     assert "no CPython 3.11 on this machine" in cells["bullseye"]
     assert "61 s" in cells["trixie"]
     assert "passed" in cells["trixie"]
@@ -131,5 +153,6 @@ def test_the_table_names_what_failed_and_what_was_not_run() -> None:
     assert "    ended | 1" in text
     # what a page says is read back whole, so that a run of some rows keeps the others
     assert matrix.merge([never, row], [matrix.not_run("trixie", "3.12", "why")]) == [
-        never, matrix.not_run("trixie", "3.12", "why"),
-    ]  # fmt: skip
+        never,
+        matrix.not_run("trixie", "3.12", "why"),
+    ]

@@ -44,7 +44,9 @@ class ActionModule(ActionBase):
                 source = os.path.join(arguments["directory"], one["name"])
                 if not os.path.isfile(source):
                     raise AnsibleActionFail(f"{source} is not there")
-                self._transfer_file(source, self._connection._shell.join_path(incoming, one["name"]))
+                self._transfer_file(
+                    source, self._connection._shell.join_path(incoming, one["name"])
+                )
             result = self._ask({**arguments, "incoming": incoming}, task_vars)
             self._remove_tmp_path(incoming)
             if result.get("failed"):
@@ -52,7 +54,14 @@ class ActionModule(ActionBase):
             changed = True
         if result["missing"]:
             raise AnsibleActionFail(f"did not arrive: {', '.join(result['missing'])}")
-        return {**result, "changed": changed, "sent": len(missing), "sent_bytes": sum(one["size"] for one in missing)}
+        return {
+            **result,
+            "changed": changed,
+            "sent": len(missing),
+            "sent_bytes": sum(one["size"] for one in missing),
+        }
 
     def _ask(self, arguments, task_vars):
-        return self._execute_module("optictl.optillm.optillm_wheels", module_args=arguments, task_vars=task_vars)
+        return self._execute_module(
+            "optictl.optillm.optillm_wheels", module_args=arguments, task_vars=task_vars
+        )

@@ -45,7 +45,9 @@ class Answer:
     @property
     def remedy(self):
         """The command that mends it, or ""."""
-        return self.error.get("remedy") or next((one["remedy"] for one in self.red.values() if one.get("remedy")), "")
+        return self.error.get("remedy") or next(
+            (one["remedy"] for one in self.red.values() if one.get("remedy")), ""
+        )
 
 
 class Optictl:
@@ -72,7 +74,12 @@ class Optictl:
 
     def run(self, *words, **options):
         """One command of optictl. `program`: another one than the module was given."""
-        command = [options.get("program") or self.module.params["program"], *words, "--output", "json"]
+        command = [
+            options.get("program") or self.module.params["program"],
+            *words,
+            "--output",
+            "json",
+        ]
         if self.module.params["root"]:
             command += ["--root", self.module.params["root"]]
         if self.module.params["name"] != ARGUMENTS["name"]["default"]:
@@ -95,7 +102,10 @@ class Optictl:
     def need(self):
         """End the module where there is no optictl."""
         if not self.is_there:
-            self.module.fail_json(msg=f"there is no optictl at {self.module.params['program']}", remedy="install it first")
+            self.module.fail_json(
+                msg=f"there is no optictl at {self.module.params['program']}",
+                remedy="install it first",
+            )
 
     def good(self, *words):
         """The results of one command, which ends the module where it is red."""
@@ -106,7 +116,12 @@ class Optictl:
 
     def fail(self, answer, **more):
         """End the module with what optictl said."""
-        told = dict(rc=answer.rc, remedy=answer.remedy, problems=answer.error.get("problems", []), results=answer.results)
+        told = dict(
+            rc=answer.rc,
+            remedy=answer.remedy,
+            problems=answer.error.get("problems", []),
+            results=answer.results,
+        )
         told.update(more)
         message = told.pop("msg", None) or answer.words
         self.module.fail_json(msg=message, **told)
@@ -115,6 +130,10 @@ class Optictl:
 def difference(changes):
     """A plan of optictl as Ansible shows differences."""
     return [
-        {"prepared": one["diff"] if one["diff"].startswith("---") else f"{one['action']} {one['target']} ({one['reason']})\n"}
+        {
+            "prepared": one["diff"]
+            if one["diff"].startswith("---")
+            else f"{one['action']} {one['target']} ({one['reason']})\n"
+        }
         for one in changes
     ]

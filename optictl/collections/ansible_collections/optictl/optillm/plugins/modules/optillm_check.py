@@ -42,11 +42,14 @@ from ansible_collections.optictl.optillm.plugins.module_utils.optictl import ARG
 
 def main():
     module = AnsibleModule(
-        argument_spec=dict(ARGUMENTS, only={"type": "list", "elements": "str", "default": []}), supports_check_mode=True
+        argument_spec=dict(ARGUMENTS, only={"type": "list", "elements": "str", "default": []}),
+        supports_check_mode=True,
     )
     optictl = Optictl(module)
     optictl.need()
-    results = optictl.good("check", *[word for one in module.params["only"] for word in ("--only", one)])
+    results = optictl.good(
+        "check", *[word for one in module.params["only"] for word in ("--only", one)]
+    )
     module.exit_json(changed=False, results=results)
 
 

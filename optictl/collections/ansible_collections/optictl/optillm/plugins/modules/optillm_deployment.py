@@ -110,7 +110,12 @@ import re
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.optictl.optillm.plugins.module_utils.optictl import ARGUMENTS, ROLLED_BACK, Optictl, difference
+from ansible_collections.optictl.optillm.plugins.module_utils.optictl import (
+    ARGUMENTS,
+    ROLLED_BACK,
+    Optictl,
+    difference,
+)
 
 _KEY_LINE = re.compile(r"^OPENAI_API_KEY=.*$", re.MULTILINE)
 
@@ -153,7 +158,9 @@ class Inputs:
         if params["upstream_key"] is not None:
             line, text = f"OPENAI_API_KEY={params['upstream_key']}", self.before[env] or ""
             there = _KEY_LINE.search(text)
-            self.wanted[env] = _KEY_LINE.sub(lambda _match: line, text) if there else f"{text}{line}\n"
+            self.wanted[env] = (
+                _KEY_LINE.sub(lambda _match: line, text) if there else f"{text}{line}\n"
+            )
         if params["proxy_key"] is not None:
             self.wanted[key] = params["proxy_key"] + "\n"
 
@@ -219,12 +226,18 @@ class Deployment:
     def plan(self):
         """What optictl would do, with the wanted configuration."""
         trial = self.trial()
-        answer = self.optictl.run(*self.upgrade, "--dry-run", *self.python, *self.secrets_come, *trial)
+        answer = self.optictl.run(
+            *self.upgrade, "--dry-run", *self.python, *self.secrets_come, *trial
+        )
         if answer.rc and trial and answer.error.get("problems"):
             # a path that is gone when somebody reads of it is no help
-            words = "; ".join(f"{one['path']}: {one['message']}" for one in answer.error["problems"])
+            words = "; ".join(
+                f"{one['path']}: {one['message']}" for one in answer.error["problems"]
+            )
             self.fail(
-                answer, msg=f"configuration: {words}", remedy="mend it; optictl config schema prints what may stand there"
+                answer,
+                msg=f"configuration: {words}",
+                remedy="mend it; optictl config schema prints what may stand there",
             )
         if answer.rc:
             self.fail(answer)
@@ -233,19 +246,34 @@ class Deployment:
         edited = [one["target"] for one in planned if one.get("edited")]
         if edited and not self.params["force"]:
             remedy = (
-                "use force to replace it (the old text is kept beside it); changes of your own belong in drop-ins (*.d/*.conf)"
+                "use force to replace it (the old text is kept beside it); "
+                "changes of your own belong in drop-ins (*.d/*.conf)"
             )
-            self.fail(answer, msg=f"{', '.join(edited)}: not what optictl wrote", remedy=remedy, rolled_back=False)
+            self.fail(
+                answer,
+                msg=f"{', '.join(edited)}: not what optictl wrote",
+                remedy=remedy,
+                rolled_back=False,
+            )
         return planned
 
     def fail(self, answer, **more):
-        self.optictl.fail(answer, before=self.before or "", release=self.optictl.release or "", **more)
+        self.optictl.fail(
+            answer, before=self.before or "", release=self.optictl.release or "", **more
+        )
 
     def built(self):
         """state=built."""
         build = any(one["action"] == "build" for one in self.plan())
         if build and not self.module.check_mode:
-            answer = self.optictl.run(*self.upgrade, "--build-only", "--yes", *self.options, *self.secrets_come, *self.trial())
+            answer = self.optictl.run(
+                *self.upgrade,
+                "--build-only",
+                "--yes",
+                *self.options,
+                *self.secrets_come,
+                *self.trial(),
+            )
             if answer.rc:
                 self.fail(answer, rolled_back=False)
         self.end(build, ["build"] if build else [])
@@ -259,7 +287,9 @@ class Deployment:
         diff = self.inputs.difference() + difference(planned)
         if self.module.check_mode:
             self.end(changed, actions, diff)
-        red = set(self.check().red) if changed and self.before and not self.params["root"] else set()
+        red = (
+            set(self.check().red) if changed and self.before and not self.params["root"] else set()
+        )
         proven = []
         if changed:
             self.inputs.put(self.inputs.wanted)
@@ -295,7 +325,12 @@ class Deployment:
             self.fail(answer, rolled_back=True)
         self.inputs.put(self.inputs.before)
         again = self.optictl.run(
-            "install", "--yes", "--no-smoke", *self.options, *self.force, program=self.params["going_back_program"]
+            "install",
+            "--yes",
+            "--no-smoke",
+            *self.options,
+            *self.force,
+            program=self.params["going_back_program"],
         )
         whole = not again.error and self.optictl.release == self.before
         more = {} if whole else {"msg": f"{answer.words}; and going back ended with: {again.words}"}
@@ -304,12 +339,20 @@ class Deployment:
     def absent(self):
         """state=absent."""
         purge = ["--purge"] if self.params["purge"] else []
-        planned = self.optictl.run("uninstall", "--dry-run", *purge).results if self.optictl.is_there else []
+        planned = (
+            self.optictl.run("uninstall", "--dry-run", *purge).results
+            if self.optictl.is_there
+            else []
+        )
         if planned and not self.module.check_mode:
             answer = self.optictl.run("uninstall", "--yes", *purge, *self.force)
             if answer.rc:
                 self.fail(answer)
-        self.end(bool(planned), [f"{one['action']} {one['target']}" for one in planned], difference(planned))
+        self.end(
+            bool(planned),
+            [f"{one['action']} {one['target']}" for one in planned],
+            difference(planned),
+        )
 
     def end(self, changed, actions, diff=(), results=()):
         self.module.exit_json(
@@ -348,7 +391,10 @@ def main():
     if not deployment.optictl.is_there and module.params["state"] != "absent":
         if module.check_mode:
             deployment.end(True, ["install the deployment"])
-        module.fail_json(msg=f"there is no optictl at {module.params['program']}", remedy="run optillm_program first")
+        module.fail_json(
+            msg=f"there is no optictl at {module.params['program']}",
+            remedy="run optillm_program first",
+        )
     getattr(deployment, module.params["state"])()
 
 

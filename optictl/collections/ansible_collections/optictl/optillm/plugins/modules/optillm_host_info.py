@@ -154,17 +154,33 @@ def closed(path):
 def inspect(path):
     """What an interpreter says of itself, or None when it does not run."""
     try:
-        said = subprocess.run([path, "-I", "-c", ASK], capture_output=True, text=True, check=True, timeout=20)
+        said = subprocess.run(
+            [path, "-I", "-c", ASK], capture_output=True, text=True, check=True, timeout=20
+        )
         real, version, stdlib, implementation = json.loads(said.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return {"path": real, "version": version, "implementation": implementation, "closed": closed(real) or closed(stdlib)}
+    return {
+        "path": real,
+        "version": version,
+        "implementation": implementation,
+        "closed": closed(real) or closed(stdlib),
+    }
 
 
 def interpreters(chosen):
     """Every interpreter of the host, or the chosen one; each once."""
     pattern = re.compile(r"python3(\.\d+)?$")
-    names = [chosen] if chosen else [p for place in PLACES for p in sorted(glob.glob(place + "/python3*")) if pattern.search(p)]
+    names = (
+        [chosen]
+        if chosen
+        else [
+            p
+            for place in PLACES
+            for p in sorted(glob.glob(place + "/python3*"))
+            if pattern.search(p)
+        ]
+    )
     found = [one for one in (inspect(name) for name in names) if one]
     return list({one["path"]: one for one in found}.values())
 
@@ -197,7 +213,9 @@ def systemd():
     if not os.path.isdir("/run/systemd/system"):
         return 0
     try:
-        said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
+        said = subprocess.run(
+            ["systemctl", "--version"], capture_output=True, text=True, check=True, timeout=20
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return 0
     match = re.search(r"\d+", said)
@@ -213,7 +231,11 @@ def listens(port):
     """Whether anybody listens on a loopback port of this host."""
     wanted = f":{port:04X}"
     lines = (read("/proc/net/tcp") + read("/proc/net/tcp6")).splitlines()
-    return any(fields[3:4] == ["0A"] and fields[1].endswith(wanted) for fields in map(str.split, lines) if len(fields) > 3)
+    return any(
+        fields[3:4] == ["0A"] and fields[1].endswith(wanted)
+        for fields in map(str.split, lines)
+        if len(fields) > 3
+    )
 
 
 class Deployed:
@@ -222,7 +244,9 @@ class Deployed:
     def __init__(self, name, root):
         base = root or "/"
         self.opt = os.path.join(base, "opt", name)
-        units = [os.path.join(base, "etc/systemd/system", name + end) for end in (".service", ".socket")]
+        units = [
+            os.path.join(base, "etc/systemd/system", name + end) for end in (".service", ".socket")
+        ]
         try:
             wrote = json.loads(read(os.path.join(self.opt, "manifest.json"))).get("files", {})
         except ValueError:
@@ -272,7 +296,9 @@ def main():
     facts["previous"] = deployed.release("previous")[0]
     problems = []
     if facts["architecture"] not in ARCHITECTURES:
-        problems.append(f"there are no wheels for {facts['architecture']}: x86_64 or aarch64 is needed")
+        problems.append(
+            f"there are no wheels for {facts['architecture']}: x86_64 or aarch64 is needed"
+        )
     if not facts["glibc"]:
         problems.append("there are no wheels for this C library: glibc is needed")
     if python is None:
@@ -284,7 +310,9 @@ def main():
         facts["python"] = {"path": python["path"], "version": python["version"]}
     if not params["root"]:
         if not as_root:
-            problems.append("the module does not run as root: log in as root, or set ansible_become: true")
+            problems.append(
+                "the module does not run as root: log in as root, or set ansible_become: true"
+            )
         if not facts["systemd"]:
             problems.append("systemd does not run: it supervises the service")
         if deployed.hand_made and not params["force"]:
@@ -292,7 +320,9 @@ def main():
                 f"{', '.join(deployed.hand_made)} was not written by optictl: remove it, or use force to replace it"
             )
         if not deployed.ours and not deployed.hand_made and listens(params["port"]):
-            problems.append(f"another program listens on port {params['port']}: stop it, or set listen.port")
+            problems.append(
+                f"another program listens on port {params['port']}: stop it, or set listen.port"
+            )
     facts["problems"] = problems
     if problems and params["fail"]:
         module.fail_json(msg="; ".join(problems), **facts)

@@ -62,10 +62,21 @@ from ansible_collections.optictl.optillm.plugins.module_utils.optictl import ARG
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     optictl = Optictl(module)
-    told = {"release": optictl.release or "", "version": "", "state": "", "tiers": {}, "drift": [], "restarts": 0}
+    told = {
+        "release": optictl.release or "",
+        "version": "",
+        "state": "",
+        "tiers": {},
+        "drift": [],
+        "restarts": 0,
+    }
     if not optictl.is_there:
         module.exit_json(changed=False, problem="optictl is not installed", **told)
-    status, releases, plan = optictl.run("status"), optictl.run("releases"), optictl.run("install", "--dry-run")
+    status, releases, plan = (
+        optictl.run("status"),
+        optictl.run("releases"),
+        optictl.run("install", "--dry-run"),
+    )
     data = status.results[0]["data"] if status.results else {}
     told.update({name: data[name] for name in ("state", "tiers", "restarts") if name in data})
     inside = [one["data"] for one in releases.results if one["id"] == optictl.release]

@@ -78,11 +78,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 def unpack_uv(module, directory):
     """The uv that the requirements name."""
-    with open(os.path.join(module.params["wheels"], module.params["requirements"]), encoding="utf-8") as file:
+    with open(
+        os.path.join(module.params["wheels"], module.params["requirements"]), encoding="utf-8"
+    ) as file:
         pin = re.search(r"^uv==(\S+)", file.read(), re.MULTILINE)
-    wheels = glob.glob(os.path.join(module.params["wheels"], f"uv-{pin.group(1)}-*.whl")) if pin else []
+    wheels = (
+        glob.glob(os.path.join(module.params["wheels"], f"uv-{pin.group(1)}-*.whl")) if pin else []
+    )
     if not wheels:
-        module.fail_json(msg=f"{module.params['wheels']} has no wheel of uv", remedy="run optillm_wheels first")
+        module.fail_json(
+            msg=f"{module.params['wheels']} has no wheel of uv", remedy="run optillm_wheels first"
+        )
     with zipfile.ZipFile(wheels[0]) as wheel:
         name = next(name for name in wheel.namelist() if name.endswith(".data/scripts/uv"))
         target = os.path.join(directory, "uv")
@@ -98,7 +104,12 @@ def build(module, place):
     shutil.rmtree(place, ignore_errors=True)
     os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix=".build-", dir=params["path"])
-    environment = {"UV_NO_CACHE": "1", "UV_OFFLINE": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    environment = {
+        "UV_NO_CACHE": "1",
+        "UV_OFFLINE": "1",
+        "UV_NO_CONFIG": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+    }
     try:
         uv = unpack_uv(module, scratch)
         requirements = os.path.join(params["wheels"], params["requirements"])
@@ -127,7 +138,9 @@ def build(module, place):
             rc, out, err = module.run_command(command, environ_update=environment, cwd="/")
             if rc:
                 shutil.rmtree(place, ignore_errors=True)
-                module.fail_json(msg=f"optictl could not be installed: {(err or out).strip()[-1000:]}")
+                module.fail_json(
+                    msg=f"optictl could not be installed: {(err or out).strip()[-1000:]}"
+                )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     with open(os.path.join(place, "complete"), "w", encoding="utf-8") as file:

@@ -45,11 +45,18 @@ results:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.optictl.optillm.plugins.module_utils.optictl import ARGUMENTS, ROLLED_BACK, Optictl, difference
+from ansible_collections.optictl.optillm.plugins.module_utils.optictl import (
+    ARGUMENTS,
+    ROLLED_BACK,
+    Optictl,
+    difference,
+)
 
 
 def main():
-    module = AnsibleModule(argument_spec=dict(ARGUMENTS, release={"type": "str"}), supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=dict(ARGUMENTS, release={"type": "str"}), supports_check_mode=True
+    )
     optictl = Optictl(module)
     before = optictl.release or ""
     if not optictl.is_there or not before:
@@ -62,14 +69,24 @@ def main():
         optictl.fail(plan, release=before, before=before)
     target = next((one["target"] for one in plan.results if one["action"] == "switch"), "")
     if wanted and wanted != target:
-        module.fail_json(msg=f"the release before is {target}, not {wanted}", release=before, before=before)
+        module.fail_json(
+            msg=f"the release before is {target}, not {wanted}", release=before, before=before
+        )
     if module.check_mode:
-        module.exit_json(changed=True, release=before, before=before, results=[], diff=difference(plan.results))
+        module.exit_json(
+            changed=True, release=before, before=before, results=[], diff=difference(plan.results)
+        )
     answer = optictl.run("rollback", "--yes")
     if answer.rc:
-        optictl.fail(answer, release=optictl.release, before=before, rolled_back=answer.rc == ROLLED_BACK)
+        optictl.fail(
+            answer, release=optictl.release, before=before, rolled_back=answer.rc == ROLLED_BACK
+        )
     module.exit_json(
-        changed=True, release=optictl.release, before=before, results=answer.results, diff=difference(plan.results)
+        changed=True,
+        release=optictl.release,
+        before=before,
+        results=answer.results,
+        diff=difference(plan.results),
     )
 
 

@@ -43,13 +43,16 @@ from ansible_collections.optictl.optillm.plugins.module_utils.optictl import ARG
 
 def main():
     module = AnsibleModule(
-        argument_spec=dict(ARGUMENTS, models={"type": "list", "elements": "str", "default": []}), supports_check_mode=True
+        argument_spec=dict(ARGUMENTS, models={"type": "list", "elements": "str", "default": []}),
+        supports_check_mode=True,
     )
     optictl = Optictl(module)
     optictl.need()
     if module.check_mode:
         module.exit_json(changed=False, results=[], skipped=True)
-    module.exit_json(changed=False, results=optictl.good("smoke", *(module.params["models"] or ["--all"])))
+    module.exit_json(
+        changed=False, results=optictl.good("smoke", *(module.params["models"] or ["--all"]))
+    )
 
 
 if __name__ == "__main__":

@@ -105,7 +105,10 @@ def take_in(module, incoming, wanted, path):
         if name not in wanted:
             continue
         if digest(source) != wanted[name]:
-            module.fail_json(msg=f"{name} did not arrive whole", remedy="run it again: only what is missing is sent")
+            module.fail_json(
+                msg=f"{name} did not arrive whole",
+                remedy="run it again: only what is missing is sent",
+            )
         os.makedirs(path, mode=0o755, exist_ok=True)
         os.chmod(source, 0o644)
         module.atomic_move(source, os.path.join(path, name))
