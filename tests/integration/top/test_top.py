@@ -101,7 +101,12 @@ class Terminal:
 
     def ends(self) -> tuple[int, str]:
         """Its exit code, and what it showed since the last time."""
-        return self.process.wait(60), self._read(lambda: True, 60, "its end")
+        deadline = time.monotonic() + 60
+        # a terminal that is not read takes no more after a while, and the program could not end
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if select.select([self.ours], [], [], 0.1)[0]:
+                self.shown += os.read(self.ours, 65536).decode(errors="replace")
+        return self.process.wait(0), self._read(lambda: True, 60, "its end")
 
     def _read(self, done: Callable[[], bool], seconds: float, what: str) -> str:
         deadline = time.monotonic() + seconds
@@ -197,7 +202,7 @@ class TestTerminal:
 
     def test_a_defect_puts_the_terminal_back(self, root: Path, tmp_path: Path) -> None:
         (tmp_path / "sitecustomize.py").write_text(
-            "import optictl.top.model as model\nreal, seen = model.screen, []\n"
+            "import optictl.observe.top.model as model\nreal, seen = model.screen, []\n"
             "def broken(*a):\n    seen.append(1)\n    if len(seen) > 2: raise RuntimeError('injected')\n    return real(*a)\n"
             "model.screen = broken\n"
         )
