@@ -33,7 +33,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
-    """`checks/site.py` -> "checks.site"; a package is its own name."""
+    """`checks/engine.py` -> "checks.engine"; a package is its own name."""
     parts = [
         *path.relative_to(PACKAGE).parent.parts,
         *([] if path.stem == "__init__" else [path.stem]),
