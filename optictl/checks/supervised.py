@@ -100,7 +100,7 @@ def unit_installed(deployment: Deployment) -> Iterator[Finding]:
         unit, path = deployment.units[name], deployment.paths.units / name
         if _is_masked(path):
             yield Finding(f"{name} is masked", "fail", f"rm {path} && {deployment.install}")
-        elif unit.properties.get("LoadState") == "masked":
+        elif unit.load_state == "masked":
             yield Finding(
                 f"{name} is masked",
                 "fail",
@@ -261,7 +261,7 @@ def unit_reloaded(deployment: Deployment) -> Iterator[Finding]:
     """
     _service(deployment)
     for name, unit in deployment.units.items():
-        if unit.need_daemon_reload == "yes":
+        if unit.need_daemon_reload:
             remedy = f"{_systemctl(deployment, 'daemon-reload')} && {deployment.restart}"
             yield Finding(f"{name} changed on disk since systemd read it", "fail", remedy)
     yield Finding("read as they are")
@@ -342,7 +342,7 @@ def service_active(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(f"active since {unit.active_enter_timestamp}")
         return
     cause = units.last_problem(Systemd(deployment.paths.scope), deployment.paths)
-    if unit.exec_main_status == "78":  # it is started again by itself
+    if unit.exec_main_status == 78:  # it is started again by itself
         logs = deployment.paths.command("logs --errors")
         yield Finding(
             "it was refused its configuration",
@@ -413,14 +413,14 @@ def process_memory(deployment: Deployment) -> Iterator[Finding]:
     Why: at the limit one of them is killed, with every request that it was working on.
     """
     unit = _service(deployment)
-    if not unit.memory_max.isdigit():  # "infinity"
+    limit = unit.memory_max
+    if limit is None:
         raise Skip("the unit has no MemoryMax")
-    limit = int(unit.memory_max)
     used = deployment.memory
     if used > _NEAR * limit:
         lowered = [
             path
-            for path in map(Path, unit.drop_in_paths.split())
+            for path in map(Path, unit.drop_in_paths)
             if "MemoryMax=" in (files.read(path) or "")
         ]
         steps = [remedies.unset(path, "MemoryMax") for path in lowered]

@@ -82,10 +82,10 @@ def units(config: Config, paths: Paths) -> list[str]:
 
 #: Exit codes that systemd gives a service which it could not even start (systemd.exec(5)).
 _STEPS = {
-    "200": "its working directory cannot be entered (200/CHDIR): is the release whole?",
-    "203": "its interpreter cannot be executed (203/EXEC)",
-    "226": "a directory that its unit names is missing (226/NAMESPACE)",
-    "243": "proxy_key or env is missing or cannot be read (243/CREDENTIALS)",
+    200: "its working directory cannot be entered (200/CHDIR): is the release whole?",
+    203: "its interpreter cannot be executed (203/EXEC)",
+    226: "a directory that its unit names is missing (226/NAMESPACE)",
+    243: "proxy_key or env is missing or cannot be read (243/CREDENTIALS)",
 }
 
 
@@ -139,11 +139,11 @@ def facts(paths: Paths) -> dict[str, Unit] | None:
     return {unit.name: unit for unit in systemd.show_all(*names)}
 
 
-def drop_ins(paths: Paths, unit: str, read: str) -> list[Path]:
+def drop_ins(paths: Paths, unit: str, read: Sequence[str]) -> list[Path]:
     """The drop-ins of a unit: those that systemd has `read` (DropInPaths), and those that it will read at its next reload."""
     places = (paths.units, Path("/etc/systemd") / paths.scope, Path("/run/systemd") / paths.scope)
     waiting = [path for place in places for path in sorted((place / f"{unit}.d").glob("*.conf"))]
-    return list(dict.fromkeys([*map(Path, read.split()), *waiting]))
+    return list(dict.fromkeys([*map(Path, read), *waiting]))
 
 
 def running(config: Config, paths: Paths) -> Running | None:

@@ -1,4 +1,4 @@
-"""systemd and its journal, asked and told through their own programs."""
+"""systemd and its journal, through `systemctl`, `systemd-analyze` and `journalctl`."""
 
 from __future__ import annotations
 
@@ -15,102 +15,161 @@ from typing import Any
 from optictl.deployment.paths import Scope
 from optictl.host.uv import ToolError
 
-#: The oldest systemd that gives a service its secrets as credentials (LoadCredential=, systemd.exec(5)).
-FLOOR = 247
-#: version -> what the units have from it on and an older systemd ignores (systemd's NEWS).
+#: The oldest systemd that passes secrets to a service as credentials: LoadCredential=,
+#: systemd.exec(5).
+OLDEST_SUPPORTED = 247
+#: Version -> options of the units that an older systemd ignores. Source: systemd's NEWS.
 PROTECTIONS = {
     248: "NoExecPaths= and PrivateIPC= (no program from a writable place, no shared memory)",
     254: "RestartSteps= and RestartMaxDelaySec= (longer pauses between restarts)",
 }
-#: The last version that brought one which keeps something out; later ones only make it more convenient.
+#: The last version in PROTECTIONS that improves security. Later ones improve convenience only.
 LAST_PROTECTION = 248
-#: Where distributions put what systemd starts for itself, besides the tree that systemctl lies in.
+#: Where distributions put systemd's helper programs, besides the tree of systemctl itself.
 _LIBRARIES = (Path("/usr/lib/systemd"), Path("/lib/systemd"), Path("/usr/libexec/systemd"))
-#: A unit written here is gone after a reboot.
+#: Scope -> directory of runtime units. They are gone after a reboot.
 RUNTIME = {"system": Path("/run/systemd/system")}
 
 
 def runtime_units(scope: Scope) -> Path:
-    """The directory of units that are gone after a reboot (systemd.unit(5))."""
+    """The directory of units that are gone after a reboot. Source: systemd.unit(5)."""
     if scope == "system":
         return RUNTIME["system"]
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return Path(runtime) / "systemd/user"
 
 
+def parse_version(text: str) -> int:
+    """The major version in the output of `systemctl --version`: 260 for "systemd 260~rc2".
+
+    0 when the output names no version.
+    """
+    match = re.match(r"systemd\s+v?(\d+)", text)
+    return int(match[1]) if match else 0
+
+
+def missing_protections(version: int) -> list[str]:
+    """The options of the units that this systemd ignores. Empty for an unknown version (0)."""
+    return [options for since, options in PROTECTIONS.items() if 0 < version < since]
+
+
+def socket_proxyd() -> Path | None:
+    """The path of systemd-socket-proxyd, systemd's socket relay. None when it is not installed."""
+    systemctl = shutil.which("systemctl")
+    trees = [Path(systemctl).resolve().parents[1] / "lib/systemd"] if systemctl else []
+    places = [directory / "systemd-socket-proxyd" for directory in (*_LIBRARIES, *trees)]
+    helper = next((path for path in places if path.is_file()), None)
+    on_path = shutil.which("systemd-socket-proxyd")
+    return helper or (Path(on_path) if on_path else None)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The properties of a unit, as `systemctl show` prints them.
+
+    Source: org.freedesktop.systemd1(5). A text is "" when systemd does not report the property:
+    a socket has no MainPID, an old systemd lacks some.
+    """
+
+    name: str
+    load_state: str = ""
+    active_state: str = ""
+    sub_state: str = ""
+    result: str = ""
+    #: "enabled", "enabled-runtime", "disabled", "static", ...: whether it starts at boot.
+    unit_file_state: str = ""
+    #: The unit file. "" for a unit without one.
+    fragment_path: str = ""
+    #: The drop-in files, in the order in which systemd applies them.
+    drop_in_paths: tuple[str, ...] = ()
+    #: The unit file or a drop-in changed on disk after systemd read it.
+    need_daemon_reload: bool = False
+    #: The process of the service. 0 when none runs.
+    main_pid: int = 0
+    #: Exit code of the last run, or the signal that ended it. 0 when it has not ended yet.
+    #: Codes from 200 on are systemd's own: systemd.exec(5).
+    exec_main_status: int = 0
+    #: Automatic restarts since the unit was started.
+    restarts: int = 0
+    #: The STATUS= line of the service.
+    status_text: str = ""
+    active_enter_timestamp: str = ""
+    state_change_timestamp: str = ""
+    #: Bytes. None when systemd does not count memory.
+    memory_current: int | None = None
+    #: Bytes. None when there is no limit.
+    memory_max: int | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the unit exists and its file is valid."""
+        return self.load_state == "loaded"
+
+    @property
+    def active(self) -> bool:
+        """Whether the unit runs, or starts at this moment."""
+        return self.active_state in ("active", "reloading", "activating")
+
+
+#: The properties to ask for: one for each field of `Unit` but its name.
 _PROPERTIES = (
     "LoadState",
     "ActiveState",
     "SubState",
     "Result",
+    "UnitFileState",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
     "MainPID",
     "ExecMainStatus",
-    "ExecMainCode",
     "NRestarts",
     "StatusText",
     "ActiveEnterTimestamp",
     "StateChangeTimestamp",
     "MemoryCurrent",
     "MemoryMax",
-    "TasksCurrent",
-    "UnitFileState",
-    "NeedDaemonReload",
-    "DropInPaths",
-    "InvocationID",
-    "FragmentPath",
 )
 
 
-def parse_version(text: str) -> int:
-    """The major version in what `systemctl --version` prints, such as 260 of "systemd 260~rc2"; 0 for none."""
-    found = re.match(r"systemd\s+v?(\d+)", text)
-    return int(found[1]) if found else 0
+def parse_unit(name: str, text: str) -> Unit:
+    """The unit in one block of output of `systemctl show`: lines of the form NAME=VALUE. Pure."""
+    properties = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
+    def text_of(key: str) -> str:
+        value = properties.get(key, "")
+        return "" if value == "[not set]" else value
 
-def missing_protections(version: int) -> list[str]:
-    """What the units lack because this systemd does not know it; nothing for an unknown version (0)."""
-    return [what for since, what in PROTECTIONS.items() if 0 < version < since]
+    def number(key: str) -> int | None:
+        value = text_of(key)
+        return int(value) if value.isdigit() else None  # MemoryMax may be "infinity"
 
-
-def socket_proxyd() -> Path | None:
-    """systemd's own socket relay, or None where this machine does not have it."""
-    systemctl = shutil.which("systemctl")
-    trees = [Path(systemctl).resolve().parents[1] / "lib/systemd"] if systemctl else []
-    names = [directory / "systemd-socket-proxyd" for directory in (*_LIBRARIES, *trees)]
-    found = next((path for path in names if path.is_file()), None)
-    on_path = shutil.which("systemd-socket-proxyd")
-    return found or (Path(on_path) if on_path else None)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What systemd says of a unit: its properties as text, "" for those it does not know."""
-
-    name: str
-    properties: dict[str, str]
-
-    def __getattr__(self, name: str) -> str:
-        return self.properties.get("".join(word.capitalize() for word in name.split("_")), "")
-
-    @property
-    def loaded(self) -> bool:
-        return self.properties.get("LoadState") == "loaded"
-
-    @property
-    def active(self) -> bool:
-        return self.properties.get("ActiveState") in ("active", "reloading", "activating")
-
-    @property
-    def main_pid(self) -> int:
-        return int(self.properties.get("MainPID") or 0)
-
-    @property
-    def restarts(self) -> int:
-        return int(self.properties.get("NRestarts") or 0)
+    return Unit(
+        name,
+        load_state=text_of("LoadState"),
+        active_state=text_of("ActiveState"),
+        sub_state=text_of("SubState"),
+        result=text_of("Result"),
+        unit_file_state=text_of("UnitFileState"),
+        fragment_path=text_of("FragmentPath"),
+        drop_in_paths=tuple(text_of("DropInPaths").split()),
+        need_daemon_reload=text_of("NeedDaemonReload") == "yes",
+        main_pid=number("MainPID") or 0,
+        exec_main_status=number("ExecMainStatus") or 0,
+        restarts=number("NRestarts") or 0,
+        status_text=text_of("StatusText"),
+        active_enter_timestamp=text_of("ActiveEnterTimestamp"),
+        state_change_timestamp=text_of("StateChangeTimestamp"),
+        memory_current=number("MemoryCurrent"),
+        memory_max=number("MemoryMax"),
+    )
 
 
 class Systemd:
-    """The manager of one scope."""
+    """The systemd manager of one scope: the system's, or the caller's own.
+
+    A method that changes something raises `ToolError` with systemctl's own output when it fails.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -133,7 +192,7 @@ class Systemd:
             result = self._run("systemctl", *arguments, timeout=timeout)
         except subprocess.TimeoutExpired:
             raise ToolError(
-                f"systemctl {' '.join(arguments)}", f"no end after {timeout:g} s"
+                f"systemctl {' '.join(arguments)}", f"still running after {timeout:g} s"
             ) from None
         if result.returncode:
             raise ToolError(
@@ -141,7 +200,7 @@ class Systemd:
             )
 
     def available(self) -> bool:
-        """Whether this manager runs here."""
+        """Whether this manager runs on this machine."""
         if self.scope == "system":
             # sd_booted(3); /run/systemd itself is in every image that has the package
             return RUNTIME["system"].is_dir() and self.version() > 0
@@ -151,74 +210,69 @@ class Systemd:
             return False
 
     def version(self) -> int:
-        """systemd's version, 0 where it is not installed."""
+        """The major version of systemd. 0 when it is not installed."""
         try:
             return parse_version(self._run("systemctl", "--version").stdout)
         except OSError:
             return 0
 
     def reload(self) -> None:
+        """Read the unit files again."""
         self._do("daemon-reload")
 
     def enable(self, *units: str, runtime: bool = False) -> None:
-        """Have units start at boot; with `runtime` only until the next one."""
+        """Start units at boot. With `runtime`, systemd forgets this at the next boot."""
         self._do("enable", "--quiet", *(["--runtime"] if runtime else []), *units)
 
     def disable(self, *units: str) -> None:
+        """Do not start units at boot."""
         self._do("disable", "--quiet", *units)
 
     def start(self, *units: str) -> None:
-        """Start units; for Type=notify this returns when the service is ready."""
+        """Start units. For a service of Type=notify, wait until it reports READY=1."""
         self._do("start", *units, timeout=180)
 
-    def begin_to_stop(self, *units: str) -> None:
-        """Tell units to stop and do not wait for it."""
+    def stop_without_waiting(self, *units: str) -> None:
+        """Stop units in the background: return before they have stopped."""
         self._do("stop", "--no-block", *units)
 
     def stop(self, *units: str, seconds: float = 60) -> None:
-        """Stop units; `seconds` is how long they may drain."""
+        """Stop units and wait for it. `seconds`: how long they may drain."""
         self._do("stop", *units, timeout=seconds + 60)
 
     def restart(self, *units: str, seconds: float = 60) -> None:
+        """Restart units and wait for it. `seconds`: how long they may drain."""
         self._do("restart", *units, timeout=seconds + 180)
 
     def reset_failed(self, *units: str) -> None:
+        """Clear the failed state of units, and the count of their starts."""
         self._run("systemctl", "reset-failed", *units)
 
     def clean(self, *units: str) -> None:
-        """Remove what units keep below /run."""
+        """Remove the runtime directories of units (below /run)."""
         self._run("systemctl", "clean", "--what=runtime", *units)
 
     def show(self, unit: str) -> Unit:
-        """A unit's properties; LoadState is not-found for one that does not exist."""
+        """The properties of a unit. `load_state` is "not-found" when it does not exist."""
         return self.show_all(unit)[0]
 
     def show_all(self, *units: str) -> list[Unit]:
-        """The properties of several units, asked in one go."""
+        """The properties of several units, in their order, from one call of systemctl."""
         out = self._run("systemctl", "show", *units, f"--property={','.join(_PROPERTIES)}").stdout
-        # a blank line between two units, in the order in which they were asked for
-        parts = [*out.split("\n\n"), *([""] * len(units))]
-        found = []
-        for unit, part in zip(units, parts, strict=False):
-            pairs = (line.partition("=") for line in part.splitlines())
-            found.append(
-                Unit(
-                    unit,
-                    {name: value for name, sign, value in pairs if sign and value != "[not set]"},
-                )
-            )
-        return found
+        # systemctl puts a blank line between two units
+        blocks = [*out.split("\n\n"), *([""] * len(units))]
+        return [parse_unit(unit, block) for unit, block in zip(units, blocks, strict=False)]
 
     def listening_sockets(self, port: int) -> list[str]:
         """The socket units that listen on this TCP port."""
-        # a failed one is listed too, and listens on nothing
+        # without --state=active, a failed socket is listed too, although it does not listen
         options = ("--state=active", "--no-legend", "--no-pager", "--plain")
         lines = self._run("systemctl", "list-sockets", *options).stdout.splitlines()
         rows = [line.split() for line in lines]
         return [row[1] for row in rows if len(row) > 1 and row[0].endswith(f":{port}")]
 
     def environment(self) -> list[str]:
-        """The names of the variables that the manager gives to everything it starts."""
+        """The names of the environment variables that the manager passes to every unit."""
         lines = self._run("systemctl", "show-environment").stdout.splitlines()
         return [
             name
@@ -227,7 +281,10 @@ class Systemd:
         ]
 
     def exposure(self, unit_file: Path) -> float | None:
-        """The score of `systemd-analyze security`, 0 (sealed) to 10; None where it cannot tell."""
+        """The score of `systemd-analyze security`: 0 (all protections) to 10 (none).
+
+        None when systemd-analyze does not print one.
+        """
         result = self._run(
             "systemd-analyze", "security", "--offline=true", "--no-pager", str(unit_file)
         )
@@ -237,20 +294,25 @@ class Systemd:
         return None
 
     def verify(self, *unit_files: Path) -> str:
-        """What `systemd-analyze verify` has to say; "" is good, its exit code alone tells little."""
+        """The output of `systemd-analyze verify`: "" when it has no complaint.
+
+        Its exit code is 0 for many mistakes.
+        """
         result = self._run("systemd-analyze", "verify", *map(str, unit_files))
         return (result.stdout + result.stderr).strip()
 
     def journal(self, unit: str, *options: str) -> list[dict[str, Any]]:
-        """A unit's journal entries, oldest first: its own and the manager's about it."""
+        """The journal entries of a unit, oldest first: its own, and the manager's about it."""
         result = self._run("journalctl", "--output=json", "--no-pager", f"--unit={unit}", *options)
         return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
-    def entries(self, unit: str, *options: str) -> Generator[dict[str, Any], None, None]:
-        """The journal's entries of a unit as they are read, or with --follow as they come, until the caller stops asking.
+    def stream_journal(self, unit: str, *options: str) -> Generator[dict[str, Any], None, None]:
+        """Read the journal entries of a unit one by one, until the caller closes the generator.
+
+        With the option --follow, wait for new entries at the end.
 
         Raises:
-            ToolError: journalctl takes an option otherwise than it was meant; its own words are on stderr.
+            ToolError: journalctl refuses an option. Its own message is already on stderr.
         """
         command = [
             "journalctl",

@@ -156,7 +156,7 @@ def read(
     if since:
         options = [f"--since={since}", *(["--follow", "--no-tail"] if follow else [])]
         try:
-            yield from filter(wanted.takes, map(entry, systemd.entries(unit, *options)))
+            yield from filter(wanted.takes, map(entry, systemd.stream_journal(unit, *options)))
         except ToolError as error:
             raise OptictlError(
                 f"{error.what} {error.output}",
@@ -164,7 +164,7 @@ def read(
             ) from None
         return
     # backwards, until there are enough: what is wanted may be rare
-    backwards = systemd.entries(unit, "--reverse")
+    backwards = systemd.stream_journal(unit, "--reverse")
     first = next(backwards, {})
     found = (
         one
@@ -177,5 +177,5 @@ def read(
     if follow:
         after = f"--after-cursor={first['__CURSOR']}" if first else "--since=now"
         yield from filter(
-            wanted.takes, map(entry, systemd.entries(unit, "--follow", "--no-tail", after))
+            wanted.takes, map(entry, systemd.stream_journal(unit, "--follow", "--no-tail", after))
         )

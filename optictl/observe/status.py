@@ -52,7 +52,7 @@ def look(paths: Paths, config_path: Path) -> Status:
     problem = f"{worst.id}: {worst.found}" if worst else ""
     step = worst.remedy or paths.command("check") if worst else ""
     if units is None:
-        memory, pid = _memory(deployment, ""), _pid(deployment)
+        memory, pid = _memory(deployment, None), _pid(deployment)
         return Status(
             "",
             "",
@@ -82,7 +82,7 @@ def look(paths: Paths, config_path: Path) -> Status:
             or problem
         )
     state = f"{unit.active_state} ({unit.sub_state})"
-    if unit.exec_main_status == "78" and not unit.main_pid:
+    if unit.exec_main_status == 78 and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"
     return Status(
         state=state,
@@ -93,7 +93,7 @@ def look(paths: Paths, config_path: Path) -> Status:
         restarts=unit.restarts,
         memory=_memory(deployment, unit.memory_current),
         main_pid=unit.main_pid,
-        drop_ins=unit.drop_in_paths.split(),
+        drop_ins=list(unit.drop_in_paths),
         tiers=_tiers(results),
         problem=problem,
         next=step,
@@ -113,10 +113,10 @@ def _tiers(results: dict[str, Any]) -> dict[str, str]:
     return {id: results[id].status for id in _TIERS}
 
 
-def _memory(deployment: Deployment, counted: str) -> int | None:
+def _memory(deployment: Deployment, counted: int | None) -> int | None:
     """What systemd counted; where it counts none, what the processes hold."""
-    if counted.isdigit():
-        return int(counted)
+    if counted is not None:
+        return counted
     try:
         return deployment.memory or None
     except MissingFact:

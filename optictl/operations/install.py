@@ -169,7 +169,7 @@ def _preflight(
 
 def _drop_ins(paths: Paths, running: Running | None) -> list[Path]:
     """The drop-ins of the service's unit."""
-    read = running.found[paths.service_unit].drop_in_paths if running else ""
+    read = running.found[paths.service_unit].drop_in_paths if running else ()
     return units.drop_ins(paths, paths.service_unit, read)
 
 

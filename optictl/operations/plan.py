@@ -325,7 +325,7 @@ def _started(touched: set[str], stale: str, paths: Paths, running: Running) -> l
     """The reload, and the start or restart of the service or its socket."""
     service, socket = running.wanted[-1], running.wanted[-2]
     steps = []
-    if touched or any(unit.need_daemon_reload == "yes" for unit in running.found.values()):
+    if touched or any(unit.need_daemon_reload for unit in running.found.values()):
         steps.append(Change("reload", "systemd", "unit files changed"))
     if not running.runs:
         steps.append(Change("start", service, "it does not run"))

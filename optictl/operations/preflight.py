@@ -200,14 +200,14 @@ def _systemd(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
     version = facts.systemd
     if not version:
         return
-    if version < systemd_host.FLOOR:
+    if version < systemd_host.OLDEST_SUPPORTED:
         yield too_old(version)
     missing = [
         what
         for since, what in systemd_host.PROTECTIONS.items()
         if version < since <= systemd_host.LAST_PROTECTION
     ]
-    if missing and version >= systemd_host.FLOOR:
+    if missing and version >= systemd_host.OLDEST_SUPPORTED:
         yield _problem(
             "protections",
             "systemd has every protection of the units",
@@ -229,7 +229,8 @@ def too_old(version: int) -> Result:
     return _problem(
         "systemd",
         "systemd can run the service",
-        f"systemd {version} cannot give a service its secrets as credentials; version {systemd_host.FLOOR} and later can",
+        f"systemd {version} cannot give a service its secrets as credentials; "
+        f"version {systemd_host.OLDEST_SUPPORTED} and later can",
         "upgrade this machine's distribution, or run the service without systemd: "
         "optictl init --root DIR, then optictl install --root DIR, then optictl run --root DIR",
     )
@@ -240,7 +241,7 @@ def refuse_old_systemd(paths: Paths) -> None:
     if paths.is_private:
         return
     systemd = Systemd(paths.scope)
-    if systemd.available() and systemd.version() < systemd_host.FLOOR:
+    if systemd.available() and systemd.version() < systemd_host.OLDEST_SUPPORTED:
         problem = too_old(systemd.version())
         raise OptictlError(problem.found, remedy=problem.remedy)
 

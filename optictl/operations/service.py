@@ -160,7 +160,7 @@ def hand_over(
         files.remove(_bridged_socket(paths).parent)
         systemd.reload()
         # it takes no connection any more; those that are open end with the trial, which drains
-        systemd.begin_to_stop(paths.sibling_unit)
+        systemd.stop_without_waiting(paths.sibling_unit)
     except ToolError as error:
         raise _explained(error, systemd, paths, config.listen.port) from None
     finally:

@@ -148,7 +148,7 @@ def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> lis
     found = unitfile.in_order(
         [str(d) for d in directories], lambda d: [p.name for p in facts.listed(Path(d), "*.conf")]
     )
-    read_by_systemd = shown.drop_in_paths.split() if shown is not None else []
+    read_by_systemd = shown.drop_in_paths if shown is not None else ()
     names = {Path(path).name: path for path in (*read_by_systemd, *found)}
     return [
         Path(names[name])

@@ -21,6 +21,6 @@ def test_every_problem_is_listed_and_no_other() -> None:
 
 
 def test_its_figures_are_those_of_the_program() -> None:
-    assert f"older than {systemd.FLOOR}," in PAGE
+    assert f"older than {systemd.OLDEST_SUPPORTED}," in PAGE
     assert f"({RELEASE_MB['proxy']} MB; {RELEASE_MB['full'] / 1000} GB for" in PAGE
     assert all(f"| {since}" in PAGE for since in systemd.PROTECTIONS)

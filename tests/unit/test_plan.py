@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -192,15 +192,15 @@ def steps_of(
     return plan.changes(artefacts, found, UID, wrote, release, PLACES, running, taken_over)
 
 
-def unit(name: str, **properties: str) -> Unit:
-    defaults = {
-        "LoadState": "loaded",
-        "ActiveState": "active",
-        "UnitFileState": "enabled",
-        "NeedDaemonReload": "no",
-        "MainPID": "7",
-    }
-    return Unit(name, {**defaults, **properties})
+def unit(name: str, **properties: Any) -> Unit:
+    running = Unit(
+        name,
+        load_state="loaded",
+        active_state="active",
+        unit_file_state="enabled",
+        main_pid=7,
+    )
+    return replace(running, **properties)
 
 
 SERVICE, SOCKET = PLACES.service_unit, PLACES.socket_unit
@@ -211,7 +211,7 @@ RELAY = (PLACES.upstream_socket.name, PLACES.upstream_service.name)
 def running(stale: str = "", sibling: bool = False, **states: str) -> Running:
     """Everything runs as it should, but for the states given by the last word of a unit's name."""
     found = {
-        name: unit(name, ActiveState=states.get(name.rpartition(".")[2], "active"))
+        name: unit(name, active_state=states.get(name.rpartition(".")[2], "active"))
         for name in (*RELAY, SOCKET, SERVICE)
     }
     return Running([RELAY[0], SOCKET, SERVICE], found, stale, sibling)
@@ -219,7 +219,7 @@ def running(stale: str = "", sibling: bool = False, **states: str) -> Running:
 
 def replace_state(known: Unit) -> Unit:
     """The same unit, which does not start at boot."""
-    return Unit(known.name, {**known.properties, "UnitFileState": "disabled"})
+    return replace(known, unit_file_state="disabled")
 
 
 class TestWholeInstallation:
@@ -410,8 +410,10 @@ class TestWholeInstallation:
         )
         release = Release("0.3.12-abc", True, "0.3.12-abc")
         known = {name: unit(name) for name in (places.service_unit, places.socket_unit)}
-        gone = {"LoadState": "not-found", "ActiveState": "inactive"}
-        absent = {path.name: Unit(path.name, gone) for path in (service, timer)}
+        absent = {
+            path.name: Unit(path.name, load_state="not-found", active_state="inactive")
+            for path in (service, timer)
+        }
 
         def steps(
             artefacts: list[Artefact],
@@ -431,11 +433,11 @@ class TestWholeInstallation:
             f"start {timer.name}",
         ]
         there = {
-            service.name: unit(service.name, ActiveState="inactive"),
-            timer.name: unit(timer.name, SubState="waiting"),
+            service.name: unit(service.name, active_state="inactive"),
+            timer.name: unit(timer.name, sub_state="waiting"),
         }
         assert steps(units, as_wanted(units), NEVER, there) == []
-        spent = {**there, timer.name: unit(timer.name, SubState="elapsed")}
+        spent = {**there, timer.name: unit(timer.name, sub_state="elapsed")}
         assert steps(units, as_wanted(units), NEVER, spent) == [f"restart {timer.name}"]
         wrote = Manifest({str(a.path): (digest(a.text),) for a in units})
         assert steps([], as_wanted(units), wrote, there) == [

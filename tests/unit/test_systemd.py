@@ -10,6 +10,7 @@ from optictl.deployment import paths, render
 from optictl.deployment.config import Config
 from optictl.deployment.render import Host
 from optictl.host import systemd
+from optictl.host.systemd import Unit
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_the_version_is_read_in_every_spelling(text: str, version: int) -> None:
 
 
 def test_missing_protections_are_named_from_the_oldest() -> None:
-    assert len(systemd.missing_protections(systemd.FLOOR)) == 2
+    assert len(systemd.missing_protections(systemd.OLDEST_SUPPORTED)) == 2
     assert ["RestartSteps=" in what for what in systemd.missing_protections(249)] == [True]
     assert systemd.missing_protections(254) == []
     assert systemd.missing_protections(0) == []
@@ -74,3 +75,56 @@ def test_a_trial_is_the_unit_started_once(scope: str) -> None:
     # a user's manager may give no other priority
     assert changed == ({"Restart=no", "Nice=-10"} if scope == "system" else {"Restart=no"})
     assert "[Install]" not in trial
+
+
+SHOWN = """\
+LoadState=loaded
+ActiveState=active
+SubState=running
+Result=success
+UnitFileState=enabled
+FragmentPath=/etc/systemd/system/a.service
+DropInPaths=/etc/systemd/system/a.service.d/1.conf /run/systemd/system/a.service.d/2.conf
+NeedDaemonReload=yes
+MainPID=42
+ExecMainStatus=78
+NRestarts=3
+StatusText=listens, loads=1
+ActiveEnterTimestamp=Sat 2026-11-28 10:00:00 UTC
+StateChangeTimestamp=Sat 2026-11-28 10:00:01 UTC
+MemoryCurrent=1024
+MemoryMax=2048
+"""
+
+
+def test_every_property_that_is_asked_for_becomes_a_typed_field() -> None:
+    asked = [line.partition("=")[0] for line in SHOWN.splitlines()]
+    assert asked == list(systemd._PROPERTIES)
+    assert systemd.parse_unit("a.service", SHOWN) == Unit(
+        "a.service",
+        load_state="loaded",
+        active_state="active",
+        sub_state="running",
+        result="success",
+        unit_file_state="enabled",
+        fragment_path="/etc/systemd/system/a.service",
+        drop_in_paths=(
+            "/etc/systemd/system/a.service.d/1.conf",
+            "/run/systemd/system/a.service.d/2.conf",
+        ),
+        need_daemon_reload=True,
+        main_pid=42,
+        exec_main_status=78,
+        restarts=3,
+        status_text="listens, loads=1",
+        active_enter_timestamp="Sat 2026-11-28 10:00:00 UTC",
+        state_change_timestamp="Sat 2026-11-28 10:00:01 UTC",
+        memory_current=1024,
+        memory_max=2048,
+    )
+
+
+def test_a_property_that_systemd_does_not_know_has_no_value() -> None:
+    text = "MemoryCurrent=[not set]\nMemoryMax=infinity\nStatusText=\nNeedDaemonReload=no"
+    assert systemd.parse_unit("a.socket", text) == Unit("a.socket")
+    assert systemd.parse_unit("a.socket", "") == Unit("a.socket")

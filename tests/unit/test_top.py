@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 from optictl.deployment import paths
 from optictl.deployment.config import Config
 from optictl.guard import metrics
+from optictl.host.systemd import Unit
 from optictl.observe.top import model, run
 from optictl.observe.top.model import Counts, Snapshot
 from optictl.output import figures as output_figures
@@ -46,12 +47,13 @@ STATE = {
         },
     ],
 }
-UNIT = {
-    "ActiveState": "active",
-    "SubState": "running",
-    "NRestarts": "2",
-    "MemoryCurrent": "179306496",
-}
+UNIT = Unit(
+    "optillm-proxy.service",
+    active_state="active",
+    sub_state="running",
+    restarts=2,
+    memory_current=179306496,
+)
 
 
 def exposed(requests: int, calls: list[float], tokens: int = 0, refused: int = 0) -> str:
@@ -178,7 +180,7 @@ class TestScreen:
         )
 
     def test_without_systemd_the_process_tells_its_memory(self) -> None:
-        seen = model.screen(None, shot(1, "process_resident_memory_bytes 1e8\n", unit={}))
+        seen = model.screen(None, shot(1, "process_resident_memory_bytes 1e8\n", unit=None))
         assert (seen.state, seen.restarts, seen.memory) == ("running", None, 1e8)
 
     def test_a_strategy_in_flight_that_was_never_counted_is_there(self) -> None:

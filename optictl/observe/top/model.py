@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from optictl.host.systemd import Unit
+
 #: The guard's counters, by what they count here.
 _COUNTERS = {
     "optillm_requests_total": "requests",
@@ -37,15 +39,15 @@ class Counts:
 class Snapshot:
     """One look. `at` is of a clock that only goes forward; `problem` says why the guard told nothing, else "".
 
-    `state` is the guard's own; `counts` are by worker ("" where there is only one); `unit` systemd's words, {} where
-    it has no say.
+    `state` is the guard's own; `counts` are by worker ("" where there is only one); `unit` is None when
+    systemd does not manage the deployment.
     """
 
     at: float
     problem: str = ""
     state: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, Counts] = field(default_factory=dict)
-    unit: Mapping[str, str] = field(default_factory=dict)
+    unit: Unit | None = None
 
 
 @dataclass(frozen=True)
@@ -201,22 +203,21 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
     workers = told if isinstance(told, dict) else {}
     unit = now.unit
     state = (
-        f"{unit.get('ActiveState', '')} ({unit.get('SubState', '')})"
+        f"{unit.active_state} ({unit.sub_state})"
         if unit
         else "not answering"
         if now.problem
         else "running"
     )
-    memory = unit.get("MemoryCurrent", "")
-    restarts = unit.get("NRestarts", "")
+    memory = unit.memory_current if unit else None
     uptime = now.state.get("uptime")
     return Screen(
         state=state,
         ready=not now.problem and bool(now.state.get("ready")),
         problem=now.problem,
         uptime=float(uptime) if isinstance(uptime, int | float) else None,
-        restarts=int(restarts) if restarts.isdigit() else None,
-        memory=float(memory) if memory.isdigit() else sum(memories) if memories else None,
+        restarts=unit.restarts if unit else None,
+        memory=float(memory) if memory is not None else sum(memories) if memories else None,
         seconds=round(seconds, 1),
         total=Rates(
             "all",

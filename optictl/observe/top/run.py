@@ -22,7 +22,7 @@ _TIMEOUT = 5
 def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapshot:
     """One look at the guard and at systemd. It costs no token."""
     address = config.url.removesuffix("/v1")
-    properties = systemd.show(unit).properties if systemd else {}
+    shown_unit = systemd.show(unit) if systemd else None
     answers = [
         network.request("GET", f"{address}{path}", key=key, timeout=_TIMEOUT)
         for path in ("/guard/state", "/metrics")
@@ -33,10 +33,10 @@ def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapsh
             return Snapshot(
                 at,
                 "the release in force tells nothing of itself: it is older than this optictl",
-                unit=properties,
+                unit=shown_unit,
             )
         if answer.status != 200:
-            return Snapshot(at, evidence.error_message(answer), unit=properties)
+            return Snapshot(at, evidence.error_message(answer), unit=shown_unit)
     state, metrics = answers
     try:
         return Snapshot(
@@ -44,10 +44,10 @@ def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapsh
             "",
             state.data if isinstance(state.data, dict) else {},
             model.parse(metrics.text),
-            properties,
+            shown_unit,
         )
     except ValueError:
-        return Snapshot(at, "what serves the port is no guarded OptiLLM", unit=properties)
+        return Snapshot(at, "what serves the port is no guarded OptiLLM", unit=shown_unit)
 
 
 Show = Callable[[Screen, bool], None]
