@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
-from optictl.deployment import remedies
+from optictl.deployment import model_names, remedies
 from optictl.deployment.config import ConfigError
 from optictl.errors import MissingFact, OptictlError
 from optictl.facts import config_file
@@ -51,6 +51,34 @@ def config_valid(deployment: Deployment) -> Iterator[Finding]:
         )
     else:
         yield Finding(f"{deployment.config_path} is valid")
+
+
+@check(
+    "config.code-execution",
+    "No model's code is run without permission",
+    "no enabled strategy runs code, starts programs or opens addresses",
+    fault="A strategy runs what a model wrote",
+    requires=("config.valid",),
+)
+def config_code_execution(deployment: Deployment) -> Iterator[Finding]:
+    """Every enabled strategy that runs code which a model wrote is named, and has the operator's permission.
+
+    How: the configuration's strategies are compared with those of OptiLLM that run code, start programs or open
+    addresses. A configuration that enables one without `allow_code_execution: true` is not valid, and config.valid names
+    it; with the permission this check warns and names it.
+    Why: whoever can send a prompt can choose what such a strategy does, with the rights of the service's user.
+    """
+    enabled = model_names.code_execution(deployment.config.strategies)
+    for name, what in enabled.items():
+        yield Finding(
+            f"{name} {what}",
+            "warn",
+            f"if nobody needs it, remove it from strategies in {deployment.config_path}",
+        )
+    if not enabled and deployment.config.allow_code_execution:
+        yield Finding("allowed, and no enabled strategy does it")
+    elif not enabled:
+        yield Finding("not allowed, and no enabled strategy does it")
 
 
 @check(

@@ -190,6 +190,11 @@ class Config(_Section):
     plugins: tuple[Name, ...] = Field(
         (), description="OptiLLM plugin files; copied into the release."
     )
+    allow_code_execution: bool = Field(
+        False,
+        description="Whether strategies may run code that a model wrote, or open what it names: "
+        f"{', '.join(model_names.CODE_EXECUTION)}.",
+    )
     strategies: tuple[Name, ...] = Field(
         ("moa", "bon", "plansearch", "self_consistency"),
         description="The only ones that a request may ask for.",
@@ -272,6 +277,12 @@ class Config(_Section):
                 problems.append((i, f"{name!r} cannot be a strategy's name"))
             elif known and name not in known:
                 problems.append((i, f"OptiLLM has no {name!r}{suggest(name, known)}"))
+            # a permission that is no boolean is reported itself
+            if not seen.data.get("allow_code_execution", True):
+                problems += [
+                    (i, f"{part!r} {what}: it needs allow_code_execution: true")
+                    for part, what in model_names.code_execution([name]).items()
+                ]
         if not names:
             problems.append((None, "must name at least one"))
         # a plugin's own word is known here only; the others were looked at with the base models

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 #: server.py of OptiLLM 0.3.12, `known_approaches`.
@@ -47,10 +47,16 @@ PLUGINS = (
 WORDS = frozenset(BUILT_IN) | frozenset(PLUGINS)
 #: Words that are no strategy one can ask for: one does nothing, one is the way out.
 NOT_STRATEGIES = frozenset({"none", "proxy"})
-#: Strategies that execute what a model wrote, or reach beyond the upstream.
-DANGEROUS = frozenset(
-    {"z3", "executecode", "coc", "mcp", "readurls", "web_search", "deep_research", "memory"}
-)
+#: Strategies that act on what a model wrote, or on what a prompt says, and what each does: they need a permission.
+CODE_EXECUTION = {
+    "z3": "runs Python code that the model wrote",
+    "executecode": "runs Python code that the model wrote",
+    "coc": "runs Python code that the model wrote",
+    "mcp": "starts programs and calls the tools that the model chooses",
+    "readurls": "opens the addresses that a prompt names",
+    "web_search": "drives a browser with what the model wrote",
+    "deep_research": "drives a browser with what the model wrote",
+}
 
 #: Signs that join strategies in front of a model's name.
 _OPERATORS = {"&": "runs strategies one after the other", "|": "runs strategies side by side"}
@@ -61,6 +67,12 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9_]*")
 def is_slug(word: str) -> bool:
     """Whether a word could be a strategy's name at all."""
     return bool(_SLUG.fullmatch(word))
+
+
+def code_execution(strategies: Iterable[str]) -> dict[str, str]:
+    """Those of CODE_EXECUTION among these strategies, also as parts of joined ones (`moa&z3`), and what each does."""
+    parts = [part for strategy in strategies for part in re.split(r"[&|-]", strategy)]
+    return {part: CODE_EXECUTION[part] for part in parts if part in CODE_EXECUTION}
 
 
 def is_name(text: str) -> bool:

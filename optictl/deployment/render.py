@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from optictl.deployment import model_names
 from optictl.deployment.paths import HOMES
 from optictl.guard.invariants import REQUEST_THREADS
 
@@ -417,4 +418,5 @@ def litellm(config: Config, paths: Paths) -> str:
 
 def configuration(config: Config) -> str:
     """A commented optictl.yaml."""
-    return _render("optictl.yaml.j2", config=config)
+    listed = ", ".join(model_names.CODE_EXECUTION)
+    return _render("optictl.yaml.j2", config=config, code_execution=listed)

@@ -310,12 +310,10 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
     default = Config().strategies
     extra = [name for name in wanted if name not in default and name in model_names.WORDS]
     for name in extra:
-        if name in model_names.DANGEROUS:
-            why = "it executes what a model wrote, or reaches beyond LiteLLM"
-            left.append(
-                NotTaken(f"strategy {name}", why, f"add {name} to strategies, if you accept that")
-            )
-    if safe := [name for name in extra if name not in model_names.DANGEROUS]:
+        if what := model_names.CODE_EXECUTION.get(name):
+            remedy = f"to permit it, add {name} to strategies and set allow_code_execution: true"
+            left.append(NotTaken(f"strategy {name}", f"it {what}", remedy))
+    if safe := [name for name in extra if name not in model_names.CODE_EXECUTION]:
         places = dict.fromkeys(wanted[name] for name in safe)
         taken.append(
             Setting(

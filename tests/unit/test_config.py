@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.deployment import config, render
+from optictl.deployment import config, model_names, render
 from optictl.deployment.config import Config, ConfigError, Problem
 from optictl.errors import OptictlError
 
@@ -54,6 +54,7 @@ class TestDefaults:
         assert (given.timeouts.request, given.timeouts.drain) == (600, 300)
         assert (given.limits.max_upstream_calls, given.limits.max_body_bytes) == (64, 4_194_304)
         assert given.isolation == "sealed"
+        assert given.allow_code_execution is False
         assert (given.publish, given.plugins) == ({}, ())
         assert (given.litellm.config, given.litellm.env) == (None, None)
 
@@ -381,6 +382,35 @@ class TestStrategies:
             in problem.message
         )
 
+    @pytest.mark.parametrize("name", model_names.CODE_EXECUTION)
+    def test_what_runs_code_needs_a_permission(self, name: str) -> None:
+        problem = only_problem(f"strategies:\n  - moa\n  - {name}\n")
+        assert (problem.path, problem.line) == ("strategies.1", 3)
+        assert problem.message.startswith(f"'{name}' {model_names.CODE_EXECUTION[name]}: ")
+        assert problem.message.endswith("needs allow_code_execution: true")
+        allowed = config.parse(f"allow_code_execution: true\nstrategies: [moa, {name}]", "f")
+        assert allowed.strategies == ("moa", name)
+
+    def test_each_that_runs_code_is_named(self) -> None:
+        text = "strategies:\n  - z3\n  - moa\n  - coc\nallow_code_execution: false\n"
+        assert places(text) == [("strategies.0", 2), ("strategies.2", 4)]
+
+    @pytest.mark.parametrize("joined", ["moa&z3", "z3|moa", "moa|executecode&z3"])
+    def test_a_part_that_runs_code_is_named(self, joined: str) -> None:
+        told = [problem.message for problem in problems(f'strategies: ["{joined}"]')]
+        assert any(m.startswith("'z3' runs Python code") for m in told)
+        permitted = problems(f'allow_code_execution: true\nstrategies: ["{joined}"]')
+        assert [p.message for p in permitted] == [f"'{joined}' cannot be a strategy's name"]
+
+    def test_a_plugin_file_is_no_permission(self) -> None:
+        problem = only_problem("plugins: [coc.py]\nstrategies: [moa, coc]")
+        assert "needs allow_code_execution: true" in problem.message
+
+    @pytest.mark.parametrize("value", ["yes please", "1", "null"])
+    def test_a_permission_that_is_no_boolean_is_the_only_problem(self, value: str) -> None:
+        problem = only_problem(f"strategies: [z3]\nallow_code_execution: {value}\n")
+        assert problem.path == "allow_code_execution"
+
     def test_but_no_plugin_makes_the_way_out_a_strategy(self) -> None:
         assert only_problem("plugins: [mine.py]\nstrategies: [proxy]").path == "strategies.0"
 
@@ -489,6 +519,7 @@ optillm: {version: 0.3.12, profile: full}
 publish: {boost-plan: moa-tom, "1": re2-123}
 plugins: [plugins/mine.py, "/opt/my plugins/it's #1.py"]
 litellm: {config: /etc/litellm/config.yaml, env: "/etc/litellm/env: 2"}
+allow_code_execution: true
 timeouts: {request: 900, drain: 0}
 limits: {max_upstream_calls: 10, max_body_bytes: 2048}
 isolation: loopback

@@ -125,7 +125,9 @@ def test_what_litellm_publishes() -> None:
     found = propose(GOOD, PLACES, listed)
     assert values(found)["base_models"] == ["jerry-xl", "tom"]
     assert values(found)["strategies"] == [*Config().strategies, "leap"]
-    assert "executes what a model wrote" in left(found)["strategy z3"].why
+    z3 = left(found)["strategy z3"]
+    assert z3.why == "it runs Python code that the model wrote"
+    assert "allow_code_execution: true" in z3.remedy
 
 
 @pytest.mark.parametrize(

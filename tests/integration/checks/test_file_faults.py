@@ -29,6 +29,11 @@ FAULTS: list[tuple[str, str, Break]] = [
     ("config.valid", "not valid YAML", lambda d: d.paths.config.write_text("listen: [")),
     ("config.valid", "127.0.0.1", lambda d: d.paths.config.write_text("listen: {host: 0.0.0.0}\n")),
     (
+        "config.valid",
+        "'z3' runs Python code that the model wrote: it needs allow_code_execution: true",
+        lambda d: d.paths.config.write_text("strategies: [moa, z3]\n"),
+    ),
+    (
         "env.readable",
         "line 2 (HTTP_PROXY)",
         lambda d: _append(d.paths.env, "export HTTP_PROXY=x\n"),
@@ -64,6 +69,23 @@ def test_the_fault_is_found(
     assert result.status == "fail"
     assert words in result.found
     assert result.remedy
+
+
+def test_strategies_that_run_code_are_named(deployment: InstalledDeployment) -> None:
+    id = "config.code-execution"
+    assert deployment.check(id)[id].status == "pass"
+    permitted = "strategies: [moa, z3, coc]\nallow_code_execution: true\n"
+    deployment.paths.config.write_text(permitted)
+    result = deployment.check(id)[id]
+    assert result.status == "warn"
+    assert "z3 runs Python code" in result.found
+    assert "coc runs Python code" in result.found
+    assert "moa" not in result.found
+    assert str(deployment.paths.config) in result.remedy
+    deployment.paths.config.write_text("strategies: [moa]\nallow_code_execution: true\n")
+    assert deployment.check(id)[id].status == "pass"
+    deployment.paths.config.write_text(permitted.replace("true", "false"))
+    assert deployment.check(id)[id].root_cause == "config.valid"
 
 
 def test_no_result_quotes_a_secret(deployment: InstalledDeployment) -> None:

@@ -147,6 +147,19 @@ def test_a_bad_configuration_is_78_with_every_problem(
         assert "Traceback" not in outcome.err
 
 
+def test_code_execution_without_permission_is_78(
+    written: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = written("strategies:\n  - z3\n  - coc\n")
+    outcome = optictl("render-unit", "--config", path, home=tmp_path)
+    assert (outcome.code, outcome.out) == (78, "")
+    for line, name in ((2, "z3"), (3, "coc")):
+        assert f"line {line}: strategies.{line - 2}: '{name}' runs Python code" in outcome.err
+    assert "allow_code_execution: true" in outcome.err
+    path = written("strategies: [z3, coc]\nallow_code_execution: true\n")
+    assert "z3,coc" in optictl("render-unit", "--config", path, home=tmp_path).out
+
+
 def test_bad_yaml_is_78_with_its_line(written: Callable[[str], Path], tmp_path: Path) -> None:
     outcome = optictl("render-unit", "--config", written("model: a\nlisten: [\n"), home=tmp_path)
     assert (outcome.code, outcome.out) == (78, "")
