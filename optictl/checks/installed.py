@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
-from optictl.errors import OptictlError
+from optictl.errors import MissingFact, OptictlError
 from optictl.facts.deployment import Deployment
 from optictl.guard import invariants
 from optictl.host import files
@@ -250,6 +250,8 @@ def release_starts(deployment: Deployment) -> Iterator[Finding]:
         return
     try:
         proof = build.prove(deployment.release, deployment.config)
+    except MissingFact:
+        raise
     except OptictlError as error:
         yield Finding(error.what, "fail", _rebuild(deployment), error.detail[-300:])
     else:

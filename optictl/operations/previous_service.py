@@ -78,8 +78,10 @@ def serve_again(
         return f"{unit} is back as it was"
     progress(f"starting {unit} again")
     systemd.start(unit)
+    if port is None:
+        return f"{unit} is back as it was and was started"
     until = time.monotonic() + _LISTENS_AGAIN
-    while port is not None and not network.listens(port):
+    while not network.listens(port):
         if time.monotonic() > until:
             return f"{unit} is back and started, but does not listen on port {port} after {_LISTENS_AGAIN} s"
         time.sleep(0.1)

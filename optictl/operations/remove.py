@@ -17,6 +17,7 @@ from optictl.operations import file_changes, install, plan, previous_service, se
 from optictl.operations.install import Done
 from optictl.operations.plan import Change
 from optictl.results import Progress
+from optictl.takeover import reader
 
 
 def plan_removal(paths: Paths, purge: bool, restore: bool = False) -> list[Change]:
@@ -132,7 +133,9 @@ def _restore(paths: Paths, progress: Progress) -> None:
     previous_service.put_back(paths, state)
     if facts_units.facts(paths) is not None:
         facts_units.manager(paths).reload()
-        progress(previous_service.serve_again(paths, state.enabled, state.active, None, progress))
+        restored = reader.read(paths)
+        port = restored.port if restored is not None else None
+        progress(previous_service.serve_again(paths, state.enabled, state.active, port, progress))
     files.remove(paths.before)
     for directory in (paths.etc,):
         if directory.is_dir() and not any(directory.iterdir()):

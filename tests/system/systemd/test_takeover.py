@@ -160,6 +160,8 @@ def test_the_old_service_answers_until_the_new_one_does(bed: Bed) -> None:
     assert "uninstall --restore" in said
     code, said = bed.optictl("uninstall", "--yes", "--restore")
     assert code == 0, said
+    assert "serves again" in said
+    assert bed.service.healthy()
     assert bed.state == before
     assert bed.clean()
 
@@ -209,6 +211,7 @@ def test_an_old_drop_in_goes_aside_and_comes_back(bed: Bed) -> None:
     assert bed.machine.run("test", "-e", drop_in, check=False).returncode
     assert bed.service.ask().status_code == 200
     assert bed.optictl("uninstall", "--yes", "--restore")[0] == 0
+    assert bed.service.healthy()
     assert bed.machine.read(drop_in) == text
     assert bed.machine.run("stat", "-c", "%a", drop_in).stdout.strip() == "640"
 
