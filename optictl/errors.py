@@ -1,32 +1,400 @@
-"""Failures that a person can act on."""
+"""The exceptions of optictl: one tree, one stable code per class.
+
+Every failure that a user can see is an `OptictlError`. It says what is wrong (`what`), gives the
+command that fixes it (`remedy`), and has a `code` that programs may compare. The code never
+changes; the sentences may. `code` stands in the `error` object of every JSON envelope, and
+docs/reference/error-codes.md lists all codes: `scripts/error_codes_page.py` writes it from this
+module. The docstring of a class is its entry: the first sentence says what happened, and the
+paragraph that begins with "Fix:" says what to do.
+
+    OptictlError              failed
+      UsageFailure            usage            exit code 2
+      ConfigError             config-invalid   exit code 78
+      ConfigMissing           config-missing
+      Blocked                 blocked
+      LocalChanges            local-changes
+      PlanChanged             plan-changed
+      NotConfirmed            not-confirmed
+      Locked                  locked
+      RolledBack              rolled-back      exit code 4
+      Interrupted             interrupted      exit code 130, or 128 + the number of the signal
+      ToolError               tool-failed
+        TimedOut              timeout
+      ToolMissing             tool-missing
+      MissingExtra            missing-extra
+      MissingFact             missing-fact
+      NotInstalled            not-installed
+      NotReady                not-ready
+      UnknownModel            unknown-model
+      NoPermission            permission
+      NoSpace                 no-space
+      FileFailure             file
+      OutputFailed            output-failed
+      InternalError           internal
+
+`of_exception` turns what Python and its libraries raise into one of these. The exit code of a
+class without one above is 1.
+"""
 
 from __future__ import annotations
 
+import errno
+import shlex
+import subprocess
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
 def os_words(failure: OSError) -> str:
-    """What the system says went wrong, and with which file."""
+    """What the system says is wrong, and with which file."""
     return f"{failure.strerror or failure}: {failure.filename or ''}".rstrip(": ")
 
 
 class OptictlError(Exception):
-    """What went wrong, and the command or the act that mends it. Exit code 1.
+    """An operation failed for a reason that has no code of its own; `what` names it.
 
-    `problems`: for programs, where several things are wrong.
+    Fix: run the command in `remedy`.
     """
+
+    code = "failed"
+    exit_code = 1
 
     def __init__(
         self, what: str, remedy: str = "", detail: str = "", problems: Sequence[dict[str, Any]] = ()
     ) -> None:
+        """`detail`: the last lines of a tool or a log. `problems`: where several things are wrong."""
         super().__init__(what)
-        self.what, self.remedy, self.detail, self.problems = what, remedy, detail, problems
+        self.what, self.remedy, self.detail = what, remedy, detail
+        self._problems = problems
+
+    def reworded(self, what: str, remedy: str = "", detail: str = "") -> OptictlError:
+        """The same failure with more words about what it means; `remedy` and `detail` stay unless given."""
+        new = OptictlError(what, remedy or self.remedy, detail or self.detail, self._problems)
+        new.code, new.exit_code = self.code, self.exit_code
+        return new
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `error` object of the JSON envelope."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "remedy": self.remedy,
+            **({"problems": list(self._problems)} if self._problems else {}),
+        }
+
+
+class UsageFailure(OptictlError):
+    """The command line is wrong: an unknown command or option, or a value that is not allowed.
+
+    Fix: see the command's `--help`.
+    """
+
+    code = "usage"
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a configuration file. `line` is None where no line is to blame."""
+
+    path: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
+
+
+class ConfigError(OptictlError):
+    """The configuration file is not valid. `problems` lists every problem with its line.
+
+    Fix: edit the file; `optictl config schema` prints the keys and values that are allowed.
+    """
+
+    code = "config-invalid"
+    exit_code = 78  # sysexits.h EX_CONFIG
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        super().__init__(
+            f"the configuration {source} cannot be used",
+            f"edit {source}; optictl config schema prints the keys and values that are allowed",
+            "\n".join(map(str, problems)),
+            [asdict(problem) for problem in problems],
+        )
+        self.source, self.problems = source, problems
+
+
+class ConfigMissing(OptictlError):
+    """The configuration file that `--config` names does not exist.
+
+    Fix: correct the path, or write a file with `optictl config show`.
+    """
+
+    code = "config-missing"
+
+
+class Blocked(OptictlError):
+    """The checks before an installation or an upgrade found a problem. Nothing was changed.
+
+    Fix: `problems` has one command for each problem.
+    """
+
+    code = "blocked"
+
+
+class LocalChanges(OptictlError):
+    """A file that optictl would replace has local changes. Nothing was changed.
+
+    Fix: use --force to overwrite it (a backup is kept).
+    """
+
+    code = "local-changes"
+
+
+class PlanChanged(OptictlError):
+    """The deployment changed after the plan was shown. Nothing was changed.
+
+    Fix: run the command again and read the new plan.
+    """
+
+    code = "plan-changed"
+
+
+class NotConfirmed(OptictlError):
+    """The command needs an answer, and got "no" or has no terminal to ask at. Nothing was changed.
+
+    Fix: read the plan with --dry-run, then run the command with --yes.
+    """
+
+    code = "not-confirmed"
+
+
+class Locked(OptictlError):
+    """Another optictl process works on the same deployment or file.
+
+    Fix: wait until it ends, then run the command again.
+    """
+
+    code = "locked"
 
 
 class RolledBack(OptictlError):
-    """A step failed after something had begun, and what was in force before is in force. Exit code 4."""
+    """A change failed after it had begun. The previous release is active again.
+
+    Fix: `remedy` names the cause's own fix, or `optictl logs --errors`.
+    """
+
+    code = "rolled-back"
+    exit_code = 4
+
+
+class Interrupted(OptictlError):
+    """Ctrl-C or a signal ended the command.
+
+    Fix: run the command again; it continues from what is there.
+    """
+
+    code = "interrupted"
+    exit_code = 130
+
+
+class ToolError(OptictlError):
+    """A program that optictl runs (uv, systemctl, journalctl, pip) failed. `output` is the end of its output.
+
+    Fix: correct what its output names, then run the command again.
+    """
+
+    code = "tool-failed"
+
+    def __init__(self, what: str, output: str, remedy: str = "") -> None:
+        super().__init__(what, remedy, output)
+        self.output = output
+
+
+class TimedOut(ToolError):
+    """A program or a server did not answer in time.
+
+    Fix: look for what blocks it (`systemctl list-jobs`, a full or slow disk), then run the command again.
+    """
+
+    code = "timeout"
+
+
+class ToolMissing(OptictlError):
+    """A program that optictl needs is not installed.
+
+    Fix: install it.
+    """
+
+    code = "tool-missing"
+
+
+class MissingExtra(OptictlError):
+    """The command needs Python packages of an optional extra.
+
+    Fix: install optictl with the extra, such as `uv tool install 'optictl[fleet]'`.
+    """
+
+    code = "missing-extra"
 
 
 class MissingFact(OptictlError):
-    """Something that is asked for cannot be read on this machine now; the check engine turns it into a skip. Exit code 1."""
+    """Something that the command needs cannot be read on this machine; a check that needs it is skipped.
+
+    Fix: `what` names what is missing, and often the check that explains it.
+    """
+
+    code = "missing-fact"
+
+
+class NotInstalled(OptictlError):
+    """The deployment has no active release, or none to return to.
+
+    Fix: `optictl install`.
+    """
+
+    code = "not-installed"
+
+
+class NotReady(OptictlError):
+    """OptiLLM started and did not become ready, or ended at once. `detail` has the end of its log.
+
+    Fix: correct what the log names.
+    """
+
+    code = "not-ready"
+
+
+class UnknownModel(OptictlError):
+    """The model is not an enabled strategy on a base model of this deployment.
+
+    Fix: `remedy` lists the models.
+    """
+
+    code = "unknown-model"
+
+
+class NoPermission(OptictlError):
+    """The user may not read or write a file.
+
+    Fix: use sudo, or a deployment of your own (--user or --root DIR).
+    """
+
+    code = "permission"
+
+
+class NoSpace(OptictlError):
+    """A file system is full, or the user's quota is used up.
+
+    Fix: free some space (`df -h`), then run the command again.
+    """
+
+    code = "no-space"
+
+
+class FileFailure(OptictlError):
+    """The system cannot read or write a file.
+
+    Fix: correct what `what` names, then run the command again.
+    """
+
+    code = "file"
+
+
+class OutputFailed(OptictlError):
+    """The standard output cannot be written: its file system is full, or it is closed.
+
+    Fix: send the output somewhere else. The command itself may have done its work.
+    """
+
+    code = "output-failed"
+
+
+class InternalError(OptictlError):
+    """A fault in optictl.
+
+    Fix: report it with the traceback that `optictl --debug COMMAND ...` prints.
+    """
+
+    code = "internal"
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_AGAIN = "then run the command again"
+
+
+def denied(path: object) -> NoPermission:
+    """The error for a file that this user may not read or write."""
+    return NoPermission(
+        f"no permission for {path}",
+        "run it with sudo, or use --user or --root DIR for a deployment of your own",
+    )
+
+
+def of_os(failure: OSError) -> OptictlError:
+    """The error for what the system refused."""
+    if isinstance(failure, PermissionError) and failure.filename:
+        return denied(failure.filename)
+    if failure.errno in _FULL:
+        where = f" {shlex.quote(str(failure.filename))}" if failure.filename else ""
+        return NoSpace(os_words(failure), f"free some space (df -h{where}), {_AGAIN}")
+    return FileFailure(os_words(failure), f"fix it, {_AGAIN}")
+
+
+def of_exception(failure: BaseException) -> OptictlError:
+    """The error for whatever was raised."""
+    match failure:
+        case OptictlError():
+            return failure
+        case KeyboardInterrupt():
+            interrupted = Interrupted("interrupted")
+            interrupted.exit_code = getattr(failure, "code", Interrupted.exit_code)
+            return interrupted
+        case subprocess.TimeoutExpired():
+            return timed_out(failure)
+        case OSError():
+            return of_os(failure)
+        case ModuleNotFoundError() if failure.name in FLEET_EXTRA:
+            return missing_extra([FLEET_EXTRA[failure.name]])
+        case _:
+            # a library that fails without a word leaves its name at least
+            words = str(failure) or type(failure).__name__
+            return InternalError(
+                f"internal error (please report it): {words}",
+                "run it again as optictl --debug COMMAND ... and report the traceback",
+            )
+
+
+#: Module -> package of the extra `fleet`.
+FLEET_EXTRA = {
+    "ansible": "ansible-core",
+    "ansible_runner": "ansible-runner",
+    "packaging": "packaging",
+    "pip": "pip",
+}
+
+
+def missing_extra(packages: Sequence[str]) -> MissingExtra:
+    """The error for packages of the extra `fleet` that are not installed."""
+    verb = "is" if len(packages) == 1 else "are"
+    return MissingExtra(
+        f"optictl fleet needs {', '.join(packages)}, which {verb} not installed",
+        "uv tool install 'optictl[fleet]', or: pipx install 'optictl[fleet]'",
+    )
+
+
+def timed_out(failure: subprocess.TimeoutExpired) -> TimedOut:
+    """The error for a program that did not end in time."""
+    command = failure.cmd if isinstance(failure.cmd, str) else shlex.join(map(str, failure.cmd))
+    return TimedOut(
+        f"{command} did not end within {failure.timeout:g} s",
+        output="",
+        remedy=f"look for what blocks it (systemctl list-jobs, a full or slow disk), {_AGAIN}",
+    )
+
+
+def classes(of: type[OptictlError] = OptictlError) -> list[type[OptictlError]]:
+    """The tree, each class before those below it."""
+    return [of, *(each for below in of.__subclasses__() for each in classes(below))]

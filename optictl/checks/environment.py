@@ -7,8 +7,7 @@ from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
 from optictl.deployment import model_names, remedies
-from optictl.deployment.config import ConfigError
-from optictl.errors import MissingFact, OptictlError
+from optictl.errors import ConfigError, MissingFact, OptictlError
 from optictl.facts import config_file
 from optictl.facts.deployment import Deployment
 from optictl.guard import envfile, invariants

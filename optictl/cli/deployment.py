@@ -323,12 +323,12 @@ def confirm(installation: Installation, yes: bool, force: bool) -> bool:
 
 def ask(yes: bool, question: str = "Apply these changes?", look: str = "--dry-run") -> None:
     """Go on only if that was said before, or is said now. `look`: what shows the plan alone."""
-    from optictl.errors import OptictlError
+    from optictl.errors import NotConfirmed
 
     if yes:
         return
     if not sys.stdin.isatty():
-        raise OptictlError(
+        raise NotConfirmed(
             "there is no terminal to ask at",
             remedy=f"look at the plan with {look}, then run it with --yes",
         )
@@ -394,7 +394,8 @@ def uninstall(
 
     A service that was written by hand and replaced is kept; --restore puts it back and starts it.
     """
-    from optictl.deployment.config import Config, ConfigError
+    from optictl.deployment.config import Config
+    from optictl.errors import ConfigError
     from optictl.facts import config_file
     from optictl.operations import previous_service, remove
     from optictl.output import console, plans

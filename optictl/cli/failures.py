@@ -7,10 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: sysexits.h EX_CONFIG
-CONFIG_INVALID = 78
 INTERRUPTED = 130
-ROLLED_BACK = 4
 
 debug = False
 json_command: str | None = None
@@ -38,35 +35,13 @@ def guarded(app: Callable[[], Any]) -> int:
 
 
 def _explain(failure: Exception) -> int:
-    from optictl.deployment.config import ConfigError
-    from optictl.errors import OptictlError, RolledBack
+    from optictl.errors import InternalError, of_exception
     from optictl.output import console
 
-    if isinstance(failure, ConfigError):
-        remedy = f"edit {failure.source}; optictl config schema prints what may stand there"
-        if json_command:
-            console.failure(
-                json_command, str(failure), remedy, [vars(problem) for problem in failure.problems]
-            )
-        console.config_error(failure, remedy)
-        return CONFIG_INVALID
-    if isinstance(failure, PermissionError):
-        failure = OptictlError(
-            f"no permission for {failure.filename}",
-            remedy="run it with sudo, or use --user or --root DIR",
-        )
-    if isinstance(failure, OSError) and failure.filename:
-        failure = OptictlError(
-            f"{failure.strerror}: {failure.filename}", remedy="mend it and run the command again"
-        )
-    if isinstance(failure, OptictlError):
-        if json_command:
-            console.failure(json_command, failure.what, failure.remedy, failure.problems)
-        console.error(failure)
-        return ROLLED_BACK if isinstance(failure, RolledBack) else 1
+    error = of_exception(failure)
     if json_command:
-        console.failure(json_command, f"internal error (please report it): {failure}", "")
-    if debug:
+        console.failure(json_command, error)
+    if debug and isinstance(error, InternalError):
         raise failure
-    console.unexpected(failure)
-    return 1
+    console.error(error)
+    return error.exit_code

@@ -98,14 +98,11 @@ def _hosts(inventory: list[str], limit: str, forks: int, vault: Path | None) -> 
 
 
 def _need_extra() -> None:
-    from optictl.errors import OptictlError
+    from optictl.errors import missing_extra
     from optictl.host import playbooks
 
     if missing := playbooks.missing():
-        raise OptictlError(
-            f"optictl fleet needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
-            remedy="uv tool install 'optictl[fleet]', or: pipx install 'optictl[fleet]'",
-        )
+        raise missing_extra(missing)
 
 
 def _serial(batch: str) -> list[int | str]:

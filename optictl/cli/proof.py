@@ -201,7 +201,7 @@ class _Examination:
 
     def __call__(self) -> list[Result]:
         from optictl.checks import catalog, prometheus
-        from optictl.deployment.config import ConfigError
+        from optictl.errors import ConfigError
         from optictl.facts.deployment import Deployment
         from optictl.host import files
 

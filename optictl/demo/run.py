@@ -17,7 +17,7 @@ from optictl.checks import catalog
 from optictl.deployment import paths, render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import Locked
 from optictl.facts.deployment import Deployment
 from optictl.host import files, network
 from optictl.operations import initialize, install
@@ -82,10 +82,8 @@ def running(root: Path, progress: Progress, done: Callable[[Change], None]) -> I
     try:
         with files.exclusive(root / ".lock"):
             yield from _running(root, progress, done)
-    except files.Locked as holder:
-        raise OptictlError(
-            f"{holder} runs the demonstration already", remedy="stop it first"
-        ) from None
+    except Locked as holder:
+        raise Locked(f"{holder} runs the demonstration already", remedy="stop it first") from None
 
 
 def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> Iterator[Demo]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import reprlib
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -16,32 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from optictl.deployment import model_names
-from optictl.errors import OptictlError
+from optictl.errors import ConfigError, OptictlError, Problem
 from optictl.guard import invariants
 
 if TYPE_CHECKING:
     import yaml
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong in a configuration: where (dotted path, line from 1 or None) and what."""
-
-    path: str
-    line: int | None
-    message: str
-
-    def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line else ""
-        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
-
-
-class ConfigError(Exception):
-    """A configuration that may not be used. `problems` holds all of them, in the order of the file."""
-
-    def __init__(self, source: str, problems: list[Problem]) -> None:
-        super().__init__(f"{source}: {len(problems)} problem(s)")
-        self.source, self.problems = source, problems
 
 
 def _wrong(problems: list[tuple[int | str | None, str]]) -> PydanticCustomError:

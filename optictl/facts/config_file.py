@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optictl.deployment import config as configuration
 from optictl.deployment.config import Config
-from optictl.errors import OptictlError
+from optictl.errors import ConfigMissing, OptictlError
 from optictl.host import files
 
 
@@ -28,7 +28,7 @@ def load(path: Path, *, required: bool = False) -> Config:
         raise OptictlError(f"cannot read {path}: {error.strerror}", remedy=remedy) from None
     if text is None:
         if required:
-            raise OptictlError(
+            raise ConfigMissing(
                 f"there is no configuration at {path}",
                 remedy=f"mend the path, or make one: optictl config show > {path}",
             )

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optictl.deployment.config import Config, ConfigError
+from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import MissingFact, OptictlError
+from optictl.errors import ConfigError, MissingFact, OptictlError
 from optictl.facts import config_file
 from optictl.facts import units as facts_units
 from optictl.guard import envfile

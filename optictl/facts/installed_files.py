@@ -10,7 +10,7 @@ from optictl.deployment import manifest
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import denied
 from optictl.host import files
 from optictl.host.files import FileFacts
 
@@ -37,14 +37,7 @@ def look_at(artefacts: Sequence[Artefact], wrote: Manifest) -> dict[Path, Found]
         found = {a.path: look(a.path, read=not a.keep) for a in artefacts}
         return {**{path: look(path) for path in map(Path, wrote.files)}, **found}
     except PermissionError as error:
-        raise denied(error) from None
-
-
-def denied(error: OSError) -> OptictlError:
-    return OptictlError(
-        f"no permission for {error.filename}",
-        remedy="run it with sudo, or use --user or --root DIR for a deployment of your own",
-    )
+        raise denied(error.filename) from None
 
 
 def read_manifest(paths: Paths) -> Manifest:
@@ -52,7 +45,7 @@ def read_manifest(paths: Paths) -> Manifest:
     try:
         return manifest.parse(files.read(paths.manifest))
     except PermissionError as error:
-        raise denied(error) from None
+        raise denied(error.filename) from None
 
 
 def as_it_is(wrote: Manifest) -> Manifest:

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from optictl.deployment import config as configuration
-from optictl.deployment.config import Config, ConfigError
-from optictl.errors import OptictlError
+from optictl.deployment.config import Config
+from optictl.errors import ConfigError, OptictlError
 from optictl.fleet import playbook_events, wheelhouse
 from optictl.fleet.playbook_events import PlaybookEvents
 from optictl.fleet.targets import target

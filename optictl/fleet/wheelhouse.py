@@ -10,7 +10,7 @@ from typing import Any
 
 from optictl import __version__
 from optictl.deployment import render
-from optictl.errors import OptictlError
+from optictl.errors import Locked, OptictlError
 from optictl.fleet.targets import Pin, Target, pins
 from optictl.host import files, wheels
 from optictl.releases import locks
@@ -70,10 +70,8 @@ def make(
             mark = hashlib.sha256(text.encode()).hexdigest()[:12]
             requirements = directory / f"optictl-{mark}.txt"
             files.write(requirements, text, 0o644)
-    except files.Locked as holder:
-        raise OptictlError(
-            f"{holder} is filling {directory}", remedy="wait for it to end"
-        ) from None
+    except Locked as holder:
+        raise Locked(f"{holder} is filling {directory}", remedy="wait for it to end") from None
     everything = sorted({*found, wheel, requirements})
     return Wheelhouse(
         target.name,
@@ -124,7 +122,7 @@ def _complete(
                     or "look whether pip reaches its index here, or give --wheelhouse DIR"
                 )
                 what = f"the wheels for {target.name} cannot be had: {error.what}"
-                raise OptictlError(what, remedy, error.detail) from None
+                raise error.reworded(what, remedy) from None
         have = wheels.digests(directory)
         if still := [pin.name for pin in wanted if not pin.digests & have.keys()]:
             raise OptictlError(

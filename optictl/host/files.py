@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from optictl.errors import Locked
+
 #: Longer than any file system's clock takes to its next tick; nanoseconds.
 _MOMENT = 2 * 10**9
 
@@ -396,10 +398,6 @@ def changeable_by_others(paths: Iterable[Path]) -> Path | None:
             if info.st_uid != 0 or (info.st_mode & 0o022 and not shared):
                 return part
     return None
-
-
-class Locked(Exception):
-    """Somebody else holds the lock; `str()` says who."""
 
 
 @contextmanager

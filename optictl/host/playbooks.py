@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from optictl.errors import FLEET_EXTRA
 from optictl.host import files
 
 COLLECTIONS = Path(__file__).resolve().parent.parent / "collections"
@@ -49,13 +50,9 @@ class Ended:
 
 def missing() -> list[str]:
     """What the extra `fleet` would bring and is not there."""
-    names = {
-        "ansible": "ansible-core",
-        "ansible_runner": "ansible-runner",
-        "packaging": "packaging",
-        "pip": "pip",
-    }
-    return [package for name, package in names.items() if importlib.util.find_spec(name) is None]
+    return [
+        package for name, package in FLEET_EXTRA.items() if importlib.util.find_spec(name) is None
+    ]
 
 
 @contextmanager

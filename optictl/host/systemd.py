@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from optictl.deployment.paths import Scope
-from optictl.host.uv import ToolError
+from optictl.errors import ToolError, timed_out
 
 #: The oldest systemd that passes secrets to a service as credentials: LoadCredential=,
 #: systemd.exec(5).
@@ -178,25 +178,24 @@ class Systemd:
     def _run(
         self, program: str, *arguments: str, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [program, *self._flags, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
+        try:
+            return subprocess.run(
+                [program, *self._flags, *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise timed_out(late) from None
 
     def _do(self, *arguments: str, timeout: float = 60) -> None:
-        try:
-            result = self._run("systemctl", *arguments, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"systemctl {' '.join(arguments)}", f"still running after {timeout:g} s"
-            ) from None
+        result = self._run("systemctl", *arguments, timeout=timeout)
         if result.returncode:
             raise ToolError(
-                f"systemctl {' '.join(arguments)}", (result.stderr or result.stdout).strip()[-1000:]
+                f"systemctl {' '.join(arguments)} failed",
+                (result.stderr or result.stdout).strip()[-1000:],
             )
 
     def available(self) -> bool:
@@ -330,6 +329,6 @@ class Systemd:
                     if line.startswith("{"):
                         yield json.loads(line)
                 if process.wait():
-                    raise ToolError("journalctl", f"ended with code {process.returncode}")
+                    raise ToolError("journalctl failed", f"exit code {process.returncode}")
             finally:
                 process.terminate()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl.errors import OptictlError
+from optictl.errors import FileFailure, ToolError, ToolMissing
 from optictl.host import uv_settings
 from optictl.host.files import closed_to_others, scratch, write
 
@@ -23,14 +23,6 @@ from optictl.host.files import closed_to_others, scratch, write
 OLDEST, NEWEST = (3, 10), (3, 14)
 #: The same in words.
 SUPPORTED = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
-
-
-class ToolError(Exception):
-    """A program that optictl called failed. `output` is the end of what it said."""
-
-    def __init__(self, what: str, output: str) -> None:
-        super().__init__(what)
-        self.what, self.output = what, output
 
 
 @dataclass(frozen=True)
@@ -74,10 +66,20 @@ _SHARED = Path("/opt/python")
 
 
 def program() -> Path:
-    """The uv that optictl brings along."""
+    """The uv that is a dependency of optictl.
+
+    Raises:
+        ToolMissing: its program is not there.
+    """
     from uv import find_uv_bin
 
-    return Path(os.fsdecode(find_uv_bin()))
+    try:
+        return Path(os.fsdecode(find_uv_bin()))
+    except FileNotFoundError:
+        raise ToolMissing(
+            "the program uv, a dependency of optictl, is missing",
+            "install optictl again, such as: uv tool install --reinstall optictl",
+        ) from None
 
 
 def _settings() -> str:
@@ -98,7 +100,7 @@ def _settings() -> str:
         except PermissionError:
             continue  # as uv takes it: there are none for this user
         except (OSError, ValueError) as error:
-            raise OptictlError(
+            raise FileFailure(
                 f"uv's settings {path} cannot be read: {error}",
                 remedy=f"edit {path}, or move it out of the way",
             ) from None
@@ -109,7 +111,7 @@ def _uv(*arguments: str) -> str:
     """Run uv with optictl's settings, from the root directory, which has no project. Returns its standard output.
 
     Raises:
-        OptictlError: it failed: with its own last words, and a remedy where they tell the cause.
+        ToolError: it failed: with the end of its output, and a remedy where that tells the cause.
     """
     with scratch(mode=0o700) as directory:
         settings = directory / "uv.toml"
@@ -129,13 +131,11 @@ def _uv(*arguments: str) -> str:
     return result.stdout
 
 
-def failure(what: str, output: str) -> OptictlError:
+def failure(what: str, output: str) -> ToolError:
     """The error for a failed call of uv or pip, whose words are `output`."""
     words = uv_settings.redacted(output).strip()
     cause, remedy = uv_settings.cause(words)
-    return OptictlError(
-        f"{what} failed{cause and f': {cause}'}", remedy=remedy, detail=words[-2000:]
-    )
+    return ToolError(f"{what} failed{cause and f': {cause}'}", words[-2000:], remedy)
 
 
 def version_of(python: Path) -> tuple[int, ...] | None:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import ToolError
 from optictl.facts import units
-from optictl.host.uv import ToolError
 
 _BAD_EVENTS = {"refused", "defect", "crashed", "plugin_failed", "drain_over"}
 #: 502, or every status that begins with a digit: 5xx.
@@ -158,9 +157,9 @@ def read(
         try:
             yield from filter(wanted.takes, map(entry, systemd.stream_journal(unit, *options)))
         except ToolError as error:
-            raise OptictlError(
-                f"{error.what} {error.output}",
-                remedy="--since takes '1 hour ago', 'today' or a time",
+            raise error.reworded(
+                f"{error.what}: {error.output}",
+                "--since takes '1 hour ago', 'today' or a time",
             ) from None
         return
     # backwards, until there are enough: what is wanted may be rare

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from optictl.deployment import render
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import NotInstalled, OptictlError, ToolError
 from optictl.facts import units
 from optictl.facts.deployment import Deployment
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME
-from optictl.host.uv import ToolError
 from optictl.results import Result
 
 
@@ -62,7 +61,7 @@ def attack(deployment: Deployment) -> list[Result]:
     systemd = units.manager(deployment.paths)
     service = files.read(deployment.paths.service)
     if service is None or deployment.paths.scope != "system":
-        raise OptictlError(
+        raise NotInstalled(
             "there is no sandbox to attack", remedy=deployment.paths.command("install")
         )
     if render.is_sealed(deployment.config, deployment.paths):

@@ -11,7 +11,7 @@ from optictl.checks import catalog
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import NotInstalled, OptictlError
 from optictl.facts import units
 from optictl.facts.deployment import Deployment
 from optictl.guard.settings import EXIT_CONFIG
@@ -51,7 +51,7 @@ def run(
     """
     release = store.active_release(paths)
     if release is None:
-        raise OptictlError(
+        raise NotInstalled(
             f"no release is in force at {paths.current}", remedy=paths.command("install")
         )
     if any(one.port == config.listen.port for one in processes.listeners()):

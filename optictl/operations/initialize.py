@@ -13,10 +13,10 @@ from pathlib import Path
 from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
-from optictl.deployment.config import Config, ConfigError
+from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import ConfigError, OptictlError, denied
 from optictl.facts import config_file, installed_files
 from optictl.guard import invariants
 from optictl.host import files, network
@@ -69,7 +69,7 @@ def initialize(paths: Paths, dry_run: bool = False) -> Initialized:
         for artefact in () if dry_run else missing:
             file_changes.put(artefact)
     except PermissionError as error:
-        raise installed_files.denied(error) from None
+        raise denied(error.filename) from None
     return outcome
 
 

@@ -14,7 +14,15 @@ from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import (
+    Blocked,
+    LocalChanges,
+    Locked,
+    NotReady,
+    OptictlError,
+    PlanChanged,
+    denied,
+)
 from optictl.facts import installed_files, units
 from optictl.facts.units import Running
 from optictl.host import files, network, program
@@ -109,7 +117,7 @@ def _hand_made(paths: Paths) -> HandMade | None:
     try:
         return reader.read(paths)
     except PermissionError as error:
-        raise installed_files.denied(error) from None
+        raise denied(error.filename) from None
 
 
 def _taken_over(
@@ -274,12 +282,12 @@ def locked(paths: Paths) -> Iterator[None]:
                 yield
             finally:
                 files.remove(paths.scratch)
-    except files.Locked as holder:
-        raise OptictlError(
+    except Locked as holder:
+        raise Locked(
             f"{holder} is working on this deployment", remedy="wait for it to end"
         ) from None
     except PermissionError as error:
-        raise installed_files.denied(error) from None
+        raise denied(error.filename) from None
     except OSError as error:
         raise OptictlError(
             transaction.words_of(error),
@@ -310,7 +318,7 @@ def refuse_other(shown: Sequence[Change], now: Sequence[Change]) -> None:
     if other := [
         f"{c.action} {c.target}" for c in now if (c.action, c.target, c.diff, c.edited) not in seen
     ]:
-        raise OptictlError(
+        raise PlanChanged(
             "this deployment changed while the plan was looked at",
             remedy="run the command again and look at the new plan",
             detail="not in the plan that was shown: " + ", ".join(other),
@@ -351,7 +359,7 @@ def refuse_blocked(installation: Installation) -> None:
 
 def _refuse(problems: Iterable[Result]) -> None:
     if blockers := list(problems):
-        raise OptictlError(
+        raise Blocked(
             "; ".join(f"{problem.found}" for problem in blockers),
             remedy="; ".join(
                 dict.fromkeys(problem.remedy for problem in blockers if problem.remedy)
@@ -370,7 +378,7 @@ def verify_serving(installation: Installation, connected: bool) -> None:
         return
     config = installation.config
     if problem := trial.health_problem(config):
-        raise OptictlError(f"the service does not answer: {problem}")
+        raise NotReady(f"the service does not answer: {problem}")
     if connected:
         key = (files.read(installation.paths.proxy_key) or "").strip()
         answer = network.request("GET", f"{config.url}/models", key=key, timeout=30)
@@ -406,7 +414,7 @@ def refuse_edited(changes: Sequence[Change], paths: Paths, force: bool) -> None:
     """Raise OptictlError unless nothing that somebody else wrote would be taken away, or that was asked for."""
     edited = [change.target for change in changes if change.edited]
     if edited and not force:
-        raise OptictlError(
+        raise LocalChanges(
             f"{', '.join(edited)}: not what optictl wrote",
             remedy=_words_of_edits(edited, paths),
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from optictl.deployment import remedies, render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import Blocked
 from optictl.guard import envfile, invariants
 from optictl.host import files, processes
 from optictl.host import systemd as systemd_host
@@ -243,7 +243,7 @@ def refuse_old_systemd(paths: Paths) -> None:
     systemd = Systemd(paths.scope)
     if systemd.available() and systemd.version() < systemd_host.OLDEST_SUPPORTED:
         problem = too_old(systemd.version())
-        raise OptictlError(problem.found, remedy=problem.remedy)
+        raise Blocked(problem.found, remedy=problem.remedy)
 
 
 def _interpreter(paths: Paths, facts: Facts) -> Iterator[Result]:

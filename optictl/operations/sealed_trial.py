@@ -16,11 +16,10 @@ from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
-from optictl.errors import OptictlError
+from optictl.errors import NotReady, OptictlError, ToolError
 from optictl.facts import units as facts_units
 from optictl.host import files, network
 from optictl.host.systemd import Systemd, runtime_units
-from optictl.host.uv import ToolError
 from optictl.proof import trial
 from optictl.results import Progress
 
@@ -99,7 +98,7 @@ def _start(systemd: Systemd, there: Paths, units: Mapping[str, str]) -> None:
         systemd.start(*(name for name in units if name != there.upstream_service.name))
     except ToolError as error:
         problem = facts_units.last_problem(systemd, there)
-        raise OptictlError(
+        raise NotReady(
             "the release does not start as its unit would start it",
             remedy=f"fix what it names; journalctl -u {there.service_unit} has all of it",
             detail=problem or error.output,
@@ -108,7 +107,7 @@ def _start(systemd: Systemd, there: Paths, units: Mapping[str, str]) -> None:
 
 def _answers(config: Config) -> None:
     if problem := trial.health_problem(config):
-        raise OptictlError(f"the release started as its unit would, and /health gave {problem}")
+        raise NotReady(f"the release started as its unit would, and /health gave {problem}")
 
 
 def end(config: Config, there: Paths, systemd: Systemd) -> None:

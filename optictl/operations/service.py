@@ -8,20 +8,19 @@ from pathlib import Path
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import NotReady, OptictlError, ToolError
 from optictl.facts.units import last_problem, manager, port_taken, units
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd
-from optictl.host.uv import ToolError
 from optictl.operations.plan import Change
 
 
 def _explained(error: ToolError, systemd: Systemd, paths: Paths, port: int) -> OptictlError:
     problem = port_taken(systemd, paths, port) or last_problem(systemd, paths)
-    return OptictlError(
-        f"{error.what} failed",
-        remedy=f"{paths.command('status')}, or journalctl -u {paths.name}",
-        detail=problem or error.output,
+    return error.reworded(
+        error.what,
+        f"{paths.command('status')}, or journalctl -u {paths.name}",
+        problem or error.output,
     )
 
 
@@ -82,7 +81,7 @@ def start_sibling(config: Config, paths: Paths, service: str, say: Callable[[str
         ready = True
     except ToolError as error:
         problem = last_problem(systemd, paths, paths.sibling_unit)
-        raise OptictlError(
+        raise NotReady(
             "the sibling did not become ready; the service was not touched",
             remedy=paths.command("check"),
             detail=problem or error.output,

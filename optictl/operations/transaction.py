@@ -10,12 +10,11 @@ from pathlib import Path
 from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError, RolledBack, os_words
+from optictl.errors import OptictlError, RolledBack, ToolError, os_words
 from optictl.facts import installed_files
 from optictl.facts import units as facts_units
 from optictl.host import files
 from optictl.host.systemd import Unit
-from optictl.host.uv import ToolError
 from optictl.operations import file_changes, previous_service
 from optictl.operations import service as services
 from optictl.operations.installation import Installation

@@ -15,7 +15,7 @@ from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import MissingFact, OptictlError, RolledBack
+from optictl.errors import MissingFact, NotInstalled, OptictlError, RolledBack
 from optictl.facts.deployment import Deployment
 from optictl.guard import internals
 from optictl.host import files, network, uv
@@ -69,7 +69,7 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
     """
     name = store.previous(paths)
     if name is None:
-        raise OptictlError(
+        raise NotInstalled(
             "there is no release to go back to",
             remedy=f"{paths.command('releases')} lists what there is",
         )
@@ -175,8 +175,8 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
         )
     except OptictlError as error:
         remedy = error.remedy or "check the version's number: uv's words name what does not fit"
-        raise OptictlError(
-            f"OptiLLM {version} cannot be resolved: {error.what}", remedy, error.detail
+        raise error.reworded(
+            f"OptiLLM {version} cannot be resolved: {error.what}", remedy
         ) from None
     progress(f"reading what the guard relies on in OptiLLM {version}")
     before, after = (
@@ -388,7 +388,7 @@ def apply(
     try:
         upstream_key, proxy_key = deployment.upstream_key, deployment.proxy_key
     except MissingFact as missing:
-        raise OptictlError(
+        raise MissingFact(
             str(missing), remedy=paths.command("check --only env --only key")
         ) from None
     with install.decided(shown, plan_again, force) as now:

@@ -21,7 +21,6 @@ from optictl.results import Result
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from optictl.deployment.config import ConfigError
     from optictl.errors import OptictlError
 
 SCHEMA = 1
@@ -57,14 +56,10 @@ def raw(text: str) -> None:
     sys.stdout.write(text)
 
 
-def failure(command: str, what: str, remedy: str, problems: Sequence[dict[str, Any]] = ()) -> None:
+def failure(command: str, problem: OptictlError) -> None:
     """The envelope of a command that could not do its work: no results, and why."""
-    error = {
-        "what": what,
-        "remedy": invocation.spell(remedy),
-        **({"problems": list(problems)} if problems else {}),
-    }
-    envelope(command, [], False, error=error)
+    error = problem.as_dict()
+    envelope(command, [], False, error={**error, "remedy": invocation.spell(error["remedy"])})
 
 
 def envelope(
@@ -189,25 +184,3 @@ def error(problem: OptictlError) -> None:
     if problem.remedy:
         # a command that is broken into lines cannot be pasted
         console.print(f"[bold]fix[/]    {escape(invocation.spell(problem.remedy))}", soft_wrap=True)
-
-
-def config_error(invalid: ConfigError, remedy: str) -> None:
-    """Every problem of a configuration, with its place, to stderr."""
-    from rich.markup import escape
-
-    console = open_console(stderr=True)
-    console.print(f"[bold red]error[/]  the configuration {escape(invalid.source)} cannot be used:")
-    for problem in invalid.problems:
-        console.print(f"       {escape(str(problem))}")
-    console.print(f"[bold]fix[/]    {escape(invocation.spell(remedy))}")
-
-
-def unexpected(failure: BaseException) -> None:
-    """A defect of optictl itself, without its traceback."""
-    from rich.markup import escape
-
-    console = open_console(stderr=True)
-    console.print(f"[bold red]error[/]  internal error (please report it): {escape(str(failure))}")
-    console.print(
-        "[bold]fix[/]    run it again as optictl --debug COMMAND ... and report the traceback"
-    )

@@ -12,7 +12,7 @@ from typing import IO
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import NAME
-from optictl.errors import OptictlError
+from optictl.errors import NotReady
 from optictl.guard import envfile
 from optictl.host import network, processes
 
@@ -134,14 +134,14 @@ def wait_ready(process: subprocess.Popen[bytes], config: Config, log: Path) -> N
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise OptictlError(
+            raise NotReady(
                 f"OptiLLM ended with code {process.returncode} instead of starting",
                 detail=_tail(log),
             )
         if not health_problem(config, timeout=1):
             return
         time.sleep(0.1)
-    raise OptictlError(f"OptiLLM was not ready after {READY_SECONDS} s", detail=_tail(log))
+    raise NotReady(f"OptiLLM was not ready after {READY_SECONDS} s", detail=_tail(log))
 
 
 def _tail(log: Path) -> str:

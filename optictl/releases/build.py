@@ -57,10 +57,9 @@ def build(
         # a strict umask, now or when uv filled its cache, would keep the service's user out
         files.open_to_readers(directory)
     except OptictlError as error:
-        raise OptictlError(
+        raise error.reworded(
             f"the release could not be built: {error.what}",
-            remedy=f"{error.remedy or 'correct what it names'}; then run {paths.command('install')} again",
-            detail=error.detail,
+            f"{error.remedy or 'correct what it names'}; then run {paths.command('install')} again",
         ) from None
     progress("proving the release: starting it and running one strategy against the stand-in")
     proof = prove(directory, config, paths.scratch)

@@ -9,7 +9,7 @@ from pathlib import Path
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import MissingFact, OptictlError
+from optictl.errors import MissingFact, OptictlError, UnknownModel
 from optictl.facts.deployment import Deployment
 from optictl.host import files
 from optictl.host.network import Answer
@@ -43,7 +43,7 @@ def names(config: Config, asked: list[str], every: bool) -> list[str]:
             model_names.split(config.publish.get(name, name), config.strategies, config.base_models)
             is None
         ):
-            raise OptictlError(
+            raise UnknownModel(
                 f"{name} is not an enabled strategy on a base model",
                 remedy=f"one of these: {', '.join(config.published)}",
             )
@@ -60,7 +60,7 @@ def keys(paths: Paths, key_file: Path | None) -> Keys:
     try:
         proxy = deployment.proxy_key if key_file is None else (files.read(key_file) or "").strip()
     except MissingFact as missing:
-        raise OptictlError(str(missing), remedy=paths.command("init")) from None
+        raise MissingFact(str(missing), remedy=paths.command("init")) from None
     try:
         return Keys(proxy, deployment.upstream_key)
     except (MissingFact, PermissionError):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl.deployment import config, model_names, render
-from optictl.deployment.config import Config, ConfigError, Problem
-from optictl.errors import OptictlError
+from optictl.deployment.config import Config
+from optictl.errors import ConfigError, OptictlError, Problem
 
 
 def problems(text: str) -> list[Problem]:

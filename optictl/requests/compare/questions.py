@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from optictl.deployment.config import Problem, suggest
+from optictl.deployment.config import suggest
+from optictl.errors import Problem
 
 _KEYS = ("id", "prompt", "messages", "expected")
 _ROLES = ("system", "developer", "user", "assistant")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optictl.deployment import model_names
 from optictl.deployment.config import Config, suggest
-from optictl.errors import OptictlError, os_words
+from optictl.errors import FileFailure, Locked, OptictlError, os_words
 from optictl.guard.error_texts import is_error_text
 from optictl.host import files, network
 from optictl.host.network import Answer
@@ -222,12 +222,12 @@ def ask(
                 append,
                 say,
             )
-    except files.Locked as holder:
-        raise OptictlError(
+    except Locked as holder:
+        raise Locked(
             str(holder), remedy="wait for it, or name another file with --resume"
         ) from None
     except OSError as error:
-        raise OptictlError(
+        raise FileFailure(
             f"the answers cannot be kept: {os_words(error)}",
             remedy="name another file with --resume",
         ) from None
