@@ -1,0 +1,81 @@
+"""The tree of exceptions: its codes, its page, and what becomes of other libraries' exceptions."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import re
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from optictl import errors
+from optictl.errors import OptictlError
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts/error_codes_page.py"
+
+
+def test_the_page_is_current() -> None:
+    """After a change of an error: uv run scripts/error_codes_page.py"""
+    script = runpy.run_path(str(SCRIPT))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"]()
+
+
+def test_each_class_has_a_code_of_its_own_and_says_what_fixes_it() -> None:
+    every = errors.classes()
+    assert len(every) > 20
+    assert len({error.code for error in every}) == len(every)
+    for error in every:
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", error.code), error
+        assert "\n\nFix: " in (inspect.getdoc(error) or ""), error
+
+
+def test_the_docstring_of_the_module_shows_the_tree() -> None:
+    words = re.findall(r"^ +(\w+) +([a-z-]+)", errors.__doc__ or "", re.MULTILINE)
+    assert words == [(error.__name__, error.code) for error in errors.classes()]
+
+
+def test_all_of_the_tree_is_in_one_module() -> None:
+    assert {error.__module__ for error in errors.classes()} == {"optictl.errors"}
+
+
+def full(path: str | None = None) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (full("/opt/x"), "no-space", "No space left on device: /opt/x"),
+        (full(), "no-space", "No space left on device"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "no-space", "Disk quota exceeded"),
+        (PermissionError(errno.EACCES, "denied", "/etc/x"), "permission", "/etc/x"),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "file", "not permitted"),
+        (OSError(errno.EROFS, "Read-only file system", "/opt"), "file", "Read-only"),
+        (subprocess.TimeoutExpired(["systemctl", "start", "x"], 60), "timeout", "60 s"),
+        (ModuleNotFoundError("No module", name="ansible_runner"), "missing-extra", "fleet"),
+        (ModuleNotFoundError("No module named 'x'", name="x"), "internal", "report it"),
+        (KeyboardInterrupt(), "interrupted", "interrupted"),
+        (RuntimeError("boom"), "internal", "boom"),
+        (RuntimeError(), "internal", "RuntimeError"),
+        (OptictlError("as it is"), "failed", "as it is"),
+    ],
+    ids=repr,
+)
+def test_whatever_is_raised_becomes_one_of_the_tree(
+    raised: BaseException, code: str, words: str
+) -> None:
+    error = errors.of_exception(raised)
+    assert error.code == code
+    assert words in error.what
+    assert error.as_dict()["code"] == code
+    if code not in ("interrupted", "failed"):
+        assert error.remedy
+
+
+def test_more_words_keep_the_code() -> None:
+    again = errors.NoSpace("full", "df -h").reworded("the release could not be built: full")
+    assert (again.code, again.remedy, again.what[:11]) == ("no-space", "df -h", "the release")
