@@ -1,4 +1,4 @@
-"""Write docs/checks.md from the checks' own words: `uv run scripts/checks_page.py`."""
+"""docs/reference/checks.md from the checks' texts; `python -m scripts.docs` writes it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from optictl.checks import catalog
 from optictl.checks.engine import Check
 
-PAGE = Path(__file__).resolve().parent.parent / "docs/checks.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs/reference/checks.md"
 _HEAD = """\
 # The checks
 
-Written by `uv run scripts/checks_page.py` from the checks' own words; `optictl check --explain ID` prints the same.
-What a check requires is run before it: where that is red, the check is a skip that names it. What it is a consequence
-of explains its failure, and is shown first. `--only` also runs what the named checks presuppose, and tells it where it is
-red; then the exit code is 1.
+`python -m scripts.docs` writes this page. `optictl check --explain ID` prints one section of it.
+
+- *Presupposes*: these checks run first. If one of them fails, this check is a skip that names it. `--only` runs them too.
+- *A consequence of*: if one of these fails, it explains this failure and is shown first.
 """
 
 

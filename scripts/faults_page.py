@@ -1,4 +1,4 @@
-"""Write docs/faults.md and the README's table from tests/system/faults: `uv run python -m scripts.faults_page`."""
+"""docs/reference/faults.md from what tests/system/faults recorded; `python -m scripts.docs` writes it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
-PAGE, README = _ROOT / "docs/faults.md", _ROOT / "README.md"
+PAGE = _ROOT / "docs/reference/faults.md"
 #: fault -> way of looking -> whether it saw that something was wrong; written by the tests with OPTICTL_RECORD_FAULTS=1.
 SEEN = _ROOT / "testing/faults/seen.json"
 WAYS = ("systemctl is-active", "curl /health", "curl /v1/models", "LiteLLM /health")
 _HEAD = """\
-# The faults
+# Faults that `check` finds
 
-Each of these was made on a healthy deployment under a booted systemd, behind a real LiteLLM and in front of it, by
-`tests/system/faults`. `check` named the cause (and nothing else as one), and what it printed mended it. The other columns:
-whether somebody who looks in that way saw that anything was wrong. Written by `uv run python -m scripts.faults_page`.
+Each fault was made on a healthy deployment under a booted systemd, with a real LiteLLM in front of it and behind it
+(`tests/system/faults`). In each case `check` named this one cause and no other, and the command that it printed
+fixed the fault. The other columns show whether a simpler probe noticed that anything was wrong:
+
+- `systemctl is-active`: is the unit active?
+- `curl /health`: does the proxy answer?
+- `curl /v1/models`: does the proxy reach its upstream?
+- `LiteLLM /health`: does LiteLLM's own health check of the model pass?
+
+`python -m scripts.docs` writes this page.
+
+## By family
 """
-_BEGIN, _END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 
 
 def seen() -> dict[str, dict[str, bool]]:
@@ -47,11 +55,12 @@ def page(faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
         ]
         for f in faults
     ]
-    return f"{_HEAD}\n{_table(('', 'fault', 'check', *WAYS), lines)}"
+    every = _table(("family", "fault", "check", *WAYS), lines)
+    return f"{_HEAD}\n{by_family(faults, found)}\n## Every fault\n\n{every}"
 
 
-def section(faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
-    """The README's table: how many faults of each family were seen in each way."""
+def by_family(faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
+    """How many faults of each family each probe noticed."""
 
     def row(name: str, those: list[Any]) -> list[str]:
         return [
@@ -67,19 +76,11 @@ def section(faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
     )
 
 
-def readme(text: str, faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
-    """The README with that table in its place."""
-    before, _, rest = text.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}{section(faults, found)}{_END}{after}"
-
-
 def main() -> None:
-    """Write both."""
+    """Write the page."""
     from testing.faults.rows import FAULTS
 
     PAGE.write_text(page(FAULTS, seen()), encoding="utf-8")
-    README.write_text(readme(README.read_text(encoding="utf-8"), FAULTS, seen()), encoding="utf-8")
 
 
 if __name__ == "__main__":

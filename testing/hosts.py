@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from optictl.proof.standin import StandIn
+from testing import documented
 from testing.kept import KEPT
 from testing.load import Load, slow_upstream
 from testing.machine import SSHD, Machine, install_packages, overlay, powered
-from testing.support import PROXY_KEY, ROOT, UPSTREAM_KEY, open_directory
+from testing.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 
 PORT = 4020
 PROGRAMS = Path(sys.executable).parent
@@ -153,11 +153,11 @@ class Host:
             self.upstream.respond = None
 
 
-def readme_inventory() -> str:
+def documented_inventory() -> str:
     """What a new user is told to write."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = text.partition("cat > inventory.yml <<'END'\n")[2].partition("    END\n")[0]
-    return textwrap.dedent(block)
+    begin = "cat > inventory.yml <<'END'\n"
+    block = documented.block_with("docs/guides/fleet.md", "sh", begin)
+    return block.partition(begin)[2].partition("END\n")[0]
 
 
 @dataclass
@@ -169,7 +169,7 @@ class Fleet:
 
     @property
     def inventories(self) -> list[str]:
-        """Ansible's options: the inventory of the README, and what these hosts are in the place of its gateways."""
+        """Ansible's options: the guide's inventory, and these hosts in the place of its gateways."""
         return [
             "-i",
             str(self.directory / "inventory.yml"),
@@ -179,7 +179,7 @@ class Fleet:
 
     def describe(self, key: str = "key") -> None:
         """Write the inventories; `key` names the file with the ssh key."""
-        (self.directory / "inventory.yml").write_text(readme_inventory())
+        (self.directory / "inventory.yml").write_text(documented_inventory())
         # a connection that is open from before would not need the key
         shared = "" if key == "key" else "-o ControlPath=none "
         arguments = (

@@ -39,7 +39,9 @@ class Listen(_Section):
     host: str = Field(
         "127.0.0.1", description="Always 127.0.0.1: clients reach OptiLLM through LiteLLM."
     )
-    port: int = Field(4020, ge=1, le=65535)
+    port: int = Field(
+        4020, ge=1, le=65535, description="Each deployment on a host needs its own port."
+    )
 
     @field_validator("host")
     @classmethod
@@ -70,7 +72,11 @@ class Upstream(_Section):
 class OptiLLM(_Section):
     """Which OptiLLM is installed."""
 
-    version: str = Field("0.3.12", pattern=r"^\d+(\.\d+)*([a-z0-9.]*)$")
+    version: str = Field(
+        "0.3.12",
+        pattern=r"^\d+(\.\d+)*([a-z0-9.]*)$",
+        description="A version that has a lock. `optictl upgrade` changes it.",
+    )
     profile: Literal["proxy", "full"] = Field(
         "proxy", description="proxy: what a proxy needs; full: all it declares."
     )
@@ -90,8 +96,10 @@ class Releases(_Section):
 class LiteLLM(_Section):
     """Where LiteLLM's own configuration lies, for the loop check. Paths, or null."""
 
-    config: str | None = None
-    env: str | None = None
+    config: str | None = Field(None, description="The path of LiteLLM's configuration file.")
+    env: str | None = Field(
+        None, description="The path of the env file with the variables that LiteLLM runs with."
+    )
 
 
 class Timeouts(_Section):
@@ -108,8 +116,15 @@ class Timeouts(_Section):
 class Limits(_Section):
     """What one request may cause."""
 
-    max_upstream_calls: int = Field(64, ge=1, le=10_000)
-    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1024**3)
+    max_upstream_calls: int = Field(
+        64, ge=1, le=10_000, description="The calls of one request; one more call gets 429."
+    )
+    max_body_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=1024,
+        le=1024**3,
+        description="The size of a request's body; a larger one gets 413.",
+    )
     max_in_flight: int = Field(
         64, ge=1, le=512, description="How many requests run at a time; as many again may wait."
     )

@@ -73,7 +73,7 @@ def _play(
             what,
             remedy=f"name one of {where}"
             if hosts.limit
-            else f"write one into {where}; the README shows how",
+            else f"add one to {where}, as docs/guides/fleet.md shows",
             detail="\n".join(playbook_events.complaints(ended.output)),
         )
     return told, ended

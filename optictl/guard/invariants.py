@@ -1,8 +1,8 @@
 """What must hold before OptiLLM may start. Pure: facts in, reasons out.
 
 `optictl check` and `optictl run` judge the same facts with the same functions, so the
-service and its supervisor can never disagree. Facts about OptiLLM 0.3.12 that stand
-behind each rule are in the README's table of defects.
+service and its supervisor can never disagree. The facts about OptiLLM 0.3.12 behind
+each rule are in `docs/explanation/why.md`.
 """
 
 from __future__ import annotations

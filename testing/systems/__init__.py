@@ -1,1 +1,1 @@
-"""The walk through the README on other systems, and the matrix of its results."""
+"""The walk through the quick start on other systems, and the matrix of its results."""

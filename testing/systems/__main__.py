@@ -1,4 +1,4 @@
-"""Take the walk on every system and Python, or on some, and write docs/systems.md."""
+"""Take the walk on every system and Python, or on some, and write docs/reference/systems.md."""
 
 from __future__ import annotations
 

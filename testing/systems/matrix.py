@@ -1,4 +1,4 @@
-"""The table of systems on which the walk was taken: docs/systems.md, from the rows in rows.json."""
+"""The table of systems on which the walk was taken: docs/reference/systems.md, from the rows in rows.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testing.support import ROOT
 from testing.systems import trees, walk
 
 ROWS = ROOT / "testing/systems/rows.json"
-PAGE = ROOT / "docs/systems.md"
+PAGE = ROOT / "docs/reference/systems.md"
 SUITES = ("bullseye", "bookworm", "trixie", "sid")
 #: Which Python: the system's own, or a further one of this minor version.
 OWN = "own"
@@ -28,11 +28,13 @@ _SYSTEMS = {
 _HEAD = """\
 # Systems
 
-`uv run python -m testing.systems` writes this page (as root, on a Debian). `--suite trixie --python 3.12` repeats
-some rows and keeps the others. Each row is one walk on a system that debootstrap made, booted under its own
-systemd: from README's first command to `uninstall --purge`. "Python asked for" is given to uv and to optictl
-with `--python`; "own" means that no option is given and the tools find the system's own. All systems share the
-kernel of the machine that boots them; the architecture is x86_64.
+Each row is one walk through the [quick start](../quick-start.md), from its first command to `uninstall --purge`, on a
+system that debootstrap made and that booted with its systemd. "Python asked for" is given to uv and to optictl with
+`--python`; "own" means that no option is given and the tools find the system's Python. All systems share the kernel
+of the machine that boots them. The architecture is x86_64.
+
+`uv run python -m testing.systems` makes the rows (as root, on a Debian). `--suite trixie --python 3.12` repeats some
+rows and keeps the others.
 
 """
 
@@ -138,7 +140,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def page(rows: Iterable[Row]) -> str:
-    """The page as it stands in the docs."""
+    """The text of the page."""
     notes: list[str] = []
     head = ["Suite", "System", "systemd", "Kernel", "Python asked for", "optictl on", "releases on"]
     head += [*(step.name for step in walk.STEPS), "Took", "Date", "optictl"]

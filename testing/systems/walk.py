@@ -1,6 +1,6 @@
-"""The walk: what README tells an operator to type, step by step, on a system without optictl.
+"""The walk: what the quick start tells an operator to type, on a system without optictl.
 
-The user types what README prints, in a login shell, at a terminal. The upstream that stands for
+The user types what README and the quick start print, in a login shell, at a terminal. The upstream that stands for
 LiteLLM, and the load during a restart, run on this machine: a booted system shares its network.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 
 from optictl.proof.standin import StandIn
+from testing import documented
 from testing.kept import kept
 from testing.load import CLIENTS, Load, Tally, slow_upstream
 from testing.machine import Machine, overlay, powered
@@ -188,16 +189,21 @@ class Walk:
     def key(self, path: str = "/etc/optillm-proxy/proxy_key") -> str:
         return self.machine.read(path).strip()
 
-    def configure(self, etc: str, port: int, sudo: str = "sudo ") -> None:
-        """Change what differs from the defaults in a configuration that `init` wrote."""
+    def configure(self, port: int) -> None:
+        """What the operator's editor changes in the files that `init` wrote."""
         port_line, base_line = (
             f"s|^  port: 4020|  port: {port}|",
             f"s|http://127.0.0.1:4000/v1|{self.upstream.base_url}|",
         )
-        self.type(f"{sudo}sed -i -e '{port_line}' -e '{base_line}' {etc}/optictl.yaml")
-        self.machine.write(
-            _EDITOR, f"#!/bin/sh\necho 'OPENAI_API_KEY={UPSTREAM_KEY}' >\"$1\"\n", 0o755
+        # sudoedit gives the editor a copy with another name
+        script = (
+            "#!/bin/sh\n"
+            'case "$1" in\n'
+            f"*.yaml) sed -i -e '{port_line}' -e '{base_line}' \"$1\" ;;\n"
+            f"*) echo 'OPENAI_API_KEY={UPSTREAM_KEY}' >\"$1\" ;;\n"
+            "esac\n"
         )
+        self.machine.write(_EDITOR, script, 0o755)
 
     def lend(self, releases: str, owner: str) -> None:
         """Where further deployments build nothing: a copy of the first one's release."""
@@ -258,26 +264,19 @@ def _answered(process: subprocess.Popen[bytes], timeout: float) -> str:
         time.sleep(0.05)
 
 
-def readme(pattern: str, default: str = "") -> str:
-    """The one command of README that matches a regular expression, without its explanation.
+def printed(pattern: str) -> str:
+    """The one command of README and the quick start that matches a regular expression.
 
-    `default` is for a command that README does not print.
+    Both pages may print it, in the same words.
     """
-    lines = [
-        line.strip()
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if line.startswith("    ")
-    ]
-    commands = dict.fromkeys(re.split(r"  +#", line)[0].strip() for line in lines)
-    fitting = [command for command in commands if re.fullmatch(pattern, command)] or [default]
-    assert len(fitting) == 1, f"README: {pattern} fits {fitting}"
+    lines = (line for page in documented.WALKED for line in documented.commands(ROOT / page))
+    fitting = [line for line in dict.fromkeys(lines) if re.fullmatch(pattern, line)]
+    assert len(fitting) == 1, f"{documented.WALKED}: {pattern} fits {fitting}"
     return fitting[0]
 
 
 def _optictl(words: str) -> str:
-    return readme(rf"sudo (/usr/local/bin/)?optictl {words}").replace(
-        "sudo optictl", f"sudo {OPTICTL}"
-    )
+    return printed(rf"sudo {OPTICTL} {words}")
 
 
 def _on(python: Path | None) -> str:
@@ -286,16 +285,13 @@ def _on(python: Path | None) -> str:
 
 def demo(walk: Walk) -> None:
     """Without root, systemd and LiteLLM, from nothing but Python and pip."""
-    line = readme("python3 -m pip install .* optictl demo --once")
+    line = printed("python3 -m pip install .* optictl demo --once")
     walk.see(line.replace(" run ", f" run{_on(walk.pythons.optictl)} "), "stand-in")
 
 
 def tool(walk: Walk) -> None:
     """optictl for the whole machine, out of the checkout."""
-    line = readme(
-        r"sudo env UV_TOOL_DIR=.* uv tool install \.",
-        "sudo env UV_TOOL_DIR=/opt/uv-tools UV_TOOL_BIN_DIR=/usr/local/bin .tools/bin/uv tool install .",
-    )
+    line = printed(r"sudo env UV_TOOL_DIR=.*/uv tool install \.")
     walk.type(line + _on(walk.pythons.optictl))
     walk.see("optictl --help", "Usage: optictl")
     walk.learnt.optictl = walk.version("/opt/uv-tools/optictl/bin/python")
@@ -304,8 +300,9 @@ def tool(walk: Walk) -> None:
 def init(walk: Walk) -> None:
     """The configuration, its ports, and the key of LiteLLM."""
     walk.see(_optictl("init"), "optictl.yaml", "proxy_key")
-    walk.configure(ETC, walk.port)
-    walk.type(readme("sudoedit /etc/optillm-proxy/env"))
+    walk.configure(walk.port)
+    walk.type(printed(f"sudoedit {ETC}/optictl.yaml"))
+    walk.type(printed(f"sudoedit {ETC}/env"))
 
 
 def install(walk: Walk) -> None:
@@ -318,7 +315,7 @@ def install(walk: Walk) -> None:
 
 def render(walk: Walk) -> None:
     """The entries for LiteLLM's configuration."""
-    walk.see(readme("optictl render-litellm"), "moa-jerry-xl")
+    walk.see(printed("optictl render-litellm"), "moa-jerry-xl")
 
 
 def check(walk: Walk) -> None:
@@ -432,8 +429,8 @@ def two(walk: Walk) -> None:
     """A second deployment beside the first, with a port of its own, and gone again."""
     named = "--name second"
     walk.type(f"sudo {OPTICTL} init {named}")
-    walk.configure("/etc/second", walk.second)
-    walk.type("sudoedit /etc/second/env")
+    walk.configure(walk.second)
+    walk.type("sudoedit /etc/second/optictl.yaml && sudoedit /etc/second/env")
     walk.lend("/opt/second/releases", "root")
     walk.type(f"sudo {OPTICTL} install {named}{_on(walk.pythons.release)}")
     walk.must(walk.healthy(walk.port) and walk.healthy(walk.second), "not both of them answer")
@@ -453,8 +450,8 @@ def user(walk: Walk) -> None:
     etc = f"{HOME}/.config/optillm-proxy"
     walk.type(f"sudo loginctl enable-linger {USER}")
     walk.type("optictl init --user")
-    walk.configure(etc, walk.own, sudo="")
-    walk.type(f"{_EDITOR} {etc}/env")
+    walk.configure(walk.own)
+    walk.type(f"{_EDITOR} {etc}/optictl.yaml && {_EDITOR} {etc}/env")
     walk.lend(f"{HOME}/.local/share/optillm-proxy/releases", USER)
     walk.type(f"optictl install --user{_on(walk.pythons.release)}")
     walk.must(walk.healthy(walk.own), "the port does not answer")
@@ -496,7 +493,7 @@ class Step:
         return (self.act.__doc__ or "").strip()
 
 
-#: In the order of README.
+#: In the order of the quick start.
 STEPS = (
     Step(demo),
     Step(tool, ("demo",)),

@@ -9,24 +9,10 @@ from pathlib import Path
 import pytest
 
 import optictl
+from testing.layers import LAYERS
 
 PACKAGE = Path(optictl.__file__).resolve().parent
 
-#: From the bottom to the top. A module may import what stands below its own line, and modules of its own package.
-LAYERS = [
-    {"optictl", "errors", "results", "guard", "collections"},
-    {"deployment"},
-    {"host"},
-    {"litellm", "takeover", "proof"},
-    {"releases"},
-    {"facts"},
-    {"checks"},
-    {"operations", "requests", "observe", "fleet"},
-    {"output"},
-    {"demo"},
-    {"cli"},
-    {"__main__"},
-]
 RANK = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -28,7 +28,15 @@ def claims(text: str) -> set[str]:
     return set(re.findall(r"3\.\d+ to 3\.\d+", text))
 
 
-@pytest.mark.parametrize("page", ["README.md", COLLECTION / "roles/optillm_proxy/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{name}.md" for name in ("quick-start", "guides/fleet", "reference/preflight")),
+        COLLECTION / "roles/optillm_proxy/README.md",
+    ],
+)
 def test_a_page_claims_what_the_constant_says(page: Path) -> None:
     assert claims((ROOT / page).read_text()) == {SUPPORTED}
 

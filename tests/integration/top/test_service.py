@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from optictl.proof.standin import Reply, Seen
+from testing import documented
 from testing.support import (
     PROXY_KEY,
     ROOT,
@@ -121,12 +122,8 @@ def filled(query: str, **chosen: str) -> str:
 
 @contextmanager
 def scraping(program: Path, pair: Pair) -> Iterator[Prometheus]:
-    """Prometheus with the configuration of the README, but for the places and a scrape a second."""
-    (block,) = re.findall(
-        r"^    scrape_configs:\n(?:     .*\n)+",
-        (ROOT / "README.md").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
+    """Prometheus with the guide's configuration, but for the places and a scrape a second."""
+    block = documented.block_with("docs/guides/monitoring.md", "yaml", "scrape_configs:")
     config = yaml.safe_load(block)
     (job,) = config["scrape_configs"]
     port = free_port()

@@ -1,4 +1,4 @@
-"""docs/install.md lists every problem that preflight can tell."""
+"""docs/reference/preflight.md lists every problem that preflight can report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from optictl.host import systemd
 from optictl.operations.preflight import OF_A_BUILD, RELEASE_MB
 from testing.support import ROOT
 
-PAGE = (ROOT / "docs/install.md").read_text()
+PAGE = (ROOT / "docs/reference/preflight.md").read_text()
 
 
 def test_every_problem_is_listed_and_no_other() -> None:
