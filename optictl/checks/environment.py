@@ -39,7 +39,7 @@ def config_valid(deployment: Deployment) -> Iterator[Finding]:
     except OptictlError as error:
         yield Finding(error.what, "fail", error.remedy)
         return
-    if files.facts(deployment.config_path).kind == "missing":
+    if files.file_facts(deployment.config_path).kind == "missing":
         judged = (
             f"the values of {deployment.hand_made.path} are judged"
             if deployment.hand_made
@@ -204,7 +204,7 @@ def env_upstream_key(deployment: Deployment) -> Iterator[Finding]:
     put = f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {path}, then {deployment.restart}"
     if deployment.hand_made is not None and deployment.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(f"set in {deployment.hand_made.where['OPENAI_API_KEY']}")
-    elif deployment.hand_made is None and files.facts(path).kind == "missing":
+    elif deployment.hand_made is None and files.file_facts(path).kind == "missing":
         yield Finding(
             f"there is no {path}", "fail", f"{deployment.paths.command('init')}, then {put}"
         )
@@ -238,7 +238,7 @@ def key_strength(deployment: Deployment) -> Iterator[Finding]:
         return
     path = deployment.paths.proxy_key
     remedy = f"rm -f {path} && {deployment.paths.command('init')} && {deployment.restart}"
-    if files.facts(path).kind == "missing":
+    if files.file_facts(path).kind == "missing":
         yield Finding(
             f"there is no {path}",
             "fail",

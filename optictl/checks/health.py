@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optictl.checks.engine import Finding, check
 from optictl.facts.deployment import Deployment
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.proof import evidence
 
 
@@ -101,7 +101,7 @@ def _upstream(deployment: Deployment) -> str:
     return deployment.config.upstream.base_url
 
 
-def _mend_upstream(deployment: Deployment, answer: Answer) -> str:
+def _mend_upstream(deployment: Deployment, answer: Response) -> str:
     """What to do about a LiteLLM that does not list its models."""
     address = f"upstream.base_url in {deployment.config_path}, then {deployment.install}"
     if answer.status == 429:

@@ -77,7 +77,9 @@ def files_ownership(deployment: Deployment) -> Iterator[Finding]:
     """
     # the system's own deployment belongs to root; one under --root or of a user to whoever made it
     owner = (
-        0 if deployment.paths.etc.parent == Path("/etc") else files.facts(deployment.paths.etc).uid
+        0
+        if deployment.paths.etc.parent == Path("/etc")
+        else files.file_facts(deployment.paths.etc).uid
     )
     paths = deployment.paths
     # only root's service runs as somebody else
@@ -85,7 +87,7 @@ def files_ownership(deployment: Deployment) -> Iterator[Finding]:
     seen = 0
     for path, mode, needed, kind in _modes(deployment):
         # a unit may be a link into a checkout: the file counts that it leads to
-        facts = files.facts(path.resolve() if deployment.hand_made is not None else path)
+        facts = files.file_facts(path.resolve() if deployment.hand_made is not None else path)
         if facts.kind == "missing":
             continue
         seen += 1
@@ -304,7 +306,7 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
                 "OptiLLM executes ./optillm/plugins/*.py at start",
                 deployment.is_alone,
             )
-        facts, at = files.facts(directory), shlex.quote(str(directory))
+        facts, at = files.file_facts(directory), shlex.quote(str(directory))
         if facts.mode & 0o022 or (uid is not None and uid != os.geteuid() and facts.uid == uid):
             yield Finding(
                 f"the service, or others, may write in its working directory {directory}",

@@ -22,7 +22,7 @@ _JOURNALS = (Path("/var/log/journal"), Path("/run/log/journal"))
 
 def _room(path: Path) -> str:
     """Why a file system has no room for what is written to this place, or ""."""
-    space = files.room(path)
+    space = files.free_space(path)
     if space is None or (space.bytes >= _ROOM << 20 and space.inodes >= _FILES):
         return ""
     return f"{space.bytes >> 20} MiB and {space.inodes} files are free on the file system of {path}"
@@ -46,7 +46,7 @@ def host_disk(deployment: Deployment) -> Iterator[Finding]:
         deployment.paths.home,
         deployment.paths.units,
     )
-    seen = [path for path in places if files.facts(path).kind != "missing"]
+    seen = [path for path in places if files.file_facts(path).kind != "missing"]
     if not seen:
         raise Skip(f"nothing is installed: run {deployment.install}")
     for path in seen:
@@ -76,7 +76,9 @@ def host_clock(deployment: Deployment) -> Iterator[Finding]:
     now = time.time()
     mend = "set the clock of the machine that is wrong: timedatectl set-ntp true"
     built = (
-        files.modified(deployment.release / "release.json") if deployment.hand_made is None else 0
+        files.modified_at(deployment.release / "release.json")
+        if deployment.hand_made is None
+        else 0
     )
     if built > now + _APART:
         yield Finding(f"the release in force was built {built - now:.0f} s from now", "fail", mend)
@@ -108,7 +110,7 @@ def host_journal(deployment: Deployment) -> Iterator[Finding]:
     if not deployment.units:
         raise Skip("systemd has no say in this deployment")
     path = next(
-        (p for p in _JOURNALS if files.facts(p).kind == "directory" and any(p.iterdir())), None
+        (p for p in _JOURNALS if files.file_facts(p).kind == "directory" and any(p.iterdir())), None
     )
     if path is None:
         raise Skip("journald keeps no file")

@@ -134,7 +134,7 @@ def process_descriptors(deployment: Deployment) -> Iterator[Finding]:
     """
     most = 0
     for process in deployment.live.processes:
-        used = processes.use(process.pid)
+        used = processes.resource_use(process.pid)
         if used is None:
             raise PermissionError(13, "not readable", f"/proc/{process.pid}/fd")
         most = max(most, used.files)
@@ -176,7 +176,7 @@ def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
             continue
         directory = Path(home) / ".optillm"
         names = [directory / name for name in ("proxy_config.yaml", "proxy_config.yml")]
-        path = next((p for p in names if files.facts(p).kind != "missing"), names[0])
+        path = next((p for p in names if files.file_facts(p).kind != "missing"), names[0])
         if path.resolve() != wanted.resolve():
             yield Finding(
                 f"process {process.pid} reads {path}, not {wanted}",
@@ -189,7 +189,7 @@ def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
         ):
             remedy = deployment.take_over or f"{deployment.install} && {deployment.restart}"
             yield Finding(f"{path} {problem}", "fail", remedy, alone=deployment.is_alone)
-        if (changed := files.modified(path)) and changed > processes.started(
+        if (changed := files.modified_at(path)) and changed > processes.started_at(
             process.pid
         ) + 2:  # btime counts whole seconds
             yield Finding(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from optictl.checks.engine import Finding, Skip, check
+from optictl.errors import MissingFact
 from optictl.facts.deployment import Deployment
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def routing_key(deployment: Deployment) -> Iterator[Finding]:
         raise Skip(deployment.unnamed_litellm)
     try:
         proxy_key = deployment.proxy_key
-    except (Skip, PermissionError):
+    except (MissingFact, PermissionError):
         proxy_key = None
     for fault in judge.keys(graph, proxy_key):
         yield Finding(fault.found, fault.status, fault.remedy, fault.cause)

@@ -60,7 +60,7 @@ def _units(deployment: Deployment) -> list[str]:
 
 
 def _is_masked(path: Path) -> bool:
-    return files.facts(path).kind == "link" and path.resolve() == Path("/dev/null")
+    return files.file_facts(path).kind == "link" and path.resolve() == Path("/dev/null")
 
 
 #: What keeps the service from starting, or ends it.
@@ -131,7 +131,7 @@ def unit_managed(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(
             f"{service.path} was not written by optictl{what}", "fail", deployment.take_over, cause
         )
-    elif files.facts(deployment.paths.service).kind == "missing":
+    elif files.file_facts(deployment.paths.service).kind == "missing":
         raise Skip(f"there is no {deployment.paths.service_unit}: run {deployment.install}")
     yield Finding(f"{deployment.paths.service} is optictl's")
 
@@ -451,7 +451,7 @@ def service_current_release(deployment: Deployment) -> Iterator[Finding]:
     unit = _service(deployment)
     if not unit.main_pid:
         raise Skip("the service does not run: see service.active")
-    process = processes.look(unit.main_pid)
+    process = processes.read_process(unit.main_pid)
     if process is None or process.directory is None:
         raise Skip(f"process {unit.main_pid} cannot be looked into: run it with sudo")
     if process.directory != files.identity(deployment.release / "work"):
@@ -481,7 +481,7 @@ def service_exposure(deployment: Deployment) -> Iterator[Finding]:
     deployment.require_managed()
     if deployment.paths.scope != "system" or not Systemd("system").version():
         raise Skip("only units of the system's manager have walls")
-    if files.facts(deployment.paths.service).kind == "missing":
+    if files.file_facts(deployment.paths.service).kind == "missing":
         raise Skip(f"nothing is installed: run {deployment.install}")
     score = Systemd("system").exposure(deployment.paths.service)
     if score is None:
@@ -539,7 +539,7 @@ def credential_mode(deployment: Deployment) -> Iterator[Finding]:
     if deployment.paths.scope != "system":
         raise Skip("a user's manager keeps credentials below that user's own directory")
     directory = Path(f"/run/credentials/{deployment.paths.service_unit}")
-    if files.facts(directory).kind == "missing":
+    if files.file_facts(directory).kind == "missing":
         raise Skip("the service does not run: see service.active")
     own = {0, *(process.uid for process in deployment.live.processes)}
     judged = []
@@ -588,7 +588,7 @@ def relay_active(deployment: Deployment) -> Iterator[Finding]:
     path = render.relay_socket(deployment.paths)
     if not unit.active:
         yield Finding(f"{unit.name} is {unit.active_state}", "fail", deployment.start)
-    elif files.facts(path).kind == "missing":
+    elif files.file_facts(path).kind == "missing":
         again = _systemctl(deployment, f"restart {unit.name}")
         yield Finding(
             f"{path} is gone",

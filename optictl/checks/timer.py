@@ -37,7 +37,7 @@ def timer_active(deployment: Deployment) -> Iterator[Finding]:
     standing = [
         path
         for path in (paths.check_service, paths.check_timer)
-        if files.facts(path).kind != "missing"
+        if files.file_facts(path).kind != "missing"
     ]
     if not wanted.timer:
         for path in standing:

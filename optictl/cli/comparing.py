@@ -148,7 +148,7 @@ def compare(
     total = len(comparison.questions) * len(comparison.subjects)
     try:
         with (
-            processes.told_by_signals(),
+            processes.raise_on_signals(),
             console.steps("comparing", total - len(comparison.left), total) as say,
         ):
             whole = run.ask(

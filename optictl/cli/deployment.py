@@ -214,7 +214,7 @@ def install(
     refuse_blocked(installation)
     if installation.changes:
         force = confirm(installation, yes, force)
-        with console.progress("installing") as say, processes.told_by_signals():
+        with console.progress("installing") as say, processes.raise_on_signals():
             installing.apply_install(
                 installation,
                 plan,
@@ -562,7 +562,7 @@ def top(
     deployed, key = where.config(), smoke.keys(where.paths, None).proxy
     try:
         with (
-            processes.told_by_signals(),
+            processes.raise_on_signals(),
             observations.top(where.paths.name, interval, output.value) as show,
         ):
             ready = watching.run(deployed, where.paths, key, show, interval=interval, count=count)

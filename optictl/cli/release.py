@@ -219,7 +219,7 @@ def _go(
             if text:
                 release_tables.comparison(proof.new, proof.current)
 
-        with console.progress(command) as say, processes.told_by_signals():
+        with console.progress(command) as say, processes.raise_on_signals():
             upgrading.apply(
                 installation,
                 plan,

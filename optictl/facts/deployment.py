@@ -17,7 +17,7 @@ from optictl.facts import units as facts_units
 from optictl.guard import envfile
 from optictl.guard.envfile import EnvFile
 from optictl.host import files, network, processes
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
 from optictl.proof import evidence
@@ -261,7 +261,7 @@ class Deployment:
     def _main(self) -> int | None:
         """The process to be told when what serves the port has to go: the oldest, which is the others' parent."""
         return (
-            min((p.pid for p in self.live.processes), key=processes.started)
+            min((p.pid for p in self.live.processes), key=processes.started_at)
             if self.is_live
             else None
         )
@@ -274,7 +274,7 @@ class Deployment:
         if not listening:
             raise MissingFact(f"nothing listens on port {port}")
         pids = processes.owners({one.inode for one in listening})
-        found = [p for p in map(processes.look, sorted(pids)) if p is not None]
+        found = [p for p in map(processes.read_process, sorted(pids)) if p is not None]
         if not found:
             if os.geteuid() != 0:
                 raise MissingFact(
@@ -305,22 +305,22 @@ class Deployment:
             else None
         )
 
-    def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Answer:
+    def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Response:
         """GET a path of the proxy."""
         base = f"http://{self.config.listen.host}:{self.config.listen.port}"
         return network.request("GET", base + path, key=key, timeout=timeout)
 
     @cached_property
-    def health(self) -> Answer:
+    def health(self) -> Response:
         return self.ask("/health")
 
     @cached_property
-    def models(self) -> Answer:
+    def models(self) -> Response:
         """The proxy's /v1/models, asked with the key: it asks LiteLLM in turn."""
         return self.ask("/v1/models", key=self.proxy_key, timeout=10)
 
     @cached_property
-    def upstream_models(self) -> Answer:
+    def upstream_models(self) -> Response:
         """LiteLLM's own /v1/models, asked with OPENAI_API_KEY."""
         return network.request(
             "GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=5
@@ -330,7 +330,8 @@ class Deployment:
     def memory(self) -> int:
         """Bytes that the processes that serve the port hold and that are no file's."""
         return sum(
-            use.memory for use in filter(None, (processes.use(p.pid) for p in self.live.processes))
+            use.memory
+            for use in filter(None, (processes.resource_use(p.pid) for p in self.live.processes))
         )
 
     @property
@@ -386,13 +387,13 @@ class Deployment:
         if self.litellm_problems:
             raise MissingFact("LiteLLM's configuration cannot be used: see routing.no-loop")
         settings = self._litellm_read[0]
-        names = network.own_names()
+        names = network.local_names()
         configured = graph.Graph(settings, self.config, names) if settings else None
         rows, live = self._litellm_rows
         running = (settings or read.Settings()).running(rows, self.config.upstream.base_url)
         return Routing(
             configured,
-            graph.Graph(running, self.config, names) if running.deployments else None,
+            graph.Graph(running, self.config, names) if running.entries else None,
             live,
         )
 

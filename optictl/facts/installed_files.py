@@ -25,7 +25,7 @@ class Found:
 
 def look(path: Path, read: bool = True) -> Found:
     """What stands at a path. `read`: with its text, which for a link is the target."""
-    facts = files.facts(path)
+    facts = files.file_facts(path)
     if facts.kind == "link":
         return Found(facts, files.read_link(path))
     return Found(facts, files.read(path) if read and facts.kind == "file" else None)

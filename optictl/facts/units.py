@@ -69,7 +69,7 @@ def host(paths: Paths, release: str | None = None) -> Host:
         Systemd("system").version() or Host().systemd,
         None if seen_anyway else prefix,
         flags=flags,
-        program=program.own() or Host().program,
+        program=program.own_program() or Host().program,
         socket_proxyd=socket_proxyd() or Host().socket_proxyd,
     )
 
@@ -153,7 +153,7 @@ def running(config: Config, paths: Paths) -> Running | None:
         return None
     sibling = RUNTIME["system"] / paths.sibling_unit
     left_over = paths.scope == "system" and (
-        files.facts(sibling).kind != "missing" or found[paths.sibling_unit].active
+        files.file_facts(sibling).kind != "missing" or found[paths.sibling_unit].active
     )
     return Running(
         units(config, paths),
@@ -165,13 +165,13 @@ def running(config: Config, paths: Paths) -> Running | None:
 
 def directory_of(pid: int) -> tuple[int, int] | None:
     """The identity of a process's working directory: a release's own. None when it is gone or may not be seen."""
-    process = processes.look(pid) if pid else None
+    process = processes.read_process(pid) if pid else None
     return process.directory if process is not None else None
 
 
 def _stale(config: Config, paths: Paths, pid: int) -> str:
     """Why this process is not what a start would make of the files that are there now, or ""."""
-    process = processes.look(pid) if pid else None
+    process = processes.read_process(pid) if pid else None
     if process is None:
         return ""
     if process.directory is not None and process.directory != files.identity(
@@ -184,6 +184,6 @@ def _stale(config: Config, paths: Paths, pid: int) -> str:
         paths.service,
         render.home(config, paths) / ".optillm" / "proxy_config.yaml",
     )
-    since = processes.started(pid)
-    changed = [str(path) for path in read if files.modified(path) > since + 0.1]
+    since = processes.started_at(pid)
+    changed = [str(path) for path in read if files.modified_at(path) > since + 0.1]
     return f"{', '.join(changed)} changed since process {pid} started" if changed else ""

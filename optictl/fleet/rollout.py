@@ -17,7 +17,7 @@ from optictl.fleet import playbook_events, wheelhouse
 from optictl.fleet.playbook_events import PlaybookEvents
 from optictl.fleet.targets import target
 from optictl.host import playbooks
-from optictl.host.playbooks import Ended, Hosts
+from optictl.host.playbooks import Hosts, PlaybookResult
 from optictl.results import Result
 
 Say = Callable[[str], None]
@@ -54,7 +54,7 @@ def batches(text: str) -> list[int | str]:
 
 def _play(
     playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, check: bool = False
-) -> tuple[PlaybookEvents, Ended]:
+) -> tuple[PlaybookEvents, PlaybookResult]:
     told = PlaybookEvents(foreseen=check)
 
     def see(event: dict[str, Any]) -> None:

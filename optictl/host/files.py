@@ -37,7 +37,7 @@ class FileFacts:
     gid: int = 0
 
 
-def facts(path: Path) -> FileFacts:
+def file_facts(path: Path) -> FileFacts:
     """Facts about the path itself: a symbolic link is a link, whatever it points at."""
     try:
         info = path.lstat()
@@ -120,7 +120,7 @@ def keep_aside(path: Path, suffix: str) -> Path:
     """Give what stands at a path a second name beside it, so that the first can be written over. Nothing is copied."""
     names = (f"{path.name}.{suffix}", *(f"{path.name}.{suffix}.{n}" for n in range(2, 1000)))
     aside = next(
-        path.with_name(name) for name in names if facts(path.with_name(name)).kind == "missing"
+        path.with_name(name) for name in names if file_facts(path.with_name(name)).kind == "missing"
     )
     os.link(path, aside, follow_symlinks=False)
     sync_directory(path.parent)
@@ -139,7 +139,7 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
         missing.chmod(mode if missing == path else 0o755)
 
 
-def point(link: Path, target: Path) -> None:
+def replace_link(link: Path, target: Path) -> None:
     """Make `link` a symbolic link to `target` in one step: at every moment there is one."""
     new = temporary(link)
     remove(new)
@@ -164,7 +164,7 @@ def set_owners(path: Path, uid: int, gid: int) -> None:
         os.chown(path, uid, gid, follow_symlinks=False)
 
 
-def foreign(directory: Path, uid: int) -> Iterator[Path]:
+def not_owned_by(directory: Path, uid: int) -> Iterator[Path]:
     """What does not belong to `uid`, of a directory and all that is below it; links are not followed."""
     return (Path(path) for path in _all_of(directory) if os.lstat(path).st_uid != uid)
 
@@ -267,21 +267,23 @@ def size(directory: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Room:
+class FreeSpace:
     """What is free for everybody on a file system."""
 
     bytes: int
     inodes: int
 
 
-def room(path: Path) -> Room | None:
+def free_space(path: Path) -> FreeSpace | None:
     """The room on the file system of a path; None where there is no such path."""
     try:
         space = os.statvfs(path)
     except OSError:
         return None
     # some file systems count no inodes
-    return Room(space.f_bavail * space.f_frsize, space.f_favail if space.f_files else sys.maxsize)
+    return FreeSpace(
+        space.f_bavail * space.f_frsize, space.f_favail if space.f_files else sys.maxsize
+    )
 
 
 def forbids_programs(path: Path) -> str:
@@ -431,7 +433,7 @@ def scratch(mode: int = 0o755, parent: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def modified(path: Path) -> float:
+def modified_at(path: Path) -> float:
     """When the file was last changed, in seconds since the epoch; 0 where there is none."""
     try:
         return path.stat().st_mtime

@@ -19,7 +19,7 @@ from optictl.host import files
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An HTTP answer, or the reason why there is none (`status` 0). `seconds` is wall time."""
 
     status: int
@@ -45,7 +45,7 @@ def request(
     body: Any = None,
     timeout: float = 5.0,
     headers: Mapping[str, str] = {},
-) -> Answer:
+) -> Response:
     """One request. The key travels in a header and stands in no message."""
     import httpx  # a tenth of a second that most commands need not pay
 
@@ -61,12 +61,12 @@ def request(
         reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
         if isinstance(error, httpx.ConnectError):
             reason = f"{reason}: {urlsplit(url).netloc}"
-        return Answer(0, error=reason, seconds=time.monotonic() - started)
+        return Response(0, error=reason, seconds=time.monotonic() - started)
     lowered = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, text, lowered, seconds=time.monotonic() - started)
+    return Response(response.status_code, text, lowered, seconds=time.monotonic() - started)
 
 
-def own_names() -> frozenset[str]:
+def local_names() -> frozenset[str]:
     """What this machine is called, in lower case: its host name, the names of its addresses in /etc/hosts, its addresses."""
     host = socket.gethostname()
     addresses = {"127.0.0.1", "127.0.1.1", "::1", *_own_addresses()}
@@ -91,7 +91,7 @@ def _own_addresses() -> set[str]:
     return found
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Whether a connection to this loopback port is taken."""
     with socket.socket() as probe:
         probe.settimeout(2)

@@ -40,7 +40,7 @@ class Hosts:
 
 
 @dataclass(frozen=True)
-class Ended:
+class PlaybookResult:
     """How a playbook ended: Ansible's exit code, what it printed, whether it was interrupted."""
 
     code: int
@@ -86,7 +86,7 @@ def run(
     see: Callable[[dict[str, Any]], None],
     *,
     check: bool = False,
-) -> Ended:
+) -> PlaybookResult:
     """Run one of the collection's playbooks; `see` is told every event. What runner writes is gone afterwards.
 
     `check`: Ansible's check mode, with differences.
@@ -125,4 +125,4 @@ def run(
             cancel_callback=stop,
         )
         output = ran.stdout.read() if ran.stdout else ""
-        return Ended(ran.rc if ran.rc is not None else 1, output, stop())
+        return PlaybookResult(ran.rc if ran.rc is not None else 1, output, stop())

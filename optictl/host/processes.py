@@ -109,7 +109,7 @@ def _link(path: str) -> Path | None:
         return None
 
 
-def look(pid: int) -> Process | None:
+def read_process(pid: int) -> Process | None:
     """Facts about a process, or None when it is gone."""
     try:
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
@@ -237,7 +237,7 @@ def _cgroup(pid: int) -> list[str]:
     return path.split("/")
 
 
-def started(pid: int) -> float:
+def started_at(pid: int) -> float:
     """When a process started, in seconds since the epoch, to a hundredth; infinity when it is gone."""
     try:
         # the fields after the program's name, which may itself hold blanks: starttime is the 20th of them
@@ -249,7 +249,7 @@ def started(pid: int) -> float:
 
 
 @dataclass(frozen=True)
-class Use:
+class ResourceUse:
     """What a process uses: open files and their limit, and `memory`, the bytes that are no file's: they cannot be dropped."""
 
     files: int
@@ -257,7 +257,7 @@ class Use:
     memory: int
 
 
-def use(pid: int) -> Use | None:
+def resource_use(pid: int) -> ResourceUse | None:
     """What a process uses; None when it is gone or may not be seen."""
     try:
         held = sum(1 for _ in os.scandir(f"/proc/{pid}/fd"))
@@ -267,7 +267,7 @@ def use(pid: int) -> Use | None:
         return None
     limit = re.search(r"^Max open files\s+(\d+)", limits, re.M)
     own = re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", status, re.M)
-    return Use(held, int(limit[1]) if limit else sys.maxsize, 1024 * sum(map(int, own)))
+    return ResourceUse(held, int(limit[1]) if limit else sys.maxsize, 1024 * sum(map(int, own)))
 
 
 def readable_as(uid: int, path: Path) -> bool:
@@ -290,7 +290,7 @@ class TerminatedBySignal(KeyboardInterrupt):
 
 
 @contextmanager
-def told_by_signals() -> Iterator[None]:
+def raise_on_signals() -> Iterator[None]:
     """Within the block SIGINT, SIGTERM and SIGHUP (the terminal is gone) raise
     TerminatedBySignal: whatever has to be put back is.
     """

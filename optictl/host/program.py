@@ -19,7 +19,7 @@ from optictl.host import files
 _SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def own() -> Path | None:
+def own_program() -> Path | None:
     """The program `optictl` of this installation, or None where it is not installed as one."""
     for directory in (sysconfig.get_path("scripts"), sysconfig.get_path("scripts", "posix_user")):
         if (path := Path(directory) / "optictl").is_file():
@@ -41,7 +41,7 @@ def invocation(
 
 def _word(searched: str, environ: Mapping[str, str], typed: str) -> str:
     """What a shell that looks in these directories takes for this optictl."""
-    own_path = own()
+    own_path = own_program()
     if own_path is None:
         return f"{shlex.quote(sys.executable)} -m optictl"
     # `uv run` puts the checkout's venv on the path of this process alone
@@ -55,12 +55,12 @@ def _word(searched: str, environ: Mapping[str, str], typed: str) -> str:
     return shlex.quote(str(called if same else own_path))
 
 
-def problem(*, as_root: bool) -> str:
+def unfit_reason(*, as_root: bool) -> str:
     """Why a unit cannot or must not run this optictl, or "".
 
     `as_root`: it would be run by root, without the users' homes, so nobody else may be able to change it.
     """
-    path = own()
+    path = own_program()
     if path is None:
         return f"it is not installed as a program (no {sysconfig.get_path('scripts')}/optictl)"
     if not as_root:

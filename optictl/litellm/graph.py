@@ -1,4 +1,4 @@
-"""The graph: which deployments LiteLLM's router finds for a name, what each is sent, and what is tried when it fails."""
+"""The graph: which entries LiteLLM's router finds for a name, what each is sent, and what is tried when it fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.litellm import providers
-from optictl.litellm.read import Chain, Deployment, Place, Settings, Unknown
+from optictl.litellm.read import Chain, ModelEntry, Place, Settings, Unknown
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Hit:
-    """A deployment that the router finds for a name: the parameters of the call, and how it was found."""
+    """An entry that the router finds for a name: the parameters of the call, and how it was found."""
 
-    deployment: Deployment
+    entry: ModelEntry
     parameters: Mapping[str, Any]
     way: Way = ()
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request at OptiLLM's door: the name it asks for, the deployment that sent it, and the base URL that it is made to."""
+    """A request at OptiLLM's door: the name it asks for, the entry that sent it, and the base URL that it is made to."""
 
     name: str
     hit: Hit
@@ -64,8 +64,8 @@ class Arrival:
     base: str
 
     @property
-    def deployment(self) -> Deployment:
-        return self.hit.deployment
+    def entry(self) -> ModelEntry:
+        return self.hit.entry
 
     @property
     def is_understood(self) -> bool:
@@ -119,33 +119,33 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 class Graph:
-    """A LiteLLM's settings around one OptiLLM deployment, on the machine that has these names."""
+    """A LiteLLM's settings around one OptiLLM entry, on the machine that has these names."""
 
     def __init__(
         self, settings: Settings, config: Config, own_names: frozenset[str] = frozenset()
     ) -> None:
         self.settings, self.config, self.own_names = settings, config, own_names
         #: entries that LiteLLM leaves out at start
-        self.dropped = tuple(d for d in settings.deployments if self._is_dropped(d))
-        self.deployments = tuple(d for d in settings.deployments if not self._is_dropped(d))
+        self.dropped = tuple(d for d in settings.entries if self._is_dropped(d))
+        self.entries = tuple(d for d in settings.entries if not self._is_dropped(d))
         self._patterns = sorted(
-            {d.name: _pattern(d.name) for d in self.deployments if "*" in d.name}.items(),
+            {d.name: _pattern(d.name) for d in self.entries if "*" in d.name}.items(),
             key=lambda item: (
                 len(item[1].pattern),
                 sum(item[1].pattern.count(sign) for sign in r"*+?\^$|()"),
             ),
             reverse=True,
         )
-        self._named: dict[str, list[Deployment]] = {}
-        for deployment in self.deployments:
-            self._named.setdefault(deployment.name, []).append(deployment)
-        self._ids = {d.id: d for d in self.deployments if d.id is not None}
+        self._named: dict[str, list[ModelEntry]] = {}
+        for entry in self.entries:
+            self._named.setdefault(entry.name, []).append(entry)
+        self._ids = {d.id: d for d in self.entries if d.id is not None}
         self._walks: dict[Request, list[tuple[Way, Destination]]] = {}
 
-    def _is_dropped(self, deployment: Deployment) -> bool:
+    def _is_dropped(self, entry: ModelEntry) -> bool:
         model, named = (
-            deployment.parameters["model"],
-            deployment.parameters.get("custom_llm_provider"),
+            entry.parameters["model"],
+            entry.parameters.get("custom_llm_provider"),
         )
         unknown = isinstance(model, Unknown) or isinstance(named, Unknown)
         return not unknown and providers.split(model, named, self.settings.own_providers) is None
@@ -154,14 +154,14 @@ class Graph:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Every name that the settings or the deployment know, and some for each wildcard to swallow."""
+        """Every name that the settings or the entry know, and some for each wildcard to swallow."""
         settings, known = (
             self.settings,
             [*self.config.base_models, *self.config.published, *self.config.publish.values()],
         )
         found = [
             *known,
-            *(d.name for d in self.deployments),
+            *(d.name for d in self.entries),
             *settings.aliases,
             *settings.rewrites,
             *self._ids,
@@ -170,13 +170,13 @@ class Graph:
         found += [
             name for chains in settings.chains for c in chains for name in (c.group, *c.targets)
         ]
-        found += [m for d in self.deployments if isinstance(m := d.parameters["model"], str)]
+        found += [m for d in self.entries if isinstance(m := d.parameters["model"], str)]
         found += [
             name.replace("*", part) for name, _ in self._patterns for part in (*known, "any-model")
         ]
         return tuple(dict.fromkeys(name for name in found if "*" not in name))
 
-    # the router: a name -> deployments
+    # the router: a name -> entries
 
     def _entered(self, request: Request) -> tuple[Request, Way] | None:
         """A request from outside as the router gets it; None: LiteLLM refuses its name before that."""
@@ -198,15 +198,15 @@ class Graph:
             return None
         return Request(name, name, outside=False, literal=not known), way
 
-    def _by_model(self, model: str) -> list[Deployment]:
-        return [d for d in self.deployments if d.parameters["model"] == model]
+    def _by_model(self, model: str) -> list[ModelEntry]:
+        return [d for d in self.entries if d.parameters["model"] == model]
 
     def hits(self, request: Request) -> list[Hit]:
-        """The deployments that the router finds for a request."""
+        """The entries that the router finds for a request."""
         name = request.name
         way: Way = ()
         if request.literal:
-            return [_hit(deployment, way) for deployment in self._by_model(name)]
+            return [_hit(entry, way) for entry in self._by_model(name)]
         if name not in self._named and name in self._ids:
             return [_hit(self._ids[name], way)]
         if name in self.settings.aliases:
@@ -221,10 +221,10 @@ class Graph:
                 self._named.get(target, []),
                 (*way, Step(f"[{label.label}] {target}", label.place, chosen=True)),
             )
-        return [_hit(deployment, way) for deployment in named]
+        return [_hit(entry, way) for entry in named]
 
     def _matched(self, name: str) -> list[Hit]:
-        """The deployments of the most specific wildcard that takes a name, each with the model's `*` filled in."""
+        """The entries of the most specific wildcard that takes a name, each with the model's `*` filled in."""
         provider = providers.provider_of(name)
         for asked in (name, f"{provider}/{name}"):
             for pattern, compiled in self._patterns:
@@ -232,13 +232,13 @@ class Graph:
                     return [self._filled(d, pattern, match) for d in self._named[pattern]]
         return []
 
-    def _filled(self, deployment: Deployment, pattern: str, match: re.Match[str]) -> Hit:
-        model = deployment.parameters["model"]
+    def _filled(self, entry: ModelEntry, pattern: str, match: re.Match[str]) -> Hit:
+        model = entry.parameters["model"]
         if isinstance(model, str) and "*" in model:
             parts = match.groups()
             model = match.string if len(parts) > model.count("*") else _fill(model, parts)
-        step = Step(f"[wildcard {pattern}]", deployment.place, chosen=True)
-        return Hit(deployment, {**deployment.parameters, "model": model}, (step,))
+        step = Step(f"[wildcard {pattern}]", entry.place, chosen=True)
+        return Hit(entry, {**entry.parameters, "model": model}, (step,))
 
     # fallbacks
 
@@ -258,7 +258,7 @@ class Graph:
         return next((c for c in reversed(chains) if c.group == "*"), None)
 
     def _default(self) -> tuple[Chain, str] | None:
-        """What LiteLLM takes for a name that has no deployment."""
+        """What LiteLLM takes for a name that has no entry."""
         chain = next(
             (c for chains in self.settings.chains[:1] for c in chains if c.group == "*"), None
         )
@@ -277,10 +277,10 @@ class Graph:
                 )
                 yield step, replace(request, name=target, hops=request.hops + 1)
 
-    # a deployment -> where its calls go
+    # an entry -> where its calls go
 
     def destinations(self, hit: Hit) -> Iterator[tuple[Way, Destination]]:
-        """Where a deployment's calls go: its own, and those of fallbacks that the entry itself names."""
+        """Where an entry's calls go: its own, and those of fallbacks that the entry itself names."""
         if destination := self.destination(hit):
             yield (), destination
         own = hit.parameters.get("fallbacks")
@@ -292,7 +292,7 @@ class Graph:
                     (
                         Step(
                             f"[fallback of the entry] {extra.get('model')}",
-                            hit.deployment.place,
+                            hit.entry.place,
                             chosen=True,
                         ),
                     ),
@@ -371,13 +371,13 @@ class Graph:
                 for extra, destination in self.destinations(hit):
                     reached = (*way, *hit.way, *extra)
                     if isinstance(destination, Back):
-                        step = Step(f"LiteLLM {destination.name}", hit.deployment.place)
+                        step = Step(f"LiteLLM {destination.name}", hit.entry.place)
                         queue.append((_asked(destination.name), (*reached, step)))
                     if (mark := _mark(destination)) not in told:
                         told.add(mark)
                         found.append((_ended(reached, destination), destination))
                 for name in _mirrors(hit):
-                    step = Step(f"[mirror] {name}", hit.deployment.place, chosen=True)
+                    step = Step(f"[mirror] {name}", hit.entry.place, chosen=True)
                     queue.append((Request(name, name, outside=False), (*way, step)))
         self._walks[start] = found
         return found
@@ -426,7 +426,7 @@ class Graph:
         return list(found.values())
 
     def served(self, name: str) -> list[Destination]:
-        """Where a model's own deployments lead, without any fallback."""
+        """Where a model's own entries lead, without any fallback."""
         entered = self._entered(_asked(name))
         return (
             [where for hit in self.hits(entered[0]) for _, where in self.destinations(hit)]
@@ -440,16 +440,16 @@ class Graph:
         return list(dict.fromkeys((*variables, *self.settings.uncovered, *self._odd())))
 
     def _odd(self) -> Iterator[str]:
-        for deployment in self.deployments:
-            model = deployment.parameters["model"]
+        for entry in self.entries:
+            model = entry.parameters["model"]
             if isinstance(model, str) and model.startswith("auto_router/"):
-                yield f"{model} (a router of its own, {deployment.place})"
-            if deployment.parameters.get("context_window_fallback_dict"):
-                yield f"context_window_fallback_dict of {deployment.name} ({deployment.place})"
+                yield f"{model} (a router of its own, {entry.place})"
+            if entry.parameters.get("context_window_fallback_dict"):
+                yield f"context_window_fallback_dict of {entry.name} ({entry.place})"
 
 
-def _hit(deployment: Deployment, way: Way) -> Hit:
-    return Hit(deployment, deployment.parameters, way)
+def _hit(entry: ModelEntry, way: Way) -> Hit:
+    return Hit(entry, entry.parameters, way)
 
 
 def _asked(name: str) -> Request:
@@ -483,8 +483,8 @@ def _mark(destination: Destination) -> Any:
         return (
             destination.name,
             destination.provider,
-            destination.deployment.place,
-            destination.deployment.name,
+            destination.entry.place,
+            destination.entry.name,
         )
     return destination
 
@@ -495,7 +495,5 @@ def _ended(way: Way, destination: Destination) -> Way:
     same = destination.name in (step.text.rpartition(" ")[2] for step in way[-2:])
     return (
         *way,
-        Step(
-            "OptiLLM" if same else f"OptiLLM, as {destination.name!r}", destination.deployment.place
-        ),
+        Step("OptiLLM" if same else f"OptiLLM, as {destination.name!r}", destination.entry.place),
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from optictl.deployment import model_names
 from optictl.litellm.graph import Arrival, Graph, Way, written
-from optictl.litellm.read import DEFAULT_RETRIES, Deployment, Place, Unknown
+from optictl.litellm.read import DEFAULT_RETRIES, ModelEntry, Place, Unknown
 from optictl.results import Status
 
 
@@ -25,10 +25,10 @@ class Fault:
 def loops(graph: Graph) -> Iterator[Fault]:
     """Base models that lead back to OptiLLM."""
     for way, arrival in graph.loops:
-        entry = _culprit(way, arrival)
+        place = _culprit(way, arrival)
         yield Fault(
-            f"{written(way)} ({entry})",
-            f"at {entry}: let {way[0].text} lead to a real model only",
+            f"{written(way)} ({place})",
+            f"at {place}: let {way[0].text} lead to a real model only",
             "each pass through OptiLLM asks for the base model again, without end",
         )
     yield from _unclear(graph)
@@ -37,17 +37,17 @@ def loops(graph: Graph) -> Iterator[Fault]:
 def unprefixed(graph: Graph) -> Iterator[Fault]:
     """Requests that reach OptiLLM without a strategy, or not in its language."""
     for way, arrival in graph.arrivals:
-        entry = _culprit(way, arrival)
+        place = _culprit(way, arrival)
         if not arrival.is_understood:
             yield Fault(
-                f"{written(way)} speaks {arrival.provider}'s language ({entry})",
-                f"at {entry}: write model: openai/{arrival.name}",
+                f"{written(way)} speaks {arrival.provider}'s language ({place})",
+                f"at {place}: write model: openai/{arrival.name}",
                 "OptiLLM knows OpenAI's chat completions only",
             )
         elif arrival.is_lost:
             yield Fault(
-                f"{written(way)} asks for {arrival.base.rstrip('/')}/chat/completions ({entry})",
-                f"at {entry}: write api_base: {graph.config.url}",
+                f"{written(way)} asks for {arrival.base.rstrip('/')}/chat/completions ({place})",
+                f"at {place}: write api_base: {graph.config.url}",
                 "OptiLLM answers 404 there",
             )
     yield from _refused(graph, "prefix", "lead to a name such as {example}, or to a real model")
@@ -97,68 +97,68 @@ def unserved(graph: Graph, whole: bool = True) -> Iterator[Fault]:
 
 def repeats(graph: Graph) -> Iterator[Fault]:
     """Retries and timeouts of LiteLLM that let a whole strategy run more than once for one request."""
-    for deployment, _ in _leading_here(graph):
-        entry = f"{deployment.name} ({deployment.place})"
+    for entry, _ in _leading_here(graph):
+        label = f"{entry.name} ({entry.place})"
         numbers = {
-            "num_retries": _retries(graph, deployment),
-            "max_retries": (deployment.parameters.get("max_retries", 0), "in the entry"),
+            "num_retries": _retries(graph, entry),
+            "max_retries": (entry.parameters.get("max_retries", 0), "in the entry"),
         }
         for setting, (value, where) in numbers.items():
             number = _number(value)
             if isinstance(value, Unknown):
-                yield Fault(f"{setting} of {entry} depends on {value.variable}", status="skip")
+                yield Fault(f"{setting} of {label} depends on {value.variable}", status="skip")
             elif number is None:
                 yield Fault(
-                    f"{setting} of {entry} is no number",
-                    f"at {deployment.place}: write {setting}: 0",
+                    f"{setting} of {label} is no number",
+                    f"at {entry.place}: write {setting}: 0",
                 )
             elif number > 0:
                 yield Fault(
-                    f"{entry} is tried up to {number + 1:g} times: {setting} is {number:g} {where}",
-                    f"at {deployment.place}: write {setting}: 0 (optictl render-litellm prints such entries)",
+                    f"{label} is tried up to {number + 1:g} times: {setting} is {number:g} {where}",
+                    f"at {entry.place}: write {setting}: 0 (optictl render-litellm prints such entries)",
                     "each try repeats a whole strategy",
                 )
-        yield from _timeouts(graph, deployment, entry)
+        yield from _timeouts(graph, entry, label)
 
 
-def _timeouts(graph: Graph, deployment: Deployment, entry: str) -> Iterator[Fault]:
+def _timeouts(graph: Graph, entry: ModelEntry, label: str) -> Iterator[Fault]:
     limit = graph.config.timeouts.request
-    for setting, (value, where) in _limits(graph, deployment).items():
+    for setting, (value, where) in _limits(graph, entry).items():
         seconds = _number(value)
         if isinstance(value, Unknown):
-            yield Fault(f"{setting} of {entry} depends on {value.variable}", status="skip")
+            yield Fault(f"{setting} of {label} depends on {value.variable}", status="skip")
         elif seconds is not None and 0 < seconds < limit:
             yield Fault(
-                f"{entry} gives up after {seconds:g} s ({setting} {where}), and OptiLLM works for up to {limit} s",
-                f"at {deployment.place}: write {setting}: {limit} or more, or lower timeouts.request",
+                f"{label} gives up after {seconds:g} s ({setting} {where}), and OptiLLM works for up to {limit} s",
+                f"at {entry.place}: write {setting}: {limit} or more, or lower timeouts.request",
                 "LiteLLM asks again, or somebody else, while the first strategy still runs",
             )
 
 
 def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
     """Entries that send OptiLLM a key which it refuses. `proxy_key` is the right one, None where it cannot be read."""
-    for deployment, provider in _leading_here(graph):
-        entry = f"{deployment.name} ({deployment.place})"
-        remedy = f"at {deployment.place}: write api_key: os.environ/NAME, and the proxy key into NAME in LiteLLM's environment"
-        key = deployment.parameters.get("api_key") or graph.settings.library.get("api_key")
+    for entry, provider in _leading_here(graph):
+        label = f"{entry.name} ({entry.place})"
+        remedy = f"at {entry.place}: write api_key: os.environ/NAME, and the proxy key into NAME in LiteLLM's environment"
+        key = entry.parameters.get("api_key") or graph.settings.library.get("api_key")
         if key is None or key == "":
             key = graph.settings.variable(f"{provider.removeprefix('custom_').upper()}_API_KEY")
         if isinstance(key, Unknown):
             yield Fault(
-                f"the key of {entry} is in {key.variable}, which no environment gives",
+                f"the key of {label} is in {key.variable}, which no environment gives",
                 status="skip",
             )
         elif not isinstance(key, str) or not key.strip():
-            yield Fault(f"{entry} sends no key", remedy, "OptiLLM answers 401")
+            yield Fault(f"{label} sends no key", remedy, "OptiLLM answers 401")
         elif key.startswith("sk-"):
             yield Fault(
-                f"{entry} sends a key that begins with sk-",
+                f"{label} sends a key that begins with sk-",
                 remedy,
                 "OptiLLM would send it upstream in place of its own",
             )
         elif proxy_key is not None and key.strip() != proxy_key:
             yield Fault(
-                f"{entry} sends another key than the proxy key", remedy, "OptiLLM answers 401"
+                f"{label} sends another key than the proxy key", remedy, "OptiLLM answers 401"
             )
 
 
@@ -171,10 +171,10 @@ def _refused(
     for way, arrival in graph.arrivals:
         refusal = model_names.refusal(arrival.name, config.strategies, config.base_models)
         if refusal and refusal[0] == kind:
-            entry = _culprit(way, arrival)
+            place = _culprit(way, arrival)
             yield Fault(
-                f"{written(way)}: {refusal[1]} ({entry})",
-                f"at {entry}: {mend.format(example=example)}",
+                f"{written(way)}: {refusal[1]} ({place})",
+                f"at {place}: {mend.format(example=example)}",
             )
 
 
@@ -188,15 +188,15 @@ def _unclear(graph: Graph) -> Iterator[Fault]:
 
 
 def _culprit(way: Way, arrival: Arrival) -> Place:
-    """The entry to mend: the last one on the way that somebody chose to lead there, else the deployment's."""
-    return next((s.place for s in reversed(way) if s.chosen and s.place), arrival.deployment.place)
+    """The entry to mend: the last one on the way that somebody chose to lead there, else the entry's."""
+    return next((s.place for s in reversed(way) if s.chosen and s.place), arrival.entry.place)
 
 
-def _leading_here(graph: Graph) -> list[tuple[Deployment, str]]:
-    """The deployments that lead to OptiLLM, each with its provider."""
-    found: dict[Place, tuple[Deployment, str]] = {}
+def _leading_here(graph: Graph) -> list[tuple[ModelEntry, str]]:
+    """The entries that lead to OptiLLM, each with its provider."""
+    found: dict[Place, tuple[ModelEntry, str]] = {}
     for _, arrival in graph.arrivals:
-        found.setdefault(arrival.deployment.place, (arrival.deployment, arrival.provider))
+        found.setdefault(arrival.entry.place, (arrival.entry, arrival.provider))
     return list(found.values())
 
 
@@ -208,11 +208,11 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _retries(graph: Graph, deployment: Deployment) -> tuple[Any, str]:
+def _retries(graph: Graph, entry: ModelEntry) -> tuple[Any, str]:
     """The most retries that LiteLLM's router makes of a failed call, and which setting says so."""
     router, library = graph.settings.router, graph.settings.library
     policies = router.get("model_group_retry_policy")
-    policy = policies.get(deployment.name) if isinstance(policies, dict) else None
+    policy = policies.get(entry.name) if isinstance(policies, dict) else None
     name = "model_group_retry_policy" if policy else "retry_policy"
     policy = policy or router.get("retry_policy")
     allowed = (
@@ -221,7 +221,7 @@ def _retries(graph: Graph, deployment: Deployment) -> tuple[Any, str]:
         else []
     )
     candidates: list[tuple[Any, str]] = [
-        (deployment.parameters.get("num_retries"), "in the entry"),
+        (entry.parameters.get("num_retries"), "in the entry"),
         (router.get("num_retries"), "in router_settings"),
         (library.get("num_retries"), "in litellm_settings"),
         (DEFAULT_RETRIES, "where nothing says otherwise"),
@@ -232,9 +232,9 @@ def _retries(graph: Graph, deployment: Deployment) -> tuple[Any, str]:
     return plain
 
 
-def _limits(graph: Graph, deployment: Deployment) -> dict[str, tuple[Any, str]]:
+def _limits(graph: Graph, entry: ModelEntry) -> dict[str, tuple[Any, str]]:
     """`timeout` and `stream_timeout` as LiteLLM finds them, each with which setting says so; 0: nothing does."""
-    own, router, library = deployment.parameters, graph.settings.router, graph.settings.library
+    own, router, library = entry.parameters, graph.settings.router, graph.settings.library
     here, general, last = (
         "in the entry",
         "in router_settings",

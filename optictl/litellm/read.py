@@ -19,7 +19,7 @@ _UNCOVERED = {
     "router_settings": {
         "routing_groups": "groups of models under a name of their own",
         "plugins": "code that chooses the model",
-        "default_litellm_params": "parameters that outrank a deployment's own",
+        "default_litellm_params": "parameters that outrank an entry's own",
     },
     "general_settings": {"store_model_in_db": "models that live in LiteLLM's database"},
     "litellm_settings": {"model_fallbacks": "fallbacks of LiteLLM's library"},
@@ -53,7 +53,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class Deployment:
+class ModelEntry:
     """One entry of `model_list`, or of a running LiteLLM's /model/info. `parameters` are its litellm_params, resolved."""
 
     name: str
@@ -76,8 +76,8 @@ class Chain:
 class Settings:
     """All of a configuration that decides where a request goes, how often and for how long."""
 
-    deployments: tuple[Deployment, ...] = ()
-    #: router aliases: name -> (target, place); they outrank deployments of the same name
+    entries: tuple[ModelEntry, ...] = ()
+    #: router aliases: name -> (target, place); they outrank entries of the same name
     aliases: Mapping[str, tuple[str, Place]] = field(default_factory=dict)
     #: names that LiteLLM rewrites before the router sees them
     rewrites: Mapping[str, tuple[str, Place]] = field(default_factory=dict)
@@ -108,17 +108,17 @@ class Settings:
         )
 
     def running(self, rows: Iterable[Any], address: str) -> Settings:
-        """The same settings with the deployments that a running LiteLLM lists at /model/info."""
+        """The same settings with the entries that a running LiteLLM lists at /model/info."""
         found = []
         for number, row in enumerate(rows, 1):
             parameters = row.get("litellm_params") if isinstance(row, dict) else None
             if isinstance(parameters, dict) and isinstance(parameters.get("model"), str):
                 known = {key: value for key, value in parameters.items() if value is not None}
                 found.append(
-                    Deployment(str(row.get("model_name")), known, Place(f"{address} entry", number))
+                    ModelEntry(str(row.get("model_name")), known, Place(f"{address} entry", number))
                 )
         uncovered = tuple(text for text in self.uncovered if "store_model_in_db" not in text)
-        return replace(self, deployments=tuple(found), uncovered=uncovered)
+        return replace(self, entries=tuple(found), uncovered=uncovered)
 
 
 class _Mapping(dict[Any, Any]):
@@ -274,7 +274,7 @@ class _Reader:
             return {key: self.value(inner) for key, inner in raw.items()}
         return raw
 
-    def deployments(self) -> tuple[Deployment, ...]:
+    def entries(self) -> tuple[ModelEntry, ...]:
         entries = self.data.get("model_list")
         if entries is None:
             return ()
@@ -296,11 +296,11 @@ class _Reader:
                 info = entry.get("model_info")
                 own = info.get("id") if isinstance(info, dict) else None
                 parameters = {**named, **self.value(raw)}
-                found.append(Deployment(name, parameters, place, None if own is None else str(own)))
+                found.append(ModelEntry(name, parameters, place, None if own is None else str(own)))
         return tuple(found)
 
     def credentials(self) -> dict[str, dict[str, Any]]:
-        """`credential_list`: values that a deployment takes by name."""
+        """`credential_list`: values that an entry takes by name."""
         listed = self.data.get("credential_list")
         found = {}
         for item in listed if isinstance(listed, list) else ():
@@ -397,7 +397,7 @@ class _Reader:
             }
             environment = {**environment, **stated}
         return Settings(
-            deployments=self.deployments(),
+            entries=self.entries(),
             aliases=self.names(router, "model_group_alias"),
             rewrites=self.names(library, "model_alias_map"),
             only_model=(only, self.place(general, "completion_model"))

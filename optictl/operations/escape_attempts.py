@@ -97,7 +97,7 @@ def attack(deployment: Deployment) -> list[Result]:
 
 def _as_another_user(paths: Paths) -> Result:
     path = Path(f"/run/credentials/{paths.service_unit}/proxy_key")
-    found = {"missing": "the service does not run"}.get(files.facts(path).kind)
+    found = {"missing": "the service does not run"}.get(files.file_facts(path).kind)
     readable = processes.readable_as(processes.NOBODY, path)
     return Result(
         id="sandbox.credential-of-another",

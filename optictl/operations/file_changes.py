@@ -40,7 +40,7 @@ def apply_file(change: Change) -> None:
             files.set_owner(artefact.path)
         files.set_mode(artefact.path, artefact.mode)
         return
-    kind = files.facts(artefact.path).kind
+    kind = files.file_facts(artefact.path).kind
     if kind == "directory" and not artefact.directory:
         raise OptictlError(
             f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away"
@@ -55,7 +55,7 @@ def apply_file(change: Change) -> None:
 def put(artefact: Artefact) -> None:
     files.make_directory(artefact.path if artefact.directory else artefact.path.parent)
     if artefact.link:
-        files.point(artefact.path, Path(artefact.text))
+        files.replace_link(artefact.path, Path(artefact.text))
     elif not artefact.directory:
         files.write(artefact.path, artefact.text, artefact.mode)
 
@@ -63,9 +63,9 @@ def put(artefact: Artefact) -> None:
 def take_away(change: Change) -> None:
     """Remove a file that is optictl's own, or a release; an edited file is kept under another name."""
     path = Path(change.target)
-    if change.edited and files.facts(path).kind != "missing":
+    if change.edited and files.file_facts(path).kind != "missing":
         files.keep_aside(path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
-    if files.facts(path).kind == "directory":
+    if files.file_facts(path).kind == "directory":
         store.remove(path)
     else:
         files.remove(path)

@@ -183,7 +183,7 @@ def _drop_ins(paths: Paths, running: Running | None) -> list[Path]:
 
 def _refuse_unfit_program(paths: Paths) -> None:
     """Raise OptictlError unless the timer's unit can run this optictl, and nobody but root can change what root then runs."""
-    if problem := program.problem(as_root=paths.scope == "system"):
+    if problem := program.unfit_reason(as_root=paths.scope == "system"):
         raise OptictlError(
             f"monitoring.timer: the unit cannot run this optictl: {problem}",
             remedy="install it for the whole machine (UV_TOOL_DIR=/opt/uv-tools UV_TOOL_BIN_DIR=/usr/local/bin uv tool install "
@@ -194,7 +194,7 @@ def _refuse_unfit_program(paths: Paths) -> None:
 def metrics(paths: Paths) -> Path | None:
     """The file that the installed check's unit writes its metrics to, if it is there."""
     path = render.check_textfile(files.read(paths.check_service) or "")
-    return path if path is not None and files.facts(path).kind == "file" else None
+    return path if path is not None and files.file_facts(path).kind == "file" else None
 
 
 def _stale_metrics(config: Config, paths: Paths) -> list[Change]:
@@ -209,7 +209,7 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
     """Raise OptictlError if somebody else could lead what is written here to another place."""
     uid, home = os.geteuid(), render.home(config, paths)
     for place in (paths.etc, paths.opt, paths.releases, paths.home, home, home / ".optillm"):
-        facts = files.facts(place)
+        facts = files.file_facts(place)
         if facts.kind == "missing":
             continue
         # the deployment's own three may lie elsewhere, where who deploys it has put a link
@@ -217,7 +217,7 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
             raise OptictlError(
                 f"{place} is a link, not a directory", remedy=f"rm {shlex.quote(str(place))}"
             )
-        owners = {facts.uid, files.facts(place.resolve()).uid} - {0, uid}
+        owners = {facts.uid, files.file_facts(place.resolve()).uid} - {0, uid}
         if owners:
             raise OptictlError(
                 f"{place} belongs to uid {owners.pop()}, not {uid}, who could change what is put there",
@@ -243,9 +243,9 @@ def leftovers(paths: Paths, artefacts: Sequence[Artefact]) -> list[Path]:
     beside = [
         temporary
         for temporary in map(files.temporary, written)
-        if files.facts(temporary).kind != "missing"
+        if files.file_facts(temporary).kind != "missing"
     ]
-    scratch = [paths.scratch] if files.facts(paths.scratch).kind != "missing" else []
+    scratch = [paths.scratch] if files.file_facts(paths.scratch).kind != "missing" else []
     return [*store.half_built(paths), *beside, *scratch]
 
 
@@ -435,7 +435,7 @@ def build_release(
     paths = installation.paths
     interpreter = interpreters.interpreter(paths, others_must_reach(paths), python, progress)
     files.make_directory(paths.releases)
-    if files.facts(installation.want.directory(paths)).kind != "missing":
+    if files.file_facts(installation.want.directory(paths)).kind != "missing":
         progress(f"removing the half-built {installation.want.name}")
     build.build(installation.want, paths, installation.config, interpreter, wheelhouse, progress)
 

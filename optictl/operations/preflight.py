@@ -99,7 +99,7 @@ def look(
     systemd = Systemd(paths.scope)
     others = others_must_reach(paths)
     ground = _existing(paths.releases)
-    room = files.room(ground)
+    room = files.free_space(ground)
     return Facts(
         systemd=systemd.version() if starts else 0,
         socket_proxyd=systemd_host.socket_proxyd(),
@@ -151,7 +151,7 @@ def _holders(port: int, systemd: Systemd, own_units: Sequence[str]) -> list[Hold
     found = []
     for pid in processes.owners(listening):
         unit_of = processes.own_service_of if systemd.scope == "user" else processes.service_of
-        process, unit = processes.look(pid), unit_of(pid) or ""
+        process, unit = processes.read_process(pid), unit_of(pid) or ""
         program = process.argv[0] if process is not None and process.argv else ""
         found.append(Holder(pid, unit, program))
     for unit in systemd.listening_sockets(port):

@@ -26,12 +26,14 @@ def was_connected(hand_made: HandMade | None) -> bool:
 
 def keep(hand_made: HandMade, paths: Paths, targets: Iterable[str]) -> None:
     """Copy the unit that was written by hand and its drop-ins to `before/`, readable by root alone, with its state."""
-    originals = [path for path in map(Path, sorted(targets)) if files.facts(path).kind == "file"]
+    originals = [
+        path for path in map(Path, sorted(targets)) if files.file_facts(path).kind == "file"
+    ]
     files.remove(paths.before)
     files.make_directory(paths.before, 0o700)
     kept = []
     for number, path in enumerate(originals):
-        facts, name = files.facts(path), record.kept_name(number, path)
+        facts, name = files.file_facts(path), record.kept_name(number, path)
         files.write(paths.before / name, files.read(path) or "", 0o600)
         kept.append(KeptFile(str(path), facts.mode, facts.uid, facts.gid, name))
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -81,7 +83,7 @@ def serve_again(
     if port is None:
         return f"{unit} is back as it was and was started"
     until = time.monotonic() + _LISTENS_AGAIN
-    while not network.listens(port):
+    while not network.is_listening(port):
         if time.monotonic() > until:
             return f"{unit} is back and started, but does not listen on port {port} after {_LISTENS_AGAIN} s"
         time.sleep(0.1)

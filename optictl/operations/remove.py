@@ -63,9 +63,11 @@ def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
     operators = [paths.proxy_key, paths.env, paths.config, paths.locks] if purge else []
     metrics = [path for path in (install.metrics(paths),) if path is not None]
     everything = dict.fromkeys([*own, *metrics, *operators, paths.manifest])
-    places = [path for path in everything if files.facts(path).kind != "missing"]
+    places = [path for path in everything if files.file_facts(path).kind != "missing"]
     directories = [
-        p for p in _emptied(paths, purge, [*names, *places]) if files.facts(p).kind == "directory"
+        p
+        for p in _emptied(paths, purge, [*names, *places])
+        if files.file_facts(p).kind == "directory"
     ]
     units = facts_units.facts(paths)
     supervised = units is not None and units[paths.service_unit].loaded and bool(names)

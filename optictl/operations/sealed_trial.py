@@ -127,7 +127,10 @@ def end(config: Config, there: Paths, systemd: Systemd) -> None:
 
 def leftover(paths: Paths) -> bool:
     """Whether a killed optictl left a trial behind."""
-    return files.facts(runtime_units(paths.scope) / f"{paths.trial_name}.service").kind != "missing"
+    return (
+        files.file_facts(runtime_units(paths.scope) / f"{paths.trial_name}.service").kind
+        != "missing"
+    )
 
 
 def remove_leftover(config: Config, paths: Paths) -> None:

@@ -106,7 +106,7 @@ def replace_service(config: Config, paths: Paths, say: Callable[[str], None]) ->
         raise _explained(error, systemd, paths, config.listen.port) from None
     _begin_count(systemd, paths)
     now = systemd.show(paths.service_unit).main_pid
-    process = processes.look(now) if now != before else None
+    process = processes.read_process(now) if now != before else None
     if process is None or (
         process.directory is not None
         and process.directory != files.identity(paths.current / "work")

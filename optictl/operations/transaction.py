@@ -46,7 +46,7 @@ def _state_before(installation: Installation) -> _Before:
     return _Before(
         store.active_release(paths),
         {path: installed_files.look(path).text for path in (*rendered, *aside)},
-        {path: files.facts(path).mode for path in (*rendered, *aside)},
+        {path: files.file_facts(path).mode for path in (*rendered, *aside)},
         running is not None and running.runs,
         running.found if running is not None else {},
     )

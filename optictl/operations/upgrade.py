@@ -113,7 +113,7 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
                 str(config_path),
             )
         )
-        artefact = Artefact(config_path, edited, files.facts(config_path).mode or 0o644)
+        artefact = Artefact(config_path, edited, files.file_facts(config_path).mode or 0o644)
         rest = [i for i, change in enumerate(changes) if change.action == "remove"]
         changes.insert(
             rest[0] if rest else len(changes),

@@ -10,7 +10,7 @@ from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.guard.error_texts import is_error_text
 from optictl.host import network
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.results import Result
 
 PROMPT = (
@@ -24,20 +24,20 @@ _LONGER = 1.3
 _REMEDY = "optictl check names what is wrong"
 
 
-def header(answer: Answer, name: str) -> str | None:
+def header(answer: Response, name: str) -> str | None:
     """One of the guard's headers, also as LiteLLM hands it on."""
     return answer.headers.get(f"x-optillm-{name}") or answer.headers.get(
         f"llm_provider-x-optillm-{name}"
     )
 
 
-def number(answer: Answer, name: str) -> int:
+def number(answer: Response, name: str) -> int:
     """One of the guard's headers that counts something; 0 where it does not stand there."""
     text = header(answer, name) or ""
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
-def content(answer: Answer) -> str:
+def content(answer: Response) -> str:
     """The text of an answer, "" where it has none."""
     try:
         return str(answer.data["choices"][0]["message"]["content"] or "")
@@ -45,7 +45,7 @@ def content(answer: Answer) -> str:
         return ""
 
 
-def error_message(answer: Answer) -> str:
+def error_message(answer: Response) -> str:
     """Why a request failed, in the server's own words where it has some."""
     if not answer.status:
         return answer.error
@@ -55,14 +55,14 @@ def error_message(answer: Answer) -> str:
     return f"{answer.status}: {message or answer.text[:200] or 'no text'}"
 
 
-def listed_models(answer: Answer) -> set[str]:
+def listed_models(answer: Response) -> set[str]:
     """The names in an answer of /v1/models; none where it is something else."""
     data = answer.data.get("data") if isinstance(answer.data, dict) else None
     found = (m.get("id") for m in data if isinstance(m, dict)) if isinstance(data, list) else ()
     return {name for name in found if isinstance(name, str)}
 
 
-def usage(answer: Answer) -> dict[str, int]:
+def usage(answer: Response) -> dict[str, int]:
     """The tokens of an answer: prompt, completion, total."""
     usage = answer.data.get("usage") if isinstance(answer.data, dict) else None
     usage = usage if isinstance(usage, dict) else {}
@@ -72,7 +72,7 @@ def usage(answer: Answer) -> dict[str, int]:
     }
 
 
-def judge(model: str, config: Config, answer: Answer, plain: Mapping[str, int] = {}) -> Result:
+def judge(model: str, config: Config, answer: Response, plain: Mapping[str, int] = {}) -> Result:
     """What an answer proves. Pure.
 
     It passes only if the strategy that ran is the one asked for, more than one completion
@@ -152,7 +152,7 @@ def plain_usage(
 
 def run(
     url: str, key: str, model: str, prompt: str, timeout: float, headers: Mapping[str, str] = {}
-) -> Answer:
+) -> Response:
     """One completion through the proxy at `url` (with /v1); `timeout` in seconds."""
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     return network.request(

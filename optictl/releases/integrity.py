@@ -182,10 +182,10 @@ def integrity_problems(
         if own.get(name) != known.get(name)
         and (plugins or name in known or not name.startswith("work/"))
     )
-    owner = files.facts(directory.parent).uid
-    if foreign := next(files.foreign(directory, owner), None):
+    owner = files.file_facts(directory.parent).uid
+    if foreign := next(files.not_owned_by(directory, owner), None):
         wrong.append(
-            f"{foreign.relative_to(directory.parent)} belongs to uid {files.facts(foreign).uid}, not {owner}"
+            f"{foreign.relative_to(directory.parent)} belongs to uid {files.file_facts(foreign).uid}, not {owner}"
         )
     if changed:
         wrong.append(f"changed since installation: {a_few(changed)}")

@@ -64,7 +64,7 @@ def active_release(paths: Paths) -> str | None:
 
 
 def _linked(paths: Paths, link: Path) -> str | None:
-    if files.facts(link).kind != "link":
+    if files.file_facts(link).kind != "link":
         return None
     target = link.resolve()
     return (
@@ -78,9 +78,9 @@ def switch(paths: Paths, release: str) -> None:
     """Put a release in force, in one step. The one before it is what `rollback` goes to."""
     current = active_release(paths)
     if current is not None and current != release:
-        files.point(paths.previous, Path("releases") / current)
+        files.replace_link(paths.previous, Path("releases") / current)
     # relative, so that a deployment under --root can be looked at from elsewhere
-    files.point(paths.current, Path("releases") / release)
+    files.replace_link(paths.current, Path("releases") / release)
 
 
 def previous(paths: Paths) -> str | None:

@@ -12,7 +12,7 @@ from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, OptictlError, UnknownModel
 from optictl.facts.deployment import Deployment
 from optictl.host import files
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.proof import evidence
 from optictl.requests import tracing
 from optictl.requests.tracing import Trace
@@ -72,7 +72,7 @@ class Smoked:
     """A model's result, the answer that it was judged by, and what happened meanwhile, where that was asked for."""
 
     result: Result
-    answer: Answer
+    answer: Response
     trace: Trace | None = None
 
 
@@ -84,7 +84,7 @@ def ask(
     timeout: float | None,
     url: str | None,
     headers: Mapping[str, str],
-) -> Answer:
+) -> Response:
     """One request for a published name, at the proxy or at `url`; `timeout` in seconds, by default the deployment's own."""
     # a published name exists only in LiteLLM; the proxy itself knows what it stands for
     target = name if url else config.publish.get(name, name)

@@ -14,7 +14,7 @@ from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.host import network
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.proof import evidence
 
 #: What a client sends to have prompts and answers in its request's trace.
@@ -112,7 +112,7 @@ def parse(data: dict[str, Any]) -> Trace:
     )
 
 
-def read(config: Config, paths: Paths, proxy_key: str, answer: Answer) -> Trace:
+def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trace:
     """The trace of the request that got this answer, from the service of this deployment.
 
     Raises:

@@ -95,7 +95,7 @@ def others(paths: Paths) -> list[HandMade]:
     """The services of other names in the directory of units that run OptiLLM and are not optictl's."""
     found = []
     for path in _Facts().listed(paths.units, "*.service"):
-        if path.name == paths.service_unit or files.facts(path).kind != "file":
+        if path.name == paths.service_unit or files.file_facts(path).kind != "file":
             continue
         try:
             text = files.read(path)
@@ -132,7 +132,7 @@ def _unit_file(paths: Paths) -> Path | None:
     """The unit file that counts; None where there is none, or a mask."""
     for directory in _places(paths):
         path = directory / paths.service_unit
-        if files.facts(path).kind != "missing":
+        if files.file_facts(path).kind != "missing":
             # a mask hides what lies below it
             return None if path.resolve() == Path("/dev/null") else path
     return None
@@ -153,7 +153,7 @@ def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> lis
     return [
         Path(names[name])
         for name in sorted(names)
-        if files.facts(Path(names[name])).kind != "missing"
+        if files.file_facts(Path(names[name])).kind != "missing"
     ]
 
 
@@ -292,7 +292,7 @@ def _env_files(value: str, where: str, facts: _Facts) -> list[Path]:
         return facts.listed(Path("/"), name.lstrip("/"))
     path = Path(name)
     try:
-        missing = files.facts(path).kind == "missing"
+        missing = files.file_facts(path).kind == "missing"
     except PermissionError:
         facts.denied.append(path)
         return []

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl.deployment.config import Config
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.requests.compare import page, questions, run, summary
 from optictl.requests.compare.summary import Header, Prices, Record, RecordsError, Row, Subject
 
@@ -227,14 +227,14 @@ class TestRows:
         )
 
 
-def answer(text: str = "yes", status: int = 200, **headers: str) -> Answer:
+def answer(text: str = "yes", status: int = 200, **headers: str) -> Response:
     body = {
         "choices": [{"message": {"content": text}}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
     }
     given = {"x-optillm-strategy": "moa", "x-optillm-upstream-calls": "3"}
     given |= {f"x-optillm-{name}": value for name, value in headers.items()}
-    return Answer(
+    return Response(
         status,
         json.dumps(body if status == 200 else {"error": {"message": "the upstream is out"}}),
         given,
@@ -243,7 +243,7 @@ def answer(text: str = "yes", status: int = 200, **headers: str) -> Answer:
 
 
 class TestRecord:
-    def found(self, given: Answer, subject: Subject = MOA, keep: bool = False) -> Record:
+    def found(self, given: Response, subject: Subject = MOA, keep: bool = False) -> Record:
         return run.record(subject, QUESTIONS[0], given, keep)
 
     def test_an_answer(self) -> None:
@@ -254,7 +254,7 @@ class TestRecord:
 
     def test_a_strategy_that_did_not_run_is_no_answer(self) -> None:
         assert self.found(answer(strategy="none")).error == "none ran"
-        assert "without the guard" in self.found(Answer(200, answer().text)).error
+        assert "without the guard" in self.found(Response(200, answer().text)).error
         assert not self.found(answer(strategy="none")).right
 
     def test_an_error_is_no_wrong_answer(self) -> None:
@@ -265,8 +265,8 @@ class TestRecord:
             False,
         )
         assert self.found(answer("Error: Could not generate any completions")).error
-        assert self.found(Answer(0, error="refused"), PLAIN).error == "refused"
-        assert self.found(Answer(0, error="refused"), PLAIN).calls == 0
+        assert self.found(Response(0, error="refused"), PLAIN).error == "refused"
+        assert self.found(Response(0, error="refused"), PLAIN).calls == 0
 
 
 class TestSubjects:

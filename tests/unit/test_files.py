@@ -141,14 +141,14 @@ class TestWrite:
 
 class TestPoint:
     def test_a_new_link(self, tmp_path: Path) -> None:
-        files.point(tmp_path / "current", Path("releases/a"))
+        files.replace_link(tmp_path / "current", Path("releases/a"))
         assert (tmp_path / "current").readlink() == Path("releases/a")
 
     def test_another_target_in_one_step(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         link = tmp_path / "current"
-        files.point(link, Path("releases/a"))
+        files.replace_link(link, Path("releases/a"))
         real = Path.replace
 
         def watched(self: Path, target: Path) -> Path:
@@ -156,20 +156,20 @@ class TestPoint:
             return real(self, target)
 
         monkeypatch.setattr(Path, "replace", watched)
-        files.point(link, Path("releases/b"))
+        files.replace_link(link, Path("releases/b"))
         assert link.readlink() == Path("releases/b")
         assert [p.name for p in tmp_path.iterdir()] == ["current"]
 
     def test_what_an_interrupted_switch_left_behind_is_no_obstacle(self, tmp_path: Path) -> None:
         (tmp_path / ".current.new").symlink_to("gone")
-        files.point(tmp_path / "current", Path("releases/a"))
+        files.replace_link(tmp_path / "current", Path("releases/a"))
         assert [p.name for p in tmp_path.iterdir()] == ["current"]
 
     def test_a_directory_in_its_place_is_not_taken_away(self, tmp_path: Path) -> None:
         (tmp_path / "current").mkdir()
         (tmp_path / "current/file").write_text("")
         with pytest.raises(OSError):
-            files.point(tmp_path / "current", Path("releases/a"))
+            files.replace_link(tmp_path / "current", Path("releases/a"))
         assert (tmp_path / "current/file").exists()
 
 
@@ -305,12 +305,12 @@ class TestFacts:
         (tmp_path / "file").chmod(0o640)
         (tmp_path / "link").symlink_to("gone")
         os.mkfifo(tmp_path / "pipe")
-        assert files.facts(tmp_path / "file") == files.FileFacts("file", 0o640, os.getuid(), 3)
-        assert files.facts(tmp_path).kind == "directory"
-        assert files.facts(tmp_path / "link").kind == "link"
-        assert files.facts(tmp_path / "pipe").kind == "other"
-        assert files.facts(tmp_path / "gone") == files.FileFacts("missing")
-        assert files.facts(tmp_path / "file/below") == files.FileFacts("missing")
+        assert files.file_facts(tmp_path / "file") == files.FileFacts("file", 0o640, os.getuid(), 3)
+        assert files.file_facts(tmp_path).kind == "directory"
+        assert files.file_facts(tmp_path / "link").kind == "link"
+        assert files.file_facts(tmp_path / "pipe").kind == "other"
+        assert files.file_facts(tmp_path / "gone") == files.FileFacts("missing")
+        assert files.file_facts(tmp_path / "file/below") == files.FileFacts("missing")
 
     def test_a_missing_text_is_none(self, tmp_path: Path) -> None:
         assert files.read(tmp_path / "gone") is None

@@ -95,7 +95,7 @@ def test_systemd_that_is_installed_and_did_not_boot_this_machine_is_not_there(
 def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(program, "own", lambda: Path("/home/jerry/.local/bin/optictl"))
+    monkeypatch.setattr(program, "own_program", lambda: Path("/home/jerry/.local/bin/optictl"))
     config = Config.model_validate({"monitoring": {"timer": True}})
     with pytest.raises(OptictlError) as refused:
         install.plan_install(config, paths.system())

@@ -88,7 +88,7 @@ class TestWord:
         own.parent.mkdir(parents=True)
         own.write_text("#!/bin/sh\n")
         own.chmod(0o755)
-        monkeypatch.setattr(program, "own", lambda: own)
+        monkeypatch.setattr(program, "own_program", lambda: own)
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         return own
 
@@ -131,7 +131,7 @@ class TestWord:
         assert program.invocation("user", False, environ, [str(own)]).program == str(own)
 
     def test_without_a_program_it_is_a_module(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(program, "own", lambda: None)
+        monkeypatch.setattr(program, "own_program", lambda: None)
         assert program.invocation("user", False, {"PATH": ""}, ["-m"]).program.endswith(
             " -m optictl"
         )

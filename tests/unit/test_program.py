@@ -12,24 +12,24 @@ from optictl.host import files, program
 
 
 def test_the_program_of_this_installation_is_found() -> None:
-    path = program.own()
+    path = program.own_program()
     assert path is not None
     assert os.access(path, os.X_OK)
 
 
 def test_none_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
-    assert program.own() is None
-    assert "not installed as a program" in program.problem(as_root=False)
+    assert program.own_program() is None
+    assert "not installed as a program" in program.unfit_reason(as_root=False)
 
 
 def test_root_runs_nothing_out_of_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "own", lambda: Path("/home/jerry/.local/bin/optictl"))
+    monkeypatch.setattr(program, "own_program", lambda: Path("/home/jerry/.local/bin/optictl"))
     assert (
-        program.problem(as_root=True)
+        program.unfit_reason(as_root=True)
         == "/home/jerry/.local/bin/optictl lies in a private home, below /home"
     )
-    assert program.problem(as_root=False) == ""
+    assert program.unfit_reason(as_root=False) == ""
 
 
 @pytest.mark.root
@@ -52,4 +52,4 @@ def test_root_runs_nothing_that_others_can_change(
         monkeypatch.setattr(program, name, value)
     monkeypatch.setattr("sys.executable", "/usr/bin/python3")
     monkeypatch.setattr(optictl, "__file__", "/usr/bin/python3")
-    assert "somebody else than root can change" in program.problem(as_root=True)
+    assert "somebody else than root can change" in program.unfit_reason(as_root=True)

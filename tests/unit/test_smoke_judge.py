@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from optictl.deployment.config import Config
 from optictl.guard import GUARD_VERSION
 from optictl.guard.error_texts import ERROR_TEXTS
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.proof import evidence
 
 CONFIG = Config(base_models=("jerry-xl", "tom"), publish={"boost": "bon-tom"})
@@ -35,7 +35,7 @@ def answer(
     without: str = "",
     seconds: float = 1.25,
     **headers: str,
-) -> Answer:
+) -> Response:
     """A good answer to moa-jerry-xl, but for what is given. Headers by the end of their names, _ for -."""
     given = {
         **PROOF,
@@ -46,10 +46,10 @@ def answer(
         "choices": [{"message": {"role": "assistant", "content": text}}],
         "usage": usage or USAGE,
     }
-    return Answer(status, json.dumps(body), given, seconds=seconds)
+    return Response(status, json.dumps(body), given, seconds=seconds)
 
 
-def found(given: Answer, model: str = "moa-jerry-xl") -> str:
+def found(given: Response, model: str = "moa-jerry-xl") -> str:
     """Why this answer fails."""
     result = evidence.judge(model, CONFIG, given)
     assert result.status == "fail", result
@@ -112,7 +112,7 @@ class TestPass:
     def test_through_litellm_which_puts_a_word_before_the_headers(self) -> None:
         direct = answer()
         headers = {f"llm_provider-{name}": value for name, value in direct.headers.items()}
-        through = Answer(200, direct.text, headers, seconds=1.25)
+        through = Response(200, direct.text, headers, seconds=1.25)
         assert evidence.judge("moa-jerry-xl", CONFIG, through) == evidence.judge(
             "moa-jerry-xl", CONFIG, direct
         )
@@ -120,7 +120,7 @@ class TestPass:
 
 class TestFail:
     def test_no_answer_at_all(self) -> None:
-        assert found(Answer(0, error="Connection refused")) == "Connection refused"
+        assert found(Response(0, error="Connection refused")) == "Connection refused"
 
     def test_an_error_in_the_servers_own_words(self) -> None:
         text = json.dumps(
@@ -132,19 +132,19 @@ class TestFail:
                 }
             }
         )
-        assert found(Answer(400, text)) == "400: no such model"
+        assert found(Response(400, text)) == "400: no such model"
 
     @pytest.mark.parametrize(
         "text", ["gateway is tired", json.dumps({"error": "gateway is tired"})]
     )
     def test_an_error_in_another_shape(self, text: str) -> None:
-        assert found(Answer(502, text)) == "502: gateway is tired"
+        assert found(Response(502, text)) == "502: gateway is tired"
 
     def test_an_error_without_words(self) -> None:
-        assert found(Answer(500)) == "500: no text"
+        assert found(Response(500)) == "500: no text"
 
     def test_an_optillm_without_the_guard_proves_nothing(self) -> None:
-        bare = Answer(200, answer().text, {"content-type": "application/json"})
+        bare = Response(200, answer().text, {"content-type": "application/json"})
         assert "without the guard" in found(bare)
 
     def test_another_strategy_ran(self) -> None:
@@ -227,6 +227,6 @@ _BODY = st.fixed_dictionaries(
 def test_no_server_can_make_it_crash_or_pass(
     status: int, body: Any, headers: dict[str, str]
 ) -> None:
-    result = evidence.judge("moa-jerry-xl", CONFIG, Answer(status, json.dumps(body), headers))
+    result = evidence.judge("moa-jerry-xl", CONFIG, Response(status, json.dumps(body), headers))
     assert result.status == "fail"
     json.dumps(result.as_dict())

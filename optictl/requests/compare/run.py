@@ -14,7 +14,7 @@ from optictl.deployment.config import Config, suggest
 from optictl.errors import FileFailure, Locked, OptictlError, os_words
 from optictl.guard.error_texts import is_error_text
 from optictl.host import files, network
-from optictl.host.network import Answer
+from optictl.host.network import Response
 from optictl.proof import evidence
 from optictl.requests.compare import questions as asking
 from optictl.requests.compare import summary
@@ -154,7 +154,7 @@ def _questions(path: Path | None) -> list[Question]:
         ) from None
 
 
-def record(subject: Subject, question: Question, answer: Answer, keep: bool) -> Record:
+def record(subject: Subject, question: Question, answer: Response, keep: bool) -> Record:
     """What an answer tells. Pure. Its text only where it is to be kept."""
     text, tokens = evidence.content(answer), evidence.usage(answer)
     ran = evidence.header(answer, "strategy")

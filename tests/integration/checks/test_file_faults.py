@@ -117,11 +117,11 @@ def _in_force(deployment: InstalledDeployment, spare: Path, touched: Path) -> It
             shutil.copytree(touched, kept / "it", symlinks=True)
         elif was_there:
             shutil.copy2(touched, kept / "it", follow_symlinks=False)
-        files.point(deployment.paths.current, Path("releases") / spare.name)
+        files.replace_link(deployment.paths.current, Path("releases") / spare.name)
         try:
             yield
         finally:
-            files.point(deployment.paths.current, Path("releases") / good.name)
+            files.replace_link(deployment.paths.current, Path("releases") / good.name)
             files.remove(touched)
             if was_there:
                 shutil.move(kept / "it", touched)

@@ -10,7 +10,7 @@ import pytest
 from optictl.checks import catalog
 from optictl.deployment import paths
 from optictl.deployment.config import Config
-from optictl.facts.deployment import Site
+from optictl.facts.deployment import Deployment
 from optictl.host import network
 from optictl.proof.standin import Reply, Seen, StandIn
 from optictl.results import Result
@@ -213,7 +213,7 @@ class Running:
         place.env.write_text(f"OPENAI_API_KEY={key}\n")
         place.proxy_key.write_text(f"{KEY}\n")
         env = self.directory / "litellm.env" if litellm_config else None
-        site = Site(place, None, litellm_config, env)
+        site = Deployment(place, None, litellm_config, env)
         return {r.id: r for r in catalog.run(catalog.select(["routing"]), site) if r.id in IDS}
 
 
@@ -316,6 +316,6 @@ class TestRunning:
 
 
 def test_this_machine_has_names() -> None:
-    names = network.own_names()
+    names = network.local_names()
     assert {"localhost", "127.0.0.1", "::1"} <= names
     assert all(name == name.lower() and name for name in names)

@@ -110,29 +110,29 @@ class TestIncludes:
             + ENTRY.replace("NAME", "one"),
             d__a="litellm_settings: {num_retries: 2}\n" + ENTRY.replace("NAME", "two"),
         )
-        assert [d.name for d in found.deployments] == ["one", "two"]
-        assert [d.place.file for d in found.deployments] == ["d/c.yaml", "d/a.yaml"]
+        assert [d.name for d in found.entries] == ["one", "two"]
+        assert [d.place.file for d in found.entries] == ["d/c.yaml", "d/a.yaml"]
         assert found.library == {"num_retries": 2}
 
     def test_a_nested_one_lies_beside_the_file_that_names_it(self) -> None:
         found = _load("include: [e/a.yaml]\n", d__e__a="include: [b.yaml]\n", d__e__b=ENTRY)
-        assert [d.place.file for d in found.deployments] == ["d/e/b.yaml"]
+        assert [d.place.file for d in found.entries] == ["d/e/b.yaml"]
 
     def test_or_beside_the_first_one(self) -> None:
         found = _load("include: [e/a.yaml]\n", d__e__a="include: [b.yaml]\n", d__b=ENTRY)
-        assert [d.place.file for d in found.deployments] == ["d/b.yaml"]
+        assert [d.place.file for d in found.entries] == ["d/b.yaml"]
 
     def test_a_circle_is_read_once(self) -> None:
         found = _load("include: [a.yaml]\n", d__a="include: [c.yaml, a.yaml]\n" + ENTRY)
-        assert len(found.deployments) == 1
+        assert len(found.entries) == 1
 
 
 def test_a_merge_key_and_an_anchor_keep_their_lines() -> None:
     found = _load(
         "x: &x\n  api_base: http://h\nmodel_list:\n  - model_name: a\n    litellm_params: {<<: *x, model: openai/a}\n"
     )
-    assert found.deployments[0].parameters == {"api_base": "http://h", "model": "openai/a"}
-    assert found.deployments[0].place.line == 4
+    assert found.entries[0].parameters == {"api_base": "http://h", "model": "openai/a"}
+    assert found.entries[0].place.line == 4
 
 
 _scalars = (

@@ -15,7 +15,7 @@ import pytest
 from optictl.checks import catalog
 from optictl.deployment import paths
 from optictl.deployment.config import Config
-from optictl.facts.deployment import Site as CheckSite
+from optictl.facts.deployment import Deployment
 from optictl.litellm.graph import Arrival, Graph, Request
 from optictl.results import Result
 from testing.kept import LITELLM
@@ -102,7 +102,7 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
 
     def check(key: str) -> dict[str, Result]:
         place.env.write_text(f"OPENAI_API_KEY={key}\n")
-        return {r.id: r for r in catalog.run(catalog.select(["routing"]), CheckSite(place))}
+        return {r.id: r for r in catalog.run(catalog.select(["routing"]), Deployment(place))}
 
     results = check(MASTER_KEY)
     # that its entries are understood: names, addresses and numbers arrive as they were configured
