@@ -282,7 +282,7 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
             for p in deployment.live.processes
         )
         directories = {place: uid for place, uid in places if place is not None}
-    except Skip:
+    except MissingFact:
         service = deployment.hand_made
         if service is not None and service.directory is None:
             raise Skip("its unit names no working directory") from None

@@ -48,7 +48,7 @@ def test_root_runs_nothing_that_others_can_change(
     tool.chmod(0o755)
     os.chown(tool / "optictl", 65534, 65534)
     assert files.changeable_by_others([tool / "optictl"]) == tool / "optictl"
-    for name, value in (("own", lambda: tool / "optictl"), ("HOMES", ())):
+    for name, value in (("own_program", lambda: tool / "optictl"), ("HOMES", ())):
         monkeypatch.setattr(program, name, value)
     monkeypatch.setattr("sys.executable", "/usr/bin/python3")
     monkeypatch.setattr(optictl, "__file__", "/usr/bin/python3")
