@@ -1,4 +1,4 @@
-"""Write docs/reference/error-codes.md from `optictl.errors`: `uv run scripts/error_codes_page.py`."""
+"""docs/reference/error-codes.md from `optictl.errors`; `python -m scripts.docs` writes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs/reference/error-codes.md"
 _HEAD = """\
 # Error codes
 
-`uv run scripts/error_codes_page.py` writes this page from the code.
+`python -m scripts.docs` writes this page from the code.
 
 With `--output json`, a command that fails prints one envelope with an `error` object:
 

@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts/error_codes_page.py"
 
 
 def test_the_page_is_current() -> None:
-    """After a change of an error: uv run scripts/error_codes_page.py"""
+    """After a change of an error: python -m scripts.docs"""
     script = runpy.run_path(str(SCRIPT))
     assert script["PAGE"].read_text(encoding="utf-8") == script["page"]()
 
