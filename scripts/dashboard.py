@@ -97,7 +97,7 @@ def _graph(
 def _number(
     title: str, text: str, unit: str, expression: str, bad: float | None = None, decimals: int = 0
 ) -> stat.Panel:
-    """One number; from `bad` on it is red."""
+    """One number; from `bad` on its colour is "red"."""
     steps = [
         Threshold(color="green", value=None),
         *([Threshold(color="red", value=bad)] if bad is not None else []),
