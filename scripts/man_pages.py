@@ -12,13 +12,6 @@ from scripts.commands_page import Command, Parameter
 
 _ROOT = Path(__file__).resolve().parent.parent
 COMMAND, FILE = _ROOT / "man/optictl.1", _ROOT / "man/optictl.yaml.5"
-_FILES = (
-    ("/etc/optillm-proxy/optictl.yaml", "The configuration; see optictl.yaml(5)."),
-    ("/etc/optillm-proxy/env", "OPENAI_API_KEY, the key of LiteLLM that OptiLLM sends; mode 0600."),
-    ("/etc/optillm-proxy/proxy_key", "The key that LiteLLM sends to the proxy; mode 0600."),
-    ("/opt/optillm-proxy/releases", "The releases; the link current leads to the active one."),
-    ("/var/lib/optillm-proxy", "The home directory of the service."),
-)
 _PLACES = (
     "These are the places of the system's deployment. With --name NAME the directories have that"
     " name. With --user they follow the XDG base directories. With --root DIR all of them are"
@@ -80,7 +73,8 @@ def _command(command: Command, shared: list[Parameter]) -> Iterator[str]:
 def rows(page: str) -> Iterator[tuple[str, str]]:
     """The first two cells of each row of a page's first table, without backticks and links."""
     text = (_ROOT / "docs" / page).read_text(encoding="utf-8")
-    for line in re.findall(r"^\| (.+) \|$", text, re.M):
+    table = text[text.index("\n|---|") :].lstrip("\n").partition("\n\n")[0]
+    for line in re.findall(r"^\| (.+) \|$", table, re.M):
         cells = [
             re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", c).replace("`", "") for c in line.split(" | ")
         ]
@@ -122,14 +116,14 @@ def command_page() -> str:
             if command.panel == panel:
                 lines += _command(command, shared)
     lines.append(".SH EXIT STATUS")
-    for code, meaning in list(rows("reference/exit-codes.md"))[1:]:
+    for code, meaning in rows("reference/exit-codes.md"):
         lines += _tagged(code, meaning)
     lines.append(".SH ENVIRONMENT")
     for variable, option in sorted(dict(_environment(commands)).items()):
         lines += _tagged(variable, f"The value of {option}.")
     lines += _tagged("NO_COLOR", "Switches colours off.")
     lines.append(".SH FILES")
-    for path, text in _FILES:
+    for path, text in rows("reference/files.md"):
         lines += _tagged(path, text)
     lines += [".PP", escaped(_PLACES)]
     lines += [".SH SEE ALSO", ".BR optictl.yaml (5),", ".BR systemctl (1),", ".BR journalctl (1)"]

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 import optictl
 from optictl.cli import app
+from optictl.deployment import paths
 from optictl.guard import metrics
 from optictl.host.uv_settings import parse_toml
 from scripts import commands_page, config_page, docs, man_pages
@@ -153,7 +154,15 @@ def test_the_http_page_has_every_header_and_error_code() -> None:
 
 def test_the_exit_codes_are_listed() -> None:
     codes = [code for code, _ in man_pages.rows("reference/exit-codes.md")]
-    assert codes == ["Code", "0", "1", "2", "4", "78", "130"]
+    assert codes == ["0", "1", "2", "4", "78", "130"]
+
+
+def test_the_files_are_those_of_a_deployment() -> None:
+    places = paths.system()
+    values = {str(v) for name in dir(places) if isinstance(v := getattr(places, name), Path)}
+    listed = [path for path, _ in man_pages.rows("reference/files.md")]
+    assert len(listed) > 9
+    assert [path for path in listed if path not in values] == []
 
 
 # releases and man pages
