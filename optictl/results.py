@@ -13,7 +13,7 @@ Status = Literal["pass", "warn", "fail", "skip", "error"]
 Progress = Callable[[str], None]
 
 SEVERITY: tuple[Status, ...] = ("pass", "skip", "warn", "fail", "error")
-RED: tuple[Status, ...] = ("fail", "error")
+FAILED: tuple[Status, ...] = ("fail", "error")
 #: What a headline quotes of a cause; a crash may say pages.
 _CAUSE_LENGTH = 200
 
@@ -41,8 +41,8 @@ class Result:
     alone: bool = False
 
     @property
-    def red(self) -> bool:
-        return self.status in RED
+    def failed(self) -> bool:
+        return self.status in FAILED
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape; `data`, `fault` and `root_cause` only where there is something to say."""
@@ -50,7 +50,7 @@ class Result:
         del fields["felt"], fields["alone"]
         for name, told in (
             ("data", self.data is not None),
-            ("fault", self.red and self.fault),
+            ("fault", self.failed and self.fault),
             ("root_cause", self.root_cause),
         ):
             if not told:
@@ -60,14 +60,15 @@ class Result:
 
 def good(results: Iterable[Result]) -> bool:
     """Whether nothing failed. A skipped check is no failure, and no pass either."""
-    return not any(result.red for result in results)
+    return not any(result.failed for result in results)
 
 
 def roots(found: Sequence[Result]) -> list[Result]:
     """The failures that no other one explains; those that explain most come first."""
     explained = Counter(r.root_cause for r in found if r.root_cause != r.id)
     return sorted(
-        (r for r in found if r.red and r.root_cause in ("", r.id)), key=lambda r: -explained[r.id]
+        (r for r in found if r.failed and r.root_cause in ("", r.id)),
+        key=lambda r: -explained[r.id],
     )
 
 
@@ -78,7 +79,7 @@ def summary(found: Sequence[Result]) -> str:
         return f"{seen} of {len(found)} seen to be good" if seen < len(found) else "All good"
     root, *others = roots(found)
     # what people notice is the consequence, what they must mend is the root
-    felt = next((r for r in found if r.red and r.felt and r.root_cause == root.id), root)
+    felt = next((r for r in found if r.failed and r.felt and r.root_cause == root.id), root)
     cause = " ".join(root.cause.split())
     cause = f"{cause[:_CAUSE_LENGTH]}..." if len(cause) > _CAUSE_LENGTH else cause
     line = f"{felt.fault or felt.id}: {root.found}{f' ({cause})' if cause else ''}."

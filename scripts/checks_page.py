@@ -14,15 +14,15 @@ _HEAD = """\
 
 `python -m scripts.docs` writes this page. `optictl check --explain ID` prints one section of it.
 
-- *Presupposes*: these checks run first. If one of them fails, this check is a skip that names it. `--only` runs them too.
-- *A consequence of*: if one of these fails, it explains this failure and is shown first.
+- *Requires*: these checks run first. If one of them fails, this check is skipped, and its result names the failed check. `--only` runs them too.
+- *Explained by*: if one of these checks fails too, it is the root cause of this failure and is shown first.
 """
 
 
 def _section(check: Check) -> str:
     facts = [f"{check.title}. Expected: {check.expected}."]
-    for words, ids in (("Presupposes", check.requires), ("A consequence of", check.explained_by)):
-        facts += [f"{words}: {', '.join(f'`{id}`' for id in ids)}."] if ids else []
+    for label, ids in (("Requires", check.requires), ("Explained by", check.explained_by)):
+        facts += [f"{label}: {', '.join(f'`{id}`' for id in ids)}."] if ids else []
     text = (inspect.getdoc(check.run) or "").replace("\nWhy: ", "\n\nWhy: ")
     return "\n\n".join([f"## `{check.id}`", *facts, text]) + "\n"
 

@@ -1,5 +1,5 @@
-"""The checks: a registry of functions that read and never write.
+"""The checks. A check reads facts and judges them; it never writes.
 
-`registry` runs them and knows nothing of OptiLLM; `deployment` holds the facts, each read once;
-the other modules hold one family of checks each.
+`engine` runs checks and knows nothing of OptiLLM. `catalog` collects the checks of all families;
+every other module holds one family, or a format or schedule of the results.
 """

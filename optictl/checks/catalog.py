@@ -1,4 +1,4 @@
-"""Every check that there is, collected from its families."""
+"""The catalog of checks: every check of every family."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ FAMILIES = (environment, health, installed, machine, timer, process, routing, su
 
 def all_checks() -> list[Check]:
     """Every check, in the order in which a report lists them."""
-    return [one for family in FAMILIES for one in vars(family).values() if isinstance(one, Check)]
+    return [
+        member
+        for family in FAMILIES
+        for member in vars(family).values()
+        if isinstance(member, Check)
+    ]
 
 
 def select(only: Sequence[str]) -> list[Check]:
-    """The checks with these ids or in these families (`health`, `health.alive`); all for none.
+    """The checks with these ids or of these families (`health.alive`, `health`); all if `only` is empty.
 
     Raises:
-        KeyError: with a name that is neither.
+        KeyError: no check has this id or family.
     """
     checks = all_checks()
     for name in only:
@@ -46,5 +51,5 @@ def select(only: Sequence[str]) -> list[Check]:
 
 
 def run(checks: Sequence[Check], deployment: Any) -> list[Result]:
-    """What these checks say, and of those that they presuppose the ones that fail."""
+    """The results of these checks, and of the checks that they require if those failed."""
     return engine.run(checks, deployment, all_checks())

@@ -1,8 +1,11 @@
-"""The registry of checks and how they are run. Knows no product.
+"""The check engine: runs checks and finds root causes. It knows nothing about OptiLLM.
 
-Two relations make one fault read as one fault. What a check `requires` is run before it; where that is red,
-the check is not run and is a skip with that reason. What a check is a `explained_by` is run beside it; where both
-are red, the other one is the root cause. Both name ids, lead round in no circle, and are followed as far as they go.
+Two relations between checks turn many symptoms of one fault into one reported fault:
+
+- `requires`: the other check runs first. If it fails, this check is skipped, with that reason.
+- `explained_by`: both checks run. If both fail, the other check is the root cause.
+
+Both relations hold check ids, contain no cycle, and are followed transitively.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from optictl.results import SEVERITY, Result, Status
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found. A check without bad findings has passed.
+    """One thing that a check found. A check passes if none of its findings is bad.
 
-    `alone`: no other check explains it, also where this one is a consequence of others.
+    `alone`: no other check explains this finding, even if the check has an `explained_by`.
     """
 
     found: str
@@ -34,15 +37,16 @@ class Finding:
 
 
 class Skip(Exception):
-    """A check's precondition is missing; `str()` says which. Neither a pass nor a failure."""
+    """The check does not apply here; `str()` says why. Neither a pass nor a failure."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """`run(subject)` yields findings. `live` checks need a running service. `timeout` in seconds.
+    """One check. `run(subject)` yields findings; `timeout` is in seconds.
 
-    `fault` says what a failure means: a sentence without its full stop, which what was found is added to. `felt`: clients
-    notice the fault, so that a headline names it although its root is another one.
+    `live`: the check needs a running service. `fault`: what a failure means, a sentence without
+    its full stop; reports append the finding. `felt`: clients notice the fault, so a headline
+    names it even if its root cause is another check.
     """
 
     id: str
@@ -77,28 +81,28 @@ def check(
     requires: tuple[str, ...] = (),
     explained_by: tuple[str, ...] = (),
 ) -> Callable[[CheckFunction], Check]:
-    """Turn a function into the check with an id that scripts may rely on."""
+    """A decorator that turns a function into a check. Scripts may rely on the id."""
 
-    def made(run: CheckFunction) -> Check:
+    def decorate(run: CheckFunction) -> Check:
         return Check(id, title, expected, live, timeout, run, fault, felt, requires, explained_by)
 
-    return made
+    return decorate
 
 
 def explanation(check: Check) -> str:
-    """What a check proves, how, and why it matters: its own words and those of its function."""
+    """What a check proves, how, and why it matters: its fields and the docstring of its function."""
     lines = [f"{check.id}: {check.title}", f"expected: {check.expected}"]
-    for words, ids in (("requires", check.requires), ("a consequence of", check.explained_by)):
-        lines += [f"{words}: {', '.join(ids)}"] if ids else []
+    for label, ids in (("requires", check.requires), ("explained by", check.explained_by)):
+        lines += [f"{label}: {', '.join(ids)}"] if ids else []
     return "\n".join([*lines, "", inspect.getdoc(check.run) or "", ""])
 
 
 def _result(check: Check, findings: list[Finding]) -> Result:
     status: Status = max((f.status for f in findings), key=SEVERITY.index, default="pass")
-    # what is good is not worth a word next to what is not
-    told = [f for f in findings if f.status == status]
+    # a failed check does not report what passed
+    reported = [f for f in findings if f.status == status]
     joined = {
-        name: "; ".join(dict.fromkeys(filter(None, (getattr(f, name) for f in told))))
+        name: "; ".join(dict.fromkeys(filter(None, (getattr(f, name) for f in reported))))
         for name in ("found", "remedy", "cause")
     }
     return Result(
@@ -111,14 +115,14 @@ def _result(check: Check, findings: list[Finding]) -> Result:
         remedy=joined["remedy"],
         fault=check.fault,
         felt=check.felt,
-        alone=any(f.alone for f in told),
+        alone=any(f.alone for f in reported),
     )
 
 
 def _run(check: Check, subject: Any) -> Result:
     findings: list[Finding] = []
     try:
-        # one by one: what was found bad before a crash or a missing precondition stays found
+        # one by one: findings before a crash or a missing fact still count
         for finding in check.run(subject):
             findings.append(finding)
     except (Skip, MissingFact) as reason:
@@ -127,51 +131,53 @@ def _run(check: Check, subject: Any) -> Result:
         findings.append(
             Finding(f"no permission to read {error.filename}", "skip", "sudo optictl check")
         )
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (a check that crashes must be seen, and must not stop the others)
+    # a crash is reported and does not stop the other checks
+    except (Exception, SystemExit) as error:  # noqa: BLE001
         findings.append(
             Finding(
-                "the check itself failed",
+                "the check itself crashed",
                 "error",
-                _again(check),
+                _run_again(check),
                 f"{type(error).__name__}: {error}",
             )
         )
     return _result(check, findings)
 
 
-def _again(check: Check) -> str:
-    return f"run it again with --only {check.id}; if it ends the same way, report it as a defect of optictl"
+def _run_again(check: Check) -> str:
+    return f"run it again with --only {check.id}; if it happens again, please report it"
 
 
 def run(checks: Sequence[Check], subject: Any, others: Sequence[Check] = ()) -> list[Result]:
-    """Run checks, each as soon as what it requires has been judged; each ends as exactly one result.
+    """Run checks in parallel, each as soon as its required checks have ended. One result per check.
 
-    What they presuppose, also among `others`, is run too. It stands before the others in the results, and only where it is red.
+    Required checks that are only among `others` run too. Their results come first, and only if
+    they failed.
     """
-    asked = {c.id: c for c in checks}
-    every = {**_required(checks, others), **asked}
-    outcomes = _side_by_side(list(every.values()), subject)
+    selected = {c.id: c for c in checks}
+    every = {**_required(checks, others), **selected}
+    outcomes = _run_in_parallel(list(every.values()), subject)
     results = [_with_root_cause(outcomes[id], every, outcomes) for id in every]
-    return [r for r in results if r.id in asked or r.red]
+    return [r for r in results if r.id in selected or r.failed]
 
 
 def _required(checks: Sequence[Check], others: Sequence[Check]) -> dict[str, Check]:
-    """Everything that these checks presuppose, themselves left out; `others` are known besides."""
+    """All checks that these checks require, directly or not, without these checks themselves."""
     known = {c.id: c for c in (*others, *checks)}
-    found: dict[str, Check] = {}
+    required: dict[str, Check] = {}
     left = [id for c in checks for id in c.requires]
     while left:
-        if (id := left.pop(0)) not in found:
-            found[id] = known[id]
+        if (id := left.pop(0)) not in required:
+            required[id] = known[id]
             left += known[id].requires
-    return {id: c for id, c in found.items() if c not in checks}
+    return {id: c for id, c in required.items() if c not in checks}
 
 
-def _side_by_side(checks: Sequence[Check], subject: Any) -> dict[str, Result]:
+def _run_in_parallel(checks: Sequence[Check], subject: Any) -> dict[str, Result]:
     outcomes: dict[str, Result] = {}
     waiting = list(checks)
     running: dict[str, tuple[Check, float]] = {}
-    answers: queue.SimpleQueue[Result] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[Result] = queue.SimpleQueue()
     while waiting or running:
         ready = [c for c in waiting if all(id in outcomes for id in c.requires)]
         waiting = [c for c in waiting if c not in ready]
@@ -180,66 +186,66 @@ def _side_by_side(checks: Sequence[Check], subject: Any) -> dict[str, Result]:
                 outcomes[check.id] = skipped
                 continue
             running[check.id] = check, time.monotonic() + check.timeout
-            # daemons: optictl ends although a check hangs
+            # daemon threads: a check that hangs does not keep optictl alive
             threading.Thread(
-                target=_into,
-                args=(answers, check, subject),
+                target=_run_into,
+                args=(ended, check, subject),
                 name=f"check {check.id}",
                 daemon=True,
             ).start()
         if ready and any(c.id in outcomes for c in ready):
-            continue  # what was skipped may be all that others waited for
+            continue  # a skip may unblock other checks
         if not running:
-            raise ValueError(
-                f"these checks presuppose each other: {', '.join(c.id for c in waiting)}"
-            )
-        _wait(answers, running, outcomes)
+            raise ValueError(f"these checks require each other: {', '.join(c.id for c in waiting)}")
+        _wait(ended, running, outcomes)
     return outcomes
 
 
 def _wait(
-    answers: queue.SimpleQueue[Result],
+    ended: queue.SimpleQueue[Result],
     running: dict[str, tuple[Check, float]],
     outcomes: dict[str, Result],
 ) -> None:
-    """Until one of the running checks ends or is out of time."""
+    """Wait until one of the running checks ends or times out, and record its outcome."""
     check, until = min(running.values(), key=lambda item: item[1])
     try:
-        result = answers.get(timeout=max(0.0, until - time.monotonic()))
+        result = ended.get(timeout=max(0.0, until - time.monotonic()))
     except queue.Empty:
         late = Finding(
-            f"no answer after {check.timeout:g} s", "error", _again(check), "the check timed out"
+            f"no result after {check.timeout:g} s",
+            "error",
+            _run_again(check),
+            "the check timed out",
         )
         result = _result(check, [late])
-    if running.pop(result.id, None):  # not one that answers after its time
+    if running.pop(result.id, None):  # ignore a check that ends after its timeout
         outcomes[result.id] = result
 
 
-def _into(answers: queue.SimpleQueue[Result], check: Check, subject: Any) -> None:
-    answers.put(_run(check, subject))
+def _run_into(ended: queue.SimpleQueue[Result], check: Check, subject: Any) -> None:
+    ended.put(_run(check, subject))
 
 
 def _skipped(check: Check, outcomes: dict[str, Result]) -> Result | None:
-    """The result of a check that need not be run, because something it requires is red."""
+    """The result of a check that is not run because a check that it requires failed; else None."""
     for id in check.requires:
-        known = outcomes[id]
-        if red := id if known.red else known.root_cause:
-            what = "failed" if outcomes[red].status == "fail" else "could not be judged"
-            return replace(
-                _result(check, [Finding(f"requires {red}, which {what}", "skip")]), root_cause=red
-            )
+        required = outcomes[id]
+        if cause := id if required.failed else required.root_cause:
+            what = "failed" if outcomes[cause].status == "fail" else "ended with an error"
+            skip = Finding(f"requires {cause}, which {what}", "skip")
+            return replace(_result(check, [skip]), root_cause=cause)
     return None
 
 
 def _with_root_cause(
     result: Result, checks: dict[str, Check], outcomes: dict[str, Result]
 ) -> Result:
-    """The result, told which failure is behind it."""
-    if not (id := result.id if result.red else result.root_cause):
+    """The result with the id of the failure that explains it."""
+    if not (id := result.id if result.failed else result.root_cause):
         return result
     while not outcomes[id].alone and (
         other := next(
-            (o for o in checks[id].explained_by if o in outcomes and outcomes[o].red), None
+            (o for o in checks[id].explained_by if o in outcomes and outcomes[o].failed), None
         )
     ):
         id = other

@@ -1,4 +1,4 @@
-"""Configuration, environment and keys."""
+"""Checks of the configuration, the environment and the keys."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from optictl.host import files
 
 @check(
     "config.valid",
-    "The configuration can be used",
+    "The configuration is valid",
     "every key known, every value allowed",
-    fault="The configuration cannot be used",
+    fault="The configuration is not valid",
 )
 def config_valid(deployment: Deployment) -> Iterator[Finding]:
-    """The configuration file says something that optictl can act on.
+    """The configuration file is valid.
 
-    How: it is parsed and judged whole, as every command does; each problem is told with its line.
-    Why: no other check knows what to expect without it, and install, start and restart refuse to work.
+    How: parses and validates the file as every command does, and reports each problem with its line.
+    Why: the other checks need a valid configuration; install, start and restart refuse an invalid one.
     """
     try:
         config_file.load(deployment.config_path)
@@ -33,20 +33,22 @@ def config_valid(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(
             lines,
             "fail",
-            f"edit {deployment.config_path} there; optictl config schema says what may stand in it",
+            f"edit {deployment.config_path} there (all keys: optictl config schema)",
         )
         return
     except OptictlError as error:
         yield Finding(error.what, "fail", error.remedy)
         return
-    if files.file_facts(deployment.config_path).kind == "missing":
-        judged = (
-            f"the values of {deployment.hand_made.path} are judged"
+    if files.facts(deployment.config_path).kind == "missing":
+        source = (
+            f"the checks use the values of {deployment.hand_made.path}"
             if deployment.hand_made
-            else "the defaults are used"
+            else "optictl uses the defaults"
         )
         yield Finding(
-            f"no {deployment.config_path}: {judged}", "warn", deployment.paths.command("init")
+            f"{deployment.config_path} does not exist; {source}",
+            "warn",
+            deployment.paths.command("init"),
         )
     else:
         yield Finding(f"{deployment.config_path} is valid")
@@ -82,98 +84,98 @@ def config_code_execution(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "env.readable",
-    "The env file is read as it is meant",
-    "systemd takes every line of it",
-    fault="The env file is not read as it is meant",
+    "systemd reads the whole env file",
+    "systemd accepts every line",
+    fault="systemd does not read the whole env file",
 )
 def env_readable(deployment: Deployment) -> Iterator[Finding]:
-    """systemd takes the whole env file, and every variable in it reaches the service.
+    """systemd accepts the whole env file, and every variable in it reaches the service.
 
-    How: the file is read by the rules of systemd's EnvironmentFile=, which the guard and `optictl run` use too. Values are
-    never shown.
-    Why: systemd ignores a line that begins with `export` and one behind a byte order mark, without an error, and refuses
-    a whole file that is not UTF-8: the service has no key then, or does not start.
+    How: reads the file by the rules of systemd's EnvironmentFile=, as the guard and `optictl run` do. Values are never
+    shown.
+    Why: systemd silently ignores a line that begins with `export` and a line after a byte order mark. It rejects a whole
+    file that is not UTF-8. The service then has no key, or does not start.
     """
     path = deployment.env_file
     content = files.read_bytes(path)
     if content is None:
-        raise Skip(f"there is no {path}")
+        raise Skip(f"{path} does not exist")
     problems = envfile.read(content).problems
-    alike = remedies.by_kind(problems)
+    by_kind = remedies.by_kind(problems)
     steps = remedies.of_env_file(path, content)
-    for kind in alike:
+    for kind in by_kind:
         places = ", ".join(
-            f"line {p.line}" + (f" ({p.name})" if p.name else "") for p in alike[kind]
+            f"line {p.line}" + (f" ({p.name})" if p.name else "") for p in by_kind[kind]
         )
-        # the file and the steps, which belong together, stand once
-        first = kind == next(iter(alike))
+        # only the first finding names the file and the steps, which fix all kinds
+        first = kind == next(iter(by_kind))
         remedy = " && ".join([*steps, deployment.restart]) if first else ""
         yield Finding(
             f"{f'{path}, ' if first else ''}{places}: {envfile.WORDS[kind]}", "fail", remedy
         )
     if not problems:
-        yield Finding(f"all of {path}")
+        yield Finding(f"systemd reads all of {path}")
 
 
 @check(
     "env.forbidden",
     "No variable switches OptiLLM to another provider",
-    "none in the env file, in systemd's own environment or in the live process",
-    fault="A variable changes where OptiLLM sends prompts or how it works",
+    "none in the env file, in systemd's environment or in the live process",
+    fault="An environment variable changes where OptiLLM sends prompts or how it works",
 )
 def env_forbidden(deployment: Deployment) -> Iterator[Finding]:
     """No environment variable redirects OptiLLM or changes its defaults.
 
-    How: the names (never the values) in the env file, in the environment that systemd gives to every service, and in
-    /proc/PID/environ of what serves the port are compared with a list that the guard uses too.
-    Why: OPTILLM_API_KEY switches OptiLLM to local inference and CEREBRAS_API_KEY to another provider, both without a
-    word; the guard refuses to start with them.
+    How: compares variable names (never values) with the guard's list of forbidden ones. It reads the env file, the
+    environment that systemd gives to every service, and /proc/PID/environ of the processes that serve the port.
+    Why: OPTILLM_API_KEY switches OptiLLM to local inference and CEREBRAS_API_KEY to another provider, both silently. The
+    guard refuses to start with them.
     """
-    looked = []
+    searched = []
     try:
         live = [p for p in deployment.live.processes if p.environ is not None]
     except MissingFact:
         live = []
-    carried = {name for p in live for name in invariants.forbidden_variables(p.environ or ())}
+    in_live = {name for p in live for name in invariants.forbidden_variables(p.environ or ())}
 
-    def mend(command: str, name: str) -> str:
-        # a process that started before the variable was there can stay
-        return command if live and name not in carried else f"{command} && {deployment.restart}"
+    def with_restart(command: str, name: str) -> str:
+        # a process without the variable need not restart
+        return command if live and name not in in_live else f"{command} && {deployment.restart}"
 
     for place, path, names in _sources(deployment):
-        looked.append(place)
+        searched.append(place)
         for name, effect in invariants.forbidden_variables(names).items():
-            remedy = mend(remedies.unset(path, name), name) if path else deployment.take_over
+            remedy = (
+                with_restart(remedies.unset(path, name), name) if path else deployment.take_over
+            )
             yield Finding(
                 f"{name} is set in {place}", "fail", remedy, f"it {effect}", deployment.is_alone
             )
     try:
         names = deployment.manager_environment
-        looked.append("systemd's environment")
+        searched.append("systemd's environment")
         for name, effect in invariants.forbidden_variables(names).items():
             flags = "--user " if deployment.paths.scope == "user" else ""
-            remedy = mend(f"systemctl {flags}unset-environment {name}", name)
-            yield Finding(
-                f"{name} is set in systemd's own environment", "fail", remedy, f"it {effect}"
-            )
+            remedy = with_restart(f"systemctl {flags}unset-environment {name}", name)
+            yield Finding(f"{name} is set in systemd's environment", "fail", remedy, f"it {effect}")
     except MissingFact:
         pass
     for process in live:
-        looked.append(f"process {process.pid}")
+        searched.append(f"process {process.pid}")
         for name, effect in invariants.forbidden_variables(process.environ or ()).items():
             yield Finding(
-                f"{name} in the environment of process {process.pid}",
+                f"{name} is set in process {process.pid}",
                 "fail",
                 deployment.restart,
                 f"it {effect}",
             )
-    if not looked:
+    if not searched:
         raise Skip("there is no env file and no live process")
-    yield Finding(f"none in {', '.join(looked)}")
+    yield Finding(f"none in {', '.join(searched)}")
 
 
 def _sources(deployment: Deployment) -> list[tuple[str, Path | None, list[str]]]:
-    """(where variables are set in words, the file if it is one, their names), place by place."""
+    """(place as text, the file if it is one, the names of the variables set there), place by place."""
     service = deployment.hand_made
     if service is None:
         path = deployment.paths.env
@@ -195,25 +197,27 @@ def _sources(deployment: Deployment) -> list[tuple[str, Path | None, list[str]]]
     explained_by=("env.readable",),
 )
 def env_upstream_key(deployment: Deployment) -> Iterator[Finding]:
-    """The env file holds a key with which OptiLLM may call LiteLLM.
+    """The env file holds a key for calls from OptiLLM to LiteLLM.
 
-    How: OPENAI_API_KEY in the env file is not empty. Whether LiteLLM takes it is for upstream.base-model to see.
-    Why: without it OptiLLM ignores --base-url and leaves through a library of its own.
+    How: OPENAI_API_KEY in the env file is not empty. upstream.base-model tests whether LiteLLM accepts it.
+    Why: without the key OptiLLM ignores --base-url and sends prompts to other providers.
     """
     path = deployment.env_file
-    put = f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {path}, then {deployment.restart}"
+    remedy = (
+        f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {path}, then {deployment.restart}"
+    )
     if deployment.hand_made is not None and deployment.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(f"set in {deployment.hand_made.where['OPENAI_API_KEY']}")
     elif deployment.hand_made is None and files.file_facts(path).kind == "missing":
         yield Finding(
-            f"there is no {path}", "fail", f"{deployment.paths.command('init')}, then {put}"
+            f"{path} does not exist", "fail", f"{deployment.paths.command('init')}, then {remedy}"
         )
     elif not deployment.env.get("OPENAI_API_KEY", "").strip():
         yield Finding(
             f"OPENAI_API_KEY is empty in {path}",
             "fail",
-            put,
-            "without it OptiLLM ignores --base-url and leaves through a library of its own",
+            remedy,
+            "without it OptiLLM ignores --base-url and sends prompts to other providers",
         )
     else:
         yield Finding(f"set in {path}")
@@ -221,17 +225,16 @@ def env_upstream_key(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "key.strength",
-    "The proxy key can protect the port",
+    "The proxy key protects the port",
     f"at least {invariants.MIN_KEY_LENGTH} characters, not beginning with sk-",
-    fault="The proxy key cannot protect the port",
+    fault="The proxy key does not protect the port",
 )
 def key_strength(deployment: Deployment) -> Iterator[Finding]:
-    """The key that LiteLLM must send is there, hard to guess, and not one that OptiLLM would hand on.
+    """The key that LiteLLM must send exists, is hard to guess, and is not one that OptiLLM forwards.
 
-    How: the length, the variety and the first letters of the proxy_key file, by the guard's own rule; the key is shown
-    nowhere.
-    Why: it is all that keeps the other users of this machine out, and OptiLLM sends a key that begins with sk- upstream
-    in place of its own.
+    How: applies the guard's rules for length, variety and first letters to the proxy_key file. The key is never shown.
+    Why: only this key keeps other local users out. OptiLLM sends a client's key that begins with sk- upstream, in place of
+    OPENAI_API_KEY.
     """
     if deployment.hand_made is not None:
         yield from _hand_made_key(deployment)
@@ -240,10 +243,10 @@ def key_strength(deployment: Deployment) -> Iterator[Finding]:
     remedy = f"rm -f {path} && {deployment.paths.command('init')} && {deployment.restart}"
     if files.file_facts(path).kind == "missing":
         yield Finding(
-            f"there is no {path}",
+            f"{path} does not exist",
             "fail",
             remedy,
-            "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY",
+            "LiteLLM also needs the new key, as LITELLM_OPTILLM_KEY",
         )
         return
     upstream_key = (
@@ -257,7 +260,7 @@ def key_strength(deployment: Deployment) -> Iterator[Finding]:
             f"the key in {path} {weakness}",
             "fail",
             remedy,
-            "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY",
+            "LiteLLM also needs the new key, as LITELLM_OPTILLM_KEY",
         )
     else:
         yield Finding("strong")
@@ -275,7 +278,7 @@ def _hand_made_key(deployment: Deployment) -> Iterator[Finding]:
             found,
             "fail",
             deployment.take_over,
-            "LiteLLM needs the new key too, as LITELLM_OPTILLM_KEY",
+            "LiteLLM also needs the new key, as LITELLM_OPTILLM_KEY",
             True,
         )
     else:
@@ -284,18 +287,18 @@ def _hand_made_key(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "key.not-in-argv",
-    "No secret stands in an argument list",
+    "No key is in an argument list",
     "the key is passed by reference (@FILE)",
-    fault="A key stands in an argument list, where every local user can read it",
+    fault="A key is in an argument list, where every local user can read it",
     live=True,
     requires=("config.valid", "socket.owner"),
     explained_by=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
 )
 def key_not_in_argv(deployment: Deployment) -> Iterator[Finding]:
-    """Neither the proxy key nor LiteLLM's key can be seen in a list of processes.
+    """Neither the proxy key nor LiteLLM's key is visible in the list of processes.
 
-    How: /proc/PID/cmdline of what serves the port is searched for both keys and for a literal --optillm-api-key.
-    Why: every local user may read it, and the key is all that protects the port from them.
+    How: searches /proc/PID/cmdline of the processes that serve the port for both keys and for a literal --optillm-api-key.
+    Why: every local user can read argument lists, and only the key protects the port from them.
     """
     secrets = {value for value in _secrets(deployment) if value}
     for process in deployment.live.processes:
@@ -308,7 +311,7 @@ def key_not_in_argv(deployment: Deployment) -> Iterator[Finding]:
         )
         if (literal and not literal.startswith("@")) or in_flag or secrets.intersection(words):
             yield Finding(
-                f"a key stands in the argument list of process {process.pid}",
+                f"a key is in the argument list of process {process.pid}",
                 "fail",
                 deployment.rebuild,
                 "every local user can read /proc/PID/cmdline",

@@ -1,4 +1,4 @@
-"""The tiers of health that cost no token: alive, locked, connected, and the upstream itself."""
+"""The health tiers that cost no tokens: alive, locked, connected, and the upstream."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from optictl.proof import evidence
     explained_by=("release.in-force", "unit.matches", "process.descriptors"),
 )
 def health_alive(deployment: Deployment) -> Iterator[Finding]:
-    """Something answers on the port as a healthy OptiLLM does.
+    """The service answers on its port as a healthy OptiLLM does.
 
-    How: GET /health, without a key, at most 5 s.
-    Why: the first tier of health. /health is a constant: it says that the process lives, not that LiteLLM does.
+    How: sends GET /health without a key and waits at most 5 s.
+    Why: this is the first health tier. The answer of /health is constant: it shows that the process lives, not that
+    LiteLLM is reachable.
     """
     answer = deployment.health
     if answer.status == 200 and isinstance(answer.data, dict):
@@ -35,18 +36,18 @@ def health_alive(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "health.locked",
-    "Nobody gets in without the key",
+    "Requests without the key are refused",
     "GET /v1/models without a key is 401",
-    fault="Whoever is on this machine gets in without the key",
+    fault="The service accepts requests without the proxy key",
     live=True,
     requires=("health.alive",),
     explained_by=("process.guarded",),
 )
 def health_locked(deployment: Deployment) -> Iterator[Finding]:
-    """The port is closed to whoever does not have the proxy key.
+    """The service refuses clients that do not send the proxy key.
 
-    How: GET /v1/models without a key has to be refused with 401.
-    Why: the service spends LiteLLM's tokens; every user and program of this machine can reach a loopback port.
+    How: sends GET /v1/models without a key and expects 401.
+    Why: the service spends LiteLLM's tokens, and every local user and program can connect to a loopback port.
     """
     answer = deployment.ask("/v1/models", timeout=10)
     if answer.status == 401:
@@ -59,7 +60,7 @@ def health_locked(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "health.connected",
-    "The service reaches LiteLLM through its own key",
+    "The service reaches LiteLLM with its key",
     "GET /v1/models lists the base model",
     fault="The service does not reach LiteLLM",
     felt=True,
@@ -68,13 +69,14 @@ def health_locked(deployment: Deployment) -> Iterator[Finding]:
     explained_by=("process.guarded", "key.strength"),
 )
 def health_connected(deployment: Deployment) -> Iterator[Finding]:
-    """The way from a client with the key, through the service, to LiteLLM and back is whole.
+    """The path from a client through the service to LiteLLM and back works.
 
-    How: GET /v1/models with the proxy key; the service asks LiteLLM for the list. No model is asked, no token spent.
-    Why: /health stays green while everything behind it is down, and a key that was changed on one side only shows here.
+    How: sends GET /v1/models with the proxy key; the service asks LiteLLM for the list. No model is called, no token spent.
+    Why: /health still answers 200 when everything behind the service is down. A key that was changed on one side only also
+    shows here.
     """
     answer = deployment.models
-    wanted = deployment.config.model
+    model = deployment.config.model
     hand_made = deployment.hand_made
     if answer.status == 401:
         key_file = hand_made.path if hand_made else deployment.paths.proxy_key
@@ -82,7 +84,7 @@ def health_connected(deployment: Deployment) -> Iterator[Finding]:
             f"the service refuses the key in {key_file}",
             "fail",
             deployment.restart,
-            "it has read another one at its start",
+            "the service read another key when it started",
         )
     elif answer.status != 200:
         yield Finding(
@@ -91,33 +93,36 @@ def health_connected(deployment: Deployment) -> Iterator[Finding]:
             deployment.restart,
             f"LiteLLM itself answers at {_upstream(deployment)}",
         )
-    elif wanted not in evidence.listed_models(answer):
-        yield Finding(f"{wanted} is not in the list", "fail", _add_model(deployment, wanted))
+    elif model not in evidence.listed_models(answer):
+        yield Finding(f"{model} is not in the list", "fail", _add_model(deployment, model))
     else:
-        yield Finding(f"lists {wanted}")
+        yield Finding(f"lists {model}")
 
 
 def _upstream(deployment: Deployment) -> str:
     return deployment.config.upstream.base_url
 
 
-def _mend_upstream(deployment: Deployment, answer: Response) -> str:
-    """What to do about a LiteLLM that does not list its models."""
+def _upstream_remedy(deployment: Deployment, answer: Answer) -> str:
+    """What to do if LiteLLM does not list its models."""
     address = f"upstream.base_url in {deployment.config_path}, then {deployment.install}"
     if answer.status == 429:
-        return "raise the limit (rpm_limit, max_parallel_requests, max_budget) that LiteLLM gives to OPENAI_API_KEY"
+        return (
+            "raise the limits of OPENAI_API_KEY in LiteLLM "
+            "(rpm_limit, max_parallel_requests, max_budget)"
+        )
     if answer.status >= 500:
-        return "look into LiteLLM's log, and restart it"
+        return "read LiteLLM's log, then restart LiteLLM"
     if "WRONG_VERSION_NUMBER" in answer.error or "record layer" in answer.error:
         return f"it answers without TLS: write http:// in {address}"
     if "timed out" in answer.error:
         return (
-            "LiteLLM hangs or is overloaded: look into its log, and restart it; "
-            f"curl {_upstream(deployment)}/models shows it"
+            "LiteLLM hangs or is overloaded: read LiteLLM's log, then restart LiteLLM "
+            f"(test: curl {_upstream(deployment)}/models)"
         )
     if answer.status:
-        return f"something else than LiteLLM answers there: mend {address}"
-    return f"start LiteLLM, so that curl {_upstream(deployment)}/models answers; or mend {address}"
+        return f"another program than LiteLLM answers there: correct {address}"
+    return f"start LiteLLM (test: curl {_upstream(deployment)}/models), or correct {address}"
 
 
 def _add_model(deployment: Deployment, model: str) -> str:
@@ -128,23 +133,23 @@ def _add_model(deployment: Deployment, model: str) -> str:
 @check(
     "upstream.base-model",
     "LiteLLM serves the base models",
-    "its /v1/models lists each of them",
-    fault="LiteLLM does not serve what OptiLLM needs",
+    "LiteLLM's /v1/models lists every base model",
+    fault="LiteLLM does not serve the base models",
     requires=("config.valid", "env.upstream-key"),
 )
 def upstream_base_model(deployment: Deployment) -> Iterator[Finding]:
-    """LiteLLM is up, takes OptiLLM's key and knows every base model.
+    """LiteLLM is up, accepts OptiLLM's key and lists every base model.
 
-    How: GET /v1/models of LiteLLM itself, with OPENAI_API_KEY. No model is asked, no token spent.
-    Why: it tells a fault of LiteLLM from one of the service.
+    How: sends GET /v1/models to LiteLLM with OPENAI_API_KEY. No model is called, no token spent.
+    Why: it separates faults of LiteLLM from faults of the service.
     """
     answer = deployment.upstream_models
-    if answer.status in (
-        400,
-        401,
-        403,
-    ):  # without a database, LiteLLM answers 400 to a key that it does not know
-        remedy = f"write OPENAI_API_KEY=<a key that LiteLLM takes> into {deployment.env_file}, then {deployment.restart}"
+    # without a database, LiteLLM answers 400 to an unknown key
+    if answer.status in (400, 401, 403):
+        remedy = (
+            f"write OPENAI_API_KEY=<a key that LiteLLM accepts> into {deployment.env_file}, "
+            f"then {deployment.restart}"
+        )
         yield Finding(f"LiteLLM refuses OPENAI_API_KEY ({answer.status})", "fail", remedy)
     elif answer.status != 200 or not isinstance(answer.data, dict):
         found = (
@@ -152,7 +157,7 @@ def upstream_base_model(deployment: Deployment) -> Iterator[Finding]:
             if answer.status != 200
             else "200 without a list of models"
         )
-        yield Finding(found, "fail", _mend_upstream(deployment, answer))
+        yield Finding(found, "fail", _upstream_remedy(deployment, answer))
     else:
         listed = evidence.listed_models(answer)
         for model in deployment.config.base_models:

@@ -1,4 +1,4 @@
-"""The machine around the service: room on its disks, its clock, its journal."""
+"""Checks of the machine: disk space, clock, journal."""
 
 from __future__ import annotations
 
@@ -11,110 +11,116 @@ from optictl.checks.engine import Finding, Skip, check
 from optictl.facts.deployment import Deployment
 from optictl.host import files
 
-#: With less than this many MiB a file cannot be counted on to be written whole, and a log not to stop.
-_ROOM = 16
-_FILES = 64
-#: Seconds that two clocks may be apart. The answer takes some of them, and Date has whole ones only.
-_APART = 60
-#: The journal's directories: the one that lasts, the one that does not.
+#: With less free MiB or inodes, a file may be cut off while it is written, and a log may stop.
+_MIN_FREE_MIB = 16
+_MIN_FREE_INODES = 64
+#: Tolerated clock difference in seconds: the answer takes time, and `Date` has whole seconds only.
+_MAX_SKEW = 60
+#: The journal's directories: persistent, volatile.
 _JOURNALS = (Path("/var/log/journal"), Path("/run/log/journal"))
 
 
-def _room(path: Path) -> str:
-    """Why a file system has no room for what is written to this place, or ""."""
-    space = files.free_space(path)
-    if space is None or (space.bytes >= _ROOM << 20 and space.inodes >= _FILES):
+def _space_problem(path: Path) -> str:
+    """Why the file system of this path is too full, or ""."""
+    space = files.room(path)
+    if space is None or (space.bytes >= _MIN_FREE_MIB << 20 and space.inodes >= _MIN_FREE_INODES):
         return ""
-    return f"{space.bytes >> 20} MiB and {space.inodes} files are free on the file system of {path}"
+    return f"only {space.bytes >> 20} MiB and {space.inodes} inodes are free on the file system of {path}"
 
 
 @check(
     "host.disk",
-    "There is room to write",
-    f"at least {_ROOM} MiB where the deployment lies",
+    "The disks have free space",
+    f"at least {_MIN_FREE_MIB} MiB free on every file system of the deployment",
     fault="A disk is full",
 )
 def host_disk(deployment: Deployment) -> Iterator[Finding]:
-    """Every file system that holds a part of the deployment has room.
+    """Every file system that holds a part of the deployment has free space.
 
-    How: statvfs of the directories of the configuration, the releases, the HOME of the service and the units.
-    Why: the service runs on, and the next key, installation or rollback cannot be written.
+    How: calls statvfs for the directories of the configuration, the releases, the service's HOME and the units.
+    Why: on a full disk the service keeps running, but the next key, installation or rollback fails.
     """
-    places = (
+    directories = (
         deployment.paths.etc,
         deployment.paths.opt,
         deployment.paths.home,
         deployment.paths.units,
     )
-    seen = [path for path in places if files.file_facts(path).kind != "missing"]
-    if not seen:
+    existing = [path for path in directories if files.facts(path).kind != "missing"]
+    if not existing:
         raise Skip(f"nothing is installed: run {deployment.install}")
-    for path in seen:
-        if problem := _room(path):
+    for path in existing:
+        if problem := _space_problem(path):
             yield Finding(
                 problem,
                 "fail",
-                f"free space there: du -xh {path} | sort -h | tail shows where it went",
+                f"free space there: du -xh {path} | sort -h | tail lists the largest directories",
             )
-    yield Finding(f"room in {', '.join(map(str, seen))}")
+    yield Finding(f"free space in {', '.join(map(str, existing))}")
 
 
 @check(
     "host.clock",
     "The clock is right",
-    f"within {_APART} s of LiteLLM's, and after the release was built",
+    f"within {_MAX_SKEW} s of LiteLLM's clock, and later than the build of the release",
     fault="The clock of this machine is wrong",
     requires=("upstream.base-model",),
 )
 def host_clock(deployment: Deployment) -> Iterator[Finding]:
-    """This machine's clock agrees with that of whoever answers as LiteLLM, and has not gone back.
+    """This machine's clock agrees with LiteLLM's and was not set back.
 
-    How: the Date of LiteLLM's answer that upstream.base-model has asked for, and when the release in force was built.
-    Why: keys and certificates expire by the clock, and a log in the wrong order explains nothing. LiteLLM may be on another
+    How: compares the clock with the `Date` header of LiteLLM's answer and with the build time of the active release.
+    Why: keys and certificates expire by the clock, and a log in the wrong order is of no use. LiteLLM may run on another
     machine behind a tunnel.
     """
     now = time.time()
-    mend = "set the clock of the machine that is wrong: timedatectl set-ntp true"
+    remedy = "set the clock of the machine that is wrong: timedatectl set-ntp true"
     built = (
         files.modified_at(deployment.release / "release.json")
         if deployment.hand_made is None
         else 0
     )
-    if built > now + _APART:
-        yield Finding(f"the release in force was built {built - now:.0f} s from now", "fail", mend)
+    if built > now + _MAX_SKEW:
+        yield Finding(
+            f"the build time of the active release is {built - now:.0f} s in the future",
+            "fail",
+            remedy,
+        )
     try:
         theirs = parsedate_to_datetime(deployment.upstream_models.headers["date"]).timestamp()
     except (KeyError, ValueError):
-        raise Skip("LiteLLM's answer has no Date") from None
-    if abs(theirs - now) > _APART:
+        raise Skip("LiteLLM's answer has no Date header") from None
+    if abs(theirs - now) > _MAX_SKEW:
         way = "behind" if theirs > now else "ahead of"
         yield Finding(
-            f"this machine's clock is {abs(theirs - now):.0f} s {way} LiteLLM's", "fail", mend
+            f"this machine's clock is {abs(theirs - now):.0f} s {way} LiteLLM's", "fail", remedy
         )
-    yield Finding("as LiteLLM's")
+    yield Finding("agrees with LiteLLM's clock")
 
 
 @check(
     "host.journal",
-    "The journal takes what the service says",
-    f"at least {_ROOM} MiB for it",
+    "The journal has free space",
+    f"at least {_MIN_FREE_MIB} MiB free for the journal",
     fault="The journal is full",
     live=True,
 )
 def host_journal(deployment: Deployment) -> Iterator[Finding]:
-    """There is room for the service's log.
+    """There is free space for the service's log.
 
-    How: statvfs of the journal's directory.
-    Why: journald drops what it cannot write: who asked for what, and why it failed, is lost.
+    How: calls statvfs for the journal's directory.
+    Why: journald drops what it cannot write; requests and the reasons of failures are lost.
     """
     if not deployment.units:
-        raise Skip("systemd has no say in this deployment")
+        raise Skip("this deployment is not managed by systemd")
     path = next(
         (p for p in _JOURNALS if files.file_facts(p).kind == "directory" and any(p.iterdir())), None
     )
     if path is None:
-        raise Skip("journald keeps no file")
+        raise Skip("journald keeps no files")
     for machine in sorted(path.iterdir()):
-        if problem := _room(machine):
-            yield Finding(problem, "fail", f"journalctl --rotate --vacuum-size={2 * _ROOM}M")
-    yield Finding(f"room in {path}")
+        if problem := _space_problem(machine):
+            yield Finding(
+                problem, "fail", f"journalctl --rotate --vacuum-size={2 * _MIN_FREE_MIB}M"
+            )
+    yield Finding(f"free space in {path}")

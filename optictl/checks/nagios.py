@@ -1,4 +1,4 @@
-"""Results as a plugin for Nagios says them."""
+"""Results in the format of a Nagios plugin, and the hysteresis of `check --fail-after`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"
 
 
 def nagios_code(found: Sequence[Result]) -> int:
-    """2 where something failed, 3 where a check itself did or none has seen anything, 1 for warnings, else 0."""
+    """2 if a check failed; 3 if a check ended with an error, or all were skipped; 1 for warnings; else 0."""
     statuses = {r.status for r in found}
     if "fail" in statuses:
         return CRITICAL
@@ -25,16 +25,19 @@ def nagios_code(found: Sequence[Result]) -> int:
 
 
 def _clean(text: str) -> str:
-    """One line without the sign that begins the performance data."""
+    """One line without `|`, which begins the performance data."""
     return " ".join(text.replace("|", "/").split())
 
 
 def nagios(found: Sequence[Result], seconds: float) -> str:
-    """A Nagios plugin's line: the state, what is wrong, and performance data; `seconds` is how long the checks took."""
+    """The output line of a Nagios plugin: state, problem, performance data.
+
+    `seconds`: how long the checks took.
+    """
     code = nagios_code(found)
     warned = next((r for r in found if r.status == "warn"), None)
     text = (
-        f"{warned.id}: {warned.found}. Mend: {warned.remedy}"
+        f"{warned.id}: {warned.found}. Fix: {warned.remedy}"
         if code == WARNING and warned
         else summary(found)
     )
@@ -46,16 +49,16 @@ def nagios(found: Sequence[Result], seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Hysteresis:
-    """What is held of a deployment that is judged again and again.
+    """Delays a change of the verdict until enough consecutive rounds agree on it.
 
-    `failed` is the verdict, `against` how many rounds in a row were of another opinion.
+    `failed`: the current verdict. `against`: how many consecutive rounds disagreed with it.
     """
 
     failed: bool = False
     against: int = 0
 
     def after(self, well: bool, fail_after: int, well_after: int) -> Hysteresis:
-        """The same after one more round: the verdict changes once enough rounds in a row speak against it."""
+        """The state after one more round; the verdict changes after enough consecutive rounds."""
         if well is not self.failed:
             return Hysteresis(self.failed)
         enough = well_after if self.failed else fail_after
@@ -70,7 +73,7 @@ class Hysteresis:
 
 
 def hysteresis(text: str | None) -> Hysteresis:
-    """What an earlier round left; a fresh start where that is nothing, or no longer understood."""
+    """The state that an earlier round stored; the initial state if the text is missing or invalid."""
     try:
         data = json.loads(text or "{}")
         return Hysteresis(data["failed"] is True, max(0, int(data["against"])))

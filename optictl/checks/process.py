@@ -1,4 +1,4 @@
-"""The live process, found by the port it listens on, however it was started."""
+"""Checks of the live processes: those that listen on the service's port, however they were started."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from optictl.proof.trial import GUARD_HEADER
     explained_by=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
 )
 def bind_loopback(deployment: Deployment) -> Iterator[Finding]:
-    """Whatever serves the port listens on the loopback address and nowhere else.
+    """The processes that serve the port listen on the loopback address only.
 
-    How: /proc/net/tcp and tcp6, and every socket of the processes that hold the port, another port's included.
-    Why: the service is for LiteLLM on this machine; from elsewhere it is a way to a model without LiteLLM's limits.
+    How: reads /proc/net/tcp and tcp6, and looks at every listening socket of these processes, also on other ports.
+    Why: the service is for LiteLLM on this machine. For other machines it would be a way around LiteLLM's limits.
     """
     live = deployment.live
-    every = {one.inode: one for one in processes.listeners()}
-    # a service may listen elsewhere too: look at all sockets of the processes that hold the port
+    every = {socket.inode: socket for socket in processes.listeners()}
+    # a process may also listen elsewhere: look at all its sockets
     pids = {p.pid for p in live.processes}
     held = {
         inode: pid
@@ -38,22 +38,17 @@ def bind_loopback(deployment: Deployment) -> Iterator[Finding]:
         for inode in inodes
     }
     sockets = [every[inode] for inode in held] or live.listening
-    for one in sockets:
-        if not invariants.is_loopback(one.address):
-            remedy = (
-                deployment.without(held[one.inode]) if one.inode in held else deployment.rebuild
-            )
+    for socket in sockets:
+        address = f"{socket.address}:{socket.port}"
+        if not invariants.is_loopback(socket.address):
+            pid = held.get(socket.inode)
+            remedy = deployment.rebuild if pid is None else deployment.without(pid)
             cause = "other machines can reach it"
-            yield Finding(
-                f"listens on {one.address}:{one.port}", "fail", remedy, cause, deployment.is_alone
-            )
-        elif one.port != deployment.config.listen.port:
-            yield Finding(
-                f"also listens on {one.address}:{one.port}",
-                "fail",
-                deployment.without(held[one.inode]),
-            )
-    yield Finding(", ".join(sorted({f"{one.address}:{one.port}" for one in sockets})))
+            yield Finding(f"listens on {address}", "fail", remedy, cause, deployment.is_alone)
+        elif socket.port != deployment.config.listen.port:
+            remedy = deployment.without(held[socket.inode])
+            yield Finding(f"also listens on {address}", "fail", remedy)
+    yield Finding(", ".join(sorted({f"{s.address}:{s.port}" for s in sockets})))
 
 
 @check(
@@ -66,10 +61,10 @@ def bind_loopback(deployment: Deployment) -> Iterator[Finding]:
     explained_by=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
 )
 def process_non_root(deployment: Deployment) -> Iterator[Finding]:
-    """No process that serves the port belongs to root.
+    """No process that serves the port runs as root.
 
-    How: the owner of /proc/PID of each of them.
-    Why: some strategies run code that a model wrote; as root it could do anything.
+    How: reads the owner of /proc/PID of each process.
+    Why: some strategies run code that a model wrote; as root that code could do anything.
     """
     for process in deployment.live.processes:
         if process.uid == 0:
@@ -84,18 +79,19 @@ def process_non_root(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "process.guarded",
-    "The guard stands in front of OptiLLM",
-    "the guard of the release in force answers",
-    fault="Something without the guard serves the port, or the guard of another release",
+    "The guard runs in front of OptiLLM",
+    "the guard of the active release answers",
+    fault="The port is served without the guard, or by the guard of another release",
     live=True,
     requires=("config.valid", "release.in-force", "health.alive"),
     explained_by=("unit.managed", "service.current-release", "unit.matches", "socket.owner"),
 )
 def process_guarded(deployment: Deployment) -> Iterator[Finding]:
-    """The process that answers is the release in force behind its guard.
+    """The process that answers is the active release behind its guard.
 
-    How: the guard's header in the answer of /health, and the directory that each process works in.
-    Why: a bare OptiLLM answers 200 while no strategy runs, and lets any prompt choose one that runs code.
+    How: looks for the guard's header in the answer of /health, and at the working directory of each process.
+    Why: OptiLLM without the guard answers 200 even if no strategy runs, and lets any prompt choose a strategy that runs
+    code.
     """
     version = deployment.health.headers.get(GUARD_HEADER)
     if version is None:
@@ -103,25 +99,25 @@ def process_guarded(deployment: Deployment) -> Iterator[Finding]:
             f"process {deployment.live.pids} answers without the guard",
             "fail",
             deployment.rebuild,
-            "a strategy may silently not run, and prompts may leave",
+            "strategies may silently not run, and prompts may leave this machine",
         )
         return
     work = files.identity(deployment.release / "work")
     for process in deployment.live.processes:
-        # its argument list names the link `current`, which may have moved since; its directory cannot
+        # the argument list names the link `current`, which may point elsewhere now; the directory is exact
         if process.directory is not None and process.directory != work:
             yield Finding(f"process {process.pid} runs another release", "fail", deployment.restart)
     yield Finding(f"guard {version} of {deployment.release.name}")
 
 
-#: A part of a limit that is used up before one is told.
+#: Usage of the limit, as a fraction, from which on the check fails.
 _NEAR = 0.8
 
 
 @check(
     "process.descriptors",
-    "The service can open more files",
-    f"less than {_NEAR:.0%} of its limit in use",
+    "The service has file descriptors left",
+    f"at most {_NEAR:.0%} of the limit in use",
     fault="The service runs out of file descriptors",
     live=True,
     requires=("config.valid", "socket.owner"),
@@ -129,8 +125,8 @@ _NEAR = 0.8
 def process_descriptors(deployment: Deployment) -> Iterator[Finding]:
     """No process that serves the port is near its limit of open files.
 
-    How: /proc/PID/fd and /proc/PID/limits of each of them.
-    Why: every request takes two, and at the limit no connection is taken any more, while the process seems well.
+    How: reads /proc/PID/fd and /proc/PID/limits of each process.
+    Why: every request takes two descriptors. At the limit the process looks healthy, but accepts no connections.
     """
     most = 0
     for process in deployment.live.processes:
@@ -139,34 +135,31 @@ def process_descriptors(deployment: Deployment) -> Iterator[Finding]:
             raise PermissionError(13, "not readable", f"/proc/{process.pid}/fd")
         most = max(most, used.files)
         if used.files > _NEAR * used.files_limit:
-            found = (
-                f"process {process.pid} has {used.files} files open, of at most {used.files_limit}"
-            )
             yield Finding(
-                found,
+                f"process {process.pid} has {used.files} of {used.files_limit} files open",
                 "fail",
                 deployment.restart,
-                "clients hold connections, or files are left open",
+                "clients hold connections open, or the process leaks files",
             )
     yield Finding(f"at most {most} in use")
 
 
 @check(
     "proxy-config.in-force",
-    "The live process reads the provider file that was rendered",
-    "its HOME leads to it, and it is not newer than the process",
+    "The live process reads the rendered provider file",
+    "HOME leads to it, and it is not newer than the process",
     fault="The live process reads another provider file",
     live=True,
     requires=("config.valid", "socket.owner", "proxy-config.litellm-only"),
     explained_by=("unit.matches", "unit.no-weakening-dropin", "process.guarded"),
 )
 def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
-    """The provider file that proxy-config.litellm-only judged is the one that the live process reads.
+    """The live process reads the provider file that proxy-config.litellm-only judges.
 
-    How: HOME in /proc/PID/environ, the files that OptiLLM looks for there, and when the process was started.
-    Why: with another HOME OptiLLM takes its packaged example, which names public providers: prompts would leave.
+    How: looks at HOME in /proc/PID/environ, at the files that OptiLLM reads there, and at the start time of the process.
+    Why: with another HOME, OptiLLM uses its packaged example with public providers, and prompts leave this machine.
     """
-    wanted = deployment.proxy_config
+    rendered = deployment.proxy_config
     for process in deployment.live.processes:
         if process.environ is None:
             raise PermissionError(13, "not readable", f"/proc/{process.pid}/environ")
@@ -176,10 +169,10 @@ def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
             continue
         directory = Path(home) / ".optillm"
         names = [directory / name for name in ("proxy_config.yaml", "proxy_config.yml")]
-        path = next((p for p in names if files.file_facts(p).kind != "missing"), names[0])
-        if path.resolve() != wanted.resolve():
+        path = next((p for p in names if files.facts(p).kind != "missing"), names[0])
+        if path.resolve() != rendered.resolve():
             yield Finding(
-                f"process {process.pid} reads {path}, not {wanted}",
+                f"process {process.pid} reads {path}, not {rendered}",
                 "fail",
                 deployment.restart,
                 alone=deployment.is_alone,
@@ -189,12 +182,10 @@ def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
         ):
             remedy = deployment.take_over or f"{deployment.install} && {deployment.restart}"
             yield Finding(f"{path} {problem}", "fail", remedy, alone=deployment.is_alone)
-        if (changed := files.modified_at(path)) and changed > processes.started_at(
-            process.pid
-        ) + 2:  # btime counts whole seconds
+        changed = files.modified(path)
+        # 2 s of tolerance: the boot time that start times are based on has whole seconds
+        if changed and changed > processes.started(process.pid) + 2:
             yield Finding(
-                f"{path} was changed after process {process.pid} had started",
-                "warn",
-                deployment.restart,
+                f"{path} changed after process {process.pid} started", "warn", deployment.restart
             )
-    yield Finding(f"{wanted}, read by process {deployment.live.pids}")
+    yield Finding(f"{rendered}, read by process {deployment.live.pids}")

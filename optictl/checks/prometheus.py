@@ -1,4 +1,4 @@
-"""Results as metrics for the textfile collector of node_exporter."""
+"""Results as Prometheus metrics, for the textfile collector of node_exporter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _label(text: str) -> str:
 def prometheus(found: Sequence[Result], seconds: float, now: float) -> str:
     """Metrics for node_exporter's textfile collector; `now` in seconds since the epoch."""
     lines = [
-        "# HELP optillm_check_status State of each check: 1 for the one it is in, 0 for the others.",
+        "# HELP optillm_check_status 1 for the current status of each check, 0 for the others.",
         "# TYPE optillm_check_status gauge",
     ]
     for r in found:
@@ -23,20 +23,20 @@ def prometheus(found: Sequence[Result], seconds: float, now: float) -> str:
             for s in SEVERITY
         ]
     lines += [
-        "# HELP optillm_check_root_cause 1 for a failed check that no other one explains, else 0.",
+        "# HELP optillm_check_root_cause 1 for a failed check that no other check explains, else 0.",
         "# TYPE optillm_check_root_cause gauge",
         *(
-            f'optillm_check_root_cause{{id="{_label(r.id)}"}} {int(r.red and r.root_cause == r.id)}'
+            f'optillm_check_root_cause{{id="{_label(r.id)}"}} {int(r.failed and r.root_cause == r.id)}'
             for r in found
         ),
     ]
-    for name, what, value in (
-        ("healthy", "1 where no check failed, else 0.", f"{int(good(found))}"),
-        ("duration_seconds", "How long all the checks took.", f"{seconds:.3f}"),
-        ("last_run_timestamp_seconds", "When the checks were last run.", f"{now:.0f}"),
+    for name, description, value in (
+        ("healthy", "1 if no check failed, else 0.", f"{int(good(found))}"),
+        ("duration_seconds", "Duration of the last run of all checks.", f"{seconds:.3f}"),
+        ("last_run_timestamp_seconds", "Time of the last run of the checks.", f"{now:.0f}"),
     ):
         lines += [
-            f"# HELP optillm_check_{name} {what}",
+            f"# HELP optillm_check_{name} {description}",
             f"# TYPE optillm_check_{name} gauge",
             f"optillm_check_{name} {value}",
         ]

@@ -1,4 +1,4 @@
-"""LiteLLM's routing: no request comes back to OptiLLM, none reaches it in a way that it refuses or that multiplies it."""
+"""Checks of LiteLLM's routing: no loops, no requests that the guard refuses, no repeated strategies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 def _findings(
     deployment: Deployment, judge: Callable[[Graph], Iterator[Fault]], good: str
 ) -> Iterator[Finding]:
-    """What a judge says of the configuration and, where it can be had, of the running LiteLLM."""
+    """The faults that `judge` finds in the configuration and, if available, in the running LiteLLM."""
     routing = deployment.routing
-    told = set()
+    reported = set()
     for graph in filter(None, (routing.configured, routing.running)):
         for fault in judge(graph):
-            # the configuration alone tells what cannot be told: it knows which variables it needs
-            if (fault.status != "skip" or graph is not routing.running) and fault.found not in told:
-                told.add(fault.found)
+            # skips come from the configuration only: it knows which variables have no value
+            is_relevant = fault.status != "skip" or graph is not routing.running
+            if is_relevant and fault.found not in reported:
+                reported.add(fault.found)
                 yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
     if routing.configured is None:
         raise Skip(f"{deployment.unnamed_litellm}; {routing.live}")
@@ -34,17 +35,17 @@ def _findings(
 @check(
     "routing.no-loop",
     "No request comes back to OptiLLM",
-    "base models lead to real models only, by every fallback",
+    "base models lead to real models only, fallbacks included",
     fault="A request comes back to OptiLLM",
     requires=("config.valid",),
 )
 def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
-    """Whatever a client asks for, and whatever fails meanwhile, OptiLLM is never asked again by its own call.
+    """No call that OptiLLM makes leads back to OptiLLM, for any requested model and after any failure.
 
-    How: LiteLLM's configuration, with what it includes and its environment, is followed as its router would: aliases,
-    wildcards, every deployment of a name, every kind of fallback, mirrors. The entries that a running LiteLLM lists at
-    /v1/model/info are followed too. Without a configuration, or where a variable has no value, it is a skip.
-    Why: one request that comes back asks again without end; the guard ends it with 421, and the answer is lost.
+    How: follows LiteLLM's configuration, its includes and its environment as LiteLLM's router does: aliases, wildcards,
+    every deployment of a name, every kind of fallback, mirrors. It also follows the entries that a running LiteLLM lists at
+    /v1/model/info. It is skipped without a configuration, or if a variable has no value.
+    Why: a request that comes back repeats without end. The guard stops it with 421, and the client gets no answer.
     """
     from optictl.litellm import judge
 
@@ -56,22 +57,22 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
                 f"edit {deployment.litellm_config}, or name another file: --litellm-config PATH",
             )
         return
-    yield from _findings(deployment, judge.loops, "no way leads back")
+    yield from _findings(deployment, judge.loops, "no route leads back")
 
 
 @check(
     "routing.prefixed",
-    "LiteLLM asks OptiLLM for strategies",
-    "every name that reaches it begins with a strategy",
-    fault="Requests reach OptiLLM without a strategy",
+    "LiteLLM requests strategies from OptiLLM",
+    "every model name sent to OptiLLM begins with a strategy",
+    fault="LiteLLM sends requests without a strategy to OptiLLM",
     requires=("config.valid",),
     explained_by=("routing.no-loop",),
 )
 def routing_prefixed(deployment: Deployment) -> Iterator[Finding]:
-    """Every model name that LiteLLM may send to OptiLLM begins with a strategy's word.
+    """Every model name that LiteLLM may send to OptiLLM begins with the name of a strategy.
 
-    How: the graph of routing.no-loop; the name is the one that is really sent, without LiteLLM's provider prefix.
-    Why: the guard answers a plain name with 400; OptiLLM by itself passes it on, and it comes back.
+    How: uses the graph of routing.no-loop, with the name that is really sent, without LiteLLM's provider prefix.
+    Why: the guard answers a plain name with 400. OptiLLM without the guard passes it on, and the request comes back.
     """
     from optictl.litellm import judge
 
@@ -80,35 +81,35 @@ def routing_prefixed(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "routing.enabled",
-    "LiteLLM asks for enabled strategies",
-    "every name that reaches OptiLLM asks for one of them",
-    fault="LiteLLM asks for a strategy that is not enabled",
+    "LiteLLM requests enabled strategies only",
+    "every model name sent to OptiLLM names an enabled strategy",
+    fault="LiteLLM requests a strategy that is not enabled",
     requires=("config.valid",),
 )
 def routing_enabled(deployment: Deployment) -> Iterator[Finding]:
-    """Every strategy that LiteLLM may ask for is among `strategies`.
+    """Every strategy that LiteLLM may request is listed in `strategies`.
 
-    How: the graph of routing.no-loop, and OptiLLM's own way to read a model's name.
-    Why: the guard answers such a request with 400: the model is published and never works.
+    How: uses the graph of routing.no-loop, and reads model names as OptiLLM does.
+    Why: the guard answers a request for another strategy with 400, so the published model never works.
     """
     from optictl.litellm import judge
 
-    yield from _findings(deployment, judge.not_enabled, "every strategy asked for is enabled")
+    yield from _findings(deployment, judge.not_enabled, "every requested strategy is enabled")
 
 
 @check(
     "routing.base-served",
-    "A real model answers for every base model",
-    "each leads to a server that is not OptiLLM",
-    fault="A base model is answered by nobody",
+    "Every base model leads to a real model",
+    "each leads to a server other than OptiLLM",
+    fault="No server answers for a base model",
     requires=("config.valid",),
     explained_by=("routing.no-loop",),
 )
 def routing_base_served(deployment: Deployment) -> Iterator[Finding]:
-    """LiteLLM has an entry for every base model, and OptiLLM is asked for no other.
+    """LiteLLM has an entry for every base model, and requests no other base model from OptiLLM.
 
-    How: the graph of routing.no-loop, without fallbacks.
-    Why: every call of every strategy would fail.
+    How: uses the graph of routing.no-loop, without fallbacks.
+    Why: without an entry, every upstream call of every strategy fails.
     """
     from optictl.litellm import judge
 
@@ -128,13 +129,13 @@ def routing_base_served(deployment: Deployment) -> Iterator[Finding]:
 def routing_retries(deployment: Deployment) -> Iterator[Finding]:
     """No retry and no timeout of LiteLLM makes a strategy run twice.
 
-    How: num_retries, max_retries, retry policies and timeouts of every entry that leads to OptiLLM, with the defaults
-    that LiteLLM takes where nothing is said.
-    Why: a try repeats a whole strategy; one failing request made 36 upstream calls.
+    How: reads num_retries, max_retries, retry policies and timeouts of every entry that leads to OptiLLM, and LiteLLM's
+    defaults if a value is not set.
+    Why: every retry repeats the whole strategy; one failing request made 36 upstream calls.
     """
     from optictl.litellm import judge
 
-    yield from _findings(deployment, judge.repeats, "each strategy is tried once, and long enough")
+    yield from _findings(deployment, judge.repeats, "no retries, and the timeouts are long enough")
 
 
 @check(
@@ -146,11 +147,11 @@ def routing_retries(deployment: Deployment) -> Iterator[Finding]:
     explained_by=("key.strength",),
 )
 def routing_key(deployment: Deployment) -> Iterator[Finding]:
-    """Every entry that leads to OptiLLM sends a key that the guard lets in.
+    """Every entry that leads to OptiLLM sends a key that the guard accepts.
 
-    How: api_key of the entry, or what LiteLLM takes in its place, beside the proxy key where that can be read. No key is
-    ever quoted.
-    Why: without it OptiLLM answers 401, and a key that begins with sk- would be sent upstream.
+    How: compares api_key of the entry, or the key that LiteLLM uses in its place, with the proxy key if that is readable.
+    Keys are never shown.
+    Why: without the key the guard answers 401. OptiLLM would send a key that begins with sk- upstream.
     """
     from optictl.litellm import judge
 
@@ -165,6 +166,6 @@ def routing_key(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
     if proxy_key is None:
         raise Skip(
-            f"a key is sent; whether it is the right one cannot be told without {deployment.paths.proxy_key}"
+            f"LiteLLM sends a key; without {deployment.paths.proxy_key} it cannot be compared"
         )
-    yield Finding("the proxy key is sent")
+    yield Finding("LiteLLM sends the proxy key")

@@ -1,4 +1,4 @@
-"""check --watch: rounds of checks, and what is different from one to the next."""
+"""`check --watch`: runs the checks in rounds and finds what changed from one round to the next."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from optictl.results import Result, good
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `changed` is what is to be told of `found`: of the `first` that has any everything, then what is different.
+    """One round. `found` holds all results, `changed` those to report.
 
-    `at` is when it ended, in seconds since the epoch. `error`: why there was no result; `found` is then that of the round
-    before. `told`: whether there is anything to say.
+    The `first` round with results reports all of them; later rounds report what changed.
+    `at`: when the round ended, in seconds since the epoch. `error`: why the round has no results;
+    `found` then holds those of the previous round. `told`: whether there is anything to report.
     """
 
     at: float
@@ -31,26 +32,29 @@ class Round:
 
 
 def changed(before: Sequence[Result], now: Sequence[Result]) -> list[Result]:
-    """The results that say something else than before.
+    """The results that differ from the previous round.
 
-    What passes or is skipped says the same whatever it found: a process has another number after each restart.
+    For a check that passes or is skipped, only the status counts: what it found (a process id,
+    for example) changes with every restart.
     """
-    known = {r.id: _told(r) for r in before}
-    fresh = [r for r in now if known.get(r.id) != _told(r)]
-    # what is only presupposed is among the results while it is red
-    gone = [r for r in before if r.id not in {one.id for one in now}]
+    known = {r.id: _compared(r) for r in before}
+    fresh = [r for r in now if known.get(r.id) != _compared(r)]
+    # a check that is only required is among the results only while it fails
+    current_ids = {r.id for r in now}
     return fresh + [
-        replace(r, status="skip", found="not red any more", cause="", remedy="", root_cause="")
-        for r in gone
+        replace(r, status="skip", found="no longer failing", cause="", remedy="", root_cause="")
+        for r in before
+        if r.id not in current_ids
     ]
 
 
-def _told(r: Result) -> tuple[str, ...]:
-    return (r.status, r.found, r.root_cause) if r.red or r.status == "warn" else (r.status,)
+def _compared(r: Result) -> tuple[str, ...]:
+    """The fields that make two results of a check different."""
+    return (r.status, r.found, r.root_cause) if r.failed or r.status == "warn" else (r.status,)
 
 
 def rounds(judge: Callable[[], Sequence[Result]], pause: Callable[[], None]) -> Iterator[Round]:
-    """Judge again and again, with a pause in between. A round that fails is told and is not the end."""
+    """Run the checks again and again, with a pause in between. A round that crashes is reported."""
     last: Sequence[Result] | None = None
     error = ""
     while True:
@@ -58,11 +62,11 @@ def rounds(judge: Callable[[], Sequence[Result]], pause: Callable[[], None]) -> 
         try:
             last = judge()
         except OptictlError as problem:
-            error = f"{problem.what}. Mend: {problem.remedy}" if problem.remedy else problem.what
+            error = f"{problem.what}. Fix: {problem.remedy}" if problem.remedy else problem.what
         except OSError as problem:
             error = os_words(problem)
-        except Exception as problem:  # noqa: BLE001  (whatever it is, the next round may go well)
-            error = f"the round failed: {type(problem).__name__}: {problem}"
+        except Exception as problem:  # noqa: BLE001  (the next round may succeed)
+            error = f"the checks crashed: {type(problem).__name__}: {problem}"
         found = last or []
         new = [] if error else list(found) if before is None else changed(before, found)
         yield Round(time.time(), before is None, found, new, error, bool(new) or error != was)

@@ -29,7 +29,7 @@ def _remedies(deployment: Deployment) -> str:
     failed = [
         r
         for r in catalog.run(catalog.select(_REFUSED), deployment)
-        if r.red and r.root_cause == r.id
+        if r.failed and r.root_cause == r.id
     ]
     # each ends with the start: once is enough
     start = f" && {deployment.restart}"

@@ -34,7 +34,7 @@ class Installation:
     @property
     def blockers(self) -> list[Result]:
         """The problems with which nothing is begun."""
-        return [problem for problem in self.problems if problem.red]
+        return [problem for problem in self.problems if problem.failed]
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def judge(
         *([] if secrets_come else _of_secrets(paths, facts, blocking=starts)),
         *_drop_ins(paths, facts),
     ]
-    return sorted(found, key=lambda result: not result.red)
+    return sorted(found, key=lambda result: not result.failed)
 
 
 def _problem(id: str, title: str, found: str, remedy: str, *, blocking: bool = True) -> Result:

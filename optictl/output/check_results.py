@@ -52,7 +52,7 @@ def results(command: str, found: Sequence[Result], output: str, *, quiet: bool =
     if table.row_count:
         console.print(table)
     first = roots(found)
-    explained = [r for r in found if r.red and r not in first]
+    explained = [r for r in found if r.failed and r not in first]
     for r in [*first, *explained, *(r for r in found if r.status == "warn")]:
         _explain(console, r)
     counts = [
@@ -107,7 +107,7 @@ def _explain(console: Console, r: Result) -> None:
 
     console.print(f"\n[{STATUS_STYLE[r.status]}]{r.id}[/] {escape(r.title)}")
     told = {name: getattr(r, name) for name in ("expected", "found", "cause", "remedy")}
-    if r.red and r.root_cause not in ("", r.id):
+    if r.failed and r.root_cause not in ("", r.id):
         told["remedy"] = f"see {r.root_cause}, of which it is a consequence"
     for name, text in told.items():
         if text:

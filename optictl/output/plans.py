@@ -30,7 +30,7 @@ def problems(found: Sequence[Result]) -> None:
 
     console = open_console()
     for r in spelled(found):
-        word = "blocked" if r.red else "note"
+        word = "blocked" if r.failed else "note"
         console.print(
             f"[{STATUS_STYLE[r.status]}]{word:<7}[/] {escape(one_line(r.found))}", soft_wrap=True
         )

@@ -59,7 +59,7 @@ UPSTREAM = [
     _upstream(
         "slow", lambda b: setattr(b.upstream, "misbehave", lambda _: time.sleep(8)), "LiteLLM"
     ),
-    _upstream("401", answers(401), "write OPENAI_API_KEY=<a key that LiteLLM takes>"),
+    _upstream("401", answers(401), "write OPENAI_API_KEY=<a key that LiteLLM accepts>"),
     _upstream("429", answers(429), "limit"),
     _upstream("500", answers(500), "LiteLLM's log"),
     _upstream("no JSON", answers(200, b"<html>hello</html>"), "upstream.base_url"),

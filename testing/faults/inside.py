@@ -324,7 +324,7 @@ KEYS = [
             b.sh(f"systemctl restart {UNIT}"),
         ),
         outside=put(f"{ETC}/env", f"OPENAI_API_KEY={litellm_proxy.MASTER_KEY}\n"),
-        says="write OPENAI_API_KEY=<a key that LiteLLM takes>",
+        says="write OPENAI_API_KEY=<a key that LiteLLM accepts>",
         typed="optictl restart",
     ),
 ]

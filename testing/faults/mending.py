@@ -28,7 +28,7 @@ def prove(bench: Bench, fault: Fault) -> Look:
 
 def _mend(bench: Bench, fault: Fault, broken: Look) -> None:
     assert [r.id for r in broken.roots] == [fault.id], {
-        r.id: (r.found, r.cause) for r in broken.results if r.red
+        r.id: (r.found, r.cause) for r in broken.results if r.failed
     }
     remedy = broken.roots[0].remedy
     assert fault.says in remedy, remedy

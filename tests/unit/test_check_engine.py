@@ -1,4 +1,4 @@
-"""How checks are selected and run: each ends as exactly one result, whatever it does."""
+"""Selecting and running checks: every check gives exactly one result, even when it crashes."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class TestRun:
         started = time.monotonic()
         result = outcome(run, timeout=0.1)
         assert time.monotonic() - started < 2
-        assert (result.status, result.found) == ("error", "no answer after 0.1 s")
+        assert (result.status, result.found) == ("error", "no result after 0.1 s")
 
     def test_optictl_ends_although_a_check_hangs(self) -> None:
         program = (
@@ -220,7 +220,7 @@ class TestRun:
 
 class TestPresuppositions:
     @pytest.mark.parametrize(
-        ("status", "words"), [("fail", "which failed"), ("error", "which could not be judged")]
+        ("status", "words"), [("fail", "which failed"), ("error", "which ended with an error")]
     )
     def test_a_red_one_is_a_skip_that_names_it(self, status: Status, words: str) -> None:
         results = engine.run([related("b", requires=("a",)), related("a", status)], None)
@@ -272,7 +272,7 @@ class TestPresuppositions:
             [check(run, "slow", timeout=0.1), related("b", requires=("slow",))], None
         )
         assert [r.status for r in results] == ["error", "skip"]
-        assert results[1].found == "requires slow, which could not be judged"
+        assert results[1].found == "requires slow, which ended with an error"
 
     def test_the_time_limit_counts_from_the_own_start(self) -> None:
         def run(_: object) -> Iterator[Finding]:
@@ -286,7 +286,7 @@ class TestPresuppositions:
         assert [r.status for r in engine.run([first, then], None)] == ["pass", "pass"]
 
     def test_a_circle_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match="presuppose each other: a, b"):
+        with pytest.raises(ValueError, match="require each other: a, b"):
             engine.run([related("a", requires=("b",)), related("b", requires=("a",))], None)
 
     def test_an_unknown_one_is_an_error(self) -> None:

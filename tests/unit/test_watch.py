@@ -79,7 +79,7 @@ def test_a_round_that_fails_is_told_once_and_the_next_ones_go_on() -> None:
         *told_by(good, *problems, good)[1:],
         told_by(OSError(28, "No space", "/run/x"))[0],
     ]
-    assert (before.error, before.told, before.good) == ("no. Mend: sudo", True, False)
+    assert (before.error, before.told, before.good) == ("no. Fix: sudo", True, False)
     assert again.told is False
     assert other.told
     assert "KeyError: 'x'" in other.error

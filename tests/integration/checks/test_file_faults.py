@@ -226,7 +226,7 @@ def test_a_deployment_that_nobody_finished_is_one_fault(deployment: InstalledDep
     finally:
         current.symlink_to(target)
     assert [r.id for r in roots(results)] == ["release.in-force"]
-    assert {r.id for r in results if r.red} >= {
+    assert {r.id for r in results if r.failed} >= {
         "release.in-force",
         "proxy-config.litellm-only",
         "health.alive",

@@ -61,7 +61,7 @@ def test_an_optillm_started_by_hand_is_judged(deployment: InstalledDeployment) -
         "process.guarded": "without the guard",
         "key.not-in-argv": f"argument list of process {process.pid}",
         "proxy-config.in-force": "other-home",
-        "env.forbidden": f"OPTILLM_N in the environment of process {process.pid}",
+        "env.forbidden": f"OPTILLM_N is set in process {process.pid}",
     }.items():
         assert results[id].status == "fail", results[id]
         assert words in results[id].found

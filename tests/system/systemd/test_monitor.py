@@ -117,7 +117,7 @@ def test_switched_off_it_is_gone_with_its_metrics(host: Host) -> None:
     host.configure()
     assert "monitoring.timer is off" in _timer(host)["found"]
     host.optictl("install", "--yes", "--no-smoke")
-    assert _timer(host)["found"] == "not asked for, and not there"
+    assert _timer(host)["found"] == "monitoring.timer is off, and there is no timer"
     for path in (
         f"{UNITS}/{TIMER}",
         f"{UNITS}/{UNIT}",
