@@ -39,7 +39,7 @@ def config_valid(deployment: Deployment) -> Iterator[Finding]:
     except OptictlError as error:
         yield Finding(error.what, "fail", error.remedy)
         return
-    if files.facts(deployment.config_path).kind == "missing":
+    if files.file_facts(deployment.config_path).kind == "missing":
         source = (
             f"the checks use the values of {deployment.hand_made.path}"
             if deployment.hand_made

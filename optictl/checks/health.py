@@ -103,7 +103,7 @@ def _upstream(deployment: Deployment) -> str:
     return deployment.config.upstream.base_url
 
 
-def _upstream_remedy(deployment: Deployment, answer: Answer) -> str:
+def _upstream_remedy(deployment: Deployment, answer: Response) -> str:
     """What to do if LiteLLM does not list its models."""
     address = f"upstream.base_url in {deployment.config_path}, then {deployment.install}"
     if answer.status == 429:

@@ -22,7 +22,7 @@ _JOURNALS = (Path("/var/log/journal"), Path("/run/log/journal"))
 
 def _space_problem(path: Path) -> str:
     """Why the file system of this path is too full, or ""."""
-    space = files.room(path)
+    space = files.free_space(path)
     if space is None or (space.bytes >= _MIN_FREE_MIB << 20 and space.inodes >= _MIN_FREE_INODES):
         return ""
     return f"only {space.bytes >> 20} MiB and {space.inodes} inodes are free on the file system of {path}"
@@ -46,7 +46,7 @@ def host_disk(deployment: Deployment) -> Iterator[Finding]:
         deployment.paths.home,
         deployment.paths.units,
     )
-    existing = [path for path in directories if files.facts(path).kind != "missing"]
+    existing = [path for path in directories if files.file_facts(path).kind != "missing"]
     if not existing:
         raise Skip(f"nothing is installed: run {deployment.install}")
     for path in existing:

@@ -169,7 +169,7 @@ def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
             continue
         directory = Path(home) / ".optillm"
         names = [directory / name for name in ("proxy_config.yaml", "proxy_config.yml")]
-        path = next((p for p in names if files.facts(p).kind != "missing"), names[0])
+        path = next((p for p in names if files.file_facts(p).kind != "missing"), names[0])
         if path.resolve() != rendered.resolve():
             yield Finding(
                 f"process {process.pid} reads {path}, not {rendered}",
@@ -182,9 +182,9 @@ def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
         ):
             remedy = deployment.take_over or f"{deployment.install} && {deployment.restart}"
             yield Finding(f"{path} {problem}", "fail", remedy, alone=deployment.is_alone)
-        changed = files.modified(path)
+        changed = files.modified_at(path)
         # 2 s of tolerance: the boot time that start times are based on has whole seconds
-        if changed and changed > processes.started(process.pid) + 2:
+        if changed and changed > processes.started_at(process.pid) + 2:
             yield Finding(
                 f"{path} changed after process {process.pid} started", "warn", deployment.restart
             )

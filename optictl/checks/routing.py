@@ -18,7 +18,7 @@ def _findings(
     deployment: Deployment, judge: Callable[[Graph], Iterator[Fault]], good: str
 ) -> Iterator[Finding]:
     """The faults that `judge` finds in the configuration and, if available, in the running LiteLLM."""
-    routing = deployment.routing
+    routing = deployment.litellm.routing
     reported = set()
     for graph in filter(None, (routing.configured, routing.running)):
         for fault in judge(graph):
@@ -28,7 +28,7 @@ def _findings(
                 reported.add(fault.found)
                 yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
     if routing.configured is None:
-        raise Skip(f"{deployment.unnamed_litellm}; {routing.live}")
+        raise Skip(f"{deployment.litellm.not_named}; {routing.live}")
     yield Finding(f"{good}; {routing.live}")
 
 
@@ -49,12 +49,12 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    if problems := deployment.litellm_problems:
+    if problems := deployment.litellm.problems:
         for problem in problems:
             yield Finding(
                 problem,
                 "fail",
-                f"edit {deployment.litellm_config}, or name another file: --litellm-config PATH",
+                f"edit {deployment.litellm.config_file}, or name another file: --litellm-config PATH",
             )
         return
     yield from _findings(deployment, judge.loops, "no route leads back")
@@ -114,7 +114,7 @@ def routing_base_served(deployment: Deployment) -> Iterator[Finding]:
     from optictl.litellm import judge
 
     def unserved(graph: Graph) -> Iterator[Fault]:
-        return judge.unserved(graph, whole=graph is not deployment.routing.running)
+        return judge.unserved(graph, whole=graph is not deployment.litellm.routing.running)
 
     yield from _findings(deployment, unserved, f"{', '.join(deployment.config.base_models)} served")
 
@@ -155,9 +155,9 @@ def routing_key(deployment: Deployment) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    graph = deployment.routing.configured  # a running LiteLLM does not show its keys
+    graph = deployment.litellm.routing.configured  # a running LiteLLM does not show its keys
     if graph is None:
-        raise Skip(deployment.unnamed_litellm)
+        raise Skip(deployment.litellm.not_named)
     try:
         proxy_key = deployment.proxy_key
     except (MissingFact, PermissionError):

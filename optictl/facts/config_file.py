@@ -1,4 +1,4 @@
-"""A deployment's configuration file, read and parsed. Kept light: every command starts here."""
+"""Reading a deployment's configuration file. Every command imports this, so it stays light."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from optictl.host import files
 
 
 def load(path: Path, *, required: bool = False) -> Config:
-    """The configuration at `path`, or the defaults where there is none.
+    """The configuration at `path`, or the defaults if the file does not exist.
 
     Raises:
-        ConfigError: it is there and not valid.
-        OptictlError: it cannot be read, or is required and missing.
+        ConfigError: the file is not valid.
+        OptictlError: the file cannot be read, or is `required` and does not exist.
     """
     try:
         text = files.read(path)
@@ -29,8 +29,8 @@ def load(path: Path, *, required: bool = False) -> Config:
     if text is None:
         if required:
             raise ConfigMissing(
-                f"there is no configuration at {path}",
-                remedy=f"mend the path, or make one: optictl config show > {path}",
+                f"the configuration {path} does not exist",
+                remedy=f"correct the path, or create the file: optictl config show > {path}",
             )
         return Config()
     return configuration.parse(text, str(path))

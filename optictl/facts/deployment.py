@@ -1,4 +1,4 @@
-"""The facts that checks judge: one deployment and the process that serves its port, each read once."""
+"""The facts that checks judge: one deployment and the processes that serve its port, each read once."""
 
 from __future__ import annotations
 
@@ -7,37 +7,32 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import ConfigError, MissingFact, OptictlError
 from optictl.facts import config_file
 from optictl.facts import units as facts_units
+from optictl.facts.litellm import LiteLLM
 from optictl.guard import envfile
 from optictl.guard.envfile import EnvFile
 from optictl.host import files, network, processes
 from optictl.host.network import Response
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
-from optictl.proof import evidence
 from optictl.proof.trial import GUARD_HEADER
 from optictl.releases import store
 from optictl.takeover import reader
 from optictl.takeover.handmade import HandMade
 from optictl.takeover.proposal import propose
 
-if TYPE_CHECKING:
-    from optictl.litellm.graph import Graph
-    from optictl.litellm.read import Settings
-
-#: The check that says of a hand-made service that it is one.
+#: The check that reports a service that optictl did not install.
 MANAGED = "unit.managed"
 
 
 @dataclass(frozen=True)
 class Live:
-    """What serves the port: every process that holds a listening socket on it."""
+    """The processes that hold a listening socket on the service's port."""
 
     listening: list[Listener]
     processes: list[Process]
@@ -47,22 +42,10 @@ class Live:
         return ", ".join(str(p.pid) for p in self.processes)
 
 
-@dataclass(frozen=True)
-class Routing:
-    """LiteLLM's routing as configured (None: no configuration was named) and as it runs (None: it does not tell).
-
-    `live` says in words what the running one told.
-    """
-
-    configured: Graph | None
-    running: Graph | None
-    live: str
-
-
 class Deployment:
-    """Facts of one deployment. A fact that cannot be had raises MissingFact with the reason.
+    """Facts of one deployment. A fact that cannot be read raises MissingFact with the reason.
 
-    `litellm_config` and `litellm_env` name LiteLLM's own files, instead of those that the configuration names.
+    `litellm_config` and `litellm_env` override the files of LiteLLM that the configuration names.
     """
 
     def __init__(
@@ -74,21 +57,21 @@ class Deployment:
     ) -> None:
         self.paths = paths
         self.config_path = config_path or paths.config
-        self._litellm = litellm_config, litellm_env
+        self._litellm_files = litellm_config, litellm_env
 
     @cached_property
     def hand_made(self) -> HandMade | None:
-        """The service that stands here and is not optictl's; then the other facts are that one's."""
+        """The installed service, if optictl did not install it; the other facts then describe it."""
         return reader.read(self.paths)
 
     def require_managed(self) -> None:
-        """Raise MissingFact where the service is not optictl's: what only a deployment has cannot be judged."""
+        """Raise MissingFact if optictl did not install the service: it lacks what the caller judges."""
         if self.hand_made is not None:
-            raise MissingFact(f"the unit is not optictl's: see {MANAGED}")
+            raise MissingFact(f"optictl did not install the service: see {MANAGED}")
 
     @property
     def is_alone(self) -> bool:
-        """Whether a fault stands for itself: of a hand-made service each has to be seen, not only that it is one."""
+        """Whether faults are root causes by themselves: a hand-made service shows each of them."""
         return self.hand_made is not None
 
     @cached_property
@@ -103,20 +86,20 @@ class Deployment:
 
     @property
     def env_file(self) -> Path:
-        """The file with OPENAI_API_KEY that the service reads, or would read."""
+        """The file with OPENAI_API_KEY that the service reads, even if it does not exist."""
         own = self.hand_made.env_file if self.hand_made is not None else None
         return own or self.paths.env
 
     @property
     def proxy_config(self) -> Path:
-        """The file that OptiLLM's proxy plugin reads, or would read."""
+        """The file that OptiLLM's proxy plugin reads, even if it does not exist."""
         if self.hand_made is None:
             return self.paths.proxy_config
         home = self.hand_made.environment.get("HOME") or "/nonexistent"
         return self.hand_made.provider_config or Path(home) / ".optillm" / "proxy_config.yaml"
 
     def _refuse_denied(self) -> None:
-        """Raise PermissionError where a file of a hand-made service may not be read: a fact may be missing."""
+        """Raise PermissionError if a file of a hand-made service is unreadable: facts may be missing."""
         if self.hand_made is not None and self.hand_made.denied:
             raise PermissionError(
                 errno.EACCES, os.strerror(errno.EACCES), str(self.hand_made.denied[0])
@@ -124,15 +107,15 @@ class Deployment:
 
     @cached_property
     def env_read(self) -> EnvFile:
-        """The env file as the service gets it."""
+        """The env file as systemd passes it to the service."""
         content = files.read_bytes(self.env_file)
         if content is None:
-            raise MissingFact(f"there is no {self.env_file}")
+            raise MissingFact(f"{self.env_file} does not exist")
         return envfile.read(content)
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables of the env file; of a hand-made service all that its unit and its files set."""
+        """The variables of the env file; for a hand-made service, those of its unit and env files."""
         if self.hand_made is not None:
             self._refuse_denied()
             return {
@@ -156,26 +139,26 @@ class Deployment:
             return self.hand_made.proxy_key
         text = files.read(self.paths.proxy_key)
         if text is None:
-            raise MissingFact(f"there is no {self.paths.proxy_key}")
+            raise MissingFact(f"{self.paths.proxy_key} does not exist")
         return text.strip()
 
     @cached_property
     def release(self) -> Path:
-        """The directory of the release in force."""
+        """The directory of the active release."""
         self.require_managed()
         release = store.active_release(self.paths)
         if release is None:
             raise MissingFact(
-                f"no release is in force at {self.paths.current}: run {self.paths.command('install')}"
+                f"no active release at {self.paths.current}: run {self.paths.command('install')}"
             )
         return self.paths.releases / release
 
     @cached_property
     def units(self) -> dict[str, Unit]:
-        """What systemd knows of this deployment's units."""
+        """This deployment's units as systemd knows them."""
         units = facts_units.facts(self.paths)
         if units is None:
-            raise MissingFact("systemd has no say in this deployment")
+            raise MissingFact("this deployment is not managed by systemd")
         return units
 
     @cached_property
@@ -185,19 +168,19 @@ class Deployment:
 
     @property
     def install(self) -> str:
-        """The command that puts every artefact and the release in order, and restarts what has to be."""
+        """The command that restores every artefact and the release, and restarts what needs it."""
         return self.take_over or self.paths.command("install")
 
     @property
     def take_over(self) -> str:
-        """The commands that make a deployment of a hand-made service; "" where there is none."""
+        """The commands that replace a hand-made service by a deployment; "" if there is none."""
         if self.hand_made is None:
             return ""
         return f"{self.paths.command('init')}, then {self.paths.command('install --force')}"
 
     @property
     def restore(self) -> str:
-        """The same, also where a file was edited; the old text is kept beside it."""
+        """Like `install`, but also overwrites edited files; it keeps a backup."""
         return self.take_over or self.paths.command("install --force")
 
     @property
@@ -209,7 +192,7 @@ class Deployment:
 
     @property
     def restart(self) -> str:
-        """The command after which the service has read its files anew, whoever runs it now."""
+        """The command after which the service has read its files again, however it was started."""
         if self.hand_made is not None:
             return self._systemctl("restart")
         main = self._main
@@ -218,17 +201,17 @@ class Deployment:
         return self.start if main is None else f"{self._end(main)} && {self.start}"
 
     def _systemctl(self, verb: str) -> str:
-        """The command by which systemd does something to a hand-made service."""
+        """The systemctl command for a hand-made service."""
         flags = "--user " if self.paths.scope == "user" else ""
         return f"systemctl {flags}{verb} {self.paths.service_unit}"
 
     @property
     def rebuild(self) -> str:
-        """The command that brings the process to what the deployment is: a restart; of a hand-made one the take-over."""
+        """The command that makes the process match the deployment: a restart, or the take-over."""
         return self.take_over or self.restart
 
     def without(self, pid: int) -> str:
-        """The command after which this process does not serve any more: the restart, where it is the deployment's own."""
+        """The command that stops this process from serving; a restart if it is the deployment's own."""
         if self.hand_made is not None and self._is_own(pid):
             return self.take_over
         return self.restart if pid == self._main or self._is_own(pid) else self._end(pid)
@@ -241,17 +224,17 @@ class Deployment:
         )
 
     def _end(self, pid: int) -> str:
-        """The command that ends a process for good."""
+        """The command that ends a process permanently."""
         unit = processes.service_of(pid)
         if unit is None:
             return f"kill {pid} && tail --pid={pid} -f /dev/null"
-        # killed, it would come back; systemd refuses to disable what nobody wrote to a disk
+        # systemd would restart a killed process; a transient unit cannot be disabled
         transient = Systemd("system").show(unit).fragment_path.startswith("/run/systemd/transient/")
         return f"systemctl stop {unit}" if transient else f"systemctl disable --now {unit}"
 
     @property
     def supervised(self) -> bool:
-        """Whether systemd runs this deployment."""
+        """Whether systemd manages this deployment."""
         try:
             return bool(self.units)
         except MissingFact:
@@ -259,7 +242,7 @@ class Deployment:
 
     @property
     def _main(self) -> int | None:
-        """The process to be told when what serves the port has to go: the oldest, which is the others' parent."""
+        """The process to end if the port has to be freed: the oldest one, the parent of the others."""
         return (
             min((p.pid for p in self.live.processes), key=processes.started_at)
             if self.is_live
@@ -268,24 +251,24 @@ class Deployment:
 
     @cached_property
     def live(self) -> Live:
-        """What serves the port now, however it was started."""
+        """The processes that serve the port now, however they were started."""
         port = self.config.listen.port
-        listening = [one for one in processes.listeners() if one.port == port]
+        listening = [socket for socket in processes.listeners() if socket.port == port]
         if not listening:
             raise MissingFact(f"nothing listens on port {port}")
-        pids = processes.owners({one.inode for one in listening})
-        found = [p for p in map(processes.read_process, sorted(pids)) if p is not None]
-        if not found:
+        pids = processes.owners({socket.inode for socket in listening})
+        serving = [p for p in map(processes.read_process, sorted(pids)) if p is not None]
+        if not serving:
             if os.geteuid() != 0:
                 raise MissingFact(
                     f"port {port} belongs to another user's process: run it with sudo"
                 )
             raise MissingFact(f"no process serves port {port} yet: only systemd holds its socket")
-        return Live(listening, found)
+        return Live(listening, serving)
 
     @property
     def is_live(self) -> bool:
-        """Whether anything serves the port."""
+        """Whether a process serves the port."""
         try:
             return bool(self.live.processes)
         except MissingFact:
@@ -293,7 +276,7 @@ class Deployment:
 
     @cached_property
     def serving(self) -> Live | None:
-        """What serves the port, if that is the release in force behind its guard; else None."""
+        """The processes that serve the port, if they are the active release behind its guard."""
         try:
             live, work = self.live, files.identity(self.release / "work")
         except MissingFact:
@@ -305,8 +288,8 @@ class Deployment:
             else None
         )
 
-    def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Response:
-        """GET a path of the proxy."""
+    def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Answer:
+        """The service's answer to a GET request."""
         base = f"http://{self.config.listen.host}:{self.config.listen.port}"
         return network.request("GET", base + path, key=key, timeout=timeout)
 
@@ -315,103 +298,28 @@ class Deployment:
         return self.ask("/health")
 
     @cached_property
-    def models(self) -> Response:
-        """The proxy's /v1/models, asked with the key: it asks LiteLLM in turn."""
+    def models(self) -> Answer:
+        """The service's answer to /v1/models with the proxy key; the service asks LiteLLM."""
         return self.ask("/v1/models", key=self.proxy_key, timeout=10)
 
     @cached_property
-    def upstream_models(self) -> Response:
-        """LiteLLM's own /v1/models, asked with OPENAI_API_KEY."""
+    def upstream_models(self) -> Answer:
+        """LiteLLM's answer to /v1/models with OPENAI_API_KEY."""
         return network.request(
             "GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=5
         )
 
     @property
     def memory(self) -> int:
-        """Bytes that the processes that serve the port hold and that are no file's."""
+        """Bytes of private memory of the processes that serve the port, without mapped files."""
         return sum(
             use.memory
             for use in filter(None, (processes.resource_use(p.pid) for p in self.live.processes))
         )
 
-    @property
-    def litellm_config(self) -> Path | None:
-        """LiteLLM's configuration file; relative to optictl.yaml where that names it."""
-        named = self.config.litellm.config
-        return self._litellm[0] or (self.config_path.parent / named if named else None)
-
-    @property
-    def unnamed_litellm(self) -> str:
-        """The reason where LiteLLM's configuration was not named, and how to name it."""
-        return f"no configuration of LiteLLM is named: --litellm-config PATH, or litellm.config in {self.config_path}"
-
     @cached_property
-    def _litellm_environment(self) -> dict[str, str] | None:
-        named = self.config.litellm.env
-        path = self._litellm[1] or (self.config_path.parent / named if named else None)
-        if path is None:
-            return None
-        content = files.read_bytes(path)
-        if content is None:
-            raise MissingFact(f"there is no {path}, which is named as LiteLLM's environment")
-        return envfile.shell_variables(content)
-
-    @cached_property
-    def _litellm_read(self) -> tuple[Settings | None, list[str]]:
-        from optictl.litellm import read  # YAML, which most commands need not load
-
-        path = self.litellm_config
-        if path is None:
-            return None, []
-        try:
-            return read.load(
-                str(path), lambda name: files.read(Path(name)), self._litellm_environment
-            ), []
-        except read.Unusable as unusable:
-            return None, unusable.problems
-        except PermissionError:
-            raise
-        except (OSError, ValueError) as error:
-            return None, [f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]
-
-    @property
-    def litellm_problems(self) -> list[str]:
-        """Why LiteLLM would not start with its configuration, with the place of each reason."""
-        return self._litellm_read[1]
-
-    @cached_property
-    def routing(self) -> Routing:
-        """LiteLLM's routing around this deployment."""
-        from optictl.litellm import graph, read
-
-        if self.litellm_problems:
-            raise MissingFact("LiteLLM's configuration cannot be used: see routing.no-loop")
-        settings = self._litellm_read[0]
-        names = network.local_names()
-        configured = graph.Graph(settings, self.config, names) if settings else None
-        rows, live = self._litellm_rows
-        running = (settings or read.Settings()).running(rows, self.config.upstream.base_url)
-        return Routing(
-            configured,
-            graph.Graph(running, self.config, names) if running.entries else None,
-            live,
+    def litellm(self) -> LiteLLM:
+        """The facts about this deployment's LiteLLM."""
+        return LiteLLM(
+            self.config, self.config_path, *self._litellm_files, lambda: self.upstream_key
         )
-
-    @cached_property
-    def _litellm_rows(self) -> tuple[list[object], str]:
-        """The deployments of the running LiteLLM, and in words what it told."""
-        base_url = self.config.upstream.base_url
-        try:
-            key = self.upstream_key
-        except (MissingFact, PermissionError):
-            return [], "the running LiteLLM was not asked: there is no key for it"
-        answer = network.request("GET", f"{base_url}/model/info", key=key, timeout=5)
-        if answer.status in (401, 403):
-            return [], f"the running LiteLLM does not tell its models to this key ({answer.status})"
-        rows = answer.data.get("data") if isinstance(answer.data, dict) else None
-        if answer.status != 200 or not isinstance(rows, list):
-            return (
-                [],
-                f"the running LiteLLM did not tell its models: {evidence.error_message(answer)}",
-            )
-        return rows, f"{len(rows)} entries of the running LiteLLM judged too"

@@ -1,4 +1,4 @@
-"""The files of a deployment as they stand on this machine."""
+"""The files of a deployment as they are on this machine now."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from optictl.host.files import FileFacts
 
 @dataclass(frozen=True)
 class Found:
-    """What stands at an artefact's path now; a link's text is its target."""
+    """What is at an artefact's path now; the text of a link is its target."""
 
     facts: FileFacts
     text: str | None
 
 
 def look(path: Path, read: bool = True) -> Found:
-    """What stands at a path. `read`: with its text, which for a link is the target."""
+    """What is at a path. `read`: whether to read a file's text (a link's target is always read)."""
     facts = files.file_facts(path)
     if facts.kind == "link":
         return Found(facts, files.read_link(path))
@@ -32,8 +32,9 @@ def look(path: Path, read: bool = True) -> Found:
 
 
 def look_at(artefacts: Sequence[Artefact], wrote: Manifest) -> dict[Path, Found]:
+    """What is at the paths of these artefacts and of the files that optictl wrote."""
     try:
-        # the text of a secret is no fact that a plan needs
+        # a plan does not need the text of secrets
         found = {a.path: look(a.path, read=not a.keep) for a in artefacts}
         return {**{path: look(path) for path in map(Path, wrote.files)}, **found}
     except PermissionError as error:
@@ -41,7 +42,7 @@ def look_at(artefacts: Sequence[Artefact], wrote: Manifest) -> dict[Path, Found]
 
 
 def read_manifest(paths: Paths) -> Manifest:
-    """What optictl wrote so far."""
+    """The manifest: which files optictl wrote, with which texts."""
     try:
         return manifest.parse(files.read(paths.manifest))
     except PermissionError as error:
@@ -49,7 +50,7 @@ def read_manifest(paths: Paths) -> Manifest:
 
 
 def as_it_is(wrote: Manifest) -> Manifest:
-    """The manifest with only that text of each file which stands there, if it is one of optictl's."""
+    """The manifest, reduced to the current text of each file that optictl wrote."""
     found = {path: look(Path(path)).text for path in wrote.files}
     return Manifest(
         {

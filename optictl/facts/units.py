@@ -1,4 +1,4 @@
-"""What systemd knows of a deployment: its units, its processes, why they failed."""
+"""Facts about a deployment's systemd units: their state, their processes, why they failed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from optictl.releases import integrity, store
 
 @dataclass(frozen=True)
 class Running:
-    """What systemd says. `wanted` are the units to enable, the service last; `found` what it knows of all of this deployment's.
+    """The state of a deployment's units.
 
-    `stale`: why the process that runs has to be replaced although no file changes, or "".
-    `sibling`: one was left over.
+    `wanted`: the units to enable, the service last. `found`: every unit of the deployment.
+    `stale`: why the running process must be replaced even if no file changes, or "".
+    `sibling`: whether an interrupted restart left the sibling unit behind.
     """
 
     wanted: Sequence[str]
@@ -36,27 +37,30 @@ class Running:
 
 
 def manager(paths: Paths) -> Systemd:
-    """systemd for this deployment.
+    """The systemd that manages this deployment.
 
     Raises:
-        OptictlError: it does not run here, or the deployment is not one that it knows.
+        OptictlError: systemd does not run here, or does not manage the deployment.
     """
     systemd = Systemd(paths.scope)
     if paths.is_private:
         raise OptictlError(
-            "a deployment below --root is not systemd's", remedy=paths.command("run")
+            "systemd does not manage a deployment below --root", remedy=paths.command("run")
         )
     if not systemd.available():
-        raise OptictlError("systemd does not run here", remedy=paths.command("run"))
+        raise OptictlError("systemd is not running here", remedy=paths.command("run"))
     return systemd
 
 
 def host(paths: Paths, release: str | None = None) -> Host:
-    """The facts of this machine that its units depend on; `release` is the one that they start, else the one in force."""
+    """The facts of this machine that the units depend on.
+
+    `release`: the release that the units start; by default the active one.
+    """
     current = store.active_release(paths)
     name = release or current
     record = (integrity.record(paths.releases / name) if name else None) or {}
-    # one that is still to be built will most likely have the interpreter of the one in force
+    # a release that is not built yet will probably use the interpreter of the active one
     python = Path(
         (record or (integrity.record(paths.releases / current) if current else None) or {})
         .get("python", {})
@@ -80,9 +84,9 @@ def units(config: Config, paths: Paths) -> list[str]:
     return [*relay, paths.socket_unit, paths.service_unit]
 
 
-#: Exit codes that systemd gives a service which it could not even start (systemd.exec(5)).
-_STEPS = {
-    200: "its working directory cannot be entered (200/CHDIR): is the release whole?",
+#: Exit codes of a service that systemd could not start (systemd.exec(5)).
+_START_FAILURES = {
+    200: "its working directory cannot be entered (200/CHDIR): is the release complete?",
     203: "its interpreter cannot be executed (203/EXEC)",
     226: "a directory that its unit names is missing (226/NAMESPACE)",
     243: "proxy_key or env is missing or cannot be read (243/CREDENTIALS)",
@@ -90,14 +94,17 @@ _STEPS = {
 
 
 def last_problem(systemd: Systemd, paths: Paths, unit: str = "") -> str:
-    """Why the last run of the service (or of another of its units) failed: its own words if it had any, else systemd's."""
+    """Why the last run of the service (or of another `unit`) failed.
+
+    The message of the service if it logged one, else the message of systemd.
+    """
     unit = unit or paths.service_unit
-    seen = systemd.show(unit)
+    shown = systemd.show(unit)
     if unit == paths.service_unit and systemd.show(paths.socket_unit).active_state == "failed":
-        # the service's last failure was another one, in an earlier life
+        # the service did not run since the socket failed: its last failure is an older one
         return last_problem(systemd, paths, paths.socket_unit)
-    if not seen.main_pid and seen.exec_main_status in _STEPS:
-        return f"{unit}: {_STEPS[seen.exec_main_status]}"
+    if not shown.main_pid and shown.exec_main_status in _START_FAILURES:
+        return f"{unit}: {_START_FAILURES[shown.exec_main_status]}"
     nearest, run = "", ""
     for entry in reversed(systemd.journal(unit, "--lines=60")):
         text = entry.get("MESSAGE")
@@ -114,14 +121,14 @@ def last_problem(systemd: Systemd, paths: Paths, unit: str = "") -> str:
 
 
 def port_taken(systemd: Systemd, paths: Paths, port: int) -> str:
-    """Words for a socket that systemd cannot have because another program does, else ""."""
+    """The problem, if systemd cannot open the socket because another program has the port; else ""."""
     failed = systemd.show(paths.socket_unit).active_state == "failed"
     taken = failed and any(one.port == port for one in processes.listeners())
     return f"another program listens on port {port}: ss -ltnp shows which" if taken else ""
 
 
 def facts(paths: Paths) -> dict[str, Unit] | None:
-    """What systemd knows of this deployment's units, or None where it has no say."""
+    """This deployment's units, or None if systemd does not manage it."""
     if paths.is_private:
         return None
     systemd = Systemd(paths.scope)
@@ -140,14 +147,14 @@ def facts(paths: Paths) -> dict[str, Unit] | None:
 
 
 def drop_ins(paths: Paths, unit: str, read: Sequence[str]) -> list[Path]:
-    """The drop-ins of a unit: those that systemd has `read` (DropInPaths), and those that it will read at its next reload."""
+    """The drop-ins of a unit: those that systemd has `read` (DropInPaths), and those on disk."""
     places = (paths.units, Path("/etc/systemd") / paths.scope, Path("/run/systemd") / paths.scope)
     waiting = [path for place in places for path in sorted((place / f"{unit}.d").glob("*.conf"))]
     return list(dict.fromkeys([*map(Path, read), *waiting]))
 
 
 def running(config: Config, paths: Paths) -> Running | None:
-    """The facts that a plan needs about what runs now, or None where systemd has no say."""
+    """What a plan needs to know about the running units; None if systemd does not manage them."""
     found = facts(paths)
     if found is None:
         return None
@@ -164,13 +171,16 @@ def running(config: Config, paths: Paths) -> Running | None:
 
 
 def directory_of(pid: int) -> tuple[int, int] | None:
-    """The identity of a process's working directory: a release's own. None when it is gone or may not be seen."""
+    """The identity of a process's working directory, or None if it is gone or unreadable.
+
+    Every release has its own working directory, so this tells which release a process runs.
+    """
     process = processes.read_process(pid) if pid else None
     return process.directory if process is not None else None
 
 
 def _stale(config: Config, paths: Paths, pid: int) -> str:
-    """Why this process is not what a start would make of the files that are there now, or ""."""
+    """Why this process does not match the current files, or ""."""
     process = processes.read_process(pid) if pid else None
     if process is None:
         return ""

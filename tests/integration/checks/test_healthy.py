@@ -14,7 +14,7 @@ def test_every_check_passes_on_a_running_deployment(deployment: InstalledDeploym
     with deployment.standin().running(), deployment.serving():
         results = deployment.check()
     skipped = {r.found for r in results.values() if r.status == "skip"}
-    assert skipped == {"systemd has no say in this deployment"}
+    assert skipped == {"this deployment is not managed by systemd"}
     assert {
         r.id: (r.status, r.found) for r in results.values() if r.status not in ("pass", "skip")
     } == {}

@@ -176,7 +176,7 @@ class TestFilesThatCannotBeRead:
         outcome = optictl(*arguments, "--config", "nosuch.yaml", "--root", tmp_path, home=tmp_path)
         assert outcome.code == 1
         told = outcome.out + outcome.err
-        assert f"there is no configuration at {tmp_path / 'nosuch.yaml'}" in told
+        assert f"the configuration {tmp_path / 'nosuch.yaml'} does not exist" in told
         assert "optictl config show >" in told or "optictl init" in told
 
     def test_a_directory(self, tmp_path: Path) -> None:

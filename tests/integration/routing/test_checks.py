@@ -258,7 +258,7 @@ class TestRunning:
         running.rows = [MOA, JERRY]
         results = running.check()
         assert {r.status for r in results.values()} == {"skip"}
-        assert "2 entries of the running LiteLLM judged too" in results["routing.no-loop"].found
+        assert "2 entries of the running LiteLLM checked too" in results["routing.no-loop"].found
 
     def test_its_entries_meet_the_fallbacks_of_the_configuration(
         self, running: Running, files: Path
@@ -283,7 +283,7 @@ class TestRunning:
         running.rows = [MOA, JERRY]
         results = running.check(files / "litellm.yaml")
         assert {r.status for r in results.values()} == {"pass"}
-        assert "2 entries of the running LiteLLM judged too" in results["routing.no-loop"].found
+        assert "2 entries of the running LiteLLM checked too" in results["routing.no-loop"].found
         assert [seen.headers["authorization"] for seen in running.asked] == ["Bearer sk-some-key"]
 
     @pytest.mark.parametrize("status", [401, 403])
@@ -294,7 +294,7 @@ class TestRunning:
         results = running.check(files / "litellm.yaml")
         assert {r.status for r in results.values()} == {"pass"}
         assert (
-            f"does not tell its models to this key ({status})" in results["routing.no-loop"].found
+            f"does not list its models for this key ({status})" in results["routing.no-loop"].found
         )
 
     @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ class TestRunning:
         down.standin._server.server_close()
         results = down.check(files / "litellm.yaml")
         assert {r.status for r in results.values()} == {"pass"}
-        assert "the running LiteLLM did not tell its models: " in results["routing.no-loop"].found
+        assert "the running LiteLLM did not list its models: " in results["routing.no-loop"].found
 
 
 def test_this_machine_has_names() -> None:

@@ -113,11 +113,11 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
         in results["routing.base-served"].found
     )
     assert f"moa-{name}-jerry (http://" in results["routing.retries"].found
-    assert "entries of the running LiteLLM judged too" in results["routing.enabled"].found
+    assert "entries of the running LiteLLM checked too" in results["routing.enabled"].found
     # without a database it cannot look a foreign key up
     refused = check("sk-wrong")["routing.no-loop"]
     assert refused.status == "skip"
-    assert "the running LiteLLM did not tell its models: " in refused.found
+    assert "the running LiteLLM did not list its models: " in refused.found
 
 
 def test_how_many_were_compared(record_property: Callable[[str, object], None]) -> None:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT = "/etc/systemd/system/optillm-proxy.service"
 TAKE_OVER = "optictl init, then optictl install --force"
-NOT_OURS = "the unit is not optictl's: see unit.managed"
+NOT_OURS = "optictl did not install the service: see unit.managed"
 
 
 @pytest.fixture(scope="module")

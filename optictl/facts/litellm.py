@@ -1,0 +1,135 @@
+"""Facts about LiteLLM: its configuration files and the entries of a running LiteLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optictl.deployment.config import Config
+from optictl.errors import MissingFact
+from optictl.guard import envfile
+from optictl.host import files, network
+from optictl.proof import evidence
+
+if TYPE_CHECKING:
+    from optictl.litellm.graph import Graph
+    from optictl.litellm.read import Settings
+
+
+@dataclass(frozen=True)
+class Routing:
+    """LiteLLM's routing as configured and as it runs.
+
+    `configured` is None without a named configuration; `running` is None if the running LiteLLM
+    does not list its entries. `live` says in words what the running LiteLLM answered.
+    """
+
+    configured: Graph | None
+    running: Graph | None
+    live: str
+
+
+class LiteLLM:
+    """The facts about the LiteLLM of one deployment, each read once.
+
+    `config_file` and `env_file` override the files that the configuration names. A relative name
+    in the configuration is relative to optictl.yaml (`config_path`).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path,
+        config_file: Path | None,
+        env_file: Path | None,
+        upstream_key: Callable[[], str],
+    ) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._upstream_key = upstream_key
+        self.config_file = config_file or self._named(config.litellm.config)
+        self.env_file = env_file or self._named(config.litellm.env)
+
+    def _named(self, name: str | None) -> Path | None:
+        return self._config_path.parent / name if name else None
+
+    @property
+    def not_named(self) -> str:
+        """The reason for a skip if no configuration of LiteLLM is named, and how to name one."""
+        return (
+            "no LiteLLM configuration is named: use --litellm-config PATH, "
+            f"or set litellm.config in {self._config_path}"
+        )
+
+    @property
+    def problems(self) -> list[str]:
+        """Why LiteLLM would not start with its configuration, each with its place in the file."""
+        return self._read[1]
+
+    @cached_property
+    def routing(self) -> Routing:
+        """LiteLLM's routing around this deployment."""
+        from optictl.litellm import graph, read
+
+        if self.problems:
+            raise MissingFact("LiteLLM's configuration is not valid: see routing.no-loop")
+        settings = self._read[0]
+        names = network.local_names()
+        configured = graph.Graph(settings, self._config, names) if settings else None
+        rows, live = self._rows
+        running = (settings or read.Settings()).running(rows, self._config.upstream.base_url)
+        return Routing(
+            configured,
+            graph.Graph(running, self._config, names) if running.deployments else None,
+            live,
+        )
+
+    @cached_property
+    def _environment(self) -> dict[str, str] | None:
+        if self.env_file is None:
+            return None
+        content = files.read_bytes(self.env_file)
+        if content is None:
+            raise MissingFact(f"LiteLLM's env file {self.env_file} does not exist")
+        return envfile.shell_variables(content)
+
+    @cached_property
+    def _read(self) -> tuple[Settings | None, list[str]]:
+        """The settings (None without a usable configuration) and the problems of the file."""
+        from optictl.litellm import read  # loads YAML, which most commands do not need
+
+        path = self.config_file
+        if path is None:
+            return None, []
+        try:
+            settings = read.load(str(path), lambda name: files.read(Path(name)), self._environment)
+        except read.Unusable as unusable:
+            return None, unusable.problems
+        except PermissionError:
+            raise
+        except (OSError, ValueError) as error:
+            return None, [f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]
+        return settings, []
+
+    @cached_property
+    def _rows(self) -> tuple[list[object], str]:
+        """The entries of the running LiteLLM, and what it answered in words."""
+        base_url = self._config.upstream.base_url
+        try:
+            key = self._upstream_key()
+        except (MissingFact, PermissionError):
+            return [], "the running LiteLLM was not asked: there is no key for it"
+        answer = network.request("GET", f"{base_url}/model/info", key=key, timeout=5)
+        if answer.status in (401, 403):
+            return (
+                [],
+                f"the running LiteLLM does not list its models for this key ({answer.status})",
+            )
+        rows = answer.data.get("data") if isinstance(answer.data, dict) else None
+        if answer.status != 200 or not isinstance(rows, list):
+            message = evidence.error_message(answer)
+            return [], f"the running LiteLLM did not list its models: {message}"
+        return rows, f"{len(rows)} entries of the running LiteLLM checked too"
