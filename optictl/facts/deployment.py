@@ -288,7 +288,7 @@ class Deployment:
             else None
         )
 
-    def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Answer:
+    def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Response:
         """The service's answer to a GET request."""
         base = f"http://{self.config.listen.host}:{self.config.listen.port}"
         return network.request("GET", base + path, key=key, timeout=timeout)
@@ -298,12 +298,12 @@ class Deployment:
         return self.ask("/health")
 
     @cached_property
-    def models(self) -> Answer:
+    def models(self) -> Response:
         """The service's answer to /v1/models with the proxy key; the service asks LiteLLM."""
         return self.ask("/v1/models", key=self.proxy_key, timeout=10)
 
     @cached_property
-    def upstream_models(self) -> Answer:
+    def upstream_models(self) -> Response:
         """LiteLLM's answer to /v1/models with OPENAI_API_KEY."""
         return network.request(
             "GET", f"{self.config.upstream.base_url}/models", key=self.upstream_key, timeout=5

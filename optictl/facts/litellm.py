@@ -83,7 +83,7 @@ class LiteLLM:
         running = (settings or read.Settings()).running(rows, self._config.upstream.base_url)
         return Routing(
             configured,
-            graph.Graph(running, self._config, names) if running.deployments else None,
+            graph.Graph(running, self._config, names) if running.entries else None,
             live,
         )
 
