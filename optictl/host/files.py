@@ -1,4 +1,4 @@
-"""Files: facts about them, and writes that are whole or did not happen."""
+"""Files: facts about them, and atomic writes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from typing import Literal
 
 from optictl.errors import Locked
 
-#: Longer than any file system's clock takes to its next tick; nanoseconds.
+#: Longer than the clock tick of any file system. Nanoseconds.
 _MOMENT = 2 * 10**9
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What stands at a path. `mode` is the permission bits; all but `kind` are 0 for "missing"."""
+    """What lstat() reports about a path. `mode`: permission bits. `size`: bytes.
+
+    For "missing", every number is 0.
+    """
 
     kind: Literal["missing", "file", "directory", "link", "other"]
     mode: int = 0
@@ -38,7 +41,7 @@ class FileFacts:
 
 
 def file_facts(path: Path) -> FileFacts:
-    """Facts about the path itself: a symbolic link is a link, whatever it points at."""
+    """Facts about the path itself: a symbolic link is not followed."""
     try:
         info = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -49,7 +52,10 @@ def file_facts(path: Path) -> FileFacts:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of what a path leads to, or None: two paths with one identity are one thing."""
+    """Device and inode of the file that a path leads to. None when there is none.
+
+    Two paths with the same identity lead to the same file.
+    """
     try:
         info = path.stat()
     except OSError:
@@ -58,10 +64,10 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def read(path: Path) -> str | None:
-    """The file's text, or None where there is no file.
+    """The text of a file, decoded as UTF-8. None when there is no file.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8", errors="replace")
@@ -70,10 +76,10 @@ def read(path: Path) -> str | None:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The file's bytes, or None where there is no file.
+    """The bytes of a file. None when there is no file.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
     try:
         return path.read_bytes()
@@ -82,7 +88,7 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def sync_directory(path: Path) -> None:
-    """A rename lasts only once its directory is on the disk."""
+    """Write a directory to disk. Without this, a rename in it may be lost at a power failure."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -91,12 +97,18 @@ def sync_directory(path: Path) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """Where the text of `path` is before it is renamed to it. Always the same, so that a killed write leaves one at most."""
+    """The temporary file that `write` renames to `path`.
+
+    The name is constant. A write that is killed therefore leaves at most one such file.
+    """
     return path.with_name(f".{path.name}.new")
 
 
 def write(path: Path, content: str | bytes, mode: int) -> None:
-    """Write-new, fsync, rename. The file has its final mode before it has any content. Text is written as UTF-8."""
+    """Replace a file atomically: write a new file, fsync, rename. Text is encoded as UTF-8.
+
+    The new file has its final mode before it has any content.
+    """
     new = temporary(path)
     remove(new)
     handle = os.open(
@@ -117,7 +129,11 @@ def write(path: Path, content: str | bytes, mode: int) -> None:
 
 
 def keep_aside(path: Path, suffix: str) -> Path:
-    """Give what stands at a path a second name beside it, so that the first can be written over. Nothing is copied."""
+    """Keep a file under a second name next to it (a hard link), and return that name.
+
+    The name is `path` with `suffix`, and a number when that name exists. `path` may then be
+    replaced.
+    """
     names = (f"{path.name}.{suffix}", *(f"{path.name}.{suffix}.{n}" for n in range(2, 1000)))
     aside = next(
         path.with_name(name) for name in names if file_facts(path.with_name(name)).kind == "missing"
@@ -128,19 +144,22 @@ def keep_aside(path: Path, suffix: str) -> Path:
 
 
 def read_link(path: Path) -> str:
-    """The target of a symbolic link as it is written there."""
+    """The target of a symbolic link, as the link names it."""
     return str(path.readlink())
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:
-    """The directory and its missing parents; the umask does not count."""
+    """Create a directory with this mode, and its missing parents with 0755.
+
+    The umask is ignored.
+    """
     for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
         missing.mkdir()
         missing.chmod(mode if missing == path else 0o755)
 
 
 def replace_link(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to `target` in one step: at every moment there is one."""
+    """Make `link` a symbolic link to `target`, atomically: a link exists at every moment."""
     new = temporary(link)
     remove(new)
     new.symlink_to(target)
@@ -149,29 +168,32 @@ def replace_link(link: Path, target: Path) -> None:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Mend a file's permission bits."""
+    """Set the permission bits of a file."""
     path.chmod(mode)
 
 
 def set_owner(path: Path) -> None:
-    """Make a file the caller's own. Its group stays."""
+    """Make the caller the owner of a file. Its group stays the same."""
     os.chown(path, os.geteuid(), -1, follow_symlinks=False)
 
 
 def set_owners(path: Path, uid: int, gid: int) -> None:
-    """Give a file to a user and a group; needs root where they are not the caller's."""
+    """Set user and group of a file. Needs root unless they are the caller's."""
     if (path.stat().st_uid, path.stat().st_gid) != (uid, gid):
         os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def not_owned_by(directory: Path, uid: int) -> Iterator[Path]:
-    """What does not belong to `uid`, of a directory and all that is below it; links are not followed."""
+    """The paths in a tree, the directory itself included, that another user than `uid` owns.
+
+    Links are not followed.
+    """
     return (Path(path) for path in _all_of(directory) if os.lstat(path).st_uid != uid)
 
 
 def _all_of(directory: Path) -> Iterator[str]:
-    """A directory and all that is below it; links are not followed."""
-    # strings: a release has thousands of files, and a Path takes longer to make than its lstat
+    """The paths of a directory and everything below it. Links are not followed."""
+    # strings: a release has thousands of files, and creating a Path takes longer than its lstat()
     below = (
         f"{root}/{name}"
         for root, directories, names in os.walk(directory)
@@ -181,9 +203,9 @@ def _all_of(directory: Path) -> Iterator[str]:
 
 
 def stamp(path: str) -> list[int] | None:
-    """Inode, size in bytes, and the times of the last writing and of the last touch in ns; None where no file is seen.
+    """Inode, size in bytes, mtime and ctime in ns. None when there is no file.
 
-    A file whose stamp is the one it had was not touched since: the last of the times only the clock sets.
+    A file with an unchanged stamp was not changed: only the kernel's clock sets the ctime.
     """
     try:
         info = os.lstat(path)
@@ -193,23 +215,26 @@ def stamp(path: str) -> list[int] | None:
 
 
 def settled(touched: int) -> bool:
-    """Whether a touch from now on shows in a file's times: it is no longer the very moment of the last one (ns)."""
+    """Whether a change from now on gets another ctime than `touched`, the last ctime in ns.
+
+    Two changes within one clock tick of the file system have the same ctime.
+    """
     return time.time_ns() - touched > _MOMENT
 
 
 def open_to_readers(directory: Path) -> None:
-    """Let every user read a tree and enter its directories, whatever the umask was; links are not followed."""
+    """Let every user read a tree and enter its directories. Links are not followed."""
     for path in _all_of(directory):
         mode = os.lstat(path).st_mode
         if stat.S_ISLNK(mode):
             continue
-        wanted = mode | 0o444 | (0o111 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0)
-        if wanted != mode:
-            Path(path).chmod(stat.S_IMODE(wanted))
+        opened = mode | 0o444 | (0o111 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0)
+        if opened != mode:
+            Path(path).chmod(stat.S_IMODE(opened))
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole tree; nothing there is fine."""
+    """Remove a file, a link or a whole tree. A missing path is not an error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -218,28 +243,29 @@ def remove(path: Path) -> None:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy Python sources, readable by every user, without caches."""
+    """Copy Python sources without __pycache__, readable by every user."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (target, *target.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy one file, readable by every user."""
+    """Copy a file, readable by every user."""
     shutil.copyfile(source, target)
     target.chmod(0o644)
 
 
 def sha256(path: Path) -> str:
-    """The file's digest in hex. A file that was not touched since this process hashed it is not read again.
+    """The SHA-256 digest of a file, in hex.
 
-    Not touched: the same inode, size and times; the last of which (ctime) only the clock sets.
+    The digest is cached in this process for as long as device, inode, size, mtime and ctime stay
+    the same.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     info = path.stat()
-    # what was written in this very moment may be written once more without its times telling
+    # a file that has just been written may change again without a new ctime
     known = _sha256 if settled(info.st_ctime_ns) else _sha256.__wrapped__
     return known(path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
@@ -254,7 +280,7 @@ def _sha256(path: Path, *_: int) -> str:
 
 
 def tree(directory: Path) -> Iterator[Path]:
-    """Every file below a directory, links not followed, in a stable order."""
+    """Every file below a directory, in a stable order. Links are not followed."""
     for root, directories, names in os.walk(directory):
         directories.sort()
         for name in sorted(names):
@@ -262,57 +288,62 @@ def tree(directory: Path) -> Iterator[Path]:
 
 
 def size(directory: Path) -> int:
-    """Bytes of all files below a directory."""
+    """The total size of the files below a directory, in bytes."""
     return sum(path.lstat().st_size for path in tree(directory))
 
 
 @dataclass(frozen=True)
 class FreeSpace:
-    """What is free for everybody on a file system."""
+    """Free space on a file system for users other than root."""
 
     bytes: int
     inodes: int
 
 
 def free_space(path: Path) -> FreeSpace | None:
-    """The room on the file system of a path; None where there is no such path."""
+    """Free space on the file system of a path. None when the path does not exist."""
     try:
         space = os.statvfs(path)
     except OSError:
         return None
-    # some file systems count no inodes
+    # some file systems do not count inodes
     return FreeSpace(
         space.f_bavail * space.f_frsize, space.f_favail if space.f_files else sys.maxsize
     )
 
 
 def forbids_programs(path: Path) -> str:
-    """How the file system of a path is mounted where no release can be put or run: "noexec", "read-only" or ""."""
+    """The mount option that prevents a release on the file system of a path.
+
+    "read-only", "noexec", or "" when there is none.
+    """
     flags = os.statvfs(path).f_flag
     return "read-only" if flags & os.ST_RDONLY else "noexec" if flags & os.ST_NOEXEC else ""
 
 
 def mount_point(path: Path) -> Path:
-    """The directory at which the file system of a path is mounted."""
+    """The mount point of the file system of a path."""
     real = path.resolve()
     return next((part for part in (real, *real.parents) if os.path.ismount(part)), Path("/"))
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One whom a file's mode or POSIX access list lets read it. `id` is a uid or gid, None for everybody else."""
+    """A user or group that may read a file. `id`: a uid or gid, None for all other users."""
 
     kind: Literal["user", "group", "others"]
     id: int | None = None
 
     def is_one_of(self, uids: Collection[int]) -> bool:
+        """Whether this is one of these users."""
         return self.kind == "user" and self.id is not None and self.id in uids
 
     def __str__(self) -> str:
         return "every user" if self.kind == "others" else f"{self.kind} {self.id}"
 
 
-#: The access list as the kernel hands it out: a version, then tag, permissions and id of each entry (acl(5), xattr(7)).
+#: The attribute with a file's access list: a version, then tag, permissions and id of each entry.
+#: Sources: acl(5), xattr(7).
 _ACL = "system.posix_acl_access"
 _ACL_USER_OBJ, _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = (
     0x01,
@@ -326,18 +357,20 @@ _READ = 4
 
 
 def parse_access_list(data: bytes, uid: int, gid: int) -> list[Reader]:
-    """The readers that a POSIX access list names; `uid` and `gid` own the file. Pure.
+    """The users and groups that a POSIX access list lets read a file. Pure.
+
+    `uid`, `gid`: the owner and group of the file.
 
     Raises:
-        ValueError: it is none of version 2, which is the only one there is.
+        ValueError: the data is not an access list of version 2, the only version.
     """
     if len(data) < 4 or struct.unpack_from("<I", data)[0] != 2 or len(data) % 8 != 4:
-        raise ValueError("an access list of an unknown kind")
+        raise ValueError("the POSIX access list is not of version 2")
     entries = [struct.unpack_from("<HHI", data, at) for at in range(4, len(data), 8)]
     mask = next((allowed for tag, allowed, _ in entries if tag == _ACL_MASK), 7)
-    found = []
+    readers = []
     for tag, allowed, id in entries:
-        # the mask bounds every entry but the owner's and everybody's
+        # the mask limits every entry except those of the owner and of all other users
         effective = allowed if tag in (_ACL_USER_OBJ, _ACL_OTHER) else allowed & mask
         if tag == _ACL_MASK or not effective & _READ:
             continue
@@ -348,15 +381,17 @@ def parse_access_list(data: bytes, uid: int, gid: int) -> list[Reader]:
             _ACL_GROUP: Reader("group", id),
             _ACL_OTHER: Reader("others"),
         }
-        found.append(named[tag])
-    return found
+        readers.append(named[tag])
+    return readers
 
 
 def readers(path: Path) -> list[Reader]:
-    """Who can read a file or directory, by its mode and POSIX access list; root always can and is not listed.
+    """The users and groups that may read a file or directory, by its mode and POSIX access list.
+
+    root can always read it and is not listed.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: its mode or access list cannot be read.
     """
     info = path.stat()
     try:
@@ -373,7 +408,7 @@ def readers(path: Path) -> list[Reader]:
 
 
 def closed_to_others(paths: Iterable[Path]) -> Path | None:
-    """The first part of these paths that another user may not enter or read, or None."""
+    """The first part of these paths that other users cannot enter or read. None when they can."""
     for path in paths:
         real = path.resolve()
         for part in (*reversed(real.parents), real):
@@ -388,15 +423,15 @@ def closed_to_others(paths: Iterable[Path]) -> Path | None:
 
 
 def changeable_by_others(paths: Iterable[Path]) -> Path | None:
-    """The first part of these paths that somebody else than root may replace or change, or None."""
+    """The first part of these paths that a user other than root may replace or change, or None."""
     for path in paths:
         for part in (*reversed(path.parents), path):
             info = part.lstat()
             if stat.S_ISLNK(info.st_mode):
-                continue  # its directory was looked at; where it leads to is for the caller to name
+                continue  # the loop has checked its directory; the caller passes the target too
             shared = (
                 stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
-            )  # as /tmp: what lies there stays its owner's
+            )  # like /tmp: only the owner of a file there can replace it
             if info.st_uid != 0 or (info.st_mode & 0o022 and not shared):
                 return part
     return None
@@ -404,7 +439,11 @@ def changeable_by_others(paths: Iterable[Path]) -> Path | None:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file, or raise Locked with what its holder wrote into it. A dead holder holds nothing."""
+    """Hold a lock file. The kernel frees the lock when its holder dies.
+
+    Raises:
+        Locked: another process holds it. The message is what that process wrote into the file.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -422,7 +461,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(mode: int = 0o755, parent: Path | None = None) -> Iterator[Path]:
-    """A temporary directory below `parent` (/tmp), gone afterwards."""
+    """A temporary directory below `parent` (default: /tmp). It is removed at the end."""
     if parent is not None:
         make_directory(parent)
     path = Path(tempfile.mkdtemp(prefix="optictl-", dir=parent))
@@ -434,7 +473,7 @@ def scratch(mode: int = 0o755, parent: Path | None = None) -> Iterator[Path]:
 
 
 def modified_at(path: Path) -> float:
-    """When the file was last changed, in seconds since the epoch; 0 where there is none."""
+    """The mtime of a file, in seconds since the epoch. 0 when there is no file."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -443,9 +482,12 @@ def modified_at(path: Path) -> float:
 
 @contextmanager
 def appending(path: Path, mode: int = 0o600) -> Iterator[Callable[[str], None]]:
-    """Add whole lines to a file, each on the disk before the next. One process at a time, or Locked.
+    """A function that appends a line to a file and writes it to disk before it returns.
 
-    A last line that was torn when a writer was killed is dropped. The file is made where there is none.
+    Creates a missing file with this mode. Drops a partial last line, which a killed writer left.
+
+    Raises:
+        Locked: another process appends to the file.
     """
     handle = os.open(
         path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode
@@ -454,12 +496,13 @@ def appending(path: Path, mode: int = 0o600) -> Iterator[Callable[[str], None]]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Locked(f"another optictl writes into {path}") from None
+            raise Locked(f"another optictl writes to {path}") from None
         os.ftruncate(handle, path.read_bytes().rfind(b"\n") + 1)
 
         def append(line: str) -> None:
             data = (line + "\n").encode()
-            # one write: whoever is killed leaves the line whole, or none, or on a full disk a torn one
+            # one write(): a killed process leaves a whole line or none, and a full disk a partial
+            # one
             if os.write(handle, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(handle)

@@ -1,4 +1,7 @@
-"""HTTP to services on this machine. No proxy variable counts, no redirect is followed."""
+"""HTTP requests to services on this machine, and facts about its ports and names.
+
+Requests ignore proxy variables and do not follow redirects.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from optictl.host import files
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer, or the reason why there is none (`status` 0). `seconds` is wall time."""
+    """An HTTP response. Without one, `status` is 0 and `error` has the reason.
+
+    Header names are in lower case. `seconds` is the time from the call to the last byte.
+    """
 
     status: int
     text: str = ""
@@ -30,7 +36,7 @@ class Response:
 
     @property
     def data(self) -> Any:
-        """The parsed JSON, or None."""
+        """The body as parsed JSON. None when it is not JSON."""
         try:
             return json.loads(self.text)
         except ValueError:
@@ -46,8 +52,11 @@ def request(
     timeout: float = 5.0,
     headers: Mapping[str, str] = {},
 ) -> Response:
-    """One request. The key travels in a header and stands in no message."""
-    import httpx  # a tenth of a second that most commands need not pay
+    """Send one request. `body` is sent as JSON. `timeout`: seconds.
+
+    The key is sent as a bearer token. No error text contains it. No failure raises an exception.
+    """
+    import httpx  # takes a tenth of a second, and most commands do not need it
 
     sent = {**headers, **({} if key is None else {"Authorization": f"Bearer {key}"})}
     started = time.monotonic()
@@ -67,7 +76,10 @@ def request(
 
 
 def local_names() -> frozenset[str]:
-    """What this machine is called, in lower case: its host name, the names of its addresses in /etc/hosts, its addresses."""
+    """The names and addresses of this machine, in lower case.
+
+    Sources: its host name, /etc/hosts, and the addresses of its interfaces.
+    """
     host = socket.gethostname()
     addresses = {"127.0.0.1", "127.0.1.1", "::1", *_own_addresses()}
     names = {host, host.partition(".")[0], socket.getfqdn(host)}
@@ -79,7 +91,7 @@ def local_names() -> frozenset[str]:
 
 
 def _own_addresses() -> set[str]:
-    """The addresses of this machine's interfaces, as the kernel lists them."""
+    """The addresses of this machine's interfaces, as /proc/net lists them."""
     found = set()
     tree = (files.read(Path("/proc/net/fib_trie")) or "").splitlines()
     for above, line in itertools.pairwise(tree):
@@ -92,14 +104,14 @@ def _own_addresses() -> set[str]:
 
 
 def is_listening(port: int) -> bool:
-    """Whether a connection to this loopback port is taken."""
+    """Whether something accepts connections on this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """A port of 127.0.0.1 that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Ansible: a playbook of optictl's collection, run by ansible-runner."""
+"""Run a playbook of optictl's Ansible collection with ansible-runner."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from optictl.host import files
 
 COLLECTIONS = Path(__file__).resolve().parent.parent / "collections"
 PLAYBOOKS = COLLECTIONS / "ansible_collections/optictl/optillm/playbooks"
-#: Where the caller has not said otherwise: a host that died is noticed, nobody is asked at a terminal that is not there
-#: (an unknown host key, a password), and a module need not be a file first.
+#: Defaults for variables that the caller has not set. SSH must notice a dead host, and must not
+#: prompt for an unknown host key or a password. Pipelining runs a module without a temporary file.
 _DEFAULTS = {
     "ANSIBLE_PIPELINING": "1",
     "ANSIBLE_NOCOLOR": "1",
@@ -31,7 +31,10 @@ _DEFAULTS = {
 
 @dataclass(frozen=True)
 class Hosts:
-    """Which hosts, and how Ansible is told of them: its own options."""
+    """The hosts of a run, as the options of `ansible-playbook` with these names.
+
+    `forks`: hosts at the same time; 0 is Ansible's default.
+    """
 
     inventory: tuple[str, ...]
     limit: str = ""
@@ -41,7 +44,7 @@ class Hosts:
 
 @dataclass(frozen=True)
 class PlaybookResult:
-    """How a playbook ended: Ansible's exit code, what it printed, whether it was interrupted."""
+    """How a playbook ended. `code`: Ansible's exit code. `interrupted`: by Ctrl-C or SIGTERM."""
 
     code: int
     output: str
@@ -49,52 +52,54 @@ class PlaybookResult:
 
 
 def missing() -> list[str]:
-    """What the extra `fleet` would bring and is not there."""
+    """The packages of the extra `fleet` that are not installed."""
     return [
         package for name, package in FLEET_EXTRA.items() if importlib.util.find_spec(name) is None
     ]
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came meanwhile."""
-    asked = []
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C or SIGTERM arrived within the block."""
+    signals = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
+        signals.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(signals)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _environment() -> dict[str, str]:
-    found = {name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}
+    defaults = {name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}
     collections = [str(COLLECTIONS), *filter(None, [os.environ.get("ANSIBLE_COLLECTIONS_PATH")])]
-    # a tool's own environment is not on the PATH, and Ansible's programs are in it
+    # `uv tool install` does not add the tool's venv to PATH, and Ansible's programs are in that
+    # venv
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    return {**found, "ANSIBLE_COLLECTIONS_PATH": ":".join(collections), "PATH": ":".join(programs)}
+    return {**defaults, "ANSIBLE_COLLECTIONS_PATH": ":".join(collections), "PATH": ":".join(programs)}
 
 
 def run(
     playbook: str,
     hosts: Hosts,
     variables: dict[str, Any],
-    see: Callable[[dict[str, Any]], None],
+    on_event: Callable[[dict[str, Any]], None],
     *,
     check: bool = False,
 ) -> PlaybookResult:
-    """Run one of the collection's playbooks; `see` is told every event. What runner writes is gone afterwards.
+    """Run a playbook of the collection on these hosts.
 
-    `check`: Ansible's check mode, with differences.
+    `on_event` gets every event of ansible-runner. `variables` become extra variables. `check`:
+    Ansible's check mode, with differences. Files of ansible-runner are removed at the end.
     """
     import ansible_runner
 
-    with files.scratch(0o700) as directory, _asked_to_stop() as stop:
-        # in a file: an argument list has an end
+    with files.scratch(0o700) as directory, _stop_requested() as stop:
+        # in a file, because the length of an argument list is limited
         files.write(directory / "variables.json", json.dumps(variables), 0o600)
         options = [
             "--extra-vars",
@@ -105,8 +110,8 @@ def run(
             options += ["--vault-password-file", str(hosts.vault_password_file)]
 
         def handle(event: dict[str, Any]) -> bool:
-            see(event)
-            return False  # nothing reads the events from the disk
+            on_event(event)
+            return False  # do not write the events to disk
 
         ran = ansible_runner.run(
             private_data_dir=str(directory),

@@ -1,4 +1,4 @@
-"""Processes: what /proc tells about a service, and services that optictl starts itself."""
+"""Processes: facts about them from /proc, and services that optictl starts itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening TCP socket: its address and port, and the inode by which /proc knows it."""
+    """A listening TCP socket. `inode`: its number in /proc/PID/fd."""
 
     address: str
     port: int
@@ -35,10 +35,10 @@ class Listener:
 
 @dataclass(frozen=True)
 class Process:
-    """A live process. `environ` is None where this user may not read it.
+    """A running process. `environ` is None when this user may not read it.
 
-    `directory` identifies its working directory: in a mount namespace of its own the path
-    `cwd` says little.
+    `directory`: device and inode of its working directory. The path `cwd` may mean another
+    directory here when the process has its own mount namespace.
     """
 
     pid: int
@@ -51,7 +51,7 @@ class Process:
 
 
 def _address(text: str) -> str:
-    """`0100007F` -> `127.0.0.1`: /proc/net/tcp has each 32-bit word in the machine's byte order."""
+    """`0100007F` -> `127.0.0.1`. /proc/net/tcp has each 32-bit word in the machine's byte order."""
     words = [text[i : i + 8] for i in range(0, len(text), 8)]
     packed = b"".join(struct.pack("=I", int(word, 16)) for word in words)
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
@@ -70,7 +70,7 @@ def listeners() -> list[Listener]:
 
 
 def sockets_of(pid: int) -> set[str]:
-    """The inodes of the sockets that a process holds; none where this user may not look."""
+    """The inodes of the sockets that a process has open. Empty when this user may not read them."""
     inodes = set()
     with suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -82,9 +82,9 @@ def sockets_of(pid: int) -> set[str]:
 
 
 def owners(inodes: set[str]) -> dict[int, set[str]]:
-    """pid -> which of these sockets it holds, for the processes this user may look into.
+    """The processes that have these sockets open: pid -> inodes. Only those this user may read.
 
-    systemd and the managers of users are left out: they keep the sockets that they hand on.
+    systemd and the managers of users are omitted: they keep the sockets that they pass to services.
     """
     found = {}
     for entry in os.scandir("/proc"):
@@ -110,7 +110,7 @@ def _link(path: str) -> Path | None:
 
 
 def read_process(pid: int) -> Process | None:
-    """Facts about a process, or None when it is gone."""
+    """Facts about a process. None when it has ended."""
     try:
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
         uid = Path(f"/proc/{pid}").stat().st_uid
@@ -129,14 +129,17 @@ def read_process(pid: int) -> Process | None:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a service runs as when optictl starts it. None for both: the caller."""
+    """The user and group of a service that optictl starts. None for both means the caller."""
 
     uid: int | None = None
     gid: int | None = None
 
 
 def service_identity(name: str) -> Identity:
-    """The caller, or for root the service's own user (`nobody` where that does not exist): never root."""
+    """The identity for a service that this caller starts. It is never root.
+
+    When root calls, it is the user `name`, or `nobody` when that user does not exist.
+    """
     if os.geteuid() != 0:
         return Identity()
     try:
@@ -147,9 +150,9 @@ def service_identity(name: str) -> Identity:
 
 
 def _death_with_parent() -> Callable[[], object]:
-    """What a child calls before its program starts: it is then ended with this process."""
-    # here, not at the top: what ctypes does at its import, a unit may be forbidden (MemoryDenyWriteExecute=);
-    # and not in the child, who is somebody else already and may not read this interpreter's modules
+    """A function for a child to call at its start. The child then ends with this process."""
+    # not at the top: a unit with MemoryDenyWriteExecute= cannot import ctypes. Not in the child:
+    # it runs as another user already, which may not read this interpreter's modules
     import ctypes
 
     prctl = ctypes.CDLL(None).prctl
@@ -163,7 +166,7 @@ def start(
     output: IO[bytes] | None,
     identity: Identity,
 ) -> subprocess.Popen[bytes]:
-    """Start a service with exactly this environment, in a session of its own (no Ctrl-C reaches it)."""
+    """Start a service with exactly this environment, in a new session: Ctrl-C does not reach it."""
     user: dict[str, Any] = {}
     if identity.uid is not None:
         user = {"user": identity.uid, "group": identity.gid, "extra_groups": []}
@@ -175,13 +178,16 @@ def start(
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         start_new_session=True,
-        preexec_fn=_death_with_parent(),  # a service in the foreground must not outlive an optictl that was killed
+        preexec_fn=_death_with_parent(),  # the service must not outlive an optictl that is killed
         **user,
     )
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """SIGTERM, and SIGKILL to the whole session after `seconds`; the exit code."""
+    """End a service with SIGTERM, and its whole session with SIGKILL after `seconds`.
+
+    Returns the exit code.
+    """
     if process.poll() is None:
         process.terminate()
         try:
@@ -197,7 +203,10 @@ def stop(process: subprocess.Popen[bytes], seconds: float) -> int:
 def credentials(
     secrets: Mapping[str, bytes], identity: Identity, parent: Path | None = None
 ) -> Iterator[Path]:
-    """A directory of files (name -> content) that only the service may read, as systemd's LoadCredential makes one."""
+    """A directory of files (name -> content) that only the service may read.
+
+    It replaces the directory that systemd creates for LoadCredential=.
+    """
     with files.scratch(0o700, parent) as directory:
         for name, content in secrets.items():
             files.write(directory / name, content, 0o400)
@@ -209,7 +218,7 @@ def credentials(
 
 
 def service_of(pid: int) -> str | None:
-    """The unit of the system's manager that a process belongs to, or None: a session's or a user's process."""
+    """The system service that a process belongs to. None for the process of a session or a user."""
     parts = _cgroup(pid)
     return (
         parts[-1]
@@ -219,7 +228,7 @@ def service_of(pid: int) -> str | None:
 
 
 def own_service_of(pid: int) -> str | None:
-    """The unit of the caller's own manager that a process belongs to, or None."""
+    """The user service of the caller that a process belongs to. None when it belongs to none."""
     parts = _cgroup(pid)
     return (
         parts[-1]
@@ -229,7 +238,7 @@ def own_service_of(pid: int) -> str | None:
 
 
 def _cgroup(pid: int) -> list[str]:
-    """The parts of a process's path in the tree of control groups; one empty part where it is gone."""
+    """The parts of the control group path of a process. One empty part when it has ended."""
     try:
         path = Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1].rpartition(":")[2]
     except (OSError, IndexError):
@@ -238,9 +247,12 @@ def _cgroup(pid: int) -> list[str]:
 
 
 def started_at(pid: int) -> float:
-    """When a process started, in seconds since the epoch, to a hundredth; infinity when it is gone."""
+    """The start time of a process, in seconds since the epoch, with 0.01 s resolution.
+
+    Infinity when the process has ended.
+    """
     try:
-        # the fields after the program's name, which may itself hold blanks: starttime is the 20th of them
+        # the program's name may contain blanks; starttime is the 20th field after it (proc(5))
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return float("inf")
@@ -250,7 +262,10 @@ def started_at(pid: int) -> float:
 
 @dataclass(frozen=True)
 class ResourceUse:
-    """What a process uses: open files and their limit, and `memory`, the bytes that are no file's: they cannot be dropped."""
+    """What a process uses: open files, their limit, and memory.
+
+    `memory`: bytes that no file backs. The kernel cannot drop them.
+    """
 
     files: int
     files_limit: int
@@ -258,7 +273,7 @@ class ResourceUse:
 
 
 def resource_use(pid: int) -> ResourceUse | None:
-    """What a process uses; None when it is gone or may not be seen."""
+    """What a process uses. None when it has ended, or this user may not read it."""
     try:
         held = sum(1 for _ in os.scandir(f"/proc/{pid}/fd"))
         limits = Path(f"/proc/{pid}/limits").read_text()
@@ -271,7 +286,7 @@ def resource_use(pid: int) -> ResourceUse | None:
 
 
 def readable_as(uid: int, path: Path) -> bool:
-    """Whether another user can read a file; tried by a process of that user (needs root)."""
+    """Whether another user can read a file. A process of that user tries it. Needs root."""
     command = ["/bin/cat", str(path)]
     return (
         subprocess.run(
@@ -282,7 +297,7 @@ def readable_as(uid: int, path: Path) -> bool:
 
 
 class TerminatedBySignal(KeyboardInterrupt):
-    """A signal asked this program to end, as Ctrl-C does. `code` is what a shell takes for that."""
+    """A signal asks this program to end, as Ctrl-C does. `code`: the exit code, 128 + N."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -291,17 +306,18 @@ class TerminatedBySignal(KeyboardInterrupt):
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP (the terminal is gone) raise
-    TerminatedBySignal: whatever has to be put back is.
+    """Raise `TerminatedBySignal` for SIGINT, SIGTERM and SIGHUP within the block.
+
+    Cleanup code then runs. SIGHUP means that the terminal was closed.
     """
 
-    def tell(number: int, _frame: FrameType | None) -> None:
+    def raise_error(number: int, _frame: FrameType | None) -> None:
         raise TerminatedBySignal(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # what the caller has had ignored stays so: nohup, a shell's background job
-    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, tell) for number in heeded}
+    # signals that the caller ignores stay ignored: nohup, a shell's background job
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, raise_error) for number in handled}
     try:
         yield
     finally:

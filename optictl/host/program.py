@@ -1,4 +1,4 @@
-"""The optictl that runs now, as a program that a unit could run."""
+"""The running optictl: where its program is installed, and how to type a command for it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from optictl.deployment.invocation import Invocation, needs_sudo
 from optictl.deployment.paths import HOMES, Scope
 from optictl.host import files
 
-#: Directories that sudo searches on every system; Debian unstable has /usr/local/bin no more.
+#: Directories that sudo searches on every system. Debian unstable no longer has /usr/local/bin.
 _SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def own_program() -> Path | None:
-    """The program `optictl` of this installation, or None where it is not installed as one."""
+    """The path of the program `optictl` of this installation. None when there is none."""
     for directory in (sysconfig.get_path("scripts"), sysconfig.get_path("scripts", "posix_user")):
         if (path := Path(directory) / "optictl").is_file():
             return path
@@ -30,21 +30,21 @@ def own_program() -> Path | None:
 def invocation(
     scope: Scope, private: bool, environ: Mapping[str, str], argv: Sequence[str]
 ) -> Invocation:
-    """How commands about this deployment have to be typed by the present caller."""
+    """How the present caller must type commands for this deployment."""
     is_root = os.geteuid() == 0
     through_sudo = is_root and "SUDO_UID" in environ
     sudo = needs_sudo(is_root=is_root, through_sudo=through_sudo, scope=scope, private=private)
-    # a caller who went through sudo has its search path now
+    # sudo has already replaced the search path of the caller
     searched = environ.get("PATH", os.defpath) if through_sudo or not sudo else _SUDO_PATH
     return Invocation(_word(searched, environ, argv[0]), sudo, shlex.join(argv[1:]))
 
 
 def _word(searched: str, environ: Mapping[str, str], typed: str) -> str:
-    """What a shell that looks in these directories takes for this optictl."""
+    """The command word with which a shell starts this optictl. `searched`: the shell's PATH."""
     own_path = own_program()
     if own_path is None:
         return f"{shlex.quote(sys.executable)} -m optictl"
-    # `uv run` puts the checkout's venv on the path of this process alone
+    # `uv run` adds the checkout's venv to the PATH of this process only
     on_path = (
         None if "UV_RUN_RECURSION_DEPTH" in environ else shutil.which("optictl", path=searched)
     )
@@ -56,13 +56,15 @@ def _word(searched: str, environ: Mapping[str, str], typed: str) -> str:
 
 
 def unfit_reason(*, as_root: bool) -> str:
-    """Why a unit cannot or must not run this optictl, or "".
+    """The reason why a unit cannot or must not run this optictl. "" when there is none.
 
-    `as_root`: it would be run by root, without the users' homes, so nobody else may be able to change it.
+    `as_root`: the unit runs as root and does not see private homes. Only root may then be able to
+    change the program.
     """
     path = own_program()
     if path is None:
-        return f"it is not installed as a program (no {sysconfig.get_path('scripts')}/optictl)"
+        scripts = sysconfig.get_path("scripts")
+        return f"it is not installed as a program: there is no {scripts}/optictl"
     if not as_root:
         return ""
     python = Path(sys.executable)
@@ -75,7 +77,7 @@ def unfit_reason(*, as_root: bool) -> str:
     ]
     for part in parts:
         if home := next((home for home in HOMES if part.is_relative_to(home)), None):
-            return f"{part} lies in a private home, below {home}"
+            return f"{part} is in a private home, below {home}"
     if (loose := files.changeable_by_others(parts)) is not None:
-        return f"somebody else than root can change {loose}, and root would run it every minute"
+        return f"users other than root can change {loose}, and root would run it every minute"
     return ""

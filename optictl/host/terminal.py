@@ -19,14 +19,15 @@ def _sleep(seconds: float) -> str:
 
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Within the block keys count as they are typed, and are not shown; the terminal is put back whatever happens.
+    """Read single keys from the terminal, without echo. The terminal is restored at the end.
 
-    What it yields waits so many seconds for a key: "" where none was typed, or where there is no terminal.
+    Yields a function that waits the given number of seconds for a key and returns it: "" when none
+    was typed, or when standard input is not a terminal.
     """
     try:
         keyboard = sys.stdin.fileno()
         before = termios.tcgetattr(keyboard)
-    except (OSError, ValueError, AttributeError, termios.error):  # no terminal, or no stdin at all
+    except (OSError, ValueError, AttributeError, termios.error):  # no terminal, or stdin is closed
         yield _sleep
         return
     gone = False
@@ -38,7 +39,7 @@ def keys() -> Iterator[Callable[[float], str]]:
         if not select.select([keyboard], [], [], seconds)[0]:
             return ""
         typed = os.read(keyboard, 1)
-        gone = not typed  # always readable from now on, and never with a key
+        gone = not typed  # at end of file, select() returns at once for ever
         return typed.decode(errors="replace")
 
     try:

@@ -1,4 +1,4 @@
-"""uv and the interpreters it finds: what a release is built with."""
+"""uv and the interpreters that it finds: the tools that build a release."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from optictl.errors import FileFailure, ToolError, ToolMissing
 from optictl.host import uv_settings
 from optictl.host.files import closed_to_others, scratch, write
 
-#: The wheels of the locked closure exist for these minor versions of CPython. A test compares what else names them:
-#: pyproject.toml, the README, the collection.
+#: The locked closure has wheels for these minor versions of CPython. pyproject.toml, the README
+#: and the collection name them too; a test compares them.
 OLDEST, NEWEST = (3, 10), (3, 14)
 #: The same in words.
 SUPPORTED = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
@@ -27,9 +27,10 @@ SUPPORTED = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python on this machine. `closed` is the path that keeps other users out, or None.
+    """A Python interpreter on this machine.
 
-    `unfit`: why a release cannot run on it although it runs, or "".
+    `closed`: the part of its path that other users cannot enter or read. None when they can.
+    `unfit`: the reason why it cannot run a release although it starts. "" when there is none.
     """
 
     path: Path
@@ -48,7 +49,7 @@ class Interpreter:
 
 #: Standard modules that a release needs and a package such as Debian's python3-minimal lacks.
 _NEEDED = ("asyncio", "ctypes", "email", "json", "ssl", "sysconfig", "zlib")
-# asked without json: an interpreter that lacks it is to say so
+# no json here: an interpreter that lacks it must still be able to report that
 _ASK = f"""
 import os, sys
 lacking = []
@@ -61,15 +62,15 @@ base = getattr(sys, "_base_executable", sys.executable)
 print(repr((os.path.realpath(base), tuple(sys.version_info[:3]), os.path.dirname(os.__file__), sys.implementation.name,
             "t" in getattr(sys, "abiflags", ""), lacking)))
 """
-#: Where an administrator puts interpreters: one directory each, as uv makes them too.
+#: Where administrators and uv install shared interpreters, one directory each.
 _SHARED = Path("/opt/python")
 
 
 def program() -> Path:
-    """The uv that is a dependency of optictl.
+    """The path of the uv that optictl depends on.
 
     Raises:
-        ToolMissing: its program is not there.
+        ToolMissing: it is not installed.
     """
     from uv import find_uv_bin
 
@@ -83,7 +84,7 @@ def program() -> Path:
 
 
 def _settings() -> str:
-    """What is kept of the settings that uv would read here."""
+    """The text of a uv.toml: the settings of this machine and user that optictl keeps."""
     try:
         home = Path.home()
     except RuntimeError:  # a user without one
@@ -98,7 +99,7 @@ def _settings() -> str:
                     uv_settings.anchored(uv_settings.parse_toml(path.read_text()), path.parent)
                 )
         except PermissionError:
-            continue  # as uv takes it: there are none for this user
+            continue  # uv ignores a file that this user may not read
         except (OSError, ValueError) as error:
             raise FileFailure(
                 f"uv's settings {path} cannot be read: {error}",
@@ -108,10 +109,12 @@ def _settings() -> str:
 
 
 def _uv(*arguments: str) -> str:
-    """Run uv with optictl's settings, from the root directory, which has no project. Returns its standard output.
+    """Run uv with the kept settings, and return its standard output.
+
+    It runs in the root directory: there is no project.
 
     Raises:
-        ToolError: it failed: with the end of its output, and a remedy where that tells the cause.
+        ToolError: uv failed. The error has the end of its output, and a remedy for a known cause.
     """
     with scratch(mode=0o700) as directory:
         settings = directory / "uv.toml"
@@ -132,14 +135,14 @@ def _uv(*arguments: str) -> str:
 
 
 def failure(what: str, output: str) -> ToolError:
-    """The error for a failed call of uv or pip, whose words are `output`."""
+    """The error for a failed call of uv or pip. `output`: what it printed."""
     words = uv_settings.redacted(output).strip()
     cause, remedy = uv_settings.cause(words)
     return ToolError(f"{what} failed{cause and f': {cause}'}", words[-2000:], remedy)
 
 
 def version_of(python: Path) -> tuple[int, ...] | None:
-    """The version of the interpreter at a path, asked of itself; None when it does not run."""
+    """The version that the interpreter at this path reports. None when it does not run."""
     command = [str(python), "-I", "-S", "-c", "import sys; print(*sys.version_info[:3])"]
     try:
         result = subprocess.run(
@@ -156,7 +159,7 @@ def version_of(python: Path) -> tuple[int, ...] | None:
 
 
 def inspect(python: Path) -> Interpreter | None:
-    """Facts about an interpreter, asked of itself; None when it does not run."""
+    """What the interpreter at this path reports about itself. None when it does not run."""
     command = [str(python), "-I", "-c", _ASK]
     try:
         result = subprocess.run(
@@ -186,15 +189,16 @@ def inspect(python: Path) -> Interpreter | None:
 
 
 def candidates(places: Iterable[Path]) -> list[Path]:
-    """The interpreters that a release may be built on, each path once.
+    """The paths of interpreters that may run a release, without duplicates.
 
-    They are those that uv finds, the one that optictl runs on, `places` (programs that need not exist), and what lies
-    below /opt/python and UV_PYTHON_INSTALL_DIR: sudo drops that variable, and the directory stays where it is.
+    They come from `uv python list`, from the interpreter that runs optictl, from `places` (which
+    need not exist), and from the directories /opt/python and UV_PYTHON_INSTALL_DIR. optictl reads
+    /opt/python too because sudo drops the variable.
 
     Raises:
-        OptictlError: uv cannot list them.
+        OptictlError: uv cannot list interpreters.
     """
-    # without a cache: a plan that lists them writes nothing
+    # no cache: a dry run must not write anything
     listed = json.loads(
         _uv("python", "list", "--only-installed", "--no-cache", "--output-format", "json")
     )
@@ -209,15 +213,15 @@ def candidates(places: Iterable[Path]) -> list[Path]:
         *places,
         *(path for path in below if re.fullmatch(r"python3\.\d+", path.name)),
     ]
-    # a directory often has three names for one program
+    # bin/ often has three names for one program
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
 def interpreters(places: Iterable[Path] = ()) -> tuple[list[Interpreter], list[Path]]:
-    """Every interpreter on this machine, each once, and the paths of those that do not run. See `candidates`.
+    """The interpreters of `candidates` that run, and the paths of those that do not.
 
     Raises:
-        OptictlError: uv cannot list them.
+        OptictlError: uv cannot list interpreters.
     """
     seen = {path: inspect(path) for path in candidates(places)}
     running = {
@@ -229,7 +233,10 @@ def interpreters(places: Iterable[Path] = ()) -> tuple[list[Interpreter], list[P
 
 
 def offered_by_apt() -> tuple[int, ...] | None:
-    """The version of the package python3 that apt could install now; None where it is installed, or there is no apt."""
+    """The version of the package python3 that apt can install.
+
+    None when the package is installed already, or this machine has no apt.
+    """
     try:
         result = subprocess.run(
             ["apt-cache", "policy", "python3"],
@@ -250,17 +257,19 @@ def offered_by_apt() -> tuple[int, ...] | None:
 
 
 def make_venv(directory: Path, python: Path) -> None:
-    """An empty virtual environment on exactly this interpreter."""
+    """Create an empty virtual environment on exactly this interpreter."""
     _uv("venv", "--quiet", "--no-project", "--python", str(python), str(directory))
 
 
 def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
-    """Install a locked closure into a venv: every hash checked, wheels only, bytecode compiled.
+    """Install a locked closure into a venv: wheels only, every hash checked, bytecode compiled.
 
-    The packages' own tests are not compiled: nothing imports them, and they are a quarter of the sources.
+    Files are copied. A link into uv's cache would let the owner of the cache change a release.
+    Test directories of packages are not compiled: they are a quarter of the sources, and nothing
+    imports them. With `wheelhouse`, every wheel comes from that directory.
 
-    Files are copied, not linked to uv's cache, so that nobody who owns the cache can
-    change a release. With `wheelhouse` nothing is taken from the network.
+    Raises:
+        OptictlError: uv fails, or bytecode cannot be written.
     """
     command = [
         "pip",
@@ -284,15 +293,16 @@ def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
 
 
 def resolve(requirements: str, excludes: str, preferred: str) -> str:
-    """A closure with hashes, for every platform and Python from 3.10 on, resolved by uv from its index.
+    """The text of a lock with hashes, for every platform and every supported Python.
 
-    `requirements` and `excludes` are requirement files' texts; `preferred` is a lock whose versions are
-    kept where they fit. The answer names no address.
+    uv resolves it from its index. `requirements` and `excludes` are texts of requirement files.
+    `preferred` is the text of an older lock: uv keeps its versions where possible. The lock names
+    no index.
     """
     with scratch() as directory:
         source, without, lock = (
-            directory / "wanted.in",
-            directory / "without.txt",
+            directory / "requirements.in",
+            directory / "excludes.txt",
             directory / "lock.txt",
         )
         write(source, requirements, 0o644)
@@ -322,7 +332,7 @@ def resolve(requirements: str, excludes: str, preferred: str) -> str:
 
 @contextmanager
 def sources(requirement: str) -> Iterator[Path]:
-    """A directory with one package's own files, without what it depends on; gone afterwards."""
+    """A temporary directory with the files of one package, without its dependencies."""
     with scratch() as directory:
         command = [
             "pip",
@@ -337,16 +347,18 @@ def sources(requirement: str) -> Iterator[Path]:
         yield directory
 
 
-#: Directories of tests in packages. A release may itself lie below a directory of that name.
+#: Test directories of packages. A release may itself be below a directory named "tests".
 _TESTS = r"/site-packages/(.*/)?tests/"
-#: How `compileall` tells that a file could not be written; a source that it cannot parse is no error of the system.
+#: What `compileall` prints when it cannot write a file. A source that it cannot parse is not an
+#: error here.
 _UNWRITTEN = re.compile(r"^\w+: \[Errno \d+\]|^Traceback ", re.MULTILINE)
 
 
 def _compile_packages(venv: Path) -> None:
-    """Bytecode for a venv's packages, on every core, but for the packages' own tests.
+    """Compile the packages of a venv to bytecode, on every core, without their test directories.
 
-    A package may carry sources for another Python, which do not compile: uv passes over them, too.
+    Some packages contain sources for another Python, which do not compile. They are skipped, as uv
+    does.
 
     Raises:
         OptictlError: bytecode cannot be written.
@@ -372,7 +384,7 @@ def _compile_packages(venv: Path) -> None:
 
 
 def compile_tree(python: Path, directory: Path) -> None:
-    """Bytecode for every source below a directory: a hardened service cannot write any.
+    """Compile every source below a directory. A hardened service cannot write bytecode itself.
 
     Raises:
         OptictlError: a source cannot be compiled.

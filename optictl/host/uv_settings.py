@@ -1,8 +1,8 @@
-"""Which of the machine's and the user's settings of uv hold for optictl's own calls. Pure.
+"""The settings of uv that optictl keeps when it calls uv. Pure.
 
-A release is pinned: what uv installs, with which hashes and how, is optictl's to say. How an index is reached is the
-machine's: addresses, credentials, certificates, proxies, the cache. The names are those of uv 0.9 to 0.13
-(its crates uv-settings and uv-static).
+optictl decides what uv installs, and with which hashes. The machine and the user decide how uv
+reaches an index: addresses, credentials, certificates, proxies, the cache. Setting names are those
+of uv 0.9 to 0.13. Source: uv's crates uv-settings and uv-static.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ else:
 
 Table = Mapping[str, Any]
 
-#: Both at the top of a file and in its `[pip]` table.
+#: Settings at the top of a file and in its `[pip]` table.
 _INDEX = (
     "index",
     "index-url",
@@ -35,7 +35,8 @@ _TOP = (
     *("allow-insecure-host", "native-tls", "system-certs", "http-proxy", "https-proxy", "no-proxy"),
     *("cache-dir", "no-cache", "concurrent-downloads"),
 )
-#: What uv joins, the first file's entries first; of everything else the first file's value counts.
+#: Lists that uv joins, with the entries of the first file first. Of any other setting, the value of
+#: the first file counts.
 _JOINED = {"index", "extra-index-url", "find-links", "allow-insecure-host", "no-proxy"}
 
 _VARIABLES = {
@@ -65,7 +66,7 @@ _VARIABLES = {
     "UV_AZURE_ENDPOINT_URL",
 }
 _INDEX_CREDENTIAL = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
-#: Not uv's own: an active environment of the caller, or what colours its words.
+#: Variables of other programs: an active environment of the caller, or colours in the output.
 _DROPPED = {
     "VIRTUAL_ENV",
     "CONDA_PREFIX",
@@ -81,10 +82,10 @@ _TRUE = {"1", "true", "t", "yes", "y", "on"}
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """A TOML file's table.
+    """The table in the text of a TOML file.
 
     Raises:
-        ValueError: it is none; the message names line and column.
+        ValueError: the text is not TOML. The message names line and column.
     """
     try:
         table: dict[str, Any] = loads(text)
@@ -94,7 +95,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def kept_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that uv is started with: of its own only those that lead to an index or to an interpreter."""
+    """The environment for uv. Of the UV_* variables, it has those for indexes and interpreters."""
 
     def is_kept(name: str) -> bool:
         if name.startswith("UV_"):
@@ -106,7 +107,10 @@ def kept_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def config_places(environ: Mapping[str, str], home: Path) -> list[list[Path]]:
-    """Where uv looks for settings. Of each list it reads the first file that is there; the first list's values go first."""
+    """The files where uv looks for settings, as lists.
+
+    Of each list, uv reads the first file that exists. Values from an earlier list win.
+    """
     if environ.get("UV_CONFIG_FILE"):
         return [[Path(environ["UV_CONFIG_FILE"])]]
     if environ.get("UV_NO_CONFIG", "").lower() in _TRUE:
@@ -123,7 +127,7 @@ def config_places(environ: Mapping[str, str], home: Path) -> list[list[Path]]:
 
 
 def anchored(table: Table, directory: Path) -> dict[str, Any]:
-    """The same settings with whole paths: uv reads those of an index relative to the file's directory."""
+    """The same settings with absolute paths: uv reads them relative to the file's directory."""
 
     def whole(value: Any) -> Any:
         if isinstance(value, list):
@@ -142,10 +146,10 @@ def anchored(table: Table, directory: Path) -> dict[str, Any]:
 
 
 def kept_settings(tables: Sequence[Table]) -> str:
-    """The text of a uv.toml with what is kept of several, the one that counts most first.
+    """The text of a uv.toml with the kept settings of several tables, highest priority first.
 
-    `no-index` is kept beside `find-links` only: a directory then takes the index's place. Without one, uv could
-    install nothing.
+    `no-index` is kept only together with `find-links`: a directory then replaces the index. Without
+    one, uv could not install anything.
     """
     kept = _joined([_kept(table, _TOP) for table in tables])
     pips = [table["pip"] for table in tables if isinstance(table.get("pip"), Mapping)]
@@ -186,63 +190,68 @@ def _toml(value: Any) -> str:
         )
     if isinstance(value, int | float):
         return str(value)
-    # a JSON string is a TOML string, but for one character
+    # a JSON string is a valid TOML string, except for one character
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def redacted(text: str) -> str:
-    """The text without the user and the password of any address in it."""
+    """The text without user names and passwords in URLs."""
     return re.sub(r"://[^\s/]*@", "://", text)
 
 
-#: What uv's words, or pip's, tell about the cause: a pattern, the cause, what to do. The first that fits counts.
+#: Known failures of uv and pip: a pattern for the output, the cause, the fix. The first match
+#: counts.
 _CAUSES = (
     (
         r"No space left on device|Disk quota exceeded",
         "the disk is full",
-        "make room on the file system of the path that it names: a release takes 400 MB, uv's cache as much",
+        "free space on the file system that the message names: a release needs 400 MB, uv's cache "
+        "as much again",
     ),
     (
         r"(?i)initialize cache|uv/[^\n]*(Permission denied|Read-only file system)",
         "uv cannot write its cache",
-        "make the directory that it names writable, or name another as cache-dir in /etc/uv/uv.toml",
+        "make the directory in the message writable, or set another cache-dir in /etc/uv/uv.toml",
     ),
     (
         r"(?i)hash mismatch|do not match the hashes",
-        "a file is not the one that the lock names",
-        "look at the index in uv.toml: it serves another file than the lock was made from; or take the wheels from a "
-        "directory with --wheelhouse DIR",
+        "a downloaded file does not have the hash in the lock",
+        "check the index in uv.toml: it serves a file that differs from the locked one; "
+        "or install from a directory with --wheelhouse DIR",
     ),
     (
         r"(?i)certificate",
         "the index's certificate is not trusted",
-        "add its authority to the system's certificates, and system-certs = true to /etc/uv/uv.toml",
+        "add its certificate authority to the system's certificates, and set system-certs = true "
+        "in /etc/uv/uv.toml",
     ),
     (
         r"(?i)401 Unauthorized|403 Forbidden|valid authentication credentials",
-        "the index wants credentials",
-        "put user and password into the index's address in uv.toml (mode 0600), or into ~/.netrc",
+        "the index requires credentials",
+        "add user and password to the index URL in uv.toml (mode 0600), or to ~/.netrc",
     ),
     (
-        r"(?i)error sending request|dns error|Connect|connection|timed out|Temporary failure|Failed to fetch",
+        r"(?i)error sending request|dns error|Connect|connection|timed out|Temporary failure|"
+        r"Failed to fetch",
         "the index cannot be reached",
-        "look at the network, and at index and https-proxy in /etc/uv/uv.toml; or install offline with --wheelhouse DIR",
+        "check the network, and index and https-proxy in /etc/uv/uv.toml; or install offline with "
+        "--wheelhouse DIR",
     ),
     (
         r"(?i)no usable wheels|no wheels? |only has wheels|doesn't have a (source|wheel)",
-        "there is no wheel for this Python and machine",
+        "a package has no wheel for this Python and machine",
         "choose another interpreter with --python PATH",
     ),
     (
         r"(?i)was not found in|no version of|No matching distribution",
         "the index does not have a package of the lock",
-        "look at the index in uv.toml, or at the directory given with --wheelhouse",
+        "check the index in uv.toml, or the directory given with --wheelhouse",
     ),
 )
 
 
 def cause(output: str) -> tuple[str, str]:
-    """What uv's words mean, and what to do about it; both are "" where they say something else."""
+    """The cause and the fix for an output of uv or pip. Both are "" for an unknown failure."""
     return next(
         ((words, remedy) for pattern, words, remedy in _CAUSES if re.search(pattern, output)),
         ("", ""),

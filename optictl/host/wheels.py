@@ -1,4 +1,4 @@
-"""Wheels on the controller of a fleet: fetched for another platform, and optictl's own."""
+"""Wheels on the controller of a fleet: downloads for other platforms, and the wheel of optictl."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from optictl.host import files
 from optictl.host.uv import failure
 
 PACKAGE = Path(__file__).resolve().parent.parent
-#: The beginning of time for zip: the same sources make the same wheel.
+#: The earliest time of a zip entry. A constant time makes the wheel reproducible.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def cache() -> Path:
-    """Where the controller keeps wheelhouses."""
+    """The directory where the controller keeps wheelhouses."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (
         (Path(base) if base.startswith("/") else Path.home() / ".cache") / "optictl" / "wheelhouses"
@@ -29,20 +29,21 @@ def cache() -> Path:
 
 
 def digests(directory: Path) -> dict[str, Path]:
-    """SHA-256 -> the wheel that has it."""
+    """The wheels in a directory: SHA-256 in hex -> path."""
     return {files.sha256(path): path for path in sorted(directory.glob("*.whl"))}
 
 
 def download(
     requirements: str, directory: Path, python: str, platforms: Sequence[str], source: Path | None
 ) -> None:
-    """Put the wheels of a hash lock into a directory, every hash checked, for another Python and platform than this one.
+    """Download the wheels of a lock for another Python and platform, every hash checked.
 
-    `requirements` has no markers: pip would judge them by its own Python. `source`: a directory to take them from,
-    instead of the index that pip is set up for.
+    `requirements`: the text of a lock without markers, because pip evaluates markers for its own
+    Python. `source`: a directory that replaces pip's index.
 
     Raises:
-        OptictlError: one could not be had: with pip's last words, and a remedy where they tell the cause.
+        OptictlError: pip failed. The error has the end of its output, and a remedy for a known
+        cause.
     """
     with files.scratch() as scratch:
         lock = scratch / "lock.txt"
@@ -76,7 +77,7 @@ def download(
 
 
 def _own_files(templates: Path) -> dict[str, bytes]:
-    """Name in the wheel -> content, of this optictl as it runs; it may be a wheel's or a checkout's."""
+    """The files of the running optictl: name in the wheel -> content."""
     found = {}
     for below, directory in (("optictl", PACKAGE), ("optictl/templates", templates)):
         for path in files.tree(directory):
@@ -86,9 +87,9 @@ def _own_files(templates: Path) -> dict[str, bytes]:
 
 
 def pack_optictl(directory: Path, templates: Path) -> Path:
-    """The wheel of the optictl that runs, whether it was installed from one or not.
+    """Build a wheel of the running optictl in a directory, and return its path.
 
-    Its build tag is a digest of all that it holds: another optictl of the same version does not take its place meanwhile.
+    The build tag is a digest of the content. Two builds of one version therefore have two names.
     """
     distribution = importlib.metadata.distribution("optictl")
     information = f"optictl-{distribution.version}.dist-info"

@@ -99,5 +99,5 @@ def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_e
     config = Config.model_validate({"monitoring": {"timer": True}})
     with pytest.raises(OptictlError) as refused:
         install.plan_install(config, paths.system())
-    assert "lies in a private home, below /home" in refused.value.what
+    assert "is in a private home, below /home" in refused.value.what
     assert "UV_TOOL_DIR=" in refused.value.remedy

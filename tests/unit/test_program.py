@@ -27,7 +27,7 @@ def test_root_runs_nothing_out_of_a_home(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(program, "own_program", lambda: Path("/home/jerry/.local/bin/optictl"))
     assert (
         program.unfit_reason(as_root=True)
-        == "/home/jerry/.local/bin/optictl lies in a private home, below /home"
+        == "/home/jerry/.local/bin/optictl is in a private home, below /home"
     )
     assert program.unfit_reason(as_root=False) == ""
 
@@ -52,4 +52,4 @@ def test_root_runs_nothing_that_others_can_change(
         monkeypatch.setattr(program, name, value)
     monkeypatch.setattr("sys.executable", "/usr/bin/python3")
     monkeypatch.setattr(optictl, "__file__", "/usr/bin/python3")
-    assert "somebody else than root can change" in program.unfit_reason(as_root=True)
+    assert "users other than root can change" in program.unfit_reason(as_root=True)

@@ -234,7 +234,7 @@ class TestFailure:
             ),
             (
                 "Hash mismatch for `six==1.16.0`",
-                "a file is not the one that the lock names",
+                "a downloaded file does not have the hash in the lock",
                 "--wheelhouse",
             ),
             (

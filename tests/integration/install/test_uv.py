@@ -252,7 +252,7 @@ def _fails(machine: Machine) -> OptictlError:
 def test_a_wrong_password_is_not_told(machine: Machine, index: Index) -> None:
     machine.settings.write_text(f'index-url = "{index.url("jerry:wrong-secret@")}"\n')
     error = _fails(machine)
-    assert "the index wants credentials" in error.what
+    assert "the index requires credentials" in error.what
     assert "401" in error.detail
     assert "wrong-secret" not in f"{error.what} {error.remedy} {error.detail}"
 
@@ -268,7 +268,7 @@ def test_an_index_that_cannot_be_reached(machine: Machine) -> None:
 def test_a_file_of_another_hash(machine: Machine, index: Index) -> None:
     machine.settings.write_text(f'index-url = "{index.url("jerry:hush@")}"\n')
     machine.write_lock("0" * 64)
-    assert "a file is not the one that the lock names" in _fails(machine).what
+    assert "a downloaded file does not have the hash in the lock" in _fails(machine).what
 
 
 def test_a_cache_that_cannot_be_used(
