@@ -80,7 +80,11 @@ def _environment() -> dict[str, str]:
     # `uv tool install` does not add the tool's venv to PATH, and Ansible's programs are in that
     # venv
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    return {**defaults, "ANSIBLE_COLLECTIONS_PATH": ":".join(collections), "PATH": ":".join(programs)}
+    return {
+        **defaults,
+        "ANSIBLE_COLLECTIONS_PATH": ":".join(collections),
+        "PATH": ":".join(programs),
+    }
 
 
 def run(

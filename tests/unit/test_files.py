@@ -375,7 +375,7 @@ class TestReaders:
 
     @pytest.mark.parametrize("data", [b"", b"\x02", access_list(version=3), access_list() + b"\0"])
     def test_another_kind_of_list_is_no_list(self, data: bytes) -> None:
-        with pytest.raises(ValueError, match="unknown kind"):
+        with pytest.raises(ValueError, match="not of version 2"):
             files.parse_access_list(data, 0, 0)
 
     @pytest.mark.parametrize(

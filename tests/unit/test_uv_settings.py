@@ -220,12 +220,12 @@ class TestFailure:
             (
                 "Failed to initialize cache at `/x`\n  cause: No space left on device (os error 28)",
                 "the disk is full",
-                "room",
+                "free space",
             ),
             (
                 "Failed to copy to `d/atlas.py`\n  cause: No space left on device (os error 28)",
                 "the disk is full",
-                "room",
+                "free space",
             ),
             (
                 "failed to open file `/h/.cache/uv/x.lock`: Permission denied",
@@ -244,7 +244,7 @@ class TestFailure:
             ),
             (
                 "hint: due to a lack of valid authentication credentials (401 Unauthorized)",
-                "wants credentials",
+                "requires credentials",
                 "uv.toml",
             ),
             ("Failed to fetch\n  cause: dns error", "the index cannot be reached", "--wheelhouse"),
