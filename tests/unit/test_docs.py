@@ -21,6 +21,7 @@ from testing import documented
 from testing.support import ROOT
 
 REMEDY = "run: python -m scripts.docs"
+OPTICTL = get_command(app)
 PAGES = [pytest.param(p, id=str(p.relative_to(ROOT))) for p in documented.pages()]
 
 
@@ -89,7 +90,7 @@ def test_the_navigation_has_every_page_once() -> None:
 
 def problems(words: list[str]) -> Iterator[str]:
     """What is wrong with the words behind `optictl`: an unknown command or option."""
-    command: Any = get_command(app)
+    command: Any = OPTICTL
     for word in words:
         known = [o for p in command.params for o in (*p.opts, *p.secondary_opts)]
         if word in getattr(command, "commands", {}):
