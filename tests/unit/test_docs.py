@@ -16,8 +16,11 @@ from optictl.cli import app
 from optictl.deployment import paths
 from optictl.guard import metrics
 from optictl.host.uv_settings import parse_toml
+from optictl.requests.compare.run import BUILT_IN
+from optictl.results import Result
 from scripts import commands_page, config_page, docs, man_pages
 from testing import documented
+from testing.faults.rows import FAULTS
 from testing.support import ROOT
 
 REMEDY = "run: python -m scripts.docs"
@@ -158,12 +161,34 @@ def test_the_exit_codes_are_listed() -> None:
     assert codes == ["0", "1", "2", "4", "78", "130"]
 
 
+def test_the_json_page_has_every_field_of_a_result() -> None:
+    page = (ROOT / "docs/reference/json.md").read_text(encoding="utf-8")
+    table = page.partition("## A result\n")[2].partition("\n## ")[0]
+    listed = {
+        name for cell in re.findall(r"^\| (`.+?) \|", table, re.M) for name in cell.split(", ")
+    }
+    whole = Result("a", "b", "fail", data={}, fault="c", root_cause="a").as_dict()
+    assert listed == {f"`{name}`" for name in whole}
+
+
 def test_the_files_are_those_of_a_deployment() -> None:
     places = paths.system()
     values = {str(v) for name in dir(places) if isinstance(v := getattr(places, name), Path)}
     listed = [path for path, _ in man_pages.rows("reference/files.md")]
     assert len(listed) > 9
     assert [path for path in listed if path not in values] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("explanation/why.md", f"lists {len(FAULTS)} of them"),
+        ("guides/operate.md", f"shows {len(FAULTS)} faults"),
+        ("guides/strategies.md", f"asks {len(BUILT_IN.read_text().splitlines())} built-in"),
+    ],
+)
+def test_the_figures_of_a_page_are_those_of_the_code(page: str, words: str) -> None:
+    assert words in (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
 # releases and man pages
