@@ -132,6 +132,7 @@ class Look:
 class Bench(Host):
     """A deployment that can be broken, looked at, mended, and put back."""
 
+    upstream: Upstream  # type: ignore[assignment]
     litellm_port: int = 0
     model_url: str = ""
     other_port: int = field(default_factory=free_port)

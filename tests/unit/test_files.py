@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from optictl.errors import Locked
 from optictl.host import files
 
 
@@ -203,7 +204,7 @@ class TestExclusive:
         self, tmp_path: Path, holder: subprocess.Popen[str]
     ) -> None:
         with (
-            pytest.raises(files.Locked, match=f"^process {holder.pid}$"),
+            pytest.raises(Locked, match=f"^process {holder.pid}$"),
             files.exclusive(tmp_path / "lock"),
         ):
             raise AssertionError("both hold it")

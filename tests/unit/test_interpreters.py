@@ -230,8 +230,8 @@ class TestCandidates:
     def test_the_one_that_optictl_runs_on(self) -> None:
         seen, broken = uv.interpreters()
         assert [interpreter.path for interpreter in seen] == [
-            Path(os.path.realpath(sys._base_executable))
-        ]  # type: ignore[attr-defined]
+            Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
+        ]
         assert broken == []
 
     @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ THROUGH_SUDO = Invocation(HOME, sudo=True, again="check --attack")
 
 
 def test_every_command_of_optictl_is_known() -> None:
-    assert sorted(typer.main.get_command(app).commands) == sorted(
-        (*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS)
-    )  # type: ignore[attr-defined]
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    assert sorted(group.commands) == sorted((*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS))
 
 
 def test_the_documentation_is_spelled_as_it_is() -> None:

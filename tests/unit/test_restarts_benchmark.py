@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from benchmarks import restarts
+from testing.load import table
 
 
 @pytest.fixture(autouse=True)
@@ -98,5 +99,5 @@ def test_runs_are_read_back_and_added_up() -> None:
         "0",
         "2",
     )
-    written = restarts.PREAMBLE + restarts.table([one, two, total], restarts.COLUMNS)
+    written = restarts.PREAMBLE + table([one, two, total], restarts.COLUMNS)
     assert restarts._runs(written) == [one, two]

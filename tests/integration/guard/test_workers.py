@@ -72,7 +72,7 @@ def counted(server: Server) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {}
     for family in text_string_to_metric_families(server.get("/metrics").text):
         for sample in family.samples:
-            found.setdefault(sample.labels["worker"], Counter())[sample.name] += sample.value
+            found.setdefault(sample.labels["worker"], Counter())[sample.name] += sample.value  # type: ignore[assignment]
     return found
 
 

@@ -16,7 +16,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
 from litellm.llms.openai_like.json_loader import JSONProviderRegistry
 
-seen = []
+seen: list[list[str]] = []
 
 
 class Handler(BaseHTTPRequestHandler):

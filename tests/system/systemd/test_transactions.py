@@ -90,8 +90,8 @@ def _call(host: Host) -> str:
     return host.machine.read(f"{PLACE}/calls").splitlines()[-1]
 
 
-def _serves(host: Host) -> None:
-    """Somebody answers, and every process that serves is a whole old or new one."""
+def _serves(host: Host, *allowed: int, release: str = "") -> None:
+    """The port answers, and each process behind it has one of the `allowed` timeouts and the active `release`."""
     answer = host.ask()
     assert (answer.status_code, answer.headers["x-optillm-strategy"]) == (200, "bon"), answer.text
     pids = [
@@ -103,18 +103,23 @@ def _serves(host: Host) -> None:
     for pid in pids:
         words = host.machine.run("cat", f"/proc/{pid}/cmdline").stdout.split("\0")
         seconds = words[words.index("--request-timeout") + 1]
-        assert seconds in ("60", "61")
+        assert int(seconds) in allowed
+        if release:
+            assert f"/{release}/" in host.machine.run("readlink", f"/proc/{pid}/cwd").stdout
         # its own HOME, so its own provider file
         read = f"cat $(tr '\\0' '\\n' </proc/{pid}/environ | sed -n s/^HOME=//p)/.optillm/proxy_config.yaml"
         assert f"request: {seconds}" in host.machine.run("sh", "-c", read).stdout
 
 
-def _converges(host: Host) -> None:
+def _converges(host: Host, seconds: int, version: str = OLD) -> None:
+    """`install` ends in exactly the state that the configuration asks for."""
     host.optictl("install", "--yes", "--no-smoke")
     assert (
         json.loads(host.optictl("install", "--dry-run", "--output", "json").stdout)["results"] == []
     )
     assert host.machine.show(SIBLING, "LoadState") == "not-found"
+    assert _active_release(host).startswith(f"{version}-")
+    _serves(host, seconds, release=_active_release(host))
 
 
 def test_a_first_installation_killed_at_every_step(host: Host, record_property: Record) -> None:
@@ -131,8 +136,8 @@ def test_a_first_installation_killed_at_every_step(host: Host, record_property: 
         "said", f"first install: killed before {len(calls)} calls of systemctl: {'; '.join(calls)}"
     )
     assert len(calls) >= 3
-    _serves(host)
-    _converges(host)
+    _serves(host, 60)
+    _converges(host, 60)
 
 
 def test_a_reinstallation_killed_before_every_step(host: Host, record_property: Record) -> None:
@@ -143,39 +148,41 @@ def test_a_reinstallation_killed_before_every_step(host: Host, record_property: 
         met = _killed(host, "before", at, "install", "--yes", "--no-smoke")
         if met:
             calls.append(_call(host))
-        _serves(host)
-        _converges(host)
+        # killed before a step, the old process may still serve; not killed, the new one does
+        _serves(host, *((60, 61) if met else (seconds,)))
+        _converges(host, seconds)
         if not met:
             break
     record_property(
         "said", f"reinstall: killed before {len(calls)} calls of systemctl: {'; '.join(calls)}"
     )
     assert len(calls) >= 6
-    _serves(host)
 
 
 def test_an_upgrade_killed_on_its_way(host: Host, record_property: Record) -> None:
     """systemctl itself goes on, as it does when a terminal is lost. Later calls are those of a reinstallation."""
+    seconds = 60
+    _configure(host, seconds)
+    _converges(host, seconds)
     calls = []
     for at in range(1, 5):
         assert _killed(host, "during", at, "upgrade", NEW, "--yes")
         calls.append(_call(host))
-        _serves(host)
+        _serves(host, 60, 61)
         # the configuration changes last: until then the old release is asked for
-        _converges(host)
-        assert _in_force(host).startswith(OLD)
+        _converges(host, seconds)
     host.optictl("upgrade", NEW, "--yes")
-    _serves(host)
-    assert _in_force(host).startswith(NEW)
+    assert _active_release(host).startswith(f"{NEW}-")
+    _serves(host, seconds, release=_active_release(host))
+    assert f"version: {NEW}" in host.machine.read(f"{ETC}/optictl.yaml")
     record_property(
         "said", f"upgrade: killed during {len(calls)} calls of systemctl: {'; '.join(calls)}"
     )
     _configure(host, 60)
-    _converges(host)
-    assert _in_force(host).startswith(OLD)
+    _converges(host, 60)
 
 
-def _in_force(host: Host) -> str:
+def _active_release(host: Host) -> str:
     return host.machine.run("sh", "-c", f"basename $(readlink {OPT}/current)").stdout.strip()
 
 
@@ -207,8 +214,8 @@ def test_two_at_once_under_load(host: Host, record_property: Record) -> None:
     assert host.machine.show(UNIT, "MainPID") != pid
     for tally in (load.gets, load.strategies):
         assert tally.count("ok") == len(tally.requests) > 10
-    _serves(host)
-    _converges(host)
+    _serves(host, 61)
+    _converges(host, 61)
 
 
 def _plan(host: Host) -> subprocess.CompletedProcess[str]:
@@ -232,7 +239,7 @@ def test_files_of_somebody_else(host: Host) -> None:
     assert "/var/lib/optillm-proxy belongs to uid 65534, not 0" in " ".join(refused.stderr.split())
     assert "chown -R 0 /var/lib/optillm-proxy" in " ".join(refused.stderr.split())
     host.machine.run("chown", "-R", "0", "/var/lib/optillm-proxy")
-    _converges(host)
+    _converges(host, 61)
     assert host.machine.run("stat", "-c", "%u", FILE, f"{ETC}/env").stdout.split() == ["0", "0"]
     # a link in a file's place is not written through
     host.machine.run("sh", "-c", f"cp {FILE} /srv/other && rm {FILE} && ln -s /srv/other {FILE}")
@@ -240,5 +247,5 @@ def test_files_of_somebody_else(host: Host) -> None:
     host.optictl("install", "--yes", "--no-smoke", "--force")
     assert host.machine.run("stat", "-c", "%F", FILE).stdout.strip() == "regular file"
     host.machine.run("sh", "-c", f"rm {FILE}.kept-* /srv/other")
-    _serves(host)
-    _converges(host)
+    _serves(host, 61)
+    _converges(host, 61)
