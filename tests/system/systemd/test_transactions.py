@@ -105,7 +105,10 @@ def _serves(host: Host, *allowed: int, release: str = "") -> None:
         seconds = words[words.index("--request-timeout") + 1]
         assert int(seconds) in allowed
         if release:
-            assert f"/{release}/" in host.machine.run("readlink", f"/proc/{pid}/cwd").stdout
+            # a sealed process has an own view of the directories, so only the inode tells which one it is
+            places = (f"/proc/{pid}/cwd/.", f"{OPT}/releases/{release}/work/.")
+            identities = host.machine.run("stat", "-c", "%d:%i", *places).stdout.split()
+            assert identities[0] == identities[1]
         # its own HOME, so its own provider file
         read = f"cat $(tr '\\0' '\\n' </proc/{pid}/environ | sed -n s/^HOME=//p)/.optillm/proxy_config.yaml"
         assert f"request: {seconds}" in host.machine.run("sh", "-c", read).stdout
