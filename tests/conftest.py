@@ -39,6 +39,7 @@ LONGEST_FIRST = (
     "top",
     "compare",
     "traces",
+    "host",
     "unit",
 )
 
@@ -54,7 +55,8 @@ class _ByDirectory(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         directory = _directory(nodeid)
-        return nodeid.split("::")[0] if directory == "unit" else directory  # those share nothing
+        shares_nothing = directory in ("host", "unit")
+        return nodeid.split("::")[0] if shares_nothing else directory
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

@@ -6,15 +6,12 @@ import hashlib
 import os
 import stat
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from optictl.errors import Locked
 from optictl.host import files
 
 
@@ -174,49 +171,7 @@ class TestPoint:
         assert (tmp_path / "current/file").exists()
 
 
-_HOLDER = """
-import sys
-import time
-from pathlib import Path
-from optictl.host import files
-with files.exclusive(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 class TestExclusive:
-    @pytest.fixture
-    def holder(self, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-        """Another process, which holds the lock."""
-        command = [sys.executable, "-c", _HOLDER, str(tmp_path / "lock")]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    def test_a_second_process_is_told_who_holds_it(
-        self, tmp_path: Path, holder: subprocess.Popen[str]
-    ) -> None:
-        with (
-            pytest.raises(Locked, match=f"^process {holder.pid}$"),
-            files.exclusive(tmp_path / "lock"),
-        ):
-            raise AssertionError("both hold it")
-
-    def test_a_dead_process_holds_nothing(
-        self, tmp_path: Path, holder: subprocess.Popen[str]
-    ) -> None:
-        holder.kill()
-        holder.wait()
-        with files.exclusive(tmp_path / "lock"):
-            assert (tmp_path / "lock").read_text() == f"process {os.getpid()}\n"
-
     def test_it_can_be_had_again_and_again(self, tmp_path: Path) -> None:
         for _ in range(2):
             with files.exclusive(tmp_path / "lock"):

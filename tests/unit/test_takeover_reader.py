@@ -11,6 +11,7 @@ import pytest
 
 from optictl.deployment import manifest, paths, render
 from optictl.deployment.config import Config
+from optictl.host.systemd import Systemd
 from optictl.takeover import reader
 from optictl.takeover.handmade import HIDDEN, HandMade, redacted
 
@@ -291,6 +292,7 @@ def test_a_unit_elsewhere(place: Place, directory: str) -> None:
 
 def test_one_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Systemd, "available", lambda _: False)
     place = Place(tmp_path)
     place.paths = paths.user({"HOME": str(tmp_path)})
     config = place.file(
