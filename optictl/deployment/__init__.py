@@ -1,1 +1,1 @@
-"""What a deployment is made of: its configuration, its paths, its files as text. Pure."""
+"""A deployment as data: its configuration, its paths and the text of its files. Pure."""

@@ -1,4 +1,4 @@
-"""The files of a deployment: where each stands, what it holds, who may read it."""
+"""The files of a deployment: path, text and mode of each. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from optictl.deployment.render import Host
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file that a deployment consists of.
+    """A file of a deployment.
 
-    `keep`: made once and never overwritten, it is the operator's. `secret`: its text is
-    shown nowhere. `directory`: an empty one, without text. `link`: a symbolic link, its text the target.
+    `keep`: the operator edits it; optictl creates it once and never overwrites it. `secret`:
+    optictl never shows its text. `directory`: an empty directory. `link`: a symbolic link; `text`
+    is its target.
     """
 
     path: Path
@@ -31,7 +32,7 @@ class Artefact:
 def operators_files(
     config_text: str, config: Config, paths: Paths, proxy_key: str
 ) -> list[Artefact]:
-    """What `init` makes and nobody ever overwrites."""
+    """The files that `init` creates and that optictl never overwrites."""
     return [
         Artefact(paths.config, config_text, 0o644, keep=True),
         Artefact(paths.env, render.env(config), 0o600, keep=True, secret=True),
@@ -40,9 +41,9 @@ def operators_files(
 
 
 def rendered_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
-    """What follows from the configuration and the facts of the machine, in the order in which it is written.
+    """The files that follow from the configuration and the machine, in the order to write them.
 
-    What is only read together with the unit comes before it, so that the unit's rename is the step that counts.
+    The unit comes after the files that it uses: its rename activates all of them.
     """
     home = render.home(config, paths)
     relay = [
@@ -55,13 +56,13 @@ def rendered_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
         *(relay if render.is_sealed(config, paths) else []),
         Artefact(paths.socket, render.socket(config, paths), 0o644),
         Artefact(paths.service, render.unit(config, paths, host), 0o644),
-        # for people: the service itself reads below its own HOME
+        # for people only: the service reads the file in its HOME
         Artefact(paths.home / ".optillm", f"{home.name}/.optillm", 0o777, link=True),
     ]
 
 
 def monitoring_files(config: Config, paths: Paths, host: Host) -> list[Artefact]:
-    """The units that check the deployment every minute, where that is asked for and there is a systemd to do it."""
+    """The units that check the deployment every minute. Empty without monitoring or systemd."""
     if not config.monitoring.timer or paths.is_private:
         return []
     return [

@@ -1,6 +1,6 @@
-"""One deployment as a typed model. Its defaults are the specification.
+"""optictl.yaml as a typed model, with its defaults.
 
-Every problem of a file is found in one go, each with its path in the file and its line.
+All problems of a file are reported at once, each with its key and line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _wrong(problems: list[tuple[int | str | None, str]]) -> PydanticCustomError:
-    """Several problems of one value, each with the item (or None: the value itself) that has it."""
+    """An error with several problems of one value: (item, text). The item is None for the value."""
     return PydanticCustomError(
         "several", "{text}", {"text": "; ".join(text for _, text in problems), "problems": problems}
     )
@@ -70,7 +70,7 @@ class Upstream(_Section):
 
 
 class OptiLLM(_Section):
-    """Which OptiLLM is installed."""
+    """The OptiLLM to install."""
 
     version: str = Field(
         "0.3.12",
@@ -78,77 +78,85 @@ class OptiLLM(_Section):
         description="A version that has a lock. `optictl upgrade` changes it.",
     )
     profile: Literal["proxy", "full"] = Field(
-        "proxy", description="proxy: what a proxy needs; full: all it declares."
+        "proxy",
+        description="proxy: the packages that a proxy needs; full: all that OptiLLM declares.",
     )
 
 
 class Releases(_Section):
-    """What is kept on the disk."""
+    """How many releases stay on disk."""
 
     keep: int = Field(
         2,
         ge=1,
         le=20,
-        description="How many stay: the one in force, the one before it, then the newest.",
+        description="Releases to keep: the active one, the previous one, then the newest.",
     )
 
 
 class LiteLLM(_Section):
-    """Where LiteLLM's own configuration lies, for the loop check. Paths, or null."""
+    """Paths of LiteLLM's files, for the loop check. null: not checked."""
 
     config: str | None = Field(None, description="The path of LiteLLM's configuration file.")
     env: str | None = Field(
-        None, description="The path of the env file with the variables that LiteLLM runs with."
+        None, description="The path of the env file with the environment of LiteLLM."
     )
 
 
 class Timeouts(_Section):
-    """Seconds."""
+    """Time limits in seconds."""
 
     request: int = Field(
-        600, ge=1, le=86_400, description="How long one client request may take in all."
+        600, ge=1, le=86_400, description="The longest time that a client request may take."
     )
     drain: int = Field(
-        300, ge=0, le=86_400, description="How long a stopping service finishes what is in flight."
+        300, ge=0, le=86_400, description="The longest time that a stopping service may drain."
     )
 
 
 class Limits(_Section):
-    """What one request may cause."""
+    """Limits for requests."""
 
     max_upstream_calls: int = Field(
-        64, ge=1, le=10_000, description="The calls of one request; one more call gets 429."
+        64,
+        ge=1,
+        le=10_000,
+        description="Upstream calls of one request; a request with more fails with 429.",
     )
     max_body_bytes: int = Field(
         4 * 1024 * 1024,
         ge=1024,
         le=1024**3,
-        description="The size of a request's body; a larger one gets 413.",
+        description="The largest request body in bytes; a larger one gets 413.",
     )
     max_in_flight: int = Field(
-        64, ge=1, le=512, description="How many requests run at a time; as many again may wait."
+        64,
+        ge=1,
+        le=512,
+        description="Requests that run at the same time; the same number may wait.",
     )
     max_traces: int = Field(
         200,
         ge=0,
         le=10_000,
-        description="How many of the last requests the service can tell about.",
+        description="Requests whose traces the service keeps in memory.",
     )
 
 
 class Monitoring(_Section):
-    """The timer that checks the deployment every minute; systemctl --failed shows what it found."""
+    """A timer that checks the deployment every minute. systemctl --failed lists a failed check."""
 
-    timer: bool = Field(False, description="Install the timer, under systemd.")
+    timer: bool = Field(False, description="Install the timer. It needs systemd.")
     fail_after: int = Field(
-        3, ge=1, le=1000, description="Bad rounds in a row after which the check's unit is failed."
+        3, ge=1, le=1000, description="Consecutive failed runs after which the check's unit fails."
     )
     well_after: int = Field(
-        2, ge=1, le=1000, description="Good rounds in a row after which it is well again."
+        2, ge=1, le=1000, description="Consecutive passed runs after which the unit recovers."
     )
     textfile: str | None = Field(
         None,
-        description="Where each round's metrics go, for node_exporter: an absolute path that ends in .prom.",
+        description="A file for the metrics of each run, read by node_exporter: "
+        "an absolute path that ends in .prom.",
     )
 
     @field_validator("textfile")
@@ -169,12 +177,12 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class Config(_Section):
     """A deployment of OptiLLM behind LiteLLM."""
 
-    # the order counts: a validator sees the valid ones of the fields above its own
+    # the order matters: a validator sees only the valid fields above its own
     listen: Listen = Listen()
     upstream: Upstream = Field(Upstream(), validate_default=True)
     model: Name = Field("jerry-xl", description="The base model that OptiLLM is started with.")
     base_models: tuple[Name, ...] = Field(
-        (), validate_default=True, description="All that may go upstream. Default: the model alone."
+        (), validate_default=True, description="The models that may be called. Default: `model`."
     )
     approach: Literal["proxy", "auto"] = Field(
         "proxy", description="How OptiLLM finds its upstream client."
@@ -185,12 +193,12 @@ class Config(_Section):
     )
     allow_code_execution: bool = Field(
         False,
-        description="Whether strategies may run code that a model wrote, or open what it names: "
+        description="Allow strategies that run code of a model or open addresses that it names: "
         f"{', '.join(model_names.CODE_EXECUTION)}.",
     )
     strategies: tuple[Name, ...] = Field(
         ("moa", "bon", "plansearch", "self_consistency"),
-        description="The only ones that a request may ask for.",
+        description="The strategies that requests may use.",
     )
     publish: dict[Name, Name] = Field(
         {}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}."
@@ -204,11 +212,11 @@ class Config(_Section):
         1,
         ge=1,
         le=16,
-        description="Processes that serve, each within the limits; one fills one core.",
+        description="Processes that serve requests. The limits are per process; one uses one core.",
     )
     isolation: Literal["sealed", "loopback"] = Field(
         "sealed",
-        description="sealed: no network and an empty root; loopback: this machine's loopback only.",
+        description="sealed: no network and an empty root; loopback: only the loopback network.",
     )
 
     @field_validator("base_models", "strategies", "plugins", mode="before")
@@ -228,9 +236,7 @@ class Config(_Section):
             and port == listen.port
             and url.hostname in (listen.host, "localhost")
         ):
-            raise _wrong(
-                [("base_url", f"is the proxy itself, which listens on port {listen.port}")]
-            )
+            raise _wrong([("base_url", f"is the proxy itself: it listens on port {listen.port}")])
         return upstream
 
     @field_validator("model")
@@ -252,7 +258,7 @@ class Config(_Section):
             if (problem := model_names.base_model_problem(name))
         ]
         if model and model not in names:
-            problems.append((None, f"model {model!r} is not among base_models"))
+            problems.append((None, f"model {model!r} is not in base_models"))
         if problems:
             raise _wrong(problems)
         return tuple(dict.fromkeys(names))
@@ -260,7 +266,7 @@ class Config(_Section):
     @field_validator("strategies")
     @classmethod
     def _strategies(cls, names: tuple[str, ...], seen: ValidationInfo) -> tuple[str, ...]:
-        # a plugin file brings a word of its own
+        # a plugin file adds its own strategy
         known = model_names.WORDS if not seen.data.get("plugins", True) else None
         problems: list[tuple[int | str | None, str]] = []
         for i, name in enumerate(names):
@@ -270,15 +276,15 @@ class Config(_Section):
                 problems.append((i, f"{name!r} cannot be a strategy's name"))
             elif known and name not in known:
                 problems.append((i, f"OptiLLM has no {name!r}{suggest(name, known)}"))
-            # a permission that is no boolean is reported itself
+            # a permission that is not a boolean has its own problem
             if not seen.data.get("allow_code_execution", True):
                 problems += [
                     (i, f"{part!r} {what}: it needs allow_code_execution: true")
                     for part, what in model_names.code_execution([name]).items()
                 ]
         if not names:
-            problems.append((None, "must name at least one"))
-        # a plugin's own word is known here only; the others were looked at with the base models
+            problems.append((None, "must name at least one strategy"))
+        # the names of plugins are known here only; base_models is already checked for all others
         own = set(names) - model_names.WORDS
         problems += [
             (None, f"base model {base!r} {problem}")
@@ -293,18 +299,18 @@ class Config(_Section):
     @classmethod
     def _publish(cls, names: dict[str, str], seen: ValidationInfo) -> dict[str, str]:
         if not {"strategies", "base_models"} <= seen.data.keys():
-            return names  # they are wrong themselves, which is told already
+            return names  # those fields have their own problems
         strategies, base_models = seen.data["strategies"], seen.data["base_models"]
         problems: list[tuple[int | str | None, str]] = []
         for name, target in names.items():
             if not model_names.is_name(name):
                 problems.append((name, "is not a model name (letters, digits and . _ : / @ + -)"))
             elif name in base_models:
-                problems.append((name, "a base model's name would send it in a circle"))
+                problems.append((name, "is a base model: its calls would loop"))
             elif model_names.split(target, strategies, base_models) is None:
                 problems.append((name, f"{target!r} is not an enabled strategy on a base model"))
             elif name != target and model_names.split(name, strategies, base_models):
-                problems.append((name, f"is published already, and not as {target!r}"))
+                problems.append((name, f"is already published, but not as {target!r}"))
             elif problem := _misleading(name, target, strategies):
                 problems.append((name, problem))
         if problems:
@@ -312,7 +318,10 @@ class Config(_Section):
         return names
 
     def moved(self, port: int, base_url: str, **timeouts: int) -> Config:
-        """The same deployment on another port and upstream: what proofs and the demonstration run."""
+        """This configuration with another port and upstream, for trials and the demonstration.
+
+        `timeouts`: seconds, as in the section `timeouts`.
+        """
         return self.model_copy(
             update={
                 "listen": self.listen.model_copy(update={"port": port}),
@@ -323,32 +332,32 @@ class Config(_Section):
 
     @property
     def url(self) -> str:
-        """The proxy's own base URL, as LiteLLM calls it."""
+        """The base URL of the proxy, for LiteLLM."""
         return f"http://{self.listen.host}:{self.listen.port}/v1"
 
     @property
     def published(self) -> dict[str, str]:
-        """LiteLLM name -> strategy model, for every enabled strategy of every base model, then `publish`."""
+        """LiteLLM name -> strategy model: every strategy on every base model, then `publish`."""
         own = {f"{s}-{b}": f"{s}-{b}" for b in self.base_models for s in self.strategies}
         return {**own, **self.publish}
 
 
 def _misleading(name: str, target: str, strategies: tuple[str, ...]) -> str | None:
-    """Why a published name would say something else than what it stands for, or None."""
+    """The reason why a published name suggests another strategy than its own, or None."""
     first, strategy = name.partition("-")[0], target.partition("-")[0]
     if first.lower() not in model_names.WORDS.union(strategies) or first == strategy:
         return None
-    return f"reads like the strategy {first.lower()!r}, and {target!r} is {strategy!r}"
+    return f"looks like the strategy {first.lower()!r}, but {target!r} is {strategy!r}"
 
 
 def suggest(word: str, known: Any) -> str:
-    """What somebody may have meant, to be put behind a message; "" where nothing is close."""
+    """A suggestion to append to a message: the known word most like this one. "" without one."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _known_keys(path: tuple[Any, ...]) -> list[str]:
-    """The keys that the section at `path` may hold."""
+    """The keys that are allowed in the section at `path`."""
     section: Any = Config
     for step in path:
         field = (
@@ -369,7 +378,7 @@ def _known_keys(path: tuple[Any, ...]) -> list[str]:
 def _lines(
     node: yaml.Node | None, path: tuple[Any, ...] = ()
 ) -> tuple[dict[tuple[Any, ...], int], list[Problem]]:
-    """Line numbers of every key and item of a YAML tree, and its duplicate keys."""
+    """The line numbers of the keys and items in a YAML tree, and problems for duplicate keys."""
     import yaml
 
     lines: dict[tuple[Any, ...], int] = {}
@@ -380,9 +389,7 @@ def _lines(
         for key, value in node.value:
             if key.value in names:
                 dotted = ".".join(map(str, (*path, key.value)))
-                problems.append(
-                    Problem(dotted, key.start_mark.line + 1, "stands twice in the file")
-                )
+                problems.append(Problem(dotted, key.start_mark.line + 1, "is twice in the file"))
             names.add(key.value)
             children.append((key.value, key, value))
     elif isinstance(node, yaml.SequenceNode):
@@ -390,22 +397,22 @@ def _lines(
     for step, anchor, value in children:
         place = (*path, step)
         lines[place] = anchor.start_mark.line + 1
-        if len(path) < _DEPTH:  # no key lies deeper, and an alias may lead round in a circle
+        if len(path) < _DEPTH:  # no key is deeper, and YAML aliases may be circular
             below, wrong = _lines(value, place)
             lines.update(below)
             problems += wrong
     return lines, problems
 
 
-#: Deeper than any key of the configuration.
+#: The configuration has no key below this depth.
 _DEPTH = 2
 
-#: pydantic's error types in words for people who write YAML.
+#: pydantic's error types -> messages for authors of YAML.
 _WORDS = {
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping of keys to values",
     "model_type": "must be a mapping of keys to values",
-    "string_type": "must be text (in quotes where YAML would see something else)",
+    "string_type": "must be text (quote it when YAML reads it as something else)",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "invalid_key": "must be text",
@@ -414,14 +421,13 @@ _WORDS = {
 
 def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
     path = tuple(error["loc"])
-    if len(path) > 1 and path[-1] == "[key]":  # pydantic's mark for the key itself, not its value
+    if len(path) > 1 and path[-1] == "[key]":  # pydantic means the key here, not its value
         path = path[:-1]
     kind = error["type"]
     if kind == "several":
-        told = error["ctx"]["problems"]
         return [
             Problem(*_place(path if item is None else (*path, item), lines), text)
-            for item, text in told
+            for item, text in error["ctx"]["problems"]
         ]
     message = error["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
@@ -435,7 +441,7 @@ def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
 
 
 def _place(path: tuple[Any, ...], lines: dict[tuple[Any, ...], int]) -> tuple[str, int | None]:
-    """The dotted path, and the line of the deepest part of it that stands in the file."""
+    """The path with dots, and the line of its deepest part that is in the file."""
     line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
     return ".".join(map(str, path)), line
 
@@ -445,17 +451,17 @@ def _short(value: Any) -> str:
         return "nothing"
     try:
         return reprlib.repr(value)
-    except ValueError:  # Python does not write out an integer of thousands of digits
+    except ValueError:  # Python does not print an integer with thousands of digits
         return "a very large number"
 
 
 def parse(text: str, source: str) -> Config:
-    """YAML text -> Config. An empty text is the defaults.
+    """The configuration in a YAML text. An empty text means the defaults.
 
     Raises:
-        ConfigError: with every problem, `source` naming the file.
+        ConfigError: the text is not valid. It lists every problem; `source` names the file.
     """
-    import yaml  # most of the time there is no file, and this is a good part of a fast command
+    import yaml  # a fast command without a configuration file does not need it
 
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -492,18 +498,18 @@ def parse(text: str, source: str) -> Config:
 
 
 def with_version(text: str, source: str, version: str) -> str:
-    """The text of an optictl.yaml with another `optillm.version`; every other sign of it stays.
+    """The text of an optictl.yaml with another `optillm.version`. Nothing else in it changes.
 
     Raises:
-        OptictlError: it is written in a way that this cannot be done for.
+        OptictlError: the version cannot be replaced safely in this text.
     """
     import yaml
 
     config = parse(text, source)
-    wanted = config.model_copy(
+    changed = config.model_copy(
         update={"optillm": config.optillm.model_copy(update={"version": version})}
     )
-    if config == wanted:
+    if config == changed:
         return text
     sections = {
         key.value: value
@@ -528,13 +534,14 @@ def with_version(text: str, source: str, version: str) -> str:
     else:
         edited = f"{text.rstrip()}\n\noptillm:\n  version: {word}\n" if optillm is None else text
     with suppress(ConfigError):
-        if parse(edited, source) == wanted:
+        if parse(edited, source) == changed:
             return edited
     raise OptictlError(
-        f"{source} cannot be edited", remedy=f"set optillm.version to {version} in it, then install"
+        f"optictl cannot set optillm.version in {source}",
+        remedy=f"set it to {version} by hand, then run optictl install",
     )
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of optictl.yaml, for editors."""
+    """The JSON Schema of optictl.yaml."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

@@ -1,8 +1,8 @@
-"""How the commands in messages have to be typed on this machine, by this caller. Pure.
+"""How to type the commands in messages on this machine. Pure.
 
-Messages name commands as in the documentation: `optictl install`, `systemctl restart NAME`. Pasted
-as they are, they often fail: sudo looks in its own directories for programs (secure_path in
-sudoers(5)), and a caller who went through sudo has no permission without it.
+Messages name commands as the documentation does: `optictl install`, `systemctl restart NAME`.
+Pasted as they are, these commands often fail: sudo searches its own directories for programs
+(secure_path in sudoers(5)), and a caller who used sudo needs it again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: The commands of optictl that act on a deployment; those of a system's deployment need root.
+#: The commands of optictl that act on a deployment. For a deployment of the system they need root.
 DEPLOYMENT_COMMANDS = (
     "check",
     "compare",
@@ -30,7 +30,7 @@ DEPLOYMENT_COMMANDS = (
     "uninstall",
     "upgrade",
 )
-#: Those that need no deployment of the system.
+#: The commands that do not need a deployment.
 OTHER_COMMANDS = (
     "config",
     "demo",
@@ -45,7 +45,7 @@ OTHER_COMMANDS = (
     "render-upstream-service",
     "render-upstream-socket",
 )
-#: Programs that a remedy runs on files and units which root owns.
+#: Programs in remedies that act on files and units of root.
 _TOOLS = (
     "apt-get",
     "chmod",
@@ -71,20 +71,20 @@ _TOOLS = (
 )
 _NAMES = "|".join(sorted((*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS), key=len, reverse=True))
 _OWN = re.compile(rf"(?<![\w./@-])(?:sudo )?optictl (?P<name>{_NAMES})\b(?P<rest>[^;&,)\n]*)")
-#: Where a remedy begins a command: at its own beginning, or behind what joins two of them.
+#: Where a command begins in a remedy: at its start, or after a separator of two commands.
 _BEGIN = r"(?:(?<=^)|(?<=&& )|(?<=\|\| )|(?<=; )|(?<=, then )|(?<=: ))"
 _EDITOR = r"\$\{EDITOR:-vi\}"
 _TOOL = re.compile(rf"{_BEGIN}(?P<command>(?:{'|'.join(_TOOLS)}|{_EDITOR}) (?!--user))")
-#: What a remedy says where the caller lacks a permission; the command itself is put behind it.
+#: The remedy for a missing permission. `Invocation.spell` appends the command.
 WITH_SUDO = "run it with sudo"
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """How this caller reaches optictl. The defaults are the words of the documentation.
+    """How this caller runs optictl. The defaults are the words of the documentation.
 
-    `program` is what stands for `optictl`, quoted for a shell. `sudo`: commands that act on this
-    deployment need it. `again` is the present command line without the program.
+    `program`: the word for `optictl`, quoted for a shell. `sudo`: commands for this deployment need
+    it. `again`: the present command line without the program.
     """
 
     program: str = "optictl"
@@ -92,7 +92,7 @@ class Invocation:
     again: str = ""
 
     def spell(self, text: str) -> str:
-        """The text with every command as it has to be typed."""
+        """The text with every command as this caller must type it."""
         if self.sudo:
             text = _TOOL.sub(r"sudo \g<command>", text)
         text = _OWN.sub(self._own, text)
@@ -100,8 +100,8 @@ class Invocation:
             text = text.replace(WITH_SUDO, f"{WITH_SUDO}: sudo {self.program} {self.again}")
         return text
 
-    def _own(self, found: re.Match[str]) -> str:
-        name, rest = found["name"], found["rest"]
+    def _own(self, command: re.Match[str]) -> str:
+        name, rest = command["name"], command["rest"]
         needed = self.sudo and name in DEPLOYMENT_COMMANDS and "--user" not in rest
         return f"{'sudo ' if needed else ''}{self.program} {name}{rest}"
 
@@ -109,8 +109,8 @@ class Invocation:
 def needs_sudo(*, is_root: bool, through_sudo: bool, scope: str, private: bool) -> bool:
     """Whether commands for this deployment need sudo.
 
-    `through_sudo`: the caller became root by sudo, and the next command starts without it.
-    `private`: the deployment lies below --root and belongs to its caller.
+    `through_sudo`: the caller became root with sudo; the next command runs without it.
+    `private`: the deployment is below --root and belongs to its caller.
     """
     if scope == "user":
         return False

@@ -1,7 +1,7 @@
-"""What optictl wrote: which files, with which text. Pure; it lies in `opt/manifest.json`.
+"""The record of the files that optictl wrote: `manifest.json` in the directory `opt`. Pure.
 
-An entry is written down before the file is, with the digest of the text to come behind the
-one that stands there, so that after a kill at any point each text is known for optictl's own.
+optictl records the digest of a new text before it writes the file, and keeps the digest of the old
+text. optictl therefore recognizes its own text even when it was killed in between.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ SCHEMA = 1
 
 
 def digest(text: str) -> str:
-    """How the manifest names a text."""
+    """The SHA-256 digest of a text, in hex. It is the manifest's name for a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """path -> digests of the texts that optictl wrote there, the newest last. A link's text is its target."""
+    """The digests of the texts that optictl wrote to each path, the newest last.
+
+    The text of a symbolic link is its target.
+    """
 
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def wrote(self, path: object, text: str | None) -> bool:
-        """Whether the text that stands at `path` is one that optictl put there."""
+        """Whether optictl wrote this text to `path`."""
         return text is not None and digest(text) in self.files.get(str(path), ())
 
     def intending(self, texts: Mapping[str, str]) -> Manifest:
-        """With texts that are about to be written."""
+        """This manifest with the texts (path -> text) that optictl is about to write."""
         return Manifest(
             {
                 **self.files,
@@ -42,11 +45,12 @@ class Manifest:
         )
 
     def without(self, paths: Iterable[str]) -> Manifest:
-        """With these files forgotten."""
+        """This manifest without these paths."""
         gone = set(paths)
         return Manifest({path: digests for path, digests in self.files.items() if path not in gone})
 
     def dump(self) -> str:
+        """The text of manifest.json."""
         return (
             json.dumps(
                 {
@@ -60,7 +64,10 @@ class Manifest:
 
 
 def parse(text: str | None) -> Manifest:
-    """The text of a manifest.json -> Manifest. A broken one names nothing: then everything is somebody else's."""
+    """The manifest in the text of a manifest.json.
+
+    It is empty when the text is not valid: optictl then treats every file as not its own.
+    """
     try:
         data = json.loads(text or "{}")
         return Manifest(

@@ -1,4 +1,7 @@
-"""OptiLLM's model-name grammar: `moa-jerry-xl` is the strategy `moa` on the base model `jerry-xl`."""
+"""OptiLLM's grammar of model names: `moa-jerry-xl` is strategy `moa` on base model `jerry-xl`.
+
+Source: `parse_combined_approach` in server.py of OptiLLM 0.3.12. Pure.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-#: server.py of OptiLLM 0.3.12, `known_approaches`.
+#: `known_approaches` in server.py of OptiLLM 0.3.12.
 BUILT_IN = (
     "none",
     "mcts",
@@ -24,7 +27,7 @@ BUILT_IN = (
     "cepo",
     "mars",
 )
-#: The SLUG of every plugin that the wheel of OptiLLM 0.3.12 carries.
+#: The SLUG of every plugin in the wheel of OptiLLM 0.3.12.
 PLUGINS = (
     "coc",
     "deep_research",
@@ -43,11 +46,12 @@ PLUGINS = (
     "spl",
     "web_search",
 )
-#: Words that OptiLLM takes off the front of a model name.
+#: Words that OptiLLM removes from the front of a model name.
 WORDS = frozenset(BUILT_IN) | frozenset(PLUGINS)
-#: Words that are no strategy one can ask for: one does nothing, one is the way out.
+#: Words that are not strategies: "none" does nothing, "proxy" is the upstream client.
 NOT_STRATEGIES = frozenset({"none", "proxy"})
-#: Strategies that act on what a model wrote, or on what a prompt says, and what each does: they need a permission.
+#: Strategies that need a permission, because they act on the text of a model or a prompt -> what
+#: each does.
 CODE_EXECUTION = {
     "z3": "runs Python code that the model wrote",
     "executecode": "runs Python code that the model wrote",
@@ -58,50 +62,62 @@ CODE_EXECUTION = {
     "deep_research": "drives a browser with what the model wrote",
 }
 
-#: Signs that join strategies in front of a model's name.
+#: Signs that combine strategies in front of a model name.
 _OPERATORS = {"&": "runs strategies one after the other", "|": "runs strategies side by side"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
 def is_slug(word: str) -> bool:
-    """Whether a word could be a strategy's name at all."""
+    """Whether a word has the form of a strategy name."""
     return bool(_SLUG.fullmatch(word))
 
 
 def code_execution(strategies: Iterable[str]) -> dict[str, str]:
-    """Those of CODE_EXECUTION among these strategies, also as parts of joined ones (`moa&z3`), and what each does."""
+    """The strategies of CODE_EXECUTION in these strategies -> what each does.
+
+    Parts of combined strategies count too: `moa&z3` contains `z3`.
+    """
     parts = [part for strategy in strategies for part in re.split(r"[&|-]", strategy)]
     return {part: CODE_EXECUTION[part] for part in parts if part in CODE_EXECUTION}
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be a model's name at all."""
+    """Whether a text has the form of a model name."""
     return bool(_NAME.fullmatch(text))
 
 
 def base_model_problem(name: str, words: Collection[str] = WORDS) -> str | None:
-    """Why OptiLLM would not pass this base model's name on as it is, or None. `words` are those that it cuts off."""
+    """The reason why OptiLLM would change this name of a base model, or None.
+
+    `words`: the words that OptiLLM removes from the front of a name.
+    """
     for sign, meaning in _OPERATORS.items():
         if sign in name:
-            return f"holds {sign!r}, with which OptiLLM {meaning}"
+            return f"contains {sign!r}, with which OptiLLM {meaning}"
     if not _NAME.fullmatch(name):
-        return "is not a model name (letters, digits and . _ : / @ + -, beginning with a letter or digit)"
+        return (
+            "is not a model name: letters, digits and . _ : / @ + -, "
+            "and a letter or digit at the beginning"
+        )
     if name == "auto":
-        return "is a word of OptiLLM's own"
+        return "is a reserved word of OptiLLM"
     first, dash, rest = name.partition("-")
     if first in words:
-        what = "cuts off" if rest else "cuts off, and nothing would be left"
-        return f"begins with {first!r}, which OptiLLM takes for a strategy and {what}"
+        empty = "" if rest else ", and no name is left"
+        return f"begins with {first!r}: OptiLLM reads that as a strategy and removes it{empty}"
     if dash and first.lower() in words:
-        return f"begins with {first!r}, which reads like the strategy {first.lower()!r}; OptiLLM knows it in lower case only"
+        return (
+            f"begins with {first!r}, which looks like the strategy {first.lower()!r}; "
+            "OptiLLM knows strategies in lower case only"
+        )
     return None
 
 
 def split(
     model: str, strategies: tuple[str, ...], base_models: tuple[str, ...]
 ) -> tuple[str, str] | None:
-    """`moa-jerry-xl` -> ("moa", "jerry-xl") for an enabled strategy and a known base model, else None."""
+    """`moa-jerry-xl` -> ("moa", "jerry-xl"). None unless strategy and base model are enabled."""
     for base_model in base_models:
         strategy = model.removesuffix(f"-{base_model}")
         if strategy != model and strategy in strategies:
@@ -110,9 +126,10 @@ def split(
 
 
 def parse(model: str, words: Collection[str] = WORDS) -> tuple[list[str], str]:
-    """The strategies and the base model that OptiLLM reads in a name: it takes every leading word off.
+    """The strategies and the base model that OptiLLM reads from a name.
 
-    ([], name) for a name without any. The base model may be empty.
+    OptiLLM removes every leading word of `words`. ([], name) for a name without a strategy. The
+    base model may be empty.
     """
     if model == "auto":
         return [], model
@@ -132,22 +149,25 @@ def parse(model: str, words: Collection[str] = WORDS) -> tuple[list[str], str]:
 def refusal(
     model: str, strategies: tuple[str, ...], base_models: tuple[str, ...]
 ) -> tuple[Literal["prefix", "strategy", "base model"], str] | None:
-    """What is wrong with a name that arrives at OptiLLM's door, and the reason in words; None for a good one."""
+    """Why the guard refuses a model name: the kind of problem and the reason.
+
+    None for a valid name.
+    """
     if split(model, strategies, base_models):
         return None
     words = WORDS.union(strategies)
     first, _, rest = model.partition("-")
     known = max((b for b in base_models if model.endswith(f"-{b}")), key=len, default=None)
     if any(sign in first for sign in _OPERATORS):
-        return "strategy", f"{first!r} joins strategies, which is not enabled"
+        return "strategy", f"{first!r} combines strategies, which is not enabled"
     if first not in words:
         if first.lower() in words:
-            return "prefix", f"{first!r} is no strategy: OptiLLM knows its words in lower case only"
+            return "prefix", f"{first!r} is not a strategy: OptiLLM knows them in lower case only"
         return "prefix", "it has no strategy prefix"
     prefix = model.removesuffix(f"-{known}") if known else first
     if prefix not in strategies:
         return "strategy", f"{prefix!r} is not an enabled strategy"
     if not rest:
-        return "base model", "no base model follows the strategy"
+        return "base model", "no base model after the strategy"
     problem = base_model_problem(rest, words)
-    return "base model", f"the base model {rest!r} {problem or 'is not among base_models'}"
+    return "base model", f"the base model {rest!r} {problem or 'is not in base_models'}"

@@ -1,4 +1,4 @@
-"""Where everything of a deployment lives. Pure: nothing here looks at the disk."""
+"""The paths of a deployment. Pure: nothing here reads the disk."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-#: The name of a deployment that was given none. Its units, directories and user are called so.
+#: The default name of a deployment. Its units, directories and user have this name.
 NAME = "optillm-proxy"
-#: Below these lie the users' own files: what a unit with ProtectHome= does not see.
+#: Directories with private files of users. A unit with ProtectHome= does not see them.
 HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 Scope = Literal["system", "user"]
 
-#: Ends of names that a deployment's own units have.
+#: Suffixes of the other units of a deployment.
 _OWN_ENDS = ("-upstream", "-next", "-attack", "-check", "-trial")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 def name_problem(name: str) -> str | None:
-    """Why a deployment cannot be called so, or None. The name becomes a user's and a unit's."""
+    """The reason why a deployment cannot have this name, or None.
+
+    The name is also the name of a user and of units.
+    """
     if not _NAME.fullmatch(name):
-        return "must be a small letter, then at most 30 of a-z, 0-9 and -"
+        return "must be a lower-case letter, then at most 30 of a-z, 0-9 and -"
     if name.endswith(_OWN_ENDS):
-        return f"must not end in {' or '.join(_OWN_ENDS)}: units of a deployment do"
+        return f"must not end in {' or '.join(_OWN_ENDS)}: units of other deployments end so"
     return None
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The places of one deployment. Under `--root DIR` all of them are below DIR.
+    """The paths of one deployment. With `--root DIR`, all of them are below DIR.
 
-    `name` tells deployments on one host apart; their units, directories and users are called by it.
+    `name` distinguishes deployments on one host. Their units, directories and users have it.
     """
 
     scope: Scope
@@ -42,16 +45,16 @@ class Paths:
     home: Path
     units: Path
     name: str = NAME
-    #: what names this deployment on the command line ("--root DIR", "--user", "--name NAME" or nothing)
+    #: the options that select this deployment: "--root DIR", "--user", "--name NAME" or none
     flags: str = ""
 
     @property
     def is_private(self) -> bool:
-        """Whether this is a deployment below --root, which no systemd knows."""
+        """Whether this is a deployment below --root. systemd does not manage it."""
         return self.flags.startswith("--root")
 
     def command(self, name: str) -> str:
-        """The optictl command that does `name` to this deployment, to be copied by a person."""
+        """The optictl command `name` for this deployment, ready to paste into a shell."""
         return f"optictl {name} {self.flags}".rstrip()
 
     @property
@@ -74,32 +77,35 @@ class Paths:
 
     @property
     def current(self) -> Path:
-        """A symbolic link to the release in force."""
+        """A symbolic link to the active release."""
         return self.opt / "current"
 
     @property
     def previous(self) -> Path:
-        """A symbolic link to the release that was in force before."""
+        """A symbolic link to the previous release."""
         return self.opt / "previous"
 
     @property
     def manifest(self) -> Path:
-        """What optictl wrote."""
+        """The digests of the files that optictl wrote."""
         return self.opt / "manifest.json"
 
     @property
     def locks(self) -> Path:
-        """Hash locks of this deployment's own, beside those that optictl ships."""
+        """Locks of this deployment, in addition to those that optictl ships."""
         return self.etc / "locks"
 
     @property
     def scratch(self) -> Path:
-        """What an optictl at work needs for a while; whatever is there when none works is a leftover."""
+        """Temporary files of a running optictl. Files here are left over when none runs."""
         return self.opt / ".scratch"
 
     @property
     def proxy_config(self) -> Path:
-        """The file that OptiLLM's proxy plugin reads: `.optillm` leads below the HOME of the service."""
+        """The file that OptiLLM's proxy plugin reads.
+
+        `.optillm` is a link into the service's HOME.
+        """
         return self.home / ".optillm" / "proxy_config.yaml"
 
     @property
@@ -112,22 +118,22 @@ class Paths:
 
     @property
     def sibling_unit(self) -> str:
-        """The second process that serves while `restart` or an upgrade drains the first."""
+        """The unit of the second process. It serves while the first one drains."""
         return f"{self.name}-next.service"
 
     @property
     def trial_name(self) -> str:
-        """What a new release is started as before the service is touched."""
+        """The unit that runs a new release for a test, before the service is changed."""
         return f"{self.name}-trial"
 
     @property
     def before(self) -> Path:
-        """The files of the service that was there before optictl's, and what it was like."""
+        """The kept files and state of the service that optictl replaced."""
         return self.etc / "before"
 
     @property
     def upstream_name(self) -> str:
-        """The relay to the upstream that a sealed service needs."""
+        """The name of the relay units. A sealed service reaches its upstream through the relay."""
         return f"{self.name}-upstream"
 
     @property
@@ -148,7 +154,7 @@ class Paths:
 
     @property
     def check_name(self) -> str:
-        """What checks the deployment every minute, where that was asked for."""
+        """The name of the monitoring units. They check the deployment every minute."""
         return f"{self.name}-check"
 
     @property
@@ -161,7 +167,7 @@ class Paths:
 
     @property
     def root_directory(self) -> Path:
-        """The empty directory that a sealed service has as its root."""
+        """The empty root directory of a sealed service."""
         return self.opt / "root"
 
 
@@ -170,7 +176,7 @@ def _flags(*flags: str, name: str) -> str:
 
 
 def system(root: Path | None = None, name: str = NAME) -> Paths:
-    """The system scope, or a deployment of its own wholly below `root`."""
+    """The paths of a deployment of the system, or of one that is completely below `root`."""
     base = root or Path("/")
     return Paths(
         scope="system",
@@ -184,12 +190,12 @@ def system(root: Path | None = None, name: str = NAME) -> Paths:
 
 
 def user(environ: Mapping[str, str], name: str = NAME) -> Paths:
-    """The user scope, by the XDG base directories."""
+    """The paths of a deployment of a user, in the XDG base directories."""
     home = Path(environ.get("HOME") or "~").expanduser()
 
     def xdg(variable: str, default: str) -> Path:
         value = environ.get(variable, "")
-        # the XDG specification has relative values ignored
+        # the XDG specification says to ignore relative paths
         return Path(value) if value.startswith("/") else home / default
 
     return Paths(

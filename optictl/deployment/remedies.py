@@ -1,4 +1,4 @@
-"""Commands that put a file of the operator in order. Pure: a path and what is wrong in, a line for a shell out."""
+"""Shell commands that fix a file of the operator. Pure: path and problem in, command out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from optictl.guard.envfile import Problem
 
 
 def unset(path: Path, name: str) -> str:
-    """The command that deletes the lines of a file that set this name, or one of several with | between them."""
+    """The command that deletes the lines of a file that set this name.
+
+    `name` may be several names, separated by |.
+    """
     lines = rf"/^\s*(export\s+)?({name})\s*=/d"
     return f"sed -i -E {shlex.quote(lines)} {shlex.quote(str(path))}"
 
 
 def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """kind -> the problems of an env file, in the order in which their commands can be run."""
-    # commands that name lines come before one that deletes some
+    """The problems of an env file: kind -> problems, in the order in which to fix them."""
+    # commands with line numbers come before one that deletes lines
     kinds = sorted(
         dict.fromkeys(problem.kind for problem in problems), key=lambda kind: kind == "export"
     )
@@ -26,13 +29,13 @@ def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
 
 
 def of_env_file(path: Path, content: bytes) -> list[str]:
-    """The commands, one for each kind of problem, after which an env file is read as it is meant."""
-    alike = by_kind(envfile.read(content).problems)
-    return [_readable(path, content, kind, problems) for kind, problems in alike.items()]
+    """The commands that fix an env file, one for each kind of problem."""
+    problems_by_kind = by_kind(envfile.read(content).problems)
+    return [_fix(path, content, kind, problems) for kind, problems in problems_by_kind.items()]
 
 
-def _readable(file: Path, content: bytes, kind: str, problems: Sequence[Problem]) -> str:
-    """The command after which the lines with this kind of problem are read as they are meant."""
+def _fix(file: Path, content: bytes, kind: str, problems: Sequence[Problem]) -> str:
+    """The command that fixes the lines with this kind of problem."""
     path = shlex.quote(str(file))
 
     def each(edit: str) -> str:
@@ -40,7 +43,7 @@ def _readable(file: Path, content: bytes, kind: str, problems: Sequence[Problem]
         return f"sed -i -E {edits} {path}"
 
     def recoded(encoding: str) -> str:
-        # written into the same file: it keeps its mode, and no other one ever holds the key
+        # write to the same file: it keeps its mode, and no other file ever contains the key
         script = f"text=$(iconv -f {encoding} -t UTF-8 {path}) && printf '%s\\n' \"$text\" > {path}"
         return f"sh -c {shlex.quote(script)}"
 
@@ -64,7 +67,7 @@ def _readable(file: Path, content: bytes, kind: str, problems: Sequence[Problem]
 
 
 def _decodes(content: bytes) -> bool:
-    """Whether it is UTF-8 for everyone but systemd, which takes no noncharacters."""
+    """Whether Python can decode it as UTF-8. systemd also refuses noncharacters."""
     try:
         return bool(content.decode())
     except UnicodeDecodeError:
@@ -72,7 +75,7 @@ def _decodes(content: bytes) -> bool:
 
 
 def _without_export(file: Path, names: set[str]) -> str:
-    """The command that takes `export` away, and the variables that must not be there at all."""
+    """The command that removes `export`, and the lines with forbidden variables."""
     forbidden = sorted(invariants.forbidden_variables(names))
     commands = [unset(file, "|".join(forbidden))] if forbidden else []
     if names.difference(forbidden):

@@ -1,4 +1,7 @@
-"""Configuration -> the text of every artefact. Pure; no template may use an undefined name."""
+"""Render the text of every file of a deployment from its configuration. Pure.
+
+A template that uses an undefined name is an error.
+"""
 
 from __future__ import annotations
 
@@ -22,30 +25,32 @@ if TYPE_CHECKING:
     from optictl.deployment.config import Config
     from optictl.deployment.paths import Paths
 
-#: Where LiteLLM finds the proxy key. Not an OPTILLM_ name: in a shared env file the guard would refuse that.
+#: The variable with the proxy key in LiteLLM's environment. Its name does not begin with OPTILLM_,
+#: because the guard refuses such variables when both services share an env file.
 LITELLM_KEY_VARIABLE = "LITELLM_OPTILLM_KEY"
-#: Seconds that LiteLLM waits longer than the guard does, so that the guard's answer arrives.
+#: Seconds that LiteLLM waits longer than the guard, to receive the guard's own error.
 LITELLM_GRACE = 30
 #: Seconds that systemd waits longer than the drain takes.
 STOP_GRACE = 15
 
 
 def template_directory() -> Path:
-    """`templates/`: inside the installed package, or at the top of a checkout."""
+    """The directory `templates`: in the installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "templates"
     return installed if installed.is_dir() else package.parent / "templates"
 
 
-#: Text that YAML reads as text without quotes: no number, no date, nothing that means something.
+#: Text that YAML reads as text without quotes: not a number, a date or a reserved word.
 _PLAIN = re.compile(
-    r"(?!(?i:true|false|yes|no|on|off|null|y|n)$)[A-Za-z/][\w./@+-]*(:[\w./@+-]+)*|\d+\.\d+\.\d[\w.]*",
+    r"(?!(?i:true|false|yes|no|on|off|null|y|n)$)[A-Za-z/][\w./@+-]*(:[\w./@+-]+)*"
+    r"|\d+\.\d+\.\d[\w.]*",
     re.ASCII,
 )
 
 
 def _yaml(value: str | None) -> str:
-    """A scalar for a YAML file, quoted where it would not be read back as the same text."""
+    """A scalar for a YAML file, quoted when YAML would read it as something else."""
     if value is None:
         return "null"
     if _PLAIN.fullmatch(value):
@@ -78,7 +83,7 @@ def _render(template: str, **values: object) -> str:
 
 
 def page(template: str, **values: object) -> str:
-    """One of templates/pages/: an HTML file that needs nothing else, with every value escaped."""
+    """Render one of templates/pages: a self-contained HTML page, with every value escaped."""
     environment = Environment(
         loader=FileSystemLoader(template_directory() / "pages"),
         undefined=StrictUndefined,
@@ -90,7 +95,7 @@ def page(template: str, **values: object) -> str:
 
 
 def guard_arguments(config: Config, key_reference: str) -> list[str]:
-    """The guard's flags, every one explicit. `key_reference` is `@FILE`, never a key."""
+    """The flags of the guard, every one explicit. `key_reference`: `@FILE`, never a key itself."""
     return [
         "--host",
         config.listen.host,
@@ -130,9 +135,10 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
 def command(
     config: Config, release: Path, key_reference: str, *more: str, flags: Sequence[str] = ()
 ) -> list[str]:
-    """The service's whole command line, from the release at `release`; `more` are flags of a unit's own.
+    """The command line of the service, for the release in the directory `release`.
 
-    `flags` are those that the release's guard knows (none given: all): an older one has its defaults for the others.
+    `more`: additional flags of a unit. `flags`: the flags that the guard of that release knows,
+    empty for all. An older guard uses its defaults for the others.
     """
     words = [*guard_arguments(config, key_reference), *more]
     pairs = zip(words[::2], words[1::2], strict=True)
@@ -141,12 +147,15 @@ def command(
 
 
 def _literal(value: object) -> str:
-    """A value that systemd takes as it is, but for its % specifiers."""
+    """A value for an option in which systemd expands only % specifiers."""
     return str(value).replace("%", "%%")
 
 
 def _systemd_word(word: str, dollar: str = "$$") -> str:
-    """A word of ExecStart= (of Environment= with `dollar="$"`), quoted where systemd would split or expand it."""
+    """A word of ExecStart=, quoted when systemd would split or expand it.
+
+    For Environment=, pass `dollar="$"`.
+    """
     word = _literal(word).replace("$", dollar)
     if re.fullmatch(r"[A-Za-z0-9@%$_./:,=+&|-]+", word):
         return word
@@ -154,7 +163,7 @@ def _systemd_word(word: str, dollar: str = "$$") -> str:
 
 
 def _exec_start(words: Sequence[str]) -> str:
-    """The specification's six flags on a line, then one a line: a diff of two units shows what changed."""
+    """The command line in lines: the main flags first, then one flag per line, for short diffs."""
     lines = [" ".join(words[:3]), " ".join(words[3:15])]
     lines += [" ".join(words[i : i + 2]) for i in range(15, len(words), 2)]
     return " \\\n  ".join(lines)
@@ -162,12 +171,12 @@ def _exec_start(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Host:
-    """What a unit depends on besides the configuration. The defaults need no machine.
+    """The facts about a machine that units depend on. The defaults do not need a machine.
 
-    `systemd` is the version that will read the unit; `interpreter` a Python's prefix that
-    lies outside /usr and has to be seen inside a sealed root, or None. `release` is the
-    directory to start instead of the one in force, `flags` those that its guard knows. `program` is the optictl
-    that the check's unit runs, `socket_proxyd` the program behind the relay to the upstream.
+    `systemd`: the version that will read the unit. `interpreter`: the prefix of a Python outside
+    /usr, which a sealed root must contain, or None. `release`: the directory to start instead of
+    the active release. `flags`: the flags that its guard knows. `program`: the optictl that the
+    monitoring unit runs. `socket_proxyd`: the program of the relay to the upstream.
     """
 
     systemd: int = 252
@@ -179,35 +188,39 @@ class Host:
 
 
 def is_sealed(config: Config, paths: Paths) -> bool:
-    """Whether the service gets no network and an empty root. Only the system's manager can give that."""
+    """Whether the service has no network and an empty root.
+
+    Only the system's systemd can do that.
+    """
     return config.isolation == "sealed" and paths.scope == "system"
 
 
 def home(config: Config, paths: Paths) -> Path:
-    """The HOME of the service, named by what its proxy_config.yaml says.
+    """The HOME of the service. Its name is a digest of its proxy_config.yaml.
 
-    So a unit and the file that it needs change in one step: the unit's own rename.
+    A new file has a new directory. The rename of the unit therefore switches both in one step.
     """
     return paths.home / hashlib.sha256(proxy_config(config).encode()).hexdigest()[:12]
 
 
 def relay_socket(paths: Paths) -> Path:
-    """Where a sealed service finds the relay to its upstream."""
+    """The socket of the relay, through which a sealed service reaches its upstream."""
     return Path(f"/run/{paths.upstream_name}/socket")
 
 
 def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
-    """optillm-proxy.service"""
+    """The text of optillm-proxy.service."""
     sealed = is_sealed(config, paths)
     release = host.release or paths.current
     relay = ["--upstream-socket", str(relay_socket(paths))] if sealed else []
     own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay]
     words = command(config, release, "@CREDENTIALS/proxy_key", *own, flags=host.flags)
-    # systemd sets the variable from 247 on; its specifier %d came with 250
+    # systemd 247 sets the variable; the specifier %d needs 250
     directory = "@${CREDENTIALS_DIRECTORY}/"
     quoted = [_systemd_word(word).replace("@CREDENTIALS/", directory) for word in words]
     places = (paths.opt, paths.home)
-    # before the first release is active there is no link to it, and a missing path would end the start
+    # the link `current` does not exist before the first release is active, and the service cannot
+    # start with a missing path
     seen = [paths.releases, *([] if host.release else [paths.current]), paths.home]
     return _render(
         "optillm-proxy.service.j2",
@@ -221,7 +234,7 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         proxy_key_file=_literal(paths.proxy_key),
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         workers=config.workers,
-        # a waiting request holds one thread, a running one a second and those of its strategy
+        # a waiting request needs one thread, a running one a second and those of its strategy
         tasks_max=(128 + REQUEST_THREADS * config.limits.max_in_flight) * config.workers,
         scope=paths.scope,
         sealed=sealed,
@@ -230,14 +243,14 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         interpreter=host.interpreter and _systemd_word(str(host.interpreter), dollar="$"),
         systemd=host.systemd,
         upstream_name=paths.upstream_name,
-        # a deployment that --root put below a home cannot have homes hidden from it
+        # ProtectHome= would hide a deployment below a home from its own service
         below_home=_lies_in(places, HOMES),
     )
 
 
-#: What PrivateTmp= hides.
+#: The directories that PrivateTmp= hides.
 _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  (nothing is written there)
-#: Checks that the timer leaves out; its unit says why.
+#: Checks that the timer does not run. Its unit says why.
 _UNTIMED = ("release.starts", "credential.mode")
 
 
@@ -246,8 +259,8 @@ def _lies_in(places: Iterable[Path], directories: Iterable[Path]) -> bool:
 
 
 def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
-    """optillm-proxy-check.service"""
-    wanted = config.monitoring
+    """The text of optillm-proxy-check.service."""
+    monitoring = config.monitoring
     lines = [
         [str(host.program), "check", *shlex.split(paths.flags), "--quiet"],
         [word for id in _UNTIMED for word in ("--without", id)],
@@ -255,18 +268,18 @@ def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
             "--damp",
             "@RUNTIME/state",
             "--fail-after",
-            str(wanted.fail_after),
+            str(monitoring.fail_after),
             "--well-after",
-            str(wanted.well_after),
+            str(monitoring.well_after),
         ],
-        *([["--textfile", wanted.textfile]] if wanted.textfile else []),
+        *([["--textfile", monitoring.textfile]] if monitoring.textfile else []),
     ]
-    # %t is the directory of what lasts until the next boot, which only systemd knows in the user's scope
+    # %t is the runtime directory. For a user's unit only systemd knows its path
     quoted = [
         [_systemd_word(word).replace("@RUNTIME/", f"%t/{paths.check_name}/") for word in line]
         for line in lines
     ]
-    directory = Path(wanted.textfile).parent if wanted.textfile else None
+    directory = Path(monitoring.textfile).parent if monitoring.textfile else None
     others = [Path(path) for path in (config.litellm.config, config.litellm.env) if path]
     seen = [
         paths.etc,
@@ -276,7 +289,7 @@ def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
         *others,
         *([directory] if directory else []),
     ]
-    # a user's manager may not have the variables that led the one who installed to these directories
+    # a user's systemd may not have the XDG variables of the shell that ran `install`
     xdg = {"XDG_CONFIG_HOME": paths.etc, "XDG_DATA_HOME": paths.opt, "XDG_STATE_HOME": paths.home}
     variables = [_systemd_word(f"{name}={place.parent}", dollar="$") for name, place in xdg.items()]
     return _render(
@@ -293,28 +306,34 @@ def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
 
 
 def check_timer(paths: Paths) -> str:
-    """optillm-proxy-check.timer"""
+    """The text of optillm-proxy-check.timer."""
     return _render("optillm-proxy-check.timer.j2", name=paths.name)
 
 
 def check_command(service: str) -> list[str]:
-    """The words of a check unit's ExecStart=, the program first; none where it has no such line."""
-    found = re.search(r"^ExecStart=((?:.*\\\n)*.*)$", service, re.M)
+    """The words of ExecStart= in the monitoring unit, the program first.
+
+    Empty without that line.
+    """
+    line = re.search(r"^ExecStart=((?:.*\\\n)*.*)$", service, re.M)
     try:
-        words = shlex.split(found[1].replace("\\\n", " ")) if found else []
-    except ValueError:  # somebody edited it
+        words = shlex.split(line[1].replace("\\\n", " ")) if line else []
+    except ValueError:  # edited by hand
         return []
     return [word.replace("%%", "%").replace("$$", "$") for word in words]
 
 
 def check_textfile(service: str) -> Path | None:
-    """Where a check unit writes its metrics."""
+    """The file to which the monitoring unit writes its metrics, or None."""
     words = check_command(service)
     return Path(words[words.index("--textfile") + 1]) if "--textfile" in words[:-1] else None
 
 
 def bridge(config: Config, paths: Paths, release: Path, port: int) -> str:
-    """The unit that hands connections of the deployment's socket to `port` while a hand-made service is replaced."""
+    """The text of the bridge unit, which serves while a hand-made service is replaced.
+
+    It passes connections of the deployment's socket to `port` of this machine.
+    """
     words = [str(release / ".venv/bin/python"), "-I", str(release / "guard/bridge.py")]
     return _render(
         "optillm-proxy-bridge.service.j2",
@@ -329,17 +348,17 @@ def bridge(config: Config, paths: Paths, release: Path, port: int) -> str:
 
 
 def trial_unit(service: str, user: str) -> str:
-    """The unit of a trial, made of the service's: started once, as the same user. Pure.
+    """The unit of a trial, from the text of the service's unit: started once, as the same user.
 
-    While a hand-made service is replaced it serves beside an OptiLLM that starts, and comes first; a user's manager
-    may not give that (no User= there).
+    While a hand-made service is replaced, the trial serves and a second OptiLLM starts. A negative
+    Nice= gives the trial priority. Units of a user have no User= and may not set it.
     """
     once = re.sub(r"^Restart=.*$", "Restart=no", service.partition("\n[Install]")[0], flags=re.M)
     return re.sub(r"^User=.*$", f"User={user}\nNice=-10", once, flags=re.M)
 
 
 def sibling(service: str) -> str:
-    """The unit of a second process, made of the service's: the same in all that counts, and never enabled."""
+    """The unit of the second process, from the text of the service's unit. It is never enabled."""
     body = service.partition("\n[Install]")[0]
     return re.sub(
         r"^(Description=.*)$", r"\1 (while the other one drains)", body, count=1, flags=re.M
@@ -347,12 +366,12 @@ def sibling(service: str) -> str:
 
 
 def flags_in(service: str) -> set[str]:
-    """The guard's flags that a unit's ExecStart= gives."""
+    """The flags of the guard in the text of a unit."""
     return set(re.findall(r"(?<=\s)--[a-z][a-z-]+(?=\s)", service))
 
 
 def upstream_address(config: Config) -> str:
-    """HOST:PORT of the upstream."""
+    """HOST:PORT of the upstream, as ListenStream= and systemd-socket-proxyd take it."""
     parts = urlsplit(config.upstream.base_url)
     host = "127.0.0.1" if parts.hostname == "localhost" else str(parts.hostname)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -360,7 +379,7 @@ def upstream_address(config: Config) -> str:
 
 
 def upstream_socket(config: Config, paths: Paths) -> str:
-    """optillm-proxy-upstream.socket"""
+    """The text of optillm-proxy-upstream.socket."""
     return _render(
         "optillm-proxy-upstream.socket.j2",
         name=paths.upstream_name,
@@ -369,7 +388,7 @@ def upstream_socket(config: Config, paths: Paths) -> str:
 
 
 def upstream_service(config: Config, paths: Paths, host: Host = Host()) -> str:
-    """optillm-proxy-upstream.service"""
+    """The text of optillm-proxy-upstream.service."""
     return _render(
         "optillm-proxy-upstream.service.j2",
         name=paths.upstream_name,
@@ -380,7 +399,7 @@ def upstream_service(config: Config, paths: Paths, host: Host = Host()) -> str:
 
 
 def socket(config: Config, paths: Paths) -> str:
-    """optillm-proxy.socket"""
+    """The text of optillm-proxy.socket."""
     values = {
         "name": paths.name,
         "host": config.listen.host,
@@ -391,12 +410,12 @@ def socket(config: Config, paths: Paths) -> str:
 
 
 def env(config: Config) -> str:
-    """The env file's skeleton. It never holds a value: the operator's file does."""
+    """The env file that `init` creates. It has no values; the operator adds them."""
     return _render("env.j2", base_url=config.upstream.base_url)
 
 
 def proxy_config(config: Config) -> str:
-    """~/.optillm/proxy_config.yaml of the service."""
+    """The text of ~/.optillm/proxy_config.yaml of the service."""
     return _render(
         "proxy_config.yaml.j2",
         base_url=config.upstream.base_url,
@@ -405,7 +424,7 @@ def proxy_config(config: Config) -> str:
 
 
 def litellm(config: Config, paths: Paths) -> str:
-    """The model_list entries that publish every enabled strategy of every base model."""
+    """The entries for LiteLLM's model_list: every enabled strategy on every base model."""
     return _render(
         "litellm.yaml.j2",
         published=config.published,

@@ -165,13 +165,13 @@ def test_no_key_is_ever_shown(files: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("model: moa-x", "takes for a strategy and cuts off"),
-        ("model: moa-", "nothing would be left"),
-        ("model: router", "nothing would be left"),
+        ("model: moa-x", "reads that as a strategy and removes it"),
+        ("model: moa-", "no name is left"),
+        ("model: router", "no name is left"),
         ("model: Moa-x", "lower case only"),
         ("model: a&b", "one after the other"),
         ("model: a|b", "side by side"),
-        ("publish: {bon-fast: moa-jerry-xl}", "reads like the strategy 'bon'"),
+        ("publish: {bon-fast: moa-jerry-xl}", "looks like the strategy 'bon'"),
     ],
 )
 def test_render_litellm_refuses_names_that_optillm_would_mangle(
