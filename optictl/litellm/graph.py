@@ -1,4 +1,4 @@
-"""The graph: which entries LiteLLM's router finds for a name, what each is sent, and what is tried when it fails."""
+"""The routing graph: the entries that LiteLLM's router finds for a name, and their fallbacks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from optictl.litellm.read import Chain, ModelEntry, Place, Settings, Unknown
 
 @dataclass(frozen=True)
 class Step:
-    """One station of a request's way, in words, and the entry that led there (None: it is where the way begins)."""
+    """One step of a route, in words, and the place in the configuration that causes it.
+
+    `place` is None for the first step.
+    """
 
     text: str
     place: Place | None = None
-    #: a station that somebody chose to put there (an alias, a wildcard, a fallback), not the plain entry of a model
+    #: an alias, a wildcard or a fallback; False for the plain entry of a model
     chosen: bool = False
 
 
@@ -32,10 +35,11 @@ Way = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Request:
-    """LiteLLM is asked for a model. `origin` is the name that was asked first, `hops` the fallbacks since then.
+    """A request to LiteLLM for a model.
 
-    `outside`: it came over HTTP, and not from the router itself. `literal`: its name was an entry's `model`, and
-    LiteLLM then takes every name for one, those of fallbacks too.
+    `origin`: the first name of the request. `hops`: fallbacks since then. `outside`: it came over
+    HTTP, not from the router. `literal`: its name is the `model` of an entry; LiteLLM then reads
+    every name as a `model`, those of fallbacks too.
     """
 
     name: str
@@ -47,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Hit:
-    """An entry that the router finds for a name: the parameters of the call, and how it was found."""
+    """An entry that the router finds for a name: its parameters for the call, and the route."""
 
     entry: ModelEntry
     parameters: Mapping[str, Any]
@@ -56,7 +60,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request at OptiLLM's door: the name it asks for, the entry that sent it, and the base URL that it is made to."""
+    """A request that reaches OptiLLM: its model name, the entry that sends it, and its base URL."""
 
     name: str
     hit: Hit
@@ -69,12 +73,12 @@ class Arrival:
 
     @property
     def is_understood(self) -> bool:
-        """Whether it speaks OpenAI's chat completions, the only language that OptiLLM has."""
+        """Whether it uses OpenAI's chat completions, the only protocol of OptiLLM."""
         return self.provider in providers.OPENAI_SHAPED
 
     @property
     def is_lost(self) -> bool:
-        """Whether it asks for a path that OptiLLM does not serve: LiteLLM adds /chat/completions, and no /v1."""
+        """Whether its path is unknown to OptiLLM: LiteLLM adds /chat/completions, but not /v1."""
         return self.provider == "openai" and urlsplit(self.base).path.rstrip("/") != "/v1"
 
 
@@ -87,7 +91,7 @@ class Back:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """The request leaves for another server, or ends in LiteLLM."""
+    """The request goes to another server, or LiteLLM answers it itself."""
 
     where: str
 
@@ -96,12 +100,15 @@ Destination = Arrival | Back | Elsewhere | Unknown
 
 
 def written(way: Way) -> str:
-    """`jerry-xl -> [fallback] moa-jerry-xl -> OptiLLM`"""
+    """A route as text: `jerry-xl -> [fallback] moa-jerry-xl -> OptiLLM`."""
     return " -> ".join(step.text for step in way)
 
 
 def is_local(host: str, own_names: frozenset[str]) -> bool:
-    """Whether a host in a URL means this machine. `own_names` are its names and addresses, in lower case."""
+    """Whether a host in a URL is this machine.
+
+    `own_names`: names and addresses of this machine, in lower case.
+    """
     host = host.lower().rstrip(".")
     if host in own_names or host in ("localhost", "ip6-localhost") or host.endswith(".localhost"):
         return True
@@ -114,18 +121,21 @@ def is_local(host: str, own_names: frozenset[str]) -> bool:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    # as LiteLLM builds it: not anchored at the end
+    # not anchored at the end: LiteLLM does the same
     return re.compile(re.escape(name).replace(r"\*", "(.*)"))
 
 
 class Graph:
-    """A LiteLLM's settings around one OptiLLM entry, on the machine that has these names."""
+    """The routes through a LiteLLM with these settings, around one deployment of OptiLLM.
+
+    `own_names`: see `is_local`.
+    """
 
     def __init__(
         self, settings: Settings, config: Config, own_names: frozenset[str] = frozenset()
     ) -> None:
         self.settings, self.config, self.own_names = settings, config, own_names
-        #: entries that LiteLLM leaves out at start
+        #: entries that LiteLLM ignores at start
         self.dropped = tuple(d for d in settings.entries if self._is_dropped(d))
         self.entries = tuple(d for d in settings.entries if not self._is_dropped(d))
         self._patterns = sorted(
@@ -150,11 +160,11 @@ class Graph:
         unknown = isinstance(model, Unknown) or isinstance(named, Unknown)
         return not unknown and providers.split(model, named, self.settings.own_providers) is None
 
-    # names: what anybody may ask for
+    # names that clients may use
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Every name that the settings or the entry know, and some for each wildcard to swallow."""
+        """Every name in the settings and in optictl.yaml, and some names for each wildcard."""
         settings, known = (
             self.settings,
             [*self.config.base_models, *self.config.published, *self.config.publish.values()],
@@ -179,7 +189,7 @@ class Graph:
     # the router: a name -> entries
 
     def _entered(self, request: Request) -> tuple[Request, Way] | None:
-        """A request from outside as the router gets it; None: LiteLLM refuses its name before that."""
+        """A client's request as the router gets it. None when LiteLLM refuses its name earlier."""
         name = request.name
         way: Way = ()
         if self.settings.only_model:
@@ -224,7 +234,7 @@ class Graph:
         return [_hit(entry, way) for entry in named]
 
     def _matched(self, name: str) -> list[Hit]:
-        """The entries of the most specific wildcard that takes a name, each with the model's `*` filled in."""
+        """The entries of the most specific wildcard for a name, with `*` in `model` replaced."""
         provider = providers.provider_of(name)
         for asked in (name, f"{provider}/{name}"):
             for pattern, compiled in self._patterns:
@@ -243,7 +253,7 @@ class Graph:
     # fallbacks
 
     def _chain(self, chains: tuple[Chain, ...], request: Request) -> Chain | None:
-        """The chain of one kind for a failed request: its own, else its origin's, else the one for any model."""
+        """The fallbacks of one kind for a request: by its name, its origin, or for any model."""
         for group in (request.name, request.origin):
             own = next((c for c in chains if c.group == group), None) or next(
                 (
@@ -258,7 +268,7 @@ class Graph:
         return next((c for c in reversed(chains) if c.group == "*"), None)
 
     def _default(self) -> tuple[Chain, str] | None:
-        """What LiteLLM takes for a name that has no entry."""
+        """The fallback that LiteLLM uses for a name without an entry, or None."""
         chain = next(
             (c for chains in self.settings.chains[:1] for c in chains if c.group == "*"), None
         )
@@ -277,10 +287,10 @@ class Graph:
                 )
                 yield step, replace(request, name=target, hops=request.hops + 1)
 
-    # an entry -> where its calls go
+    # the destinations of an entry
 
     def destinations(self, hit: Hit) -> Iterator[tuple[Way, Destination]]:
-        """Where an entry's calls go: its own, and those of fallbacks that the entry itself names."""
+        """The destinations of an entry: its own, and those of the fallbacks in the entry."""
         if destination := self.destination(hit):
             yield (), destination
         own = hit.parameters.get("fallbacks")
@@ -300,7 +310,7 @@ class Graph:
                 )
 
     def destination(self, hit: Hit) -> Destination | None:
-        """Where one call goes; None: LiteLLM does not know how to make it."""
+        """The destination of one call. None when LiteLLM knows no provider for it."""
         parameters = hit.parameters
         if parameters.get("mock_response"):
             return Elsewhere("LiteLLM itself")
@@ -332,7 +342,7 @@ class Graph:
         return Elsewhere(url.netloc or base)
 
     def _base(self, provider: str, parameters: Mapping[str, Any]) -> str | Unknown | None:
-        """The address that a call is made to; None: the provider's own."""
+        """The base URL of a call. None: the provider's public address."""
         stated = parameters.get("api_base") or parameters.get("base_url")
         if stated:
             return stated if isinstance(stated, Unknown) else str(stated)
@@ -341,19 +351,19 @@ class Graph:
         ):
             return general if isinstance(general, Unknown) else str(general)
         variables = providers.OPENAI_VARIABLES.get(provider)
-        if variables is None:  # a cloud: only a variable that was seen leads elsewhere
+        if variables is None:  # a cloud: only a variable that is set changes its address
             seen = self.settings.variable(f"{provider.upper()}_API_BASE")
             return None if isinstance(seen, Unknown) else seen
         return next((value for name in variables if (value := self.settings.variable(name))), None)
 
-    # walking
+    # routes
 
     def walk(self, start: Request) -> list[tuple[Way, Destination]]:
-        """Everywhere that a request may get to before OptiLLM or another server has it, by the shortest way."""
+        """Every destination of a request, with the shortest route to each (breadth first)."""
         if start in self._walks:
             return self._walks[start]
         found: list[tuple[Way, Destination]] = []
-        told: set[Any] = set()
+        reported: set[Any] = set()
         seen: set[Request] = set()
         queue: deque[tuple[Request, Way]] = deque([(start, (Step(start.name),))])
         while queue:
@@ -373,8 +383,8 @@ class Graph:
                     if isinstance(destination, Back):
                         step = Step(f"LiteLLM {destination.name}", hit.entry.place)
                         queue.append((_asked(destination.name), (*reached, step)))
-                    if (mark := _mark(destination)) not in told:
-                        told.add(mark)
+                    if (mark := _mark(destination)) not in reported:
+                        reported.add(mark)
                         found.append((_ended(reached, destination), destination))
                 for name in _mirrors(hit):
                     step = Step(f"[mirror] {name}", hit.entry.place, chosen=True)
@@ -384,12 +394,12 @@ class Graph:
 
     @cached_property
     def ways(self) -> list[tuple[Way, Destination]]:
-        """Everywhere that a client's request may get to at first, for every name."""
+        """The destinations of clients' requests, for every name, with the routes to them."""
         return [pair for name in self.names for pair in self.walk(_asked(name))]
 
     @cached_property
     def arrivals(self) -> list[tuple[Way, Arrival]]:
-        """The requests that reach OptiLLM, one way each: from clients, and from OptiLLM itself."""
+        """The requests that reach OptiLLM, with the shortest route of each."""
         found: dict[Any, tuple[Way, Arrival]] = {}
         for way, destination in self.ways:
             if isinstance(destination, Arrival):
@@ -399,12 +409,12 @@ class Graph:
         return list(found.values())
 
     def base_of(self, arrival: Arrival) -> str:
-        """The model that OptiLLM asks LiteLLM for, by its own parser, guarded or not."""
+        """The model that OptiLLM requests from LiteLLM. OptiLLM's own parser reads the name."""
         return model_names.parse(arrival.name, model_names.WORDS.union(self.config.strategies))[1]
 
     @cached_property
     def loops(self) -> list[tuple[Way, Arrival]]:
-        """The ways from a base model that OptiLLM asks for back to OptiLLM."""
+        """The routes from a base model that OptiLLM requests back to OptiLLM."""
         found: dict[Any, tuple[Way, Arrival]] = {}
         pending = deque(
             dict.fromkeys(
@@ -426,7 +436,7 @@ class Graph:
         return list(found.values())
 
     def served(self, name: str) -> list[Destination]:
-        """Where a model's own entries lead, without any fallback."""
+        """The destinations of a model's own entries, without fallbacks."""
         entered = self._entered(_asked(name))
         return (
             [where for hit in self.hits(entered[0]) for _, where in self.destinations(hit)]
@@ -435,7 +445,7 @@ class Graph:
         )
 
     def unclear(self) -> list[str]:
-        """What keeps the graph from being whole: variables without a value, settings that it does not follow."""
+        """The reasons why the graph may be incomplete: unknown variables, unsupported settings."""
         variables = [d.variable for _, d in self.ways if isinstance(d, Unknown)]
         return list(dict.fromkeys((*variables, *self.settings.uncovered, *self._odd())))
 
@@ -443,7 +453,7 @@ class Graph:
         for entry in self.entries:
             model = entry.parameters["model"]
             if isinstance(model, str) and model.startswith("auto_router/"):
-                yield f"{model} (a router of its own, {entry.place})"
+                yield f"{model} (a router inside an entry, {entry.place})"
             if entry.parameters.get("context_window_fallback_dict"):
                 yield f"context_window_fallback_dict of {entry.name} ({entry.place})"
 
@@ -463,7 +473,7 @@ def _fill(model: str, parts: tuple[str | Any, ...]) -> str:
 
 
 def _same_but_for_provider(name: str, key: str) -> bool:
-    """Whether a fallback's key means a name: with its provider in front, or without."""
+    """Whether the key of a fallback means a name: the same name with or without its provider."""
     prefix, slash, rest = name.partition("/")
     if slash:
         return prefix in providers.PROVIDERS and rest == key
@@ -471,14 +481,14 @@ def _same_but_for_provider(name: str, key: str) -> bool:
 
 
 def _mirrors(hit: Hit) -> list[str]:
-    """Models that LiteLLM sends a copy of a call's prompt to."""
+    """The models that get a copy of each prompt (`silent_model`)."""
     value = hit.parameters.get("silent_model")
     names = value if isinstance(value, list) else [value]
     return [name for name in names if isinstance(name, str)]
 
 
 def _mark(destination: Destination) -> Any:
-    """What makes two destinations the same."""
+    """A key that is equal for equal destinations."""
     if isinstance(destination, Arrival):
         return (
             destination.name,

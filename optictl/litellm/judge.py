@@ -1,4 +1,4 @@
-"""Judging: what is wrong with where a LiteLLM's requests go, in words, with the way, the entry and what mends it."""
+"""Problems in the routes of a LiteLLM, each with its route, the entry to change and the fix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optictl.results import Status
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, or (status "skip") cannot be told."""
+    """A problem in a route. With the status "skip": something that cannot be determined."""
 
     found: str
     remedy: str = ""
@@ -23,7 +23,7 @@ class Fault:
 
 
 def loops(graph: Graph) -> Iterator[Fault]:
-    """Base models that lead back to OptiLLM."""
+    """Base models whose routes lead back to OptiLLM."""
     for way, arrival in graph.loops:
         place = _culprit(way, arrival)
         yield Fault(
@@ -35,68 +35,68 @@ def loops(graph: Graph) -> Iterator[Fault]:
 
 
 def unprefixed(graph: Graph) -> Iterator[Fault]:
-    """Requests that reach OptiLLM without a strategy, or not in its language."""
+    """Requests that reach OptiLLM without a strategy prefix, or with another protocol or path."""
     for way, arrival in graph.arrivals:
         place = _culprit(way, arrival)
         if not arrival.is_understood:
             yield Fault(
-                f"{written(way)} speaks {arrival.provider}'s language ({place})",
+                f"{written(way)} uses the protocol of {arrival.provider} ({place})",
                 f"at {place}: write model: openai/{arrival.name}",
-                "OptiLLM knows OpenAI's chat completions only",
+                "OptiLLM understands only OpenAI's chat completions",
             )
         elif arrival.is_lost:
             yield Fault(
-                f"{written(way)} asks for {arrival.base.rstrip('/')}/chat/completions ({place})",
+                f"{written(way)} calls {arrival.base.rstrip('/')}/chat/completions ({place})",
                 f"at {place}: write api_base: {graph.config.url}",
-                "OptiLLM answers 404 there",
+                "OptiLLM answers 404 on that path",
             )
-    yield from _refused(graph, "prefix", "lead to a name such as {example}, or to a real model")
+    yield from _refused(graph, "prefix", "use a name such as {example}, or a real model")
     yield from _unclear(graph)
 
 
 def not_enabled(graph: Graph) -> Iterator[Fault]:
-    """Requests that ask OptiLLM for a strategy which the configuration does not enable."""
+    """Requests to OptiLLM for a strategy that optictl.yaml does not enable."""
     yield from _refused(
         graph,
         "strategy",
-        "ask for an enabled strategy (such as {example}), or enable it in optictl.yaml",
+        "use an enabled strategy (such as {example}), or enable it in optictl.yaml",
     )
     yield from _unclear(graph)
 
 
 def unserved(graph: Graph, whole: bool = True) -> Iterator[Fault]:
-    """Base models that no real model answers, and requests for base models that OptiLLM may not ask for.
+    """Base models without a real model behind them, and requests for unknown base models.
 
-    `whole`: the graph knows every entry. A running LiteLLM lists those that a key may see, and its wildcards filled in.
+    `whole`: the graph has every entry. A running LiteLLM lists only the entries that a key may see.
     """
     yield from _refused(
         graph,
         "base model",
-        "ask for a base model of optictl.yaml (such as {example}), or add it there",
+        "use a base model of optictl.yaml (such as {example}), or add it there",
     )
     for base in graph.config.base_models:
-        reached = graph.served(base)
-        if any(not isinstance(one, Arrival | Unknown) for one in reached):
+        servers = graph.served(base)
+        if any(not isinstance(server, Arrival | Unknown) for server in servers):
             continue
-        variables = [one.variable for one in reached if isinstance(one, Unknown)]
+        variables = [server.variable for server in servers if isinstance(server, Unknown)]
         if variables:
-            yield Fault(f"who serves {base} depends on {', '.join(variables)}", status="skip")
-        elif reached or whole:
-            what = f"only OptiLLM itself serves {base}" if reached else f"nobody serves {base}"
+            yield Fault(f"the server of {base} depends on {', '.join(variables)}", status="skip")
+        elif servers or whole:
+            what = f"only OptiLLM itself serves {base}" if servers else f"nothing serves {base}"
             yield Fault(
                 what, f"add an entry for {base} to LiteLLM's model_list that leads to a real model"
             )
     for dropped in graph.dropped:
         yield Fault(
-            f"LiteLLM leaves {dropped.name} out ({dropped.place})",
+            f"LiteLLM ignores {dropped.name} ({dropped.place})",
             f"at {dropped.place}: write model: openai/{dropped.parameters['model']}",
-            "its model names no provider",
+            "its model does not name a provider",
             "warn",
         )
 
 
 def repeats(graph: Graph) -> Iterator[Fault]:
-    """Retries and timeouts of LiteLLM that let a whole strategy run more than once for one request."""
+    """Retries and timeouts of LiteLLM that run a strategy more than once for one request."""
     for entry, _ in _leading_here(graph):
         label = f"{entry.name} ({entry.place})"
         numbers = {
@@ -109,14 +109,15 @@ def repeats(graph: Graph) -> Iterator[Fault]:
                 yield Fault(f"{setting} of {label} depends on {value.variable}", status="skip")
             elif number is None:
                 yield Fault(
-                    f"{setting} of {label} is no number",
+                    f"{setting} of {label} is not a number",
                     f"at {entry.place}: write {setting}: 0",
                 )
             elif number > 0:
                 yield Fault(
                     f"{label} is tried up to {number + 1:g} times: {setting} is {number:g} {where}",
-                    f"at {entry.place}: write {setting}: 0 (optictl render-litellm prints such entries)",
-                    "each try repeats a whole strategy",
+                    f"at {entry.place}: write {setting}: 0 (optictl render-litellm prints such "
+                    "entries)",
+                    "each retry runs the strategy again",
                 )
         yield from _timeouts(graph, entry, label)
 
@@ -129,23 +130,30 @@ def _timeouts(graph: Graph, entry: ModelEntry, label: str) -> Iterator[Fault]:
             yield Fault(f"{setting} of {label} depends on {value.variable}", status="skip")
         elif seconds is not None and 0 < seconds < limit:
             yield Fault(
-                f"{label} gives up after {seconds:g} s ({setting} {where}), and OptiLLM works for up to {limit} s",
+                f"{label} gives up after {seconds:g} s ({setting} {where}), but OptiLLM may work "
+                f"for {limit} s",
                 f"at {entry.place}: write {setting}: {limit} or more, or lower timeouts.request",
-                "LiteLLM asks again, or somebody else, while the first strategy still runs",
+                "LiteLLM retries, or uses a fallback, while the first strategy still runs",
             )
 
 
 def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
-    """Entries that send OptiLLM a key which it refuses. `proxy_key` is the right one, None where it cannot be read."""
+    """Entries that send OptiLLM a key that it refuses.
+
+    `proxy_key`: the right key. None when it cannot be read.
+    """
     for entry, provider in _leading_here(graph):
         label = f"{entry.name} ({entry.place})"
-        remedy = f"at {entry.place}: write api_key: os.environ/NAME, and the proxy key into NAME in LiteLLM's environment"
+        remedy = (
+            f"at {entry.place}: write api_key: os.environ/NAME, "
+            "and set NAME to the proxy key in LiteLLM's environment"
+        )
         key = entry.parameters.get("api_key") or graph.settings.library.get("api_key")
         if key is None or key == "":
             key = graph.settings.variable(f"{provider.removeprefix('custom_').upper()}_API_KEY")
         if isinstance(key, Unknown):
             yield Fault(
-                f"the key of {label} is in {key.variable}, which no environment gives",
+                f"the key of {label} is in {key.variable}, whose value is not known",
                 status="skip",
             )
         elif not isinstance(key, str) or not key.strip():
@@ -158,14 +166,14 @@ def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
             )
         elif proxy_key is not None and key.strip() != proxy_key:
             yield Fault(
-                f"{label} sends another key than the proxy key", remedy, "OptiLLM answers 401"
+                f"{label} sends a key that is not the proxy key", remedy, "OptiLLM answers 401"
             )
 
 
 def _refused(
-    graph: Graph, kind: Literal["prefix", "strategy", "base model"], mend: str
+    graph: Graph, kind: Literal["prefix", "strategy", "base model"], fix: str
 ) -> Iterator[Fault]:
-    """The arrivals that OptiLLM's door refuses for one kind of reason."""
+    """The requests that the guard refuses for one kind of reason."""
     config = graph.config
     example = next(iter(config.published))
     for way, arrival in graph.arrivals:
@@ -174,7 +182,7 @@ def _refused(
             place = _culprit(way, arrival)
             yield Fault(
                 f"{written(way)}: {refusal[1]} ({place})",
-                f"at {place}: {mend.format(example=example)}",
+                f"at {place}: {fix.format(example=example)}",
             )
 
 
@@ -182,13 +190,14 @@ def _unclear(graph: Graph) -> Iterator[Fault]:
     if missing := graph.unclear():
         yield Fault(
             f"depends on {', '.join(missing)}",
-            "where a variable is missing, name LiteLLM's environment: --litellm-env FILE, or litellm.env in optictl.yaml",
+            "if a variable is missing, name LiteLLM's environment: --litellm-env FILE, "
+            "or litellm.env in optictl.yaml",
             status="skip",
         )
 
 
 def _culprit(way: Way, arrival: Arrival) -> Place:
-    """The entry to mend: the last one on the way that somebody chose to lead there, else the entry's."""
+    """The place to change: the last alias, wildcard or fallback of the route, or the entry."""
     return next((s.place for s in reversed(way) if s.chosen and s.place), arrival.entry.place)
 
 
@@ -201,7 +210,7 @@ def _leading_here(graph: Graph) -> list[tuple[ModelEntry, str]]:
 
 
 def _number(value: Any) -> float | None:
-    """LiteLLM takes digits in quotes too."""
+    """The number in a value, or None. LiteLLM accepts digits in quotes too."""
     try:
         return None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -209,7 +218,7 @@ def _number(value: Any) -> float | None:
 
 
 def _retries(graph: Graph, entry: ModelEntry) -> tuple[Any, str]:
-    """The most retries that LiteLLM's router makes of a failed call, and which setting says so."""
+    """The number of retries that LiteLLM's router makes after a failure, and the setting for it."""
     router, library = graph.settings.router, graph.settings.library
     policies = router.get("model_group_retry_policy")
     policy = policies.get(entry.name) if isinstance(policies, dict) else None
@@ -224,7 +233,7 @@ def _retries(graph: Graph, entry: ModelEntry) -> tuple[Any, str]:
         (entry.parameters.get("num_retries"), "in the entry"),
         (router.get("num_retries"), "in router_settings"),
         (library.get("num_retries"), "in litellm_settings"),
-        (DEFAULT_RETRIES, "where nothing says otherwise"),
+        (DEFAULT_RETRIES, "by default"),
     ]
     plain = next(candidate for candidate in candidates if candidate[0] is not None)
     if allowed and max(allowed) > (_number(plain[0]) or 0):
@@ -233,7 +242,7 @@ def _retries(graph: Graph, entry: ModelEntry) -> tuple[Any, str]:
 
 
 def _limits(graph: Graph, entry: ModelEntry) -> dict[str, tuple[Any, str]]:
-    """`timeout` and `stream_timeout` as LiteLLM finds them, each with which setting says so; 0: nothing does."""
+    """LiteLLM's `timeout` and `stream_timeout` for an entry, each with its setting. 0: none."""
     own, router, library = entry.parameters, graph.settings.router, graph.settings.library
     here, general, last = (
         "in the entry",
@@ -246,7 +255,7 @@ def _limits(graph: Graph, entry: ModelEntry) -> dict[str, tuple[Any, str]]:
         (own.get("stream_timeout"), here),
         (router.get("stream_timeout"), general),
     ]
-    found = {"timeout": next((c for c in whole if c[0]), (0, ""))}
+    limits = {"timeout": next((c for c in whole if c[0]), (0, ""))}
     if own_stream := next((c for c in stream if c[0]), None):
-        found["stream_timeout"] = own_stream
-    return found
+        limits["stream_timeout"] = own_stream
+    return limits

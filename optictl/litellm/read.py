@@ -1,4 +1,4 @@
-"""Reading: YAML as LiteLLM reads it -> typed settings that decide where requests go, each with its file and line."""
+"""Read LiteLLM's YAML into typed settings for the routing of requests, with file and line."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import yaml
 
-#: What LiteLLM does where the configuration says nothing.
+#: LiteLLM's defaults.
 DEFAULT_RETRIES = 2
 DEFAULT_MAX_FALLBACKS = 5
 
 _REFERENCE = "os.environ/"
-#: Settings that choose a model in ways that the graph does not follow. Section -> key -> what it does.
+#: Settings that affect routing and that the graph does not support: section -> key -> what it does.
 _UNCOVERED = {
     "router_settings": {
-        "routing_groups": "groups of models under a name of their own",
+        "routing_groups": "groups of models under one name",
         "plugins": "code that chooses the model",
-        "default_litellm_params": "parameters that outrank an entry's own",
+        "default_litellm_params": "parameters that override those of an entry",
     },
-    "general_settings": {"store_model_in_db": "models that live in LiteLLM's database"},
+    "general_settings": {"store_model_in_db": "models in LiteLLM's database"},
     "litellm_settings": {"model_fallbacks": "fallbacks of LiteLLM's library"},
 }
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an entry stands."""
+    """A file and a line, from 1."""
 
     file: str
     line: int
@@ -38,7 +38,10 @@ class Place:
 
 
 class Unusable(Exception):
-    """A configuration with which LiteLLM would not start. `problems` are lines for people: place and reason."""
+    """LiteLLM cannot start with this configuration.
+
+    `problems`: place and reason of each, as text.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -47,14 +50,17 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Unknown:
-    """A value that depends on an environment variable which no environment gave."""
+    """A value that depends on an environment variable without a known value."""
 
     variable: str
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One entry of `model_list`, or of a running LiteLLM's /model/info. `parameters` are its litellm_params, resolved."""
+    """An entry of `model_list`, or of /model/info of a running LiteLLM.
+
+    `parameters`: its litellm_params, with the values of environment variables.
+    """
 
     name: str
     parameters: Mapping[str, Any]
@@ -64,7 +70,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Chain:
-    """What is tried when `group` ("*": any) fails. `label` names the setting for people."""
+    """The fallbacks of `group` ("*": any model). `label`: the kind of fallback, for messages."""
 
     label: str
     group: str
@@ -74,32 +80,32 @@ class Chain:
 
 @dataclass(frozen=True)
 class Settings:
-    """All of a configuration that decides where a request goes, how often and for how long."""
+    """The part of a configuration that decides routes, retries and timeouts."""
 
     entries: tuple[ModelEntry, ...] = ()
-    #: router aliases: name -> (target, place); they outrank entries of the same name
+    #: router aliases: name -> (target, place); they override entries of the same name
     aliases: Mapping[str, tuple[str, Place]] = field(default_factory=dict)
-    #: names that LiteLLM rewrites before the router sees them
+    #: names that LiteLLM replaces before the router sees them
     rewrites: Mapping[str, tuple[str, Place]] = field(default_factory=dict)
-    #: the one model that every client gets, whatever it asked for
+    #: the model that replaces the model of every request
     only_model: tuple[str, Place] | None = None
-    #: one list for each kind of failure; within a list the first match counts
+    #: one tuple per kind of failure; the first match in it counts
     chains: tuple[tuple[Chain, ...], ...] = ()
     max_fallbacks: int = DEFAULT_MAX_FALLBACKS
     router: Mapping[str, Any] = field(default_factory=dict)
     library: Mapping[str, Any] = field(default_factory=dict)
-    #: LiteLLM's environment, or None where nobody named one
+    #: LiteLLM's environment, or None when it is not known
     environment: Mapping[str, str] | None = None
-    #: settings that the graph does not follow, each as words with its place
+    #: settings that the graph does not support, as text with the place
     uncovered: tuple[str, ...] = ()
 
     def variable(self, name: str) -> str | Unknown | None:
-        """A variable that LiteLLM looks up by itself."""
+        """The value of a variable in LiteLLM's environment. None when it is not set or empty."""
         return Unknown(name) if self.environment is None else self.environment.get(name) or None
 
     @property
     def own_providers(self) -> frozenset[str]:
-        """Prefixes that code of the configuration's own answers."""
+        """The prefixes in `custom_provider_map`."""
         listed = self.library.get("custom_provider_map")
         return (
             frozenset(str(i.get("provider")) for i in listed if isinstance(i, dict))
@@ -108,7 +114,10 @@ class Settings:
         )
 
     def running(self, rows: Iterable[Any], address: str) -> Settings:
-        """The same settings with the entries that a running LiteLLM lists at /model/info."""
+        """These settings with the entries of a running LiteLLM.
+
+        `rows`: `data` of its /model/info.
+        """
         found = []
         for number, row in enumerate(rows, 1):
             parameters = row.get("litellm_params") if isinstance(row, dict) else None
@@ -122,13 +131,13 @@ class Settings:
 
 
 class _Mapping(dict[Any, Any]):
-    """A YAML mapping that knows where each of its keys stands."""
+    """A YAML mapping with the place of each key."""
 
     places: dict[Any, Place]
 
 
 class _Sequence(list[Any]):
-    """A YAML sequence that knows where each of its items stands."""
+    """A YAML sequence with the place of each item."""
 
     places: list[Place]
 
@@ -182,7 +191,7 @@ def _parse(text: str, file: str) -> _Mapping:
 
 
 def _merge(base: _Mapping, included: _Mapping) -> None:
-    """As LiteLLM does: lists grow, everything else is replaced."""
+    """Merge an included file as LiteLLM does: append to lists, replace everything else."""
     for key, value in included.items():
         if key == "include":
             continue
@@ -196,10 +205,13 @@ def _merge(base: _Mapping, included: _Mapping) -> None:
 
 
 def _whole(path: str, read: Callable[[str], str | None]) -> _Mapping:
-    """The configuration at `path` with everything that it includes. `read` gives a file's text, None for none."""
+    """The configuration at `path` with everything that it includes.
+
+    `read`: returns the text of a file, or None when there is no file.
+    """
     text = read(path)
     if text is None:
-        raise Unusable([f"there is no {path}"])
+        raise Unusable([f"{path} does not exist"])
     data = _parse(text, path)
     pending, seen = _includes(data, path), {path}
     while pending:
@@ -212,10 +224,10 @@ def _whole(path: str, read: Callable[[str], str | None]) -> _Mapping:
         if beside in seen:
             continue
         text = read(beside)
-        if text is None and below != beside:  # of old, LiteLLM looked beside the first file
+        if text is None and below != beside:  # an older LiteLLM looks next to the first file
             file, text = below, read(below)
         if text is None:
-            raise Unusable([f"{place}: includes {name}, and there is no {beside}"])
+            raise Unusable([f"{place}: includes {name}, but {beside} does not exist"])
         if file in seen:
             continue
         seen.add(file)
@@ -236,7 +248,7 @@ def _includes(data: _Mapping, file: str) -> list[tuple[str, Place]]:
 
 
 class _Reader:
-    """One pass over a merged configuration; collects what is wrong with it."""
+    """Reads a merged configuration and collects its problems."""
 
     def __init__(self, data: _Mapping, file: str, environment: Mapping[str, str] | None) -> None:
         self.data, self.file, self.environment = data, file, environment
@@ -265,7 +277,7 @@ class _Reader:
         self.problems.append(f"{place}: {what}")
 
     def value(self, raw: Any) -> Any:
-        """A value with its `os.environ/NAME` looked up, at any depth."""
+        """A value with each `os.environ/NAME` replaced by its value, at any depth."""
         if isinstance(raw, str) and raw.startswith(_REFERENCE):
             name = raw.removeprefix(_REFERENCE)
             given = None if self.environment is None else self.environment.get(name)
@@ -288,9 +300,9 @@ class _Reader:
             name = entry.get("model_name") if isinstance(entry, dict) else None
             raw = entry.get("litellm_params") if isinstance(entry, dict) else None
             if not isinstance(name, str):
-                self.wrong(place, "an entry of model_list needs a model_name")
+                self.wrong(place, "an entry of model_list has no model_name")
             elif not isinstance(raw, dict) or not isinstance(raw.get("model"), str):
-                self.wrong(place, f"{name} needs litellm_params with a model")
+                self.wrong(place, f"{name} has no litellm_params with a model")
             else:
                 named = credentials.get(str(raw.get("litellm_credential_name")), {})
                 info = entry.get("model_info")
@@ -300,7 +312,7 @@ class _Reader:
         return tuple(found)
 
     def credentials(self) -> dict[str, dict[str, Any]]:
-        """`credential_list`: values that an entry takes by name."""
+        """`credential_list`: name -> values for the entries that use this name."""
         listed = self.data.get("credential_list")
         found = {}
         for item in listed if isinstance(listed, list) else ():
@@ -312,12 +324,12 @@ class _Reader:
     def names(self, section: _Mapping, key: str) -> dict[str, tuple[str, Place]]:
         """A mapping of names to names, or to {model: name, hidden: ...}."""
         aliases = self.section(key, section)
-        found = {}
+        targets = {}
         for name, target in aliases.items():
-            wanted = target.get("model") if isinstance(target, dict) else target
-            if isinstance(name, str) and isinstance(wanted, str) and wanted:
-                found[name] = (wanted, self.place(aliases, name))
-        return found
+            model = target.get("model") if isinstance(target, dict) else target
+            if isinstance(name, str) and isinstance(model, str) and model:
+                targets[name] = (model, self.place(aliases, name))
+        return targets
 
     def chain(self, label: str, group: str, targets: Any, place: Place) -> Chain | None:
         named: list[Any] = (
@@ -427,10 +439,13 @@ class _Reader:
 def load(
     path: str, read: Callable[[str], str | None], environment: Mapping[str, str] | None
 ) -> Settings:
-    """The configuration at `path`, with what it includes, in LiteLLM's environment (None: nobody named one).
+    """Read the configuration at `path`, with the files that it includes.
+
+    `read`: returns the text of a file, or None when there is no file. `environment`: LiteLLM's
+    environment, or None when it is not known.
 
     Raises:
-        Unusable: LiteLLM would not start with it; with every reason that was found.
+        Unusable: LiteLLM cannot start with it. The error lists every problem.
     """
     reader = _Reader(_whole(path, read), path, environment)
     settings = reader.settings()

@@ -146,13 +146,13 @@ ROUTING = [
         "a name without a strategy",
         "routing.prefixed",
         _another("plain", "openai/jerry-xl"),
-        "lead to a name such as moa-jerry-xl",
+        "use a name such as moa-jerry-xl",
     ),
     _routing(
         "a strategy that is not enabled",
         "routing.enabled",
         _another("mcts-jerry-xl", "openai/mcts-jerry-xl"),
-        "ask for an enabled strategy",
+        "use an enabled strategy",
     ),
     _routing(
         "nobody serves the base model",

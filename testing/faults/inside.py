@@ -299,7 +299,7 @@ KEYS = [
             b.sh(f"systemctl restart {UNIT}"),
         ),
         outside=Bench.tell_litellm,
-        says="the proxy key into NAME in LiteLLM's environment",
+        says="set NAME to the proxy key in LiteLLM's environment",
         typed="",
         after=_same_key_again,
     ),
@@ -312,7 +312,7 @@ KEYS = [
             f"{render.LITELLM_KEY_VARIABLE}=optillm-another-key-0123456789-abcdef\n",
         ),
         outside=Bench.tell_litellm,
-        says="the proxy key into NAME in LiteLLM's environment",
+        says="set NAME to the proxy key in LiteLLM's environment",
         typed="",
     ),
     Fault(

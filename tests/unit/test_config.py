@@ -675,7 +675,7 @@ class TestAnotherVersion:
         )
 
     def test_what_cannot_be_edited_is_told(self) -> None:
-        with pytest.raises(OptictlError, match="cannot set optillm.version"):
+        with pytest.raises(OptictlError, match=r"cannot set optillm\.version"):
             config.with_version("optillm: &x {}\n", "optictl.yaml", "0.3.13")
 
 

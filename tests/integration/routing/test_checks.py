@@ -110,8 +110,11 @@ class TestWithNothingInstalled:
         ("text", "found"),
         [
             ("a: [\n", "litellm.yaml:2: not valid YAML"),
-            ("include: [no.yaml]\n", "litellm.yaml:1: includes no.yaml, and there is no no.yaml"),
-            (None, "there is no litellm.yaml"),
+            (
+                "include: [no.yaml]\n",
+                "litellm.yaml:1: includes no.yaml, but no.yaml does not exist",
+            ),
+            (None, "litellm.yaml does not exist"),
         ],
     )
     def test_what_litellm_would_not_start_with_is_one_failure(

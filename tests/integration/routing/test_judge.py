@@ -127,7 +127,7 @@ def test_an_entry_of_an_included_file_is_told_with_that_file() -> None:
 def test_an_address_without_v1_is_told() -> None:
     (fault,) = judge.unprefixed(graph(GOOD.replace("4020/v1", "4020")))
     assert fault.found.startswith(
-        "moa-jerry-xl -> OptiLLM asks for http://127.0.0.1:4020/chat/completions"
+        "moa-jerry-xl -> OptiLLM calls http://127.0.0.1:4020/chat/completions"
     )
     assert "write api_base: http://127.0.0.1:4020/v1" in fault.remedy
 
@@ -137,7 +137,7 @@ def test_an_address_without_v1_is_told() -> None:
     [
         ("openai/jerry-xl", judge.unprefixed, "it has no strategy prefix"),
         ("openai/Moa-jerry-xl", judge.unprefixed, "lower case only"),
-        ("anthropic/moa-jerry-xl", judge.unprefixed, "speaks anthropic's language"),
+        ("anthropic/moa-jerry-xl", judge.unprefixed, "uses the protocol of anthropic"),
         ("openai/mcts-jerry-xl", judge.not_enabled, "'mcts' is not an enabled strategy"),
         ("openai/moa&bon-jerry-xl", judge.not_enabled, "combines strategies"),
         ("openai/moa-bon-jerry-xl", judge.not_enabled, "'moa-bon' is not an enabled strategy"),
@@ -148,7 +148,7 @@ def test_an_address_without_v1_is_told() -> None:
             "begins with 'proxy': OptiLLM reads that as a strategy",
         ),
         ("openai/moa-", judge.unserved, "no base model after"),
-        ("moa-jerry-xl", judge.unserved, "LiteLLM leaves plan out"),
+        ("moa-jerry-xl", judge.unserved, "LiteLLM ignores plan"),
     ],
 )
 def test_a_name_that_the_door_refuses(
@@ -165,7 +165,7 @@ def test_a_name_that_the_door_refuses(
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (GOOD.replace("model_name: jerry-xl", "model_name: tom"), "nobody serves jerry-xl"),
+        (GOOD.replace("model_name: jerry-xl", "model_name: tom"), "nothing serves jerry-xl"),
         (
             GOOD.replace("http://10.0.0.7/v1", "http://localhost:4020/v1"),
             "only OptiLLM itself serves jerry-xl",
@@ -186,7 +186,7 @@ def test_a_base_model_that_nobody_serves(text: str, found: str) -> None:
         (GOOD.replace("num_retries: 0", "num_retries: '1'"), "tried up to 2 times"),
         (
             GOOD.replace("      num_retries: 0\n", ""),
-            "num_retries is 2 where nothing says otherwise",
+            "num_retries is 2 by default",
         ),
         (
             GOOD.replace("      num_retries: 0\n", "") + "litellm_settings: {num_retries: 3}\n",
@@ -249,14 +249,14 @@ def test_what_the_entry_outranks_repeats_nothing(more: str) -> None:
         (GOOD.replace("os.environ/KEY", "''"), {}, "sends no key", "fail"),
         (GOOD.replace("os.environ/KEY", "sk-123"), {}, "begins with sk-", "fail"),
         (GOOD, {"KEY": "sk-456"}, "begins with sk-", "fail"),
-        (GOOD, {"KEY": "another"}, "sends another key", "fail"),
+        (GOOD, {"KEY": "another"}, "sends a key that is not the proxy key", "fail"),
         (GOOD, {"KEY": ""}, "sends no key", "fail"),
-        (GOOD, {}, "is in KEY, which no environment gives", "skip"),
-        (GOOD, None, "is in KEY, which no environment gives", "skip"),
+        (GOOD, {}, "is in KEY, whose value is not known", "skip"),
+        (GOOD, None, "is in KEY, whose value is not known", "skip"),
         (
             GOOD.replace("      api_key: os.environ/KEY\n", ""),
             {"OPENAI_API_KEY": "other"},
-            "sends another key",
+            "sends a key that is not the proxy key",
             "fail",
         ),
         (GOOD.replace("      api_key: os.environ/KEY\n", ""), None, "is in OPENAI_API_KEY", "skip"),
@@ -270,7 +270,10 @@ def test_a_key_that_optillm_would_refuse(
     assert fault.status == status
     for secret in ("sk-123", "sk-456", "another", KEY):
         assert (
-            secret not in fault.found.replace("sends another key", "") + fault.remedy + fault.cause
+            secret
+            not in fault.found.replace("sends a key that is not the proxy key", "")
+            + fault.remedy
+            + fault.cause
         )
 
 

@@ -21,7 +21,7 @@ def problems(text: str | None, **files: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (None, "there is no c.yaml"),
+        (None, "c.yaml does not exist"),
         ("", "c.yaml: must be a mapping of keys to values"),
         ("- a\n", "c.yaml: must be a mapping of keys to values"),
         ("a: b: c\n", "c.yaml:1: not valid YAML: mapping values are not allowed here"),
@@ -31,11 +31,14 @@ def problems(text: str | None, **files: str) -> list[str]:
         ("a: !!python/name:os.system x\n", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
         ("model_list: {a: b}\n", "c.yaml:1: model_list must be a list"),
-        ("model_list:\n  - moa\n", "c.yaml:2: an entry of model_list needs a model_name"),
-        ("model_list:\n  - {model_name: moa}\n", "c.yaml:2: moa needs litellm_params with a model"),
+        ("model_list:\n  - moa\n", "c.yaml:2: an entry of model_list has no model_name"),
+        (
+            "model_list:\n  - {model_name: moa}\n",
+            "c.yaml:2: moa has no litellm_params with a model",
+        ),
         (
             "model_list:\n  - {model_name: moa, litellm_params: {model: 3}}\n",
-            "c.yaml:2: moa needs litellm_params with a model",
+            "c.yaml:2: moa has no litellm_params with a model",
         ),
         ("\nrouter_settings: [a]\n", "c.yaml:2: router_settings must be a mapping"),
         ("router_settings:\n  fallbacks: a\n", "c.yaml:2: fallbacks must be a list"),
@@ -71,7 +74,7 @@ def problems(text: str | None, **files: str) -> list[str]:
         ("include: [1]\n", "c.yaml:1: include must be a list of file paths"),
         (
             "a: b\ninclude:\n  - more.yaml\n",
-            "c.yaml:3: includes more.yaml, and there is no more.yaml",
+            "c.yaml:3: includes more.yaml, but more.yaml does not exist",
         ),
     ],
 )
@@ -88,7 +91,7 @@ def test_every_problem_is_told() -> None:
 def test_a_problem_of_an_included_file_names_that_file() -> None:
     assert problems("include: [more.yaml]\n", more="a: [\n")[0].startswith("more.yaml:")
     assert problems("include: [more.yaml]\n", more="model_list:\n- x\n") == [
-        "more.yaml:2: an entry of model_list needs a model_name"
+        "more.yaml:2: an entry of model_list has no model_name"
     ]
 
 
