@@ -135,7 +135,7 @@ class TestWithNothingInstalled:
 
     def test_a_missing_environment_is_told(self, files: Path) -> None:
         results = self.check(files, "--litellm-config", "litellm.yaml", "--litellm-env", "no.env")
-        assert all("there is no no.env" in r["found"] for r in results)
+        assert all("LiteLLM's env file no.env does not exist" in r["found"] for r in results)
 
 
 def test_optictl_yaml_names_both_files(files: Path) -> None:
