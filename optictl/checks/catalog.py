@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optictl.checks import (
+    confinement,
     engine,
     environment,
     health,
@@ -13,14 +14,26 @@ from optictl.checks import (
     machine,
     process,
     routing,
-    supervised,
+    service,
     timer,
+    units,
 )
 from optictl.checks.engine import Check
 from optictl.results import Result
 
 #: In the order in which a report lists them.
-FAMILIES = (environment, health, installed, machine, timer, process, routing, supervised)
+FAMILIES = (
+    environment,
+    health,
+    installed,
+    machine,
+    timer,
+    process,
+    routing,
+    units,
+    service,
+    confinement,
+)
 
 
 def all_checks() -> list[Check]:

@@ -56,30 +56,29 @@ def config_valid(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "config.code-execution",
-    "No model's code is run without permission",
+    "No strategy runs code that a model wrote",
     "no enabled strategy runs code, starts programs or opens addresses",
-    fault="A strategy runs what a model wrote",
+    fault="A strategy runs code that a model wrote",
     requires=("config.valid",),
 )
 def config_code_execution(deployment: Deployment) -> Iterator[Finding]:
-    """Every enabled strategy that runs code which a model wrote is named, and has the operator's permission.
+    """Strategies that run code which a model wrote are enabled only with permission, and are named here.
 
-    How: the configuration's strategies are compared with those of OptiLLM that run code, start programs or open
-    addresses. A configuration that enables one without `allow_code_execution: true` is not valid, and config.valid names
-    it; with the permission this check warns and names it.
-    Why: whoever can send a prompt can choose what such a strategy does, with the rights of the service's user.
+    How: compares the configured strategies with those of OptiLLM that run code, start programs or open addresses. Without
+    `allow_code_execution: true` such a configuration is not valid, and config.valid names the strategy. With it, this check
+    warns and names the strategy.
+    Why: the sender of a prompt can choose what such a strategy does, with the rights of the service's user.
     """
     enabled = model_names.code_execution(deployment.config.strategies)
-    for name, what in enabled.items():
+    for name, effect in enabled.items():
         yield Finding(
-            f"{name} {what}",
+            f"{name} {effect}",
             "warn",
-            f"if nobody needs it, remove it from strategies in {deployment.config_path}",
+            f"if it is not needed, remove it from strategies in {deployment.config_path}",
         )
-    if not enabled and deployment.config.allow_code_execution:
-        yield Finding("allowed, and no enabled strategy does it")
-    elif not enabled:
-        yield Finding("not allowed, and no enabled strategy does it")
+    if not enabled:
+        allowed = "allowed" if deployment.config.allow_code_execution else "not allowed"
+        yield Finding(f"{allowed}, and no enabled strategy does it")
 
 
 @check(

@@ -1,4 +1,4 @@
-"""Files on disk: the provider configuration, ownership, the release."""
+"""Checks of the files on disk: provider file, ownership, release, working directory."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from optictl.releases import build, integrity, store
 
 @check(
     "proxy-config.litellm-only",
-    "The provider file names LiteLLM and nothing else",
-    "one provider, the upstream, key from the environment",
-    fault="The provider file does not name LiteLLM alone",
+    "The provider file names LiteLLM only",
+    "one provider, the upstream, with the key from the environment",
+    fault="The provider file does not name LiteLLM only",
     requires=("config.valid",),
     explained_by=("release.in-force",),
 )
 def proxy_config_litellm_only(deployment: Deployment) -> Iterator[Finding]:
-    """The file from which OptiLLM's proxy plugin takes its providers names LiteLLM alone.
+    """LiteLLM is the only provider in the file of OptiLLM's proxy plugin.
 
-    How: proxy_config.yaml is read as the plugin reads it and judged by the guard's own rule.
-    Why: without the file OptiLLM uses its packaged example with public providers, with a broken one none at all; both
-    answer 200.
+    How: reads proxy_config.yaml as the plugin does and applies the guard's rules.
+    Why: without the file OptiLLM uses its packaged example with public providers. With a broken file it uses no provider at
+    all. Both answer 200.
     """
     path = deployment.proxy_config
     if deployment.hand_made is not None and deployment.hand_made.approach != "proxy":
-        raise Skip(f"OptiLLM reads {path} under --approach proxy only")
+        raise Skip(f"OptiLLM reads {path} with --approach proxy only")
     for problem in invariants.proxy_config_problems(
         files.read(path), deployment.config.upstream.base_url
     ):
@@ -41,10 +41,10 @@ def proxy_config_litellm_only(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _modes(deployment: Deployment) -> list[tuple[Path, int, int, str]]:
-    """path, the most permissive mode allowed, what the service needs of it, kind"""
+    """(path, widest allowed mode, mode bits that the service needs, kind) of every judged path."""
     paths = deployment.paths
     if (service := deployment.hand_made) is not None:
-        # the account of the service may own its files: what others can do is judged
+        # the user of the service may own its files: only the rights of others are judged
         env_files = [(path, 0o640, 0, "file") for path in service.env_files]
         drop_ins = [(path, 0o644, 0, "file") for path, _ in service.drop_ins]
         return [*env_files, (service.path, 0o644, 0, "file"), *drop_ins]
@@ -63,40 +63,41 @@ def _modes(deployment: Deployment) -> list[tuple[Path, int, int, str]]:
 
 @check(
     "files.ownership",
-    "Nobody else can read the secrets or change the service",
-    "owned by root (or by you), no wider than the mode it was made with",
-    fault="Somebody else can read a secret or change what the service runs",
+    "Other users cannot read the secrets or change the service",
+    "owned by root (or by you), with the mode of the installation or a stricter one",
+    fault="Another user can read a secret or change what the service runs",
     explained_by=("unit.installed",),
 )
 def files_ownership(deployment: Deployment) -> Iterator[Finding]:
-    """Every file of the deployment belongs to who deploys it and is open to nobody else than it must be.
+    """Every file of the deployment has the right owner and no wider mode than necessary.
 
-    How: lstat of the configuration, the secrets, the provider file, the units, the releases and the directories around
-    them: kind, owner and mode.
-    Why: whoever can change one of them runs code as the service, and whoever reads a key can spend its tokens.
+    How: reads kind, owner and mode of the configuration, the secrets, the provider file, the units, the releases and their
+    directories.
+    Why: a user who can change one of these files can run code as the service. A user who can read a key can spend its
+    tokens.
     """
-    # the system's own deployment belongs to root; one under --root or of a user to whoever made it
+    # a system deployment belongs to root; one below --root or of a user belongs to its creator
     owner = (
         0
         if deployment.paths.etc.parent == Path("/etc")
         else files.file_facts(deployment.paths.etc).uid
     )
     paths = deployment.paths
-    # only root's service runs as somebody else
+    # only a service of the system manager runs as another user
     others = owner == 0 and deployment.paths.scope == "system"
     seen = 0
     for path, mode, needed, kind in _modes(deployment):
-        # a unit may be a link into a checkout: the file counts that it leads to
+        # a hand-made unit may be a link into a checkout: judge its target
         facts = files.file_facts(path.resolve() if deployment.hand_made is not None else path)
         if facts.kind == "missing":
             continue
         seen += 1
         at = shlex.quote(str(path))
         if facts.kind != kind:
-            operators = path in (paths.config, paths.env, paths.proxy_key)
+            is_operators_file = path in (paths.config, paths.env, paths.proxy_key)
             remedy = (
                 f"cp --remove-destination $(readlink -f {at}) {at}"
-                if operators
+                if is_operators_file
                 else f"rm -r {at} && {deployment.install}"
             )
             yield Finding(f"{path} is a {facts.kind}, not a {kind}", "fail", remedy)
@@ -112,39 +113,41 @@ def files_ownership(deployment: Deployment) -> Iterator[Finding]:
             yield Finding(found, "fail", f"chmod {mode:o} {at}", alone=deployment.is_alone)
         elif others and facts.mode & needed != needed:
             yield Finding(
-                f"the mode of {path} is {facts.mode:04o}: the service cannot read it",
+                f"the service cannot read {path}: its mode is {facts.mode:04o}",
                 "fail",
                 f"chmod {mode:o} {at}",
             )
     if not seen:
         raise Skip(f"nothing is installed: run {deployment.install}")
-    yield Finding(f"{seen} paths as they should be")
+    yield Finding(f"{seen} paths have the right owner and mode")
 
 
 @check(
     "release.in-force",
-    "A release is in force",
-    "the link current leads to a whole release",
-    fault="No release is in force",
+    "There is an active release",
+    "the link `current` points to a complete release",
+    fault="There is no active release",
 )
 def release_in_force(deployment: Deployment) -> Iterator[Finding]:
-    """There is a release to be started, and what it starts with is there.
+    """There is a complete release to start.
 
-    How: the link `current` and the release's release.json, which is written last.
-    Why: a build that was interrupted or a link that leads nowhere ends the service at its next start, not now.
+    How: follows the link `current` and looks for the release's release.json, which a build writes last.
+    Why: an incomplete release or a dangling link does not stop the running service; it stops the next start.
     """
     deployment.require_managed()
     if store.active_release(deployment.paths) is None:
         yield Finding(
-            f"{deployment.paths.current} leads to no whole release", "fail", deployment.install
+            f"{deployment.paths.current} does not point to a complete release",
+            "fail",
+            deployment.install,
         )
         return
     yield Finding(deployment.release.name)
 
 
 def _rebuild(deployment: Deployment) -> str:
-    """The command that builds the release in force anew, beside it, and has it served."""
-    # systemd's service is restarted by the installation; another one has to be told
+    """The command that rebuilds the active release next to the old one and switches to it."""
+    # the installation restarts a service of systemd only
     return (
         deployment.install
         if deployment.supervised or not deployment.is_live
@@ -154,32 +157,33 @@ def _rebuild(deployment: Deployment) -> str:
 
 @check(
     "release.pinned",
-    "The release is exactly what was locked",
+    "The release matches its lock file",
     "every distribution, version and file hash as installed",
-    fault="The release is not what was locked",
+    fault="The release does not match its lock file",
     timeout=60,
     requires=("config.valid", "release.in-force", "release.interpreter"),
 )
 def release_pinned(deployment: Deployment) -> Iterator[Finding]:
-    """The release in force is what was installed: no distribution, version or file differs.
+    """The active release is unchanged since its installation: no distribution, version or file differs.
 
-    How: the distributions and the digests of their file lists are compared with release.json, then the guard and the
-    plugins, and every file whose inode, size or times are not those of that day with the digest in its list. `install`
-    reads every file.
-    Why: a dependency that drifted degrades strategies without a word, and code that was added runs with the service's
-    keys. It does not protect against somebody who is root: they could change release.json as well.
+    How: compares the distributions and the digests of their file lists, the guard and the plugins with release.json. It
+    also compares every file whose inode, size or times changed with its digest. `install` reads every file.
+    Why: a dependency that drifted silently degrades strategies, and added code runs with the service's keys. The check does
+    not protect against root, which can also change release.json.
     """
     record = integrity.record(deployment.release) or {}
     if record["optillm"] != deployment.config.optillm.version:
         yield Finding(
-            f"OptiLLM {record['optillm']} is in force, {deployment.config.optillm.version} is configured",
+            f"OptiLLM {record['optillm']} is active, "
+            f"but {deployment.config.optillm.version} is configured",
             "fail",
             deployment.install,
         )
-    for wrong in integrity.integrity_problems(
+    # workdir.empty reports plugins
+    for problem in integrity.integrity_problems(
         deployment.release, plugins=False, touched_only=True
-    ):  # those are for workdir.empty to tell
-        yield Finding(wrong, "fail", _rebuild(deployment))
+    ):
+        yield Finding(problem, "fail", _rebuild(deployment))
     yield Finding(
         f"{len(record['distributions'])} distributions of {deployment.release.name} as installed"
     )
@@ -187,24 +191,24 @@ def release_pinned(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "release.interpreter",
-    "The Python that the release was built on is still there",
-    "it runs, and its minor version is the one of that day",
-    fault="The Python that the release was built on is gone",
+    "The Python of the release is available",
+    "it runs and has the same minor version as at the build",
+    fault="The Python of the release is no longer available",
     timeout=30,
     requires=("release.in-force",),
 )
 def release_interpreter(deployment: Deployment) -> Iterator[Finding]:
-    """The release can be started again: its interpreter runs and is of the version that it was built for.
+    """The interpreter of the release runs and has the version that the release was built for.
 
-    How: the interpreter of the release's virtual environment is asked for its version, which release.json has too.
-    Why: an upgrade of the system's Python takes it away under a service that runs; it is found out at its next start.
+    How: asks the interpreter of the release's virtual environment for its version and compares it with release.json.
+    Why: an upgrade of the system's Python may remove it. The running service continues, but its next start fails.
     """
     if problem := integrity.interpreter_problem(deployment.release):
         yield Finding(
             problem,
             "fail",
             _rebuild(deployment),
-            "the service cannot be started again once its process ends",
+            "the next start of the service will fail",
         )
     python = (integrity.record(deployment.release) or {}).get("python", {})
     yield Finding(f"{python.get('path')}, Python {python.get('version')}")
@@ -212,17 +216,17 @@ def release_interpreter(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "release.bytecode",
-    "The release starts fast",
-    "every package has its compiled bytecode",
-    fault="The release has to be compiled at every start",
+    "The release has its bytecode",
+    "every package has compiled bytecode",
+    fault="The release is compiled at every start",
     requires=("release.in-force", "release.interpreter"),
     explained_by=("release.pinned",),
 )
 def release_bytecode(deployment: Deployment) -> Iterator[Finding]:
-    """What was compiled at the installation is there.
+    """The bytecode that the installation compiled exists.
 
-    How: the first file of every package of the release, and the guard, are looked for in their __pycache__.
-    Why: the service may not write there, so each start compiles everything anew: seconds in which nobody is answered.
+    How: looks in __pycache__ for the first file of every package of the release and of the guard.
+    Why: the service may not write bytecode, so every start compiles everything again and takes seconds longer.
     """
     if bare := integrity.uncompiled(deployment.release):
         where = shlex.quote(str(deployment.release))
@@ -234,20 +238,20 @@ def release_bytecode(deployment: Deployment) -> Iterator[Finding]:
 @check(
     "release.starts",
     "The release starts and runs a strategy",
-    "it serves now; else: ready on a free port, locked, one strategy",
+    "it serves now; or it starts on a free port, is locked, and runs one strategy",
     fault="The release does not start",
     timeout=120,
     requires=("config.valid", "release.in-force", "release.pinned"),
 )
 def release_starts(deployment: Deployment) -> Iterator[Finding]:
-    """The release in force can start and run a strategy.
+    """The active release can start and run a strategy.
 
-    How: where it serves now, that is the proof. Else it is started on a free port against the embedded stand-in, has to be
-    locked, and runs one strategy; no token is spent and LiteLLM is not asked.
-    Why: files that are all there can still be a program that dies at its start.
+    How: if the release serves now, that is the proof. Otherwise it is started on a free port against the embedded stand-in,
+    must refuse requests without a key, and runs one strategy. No token is spent and LiteLLM is not called.
+    Why: a program whose files are complete may still crash at its start.
     """
     if deployment.serving is not None:
-        # it has started, and a second one beside it would disturb it
+        # a second process would compete with it for memory and CPU
         yield Finding(f"it serves now, as process {deployment.serving.pids}")
         return
     try:
@@ -262,17 +266,17 @@ def release_starts(deployment: Deployment) -> Iterator[Finding]:
 
 @check(
     "workdir.empty",
-    "The working directory runs nobody else's code",
+    "The working directory holds only configured plugins",
     "only the configured plugins, not writable by the service",
-    fault="Code that nobody configured is run at the start of the service",
+    fault="The service runs code that is not configured when it starts",
     requires=("config.valid", "release.in-force"),
     explained_by=("process.guarded",),
 )
 def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
-    """The directory that the service works in holds the configured plugins, nothing else, and the service cannot write there.
+    """The service's working directory holds only the configured plugins, and the service cannot write there.
 
-    How: optillm/ below the release's work directory and below that of each live process; owner and mode.
-    Why: OptiLLM executes ./optillm/plugins/*.py at its start, whoever put them there.
+    How: lists optillm/ below the release's work directory and below that of each live process; reads owner and mode.
+    Why: OptiLLM executes every ./optillm/plugins/*.py when it starts, no matter where the file came from.
     """
     directories: dict[Path, int | None] = {}
     try:
@@ -285,7 +289,7 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
     except MissingFact:
         service = deployment.hand_made
         if service is not None and service.directory is None:
-            raise Skip("its unit names no working directory") from None
+            raise Skip("the unit names no working directory") from None
         directories = {
             service.directory
             if service and service.directory
@@ -309,7 +313,7 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
         facts, at = files.file_facts(directory), shlex.quote(str(directory))
         if facts.mode & 0o022 or (uid is not None and uid != os.geteuid() and facts.uid == uid):
             yield Finding(
-                f"the service, or others, may write in its working directory {directory}",
+                f"the service or other users can write to the working directory {directory}",
                 "fail",
                 deployment.take_over or f"chown {os.geteuid()} {at} && chmod go-w {at}",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
