@@ -1,4 +1,4 @@
-"""Hosts for the fleet's tests: each a booted systemd in a network of its own, with a real sshd, driven by the real Ansible.
+"""Hosts for the fleet's tests: each a booted systemd in a private network, with a real sshd, driven by the real Ansible.
 
 A host has python3 and ssh and nothing else of use: the checkout, pip and every virtual environment are out of its sight, and
 its network leads to this machine only. The upstream that stands for LiteLLM listens on the host's own loopback.
@@ -53,7 +53,7 @@ def _ip(*words: str) -> str:
 
 
 def _free_block() -> int:
-    """A number from 0 to 79 whose three networks nobody on this machine has: fleets may run side by side."""
+    """A number from 0 to 79 whose three networks are free on this machine: fleets may run side by side."""
     taken = {
         (int(number) - 1) // 3
         for number in re.findall(r"inet 10\.213\.(\d+)\.", _ip("-o", "-4", "address"))
@@ -130,7 +130,7 @@ class Host:
         self.power.close()
 
     def cable(self, state: str) -> None:
-        """`down`: nobody reaches it; `up`: as it was."""
+        """`down`: no host reaches it; `up`: as it was."""
         _ip("link", "set", f"{self.namespace.name}o", state)
 
     @contextmanager
@@ -221,7 +221,7 @@ class Fleet:
         )
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """`optictl fleet ...` in a session of its own, with JSON on its stdout."""
+        """`optictl fleet ...` in a separate session, with JSON on its stdout."""
         command = [
             str(PROGRAMS / "optictl"),
             "fleet",

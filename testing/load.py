@@ -1,7 +1,7 @@
 """A constant, bounded load on one deployment that notes what became of every single request.
 
 Short requests come at a fixed pace whether the earlier ones were answered or not, each on a
-connection of its own; a few clients ask for strategies one after the other. Nothing is retried.
+separate connection; a few clients ask for strategies one after the other. Nothing is retried.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def slow_upstream(seen: Seen) -> Reply | None:
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None, key: str = "") -> Request:
-    """One request on a connection of its own."""
+    """One request on a separate connection."""
     headers = {
         "Connection": "close",
         "Content-Type": "application/json",

@@ -83,7 +83,7 @@ class Machine:
 
 
 def install_packages(program: str, package: str) -> None:
-    """Have a program that comes as a Debian package of its own."""
+    """Have a program that comes as a separate Debian package."""
     if shutil.which(program, path=f"{os.defpath}:/usr/sbin") is None:
         subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
         subprocess.run(

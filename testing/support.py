@@ -36,7 +36,7 @@ _ports = itertools.islice(itertools.cycle(range(20000, 32000)), os.getpid() * 97
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """A loopback port that is free now."""
     for port in _ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))

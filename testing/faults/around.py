@@ -155,7 +155,7 @@ ROUTING = [
         "use an enabled strategy",
     ),
     _routing(
-        "nobody serves the base model",
+        "no entry serves the base model",
         "routing.base-served",
         lambda d: d["model_list"].remove(_entry(d, "jerry-xl")),
         "add an entry for jerry-xl",

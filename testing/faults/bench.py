@@ -40,7 +40,7 @@ LITELLM = "/etc/litellm"
 #: Where the healthy deployment is kept, for when a remedy did not mend.
 _KEPT = "/var/tmp/kept"
 _SMALL = " ".join(place.lstrip("/") for place in (ETC, LITELLM, OPT, HOME, UNITS))
-#: Has imported optictl, and runs `optictl check` in a fork of its own for every line that it is sent; says where it wrote.
+#: Has imported optictl, and runs `optictl check` in a separate fork for every line that it is sent; says where it wrote.
 _CHECKS = """
 import os, sys, tempfile
 import optictl.cli, optictl.cli.proof, optictl.output.console, optictl.facts.deployment, optictl.litellm.judge
@@ -130,7 +130,7 @@ class Look:
 
 @dataclass
 class Bench(Host):
-    """A deployment that can be broken, looked at, mended, and put back."""
+    """A deployment that can be broken, checked, fixed and restored."""
 
     upstream: Upstream  # type: ignore[assignment]
     litellm_port: int = 0
@@ -222,7 +222,7 @@ class Bench(Host):
         return sum(map(int, re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+)", text, re.M)))
 
     def stranger(self, code: str, *arguments: str) -> None:
-        """A process of somebody else, which says its number when it is ready."""
+        """A process of another user, which prints its number when it is ready."""
         process = self.machine.spawn("python3", "-c", code, *arguments)
         assert process.stdout is not None
         self.strangers.append(process.stdout.readline().strip())

@@ -143,7 +143,7 @@ _LISTEN = (
 
 
 def _shares_the_socket(host: str) -> Step:
-    """A service of somebody else that was given the listening socket, and opens another one."""
+    """Another service that was given the listening socket, and opens another one."""
 
     def step(b: Bench) -> None:
         b.machine.write("/run/stranger.py", _LISTEN, 0o644)
@@ -214,7 +214,7 @@ BINDS = [
     ),
     Fault(
         "binds",
-        "somebody else has the port",
+        "another program has the port",
         "socket.owner",
         lambda b: (
             b.sh(f"systemctl stop {SOCKET} {UNIT}"),
@@ -223,7 +223,7 @@ BINDS = [
     ),
     Fault(
         "binds",
-        "somebody else has the port on ::1",
+        "another program has the port on ::1",
         "socket.owner",
         lambda b: b.stranger(_LISTEN, "::1", str(b.port)),
     ),
@@ -373,13 +373,13 @@ PROVIDER_FILE = [
 FILES = [
     Fault(
         "files",
-        "the env file belongs to somebody else",
+        "the env file belongs to another user",
         "files.ownership",
         sh(f"chown 12345 {ETC}/env"),
     ),
     Fault(
         "files",
-        "the provider file belongs to somebody else",
+        "the provider file belongs to another user",
         "files.ownership",
         sh(f"chown 12345 {PROVIDERS}"),
     ),

@@ -135,12 +135,12 @@ UNIT_FAULTS = [
 
 
 def spare(words: str) -> Step:
-    """Break the release in force, and let another one of the same id be there, so that it need not be built."""
+    """Break the active release. Another one of the same id is there, so none is built."""
     return sh(f"cd $(readlink -f {CURRENT}) && cp -al . ../spare.$$ && {words}")
 
 
 def _other_release(words: str = "true", restart: bool = False) -> Step:
-    """A copy of the release is put in force."""
+    """A copy of the release is activated."""
     then = f"systemctl restart {UNIT}" if restart else "true"
     return sh(
         f"cd {OPT}/releases && cp -al $(readlink -f {CURRENT}) other.$$ && {{ cd other.$$; {words}; }}"
@@ -204,7 +204,7 @@ RELEASE = [
             "cp --remove-destination $(readlink -f .venv/bin/python) .venv/bin/python && chmod 0700 .venv/bin/python"
         ),
     ),
-    Fault("release", "nothing in force", "release.in-force", sh(f"rm {CURRENT}")),
+    Fault("release", "no active release", "release.in-force", sh(f"rm {CURRENT}")),
     Fault(
         "release",
         "disk full",

@@ -87,7 +87,7 @@ def outside(*command: str) -> str:
 class Walk:
     """A booted system with one ordinary user who may use sudo, and the upstream.
 
-    `builds`: also the second deployment and the user's own build their releases; otherwise they get
+    `builds`: also the second deployment and the user's build their releases; otherwise they get
     a copy of the first one's.
     """
 
@@ -387,7 +387,7 @@ def kill(walk: Walk) -> None:
 
 
 def timer(walk: Walk) -> None:
-    """The check of every minute: installed, and one round of it is good."""
+    """The check of every minute: installed, and one round passes."""
     walk.type(f"sudo sed -i 's/^  timer: false/  timer: true/' {ETC}/optictl.yaml")
     walk.type(_optictl("install"))
     begun = walk.machine.show(CHECK, "ExecMainStartTimestampMonotonic")
@@ -415,7 +415,7 @@ def upgrade(walk: Walk) -> None:
 
 
 def rollback(walk: Walk) -> None:
-    """Back to the release of before."""
+    """Return to the previous release."""
     before = walk.machine.run("readlink", "/opt/optillm-proxy/current").stdout
     walk.type(_optictl("rollback"))
     walk.must(
@@ -426,7 +426,7 @@ def rollback(walk: Walk) -> None:
 
 
 def two(walk: Walk) -> None:
-    """A second deployment beside the first, with a port of its own, and gone again."""
+    """A second deployment beside the first, on another port, and its removal."""
     named = "--name second"
     walk.type(f"sudo {OPTICTL} init {named}")
     walk.configure(walk.second)
@@ -446,7 +446,7 @@ def two(walk: Walk) -> None:
 
 
 def user(walk: Walk) -> None:
-    """A deployment of the user's own, under the user's own systemd."""
+    """A deployment of the user, under the user's systemd."""
     etc = f"{HOME}/.config/optillm-proxy"
     walk.type(f"sudo loginctl enable-linger {USER}")
     walk.type("optictl init --user")

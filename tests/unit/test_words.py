@@ -39,7 +39,6 @@ PENDING: tuple[str, ...] = (
     "optictl/takeover/",
     "templates/",
     "docs/reference/",
-    "testing/",
     "benchmarks/",
     "tests/integration/",
     "tests/system/",

@@ -11,7 +11,7 @@ import pytest
 from scripts import faults_page
 from testing.faults.bench import Bench
 from testing.faults.fault import Fault
-from testing.faults.mending import prove
+from testing.faults.proof import prove
 from testing.faults.rows import FAULTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]

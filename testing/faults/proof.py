@@ -1,4 +1,4 @@
-"""The proof of one fault: break, look, mend, look again."""
+"""The proof of one fault: break, check, fix, check again."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ def prove(bench: Bench, fault: Fault) -> Look:
     """What was seen while it was broken. Whatever happens, the deployment is healthy afterwards.
 
     Raises:
-        AssertionError: another cause was shown, or the remedy did not mend.
+        AssertionError: another cause was shown, or the remedy did not fix it.
     """
-    mended = False
+    fixed = False
     try:
         fault.breaks(bench)
         broken = bench.look()
-        _mend(bench, fault, broken)
-        mended = True
+        _fix(bench, fault, broken)
+        fixed = True
     finally:
-        if not mended:
+        if not fixed:
             bench.restore()
     return broken
 
 
-def _mend(bench: Bench, fault: Fault, broken: Look) -> None:
+def _fix(bench: Bench, fault: Fault, broken: Look) -> None:
     assert [r.id for r in broken.roots] == [fault.id], {
         r.id: (r.found, r.cause) for r in broken.results if r.failed
     }
