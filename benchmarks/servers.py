@@ -84,9 +84,8 @@ def guarded(
     """A release, started as its unit would start it."""
     with _setting(base_url, strategies, workers, **limits) as (config, home, log, output):
         since = time.perf_counter()
-        with trial.running(
-            config, release, home, proxy_key=PROXY_KEY, upstream_key=UPSTREAM_KEY, output=output
-        ) as process:
+        secrets = trial.Secrets.of(PROXY_KEY, UPSTREAM_KEY)
+        with trial.running(config, release, home, secrets, output=output) as process:
             port = config.listen.port
             yield Server(port, process.pid, _wait(process, port, since, log))
 

@@ -81,20 +81,14 @@ class InstalledDeployment:
     @contextmanager
     def serving(self) -> Iterator[subprocess.Popen[bytes]]:
         """The deployment's service, ready."""
-        log = self.root / "service.log"
-        with (
-            log.open("wb") as output,
-            trial.running(
-                self.config,
-                self.paths.current,
-                render.home(self.config, self.paths),
-                proxy_key=PROXY_KEY,
-                upstream_key=UPSTREAM_KEY,
-                output=output,
-            ) as process,
-        ):
-            trial.wait_ready(process, self.config, log)
-            yield process
+        with trial.started(
+            self.config,
+            self.paths.current,
+            trial.Secrets.of(PROXY_KEY, UPSTREAM_KEY),
+            home=render.home(self.config, self.paths),
+            log=self.root / "service.log",
+        ) as running:
+            yield running.process
 
 
 def make(root: Path, venv: Path) -> InstalledDeployment:

@@ -176,9 +176,10 @@ def _build(
     output: Output,
 ) -> None:
     from optictl.operations import install
+    from optictl.operations.steps import BuildRelease
     from optictl.output import console, plans
 
-    if any(change.action == "build" for change in installation.changes):
+    if any(isinstance(step, BuildRelease) for step in installation.changes):
         ask(yes, f"Build {installation.want.name}?")
         with console.progress("building") as say:
             install.build_beside(
@@ -204,17 +205,18 @@ def _go(
 ) -> None:
     from optictl.host import processes
     from optictl.operations import upgrade as upgrading
+    from optictl.operations.canary import Proof
     from optictl.output import console, plans, release_tables
 
     text = output is Output.text
     if text:
         _shown(installation, command, output, force)
     refuse_blocked(installation)
-    proofs: list[upgrading.Proof] = []
+    proofs: list[Proof] = []
     if installation.changes:
         force = confirm(installation, yes, force)
 
-        def proven(proof: upgrading.Proof) -> None:
+        def proven(proof: Proof) -> None:
             proofs.append(proof)
             if text:
                 release_tables.comparison(proof.new, proof.current)

@@ -20,9 +20,10 @@ from optictl.deployment.paths import Paths
 from optictl.errors import Locked
 from optictl.facts.deployment import Deployment
 from optictl.host import files, network
-from optictl.operations import initialize, install
+from optictl.operations import install
 from optictl.operations.installation import Installation
-from optictl.operations.plan import Change
+from optictl.operations.proxy_key import new_proxy_key
+from optictl.operations.steps import BuildRelease, Step
 from optictl.proof import evidence, trial
 from optictl.proof.standin import StandIn
 from optictl.results import Progress, Result
@@ -76,7 +77,7 @@ def _write_operators_files(place: Paths, config: Config, upstream_key: str, prox
 
 
 @contextmanager
-def running(root: Path, progress: Progress, done: Callable[[Change], None]) -> Iterator[Demo]:
+def running(root: Path, progress: Progress, done: Callable[[Step], None]) -> Iterator[Demo]:
     """Install (or find) a deployment below `root`, and run it on free ports against the stand-in."""
     files.make_directory(root)
     try:
@@ -86,10 +87,10 @@ def running(root: Path, progress: Progress, done: Callable[[Change], None]) -> I
         raise Locked(f"{holder} runs the demonstration already", remedy="stop it first") from None
 
 
-def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> Iterator[Demo]:
+def _running(root: Path, progress: Progress, done: Callable[[Step], None]) -> Iterator[Demo]:
     place = paths.system(root)
     # fresh keys and ports at every run: nothing of a demonstration is worth keeping but the release
-    upstream_key, proxy_key = f"stand-in-{secrets.token_hex(8)}", initialize.new_proxy_key()
+    upstream_key, proxy_key = f"stand-in-{secrets.token_hex(8)}", new_proxy_key()
     with StandIn(models=(Config().model,), key=upstream_key).running() as upstream:
         config = Config().moved(network.free_port(), upstream.base_url, drain=5)
         _write_operators_files(place, config, upstream_key, proxy_key)
@@ -98,23 +99,13 @@ def _running(root: Path, progress: Progress, done: Callable[[Change], None]) -> 
             return install.plan_install(config, place)
 
         installation = plan()
-        if not any(change.action == "build" for change in installation.changes):
+        if not any(isinstance(step, BuildRelease) for step in installation.changes):
             progress(f"the release {installation.want.id} is here already")
         install.apply_install(installation, plan, None, None, progress, done)
-        log = root / "service.log"
-        with (
-            log.open("wb") as output,
-            trial.running(
-                config,
-                place.current,
-                render.home(config, place),
-                proxy_key=proxy_key,
-                upstream_key=upstream_key,
-                output=output,
-            ) as process,
-        ):
-            progress(
-                f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}"
-            )
-            trial.wait_ready(process, config, log)
+        progress(
+            f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}"
+        )
+        keys = trial.Secrets.of(proxy_key, upstream_key)
+        home, log = render.home(config, place), root / "service.log"
+        with trial.started(config, place.current, keys, home=home, log=log):
             yield Demo(config, place, proxy_key)

@@ -1,4 +1,4 @@
-"""The files of a deployment on the disk: looked at, written, taken away, and named by the manifest."""
+"""The files of a deployment on the disk: write, remove, and name them in the manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.host import files
-from optictl.operations.plan import Change
 from optictl.releases import store
 
 
@@ -21,7 +20,7 @@ def write_manifest(paths: Paths, wrote: Manifest) -> None:
 
 
 def remove_empty(directories: Sequence[Path], below: Path) -> None:
-    """Remove what is left of a HOME whose provider file is gone."""
+    """Remove the empty directories of a HOME whose provider file is gone."""
     for directory in directories:
         if (
             directory.is_relative_to(below)
@@ -32,24 +31,27 @@ def remove_empty(directories: Sequence[Path], below: Path) -> None:
             files.remove(directory)
 
 
-def apply_file(change: Change) -> None:
-    artefact = change.artefact
-    assert artefact is not None
-    if change.action in ("mode", "owner"):
-        if change.action == "owner":
-            files.set_owner(artefact.path)
-        files.set_mode(artefact.path, artefact.mode)
-        return
+def write(artefact: Artefact, *, keep_old: bool) -> None:
+    """Put an artefact in its place. `keep_old`: what is there is kept under another name.
+
+    Raises:
+        OptictlError: a directory is there, which is not replaced by a file.
+    """
     kind = files.file_facts(artefact.path).kind
     if kind == "directory" and not artefact.directory:
         raise OptictlError(
-            f"a directory stands at {artefact.path}", remedy=f"move {artefact.path} away"
+            f"{artefact.path} is a directory, not a file",
+            remedy=f"move {artefact.path} to another place",
         )
-    if change.edited and kind != "missing":
-        files.keep_aside(artefact.path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
+    if keep_old and kind != "missing":
+        _keep_copy(artefact.path)
         if artefact.directory:
             files.remove(artefact.path)
     put(artefact)
+
+
+def _keep_copy(path: Path) -> None:
+    files.keep_aside(path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
 
 
 def put(artefact: Artefact) -> None:
@@ -60,11 +62,10 @@ def put(artefact: Artefact) -> None:
         files.write(artefact.path, artefact.text, artefact.mode)
 
 
-def take_away(change: Change) -> None:
-    """Remove a file that is optictl's own, or a release; an edited file is kept under another name."""
-    path = Path(change.target)
-    if change.edited and files.file_facts(path).kind != "missing":
-        files.keep_aside(path, time.strftime("kept-%Y%m%dT%H%M%SZ", time.gmtime()))
+def take_away(path: Path, *, keep_old: bool) -> None:
+    """Remove a file of optictl's, or a release. `keep_old`: it is kept under another name."""
+    if keep_old and files.file_facts(path).kind != "missing":
+        _keep_copy(path)
     if files.file_facts(path).kind == "directory":
         store.remove(path)
     else:

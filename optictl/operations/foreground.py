@@ -79,12 +79,12 @@ def run(
         say(f"draining, at most {config.timeouts.drain} s; once more to stop at once")
         process.send_signal(signal.SIGTERM)
 
-    with trial.running_as_unit(
+    with trial.running(
         config,
         paths.current,
         render.home(config, paths),
-        proxy_key=proxy_key,
-        env_file=env_file,
+        trial.Secrets(proxy_key, env_file),
+        output=None,
         user=paths.name,
         flags=units.host(paths).flags,
     ) as process:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import render
-from optictl.deployment.artefacts import Artefact
+from optictl.deployment.artefacts import Artefact, operators_files
 from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
@@ -21,16 +19,12 @@ from optictl.facts import config_file, installed_files
 from optictl.guard import invariants
 from optictl.host import files, network
 from optictl.operations import file_changes, preflight
-from optictl.operations.plan import Change
+from optictl.operations.proxy_key import new_proxy_key
+from optictl.operations.steps import CreateFile
 from optictl.proof import evidence
 from optictl.takeover import proposal, reader
 from optictl.takeover.handmade import HandMade
 from optictl.takeover.proposal import NotTaken, Proposal, Setting
-
-
-def new_proxy_key() -> str:
-    """256 random bits. The word in front keeps it from ever beginning with sk-."""
-    return f"optillm-{secrets.token_urlsafe(32)}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Initialized:
     not get of it, the kept files counted. `others`: units of other names that run OptiLLM.
     """
 
-    made: list[Change]
+    made: list[CreateFile]
     kept: list[Path]
     service: HandMade | None = None
     proposal: Proposal | None = None
@@ -102,7 +96,7 @@ def _operators_files(
         replace(a, text=proposal.with_upstream_key(a.text, upstream_key))
         if a.path == paths.env
         else a
-        for a in deployment_artefacts.operators_files(text, config, paths, key)
+        for a in operators_files(text, config, paths, key)
     ]
 
 
@@ -113,7 +107,7 @@ def _initialized(
     proposed: Proposal | None,
     paths: Paths,
 ) -> Initialized:
-    made = [Change("create", str(a.path), "it is missing", "", a) for a in missing]
+    made = [CreateFile(artefact, reason="it is missing") for artefact in missing]
     kept = [a.path for a in artefacts if a not in missing]
     others = reader.others(paths)
     if proposed is None:

@@ -1,4 +1,4 @@
-"""Wanted + found -> changes, each with its reason. Pure."""
+"""What is installed + what the configuration asks for -> the steps that lead there, each with its reason. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.manifest import Manifest
@@ -14,55 +13,35 @@ from optictl.deployment.paths import Paths
 from optictl.facts.installed_files import Found
 from optictl.facts.units import Running
 from optictl.host.files import FileFacts
-
-Action = Literal[
-    "create",
-    "replace",
-    "mode",
-    "owner",
-    "build",
-    "canary",
-    "trial",
-    "switch",
-    "reload",
-    "enable",
-    "start",
-    "sibling",
-    "restart",
-    "aside",
-    "handover",
-    "stop",
-    "disable",
-    "configure",
-    "remove",
-    "restore",
-]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One step of a plan: what is done to which target, why, and the difference it makes.
-
-    `edited`: somebody else's text is there, which is not touched unless that was asked for. `cleanup`: it takes
-    away what nothing needs any more, once everything else is done and seen to be good.
-    """
-
-    action: Action
-    target: str
-    reason: str
-    diff: str = ""
-    artefact: Artefact | None = None
-    edited: bool = False
-    cleanup: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        words = {
-            "action": self.action,
-            "target": self.target,
-            "reason": self.reason,
-            "diff": self.diff,
-        }
-        return {**words, "edited": True} if self.edited else words
+from optictl.operations.steps import (
+    BuildRelease,
+    CreateFile,
+    DisableDeployment,
+    DisableUnit,
+    DrainAndRestart,
+    EnableUnits,
+    FileStep,
+    HandOver,
+    MoveAside,
+    ReloadSystemd,
+    Remove,
+    ReplaceFile,
+    RestartSocket,
+    RestartUnit,
+    RunTrial,
+    SetMode,
+    SetOwner,
+    StartService,
+    StartSibling,
+    StartUnit,
+    Step,
+    StopCheck,
+    StopDeployment,
+    StopSibling,
+    StopUnit,
+    SwitchRelease,
+)
+from optictl.releases.locks import Wanted
 
 
 def _diff(artefact: Artefact, old: str | None) -> str:
@@ -79,74 +58,89 @@ def _diff(artefact: Artefact, old: str | None) -> str:
     return "".join(lines)
 
 
-def _mode(artefact: Artefact, facts: FileFacts) -> Change:
+def _mode(artefact: Artefact, facts: FileFacts) -> SetMode:
     mode = facts.mode & artefact.mode if artefact.keep else artefact.mode
     reason = f"its mode is {facts.mode:04o}, not {mode:04o}"
-    return Change("mode", str(artefact.path), reason, "", replace(artefact, mode=mode))
+    return SetMode(replace(artefact, mode=mode), reason=reason)
 
 
 _KINDS = {"link": "a link", "directory": "a directory", "file": "a file"}
 
 
-def change(artefact: Artefact, found: Found, uid: int, manifest: Manifest) -> Change | None:
-    """The change that makes a path what it should be, or None. `uid` is who deploys."""
-    target, facts = str(artefact.path), found.facts
+def file_step(
+    artefact: Artefact, installed: Found, uid: int, manifest: Manifest
+) -> FileStep | None:
+    """The step that makes a path what it should be, or None. `uid` is that of the user who deploys."""
+    facts = installed.facts
     if facts.kind == "missing":
-        return Change("create", target, "it is missing", _diff(artefact, None), artefact)
+        return CreateFile(artefact, reason="it is missing", diff=_diff(artefact, None))
     if artefact.keep:
-        # the operator's: a link to a secret store stays one, what was closed further stays closed, root may own all of it
-        if facts.kind == "file" and facts.uid not in (0, uid):
-            kept = replace(artefact, mode=facts.mode & artefact.mode)
-            return Change("owner", target, f"it belongs to uid {facts.uid}, not {uid}", "", kept)
-        if facts.kind == "file" and facts.mode & ~artefact.mode:
-            return _mode(artefact, facts)
-        return None
-    wanted = "directory" if artefact.directory else "link" if artefact.link else "file"
-    if facts.kind != wanted:
+        return _operators_file_step(artefact, facts, uid)
+    expected = "directory" if artefact.directory else "link" if artefact.link else "file"
+    if facts.kind != expected:
         what = _KINDS.get(facts.kind, "something that is no file")
-        return Change(
-            "replace", target, f"{what} stands there", _diff(artefact, None), artefact, edited=True
-        )
+        diff = _diff(artefact, None)
+        return ReplaceFile(artefact, reason=f"{what} is there", diff=diff, edited=True)
     if artefact.directory:
         return None
-    if found.text != artefact.text:
-        if manifest.wrote(target, found.text):
-            reason, edited = "it differs from what the configuration asks for", False
-        else:
-            known = target in manifest.files
-            reason, edited = (
-                "it was edited since optictl wrote it" if known else "optictl did not write it",
-                True,
-            )
-        return Change("replace", target, reason, _diff(artefact, found.text), artefact, edited)
+    if installed.text != artefact.text:
+        return _replacement(artefact, installed.text, manifest)
     if facts.uid != uid:
-        return Change("replace", target, f"it belongs to uid {facts.uid}, not {uid}", "", artefact)
+        return ReplaceFile(artefact, reason=f"it belongs to uid {facts.uid}, not {uid}")
     if facts.mode != artefact.mode and not artefact.link:
         return _mode(artefact, facts)
     return None
 
 
+def _operators_file_step(artefact: Artefact, facts: FileFacts, uid: int) -> FileStep | None:
+    """A link to a secret store stays one, a mode that is stricter stays, and root may own all of them."""
+    if facts.kind != "file":
+        return None
+    if facts.uid not in (0, uid):
+        kept = replace(artefact, mode=facts.mode & artefact.mode)
+        return SetOwner(kept, reason=f"it belongs to uid {facts.uid}, not {uid}")
+    if facts.mode & ~artefact.mode:
+        return _mode(artefact, facts)
+    return None
+
+
+def _replacement(artefact: Artefact, text: str | None, manifest: Manifest) -> ReplaceFile:
+    edited = not manifest.wrote(artefact.path, text)
+    if not edited:
+        reason = "it differs from what the configuration asks for"
+    elif str(artefact.path) in manifest.files:
+        reason = "it was edited since optictl wrote it"
+    else:
+        reason = "optictl did not write it"
+    return ReplaceFile(artefact, reason=reason, diff=_diff(artefact, text), edited=edited)
+
+
 @dataclass(frozen=True)
 class Release:
-    """The release that is wanted, and what is in force. `name` is its directory's.
+    """The release that the deployment is to run, whether it is built, and the active one.
 
-    `unit_first`: its guard does not know every flag of the unit that is there, so the unit has to
-    change before it. `broken`: why the one that is in force has to be built again.
+    `unit_first`: its guard does not know every flag of the unit that is installed, so the unit has to
+    change before it. `broken`: why the active one has to be rebuilt.
     """
 
-    name: str
+    wanted: Wanted
     built: bool
     current: str | None
     broken: str = ""
     unit_first: bool = False
 
+    @property
+    def name(self) -> str:
+        """The name of its directory."""
+        return self.wanted.name
+
 
 @dataclass(frozen=True)
 class TakenOver:
-    """The service that was written by hand and stands where this deployment's will.
+    """The service that was written by hand under the name of this deployment's.
 
-    `drop_ins` are those of its unit, which go aside with it. `bridged`: it runs and holds the very port, so that a trial
-    has to serve between its end and the start of the new one. `redact` hides its secrets in a text.
+    `drop_ins` are those of its unit, which are moved aside with it. `bridged`: it runs and holds the very port, so that a
+    trial has to serve between its end and the start of the new one. `redact` hides its secrets in a text.
     """
 
     drop_ins: Sequence[Path]
@@ -163,244 +157,313 @@ def changes(
     paths: Paths,
     running: Running | None,
     taken_over: TakenOver | None = None,
-) -> list[Change]:
-    """A whole installation's steps, in the order in which they are applied. `found` also has what the manifest names.
+) -> list[Step]:
+    """A whole installation's steps, in the order in which they are applied.
 
-    The release is built and proven before anything in force is touched. After every single step a
-    start of the service finds a whole deployment, the old one or the new one. `running`: None where
-    systemd does not run this deployment. `taken_over`: what was written by hand and goes.
+    The release is built and proven before anything active is touched. After every single step a start of the service
+    finds a whole deployment, the old one or the new one. `found`: what is installed, also of what the manifest names.
+    `running`: None where systemd does not run this deployment. `taken_over`: the service that was written by hand.
     """
-    made = {
-        a.path: c for a in artefacts if (c := change(a, found[a.path], uid, manifest)) is not None
+    file_steps = {
+        artefact.path: step
+        for artefact in artefacts
+        if (step := file_step(artefact, found[artefact.path], uid, manifest)) is not None
     }
-    if taken_over and paths.service in made:
-        made[paths.service] = _replacing_by_hand(made[paths.service], taken_over, paths)
-    build, switch = [], []
-    if not release.built:
-        build.append(
-            Change(
-                "build", release.name, release.broken or "this release is not on this machine yet"
-            )
-        )
-    if release.current != release.name:
-        reason = (
-            "no release is in force"
-            if release.current is None
-            else f"{release.current} is in force"
-        )
-        switch.append(Change("switch", release.name, reason))
-    units = [made.pop(path) for path in (paths.socket, paths.service) if path in made]
-    view = [made.pop(path) for path in (paths.home / ".optillm",) if path in made]
-    watch = [made.pop(path) for path in (paths.check_service, paths.check_timer) if path in made]
-    early = list(made.values())
-    # a guard knows every flag of those before it
-    live = [*units, *switch] if release.unit_first or release.current is None else [*switch, *units]
+    if taken_over and paths.service in file_steps:
+        by_hand = _replacing_by_hand(file_steps[paths.service], taken_over, paths)
+        file_steps[paths.service] = by_hand
+    parts = _parts(file_steps, release, paths, taken_over)
     unused = _unused(artefacts, manifest, found)
-    aside = _aside(taken_over, paths)
     if running is None:
-        return [*build, *early, *aside, *live, *watch, *view, *unused]
+        return parts.without_systemd(unused)
+    situation = _Situation(paths, release, running, taken_over)
+    has_timer = any(artefact.path == paths.check_timer for artefact in artefacts)
+    return _under_systemd(situation, parts, unused, has_timer)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The steps about the release and the files, by when they are applied.
+
+    `early` are files that only a changed unit makes use of, `live` the steps that a start of the service sees, `watch`
+    the units of the check, `view` the link for people.
+    """
+
+    build: Sequence[Step]
+    early: Sequence[Step]
+    aside: Sequence[Step]
+    switch: Sequence[Step]
+    live: Sequence[Step]
+    watch: Sequence[Step]
+    view: Sequence[Step]
+
+    def without_systemd(self, unused: Sequence[Step]) -> list[Step]:
+        return [
+            *self.build,
+            *self.early,
+            *self.aside,
+            *self.live,
+            *self.watch,
+            *self.view,
+            *unused,
+        ]
+
+
+def _parts(
+    file_steps: Mapping[Path, FileStep],
+    release: Release,
+    paths: Paths,
+    taken_over: TakenOver | None,
+) -> _Parts:
+    def of(*places: Path) -> list[Step]:
+        return [file_steps[place] for place in places if place in file_steps]
+
+    late = (paths.socket, paths.service, paths.check_service, paths.check_timer)
+    view = paths.home / ".optillm"
+    switch, units = _switch(release), of(paths.socket, paths.service)
+    # a guard knows every flag of those before it
+    unit_first = release.unit_first or release.current is None
+    return _Parts(
+        build=_build(release),
+        early=[step for path, step in file_steps.items() if path not in (*late, view)],
+        aside=_aside(taken_over, paths),
+        switch=switch,
+        live=[*units, *switch] if unit_first else [*switch, *units],
+        watch=of(paths.check_service, paths.check_timer),
+        view=of(view),
+    )
+
+
+def _build(release: Release) -> list[Step]:
+    if release.built:
+        return []
+    reason = release.broken or "this release is not on this machine yet"
+    return [BuildRelease(release.wanted, reason=reason)]
+
+
+def _switch(release: Release) -> list[Step]:
+    if release.current == release.name:
+        return []
+    is_first = release.current is None
+    reason = "no release is active" if is_first else f"{release.current} is active"
+    return [SwitchRelease(release.wanted, reason=reason)]
+
+
+@dataclass(frozen=True)
+class _Situation:
+    """What the steps about units are decided from."""
+
+    paths: Paths
+    release: Release
+    running: Running
+    taken_over: TakenOver | None
+
+    @property
+    def service(self) -> str:
+        return self.running.wanted[-1]
+
+    @property
+    def socket(self) -> str:
+        return self.running.wanted[-2]
+
+    @property
+    def is_bridged(self) -> bool:
+        """A process that was started by hand holds the port, and hands over to the new one."""
+        return self.taken_over is not None and self.taken_over.bridged
+
+
+def _under_systemd(
+    now: _Situation, parts: _Parts, unused: Sequence[Remove], has_timer: bool
+) -> list[Step]:
     # the one early file that a running process has read; with another text it would have another HOME
-    read = live or any(Path(target).name == "proxy_config.yaml" for target in _touched(early))
-    stale = "what it reads has changed" if read else running.stale
-    relay = _relay(early, paths, running)
-    sibling = _sibling(live, stale, paths, running, taken_over)
-    # where something runs and nothing is in force, a sibling could not start before there is
-    lost = switch if release.current is None and running.runs else []
-    supervision = _supervision(live, stale, paths, running, taken_over)
+    is_read = any(path.name == "proxy_config.yaml" for path in _written(parts.early))
+    is_stale = bool(parts.live) or is_read
+    stale = "what it reads has changed" if is_stale else now.running.stale
+    sibling = _sibling(now, parts.live, stale)
+    # where something runs and no release is active, a sibling could not start before one is
+    lost = parts.switch if now.release.current is None and now.running.runs else []
+    supervision = _supervision(now, parts.live, stale)
     return [
-        *build,
-        *_trial(supervision, sibling, paths),
-        *early,
-        *relay,
+        *parts.build,
+        *_trial(now, supervision, sibling),
+        *parts.early,
+        *_relay(now, parts.early),
         *lost,
         *sibling,
-        *aside,
-        *(step for step in live if step not in lost),
+        *parts.aside,
+        *(step for step in parts.live if step not in lost),
         *supervision,
-        *watch,
-        *(
-            _monitoring(watch, paths, running)
-            if any(a.path == paths.check_timer for a in artefacts)
-            else ()
-        ),
-        *view,
-        *_stopped(unused, paths, running),
+        *parts.watch,
+        *(_monitoring(now, parts.watch) if has_timer else ()),
+        *parts.view,
+        *_stopped(now, unused),
     ]
 
 
-def _touched(changes: Sequence[Change]) -> set[str]:
-    return {c.target for c in changes if c.action in ("create", "replace")}
+def _written(steps: Sequence[Step]) -> set[Path]:
+    """The paths that these steps write."""
+    return {s.artefact.path for s in steps if isinstance(s, (CreateFile, ReplaceFile))}
 
 
-def _relay(early: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
-    """What the relay to the upstream needs before anybody may rely on its new unit."""
-    if not (touched := _touched(early) & {str(paths.upstream_service), str(paths.upstream_socket)}):
+def _reload() -> ReloadSystemd:
+    return ReloadSystemd(reason="unit files changed")
+
+
+def _relay(now: _Situation, early: Sequence[Step]) -> list[Step]:
+    """What the relay to the upstream needs before its new unit may be relied on."""
+    paths = now.paths
+    written = _written(early) & {paths.upstream_service, paths.upstream_socket}
+    if not written:
         return []
-    steps = [Change("reload", "systemd", "unit files changed")]
+    steps: list[Step] = [_reload()]
     name = paths.upstream_service.name
-    if str(paths.upstream_service) in touched and running.found[name].active:
-        steps.append(Change("restart", name, "its unit changed: upstream calls in flight are cut"))
+    if paths.upstream_service in written and now.running.found[name].active:
+        reason = "its unit changed: upstream calls in flight are cut"
+        steps.append(RestartUnit(name, reason=reason))
     return steps
 
 
-def _replacing_by_hand(step: Change, taken_over: TakenOver, paths: Paths) -> Change:
+def _replacing_by_hand(step: FileStep, taken_over: TakenOver, paths: Paths) -> FileStep:
     """The replacement of the unit that was written by hand, its secrets hidden."""
+    if not isinstance(step, (CreateFile, ReplaceFile)):
+        return step
     reason = f"it was written by hand; it is kept in {paths.before}"
-    return replace(step, reason=reason, diff=taken_over.redact(step.diff))
+    return replace(step, reason=reason, diff=taken_over.redact(step.diff), of_hand_made=True)
 
 
-def _aside(taken_over: TakenOver | None, paths: Paths) -> list[Change]:
-    """The drop-ins of a unit that was written by hand go with it."""
+def _aside(taken_over: TakenOver | None, paths: Paths) -> list[Step]:
+    """The drop-ins of a unit that was written by hand are moved aside with it."""
     reason = f"it belongs to the unit that was written by hand; it is kept in {paths.before}"
     drop_ins = taken_over.drop_ins if taken_over else ()
-    return [Change("aside", str(path), reason, edited=True) for path in drop_ins]
+    return [MoveAside(path, reason=reason, edited=True) for path in drop_ins]
 
 
-def _trial(supervision: Sequence[Change], sibling: Sequence[Change], paths: Paths) -> list[Change]:
+def _trial(now: _Situation, supervision: Sequence[Step], sibling: Sequence[Step]) -> list[Step]:
     """A start of the release as its unit will start it, where no sibling is one before the service is touched."""
-    if any(step.action == "sibling" for step in sibling):
+    if any(isinstance(step, StartSibling) for step in sibling):
         return []
-    starting = ("start", "restart", "handover")
-    units = (paths.service_unit, paths.socket_unit)
-    if not any(step.action in starting and step.target in units for step in supervision):
+    starting = (StartService, RestartSocket, DrainAndRestart, HandOver)
+    if not any(isinstance(step, starting) for step in supervision):
         return []
     reason = (
-        "it has to start in its sandbox, with this key and env file, before anything is touched"
+        "the release has to start in its sandbox, with this key and env file, before any change"
     )
-    return [Change("trial", f"{paths.trial_name}.service", reason)]
+    unit = f"{now.paths.trial_name}.service"
+    return [RunTrial(unit, now.release.wanted, serves_on=now.is_bridged, reason=reason)]
 
 
-def _sibling(
-    live: Sequence[Change], stale: str, paths: Paths, running: Running, taken_over: TakenOver | None
-) -> list[Change]:
-    """What comes before anything in force is touched."""
-    service, socket = running.wanted[-1], running.wanted[-2]
-    # a unit with a new port has a new socket: nobody can share it
-    if (
-        running.runs
-        and stale
-        and paths.scope == "system"
-        and str(paths.socket) not in _touched(live)
-    ):
-        return [
-            Change(
-                "sibling",
-                paths.sibling_unit,
-                "it has to be ready, on the same socket, before the service is touched",
-            )
-        ]
-    steps = []
+def _sibling(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
+    """What comes before anything active is touched."""
+    running, paths = now.running, now.paths
+    # a unit with a new port has a new socket, which cannot be shared
+    shares_socket = paths.scope == "system" and paths.socket not in _written(live)
+    if running.runs and stale and shares_socket:
+        reason = "it has to be ready, on the same socket, before the service is touched"
+        return [StartSibling(paths.sibling_unit, now.release.wanted, reason=reason)]
+    steps: list[Step] = []
     if running.sibling:
-        steps.append(Change("stop", paths.sibling_unit, "an earlier restart left it behind"))
-    bridged = taken_over is not None and taken_over.bridged
-    if running.found[service].active and not running.found[socket].active and not bridged:
-        steps.append(
-            Change(
-                "stop",
-                service,
-                "it holds the port without the socket: connections are refused until it is back",
-            )
-        )
+        reason = "an earlier restart left it behind"
+        steps.append(StopSibling(paths.sibling_unit, reason=reason))
+    holds_port = running.found[now.service].active and not running.found[now.socket].active
+    if holds_port and not now.is_bridged:
+        reason = "it holds the port without the socket: connections are refused until it is back"
+        steps.append(StopUnit(now.service, reason=reason))
     return steps
 
 
-def _supervision(
-    live: Sequence[Change], stale: str, paths: Paths, running: Running, taken_over: TakenOver | None
-) -> list[Change]:
+def _supervision(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
     """What systemd has to do so that the service runs what is on the disk now."""
-    service, touched = running.wanted[-1], _touched(live)
-    if taken_over is not None and taken_over.bridged:
+    running = now.running
+    if now.is_bridged:
         # it reloads systemd when the old process is gone
-        told = "the old process ends, the trial serves until the new one is ready"
-        steps = [Change("handover", service, told)]
+        reason = "the old process ends, the trial serves until the new one is ready"
+        steps: list[Step] = [HandOver(now.service, now.release.wanted, reason=reason)]
     else:
-        steps = _started(touched, stale, paths, running)
+        steps = _started(now, live, stale)
     # last: what does not start must not be started at every boot
     if any(running.found[name].unit_file_state != "enabled" for name in running.wanted):
-        steps.append(Change("enable", " ".join(running.wanted), "they would not start at boot"))
+        reason = "they would not start at boot"
+        steps.append(EnableUnits(tuple(running.wanted), reason=reason))
     return steps
 
 
-def _started(touched: set[str], stale: str, paths: Paths, running: Running) -> list[Change]:
+def _started(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
     """The reload, and the start or restart of the service or its socket."""
-    service, socket = running.wanted[-1], running.wanted[-2]
-    steps = []
-    if touched or any(unit.need_daemon_reload for unit in running.found.values()):
-        steps.append(Change("reload", "systemd", "unit files changed"))
-    if not running.runs:
-        steps.append(Change("start", service, "it does not run"))
-    elif str(paths.socket) in touched:
-        steps.append(
-            Change(
-                "restart",
-                socket,
-                "its unit changed: connections are refused until it listens again",
-            )
-        )
+    written, units = _written(live), now.running.found.values()
+    steps: list[Step] = []
+    if written or any(unit.need_daemon_reload for unit in units):
+        steps.append(_reload())
+    if not now.running.runs:
+        steps.append(StartService(now.service, reason="it does not run"))
+    elif now.paths.socket in written:
+        reason = "its unit changed: connections are refused until it listens again"
+        steps.append(RestartSocket(now.socket, reason=reason))
     elif stale:
-        told = (
+        has_sibling = now.paths.scope == "system"
+        meanwhile = (
             "; a sibling serves meanwhile"
-            if paths.scope == "system"
-            else ": newcomers wait until it is back"
+            if has_sibling
+            else ": new requests wait until it is back"
         )
-        steps.append(Change("restart", service, stale + told))
+        steps.append(DrainAndRestart(now.service, reason=stale + meanwhile))
     return steps
 
 
-def _monitoring(watch: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+def _monitoring(now: _Situation, watch: Sequence[Step]) -> list[Step]:
     """What systemd has to do so that the timer runs."""
-    name, touched = paths.check_timer.name, _touched(watch)
-    timer = running.found[name]
-    steps = []
-    if touched:
-        steps.append(Change("reload", "systemd", "unit files changed"))
+    name, written = now.paths.check_timer.name, _written(watch)
+    timer = now.running.found[name]
+    steps: list[Step] = []
+    if written:
+        steps.append(_reload())
     if timer.unit_file_state != "enabled":
-        steps.append(Change("enable", name, "it would not start at boot"))
+        steps.append(EnableUnits((name,), reason="it would not start at boot"))
     if not timer.active:
-        steps.append(Change("start", name, "it does not run"))
-    elif timer.sub_state == "elapsed" or str(paths.check_timer) in touched:
-        steps.append(
-            Change("restart", name, "its unit changed" if touched else "it will not fire again")
-        )
+        steps.append(StartUnit(name, reason="it does not run"))
+    elif timer.sub_state == "elapsed" or now.paths.check_timer in written:
+        reason = "its unit changed" if written else "it will not fire again"
+        steps.append(RestartUnit(name, reason=reason))
     return steps
+
+
+_UNUSED = "it is no longer needed"
 
 
 def _unused(
     artefacts: Sequence[Artefact], manifest: Manifest, found: Mapping[Path, Found]
-) -> list[Change]:
+) -> list[Remove]:
     """The removal of what optictl wrote for an earlier configuration."""
-    wanted = {str(a.path) for a in artefacts}
+    needed = {str(artefact.path) for artefact in artefacts}
     return [
-        _removal(path, manifest, found[Path(path)], "nothing needs it any more")
+        _removal(path, manifest, found[Path(path)], _UNUSED)
         for path in manifest.files
-        if path not in wanted
+        if path not in needed
     ]
 
 
-def _stopped(unused: Sequence[Change], paths: Paths, running: Running) -> list[Change]:
+def _stopped(now: _Situation, unused: Sequence[Remove]) -> list[Step]:
     """The same, with the units among them stopped first."""
-    names = [path.name for path in (Path(c.target) for c in unused) if path.parent == paths.units]
-    known = [name for name in names if name in running.found and running.found[name].loaded]
-    reason = "nothing needs it any more"
-    steps = [Change("stop", name, reason, cleanup=True) for name in known]
+    paths, known = now.paths, now.running.found
+    names = [step.path.name for step in unused if step.path.parent == paths.units]
+    loaded = [name for name in names if name in known and known[name].loaded]
+    of_check = (paths.check_timer.name, paths.check_service.name)
+    steps: list[Step] = [
+        (StopCheck if name in of_check else StopUnit)(name, reason=_UNUSED, cleanup=True)
+        for name in loaded
+    ]
     steps += [
-        Change("disable", name, reason, cleanup=True)
-        for name in known
+        DisableUnit(name, reason=_UNUSED, cleanup=True)
+        for name in loaded
         if name.endswith((".socket", ".timer"))
     ]
-    reload = [Change("reload", "systemd", "unit files were removed", cleanup=True)] if names else []
-    return [*steps, *unused, *reload]
+    last = [ReloadSystemd(reason="unit files were removed", cleanup=True)] if names else []
+    return [*steps, *unused, *last]
 
 
-def _removal(path: str, manifest: Manifest, found: Found, reason: str) -> Change:
-    edited = found.facts.kind != "missing" and not manifest.wrote(path, found.text)
-    return Change(
-        "remove",
-        path,
-        "it was edited since optictl wrote it" if edited else reason,
-        edited=edited,
-        cleanup=True,
-    )
+def _removal(path: str, manifest: Manifest, installed: Found, reason: str) -> Remove:
+    edited = installed.facts.kind != "missing" and not manifest.wrote(path, installed.text)
+    reason = "it was edited since optictl wrote it" if edited else reason
+    return Remove(Path(path), reason=reason, edited=edited, cleanup=True)
 
 
 def removal(
@@ -409,18 +472,18 @@ def removal(
     found: Mapping[Path, Found],
     places: Sequence[Path],
     supervised: bool,
-) -> list[Change]:
-    """The steps that take away what the manifest names and `places`, which are optictl's own; secrets only if among them."""
-    steps = []
+) -> list[Step]:
+    """The steps that remove what the manifest names, and `places`, which are optictl's own; secrets only if among them."""
+    steps: list[Step] = []
     if supervised:
+        reason = "it is to be removed"
         steps += [
-            Change("stop", paths.name, "it is to be removed"),
-            Change("disable", paths.name, "it is to be removed"),
+            StopDeployment(paths.name, reason=reason),
+            DisableDeployment(paths.name, reason=reason),
         ]
-    steps += [
-        _removal(path, manifest, found[Path(path)], "optictl made it") for path in manifest.files
-    ]
-    steps += [Change("remove", str(path), "optictl made it") for path in places]
+    made = "optictl made it"
+    steps += [_removal(path, manifest, found[Path(path)], made) for path in manifest.files]
+    steps += [Remove(path, reason=made) for path in places]
     if supervised:
-        steps.append(Change("reload", "systemd", "unit files were removed"))
+        steps.append(ReloadSystemd(reason="unit files were removed"))
     return steps

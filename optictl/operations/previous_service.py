@@ -11,7 +11,7 @@ from optictl.deployment.paths import Paths
 from optictl.facts import units
 from optictl.host import files, network
 from optictl.results import Progress
-from optictl.takeover import record
+from optictl.takeover import reader, record
 from optictl.takeover.handmade import HandMade
 from optictl.takeover.record import KeptFile, Record
 
@@ -88,3 +88,18 @@ def serve_again(
             return f"{unit} is back and started, but does not listen on port {port} after {_LISTENS_AGAIN} s"
         time.sleep(0.1)
     return f"{unit} is back as it was and serves again"
+
+
+def restore(paths: Paths, progress: Progress) -> None:
+    """Return the service that was there before optictl's, as it was. Without a record of one, nothing is done."""
+    if (state := read(paths)) is None:
+        return
+    put_back(paths, state)
+    if units.facts(paths) is not None:
+        units.manager(paths).reload()
+        restored = reader.read(paths)
+        port = restored.port if restored is not None else None
+        progress(serve_again(paths, state.enabled, state.active, port, progress))
+    files.remove(paths.before)
+    if paths.etc.is_dir() and not any(paths.etc.iterdir()):
+        files.remove(paths.etc)

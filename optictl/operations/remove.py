@@ -10,17 +10,17 @@ from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
-from optictl.facts import installed_files
-from optictl.facts import units as facts_units
+from optictl.facts import installed_files, units
 from optictl.host import files
-from optictl.operations import file_changes, install, plan, previous_service, service
-from optictl.operations.install import Done
-from optictl.operations.plan import Change
+from optictl.operations import current_state, lock, plan, previous_service
+from optictl.operations.context import Context
+from optictl.operations.lock import Done
+from optictl.operations.steps import RestoreService, Step
+from optictl.releases import store
 from optictl.results import Progress
-from optictl.takeover import reader
 
 
-def plan_removal(paths: Paths, purge: bool, restore: bool = False) -> list[Change]:
+def plan_removal(paths: Paths, purge: bool, restore: bool = False) -> list[Step]:
     """What `uninstall` would do: what the manifest names and the releases go, the operator's own only with `purge`.
 
     `restore`: the service that was there before optictl's comes back.
@@ -28,7 +28,7 @@ def plan_removal(paths: Paths, purge: bool, restore: bool = False) -> list[Chang
     return [*_plan_removal(paths, purge), *(_plan_restoration(paths) if restore else ())]
 
 
-def _plan_restoration(paths: Paths) -> list[Change]:
+def _plan_restoration(paths: Paths) -> list[Step]:
     """The return of a service that was written by hand.
 
     Raises:
@@ -42,10 +42,10 @@ def _plan_restoration(paths: Paths) -> list[Change]:
         )
     runs = "started" if state.active else "left stopped, as it was"
     reason = f"it was there until {state.since}; {state.enabled or 'not enabled'}, and {runs}"
-    return [Change("restore", state.unit, reason)]
+    return [RestoreService(state.unit, reason=reason)]
 
 
-def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
+def _plan_removal(paths: Paths, purge: bool) -> list[Step]:
     wrote = installed_files.read_manifest(paths)
     found = installed_files.look_at([], wrote)
     names = [path for path in map(Path, wrote.files) if found[path].facts.kind != "missing"]
@@ -58,10 +58,10 @@ def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
         paths.previous,
         paths.root_directory,
         *releases_there,
-        *install.leftovers(paths, []),
+        *current_state.leftovers(paths, [], store.half_built(paths)),
     ]
     operators = [paths.proxy_key, paths.env, paths.config, paths.locks] if purge else []
-    metrics = [path for path in (install.metrics(paths),) if path is not None]
+    metrics = [path for path in (current_state.metrics(paths),) if path is not None]
     everything = dict.fromkeys([*own, *metrics, *operators, paths.manifest])
     places = [path for path in everything if files.file_facts(path).kind != "missing"]
     directories = [
@@ -69,8 +69,8 @@ def _plan_removal(paths: Paths, purge: bool) -> list[Change]:
         for p in _emptied(paths, purge, [*names, *places])
         if files.file_facts(p).kind == "directory"
     ]
-    units = facts_units.facts(paths)
-    supervised = units is not None and units[paths.service_unit].loaded and bool(names)
+    known_units = units.facts(paths)
+    supervised = bool(names) and known_units is not None and known_units[paths.service_unit].loaded
     if not names and not places and not directories:
         return []
     return plan.removal(paths, wrote, found, [*places, *directories], supervised=supervised)
@@ -97,7 +97,7 @@ def _emptied(paths: Paths, purge: bool, removed: Sequence[Path]) -> list[Path]:
 
 
 def apply_removal(
-    shown: Sequence[Change],
+    shown: Sequence[Step],
     config: Config,
     paths: Paths,
     purge: bool,
@@ -113,32 +113,12 @@ def apply_removal(
             was made, or a file was edited and `force` not given.
     """
     # without paths.opt there is no release, and no installation holds its lock
-    with install.locked(paths) if paths.opt.is_dir() else nullcontext():
-        changes = plan_removal(paths, purge, restore)
-        install.refuse_other(shown, changes)
-        install.refuse_edited(changes, paths, force)
-        for change in changes:
-            if change.action == "remove":
-                file_changes.take_away(change)
-            elif change.action == "restore":
-                _restore(paths, progress)
-            else:
-                service.apply_change(change, config, paths, progress)
-            done(change)
+    with lock.locked(paths) if paths.opt.is_dir() else nullcontext():
+        steps = plan_removal(paths, purge, restore)
+        lock.refuse_other(shown, steps)
+        lock.refuse_edited(steps, paths, force)
+        context = Context(config, paths, progress)
+        for step in steps:
+            step.apply(context)
+            done(step)
         files.remove(paths.opt / ".lock")
-
-
-def _restore(paths: Paths, progress: Progress) -> None:
-    """Put the service that was there before optictl's back, as it was."""
-    if (state := previous_service.read(paths)) is None:
-        return
-    previous_service.put_back(paths, state)
-    if facts_units.facts(paths) is not None:
-        facts_units.manager(paths).reload()
-        restored = reader.read(paths)
-        port = restored.port if restored is not None else None
-        progress(previous_service.serve_again(paths, state.enabled, state.active, port, progress))
-    files.remove(paths.before)
-    for directory in (paths.etc,):
-        if directory.is_dir() and not any(directory.iterdir()):
-            files.remove(directory)

@@ -1,10 +1,10 @@
-"""upgrade and rollback: build beside, prove against the live upstream, switch, prove again, or go back."""
+"""upgrade and rollback: build, prove against the live upstream, switch, prove again, or roll back."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,30 +18,27 @@ from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, NotInstalled, OptictlError, RolledBack
 from optictl.facts.deployment import Deployment
 from optictl.guard import internals
-from optictl.host import files, network, uv
-from optictl.operations import initialize, install, previous_service, transaction
-from optictl.operations.install import Done
+from optictl.host import files, uv
+from optictl.operations import install, lock, previous_service, transaction
+from optictl.operations.canary import Canary, Proof, refuse_failed, smokes
+from optictl.operations.context import Context
 from optictl.operations.installation import PLAIN, Circumstances, Installation
-from optictl.operations.plan import Change
-from optictl.proof import evidence
-from optictl.proof import trial as release_process
-from optictl.releases import integrity, store
-from optictl.releases import locks as releases_locks
+from optictl.operations.lock import Done
+from optictl.operations.steps import (
+    BuildRelease,
+    EditConfiguration,
+    ProofStep,
+    ProveCanary,
+    Remove,
+    Step,
+    SwitchRelease,
+)
+from optictl.releases import integrity, locks, store
 from optictl.releases.locks import Wanted
 from optictl.results import Progress, Result
 
-#: What is done before anything in force is touched.
-_PROOF = ("build", "canary")
 #: The tiers of health that cost nothing. What they say before a change must not be worse after it.
 _TIERS = ("health.alive", "health.locked", "health.connected", "process.guarded")
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What a release did when every enabled strategy was asked: the new one on a free port, the one in force beside it."""
-
-    new: list[Result]
-    current: list[Result]
 
 
 # -- what is planned
@@ -62,7 +59,7 @@ def plan_upgrade(
 
 
 def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installation:
-    """What going back to the release before would do now. Reads, never writes.
+    """What returning to the previous release would do now. Reads, never writes.
 
     Raises:
         OptictlError: there is none, or it is broken.
@@ -70,13 +67,13 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
     name = store.previous(paths)
     if name is None:
         raise NotInstalled(
-            "there is no release to go back to",
+            "there is no previous release",
             remedy=f"{paths.command('releases')} lists what there is",
         )
     if wrong := integrity.integrity_problems(paths.releases / name):
         raise OptictlError(
-            f"the release before, {name}, is broken: {wrong[0]}",
-            remedy=f"{paths.command('upgrade VERSION')} builds one anew",
+            f"the previous release, {name}, is broken: {wrong[0]}",
+            remedy=f"{paths.command('upgrade VERSION')} rebuilds it",
         )
     record = integrity.record(paths.releases / name) or {}
     optillm = config.optillm.model_copy(
@@ -91,12 +88,20 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
 
 def _with_proof(installation: Installation, config_path: Path) -> Installation:
     """With the canary behind the build, and the configuration's new version behind everything that was proven."""
-    changes = list(installation.changes)
-    if any(change.action == "switch" for change in changes):
-        at = next((i + 1 for i, change in enumerate(changes) if change.action == "build"), 0)
+    steps = list(installation.changes)
+    if any(isinstance(step, SwitchRelease) for step in steps):
+        builds = sum(isinstance(step, BuildRelease) for step in steps)
         reason = "every enabled strategy is asked on a free port, through the live upstream; that costs tokens"
-        changes.insert(at, Change("canary", installation.want.name, reason))
-    # the operator's own words for the version are the last to change: until then `install` goes back
+        steps.insert(builds, ProveCanary(installation.want, reason=reason))
+    if edit := _edit(installation, config_path):
+        # the version in the operator's file is the last to change: until then `install` goes back
+        at = next((i for i, step in enumerate(steps) if isinstance(step, Remove)), len(steps))
+        steps.insert(at, edit)
+    return replace(installation, changes=steps)
+
+
+def _edit(installation: Installation, config_path: Path) -> EditConfiguration | None:
+    """The version in the operator's configuration, where it is another one."""
     text = files.read(config_path)
     version = installation.config.optillm.version
     edited = (
@@ -104,27 +109,18 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
         if text is None
         else configuration.with_version(text, str(config_path), version)
     )
-    if edited != text:
-        diff = "".join(
-            difflib.unified_diff(
-                (text or "").splitlines(keepends=True),
-                edited.splitlines(keepends=True),
-                str(config_path),
-                str(config_path),
-            )
-        )
-        artefact = Artefact(config_path, edited, files.file_facts(config_path).mode or 0o644)
-        rest = [i for i, change in enumerate(changes) if change.action == "remove"]
-        changes.insert(
-            rest[0] if rest else len(changes),
-            Change("configure", str(config_path), f"OptiLLM {version}", diff, artefact),
-        )
-    return replace(installation, changes=changes)
+    if edited == text:
+        return None
+    old, new = (text or "").splitlines(keepends=True), edited.splitlines(keepends=True)
+    diff = "".join(difflib.unified_diff(old, new, str(config_path), str(config_path)))
+    artefact = Artefact(config_path, edited, files.file_facts(config_path).mode or 0o644)
+    return EditConfiguration(artefact, reason=f"OptiLLM {version}", diff=diff)
 
 
 def up_to_the_proof(installation: Installation) -> Installation:
-    """The same, ended before anything in force is touched."""
-    return replace(installation, changes=[c for c in installation.changes if c.action in _PROOF])
+    """The same, ended before anything active is touched."""
+    steps: list[Step] = [s for s in installation.changes if isinstance(s, ProofStep)]
+    return replace(installation, changes=steps)
 
 
 # -- a lock for a version that none is shipped for
@@ -164,13 +160,13 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
         raise OptictlError(
             "only the profile proxy can be resolved", remedy="set optillm.profile to proxy"
         )
-    locks = releases_locks.shipped_locks()
-    old = releases_locks.lock_file(config.optillm.version, "proxy", paths).read_text()
+    shipped = locks.shipped_locks()
+    old = locks.lock_file(config.optillm.version, "proxy", paths).read_text()
     progress(f"resolving OptiLLM {version} and its closure")
     try:
         text = uv.resolve(
-            f"optillm=={version}\n{(locks / 'proxy.in').read_text()}",
-            (locks / "proxy.exclude").read_text(),
+            f"optillm=={version}\n{(shipped / 'proxy.in').read_text()}",
+            (shipped / "proxy.exclude").read_text(),
             old,
         )
     except OptictlError as error:
@@ -199,7 +195,7 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
         }
         unknown = internals.unknown(internals.fingerprints(new_package))
     return Resolution(
-        paths.locks / releases_locks.lock_name(version, "proxy"),
+        paths.locks / locks.lock_name(version, "proxy"),
         text,
         closure_difference(old, text),
         changed,
@@ -245,7 +241,7 @@ def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Pa
             f"{lock} is no hash lock of OptiLLM {version}",
             remedy=f"make one: {paths.command(f'upgrade {version} --resolve')}",
         )
-    return paths.locks / releases_locks.lock_name(version, config.optillm.profile), text
+    return paths.locks / locks.lock_name(version, config.optillm.profile), text
 
 
 def keep_lock(path: Path, text: str) -> None:
@@ -255,76 +251,6 @@ def keep_lock(path: Path, text: str) -> None:
 
 
 # -- proof
-
-
-def canary(
-    config: Config, paths: Paths, release: str, upstream_key: str, progress: Progress
-) -> list[Result]:
-    """Start a release on a free loopback port against the live upstream and ask it everything that it must answer.
-
-    Raises:
-        OptictlError: it does not start, lets somebody in, or does not see the base model.
-    """
-    trial = config.moved(network.free_port(), config.upstream.base_url, drain=5)
-    directory, key = paths.releases / release, initialize.new_proxy_key()
-    flags = (integrity.record(directory) or {}).get("flags", ())
-    with files.scratch(parent=paths.scratch) as scratch:
-        home = scratch / "home"
-        files.make_directory(home / ".optillm")
-        files.write(home / ".optillm" / "proxy_config.yaml", render.proxy_config(trial), 0o644)
-        log = scratch / "log"
-        files.write(log, "", 0o644)
-        progress(f"starting {release} on port {trial.listen.port}")
-        with (
-            log.open("wb") as output,
-            release_process.running(
-                trial,
-                directory,
-                home,
-                proxy_key=key,
-                upstream_key=upstream_key,
-                output=output,
-                user=paths.name,
-                scratch=paths.scratch,
-                flags=flags,
-            ) as process,
-        ):
-            release_process.wait_ready(process, trial, log)
-            _refuses(trial, key)
-            return _smokes(trial, trial.url, key, config.strategies, progress)
-
-
-def _refuses(trial: Config, key: str) -> None:
-    """Raise OptictlError unless the door is locked, keeps base models out, and the upstream's list comes through it."""
-    locked = network.request("GET", f"{trial.url}/models")
-    body = {"model": trial.model, "messages": [{"role": "user", "content": "hello"}]}
-    bare = network.request("POST", f"{trial.url}/chat/completions", key=key, body=body)
-    listed = network.request("GET", f"{trial.url}/models", key=key, timeout=30)
-    for wrong, what in (
-        (locked.status != 401, f"serves /v1/models without a key: {locked.status}"),
-        (bare.status != 400, f"lets a model without a strategy in: {bare.status}"),
-        (listed.status != 200, f"does not reach LiteLLM: {evidence.error_message(listed)}"),
-        (trial.model not in listed.text, f"does not see {trial.model} upstream"),
-    ):
-        if wrong:
-            raise OptictlError(f"the release {what}")
-
-
-def _smokes(
-    config: Config, url: str, key: str, strategies: Sequence[str], progress: Progress
-) -> list[Result]:
-    results = []
-    for strategy in strategies:
-        model = f"{strategy}-{config.model}"
-        progress(f"asking {model}")
-        results.append(
-            evidence.judge(
-                model,
-                config,
-                evidence.run(url, key, model, evidence.PROMPT, config.timeouts.request + 10),
-            )
-        )
-    return results
 
 
 def health(paths: Paths) -> dict[str, Result]:
@@ -355,11 +281,6 @@ def refuse_worse(before: dict[str, Result], paths: Paths) -> None:
         raise OptictlError("; ".join(f"{r.id}: {r.found}" for r in wrong))
 
 
-def _refuse_bad(results: Sequence[Result]) -> None:
-    if wrong := [f"{r.id}: {r.found}" for r in results if r.status != "pass"]:
-        raise OptictlError("; ".join(wrong))
-
-
 # -- doing it
 
 
@@ -375,55 +296,87 @@ def apply(
     force: bool = False,
     report_proof: Callable[[Proof], None],
 ) -> None:
-    """Build, prove, switch, prove again; a plan that ends at the proof ends there. `config` is the one in force;
-    `report_proof` is told what the canary did.
+    """Build, prove, switch, prove again; a plan that ends at the proof ends there.
+
+    `config` is the active configuration; `report_proof` gets what the canary did.
 
     Raises:
-        RolledBack: something was not as it must be; what was in force is in force.
+        RolledBack: a step or a proof failed; the release that was active is active.
         OptictlError: nothing was begun: the machine is no longer what it was when the plan was made, or a secret is missing,
             or a file was edited and `force` not given.
     """
-    paths = shown.paths
+    upstream_key, proxy_key = _keys(shown.paths)
+    with lock.decided(shown, plan_again, force) as now:
+        context = install.context_of(now, progress, python, wheelhouse)
+        active_release = store.active_release(now.paths)
+
+        def canary(serves: bool) -> Canary:
+            return Canary(config, active_release, upstream_key, proxy_key, serves, report_proof)
+
+        before = _prove(now, context, active_release, canary, done)
+        if all(isinstance(step, ProofStep) for step in shown.changes):
+            return
+        now = install.with_built_release(now, context)
+        with transaction.rollback_on_failure(now, context):
+            connected = previous_service.was_connected(now.hand_made)
+            install.apply(now, context, done)
+            install.verify_serving(now, connected)
+            _prove_again(now, before, proxy_key, progress)
+        install.clean_up(now, context, done)
+
+
+def _keys(paths: Paths) -> tuple[str, str]:
+    """The upstream key and the proxy key.
+
+    Raises:
+        OptictlError: one is missing.
+    """
     deployment = Deployment(paths)
     try:
-        upstream_key, proxy_key = deployment.upstream_key, deployment.proxy_key
+        return deployment.upstream_key, deployment.proxy_key
     except MissingFact as missing:
         raise MissingFact(
             str(missing), remedy=paths.command("check --only env --only key")
         ) from None
-    with install.decided(shown, plan_again, force) as now:
-        current = store.active_release(paths)
-        try:
-            if any(change.action == "build" for change in now.changes):
-                install.build_release(now, python, wheelhouse, progress)
-                done(next(change for change in now.changes if change.action == "build"))
-            before = health(paths)
-            if canaries := [change for change in now.changes if change.action == "canary"]:
-                new = canary(now.config, paths, now.want.name, upstream_key, progress)
-                beside = []
-                if before:
-                    progress(f"asking {current}, which is in force, the same")
-                    beside = _smokes(config, config.url, proxy_key, config.strategies, progress)
-                report_proof(Proof(new, beside))
-                _refuse_bad(new)
-                done(canaries[0])
-            if all(change.action in _PROOF for change in shown.changes):
-                return
-        except OptictlError as failure:
-            raise RolledBack(
-                f"{now.want.name} did not prove itself: {failure.what}; {current or 'nothing'} is in force as before",
-                remedy=failure.remedy or paths.command("logs --errors"),
-                detail=failure.detail,
-            ) from None
-        installation = install.with_texts(now)
-        rest = [change for change in installation.changes if change.action not in _PROOF]
-        with transaction.rollback_on_failure(installation, progress):
-            connected = previous_service.was_connected(installation.hand_made)
-            install.apply(replace(installation, changes=rest), progress, done)
-            install.verify_serving(installation, connected)
-            refuse_worse(before, paths)
-            if before:
-                progress(f"proving {now.want.name} once more, on port {now.config.listen.port}")
-                model = now.config.strategies[:1]
-                _refuse_bad(_smokes(now.config, now.config.url, proxy_key, model, progress))
-        install.clean_up(installation, progress, done)
+
+
+def _prove(
+    now: Installation,
+    context: Context,
+    active_release: str | None,
+    canary: Callable[[bool], Canary],
+    done: Done,
+) -> dict[str, Result]:
+    """Build the release and prove it; returns the health of what serves, before anything active is touched.
+
+    Raises:
+        RolledBack: it could not be built, or did not prove itself.
+    """
+    try:
+        install.apply_steps(_of(now, BuildRelease), context, done)
+        before = health(now.paths)
+        context.canary = canary(bool(before))
+        install.apply_steps(_of(now, ProveCanary), context, done)
+    except OptictlError as failure:
+        active = f"{active_release} is still active" if active_release else "no release is active"
+        raise RolledBack(
+            f"{now.want.name} did not prove itself: {failure.what}; {active}",
+            remedy=failure.remedy or now.paths.command("logs --errors"),
+            detail=failure.detail,
+        ) from None
+    return before
+
+
+def _of(installation: Installation, kind: type[ProofStep]) -> list[Step]:
+    return [step for step in installation.changes if isinstance(step, kind)]
+
+
+def _prove_again(
+    now: Installation, before: dict[str, Result], proxy_key: str, progress: Progress
+) -> None:
+    """Raise OptictlError unless what serves now is as healthy as before, and a strategy runs."""
+    refuse_worse(before, now.paths)
+    if before:
+        progress(f"proving {now.want.name} once more, on port {now.config.listen.port}")
+        first = now.config.strategies[:1]
+        refuse_failed(smokes(now.config, now.config.url, proxy_key, first, progress))

@@ -8,20 +8,12 @@ from typing import TYPE_CHECKING
 from optictl.results import Result
 
 if TYPE_CHECKING:
-    from optictl.operations.plan import Change
+    from optictl.operations.steps import Effect, Step
     from optictl.takeover.table import Row as TakeoverRow
 from optictl.output.console import STATUS_STYLE, note, one_line, open_console, spelled
 
-_ACTION = {
-    "create": "green",
-    "build": "green",
-    "replace": "yellow",
-    "mode": "yellow",
-    "owner": "yellow",
-    "remove": "red",
-    "stop": "red",
-    "disable": "red",
-}
+#: The colour of a step, by what it does.
+_COLOUR: dict[Effect, str] = {"add": "green", "change": "yellow", "remove": "red", "run": "cyan"}
 
 
 def problems(found: Sequence[Result]) -> None:
@@ -63,51 +55,29 @@ def takeover(unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
     console.print()
 
 
-def changes(planned: Sequence[Change]) -> None:
-    """A plan: each change with its reason, then its diff."""
+def changes(planned: Sequence[Step]) -> None:
+    """A plan: each step with its reason, then its diff."""
     from rich.markup import escape
     from rich.syntax import Syntax
 
     console = open_console()
-    for change in planned:
-        style = _ACTION.get(change.action, "cyan")
-        edited = " [bold red](edited)[/]" if change.edited else ""
+    for step in planned:
+        shown, style = step.describe(), _COLOUR[step.effect]
+        edited = " [bold red](edited)[/]" if shown.edited else ""
         console.print(
-            f"[{style}]{change.action:<7}[/] {escape(change.target)}{edited} [dim]({escape(change.reason)})[/dim]"
+            f"[{style}]{shown.action:<7}[/] {escape(shown.target)}{edited} [dim]({escape(shown.reason)})[/dim]"
         )
-        if change.diff.startswith("---"):
+        if shown.diff.startswith("---"):
             if console.is_terminal:
                 console.print(
-                    Syntax(change.diff, "diff", background_color="default", word_wrap=True)
+                    Syntax(shown.diff, "diff", background_color="default", word_wrap=True)
                 )
             else:
-                console.print(change.diff, markup=False, soft_wrap=True, end="")
-        elif change.diff:
-            console.print(f"        {change.diff}", style="dim", markup=False)
+                console.print(shown.diff, markup=False, soft_wrap=True, end="")
+        elif shown.diff:
+            console.print(f"        {shown.diff}", style="dim", markup=False)
 
 
-def done(change: Change) -> None:
-    """One applied change."""
-    words = {
-        "create": "created",
-        "replace": "replaced",
-        "mode": "mode set on",
-        "owner": "owner set on",
-        "build": "built and proven",
-        "switch": "activated",
-        "reload": "reloaded",
-        "enable": "enabled",
-        "disable": "disabled",
-        "start": "started",
-        "restart": "restarted",
-        "stop": "stopped",
-        "canary": "proven against the live upstream:",
-        "trial": "started once in its sandbox:",
-        "aside": "moved aside",
-        "handover": "handed over to the new process of",
-        "restore": "restored",
-        "sibling": "ready:",
-        "configure": "edited",
-        "remove": "removed",
-    }
-    note(f"{words[change.action]} {change.target}")
+def done(step: Step) -> None:
+    """One applied step."""
+    note(f"{step.done} {step.target}")

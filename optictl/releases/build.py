@@ -7,15 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.guard import GUARD_VERSION, settings
 from optictl.host import files, network, uv
 from optictl.host.uv import Interpreter
-from optictl.proof import evidence
-from optictl.proof import trial as release_process
+from optictl.proof import evidence, trial
 from optictl.proof.standin import StandIn
 from optictl.releases import integrity, locks
 from optictl.releases.locks import Wanted
@@ -90,33 +88,20 @@ def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -
     Raises:
         OptictlError: it did not start, was not locked, or the strategy did not run.
     """
-    with (
-        files.scratch(parent=scratch_parent) as scratch,
-        StandIn(models=config.base_models, key="stand-in").running() as upstream,
-    ):
-        trial = config.moved(network.free_port(), upstream.base_url, request=60, drain=1)
-        home = scratch / "home"
-        files.make_directory(home / ".optillm")
-        files.write(home / ".optillm" / "proxy_config.yaml", render.proxy_config(trial), 0o644)
-        log = scratch / "log"
-        with (
-            log.open("wb") as output,
-            release_process.running(
-                trial, directory, home, proxy_key=_PROOF_KEY, upstream_key="stand-in", output=output
-            ) as process,
-        ):
-            release_process.wait_ready(process, trial, log)
-            locked = network.request("GET", f"{trial.url}/models")
+    with StandIn(models=config.base_models, key="stand-in").running() as upstream:
+        moved = config.moved(network.free_port(), upstream.base_url, request=60, drain=1)
+        keys = trial.Secrets.of(_PROOF_KEY, "stand-in")
+        with trial.started(moved, directory, keys, scratch_parent=scratch_parent) as running:
+            locked = network.request("GET", f"{running.url}/models")
             if locked.status != 401:
                 raise OptictlError(f"the release serves /v1/models without a key: {locked.status}")
-            model = f"{trial.strategies[0]}-{trial.model}"
-            result = evidence.judge(
-                model, trial, evidence.run(trial.url, _PROOF_KEY, model, evidence.PROMPT, 60)
-            )
+            model = f"{moved.strategies[0]}-{moved.model}"
+            answer = evidence.run(running.url, _PROOF_KEY, model, evidence.PROMPT, 60)
+            result = evidence.judge(model, moved, answer)
             if result.status != "pass":
                 raise OptictlError(
                     f"the release did not prove itself: {result.found}",
-                    detail=log.read_text()[-2000:],
+                    detail=running.log.read_text()[-2000:],
                 )
     data = dict(result.data or {})
     return {name: data[name] for name in ("strategy", "upstream_calls", "latency_ms")}

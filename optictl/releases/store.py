@@ -8,7 +8,7 @@ is broken is not mended: the same is built beside it, as `releases/ID.2`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,51 @@ from optictl.releases import integrity
 from optictl.releases.locks import Wanted
 
 
-def standing(want: Wanted, paths: Paths) -> tuple[Wanted, bool, str]:
-    """Where the wanted release stands or is to be built, whether it is there, and what is wrong with the one in force."""
-    current = active_release(paths)
-    same = [
-        name
-        for name in complete(paths)
-        if (integrity.record(paths.releases / name) or {}).get("id") == want.id
-    ]
+@dataclass(frozen=True)
+class Releases:
+    """The releases on the disk, read once.
+
+    `records`: the name of each proven release -> its release.json, in the order in which they were built. `half_built` are
+    directories that an interrupted build left behind. `previous` is the release that was active before.
+    """
+
+    records: Mapping[str, dict[str, Any]]
+    half_built: Sequence[Path]
+    active: str | None
+    previous: str | None
+
+    def guard_flags(self, name: str) -> list[str]:
+        """The flags that a release's guard knows; one that is still to be built has this optictl's guard."""
+        return list(self.records.get(name, {}).get("flags", settings.flags()))
+
+
+def read(paths: Paths) -> Releases:
+    """Read what a plan has to know about the releases: each release.json once."""
+    places = sorted(paths.releases.iterdir()) if paths.releases.is_dir() else []
+    read_records = {place: integrity.record(place) for place in places}
+    records = {place.name: record for place, record in read_records.items() if record is not None}
+    built = sorted(records, key=lambda name: str(records[name].get("built")))
+    active = _target(paths, paths.current)
+    previous = _target(paths, paths.previous)
+    active = active if active in records else None
+    return Releases(
+        {name: records[name] for name in built},
+        [place for place in places if read_records[place] is None and place.is_dir()],
+        active,
+        previous if previous in records and previous != active else None,
+    )
+
+
+def standing(want: Wanted, paths: Paths, releases: Releases) -> tuple[Wanted, bool, str]:
+    """Where the wanted release is or is to be built, whether it is there, and what is wrong with the active one."""
+    same = [name for name, record in releases.records.items() if record.get("id") == want.id]
     reason = ""
-    for name in sorted(same, key=lambda name: name != current):
+    for name in sorted(same, key=lambda name: name != releases.active):
         wrong = integrity.integrity_problems(paths.releases / name)
         if not wrong:
             return replace(want, name=name), True, ""
-        if name == current:
-            reason = f"the one in force is broken: {wrong[0]}"
+        if name == releases.active:
+            reason = f"the active release is broken: {wrong[0]}"
     free = (
         name for name in (want.id, *(f"{want.id}.{n}" for n in range(2, 1000))) if name not in same
     )
@@ -64,14 +94,16 @@ def active_release(paths: Paths) -> str | None:
 
 
 def _linked(paths: Paths, link: Path) -> str | None:
+    name = _target(paths, link)
+    return name if name is not None and integrity.record(paths.releases / name) else None
+
+
+def _target(paths: Paths, link: Path) -> str | None:
+    """The name of the directory below `releases` that a link points at."""
     if files.file_facts(link).kind != "link":
         return None
     target = link.resolve()
-    return (
-        target.name
-        if target.parent == paths.releases.resolve() and integrity.record(target)
-        else None
-    )
+    return target.name if target.parent == paths.releases.resolve() else None
 
 
 def switch(paths: Paths, release: str) -> None:

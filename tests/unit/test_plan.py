@@ -19,7 +19,9 @@ from optictl.facts.units import Running
 from optictl.host.files import FileFacts
 from optictl.host.systemd import Unit
 from optictl.operations import plan
-from optictl.operations.plan import Change, Release, TakenOver
+from optictl.operations.plan import Release, TakenOver
+from optictl.operations.steps import Step
+from optictl.releases.locks import Wanted
 
 PLACES = paths.system(Path("/nowhere"))
 UID = 1000
@@ -70,14 +72,14 @@ TABLE = [
     Row("wider mode", ORDINARY, file(0o666), "new\n", "mode", "0666, not 0644"),
     Row("narrower mode", ORDINARY, file(0o600), "new\n", "mode", "0600, not 0644"),
     Row("another's", ORDINARY, file(uid=0), "new\n", "replace", "uid 0, not 1000"),
-    Row("a link", ORDINARY, LINK, None, "replace", "a link stands there", edited=True),
+    Row("a link", ORDINARY, LINK, None, "replace", "a link is there", edited=True),
     Row(
         "a socket",
         ORDINARY,
         FileFacts("other", 0o755, UID, 0),
         None,
         "replace",
-        "no file stands there",
+        "no file is there",
         edited=True,
     ),
     Row("kept, nothing there", KEPT, MISSING, None, "create", "missing"),
@@ -100,18 +102,19 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.title)
 def test_facts_in_change_out(row: Row) -> None:
-    change = plan.change(row.wanted, Found(row.facts, row.text), UID, WROTE)
+    change = plan.file_step(row.wanted, Found(row.facts, row.text), UID, WROTE)
     assert (change.action if change else None) == row.action
     if change is not None:
         assert row.reason in change.reason
         assert change.edited is row.edited
         assert change.target == str(row.wanted.path)
-        assert change.artefact is not None
         assert change.artefact.path == row.wanted.path
 
 
 def test_a_diff_shows_what_changes() -> None:
-    change = plan.change(replace(ORDINARY, text="a\nnew\n"), Found(file(), "a\nold\n"), UID, WROTE)
+    change = plan.file_step(
+        replace(ORDINARY, text="a\nnew\n"), Found(file(), "a\nold\n"), UID, WROTE
+    )
     assert change is not None
     assert change.diff.splitlines() == [
         "--- /nowhere/unit",
@@ -124,7 +127,7 @@ def test_a_diff_shows_what_changes() -> None:
 
 
 def test_a_new_file_is_a_diff_against_nothing() -> None:
-    change = plan.change(ORDINARY, Found(MISSING, None), UID, WROTE)
+    change = plan.file_step(ORDINARY, Found(MISSING, None), UID, WROTE)
     assert change is not None
     assert change.diff.splitlines() == [
         "--- /dev/null",
@@ -144,14 +147,13 @@ def test_a_new_file_is_a_diff_against_nothing() -> None:
     ],
 )
 def test_the_mode_it_is_given(wanted: Artefact, found: int, mended: int) -> None:
-    change = plan.change(wanted, Found(file(found), "new\n"), UID, WROTE)
+    change = plan.file_step(wanted, Found(file(found), "new\n"), UID, WROTE)
     assert change is not None
-    assert change.artefact is not None
     assert change.artefact.mode == mended
 
 
 def test_a_mode_has_no_diff() -> None:
-    change = plan.change(ORDINARY, Found(file(0o666), "new\n"), UID, WROTE)
+    change = plan.file_step(ORDINARY, Found(file(0o666), "new\n"), UID, WROTE)
     assert change is not None
     assert change.diff == ""
 
@@ -181,6 +183,14 @@ def nothing(artefacts: list[Artefact]) -> dict[Path, Found]:
 NEVER = Manifest()
 
 
+def release(
+    name: str, built: bool, current: str | None, broken: str = "", unit_first: bool = False
+) -> Release:
+    """What a plan knows of the release of this name."""
+    wanted = Wanted(name, "0.3.12", "proxy", Path(), (), name)
+    return Release(wanted, built, current, broken, unit_first)
+
+
 def steps_of(
     artefacts: list[Artefact],
     found: dict[Path, Found],
@@ -188,7 +198,7 @@ def steps_of(
     wrote: Manifest = NEVER,
     running: Running | None = None,
     taken_over: TakenOver | None = None,
-) -> list[Change]:
+) -> list[Step]:
     return plan.changes(artefacts, found, UID, wrote, release, PLACES, running, taken_over)
 
 
@@ -226,16 +236,16 @@ class TestWholeInstallation:
     def test_on_an_empty_machine_everything_is_made_in_a_safe_order(self) -> None:
         artefacts = everything()
         steps = steps_of(
-            artefacts, nothing(artefacts), Release("0.3.12-abc", built=False, current=None)
+            artefacts, nothing(artefacts), release("0.3.12-abc", built=False, current=None)
         )
         made = [s.target for s in steps if s.action == "create"]
         assert set(made) == {str(a.path) for a in artefacts}
         assert (steps[0].action, steps[0].target) == ("build", "0.3.12-abc")
         actions = [(s.action, s.target) for s in steps]
-        # nothing would be started before the release is in force, and the view for people comes last
+        # nothing would be started before the release is active, and the view for people comes last
         assert actions[-2:] == [("switch", "0.3.12-abc"), ("create", str(PLACES.home / ".optillm"))]
         assert made.index(str(PLACES.service)) > made.index(str(PLACES.upstream_service))
-        assert next(s for s in steps if s.action == "switch").reason == "no release is in force"
+        assert next(s for s in steps if s.action == "switch").reason == "no release is active"
 
     def test_where_all_is_as_wanted_nothing_changes(self) -> None:
         artefacts = everything()
@@ -244,7 +254,7 @@ class TestWholeInstallation:
                 steps_of(
                     artefacts,
                     as_wanted(artefacts),
-                    Release("r", built=True, current="r"),
+                    release("r", built=True, current="r"),
                     running=systemd,
                 )
                 == []
@@ -258,7 +268,7 @@ class TestWholeInstallation:
         steps = steps_of(
             artefacts,
             found,
-            Release("new", built=False, current="old", unit_first=unit_first),
+            release("new", built=False, current="old", unit_first=unit_first),
             wrote,
         )
         last = [("switch", "new"), ("replace", str(PLACES.service))]
@@ -266,11 +276,11 @@ class TestWholeInstallation:
             ("build", "new"),
             *(reversed(last) if unit_first else last),
         ]
-        assert any("old is in force" in s.reason for s in steps)
+        assert any("old is active" in s.reason for s in steps)
 
     def test_a_release_that_is_there_already_is_only_switched_to(self) -> None:
         artefacts = everything()
-        steps = steps_of(artefacts, as_wanted(artefacts), Release("new", built=True, current="old"))
+        steps = steps_of(artefacts, as_wanted(artefacts), release("new", built=True, current="old"))
         assert [s.action for s in steps] == ["switch"]
 
     def test_what_runs_is_touched_once_a_sibling_is_ready(self) -> None:
@@ -278,17 +288,17 @@ class TestWholeInstallation:
         steps = steps_of(
             artefacts,
             as_wanted(artefacts),
-            Release("new", built=False, current="old"),
+            release("new", built=False, current="old"),
             running=running(),
         )
         assert [s.action for s in steps] == ["build", "sibling", "switch", "restart"]
 
     def test_a_broken_release_is_built_beside(self) -> None:
         artefacts = everything()
-        release = Release(
+        asked = release(
             "r.2", built=False, current="r", broken="the one in force is broken: numpy is missing"
         )
-        steps = steps_of(artefacts, as_wanted(artefacts), release, running=running())
+        steps = steps_of(artefacts, as_wanted(artefacts), asked, running=running())
         assert next((s.action, s.reason) for s in steps) == (
             "build",
             "the one in force is broken: numpy is missing",
@@ -300,7 +310,7 @@ class TestWholeInstallation:
         found = as_wanted(artefacts)
         mine = str(found[PLACES.service].text).replace("RestartSec=1", "RestartSec=60")
         found[PLACES.service] = Found(file(), mine)
-        (step,) = steps_of(artefacts, found, Release("r", built=True, current="r"))
+        (step,) = steps_of(artefacts, found, release("r", built=True, current="r"))
         assert "-RestartSec=60" in step.diff
         assert "+RestartSec=1" in step.diff
         assert step.edited
@@ -309,7 +319,7 @@ class TestWholeInstallation:
         artefacts = everything()
         systemd = running(stale="/etc/optillm-proxy/env changed since process 7 started")
         steps = steps_of(
-            artefacts, as_wanted(artefacts), Release("r", built=True, current="r"), running=systemd
+            artefacts, as_wanted(artefacts), release("r", built=True, current="r"), running=systemd
         )
         assert [s.action for s in steps] == ["sibling", "restart"]
         assert "env changed" in steps[-1].reason
@@ -318,7 +328,7 @@ class TestWholeInstallation:
         artefacts = everything()
         provider = next(a.path for a in artefacts if a.path.name == "proxy_config.yaml")
         found = as_wanted(artefacts) | {provider: nothing(artefacts)[provider]}
-        steps = steps_of(artefacts, found, Release("r", built=True, current="r"), running=running())
+        steps = steps_of(artefacts, found, release("r", built=True, current="r"), running=running())
         assert [s.action for s in steps] == ["create", "sibling", "restart"]
 
     def test_a_lost_link_to_the_release_is_there_before_a_sibling_needs_it(self) -> None:
@@ -326,7 +336,7 @@ class TestWholeInstallation:
         steps = steps_of(
             artefacts,
             as_wanted(artefacts),
-            Release("r", built=True, current=None),
+            release("r", built=True, current=None),
             running=running(),
         )
         assert [s.action for s in steps] == ["switch", "sibling", "restart"]
@@ -336,7 +346,7 @@ class TestWholeInstallation:
         steps = steps_of(
             artefacts,
             as_wanted(artefacts),
-            Release("r", built=True, current="r"),
+            release("r", built=True, current="r"),
             running=running(sibling=True),
         )
         assert [(s.action, s.target) for s in steps] == [("stop", PLACES.sibling_unit)]
@@ -346,7 +356,7 @@ class TestWholeInstallation:
         steps = steps_of(
             artefacts,
             as_wanted(artefacts),
-            Release("r", built=True, current="r"),
+            release("r", built=True, current="r"),
             running=running(socket="inactive"),
         )
         told = [(s.action, s.target) for s in steps]
@@ -356,7 +366,7 @@ class TestWholeInstallation:
         artefacts = everything()
         found = as_wanted(artefacts) | {PLACES.socket: Found(file(), "old\n")}
         wrote = Manifest({str(PLACES.socket): (digest("old\n"),)})
-        steps = steps_of(artefacts, found, Release("r", built=True, current="r"), wrote, running())
+        steps = steps_of(artefacts, found, release("r", built=True, current="r"), wrote, running())
         told = [(s.action, s.target) for s in steps]
         new = ("replace", str(PLACES.socket))
         assert told == [("trial", TRIAL), new, ("reload", "systemd"), ("restart", SOCKET)]
@@ -368,7 +378,7 @@ class TestWholeInstallation:
         down = running(service="inactive", socket="inactive")
         none = {name: replace_state(unit) for name, unit in down.found.items()}
         nothing_runs = replace(down, found=none)
-        first = Release("r", built=False, current=None)
+        first = release("r", built=False, current=None)
         steps = [
             s.action for s in steps_of(artefacts, nothing(artefacts), first, running=nothing_runs)
         ]
@@ -383,8 +393,8 @@ class TestWholeInstallation:
         drop_in = PLACES.units / f"{SERVICE}.d/old.conf"
         by_hand = TakenOver([drop_in], bridged, lambda text: text.replace("hunter2", "(hidden)"))
         alone = running(service="active" if bridged else "inactive", socket="inactive")
-        release = Release("r", built=True, current=None)
-        made = steps_of(artefacts, found, release, running=alone, taken_over=by_hand)
+        asked = release("r", built=True, current=None)
+        made = steps_of(artefacts, found, asked, running=alone, taken_over=by_hand)
         told = [(s.action, s.target) for s in made]
         unit = next(s for s in made if s.target == str(PLACES.service))
         assert unit.edited
@@ -408,7 +418,7 @@ class TestWholeInstallation:
             == deployment_artefacts.monitoring_files(Config(), places, Host())
             == []
         )
-        release = Release("0.3.12-abc", True, "0.3.12-abc")
+        asked = release("0.3.12-abc", True, "0.3.12-abc")
         known = {name: unit(name) for name in (places.service_unit, places.socket_unit)}
         absent = {
             path.name: Unit(path.name, load_state="not-found", active_state="inactive")
@@ -422,7 +432,7 @@ class TestWholeInstallation:
             seen: dict[str, Unit],
         ) -> list[str]:
             now = Running([places.socket_unit, places.service_unit], {**known, **seen})
-            made = plan.changes(artefacts, found, UID, wrote, release, places, now)
+            made = plan.changes(artefacts, found, UID, wrote, asked, places, now)
             return [f"{step.action} {Path(step.target).name}" for step in made]
 
         assert steps(units, nothing(units), NEVER, absent) == [
@@ -453,7 +463,7 @@ class TestWholeInstallation:
         artefacts = [a for a in everything() if a.path != PLACES.upstream_service]
         found = as_wanted(artefacts) | {PLACES.upstream_service: Found(file(), "old\n")}
         wrote = Manifest({str(PLACES.upstream_service): (digest("old\n"),)})
-        steps = steps_of(artefacts, found, Release("r", built=True, current="r"), wrote, running())
+        steps = steps_of(artefacts, found, release("r", built=True, current="r"), wrote, running())
         assert [(s.action, s.target) for s in steps] == [
             ("stop", RELAY[1]),
             ("remove", str(PLACES.upstream_service)),
@@ -469,7 +479,7 @@ class TestSecrets:
             nothing(artefacts),
             {a.path: Found(LINK, "what was there: " + SECRET) for a in artefacts},
         ):
-            steps = steps_of(artefacts, found, Release("r", built=False, current=None))
+            steps = steps_of(artefacts, found, release("r", built=False, current=None))
             assert SECRET not in repr([s.as_dict() for s in steps])
 
     def test_the_operators_files_are_kept_and_closed(self) -> None:
@@ -492,6 +502,6 @@ class TestSecrets:
 
 
 def test_a_change_for_programs_has_four_words() -> None:
-    change = plan.change(ORDINARY, Found(MISSING, None), UID, WROTE)
+    change = plan.file_step(ORDINARY, Found(MISSING, None), UID, WROTE)
     assert change is not None
     assert change.as_dict().keys() == {"action", "target", "reason", "diff"}

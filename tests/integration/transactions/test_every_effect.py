@@ -25,9 +25,10 @@ from optictl.errors import OptictlError
 from optictl.guard import invariants
 from optictl.host import files, uv
 from optictl.host.uv import Interpreter
-from optictl.operations import initialize, preflight, remove, upgrade
+from optictl.operations import canary, preflight, remove, upgrade
 from optictl.operations import install as installing
 from optictl.operations.installation import Installation
+from optictl.operations.proxy_key import new_proxy_key
 from optictl.releases import build, integrity, interpreters, locks, store
 from optictl.releases.locks import Wanted
 from tests.integration.transactions.faults import Kind, run
@@ -79,7 +80,7 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     )
     here = Interpreter(Path(sys.executable), sys.version_info[:3], None)
     monkeypatch.setattr(interpreters, "interpreter", lambda *_: here)
-    monkeypatch.setattr(upgrade, "canary", lambda *_: [])
+    monkeypatch.setattr(canary, "ask_release", lambda *_: [])
     # pytest's directories are closed to the service's user, and no service is started
     monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
@@ -131,7 +132,7 @@ def operators_files(config: Config, places: Paths) -> None:
     files.make_directory(places.etc)
     files.write(places.config, render.configuration(config), 0o644)
     files.write(places.env, "OPENAI_API_KEY=x\n", 0o600)
-    files.write(places.proxy_key, initialize.new_proxy_key() + "\n", 0o600)
+    files.write(places.proxy_key, new_proxy_key() + "\n", 0o600)
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(
     """Whatever another did between the shown plan and the lock: nothing is done that was not shown."""
     places = paths.system(place)
     _start(places)
-    changed = "changed while the plan was looked at"
+    changed = "changed while the plan was shown"
 
     def edit() -> None:
         places.service.write_text("# mine\n")

@@ -13,7 +13,7 @@ from optictl.errors import OptictlError
 from optictl.host import files, program, systemd
 from optictl.host.uv import Interpreter
 from optictl.operations import install, preflight, remove
-from optictl.operations.plan import Change
+from optictl.operations.steps import Remove
 from optictl.releases import build as release_build
 from optictl.releases import integrity, interpreters, locks, store
 
@@ -68,7 +68,7 @@ def test_one_at_a_time(what: str, tmp_path: Path, built: list[str]) -> None:
             installation, lambda: installation, None, None, quiet, quiet
         ),
         "uninstall": lambda: remove.apply_removal(
-            [Change("remove", str(places.opt), "x")], Config(), places, False, quiet, quiet
+            [Remove(places.opt, reason="x")], Config(), places, False, quiet, quiet
         ),
     }[what]
     with (
