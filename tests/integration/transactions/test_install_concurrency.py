@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from optictl.deployment import paths
+from optictl.deployment import paths, render
 from optictl.deployment.config import Config
 from optictl.errors import OptictlError
+from optictl.facts import installed_files
 from optictl.host import files, program, systemd
 from optictl.host.uv import Interpreter
 from optictl.operations import install, preflight, remove
+from optictl.operations.installation import Installation
 from optictl.operations.steps import Remove
 from optictl.releases import build as release_build
 from optictl.releases import integrity, interpreters, locks, store
@@ -101,3 +105,51 @@ def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_e
         install.plan_install(config, paths.system())
     assert "is in a private home, below /home" in refused.value.what
     assert "UV_TOOL_DIR=" in refused.value.remedy
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_a_plan_reads_each_fact_once(
+    is_installed: bool, tmp_path: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each release.json, each rendered unit, the manifest. The plan under the lock is a second reading, on purpose:
+    between the plan that was shown and the lock anything may have changed. After a build the release's own facts are
+    read again, and the texts rendered again only where those facts are others than expected."""
+    places = paths.system(tmp_path)
+
+    def plan() -> Installation:
+        return install.plan_install(Config(), places)
+
+    def apply(installation: Installation) -> None:
+        install.apply_install(installation, plan, None, None, quiet, quiet)
+
+    if is_installed:
+        apply(plan())
+    calls = Counter[str]()
+
+    def counted(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
+
+        def call(*arguments: object) -> object:
+            calls[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, name in (
+        (integrity, "record"),
+        (render, "unit"),
+        (render, "socket"),
+        (installed_files, "read_manifest"),
+        (store, "read"),
+    ):
+        counted(module, name)
+    installation = plan()
+    once = {"unit": 1, "socket": 1, "read_manifest": 1, "read": 1}
+    assert calls == {**once, **({"record": 1} if is_installed else {})}
+    calls.clear()
+    if is_installed:
+        assert installation.changes == []
+        return
+    apply(installation)
+    # cleaning up reads the manifest that the steps left
+    assert {name: calls[name] for name in once} == {**once, "read_manifest": 2}

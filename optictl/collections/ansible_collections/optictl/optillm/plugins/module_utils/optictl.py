@@ -14,6 +14,9 @@ ARGUMENTS = {
     "patience": {"type": "int", "default": 900},
 }
 ROLLED_BACK = 4
+#: The `action` of two steps in a plan of optictl: the words of the classes `BuildRelease` and `SwitchRelease`.
+BUILD_RELEASE = "build"
+SWITCH_RELEASE = "switch"
 #: How an optictl says that another one holds the lock of the deployment.
 _BUSY = "is working on this deployment"
 
@@ -125,6 +128,16 @@ class Optictl:
         told.update(more)
         message = told.pop("msg", None) or answer.words
         self.module.fail_json(msg=message, **told)
+
+
+def targets(changes, action):
+    """The targets of a plan's steps that have this action."""
+    return [change["target"] for change in changes if change["action"] == action]
+
+
+def step_names(changes):
+    """Each step of a plan in two words: its action and its target."""
+    return [f"{change['action']} {change['target']}" for change in changes]
 
 
 def difference(changes):

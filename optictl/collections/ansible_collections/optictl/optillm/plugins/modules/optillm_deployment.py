@@ -112,9 +112,12 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.optictl.optillm.plugins.module_utils.optictl import (
     ARGUMENTS,
+    BUILD_RELEASE,
     ROLLED_BACK,
     Optictl,
     difference,
+    step_names,
+    targets,
 )
 
 _KEY_LINE = re.compile(r"^OPENAI_API_KEY=.*$", re.MULTILINE)
@@ -264,7 +267,7 @@ class Deployment:
 
     def built(self):
         """state=built."""
-        build = any(one["action"] == "build" for one in self.plan())
+        build = bool(targets(self.plan(), BUILD_RELEASE))
         if build and not self.module.check_mode:
             answer = self.optictl.run(
                 *self.upgrade,
@@ -282,7 +285,7 @@ class Deployment:
         """state=present."""
         planned = self.plan()
         changed = bool(planned or self.inputs.changed)
-        actions = [f"{one['action']} {one['target']}" for one in planned]
+        actions = step_names(planned)
         actions += [f"write {path}" for path in self.inputs.changed]
         diff = self.inputs.difference() + difference(planned)
         if self.module.check_mode:
@@ -350,7 +353,7 @@ class Deployment:
                 self.fail(answer)
         self.end(
             bool(planned),
-            [f"{one['action']} {one['target']}" for one in planned],
+            step_names(planned),
             difference(planned),
         )
 

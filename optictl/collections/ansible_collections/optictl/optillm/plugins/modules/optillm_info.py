@@ -56,7 +56,11 @@ problem:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.optictl.optillm.plugins.module_utils.optictl import ARGUMENTS, Optictl
+from ansible_collections.optictl.optillm.plugins.module_utils.optictl import (
+    ARGUMENTS,
+    Optictl,
+    step_names,
+)
 
 
 def main():
@@ -81,7 +85,7 @@ def main():
     told.update({name: data[name] for name in ("state", "tiers", "restarts") if name in data})
     inside = [one["data"] for one in releases.results if one["id"] == optictl.release]
     told["version"] = inside[0]["version"] if inside else ""
-    told["drift"] = [f"{one['action']} {one['target']}" for one in plan.results]
+    told["drift"] = step_names(plan.results)
     problem = data.get("problem", "") if status.results else status.words
     if plan.rc:
         problem = plan.words

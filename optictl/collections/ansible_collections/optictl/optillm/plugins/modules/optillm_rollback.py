@@ -48,8 +48,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.optictl.optillm.plugins.module_utils.optictl import (
     ARGUMENTS,
     ROLLED_BACK,
+    SWITCH_RELEASE,
     Optictl,
     difference,
+    targets,
 )
 
 
@@ -67,7 +69,7 @@ def main():
     plan = optictl.run("rollback", "--dry-run")
     if plan.rc:
         optictl.fail(plan, release=before, before=before)
-    target = next((one["target"] for one in plan.results if one["action"] == "switch"), "")
+    target = next(iter(targets(plan.results, SWITCH_RELEASE)), "")
     if wanted and wanted != target:
         module.fail_json(
             msg=f"the release before is {target}, not {wanted}", release=before, before=before
