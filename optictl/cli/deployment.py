@@ -289,13 +289,13 @@ def plan_as_json(command: str, installation: Installation) -> None:
 def refuse_blocked(installation: Installation) -> None:
     """End here, with exit code 1, where the plan that was shown would fail."""
     from optictl.cli import failures
-    from optictl.operations import lock
+    from optictl.operations import deployment_lock
     from optictl.output import console
 
     if not installation.blockers:
         return
     if failures.json_command:
-        lock.refuse_blocked(installation)
+        deployment_lock.refuse_blocked(installation)
     count = len(installation.blockers)
     console.note(
         f"nothing was changed: {count} problem{'s' if count > 1 else ''} above to fix first"
@@ -309,12 +309,12 @@ def confirm(installation: Installation, yes: bool, force: bool) -> bool:
     Raises:
         OptictlError: nobody can be asked, or files were edited and nobody said that they may go.
     """
-    from optictl.operations import lock
+    from optictl.operations import deployment_lock
 
     edited = [change.target for change in installation.changes if change.edited]
     if edited and not force:
         if yes or not sys.stdin.isatty():
-            lock.refuse_edited(installation.changes, installation.paths, force)
+            deployment_lock.refuse_edited(installation.changes, installation.paths, force)
         question = f"{', '.join(edited)} has local changes. Overwrite? A backup is kept."
         force = typer.confirm(question, abort=True, err=True)
     ask(yes)

@@ -138,17 +138,17 @@ def _new_lock(
     output: Output,
 ) -> None:
     """Put a lock where this deployment's own are, after showing what it means."""
-    from optictl.operations import upgrade as upgrading
+    from optictl.operations import resolve as resolving
     from optictl.output import console, release_tables
 
     deployed = where.config()
     if lock is not None and resolve:
         raise typer.BadParameter("--lock and --resolve exclude each other")
     if lock is not None:
-        target, text = upgrading.own_lock(deployed, where.paths, version, lock)
+        target, text = resolving.own_lock(deployed, where.paths, version, lock)
     else:
         with console.progress("resolving") as say:
-            found = upgrading.resolve(deployed, where.paths, version, say)
+            found = resolving.resolve(deployed, where.paths, version, say)
         if output is Output.text:
             release_tables.resolution(found)
         elif dry_run:
@@ -158,7 +158,7 @@ def _new_lock(
         console.note(f"the lock would be kept as {target}")
         return
     ask(yes, f"Keep this lock as {target}?")
-    upgrading.keep_lock(target, text)
+    resolving.keep_lock(target, text)
 
 
 def _shown(installation: Installation, command: str, output: Output, force: bool) -> None:

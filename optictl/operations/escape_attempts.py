@@ -1,4 +1,4 @@
-"""`check --attack`: the walls, tried from inside a copy of the service's unit."""
+"""`check --attack`: escape attempts run inside the sandbox, in a copy of the service's unit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from optictl.errors import NotInstalled, OptictlError, ToolError
 from optictl.facts import units
 from optictl.facts.deployment import Deployment
 from optictl.host import files, processes
-from optictl.host.systemd import RUNTIME
+from optictl.host.systemd import RUNTIME, Systemd
 from optictl.results import Result
 
 
 def attack_unit(service: str, target: str, name: str) -> str:
-    """The service's unit with another program and nothing that supervises. Pure.
+    """The service's unit with another program and without supervision. Pure.
 
-    Every wall stays; `target` is where the upstream is (unix:PATH or tcp:HOST:PORT), `name` what its words go by.
+    Every protection stays. `target` is where the upstream is (unix:PATH or tcp:HOST:PORT), `name` the identifier of its
+    log lines.
     """
     dropped = (
         "Restart",
@@ -58,41 +59,48 @@ def attack(deployment: Deployment) -> list[Result]:
     Raises:
         OptictlError: the unit could not be started.
     """
-    systemd = units.manager(deployment.paths)
     service = files.read(deployment.paths.service)
     if service is None or deployment.paths.scope != "system":
         raise NotInstalled(
             "there is no sandbox to attack", remedy=deployment.paths.command("install")
         )
-    if render.is_sealed(deployment.config, deployment.paths):
-        target = f"unix:/run/{deployment.paths.upstream_name}/socket"
-    else:
-        target = f"tcp:{render.upstream_address(deployment.config)}"
-    # a name of its own: systemd forgets a finished unit, the journal finds it by name alone
+    # its own name: systemd forgets a finished unit, and the journal finds it by name alone
     name = f"{deployment.paths.name}-attack"
     unit = f"{name}-{os.getpid()}.service"
+    messages, output = _run_unit(
+        units.manager(deployment.paths), unit, attack_unit(service, _upstream(deployment), name)
+    )
+    results = [result for text in messages if (result := _result(text)) is not None]
+    if not results:
+        raise OptictlError(
+            "the attack could not be started", remedy=f"journalctl -u {unit}", detail=output
+        )
+    return [*results, _as_another_user(deployment.paths)]
+
+
+def _upstream(deployment: Deployment) -> str:
+    """Where the upstream is for a process in the sandbox."""
+    if render.is_sealed(deployment.config, deployment.paths):
+        return f"unix:/run/{deployment.paths.upstream_name}/socket"
+    return f"tcp:{render.upstream_address(deployment.config)}"
+
+
+def _run_unit(systemd: Systemd, unit: str, text: str) -> tuple[list[str], str]:
+    """Run a unit once: its messages in the journal, and what systemctl said where it failed."""
     place = RUNTIME["system"] / unit
-    files.write(place, attack_unit(service, target, name), 0o644)
+    files.write(place, text, 0o644)
+    output = ""
     try:
         systemd.reload()
-        said = ""
         try:
             systemd.start(unit)
         except ToolError as error:
-            said = error.output  # it ends with 1 when a wall is down
-        entries = systemd.journal(unit)
+            output = error.output  # it ends with 1 when an escape attempt succeeds
+        return [str(entry.get("MESSAGE")) for entry in systemd.journal(unit)], output
     finally:
         files.remove(place)
         systemd.reload()
         systemd.reset_failed(unit)
-    results = [
-        result for entry in entries if (result := _result(str(entry.get("MESSAGE")))) is not None
-    ]
-    if not results:
-        raise OptictlError(
-            "the attack could not be started", remedy=f"journalctl -u {unit}", detail=said
-        )
-    return [*results, _as_another_user(deployment.paths)]
 
 
 def _as_another_user(paths: Paths) -> Result:
@@ -104,7 +112,7 @@ def _as_another_user(paths: Paths) -> Result:
         title="From outside: read the service's credential as another user",
         status="skip" if found else "fail" if readable else "pass",
         expected="is refused",
-        found=found or ("read by nobody" if readable else "refused"),
+        found=found or ("read by the user nobody" if readable else "refused"),
         remedy=paths.command("restart") if readable else "",
     )
 

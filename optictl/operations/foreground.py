@@ -1,8 +1,9 @@
-"""`optictl run`: the service as a child of the terminal."""
+"""`optictl run`: the service in the foreground, as a child of the terminal."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -20,21 +21,19 @@ from optictl.proof import trial
 from optictl.releases import store
 from optictl.results import Progress
 
-#: The checks of what the guard refuses in the operator's files.
+#: The checks of the operator's files that decide whether the guard starts.
 _REFUSED = ("env", "key.strength", "proxy-config.litellm-only")
 
 
-def _remedies(deployment: Deployment) -> str:
-    """What puts those files right, as `check` tells it; "" where it finds nothing wrong with them."""
-    failed = [
-        r
-        for r in catalog.run(catalog.select(_REFUSED), deployment)
-        if r.failed and r.root_cause == r.id
-    ]
+def _fixes(deployment: Deployment) -> str:
+    """The commands that fix those files, as `check` names them; "" where it finds nothing wrong with them."""
+    results = catalog.run(catalog.select(_REFUSED), deployment)
+    failed = [result for result in results if result.failed and result.root_cause == result.id]
     # each ends with the start: once is enough
     start = f" && {deployment.restart}"
-    steps = dict.fromkeys(r.remedy.removesuffix(start) for r in failed if r.remedy)
-    return " && ".join(steps) + (start if any(r.remedy.endswith(start) for r in failed) else "")
+    commands = dict.fromkeys(r.remedy.removesuffix(start) for r in failed if r.remedy)
+    needs_start = any(result.remedy.endswith(start) for result in failed)
+    return " && ".join(commands) + (start if needs_start else "")
 
 
 def run(
@@ -44,41 +43,19 @@ def run(
     say: Progress,
     complain: Callable[[OptictlError], None],
 ) -> int:
-    """Serve until told to stop; the service's exit code (78: what the unit refuses too).
+    """Serve until a signal stops it; the service's exit code (78: what the unit refuses too).
 
     Raises:
-        OptictlError: nothing is installed, or the port is taken.
+        OptictlError: nothing is installed, or the port is in use.
     """
-    release = store.active_release(paths)
-    if release is None:
-        raise NotInstalled(
-            f"no release is in force at {paths.current}", remedy=paths.command("install")
-        )
-    if any(one.port == config.listen.port for one in processes.listeners()):
-        raise OptictlError(
-            f"port {config.listen.port} is taken already",
-            remedy=f"{paths.command('check --only process')} tells by whom; stop it first",
-        )
+    release = _active_release(config, paths)
     deployment = Deployment(paths, config_path)
     proxy_key, env_file = files.read_bytes(paths.proxy_key), files.read_bytes(paths.env)
     if proxy_key is None or env_file is None:
         missing = paths.proxy_key if proxy_key is None else paths.env
-        complain(
-            OptictlError(
-                f"there is no {missing}: the service cannot start", remedy=_remedies(deployment)
-            )
-        )
+        what = f"there is no {missing}: the service cannot start"
+        complain(OptictlError(what, remedy=_fixes(deployment)))
         return EXIT_CONFIG
-    stopping = False
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:  # asked twice: do not wait for what is in flight
-            process.kill()
-        stopping = True
-        say(f"draining, at most {config.timeouts.drain} s; once more to stop at once")
-        process.send_signal(signal.SIGTERM)
-
     with trial.running(
         config,
         paths.current,
@@ -88,10 +65,46 @@ def run(
         user=paths.name,
         flags=units.host(paths).flags,
     ) as process:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+        stop = _StopOnSignal(process, config.timeouts.drain, say)
         say(f"{release} as process {process.pid} on {config.url}")
         code = process.wait()
-    if code == EXIT_CONFIG and (remedy := _remedies(deployment)):
-        complain(OptictlError("the service refused to start, for the reason above", remedy=remedy))
-    return 0 if stopping and code in (0, -signal.SIGTERM) else abs(code)
+    if code == EXIT_CONFIG and (commands := _fixes(deployment)):
+        complain(OptictlError("the service refused to start, see its last lines", remedy=commands))
+    return 0 if stop.was_asked and code in (0, -signal.SIGTERM) else abs(code)
+
+
+def _active_release(config: Config, paths: Paths) -> str:
+    """The release to run.
+
+    Raises:
+        OptictlError: nothing is installed, or the port is in use.
+    """
+    release = store.active_release(paths)
+    if release is None:
+        raise NotInstalled(
+            f"no release is active at {paths.current}", remedy=paths.command("install")
+        )
+    port = config.listen.port
+    if any(listener.port == port for listener in processes.listeners()):
+        raise OptictlError(
+            f"port {port} is in use",
+            remedy=f"{paths.command('check --only process')} names the process; stop it first",
+        )
+    return release
+
+
+class _StopOnSignal:
+    """Ctrl-C or SIGTERM drains the service; a second one kills it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], drain: int, say: Progress) -> None:
+        self._process, self._drain, self._say = process, drain, say
+        self.was_asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self.was_asked:  # a second signal: do not wait for requests in flight
+            self._process.kill()
+        self.was_asked = True
+        self._say(f"draining, at most {self._drain} s; press Ctrl-C again to stop at once")
+        self._process.send_signal(signal.SIGTERM)

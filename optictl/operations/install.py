@@ -16,8 +16,8 @@ from optictl.facts import installed_files, units
 from optictl.host import files, network, program
 from optictl.operations import (
     current_state,
+    deployment_lock,
     file_changes,
-    lock,
     plan,
     preflight,
     previous_service,
@@ -25,8 +25,8 @@ from optictl.operations import (
 )
 from optictl.operations.context import Context
 from optictl.operations.current_state import CurrentState
+from optictl.operations.deployment_lock import Done
 from optictl.operations.installation import PLAIN, Circumstances, Installation
-from optictl.operations.lock import Done
 from optictl.operations.steps import (
     BuildRelease,
     CreateFile,
@@ -241,7 +241,7 @@ def apply_install(
         OptictlError: a step failed; what was done so far is whole, and a second run goes on. Or the machine
             is no longer what it was when the plan was made, or a file was edited and `force` not given.
     """
-    with lock.decided(shown, plan_again, force) as now:
+    with deployment_lock.decided(shown, plan_again, force) as now:
         context = context_of(now, progress, python, wheelhouse)
         if builds := [step for step in now.changes if isinstance(step, BuildRelease)]:
             apply_steps(builds, context, done)
@@ -266,8 +266,10 @@ def build_beside(
         OptictlError: it could not be built, or did not prove itself.
     """
     paths = shown.paths
-    with lock.locked(paths):
-        lock.refuse(problem for problem in shown.blockers if problem.id in preflight.OF_A_BUILD)
+    with deployment_lock.locked(paths):
+        deployment_lock.refuse(
+            problem for problem in shown.blockers if problem.id in preflight.OF_A_BUILD
+        )
         # another optictl may have built it meanwhile
         _, built, _ = store.standing(shown.want, paths, store.read(paths))
         if not built:

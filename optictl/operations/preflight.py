@@ -307,8 +307,8 @@ def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Resul
     if secrets.variables is None or secrets.proxy_key is None:
         yield _problem(
             "secrets",
-            "The secrets can be judged",
-            f"no permission to read {paths.env} or {paths.proxy_key}: they were not judged",
+            "The secrets can be checked",
+            f"no permission to read {paths.env} or {paths.proxy_key}: they were not checked",
             "run it with sudo",
             blocking=False,
         )
@@ -321,16 +321,7 @@ def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Resul
             " && ".join(secrets.commands),
             blocking=blocking,
         )
-    title = "No variable switches OptiLLM to another provider"
-    for name, effect in sorted(invariants.forbidden_variables(secrets.variables).items()):
-        found = f"{name} is set in {paths.env}: it {effect}"
-        remedy = remedies.unset(paths.env, name)
-        yield _problem("variable", title, found, remedy, blocking=blocking)
-    user = "--user " if paths.scope == "user" else ""
-    for name, effect in sorted(invariants.forbidden_variables(facts.manager_variables).items()):
-        found = f"{name} is set in systemd's own environment: it {effect}"
-        remedy = f"systemctl {user}unset-environment {name}"
-        yield _problem("variable", title, found, remedy, blocking=blocking)
+    yield from _forbidden_variables(paths, facts, secrets.variables, blocking=blocking)
     upstream_key = secrets.variables.get("OPENAI_API_KEY", "").strip()
     if not upstream_key:
         yield _problem(
@@ -340,17 +331,38 @@ def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Resul
             f"write the line OPENAI_API_KEY=<a key of LiteLLM> into {paths.env}",
             blocking=blocking,
         )
+    yield from _weak_proxy_key(paths, secrets.proxy_key, upstream_key, blocking=blocking)
+
+
+def _forbidden_variables(
+    paths: Paths, facts: Facts, variables: Mapping[str, str], *, blocking: bool
+) -> Iterator[Result]:
+    """Variables of the env file and of systemd's environment that the guard does not start with."""
+    title = "No variable switches OptiLLM to another provider"
+    for name, effect in sorted(invariants.forbidden_variables(variables).items()):
+        found = f"{name} is set in {paths.env}: it {effect}"
+        remedy = remedies.unset(paths.env, name)
+        yield _problem("variable", title, found, remedy, blocking=blocking)
+    user = "--user " if paths.scope == "user" else ""
+    for name, effect in sorted(invariants.forbidden_variables(facts.manager_variables).items()):
+        found = f"{name} is set in systemd's environment: it {effect}"
+        remedy = f"systemctl {user}unset-environment {name}"
+        yield _problem("variable", title, found, remedy, blocking=blocking)
+
+
+def _weak_proxy_key(
+    paths: Paths, proxy_key: str, upstream_key: str, *, blocking: bool
+) -> Iterator[Result]:
     # without a file the installation makes a strong one
-    weakness = (
-        invariants.key_weakness(secrets.proxy_key, upstream_key) if secrets.proxy_key else None
-    )
+    weakness = invariants.key_weakness(proxy_key, upstream_key) if proxy_key else None
     if weakness:
         key = shlex.quote(str(paths.proxy_key))
         yield _problem(
             "proxy-key",
             "The proxy key can protect the port",
             f"the key in {paths.proxy_key} {weakness}",
-            f"rm {key} && {paths.command('init')} makes a new one; LiteLLM needs it too, as {render.LITELLM_KEY_VARIABLE}",
+            f"rm {key} && {paths.command('init')} makes a new one; "
+            f"give it to LiteLLM too, as {render.LITELLM_KEY_VARIABLE}",
             blocking=blocking,
         )
 

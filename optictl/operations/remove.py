@@ -12,9 +12,9 @@ from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.facts import installed_files, units
 from optictl.host import files
-from optictl.operations import current_state, lock, plan, previous_service
+from optictl.operations import current_state, deployment_lock, plan, previous_service
 from optictl.operations.context import Context
-from optictl.operations.lock import Done
+from optictl.operations.deployment_lock import Done
 from optictl.operations.steps import RestoreService, Step
 from optictl.releases import store
 from optictl.results import Progress
@@ -113,10 +113,10 @@ def apply_removal(
             was made, or a file was edited and `force` not given.
     """
     # without paths.opt there is no release, and no installation holds its lock
-    with lock.locked(paths) if paths.opt.is_dir() else nullcontext():
+    with deployment_lock.locked(paths) if paths.opt.is_dir() else nullcontext():
         steps = plan_removal(paths, purge, restore)
-        lock.refuse_other(shown, steps)
-        lock.refuse_edited(steps, paths, force)
+        deployment_lock.refuse_other(shown, steps)
+        deployment_lock.refuse_edited(steps, paths, force)
         context = Context(config, paths, progress)
         for step in steps:
             step.apply(context)

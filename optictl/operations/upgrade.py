@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from optictl.checks import catalog
 from optictl.deployment import config as configuration
@@ -17,13 +15,12 @@ from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, NotInstalled, OptictlError, RolledBack
 from optictl.facts.deployment import Deployment
-from optictl.guard import internals
-from optictl.host import files, uv
-from optictl.operations import install, lock, previous_service, transaction
+from optictl.host import files
+from optictl.operations import deployment_lock, install, previous_service, transaction
 from optictl.operations.canary import Canary, Proof, refuse_failed, smokes
 from optictl.operations.context import Context
+from optictl.operations.deployment_lock import Done
 from optictl.operations.installation import PLAIN, Circumstances, Installation
-from optictl.operations.lock import Done
 from optictl.operations.steps import (
     BuildRelease,
     EditConfiguration,
@@ -33,7 +30,7 @@ from optictl.operations.steps import (
     Step,
     SwitchRelease,
 )
-from optictl.releases import integrity, locks, store
+from optictl.releases import integrity, store
 from optictl.releases.locks import Wanted
 from optictl.results import Progress, Result
 
@@ -123,133 +120,6 @@ def up_to_the_proof(installation: Installation) -> Installation:
     return replace(installation, changes=steps)
 
 
-# -- a lock for a version that none is shipped for
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """A new lock, what it changes in the closure, and what changed in OptiLLM that the guard relies on.
-
-    `closure` has a line for each package: "openai 3.54.0 -> 3.60.1"; `internals` name -> diff; `unknown`
-    are the parts that no verified version has, with which the guard would refuse to start.
-    """
-
-    path: Path
-    text: str
-    closure: list[str]
-    internals: dict[str, str]
-    unknown: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON shape; the lock itself is left out."""
-        data = {
-            "closure": self.closure,
-            "internals": sorted(self.internals),
-            "unknown": self.unknown,
-        }
-        return {"id": self.path.name, "status": "fail" if self.unknown else "pass", "data": data}
-
-
-def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> Resolution:
-    """Make a lock for a version of OptiLLM from the same pins. Nothing is written but to a scratch directory.
-
-    Raises:
-        OptictlError: it cannot be resolved.
-    """
-    if config.optillm.profile != "proxy":
-        raise OptictlError(
-            "only the profile proxy can be resolved", remedy="set optillm.profile to proxy"
-        )
-    shipped = locks.shipped_locks()
-    old = locks.lock_file(config.optillm.version, "proxy", paths).read_text()
-    progress(f"resolving OptiLLM {version} and its closure")
-    try:
-        text = uv.resolve(
-            f"optillm=={version}\n{(shipped / 'proxy.in').read_text()}",
-            (shipped / "proxy.exclude").read_text(),
-            old,
-        )
-    except OptictlError as error:
-        remedy = error.remedy or "check the version's number: uv's words name what does not fit"
-        raise error.reworded(
-            f"OptiLLM {version} cannot be resolved: {error.what}", remedy
-        ) from None
-    progress(f"reading what the guard relies on in OptiLLM {version}")
-    before, after = (
-        uv.sources(f"optillm=={config.optillm.version}"),
-        uv.sources(f"optillm=={version}"),
-    )
-    with before as old_package, after as new_package:
-        changed = {
-            name: "".join(
-                difflib.unified_diff(
-                    a.splitlines(keepends=True), b.splitlines(keepends=True), "old", "new", n=1
-                )
-            )
-            for (name, a), b in zip(
-                internals.sources(old_package).items(),
-                internals.sources(new_package).values(),
-                strict=True,
-            )
-            if internals.fingerprint(a) != internals.fingerprint(b)
-        }
-        unknown = internals.unknown(internals.fingerprints(new_package))
-    return Resolution(
-        paths.locks / locks.lock_name(version, "proxy"),
-        text,
-        closure_difference(old, text),
-        changed,
-        unknown,
-    )
-
-
-def closure_difference(old: str, new: str) -> list[str]:
-    """The packages in which two locks differ, a line each. Pure."""
-    before, after = _pins(old), _pins(new)
-    lines = []
-    for name in sorted({*before, *after}):
-        a, b = before.get(name), after.get(name)
-        if a != b:
-            lines.append(
-                f"{name} {a} -> {b}"
-                if a and b
-                else f"{name} {b} is new"
-                if b
-                else f"{name} {a} is gone"
-            )
-    return lines
-
-
-def _pins(lock: str) -> dict[str, str]:
-    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, re.M))
-
-
-def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Path, str]:
-    """Where an operator's lock for this version belongs, and its text.
-
-    Raises:
-        OptictlError: it is no hash lock of that version.
-    """
-    try:
-        text = files.read(lock) or ""
-    except OSError as error:
-        raise OptictlError(
-            f"cannot read {lock}: {error.strerror}", remedy="name a file that can be read"
-        ) from None
-    if _pins(text).get("optillm") != version or "--hash=" not in text:
-        raise OptictlError(
-            f"{lock} is no hash lock of OptiLLM {version}",
-            remedy=f"make one: {paths.command(f'upgrade {version} --resolve')}",
-        )
-    return paths.locks / locks.lock_name(version, config.optillm.profile), text
-
-
-def keep_lock(path: Path, text: str) -> None:
-    """Put a lock beside the configuration, where `install` and `upgrade` find it."""
-    files.make_directory(path.parent)
-    files.write(path, text, 0o644)
-
-
 # -- proof
 
 
@@ -306,7 +176,7 @@ def apply(
             or a file was edited and `force` not given.
     """
     upstream_key, proxy_key = _keys(shown.paths)
-    with lock.decided(shown, plan_again, force) as now:
+    with deployment_lock.decided(shown, plan_again, force) as now:
         context = install.context_of(now, progress, python, wheelhouse)
         active_release = store.active_release(now.paths)
 

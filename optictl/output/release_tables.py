@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optictl.results import Result
 
 if TYPE_CHECKING:
-    from optictl.operations.upgrade import Resolution
+    from optictl.operations.resolve import Resolution
     from optictl.releases.store import Facts
 from optictl.output.console import STATUS_STYLE, message, open_console
 

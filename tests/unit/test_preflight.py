@@ -161,7 +161,7 @@ CASES: dict[str, tuple[Facts, str, str, str]] = {
     "a variable of systemd's": (
         replace(GOOD, manager_variables=("https_proxy",)),
         "variable",
-        "https_proxy is set in systemd's own environment",
+        "https_proxy is set in systemd's environment",
         "systemctl unset-environment https_proxy",
     ),
     "a line that systemd drops": (

@@ -257,7 +257,7 @@ def test_a_taken_port_is_named(deployment: InstalledDeployment) -> None:
     with deployment.standin().running(), deployment.serving():
         second = _run(deployment)
     assert second.returncode == 1
-    assert f"port {deployment.config.listen.port} is taken" in second.stderr
+    assert f"port {deployment.config.listen.port} is in use" in second.stderr
 
 
 def test_smoke_from_the_command_line(deployment: InstalledDeployment) -> None:

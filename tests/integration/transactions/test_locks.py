@@ -9,7 +9,7 @@ import pytest
 from optictl.deployment import paths
 from optictl.deployment.config import Config
 from optictl.errors import OptictlError
-from optictl.operations import upgrade
+from optictl.operations import resolve
 from optictl.releases import locks
 
 A = "openai==3.54.0 \\\n    --hash=sha256:aa\nflask==3.1.3\ngone==1 ; python_version < '3.11'\n"
@@ -17,12 +17,12 @@ B = "openai==3.60.1 \\\n    --hash=sha256:bb\nflask==3.1.3\nnew.one==2\n"
 
 
 def test_the_difference_of_two_closures() -> None:
-    assert upgrade.closure_difference(A, B) == [
+    assert resolve.closure_difference(A, B) == [
         "gone 1 is gone",
         "new.one 2 is new",
         "openai 3.54.0 -> 3.60.1",
     ]
-    assert upgrade.closure_difference(A, A) == []
+    assert resolve.closure_difference(A, A) == []
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_file_that_is_no_lock_of_the_version(tmp_path: Path, text: str, words:
     file = tmp_path / "lock.txt"
     file.write_text(text)
     with pytest.raises(OptictlError, match=words) as refused:
-        upgrade.own_lock(Config(), paths.system(tmp_path), "0.3.13", file)
+        resolve.own_lock(Config(), paths.system(tmp_path), "0.3.13", file)
     assert "--resolve" in refused.value.remedy
 
 
@@ -45,7 +45,7 @@ def test_a_lock_is_kept_where_install_finds_it(tmp_path: Path) -> None:
     places = paths.system(tmp_path)
     file = tmp_path / "lock.txt"
     file.write_text("optillm==9.9.9 \\\n    --hash=sha256:aa\n")
-    upgrade.keep_lock(*upgrade.own_lock(Config(), places, "9.9.9", file))
+    resolve.keep_lock(*resolve.own_lock(Config(), places, "9.9.9", file))
     assert locks.lock_file("9.9.9", "proxy", places).read_text() == file.read_text()
     assert "9.9.9" in locks.locked_versions(places, "proxy")
 
@@ -54,7 +54,7 @@ def test_a_lock_is_kept_where_install_finds_it(tmp_path: Path) -> None:
 def test_a_lock_is_made_and_what_changes_is_said(tmp_path: Path) -> None:
     """From the same pins, by the real resolver; nothing is written to the deployment."""
     places = paths.system(tmp_path / "root")
-    found = upgrade.resolve(Config(), places, "0.3.13", lambda _: None)
+    found = resolve.resolve(Config(), places, "0.3.13", lambda _: None)
     assert "optillm 0.3.12 -> 0.3.13" in found.closure
     assert "--hash=sha256:" in found.text
     assert found.unknown == []

@@ -1,0 +1,140 @@
+"""A hash lock for a version of OptiLLM that optictl ships none for: the operator's, or a new one from the same pins."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optictl.deployment.config import Config
+from optictl.deployment.paths import Paths
+from optictl.errors import OptictlError
+from optictl.guard import internals
+from optictl.host import files, uv
+from optictl.releases import locks
+from optictl.results import Progress
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A new lock, what it changes in the closure, and what changed in OptiLLM that the guard relies on.
+
+    `closure` has a line for each package: "openai 3.54.0 -> 3.60.1"; `internals` name -> diff; `unknown`
+    are the parts that no verified version has, with which the guard would refuse to start.
+    """
+
+    path: Path
+    text: str
+    closure: list[str]
+    internals: dict[str, str]
+    unknown: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON shape; the lock itself is left out."""
+        data = {
+            "closure": self.closure,
+            "internals": sorted(self.internals),
+            "unknown": self.unknown,
+        }
+        return {"id": self.path.name, "status": "fail" if self.unknown else "pass", "data": data}
+
+
+def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> Resolution:
+    """Make a lock for a version of OptiLLM from the same pins. Only a scratch directory is written to.
+
+    Raises:
+        OptictlError: it cannot be resolved.
+    """
+    if config.optillm.profile != "proxy":
+        raise OptictlError(
+            "only the profile proxy can be resolved", remedy="set optillm.profile to proxy"
+        )
+    old = locks.lock_file(config.optillm.version, "proxy", paths).read_text()
+    progress(f"resolving OptiLLM {version} and its closure")
+    text = _resolved(version, old)
+    progress(f"reading what the guard relies on in OptiLLM {version}")
+    changed, unknown = _internals(config.optillm.version, version)
+    path = paths.locks / locks.lock_name(version, "proxy")
+    return Resolution(path, text, closure_difference(old, text), changed, unknown)
+
+
+def _resolved(version: str, old: str) -> str:
+    """The text of the new lock, as close to the old one as may be."""
+    shipped = locks.shipped_locks()
+    pins, excluded = (shipped / "proxy.in").read_text(), (shipped / "proxy.exclude").read_text()
+    try:
+        return uv.resolve(f"optillm=={version}\n{pins}", excluded, old)
+    except OptictlError as error:
+        remedy = error.remedy or "check the version's number: uv's output names what does not fit"
+        raise error.reworded(
+            f"OptiLLM {version} cannot be resolved: {error.what}", remedy
+        ) from None
+
+
+def _internals(old_version: str, version: str) -> tuple[dict[str, str], list[str]]:
+    """What changed in the parts that the guard relies on, name -> diff; and the parts that are of no verified version."""
+    old_sources, new_sources = (
+        uv.sources(f"optillm=={old_version}"),
+        uv.sources(f"optillm=={version}"),
+    )
+    with old_sources as old_package, new_sources as new_package:
+        old, new = internals.sources(old_package), internals.sources(new_package)
+        changed = {
+            name: _diff(text, new[name])
+            for name, text in old.items()
+            if internals.fingerprint(text) != internals.fingerprint(new[name])
+        }
+        return changed, internals.unknown(internals.fingerprints(new_package))
+
+
+def _diff(old: str, new: str) -> str:
+    lines = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    return "".join(difflib.unified_diff(*lines, "old", "new", n=1))
+
+
+def closure_difference(old: str, new: str) -> list[str]:
+    """The packages in which two locks differ, a line each. Pure."""
+    before, after = _pins(old), _pins(new)
+    return [
+        _difference(name, before.get(name), after.get(name))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _difference(name: str, old: str | None, new: str | None) -> str:
+    if old and new:
+        return f"{name} {old} -> {new}"
+    return f"{name} {new} is new" if new else f"{name} {old} is gone"
+
+
+def _pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, re.M))
+
+
+def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Path, str]:
+    """Where an operator's lock for this version belongs, and its text.
+
+    Raises:
+        OptictlError: it is no hash lock of that version.
+    """
+    try:
+        text = files.read(lock) or ""
+    except OSError as error:
+        raise OptictlError(
+            f"cannot read {lock}: {error.strerror}", remedy="name a file that can be read"
+        ) from None
+    if _pins(text).get("optillm") != version or "--hash=" not in text:
+        raise OptictlError(
+            f"{lock} is no hash lock of OptiLLM {version}",
+            remedy=f"make one: {paths.command(f'upgrade {version} --resolve')}",
+        )
+    return paths.locks / locks.lock_name(version, config.optillm.profile), text
+
+
+def keep_lock(path: Path, text: str) -> None:
+    """Put a lock beside the configuration, where `install` and `upgrade` find it."""
+    files.make_directory(path.parent)
+    files.write(path, text, 0o644)
