@@ -28,6 +28,7 @@ LONGEST_FIRST = (
     "systemd",
     "faults",
     "fleet",
+    "takeover",
     "systems",
     "guard",
     "routing",
@@ -44,10 +45,18 @@ LONGEST_FIRST = (
 )
 
 
+#: Modules of `systemd` that need no deployment beside them, or only a moment of one: with a machine to themselves they
+#: run in another process.
+_TAKEOVER = ("test_envfiles", "test_handmade", "test_preflight", "test_takeover", "test_unitfile")
+
+
 def _directory(nodeid: str) -> str:
     """`guard` of `tests/integration/guard/test_door.py::test_a`, `unit` of `tests/unit/test_plan.py::test_b`."""
     tier, *rest = nodeid.split("/")[1:]
-    return tier if len(rest) == 1 else rest[0]
+    directory = tier if len(rest) == 1 else rest[0]
+    if directory == "systemd" and rest[1].startswith(_TAKEOVER):
+        return "takeover"
+    return directory
 
 
 class _ByDirectory(LoadScopeScheduling):

@@ -128,3 +128,19 @@ def test_a_property_that_systemd_does_not_know_has_no_value() -> None:
     text = "MemoryCurrent=[not set]\nMemoryMax=infinity\nStatusText=\nNeedDaemonReload=no"
     assert systemd.parse_unit("a.socket", text) == Unit("a.socket")
     assert systemd.parse_unit("a.socket", "") == Unit("a.socket")
+
+
+@pytest.mark.parametrize(
+    ("state", "active"),
+    [
+        ("active", True),
+        ("reloading", True),
+        ("activating", True),
+        ("deactivating", False),
+        ("failed", False),
+        ("inactive", False),
+        ("", False),
+    ],
+)
+def test_a_unit_that_starts_counts_as_active(state: str, active: bool) -> None:
+    assert Unit("x.service", active_state=state).active is active

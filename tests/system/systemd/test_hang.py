@@ -14,7 +14,7 @@ from testing.host import ETC, HANG, Host
 from testing.load import Request, ask
 from testing.support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.quiet]
+pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 UNIT = "optillm-proxy.service"
 DROP_IN = f"/run/systemd/system/{UNIT}.d"
@@ -91,6 +91,7 @@ def _restarts(host: Host) -> int:
     return int(host.machine.show(UNIT, "NRestarts"))
 
 
+@pytest.mark.quiet
 def test_a_stopped_process_is_replaced(
     host: Host, record_property: Callable[[str, object], None]
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_stopped_process_is_replaced(
         host.machine.run("systemctl", "kill", "--signal=STOP", UNIT)
 
 
+@pytest.mark.quiet
 def test_a_deadlocked_interpreter_is_replaced(
     host: Host, record_property: Callable[[str, object], None]
 ) -> None:
