@@ -52,7 +52,7 @@ def os_words(failure: OSError) -> str:
 
 
 class OptictlError(Exception):
-    """An operation failed for a reason that has no code of its own; `what` names it.
+    """An operation failed for a reason without a separate code; `what` names it.
 
     Fix: run the command in `remedy`.
     """
