@@ -88,6 +88,10 @@ def test_the_navigation_has_every_page_once() -> None:
     assert sorted(names(site["nav"])) == sorted(there)
 
 
+def test_ci_builds_the_site() -> None:
+    assert "mkdocs build --strict" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
 # commands
 
 
