@@ -1,4 +1,5 @@
-"""The same deployment on several hosts: what the controller prepares, and what it makes of Ansible's events.
+"""The same deployment on several hosts: preparation on the controller, and results from Ansible.
 
-Ansible is the scheduler, the transport and the inventory. The collection that it runs is in `optictl/collections`.
+Ansible provides the inventory, the connections and the order. Its collection is in
+`optictl/collections`.
 """

@@ -1,4 +1,4 @@
-"""What Ansible's events tell about each host. Pure: events in, facts out."""
+"""The state of each host from Ansible's events. Pure: events in, results out."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 from optictl.results import Result, Status
 
 _OURS = "optictl.optillm."
-#: What a host is at, by what our tasks are called or by their module; the tasks of others are over at once.
+#: Module, and use of it -> what the host does, for messages. Tasks of other collections are short.
 _PHASES = {
-    "optillm_host_info": "look at the host",
+    "optillm_host_info": "read the host's facts",
     "optillm_wheels": "send the wheels",
     "optillm_program": "install optictl",
-    "optillm_program/current": "put optictl in force",
-    "optillm_deployment/built": "build and prove",
+    "optillm_program/current": "activate optictl",
+    "optillm_deployment/built": "build and test",
     "optillm_deployment/present": "switch, check and smoke",
-    "optillm_rollback": "go back",
-    "optillm_info": "look",
+    "optillm_rollback": "roll back",
+    "optillm_info": "read the state",
     "optillm_check": "check",
     "optillm_smoke": "smoke",
 }
 _VIA_SSH = "Failed to connect to the host via ssh: "
-#: Two uses of one module are told apart by the task's name.
+#: The name of a task -> which use of its module it is.
 _USES = {
-    "Build and prove": "built",
+    "Build and test": "built",
     "Switch, check and smoke": "present",
-    "Put optictl in force": "current",
+    "Activate optictl": "current",
 }
-#: Whose answer says that a roll-out is done with a host.
+#: The step whose result completes the roll-out of a host.
 PRESENT = "optillm_deployment/present"
-#: So few results of a host are told by name.
+#: Below this number of results, each is shown by name.
 _FEW = 5
 #: Exit codes of optictl.
 INVALID, ROLLED_BACK = 78, 4
@@ -43,8 +43,8 @@ INVALID, ROLLED_BACK = 78, 4
 class Host:
     """One host in one play.
 
-    `phase`: what it was last at; `answers`: module -> the last result of it; `facts`: what set_fact set; `failed` the result
-    that ended the play for it; `unreachable` why it could not be reached.
+    `phase`: its last step. `answers`: step -> its result. `facts`: the facts of set_fact. `failed`:
+    the result that ended the play for this host. `unreachable`: why Ansible cannot connect, or "".
     """
 
     name: str
@@ -57,18 +57,19 @@ class Host:
 
     @property
     def bad(self) -> bool:
+        """Whether the host failed or is unreachable."""
         return self.failed is not None or bool(self.unreachable)
 
 
 class PlaybookEvents:
-    """One playbook, as its events come. `foreseen`: nothing of it is done, it is in check mode."""
+    """The hosts of one playbook, from its events. `foreseen`: the playbook runs in check mode."""
 
     def __init__(self, *, foreseen: bool = False) -> None:
         self.hosts: dict[str, Host] = {}
         self._foreseen = foreseen
 
-    def see(self, event: Mapping[str, Any]) -> str:
-        """Take one event of ansible-runner in; a line for people, or ""."""
+    def add(self, event: Mapping[str, Any]) -> str:
+        """Record an event of ansible-runner. Returns a line to show, or ""."""
         kind, data = event.get("event", ""), event.get("event_data") or {}
         name = data.get("host")
         if not name:
@@ -96,7 +97,7 @@ class PlaybookEvents:
                 else ""
             )
         if kind == "runner_on_failed" and not data.get("ignore_errors"):
-            host.failed = {"msg": "it failed", **res}
+            host.failed = {"msg": "the task failed", **res}
             return f"{name}  FAILED ({host.phase}): {_line(host.failed['msg'])}"
         if kind == "runner_on_unreachable":
             host.unreachable = _line(
@@ -109,7 +110,7 @@ class PlaybookEvents:
 
 
 def _step(data: Mapping[str, Any]) -> str:
-    """Our module, and which use of it where it has several; "" for a task of another's."""
+    """The step of an event: a module of our collection, and its use. "" for other modules."""
     action = str(data.get("task_action") or data.get("resolved_action") or "")
     if not action.startswith(_OURS):
         return ""
@@ -123,7 +124,7 @@ def _took(data: Mapping[str, Any]) -> str:
 
 
 def complaints(output: str) -> list[str]:
-    """What Ansible found wrong with an inventory, of all that it printed."""
+    """Ansible's warnings and errors about an inventory, from its output."""
     lines = [
         line.partition("]: ")[2]
         for line in output.splitlines()
@@ -136,15 +137,15 @@ def _line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-# -- what became of each host
+# -- results
 
 
 def outcome(
     names: Iterable[str], roll: Mapping[str, Host], interrupted: bool, module: str
 ) -> list[Result]:
-    """What a roll-out did to each host.
+    """The result of a roll-out on each host.
 
-    `names`: every host that it was for, `roll`: those that it reached. `module`: whose result says that a host is done.
+    `names`: all hosts. `roll`: the hosts with events. `module`: the step that completes a host.
     """
     return [_became(name, roll.get(name), interrupted, module) for name in names]
 
@@ -153,14 +154,14 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
     def result(status: Status, state: str, found: str, remedy: str = "", **data: Any) -> Result:
         phase = host.phase if host else ""
         facts = {"state": state, "changed": bool(host and host.changed), "phase": phase, **data}
-        expected = "done and green" if module in (PRESENT, "optillm_rollback") else "an answer"
+        expected = "all checks pass" if module in (PRESENT, "optillm_rollback") else "an answer"
         return Result(name, "a host", status, expected, found, remedy=remedy, data=facts)
 
     done = host.answers.get(module) if host else None
     if host is None or not (host.phase or host.bad):
-        return result("skip", "untouched", "untouched: it ended before its turn")
+        return result("skip", "untouched", "not started: the run ended before this host")
     if host.unreachable:
-        remedy = f"look whether `ssh {name}` works, or go on without it: --limit 'all:!{name}'"
+        remedy = f"check that `ssh {name}` works, or leave the host out: --limit 'all:!{name}'"
         return result(
             "fail",
             "unreachable",
@@ -169,21 +170,24 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
         )
     if host.failed is not None:
         why, remedy = _line(host.failed["msg"]), str(host.failed.get("remedy") or "")
-        told = {
+        details = {
             name: host.failed[name]
             for name in ("before", "release", "rc", "results")
             if host.failed.get(name)
         }
         if host.failed.get("rolled_back"):
             now = host.failed.get("release") or "nothing"
-            return result("fail", "went back", f"went back to {now}: {why}", remedy, **told)
-        return result("fail", "failed", f"failed ({host.phase}): {why}", remedy, **told)
+            return result("fail", "went back", f"rolled back to {now}: {why}", remedy, **details)
+        return result("fail", "failed", f"failed ({host.phase}): {why}", remedy, **details)
     if done is None:
         if interrupted:
-            words = f"interrupted ({host.phase}): what optictl began there, it ends there, or it goes back"
+            words = (
+                f"interrupted ({host.phase}): "
+                "optictl on the host completes the change, or rolls it back"
+            )
             return result("fail", "interrupted", words, f"optictl fleet status --limit {name}")
         return result(
-            "skip", "untouched", f"not switched: it ended before ({host.phase} was the last)"
+            "skip", "untouched", f"not switched: the run ended after this step: {host.phase}"
         )
     release, before = done.get("release", ""), done.get("before", "")
     words = f"{before or 'nothing'} -> {release}"
@@ -195,14 +199,14 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
         )
     if module == PRESENT and "optillm_program/current" not in host.answers:
         return result(
-            "skip", "switched", f"{words}; it ended before its new optictl was put in force"
+            "skip", "switched", f"{words}; the run ended before the new optictl was activated"
         )
     return result("pass", "done", words, release=release, before=before)
 
 
 def _changes(host: Host) -> list[str]:
-    """What was done to a host, or would be."""
-    # the modules beside the deployment have no words of their own
+    """The changes on a host, done or planned."""
+    # only optillm_deployment lists its actions
     steps = {step: answer for step, answer in host.answers.items() if answer.get("changed")}
     found = ["send wheels"] * ("optillm_wheels" in steps) + ["install optictl"] * any(
         "program" in step for step in steps
@@ -211,7 +215,7 @@ def _changes(host: Host) -> list[str]:
 
 
 def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
-    """What a roll-out would do to each host."""
+    """The result of a plan: what a roll-out would change on each host."""
     found = []
     for name in names:
         host = hosts.get(name)
@@ -236,22 +240,21 @@ def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     return found
 
 
-def _diff(told: Iterable[Mapping[str, Any]]) -> str:
-    """Ansible's differences as one text: those that came as such, and those of two texts."""
-    found = []
-    for one in told:
+def _diff(differences: Iterable[Mapping[str, Any]]) -> str:
+    """Ansible's differences as one text. Each has a prepared text, or two texts to compare."""
+    texts = []
+    for difference in differences:
         before, after = (
-            str(one.get(name, "")).splitlines(keepends=True) for name in ("before", "after")
+            str(difference.get(name, "")).splitlines(keepends=True) for name in ("before", "after")
         )
-        names = (str(one.get("before_header", "")), str(one.get("after_header", "")))
-        found.append(
-            str(one.get("prepared", "")) + "".join(difflib.unified_diff(before, after, *names))
-        )
-    return "".join(found)
+        names = (str(difference.get("before_header", "")), str(difference.get("after_header", "")))
+        diff = "".join(difflib.unified_diff(before, after, *names))
+        texts.append(str(difference.get("prepared", "")) + diff)
+    return "".join(texts)
 
 
 def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> list[Result]:
-    """What `check` or `smoke` said of each host."""
+    """The result of `check` or `smoke` on each host."""
     found = []
     for name in names:
         host = hosts.get(name)
@@ -272,7 +275,7 @@ def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> li
 
 
 def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
-    """`fleet status`: how each host does, and in what it differs from most."""
+    """The result of `fleet status`: the state of each host, and its differences from most hosts."""
     facts = {
         name: host.answers["optillm_info"]
         for name, host in hosts.items()
@@ -281,52 +284,62 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     usual = majority(facts.values(), ("version", "release"))
     found = []
     for name in names:
-        told = facts.get(name)
-        if told is None:
+        info = facts.get(name)
+        if info is None:
             found.append(_became(name, hosts.get(name), False, "optillm_info"))
             continue
         fields = ("version", "release", "state", "tiers", "drift", "restarts", "problem")
-        data = {"service" if field == "state" else field: told.get(field) for field in fields}
-        data["differs"] = [name for name, value in usual.items() if told.get(name) != value]
+        data = {"service" if field == "state" else field: info.get(field) for field in fields}
+        data["differs"] = [name for name, value in usual.items() if info.get(name) != value]
         wrong = [
             f"{tier} {status}"
-            for tier, status in (told.get("tiers") or {}).items()
+            for tier, status in (info.get("tiers") or {}).items()
             if status != "pass"
         ]
-        problem, drift = str(told.get("problem") or ""), told.get("drift") or []
-        words = [told.get("release") or "nothing in force", problem or ", ".join(wrong) or "green"]
-        # without a path it only follows from the others
+        problem, drift = str(info.get("problem") or ""), info.get("drift") or []
+        words = [
+            info.get("release") or "no active release",
+            problem or ", ".join(wrong) or "all tiers pass",
+        ]
+        # a change without a path only follows from the others
         words += [
             f"drift: {', '.join([one for one in drift if '/' in one] or drift)}"
             if drift
             else "no drift"
         ]
-        words += [f"{told.get('restarts') or 0} restarts"]
-        words += [f"most have {usual['release'] or 'nothing'}"] if data["differs"] else []
-        red = bool(problem or wrong or drift or not told.get("release"))
-        status: Status = "fail" if red else "warn" if data["differs"] else "pass"
+        words += [f"{info.get('restarts') or 0} restarts"]
+        words += [f"most hosts have {usual['release'] or 'no release'}"] if data["differs"] else []
+        failed = bool(problem or wrong or drift or not info.get("release"))
+        status: Status = "fail" if failed else "warn" if data["differs"] else "pass"
         remedy = ""
         if drift:
-            remedy = f"optictl fleet plan --limit {name} --force shows the difference, fleet apply mends it"
-        elif red and told.get("release"):
+            remedy = (
+                f"optictl fleet plan --limit {name} --force shows the difference, "
+                "and optictl fleet apply fixes it"
+            )
+        elif failed and info.get("release"):
             remedy = f"optictl fleet check --limit {name}"
         found.append(Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data))
     return found
 
 
 def majority(facts: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> dict[str, Any]:
-    """field -> the value that most have; the greatest of those that equally many have."""
-    facts = list(facts)
-    found = {}
+    """The most frequent value of each field. With equal counts, the greatest value."""
+    hosts = list(facts)
+    values = {}
     for name in fields:
-        counts = Counter(str(one.get(name) or "") for one in facts)
+        counts = Counter(str(host.get(name) or "") for host in hosts)
         if counts:
-            found[name] = max(counts, key=lambda value: (counts[value], value))
-    return found
+            values[name] = max(counts, key=lambda value: (counts[value], value))
+    return values
 
 
 def code(found: Sequence[Result], interrupted: bool = False) -> int:
-    """The exit code: 0 all well, 78 a configuration is invalid, 4 a host went back, 130 interrupted, else 1."""
+    """The exit code.
+
+    0: every host passed. 78: a configuration is not valid. 4: a host rolled back. 130: interrupted.
+    1: any other failure.
+    """
     if interrupted:
         return 130
     data = [r.data or {} for r in found if r.status != "pass"]
@@ -338,9 +351,15 @@ def code(found: Sequence[Result], interrupted: bool = False) -> int:
 
 
 def headline(found: Sequence[Result]) -> str:
-    """One line about all hosts: how many of each kind."""
-    words = {"pass": "good", "warn": "worth a look", "fail": "red"}
-    states = Counter((r.data or {}).get("state") or words.get(r.status, r.status) for r in found)
+    """One line about all hosts: how many are in each state."""
+    words = {
+        "pass": "passed",
+        "warn": "with warnings",
+        "fail": "failed",
+        "went back": "rolled back",
+    }
+    names = ((r.data or {}).get("state") or r.status for r in found)
+    states = Counter(words.get(name, name) for name in names)
     changed = sum(bool((r.data or {}).get("changed")) for r in found)
     hosts = f"{len(found)} {'host' if len(found) == 1 else 'hosts'}"
     if set(states) == {"done"}:

@@ -1,4 +1,4 @@
-"""The commands of a fleet: look at every host, prepare on the controller, let Ansible do the rest."""
+"""The commands of a fleet: read every host, prepare wheels on the controller, run Ansible."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What a command found on every host: its results, whether it was interrupted."""
+    """The results of a command, one per host. `interrupted`: by Ctrl-C or SIGTERM."""
 
     results: list[Result]
     interrupted: bool = False
 
     @property
     def code(self) -> int:
+        """The exit code: see `playbook_events.code`."""
         return playbook_events.code(self.results, self.interrupted)
 
     @property
@@ -41,10 +42,10 @@ class Report:
 
 
 def batches(text: str) -> list[int | str]:
-    """`1,25%` -> [1, "25%"], as Ansible's `serial` takes it.
+    """`1,25%` -> [1, "25%"], for Ansible's `serial`.
 
     Raises:
-        ValueError: it is no such list.
+        ValueError: the text is not a list of numbers and percentages.
     """
     words = [word.strip() for word in text.split(",")]
     if not all(re.fullmatch(r"[1-9]\d*%?", word) for word in words):
@@ -57,11 +58,11 @@ def _play(
 ) -> tuple[PlaybookEvents, PlaybookResult]:
     told = PlaybookEvents(foreseen=check)
 
-    def see(event: dict[str, Any]) -> None:
-        if line := told.see(event):
+    def on_event(event: dict[str, Any]) -> None:
+        if line := told.add(event):
             say(line)
 
-    ended = playbooks.run(playbook, hosts, variables, see, check=check)
+    ended = playbooks.run(playbook, hosts, variables, on_event, check=check)
     if not told.hosts and not ended.interrupted:
         where = ", ".join(hosts.inventory)
         what = (
@@ -71,9 +72,9 @@ def _play(
         )
         raise OptictlError(
             what,
-            remedy=f"name one of {where}"
+            remedy=f"use a host of {where} in --limit"
             if hosts.limit
-            else f"add one to {where}, as docs/guides/fleet.md shows",
+            else f"add a host to {where}, as docs/guides/fleet.md shows",
             detail="\n".join(playbook_events.complaints(ended.output)),
         )
     return told, ended
@@ -82,14 +83,18 @@ def _play(
 def _look(
     hosts: Hosts, variables: dict[str, Any], say: Say
 ) -> tuple[PlaybookEvents, Report | None]:
-    """Look at every host. A report where one cannot have the deployment: then nothing is started anywhere."""
+    """Read the facts of every host.
+
+    Returns a report when a host cannot have the deployment. Then nothing is changed on any host.
+    """
     told, ended = _play("look", hosts, variables, say)
     for host in told.hosts.values():
         if problems := _problems((host.facts.get("optillm_proxy_wanted") or {}).get("config")):
             host.failed = {
                 "msg": f"optillm_proxy_config: {'; '.join(problems)}",
                 "rc": playbook_events.INVALID,
-                "remedy": "mend it in the inventory; optictl config schema prints what may stand there",
+                "remedy": "edit it in the inventory; "
+                "optictl config schema prints all keys and values",
             }
     if not ended.interrupted and not any(host.bad for host in told.hosts.values()):
         return told, None
@@ -102,19 +107,19 @@ def _look(
 
 
 def _problems(wanted: object) -> list[str]:
-    """What is wrong with an inventory's optillm_proxy_config; nothing where there is none."""
+    """The problems of an inventory's optillm_proxy_config. Empty when there is none."""
     if wanted is None:
         return []
     try:
         configuration.parse(yaml.safe_dump(wanted), "optillm_proxy_config")
     except ConfigError as error:
-        # the lines are not the inventory's
+        # without line numbers: they are not those of the inventory
         return [f"{one.path}: {one.message}" if one.path else one.message for one in error.problems]
     return []
 
 
 def _prepared(told: PlaybookEvents, source: Path | None, say: Say) -> dict[str, Any]:
-    """A wheelhouse for every kind of host, as variables of the playbooks."""
+    """Prepare a wheelhouse for every kind of host. Returns variables for the playbooks."""
     made: dict[str, dict[str, Any]] = {}
     needed: dict[str, str] = {}
     for host in told.hosts.values():
@@ -136,7 +141,7 @@ def _wanted(version: str | None, force: bool) -> dict[str, Any]:
 
 
 def plan(hosts: Hosts, version: str | None, source: Path | None, force: bool, say: Say) -> Report:
-    """What a roll-out would do. Changes nothing on any host."""
+    """What a roll-out would change. Changes nothing on any host."""
     variables = _wanted(version, force)
     told, refused = _look(hosts, variables, say)
     if refused is not None:
@@ -155,9 +160,9 @@ def apply(
     ask: Callable[[list[str]], None],
     say: Say,
 ) -> Report:
-    """Roll the deployment out, batch by batch; the first red ends it.
+    """Roll out the deployment, batch by batch. It stops at the first failure.
 
-    `ask` is told the hosts before anything starts on one, and raises what stops it.
+    `ask`: called with the names of the hosts before any change; it raises an error to stop.
     """
     variables = _wanted(version, force)
     told, refused = _look(hosts, variables, say)
@@ -177,7 +182,10 @@ def apply(
 def rollback(
     hosts: Hosts, serial: Sequence[int | str], ask: Callable[[list[str]], None], say: Say
 ) -> Report:
-    """Every host to the release that was in force before, batch by batch; the first red ends it."""
+    """Roll back every host to its previous release, batch by batch.
+
+    It stops at the first failure.
+    """
     told, ended = _play("status", hosts, {}, say)
     if ended.interrupted or any(host.bad for host in told.hosts.values()):
         bad = {name: host for name, host in told.hosts.items() if host.bad}
@@ -194,13 +202,13 @@ def rollback(
 
 
 def status(hosts: Hosts, say: Say) -> Report:
-    """How every host does."""
+    """The state of every host."""
     told, ended = _play("status", hosts, {}, say)
     return Report(playbook_events.state(sorted(told.hosts), told.hosts), ended.interrupted)
 
 
 def check(hosts: Hosts, only: Sequence[str], say: Say) -> Report:
-    """Every invariant of every host."""
+    """Run `optictl check` on every host. `only`: checks or families, empty for all."""
     told, ended = _play("check", hosts, {"optillm_fleet_only": list(only)}, say)
     return Report(
         playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_check"), ended.interrupted
@@ -208,7 +216,7 @@ def check(hosts: Hosts, only: Sequence[str], say: Say) -> Report:
 
 
 def smoke(hosts: Hosts, models: Sequence[str], say: Say) -> Report:
-    """Real requests on every host."""
+    """Run `optictl smoke` on every host. `models`: strategy models, empty for all."""
     told, ended = _play("smoke", hosts, {"optillm_fleet_models": list(models)}, say)
     return Report(
         playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_smoke"), ended.interrupted

@@ -1,6 +1,6 @@
-"""Which wheels of a hash lock a host needs. Pure.
+"""The wheels of a lock that a host needs. Pure.
 
-A lock covers every platform and Python; a wheelhouse is for one of each.
+A lock covers every platform and Python. A wheelhouse is for one platform and one Python.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from packaging.requirements import Requirement
 
-#: No wheel of the shipped locks needs a newer C library (z3-solver's for aarch64 does need this one): hosts with later
-#: ones share a wheelhouse.
+#: The newest glibc that a wheel of the shipped locks needs (z3-solver on aarch64). Hosts with a
+#: newer glibc share a wheelhouse.
 _ENOUGH = (2, 34)
-#: PEP 600 names of the platforms that had one of their own before.
+#: glibc -> the older name of its platform tag. Source: PEP 600.
 _OLD_NAMES = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """What a wheel has to fit: the machine's architecture, CPython's minor version, the version of glibc."""
+    """The platform of a host: architecture, minor version of CPython, version of glibc."""
 
     architecture: str
     python: tuple[int, int]
@@ -28,12 +28,13 @@ class Target:
 
     @property
     def name(self) -> str:
-        """Such as x86_64-cp311-glibc2.28; names the wheelhouse."""
-        return f"{self.architecture}-cp{self.python[0]}{self.python[1]}-glibc{self.glibc[0]}.{self.glibc[1]}"
+        """The name of the wheelhouse, for example x86_64-cp311-glibc2.28."""
+        python, glibc = "".join(map(str, self.python)), ".".join(map(str, self.glibc))
+        return f"{self.architecture}-cp{python}-glibc{glibc}"
 
     @property
     def platforms(self) -> list[str]:
-        """The platform tags that fit, the best first, as `pip download --platform` takes them."""
+        """The platform tags for `pip download --platform`, the best first."""
         found = []
         for minor in range(self.glibc[1], 4, -1):
             found.append(f"manylinux_2_{minor}_{self.architecture}")
@@ -42,7 +43,7 @@ class Target:
         return [*found, f"linux_{self.architecture}"]
 
     def environment(self) -> dict[str, str]:
-        """What the markers of a lock are judged by."""
+        """The variables for the markers of a lock (PEP 508)."""
         version = f"{self.python[0]}.{self.python[1]}"
         return {
             "implementation_name": "cpython",
@@ -60,13 +61,13 @@ class Target:
 
 
 def target(architecture: str, python: Sequence[int], glibc: Sequence[int]) -> Target:
-    """The target of a host with these facts."""
+    """The target of a host. The facts are those that the module optillm_host_info returns."""
     return Target(architecture, (python[0], python[1]), min((glibc[0], glibc[1]), _ENOUGH))
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One package of a lock, and the SHA-256 digests that its wheels may have."""
+    """A package of a lock, and the allowed SHA-256 digests of its wheels in hex."""
 
     name: str
     version: str
@@ -74,7 +75,7 @@ class Pin:
 
     @property
     def line(self) -> str:
-        """As a requirements file has it, without a marker."""
+        """The line of a requirements file, without a marker."""
         return " ".join(
             [
                 f"{self.name}=={self.version}",
@@ -84,10 +85,10 @@ class Pin:
 
 
 def pins(lock: str, of: Target) -> list[Pin]:
-    """The packages of a hash lock that a target needs.
+    """The packages of a lock that a target needs.
 
     Raises:
-        ValueError: a line of it is no pinned requirement with hashes.
+        ValueError: a line of the lock is not a pinned requirement with hashes.
     """
     found = []
     for line in re.sub(r"\\\n", " ", lock).splitlines():

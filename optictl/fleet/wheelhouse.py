@@ -1,4 +1,4 @@
-"""One wheelhouse per platform, on the controller: every wheel that a host of it needs, optictl's own too."""
+"""Wheelhouses on the controller, one per platform: the wheels of OptiLLM and of optictl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optictl.releases import locks
 
 @dataclass(frozen=True)
 class File:
-    """One file of a wheelhouse: its name, SHA-256 in hex and bytes."""
+    """A file of a wheelhouse. `sha256`: in hex. `size`: bytes."""
 
     name: str
     sha256: str
@@ -27,9 +27,10 @@ class File:
 
 @dataclass(frozen=True)
 class Wheelhouse:
-    """What a host of one platform needs for one version of OptiLLM.
+    """The files for a host of one platform and one version of OptiLLM.
 
-    `program` identifies the optictl that `requirements` (a file's name) makes.
+    `requirements`: the name of the requirements file of optictl. `program`: the identity of that
+    optictl, its version and a digest.
     """
 
     target: str
@@ -40,7 +41,7 @@ class Wheelhouse:
     files: list[File]
 
     def as_dict(self) -> dict[str, Any]:
-        """As the role takes it, in variables."""
+        """The wheelhouse as variables of the role."""
         fields = {**asdict(self), "directory": str(self.directory)}
         return {**fields, "files": [asdict(one) for one in self.files]}
 
@@ -48,20 +49,21 @@ class Wheelhouse:
 def make(
     target: Target, version: str, profile: str, source: Path | None, say: Callable[[str], None]
 ) -> Wheelhouse:
-    """The wheelhouse of a target, with the closure of one OptiLLM version; what is there already is kept.
+    """Create or complete the wheelhouse of a target, with the closure of one version of OptiLLM.
 
-    `source`: a directory that already has the wheels, instead of pip's index.
+    Wheels that exist are kept. `source`: a directory that replaces pip's index.
 
     Raises:
-        OptictlError: there is no lock for a version, or a wheel could not be had.
+        OptictlError: the version has no lock, or a wheel cannot be downloaded.
+        Locked: another process works on the same wheelhouse.
     """
     directory = wheels.cache() / target.name
     files.make_directory(directory)
     own = pins((locks.shipped_locks() / "optictl.txt").read_text(), target)
-    wanted = [*own, *pins(_lock(version, profile), target)]
+    needed = [*own, *pins(_lock(version, profile), target)]
     try:
         with files.exclusive(directory / ".lock"):
-            found = _complete(directory, target, wanted, source, say)
+            found = _complete(directory, target, needed, source, say)
             wheel = wheels.pack_optictl(directory, render.template_directory())
             digest = files.sha256(wheel)
             text = "".join(
@@ -87,8 +89,8 @@ def _lock(version: str, profile: str) -> str:
     path = locks.shipped_locks() / locks.lock_name(version, profile)
     if not path.is_file():
         raise OptictlError(
-            f"this optictl holds no lock for OptiLLM {version} (profile {profile})",
-            remedy=f"name one of {', '.join(locks.locked_versions(None, profile))}",
+            f"this optictl has no lock for OptiLLM {version} (profile {profile})",
+            remedy=f"use one of {', '.join(locks.locked_versions(None, profile))}",
         )
     return path.read_text()
 
@@ -96,16 +98,16 @@ def _lock(version: str, profile: str) -> str:
 def _complete(
     directory: Path,
     target: Target,
-    wanted: Sequence[Pin],
+    needed: Sequence[Pin],
     source: Path | None,
     say: Callable[[str], None],
 ) -> list[Path]:
-    """The wheel of every pin; those that are missing or not what the lock says are fetched."""
+    """The wheel of every pin. Downloads wheels that are missing or have another hash."""
     have = wheels.digests(directory)
-    missing = [pin for pin in wanted if not pin.digests & have.keys()]
+    missing = [pin for pin in needed if not pin.digests & have.keys()]
     if missing:
-        say(f"fetching {len(missing)} wheels for {target.name}")
-        # two locks may pin one package differently, which pip takes for a conflict
+        say(f"downloading {len(missing)} wheels for {target.name}")
+        # two locks may pin different versions of one package, which pip reports as a conflict
         for batch in _batches(missing):
             requirements = "".join(f"{pin.line}\n" for pin in batch)
             try:
@@ -119,20 +121,21 @@ def _complete(
             except OptictlError as error:
                 remedy = (
                     error.remedy
-                    or "look whether pip reaches its index here, or give --wheelhouse DIR"
+                    or "check that pip reaches its index on this machine, or use --wheelhouse DIR"
                 )
-                what = f"the wheels for {target.name} cannot be had: {error.what}"
+                what = f"cannot download the wheels for {target.name}: {error.what}"
                 raise error.reworded(what, remedy) from None
         have = wheels.digests(directory)
-        if still := [pin.name for pin in wanted if not pin.digests & have.keys()]:
+        if still := [pin.name for pin in needed if not pin.digests & have.keys()]:
             raise OptictlError(
-                f"no wheel that the lock knows: {', '.join(still)}", remedy=f"remove {directory}"
+                f"{directory} has no wheel with the hash in the lock: {', '.join(still)}",
+                remedy=f"rm -r {directory}, then run it again",
             )
-    return [have[min(pin.digests & have.keys())] for pin in wanted]
+    return [have[min(pin.digests & have.keys())] for pin in needed]
 
 
 def _batches(missing: Sequence[Pin]) -> list[list[Pin]]:
-    """The pins in as few lists as it takes for no list to have two versions of one package."""
+    """The pins in lists, none with two versions of one package. As few lists as possible."""
     batches: list[dict[str, Pin]] = []
     for pin in missing:
         free = next((batch for batch in batches if batch.get(pin.name, pin) == pin), None)

@@ -121,7 +121,7 @@ def deployed(host: str, **res: Any) -> dict[str, Any]:
 def told(*events: dict[str, Any]) -> dict[str, Host]:
     found = PlaybookEvents()
     for one in events:
-        found.see(one)
+        found.add(one)
     return found.hosts
 
 
@@ -133,7 +133,7 @@ def in_force(host: str, **res: Any) -> dict[str, Any]:
     return event(
         "runner_on_ok",
         host,
-        "optictl.optillm.optillm_proxy : Put optictl in force",
+        "optictl.optillm.optillm_proxy : Activate optictl",
         "optillm_program",
         **res,
     )
@@ -163,10 +163,10 @@ class TestOutcome:
         a, b, c = playbook_events.outcome(["a", "b", "c"], hosts, False, DONE)
         assert (a.status, a.found) == ("pass", "0.3.12-x -> 0.3.13-y")
         assert (b.data or {})["state"] == "went back"
-        assert "went back to 0.3.12-x: 502" in b.found
+        assert "rolled back to 0.3.12-x: 502" in b.found
         assert (c.data or {})["state"] == "untouched"
         assert playbook_events.code([a, b, c]) == 4
-        assert playbook_events.headline([a, b, c]) == "3 hosts: 1 done, 1 went back, 1 untouched"
+        assert playbook_events.headline([a, b, c]) == "3 hosts: 1 done, 1 rolled back, 1 untouched"
 
     def test_nothing_to_do_is_told_as_such(self) -> None:
         events = (began("a"), deployed("a", changed=False, release="r", before="r"), in_force("a"))
@@ -232,13 +232,13 @@ class TestOutcome:
 
     def test_the_lines_of_progress(self) -> None:
         seen = PlaybookEvents()
-        assert seen.see(began("a")) == "a  switch, check and smoke"
+        assert seen.add(began("a")) == "a  switch, check and smoke"
         done = deployed("a", changed=True)
-        assert seen.see(done) == "a  switch, check and smoke: done"
+        assert seen.add(done) == "a  switch, check and smoke: done"
         done["event_data"]["duration"] = 12.4
-        assert seen.see(done) == "a  switch, check and smoke: done (12 s)"
-        assert PlaybookEvents(foreseen=True).see(done) == ""
-        assert seen.see({"event": "playbook_on_stats", "event_data": {}}) == ""
+        assert seen.add(done) == "a  switch, check and smoke: done (12 s)"
+        assert PlaybookEvents(foreseen=True).add(done) == ""
+        assert seen.add({"event": "playbook_on_stats", "event_data": {}}) == ""
 
 
 class TestPlanned:

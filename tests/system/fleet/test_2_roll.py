@@ -92,7 +92,7 @@ def test_drift_is_shown_changed_by_no_plan_and_mended(fleet: Fleet) -> None:
     assert _files(fleet) == before
     refused = fleet.optictl("apply", "--yes", "--batch", "3", code=1)["gate2"]
     assert (refused["data"]["state"], refused["data"]["phase"]) == ("failed", "build and prove")
-    assert f"{unit}: not what optictl wrote" in refused["found"]
+    assert f"{unit}: has local changes" in refused["found"]
     with loaded(fleet.hosts):
         mended = fleet.optictl("apply", "--yes", "--force", "--batch", "3")
     assert [one["data"]["changed"] for one in mended.values()] == [False, True, False]

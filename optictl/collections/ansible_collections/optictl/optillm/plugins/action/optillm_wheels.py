@@ -1,4 +1,4 @@
-"""Send the wheels that a host does not have, in parcels, so that an interrupted run goes on where it stopped."""
+"""Send the wheels that a host does not have, in parcels. An interrupted run resumes there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PARCEL_BYTES = 32 * 2**20
 
 
 def parcels(files):
-    """The files in lists of at most PARCEL_BYTES, or of one larger file."""
+    """The files in lists of at most PARCEL_BYTES. A larger file is alone in its list."""
     found, size = [], 0
     for one in files:
         if not found or size + one["size"] > PARCEL_BYTES:
@@ -24,7 +24,7 @@ def parcels(files):
 
 
 class ActionModule(ActionBase):
-    """Ask the host what it lacks, send that, have it checked there."""
+    """Ask the host which files are missing, send them, and verify them on the host."""
 
     _requires_connection = True
     TRANSFERS_FILES = True
@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
             for one in parcel:
                 source = os.path.join(arguments["directory"], one["name"])
                 if not os.path.isfile(source):
-                    raise AnsibleActionFail(f"{source} is not there")
+                    raise AnsibleActionFail(f"{source} does not exist on the controller")
                 self._transfer_file(
                     source, self._connection._shell.join_path(incoming, one["name"])
                 )

@@ -11,14 +11,15 @@ options:
     type: path
     default: /opt/optictl/current/bin/optictl
   name:
-    description: Which deployment of the host. Its units, directories and user are called so.
+    description: The name of the deployment on the host. Its units, directories and user have this
+      name.
     type: str
     default: optillm-proxy
   root:
-    description: A deployment wholly below this directory, without systemd, instead of the system's.
+    description: The deployment is completely below this directory, without systemd.
     type: path
   patience:
-    description: Seconds to wait for another C(optictl) that is at work on the same deployment.
+    description: Seconds to wait for another C(optictl) that changes the same deployment.
     type: int
     default: 900
 """

@@ -1,4 +1,4 @@
-"""Run `optictl ... --output json` on the host, and tell Ansible what it said."""
+"""Run `optictl ... --output json` on the host, and return its result to Ansible."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-#: What the modules that drive one deployment have in common.
+#: Arguments that all modules for a deployment share.
 ARGUMENTS = {
     "program": {"type": "path", "default": "/opt/optictl/current/bin/optictl"},
     "name": {"type": "str", "default": "optillm-proxy"},
@@ -14,15 +14,16 @@ ARGUMENTS = {
     "patience": {"type": "int", "default": 900},
 }
 ROLLED_BACK = 4
-#: The `action` of two steps in a plan of optictl: the words of the classes `BuildRelease` and `SwitchRelease`.
+#: The `action` of two steps in a plan of optictl: the words of the classes `BuildRelease` and
+#: `SwitchRelease`.
 BUILD_RELEASE = "build"
 SWITCH_RELEASE = "switch"
-#: How an optictl says that another one holds the lock of the deployment.
+#: The end of the error of an optictl without error codes when another one holds the lock.
 _BUSY = "is working on this deployment"
 
 
 class Answer:
-    """What one run of optictl said: its exit code and the parts of its JSON envelope."""
+    """The result of one run of optictl: its exit code and the parts of its JSON envelope."""
 
     def __init__(self, rc, envelope, stderr):
         self.rc = rc
@@ -32,24 +33,31 @@ class Answer:
         self.stderr = stderr
 
     @property
-    def red(self):
-        """The results that are not good, by id."""
+    def failures(self):
+        """The failed results, by id."""
         return {one["id"]: one for one in self.results if one.get("status") in ("fail", "error")}
 
     @property
+    def is_locked(self):
+        """Whether another optictl works on the same deployment."""
+        return self.error.get("code") == "locked" or self.error.get("what", "").endswith(_BUSY)
+
+    @property
     def words(self):
-        """Why it failed, in one line."""
+        """The reason of the failure, in one line."""
         if self.error.get("what"):
             return self.error["what"]
-        if self.red:
-            return "; ".join(f"{name}: {one.get('found', '')}" for name, one in self.red.items())
+        if self.failures:
+            return "; ".join(
+                f"{name}: {result.get('found', '')}" for name, result in self.failures.items()
+            )
         return (self.stderr.strip().splitlines() or [f"optictl ended with {self.rc}"])[-1]
 
     @property
     def remedy(self):
-        """The command that mends it, or ""."""
+        """The command that fixes it, or ""."""
         return self.error.get("remedy") or next(
-            (one["remedy"] for one in self.red.values() if one.get("remedy")), ""
+            (one["remedy"] for one in self.failures.values() if one.get("remedy")), ""
         )
 
 
@@ -69,14 +77,14 @@ class Optictl:
 
     @property
     def release(self):
-        """The name of the release in force, or None."""
+        """The name of the active release, or None."""
         try:
             return os.path.basename(os.readlink(os.path.join(self.opt, "current")))
         except OSError:
             return None
 
     def run(self, *words, **options):
-        """One command of optictl. `program`: another one than the module was given."""
+        """Run a command of optictl. `program`: another program than the module's parameter."""
         command = [
             options.get("program") or self.module.params["program"],
             *words,
@@ -90,7 +98,7 @@ class Optictl:
         deadline = time.monotonic() + self.module.params["patience"]
         while True:
             answer = self._once(command)
-            if not answer.error.get("what", "").endswith(_BUSY) or time.monotonic() > deadline:
+            if not answer.is_locked or time.monotonic() > deadline:
                 return answer
             time.sleep(5)
 
@@ -103,31 +111,31 @@ class Optictl:
         return Answer(rc, envelope, stderr)
 
     def need(self):
-        """End the module where there is no optictl."""
+        """End the module with an error when optictl is not installed."""
         if not self.is_there:
             self.module.fail_json(
                 msg=f"there is no optictl at {self.module.params['program']}",
-                remedy="install it first",
+                remedy="run optillm_program first",
             )
 
     def good(self, *words):
-        """The results of one command, which ends the module where it is red."""
+        """The results of a command. End the module when the command fails."""
         answer = self.run(*words)
         if answer.rc:
             self.fail(answer)
         return answer.results
 
     def fail(self, answer, **more):
-        """End the module with what optictl said."""
-        told = dict(
+        """End the module with optictl's error."""
+        details = dict(
             rc=answer.rc,
             remedy=answer.remedy,
             problems=answer.error.get("problems", []),
             results=answer.results,
         )
-        told.update(more)
-        message = told.pop("msg", None) or answer.words
-        self.module.fail_json(msg=message, **told)
+        details.update(more)
+        message = details.pop("msg", None) or answer.words
+        self.module.fail_json(msg=message, **details)
 
 
 def targets(changes, action):
@@ -141,7 +149,7 @@ def step_names(changes):
 
 
 def difference(changes):
-    """A plan of optictl as Ansible shows differences."""
+    """A plan of optictl in Ansible's form of differences."""
     return [
         {
             "prepared": one["diff"]

@@ -1,19 +1,19 @@
 #!/usr/bin/python
-"""Judge a deployment."""
+"""Check a deployment."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: optillm_check
-short_description: Judge every invariant of a deployment of OptiLLM
+short_description: Run the checks of a deployment of OptiLLM
 version_added: 0.1.0
 description:
-  - Runs C(optictl check), which reads and never writes, and fails where it is red.
+  - Runs C(optictl check), which changes nothing, and fails when a check fails.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   only:
-    description: One check or one family each; by default all.
+    description: Checks or families of checks. Default, all.
     type: list
     elements: str
     default: []
@@ -24,13 +24,13 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Is it as it must be?
+- name: Check the deployment
   optictl.optillm.optillm_check:
 """
 
 RETURN = r"""
 results:
-  description: The results of C(optictl), as its JSON has them.
+  description: The results in the JSON output of C(optictl).
   returned: always
   type: list
   elements: dict

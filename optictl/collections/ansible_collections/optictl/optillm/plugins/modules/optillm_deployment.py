@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""A deployment of OptiLLM through optictl."""
+"""Install, change or remove a deployment of OptiLLM with optictl."""
 
 from __future__ import annotations
 
@@ -8,48 +8,51 @@ module: optillm_deployment
 short_description: Install, change, upgrade or remove a deployment of OptiLLM
 version_added: 0.1.0
 description:
-  - Drives C(optictl) on the host. A new release is built beside the one in force, proven against the live upstream,
-    switched to, checked, and proven again.
-  - When that ends red, the host goes back to the release, the configuration and the keys of before, and the module fails
-    with C(rolled_back=true).
+  - Runs C(optictl) on the host. It builds a new release next to the active one, tests it with the
+    live upstream, switches to it, checks it, and tests it again.
+  - After a failure, the host returns to its previous release, configuration and keys, and the
+    module fails with C(rolled_back=true).
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   state:
     description:
-      - V(present) has the deployment as described, in force and green.
-      - V(built) only builds the release that V(present) would put in force; nothing in force is touched.
-      - V(absent) removes what C(optictl) made.
+      - V(present) installs or changes the deployment, and checks it.
+      - V(built) only builds the release for V(present), and does not change the active release.
+      - V(absent) removes everything that C(optictl) created.
     type: str
     choices: [present, built, absent]
     default: present
   configuration:
-    description: The text of C(optictl.yaml). The host's own stays where this is not given.
+    description: The text of C(optictl.yaml). If not given, the host keeps its file.
     type: str
   version:
-    description: The version of OptiLLM, where O(configuration) does not name it. By default what the host's own names.
+    description: The version of OptiLLM, if O(configuration) does not set it. Default, the version
+      in the host's file.
     type: str
   upstream_key:
-    description: The key that OptiLLM sends to LiteLLM. The host's own stays where this is not given.
+    description: The key that OptiLLM sends to LiteLLM. If not given, the host keeps its key.
     type: str
   proxy_key:
-    description: The key that LiteLLM sends to OptiLLM. The host's own stays, or a new one is made, where this is not given.
+    description: The key that LiteLLM sends to OptiLLM. If not given, the host keeps its key or gets
+      a new one.
     type: str
   wheelhouse:
-    description: A directory on the host with the wheels to install from, instead of an index.
+    description: A directory on the host with wheels. It replaces the package index.
     type: path
   python:
-    description: The interpreter on the host to build on.
+    description: The Python interpreter on the host.
     type: path
   going_back_program:
-    description: The C(optictl) that made what is in force, if it is another one than O(program).
+    description: The C(optictl) that installed the active release, if it is not O(program). A
+      rollback uses it.
     type: path
   smoke:
-    description: Whether a first installation ends with one real request, which costs tokens.
+    description: Send one real request at the end of a first installation. It costs tokens.
     type: bool
     default: true
   force:
-    description: Also replace files that somebody edited. The old text is kept beside them.
+    description: Overwrite files with local changes. A backup is kept.
     type: bool
     default: false
   purge:
@@ -77,29 +80,29 @@ EXAMPLES = r"""
 
 RETURN = r"""
 release:
-  description: The release in force, a version and a hash of all that it is made of.
+  description: The active release, a version and a hash of its content.
   returned: always
   type: str
   sample: 0.3.12-0123456789ab
 before:
-  description: The release that was in force before, if any.
+  description: The release that was active before, or "".
   returned: always
   type: str
 actions:
-  description: What was done, or in check mode would be.
+  description: The actions, done or in check mode planned.
   returned: success
   type: list
   elements: str
 rolled_back:
-  description: Whether what was in force before is in force again.
+  description: Whether the release that was active before is active again.
   returned: failure
   type: bool
 remedy:
-  description: What mends it.
+  description: The command that fixes it.
   returned: failure
   type: str
 results:
-  description: The results of C(optictl), as its JSON has them.
+  description: The results in the JSON output of C(optictl).
   returned: always
   type: list
   elements: dict
@@ -124,7 +127,7 @@ _KEY_LINE = re.compile(r"^OPENAI_API_KEY=.*$", re.MULTILINE)
 
 
 def read(path):
-    """The text of a file, or None where there is none."""
+    """The text of a file. None when there is no file."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -133,7 +136,7 @@ def read(path):
 
 
 def write(path, text, mode):
-    """Write-new, fsync, rename; the file has its final mode before it has any content."""
+    """Replace a file atomically. The new file has its final mode before it has any content."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.ansible")
     if os.path.lexists(new):
@@ -148,7 +151,7 @@ def write(path, text, mode):
 
 
 class Inputs:
-    """The files that are the operator's: what they hold, and what they are to hold."""
+    """The operator's files: their texts before this run, and the wanted texts."""
 
     def __init__(self, params, etc):
         self.config = os.path.join(etc, "optictl.yaml")
@@ -169,11 +172,11 @@ class Inputs:
 
     @property
     def changed(self):
-        """The paths whose text is another one."""
+        """The paths whose text changes."""
         return [path for path in self.modes if self.wanted[path] != self.before[path]]
 
     def put(self, texts):
-        """Write the texts that are not there; what was not there before goes."""
+        """Write these texts. Remove the files whose text is None."""
         for path, mode in self.modes.items():
             if texts[path] is None:
                 if os.path.lexists(path):
@@ -182,7 +185,7 @@ class Inputs:
                 write(path, texts[path], mode)
 
     def difference(self):
-        """As Ansible shows it; of a key only that it changes."""
+        """The differences for Ansible. Of a key, only the fact that it changes."""
         shown = []
         for path in self.changed:
             if path == self.config:
@@ -195,7 +198,7 @@ class Inputs:
                     }
                 )
             else:
-                shown.append({"prepared": f"{path}: another key (not shown)\n"})
+                shown.append({"prepared": f"{path}: new key (not shown)\n"})
         return shown
 
 
@@ -214,11 +217,11 @@ class Deployment:
                 self.options += [f"--{name}", self.params[name]]
         self.python = ["--python", self.params["python"]] if self.params["python"] else []
         self.force = ["--force"] if self.params["force"] else []
-        # what this module writes before it installs is not there yet when it plans
+        # the plan comes before this module writes the keys
         self.secrets_come = ["--secrets-come"] if self.inputs.changed else []
 
     def trial(self):
-        """The option that names the wanted configuration before it is written."""
+        """The option for the wanted configuration, which is not yet written to its path."""
         if self.inputs.config not in self.inputs.changed:
             return []
         handle, path = tempfile.mkstemp(suffix=".yaml", dir=self.module.tmpdir)
@@ -227,34 +230,34 @@ class Deployment:
         return ["--config", path]
 
     def plan(self):
-        """What optictl would do, with the wanted configuration."""
+        """The changes that optictl plans, with the wanted configuration."""
         trial = self.trial()
         answer = self.optictl.run(
             *self.upgrade, "--dry-run", *self.python, *self.secrets_come, *trial
         )
         if answer.rc and trial and answer.error.get("problems"):
-            # a path that is gone when somebody reads of it is no help
+            # name the keys only: the temporary file is already gone
             words = "; ".join(
                 f"{one['path']}: {one['message']}" for one in answer.error["problems"]
             )
             self.fail(
                 answer,
                 msg=f"configuration: {words}",
-                remedy="mend it; optictl config schema prints what may stand there",
+                remedy="edit it; optictl config schema prints all keys and values",
             )
         if answer.rc:
             self.fail(answer)
-        # the trial's own file is no part of the deployment
+        # the temporary file is not part of the deployment
         planned = [one for one in answer.results if not (trial and one["target"] == trial[1])]
         edited = [one["target"] for one in planned if one.get("edited")]
         if edited and not self.params["force"]:
             remedy = (
-                "use force to replace it (the old text is kept beside it); "
-                "changes of your own belong in drop-ins (*.d/*.conf)"
+                "use force to overwrite it (a backup is kept), "
+                "or put your changes into drop-ins (*.d/*.conf)"
             )
             self.fail(
                 answer,
-                msg=f"{', '.join(edited)}: not what optictl wrote",
+                msg=f"{', '.join(edited)}: has local changes",
                 remedy=remedy,
                 rolled_back=False,
             )
@@ -290,38 +293,41 @@ class Deployment:
         diff = self.inputs.difference() + difference(planned)
         if self.module.check_mode:
             self.end(changed, actions, diff)
-        red = (
-            set(self.check().red) if changed and self.before and not self.params["root"] else set()
+        # checks that fail already do not count against the change
+        known = (
+            set(self.check().failures)
+            if changed and self.before and not self.params["root"]
+            else set()
         )
-        proven = []
+        tested = []
         if changed:
             self.inputs.put(self.inputs.wanted)
             if self.before is None:
-                self.optictl.run("init")  # a proxy key, where none was given; overwrites nothing
+                self.optictl.run("init")  # creates a missing proxy key; overwrites nothing
             answer = self.optictl.run(*self.upgrade, "--yes", *self.options, *self.force)
             if answer.rc:
                 self.go_back(answer)
-            proven = [one["id"] for one in answer.results]
+            tested = [one["id"] for one in answer.results]
         answer = self.check()
-        if set(answer.red) - red and changed:
+        if set(answer.failures) - known and changed:
             self.go_back(answer)
         if answer.rc:
             self.fail(answer, rolled_back=False)
-        if proven and self.before is None and self.params["smoke"] and not self.params["root"]:
-            # every strategy was proven beside; the service itself was not asked yet
-            smoke = self.optictl.run("smoke", proven[0])
+        if tested and self.before is None and self.params["smoke"] and not self.params["root"]:
+            # a trial of the release has tested every strategy, but the service has not run one yet
+            smoke = self.optictl.run("smoke", tested[0])
             if smoke.rc:
                 self.fail(smoke, rolled_back=False)
         self.end(changed, actions, diff, answer.results)
 
     def check(self):
-        """Every invariant; below a root nothing runs that could be asked."""
+        """Run all checks. Below a root no service runs; then complete the installation instead."""
         if self.params["root"]:
             return self.optictl.run("install", "--yes", "--no-smoke", *self.force)
         return self.optictl.run("check")
 
     def go_back(self, answer):
-        """The release, the configuration and the keys of before; the module fails with whether they are in force."""
+        """Restore the previous release, configuration and keys. End the module with an error."""
         if self.before is None:
             self.fail(answer, rolled_back=False)
         if answer.rc == ROLLED_BACK and not self.inputs.changed:
@@ -336,7 +342,7 @@ class Deployment:
             program=self.params["going_back_program"],
         )
         whole = not again.error and self.optictl.release == self.before
-        more = {} if whole else {"msg": f"{answer.words}; and going back ended with: {again.words}"}
+        more = {} if whole else {"msg": f"{answer.words}; the rollback failed too: {again.words}"}
         self.fail(answer, rolled_back=whole, **more)
 
     def absent(self):
@@ -389,7 +395,7 @@ def main():
     )
     for name in ("upstream_key", "proxy_key"):
         if module.params[name] is not None and not re.fullmatch(r"\S+", module.params[name]):
-            module.fail_json(msg=f"{name} must be one word")
+            module.fail_json(msg=f"{name} must be one word, without blanks")
     deployment = Deployment(module)
     if not deployment.optictl.is_there and module.params["state"] != "absent":
         if module.check_mode:

@@ -1,38 +1,39 @@
 #!/usr/bin/python
-"""Facts about a host that a deployment of OptiLLM depends on."""
+"""Facts about a host for a deployment of OptiLLM."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: optillm_host_info
-short_description: Tell whether a host can have a deployment of OptiLLM, and what it needs
+short_description: Report whether a host can have a deployment of OptiLLM
 version_added: 0.1.0
 description:
-  - Looks at the interpreters, the C library, systemd, and at what is deployed already. Needs nothing on the host but
-    the Python that Ansible uses. Changes nothing.
+  - Reports the interpreters, the C library, systemd and the existing deployment. The host needs
+    only the Python that Ansible uses. The module changes nothing.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 options:
   name:
-    description: Which deployment of the host.
+    description: The name of the deployment on the host.
     type: str
     default: optillm-proxy
   root:
-    description: A deployment wholly below this directory, which needs no systemd and no root.
+    description: The deployment is completely below this directory. It needs neither systemd nor
+      root.
     type: path
   python:
-    description: The interpreter to build on, instead of the newest that fits.
+    description: The Python interpreter to use. Default, the newest supported one.
     type: path
   port:
-    description: The port that the deployment is to listen on.
+    description: The port of the deployment.
     type: int
     default: 4020
   force:
-    description: Whether a unit of the same name that somebody wrote by hand may be replaced.
+    description: Allow to replace a unit of the same name that C(optictl) did not write.
     type: bool
     default: false
   fail:
-    description: Whether to fail where a deployment cannot be had.
+    description: Fail when the host cannot have a deployment.
     type: bool
     default: true
 attributes:
@@ -42,14 +43,14 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Read the facts of the host
   optictl.optillm.optillm_host_info:
   register: host
 """
 
 RETURN = r"""
 problems:
-  description: Why the host cannot have a deployment; each with what mends it.
+  description: The reasons why the host cannot have a deployment, each with its fix.
   returned: always
   type: list
   elements: str
@@ -65,7 +66,7 @@ glibc:
   elements: int
   sample: [2, 36]
 python:
-  description: The interpreter to build on.
+  description: The Python interpreter to use.
   returned: when there is one
   type: dict
   sample: {path: /usr/bin/python3.11, version: [3, 11, 2]}
@@ -75,27 +76,27 @@ distribution:
   type: str
   sample: Debian GNU/Linux 12 (bookworm)
 systemd:
-  description: The version of the systemd that runs, 0 where none does.
+  description: The version of the running systemd. 0 when it does not run.
   returned: always
   type: int
 release:
-  description: The release in force, "" where there is none.
+  description: The active release. "" when there is none.
   returned: always
   type: str
 previous:
-  description: The release that was in force before, "" where there is none.
+  description: The previous release. "" when there is none.
   returned: always
   type: str
 version:
-  description: The version of OptiLLM in force.
+  description: The version of OptiLLM in the active release.
   returned: always
   type: str
 configured:
-  description: The version of OptiLLM that the host's C(optictl.yaml) names, "" where it names none.
+  description: The version of OptiLLM in the host's C(optictl.yaml). "" when there is none.
   returned: always
   type: str
 profile:
-  description: The profile of the release in force.
+  description: The profile of the active release.
   returned: always
   type: str
 hand_made:
@@ -123,7 +124,8 @@ PLACES = ("/usr/bin", "/usr/local/bin", "/opt/python/*/bin", "/opt/*/bin")
 ASK = (
     "import json, os, sys, sysconfig;"
     "base = getattr(sys, '_base_executable', sys.executable);"
-    "print(json.dumps([os.path.realpath(base), list(sys.version_info[:3]), sysconfig.get_path('stdlib'),"
+    "print(json.dumps([os.path.realpath(base), list(sys.version_info[:3]), "
+    "sysconfig.get_path('stdlib'),"
     " sys.implementation.name]))"
 )
 
@@ -137,7 +139,7 @@ def read(path):
 
 
 def closed(path):
-    """The first part of a path that other users may not enter or read, or ""."""
+    """The first part of a path that other users cannot enter or read, or ""."""
     real, part = os.path.realpath(path), "/"
     for word in [""] + real.strip("/").split("/"):
         part = os.path.join(part, word)
@@ -152,7 +154,7 @@ def closed(path):
 
 
 def inspect(path):
-    """What an interpreter says of itself, or None when it does not run."""
+    """What an interpreter reports about itself. None when it does not run."""
     try:
         said = subprocess.run(
             [path, "-I", "-c", ASK], capture_output=True, text=True, check=True, timeout=20
@@ -169,7 +171,7 @@ def inspect(path):
 
 
 def interpreters(chosen):
-    """Every interpreter of the host, or the chosen one; each once."""
+    """The interpreters of the host without duplicates, or only the chosen one."""
     pattern = re.compile(r"python3(\.\d+)?$")
     names = (
         [chosen]
@@ -186,12 +188,12 @@ def interpreters(chosen):
 
 
 def judged(found, as_root):
-    """The newest interpreter that fits, and why the others do not."""
+    """The newest usable interpreter, and the reasons why the others are not usable."""
     fitting, passed = [], []
     for one in sorted(found, key=lambda one: one["version"], reverse=True):
         words = "{0} ({1})".format(one["path"], ".".join(map(str, one["version"])))
         if one["implementation"] != "cpython" or not OLDEST <= tuple(one["version"][:2]) <= NEWEST:
-            passed.append(f"{words} is no CPython {SUPPORTED}")
+            passed.append(f"{words} is not CPython {SUPPORTED}")
         elif as_root and one["closed"]:
             passed.append(f"the service user cannot enter {one['closed']} of {words}")
         else:
@@ -228,7 +230,7 @@ def distribution():
 
 
 def listens(port):
-    """Whether anybody listens on a loopback port of this host."""
+    """Whether a program listens on this TCP port of the host."""
     wanted = f":{port:04X}"
     lines = (read("/proc/net/tcp") + read("/proc/net/tcp6")).splitlines()
     return any(
@@ -239,7 +241,7 @@ def listens(port):
 
 
 class Deployed:
-    """What is deployed on the host under this name."""
+    """The existing deployment of this name on the host."""
 
     def __init__(self, name, root):
         base = root or "/"
@@ -258,7 +260,7 @@ class Deployed:
         self.configured = version.group(1) if version else ""
 
     def release(self, link):
-        """The name and the record of the release that a link leads to."""
+        """The name and the record (release.json) of the release behind a link."""
         path = os.path.join(self.opt, link)
         try:
             record = json.loads(read(os.path.join(path, "release.json")))
@@ -297,14 +299,14 @@ def main():
     problems = []
     if facts["architecture"] not in ARCHITECTURES:
         problems.append(
-            f"there are no wheels for {facts['architecture']}: x86_64 or aarch64 is needed"
+            f"there are no wheels for {facts['architecture']}: use a host with x86_64 or aarch64"
         )
     if not facts["glibc"]:
-        problems.append("there are no wheels for this C library: glibc is needed")
+        problems.append("there are no wheels for this C library: use a host with glibc")
     if python is None:
         why = "; ".join(passed) or "none was found"
-        # what is there and does not fit is not replaced by installing it
-        way = "put one below /opt/python" if passed else "apt-get install python3"
+        # apt would install the same unusable version again
+        way = "install one below /opt/python" if passed else "apt-get install python3"
         problems.append(f"no usable Python {SUPPORTED} ({why}): {way}, or set optillm_proxy_python")
     else:
         facts["python"] = {"path": python["path"], "version": python["version"]}
@@ -314,10 +316,13 @@ def main():
                 "the module does not run as root: log in as root, or set ansible_become: true"
             )
         if not facts["systemd"]:
-            problems.append("systemd does not run: it supervises the service")
+            problems.append(
+                "systemd does not run: use a host with systemd, or set optillm_proxy_root"
+            )
         if deployed.hand_made and not params["force"]:
             problems.append(
-                f"{', '.join(deployed.hand_made)} was not written by optictl: remove it, or use force to replace it"
+                f"{', '.join(deployed.hand_made)} was not written by optictl: "
+                "remove it, or set optillm_proxy_force to replace it"
             )
         if not deployed.ours and not deployed.hand_made and listens(params["port"]):
             problems.append(

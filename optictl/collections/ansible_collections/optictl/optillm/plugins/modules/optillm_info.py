@@ -1,14 +1,15 @@
 #!/usr/bin/python
-"""What is deployed."""
+"""The state of a deployment."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: optillm_info
-short_description: Tell what a deployment of OptiLLM is and how it does
+short_description: Report the state of a deployment of OptiLLM
 version_added: 0.1.0
 description:
-  - Release, health, restarts, and what C(optictl install) would change. Never fails because of what it finds.
+  - Reports release, health, restarts, and what C(optictl install) would change. A bad state does
+    not fail the module.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 attributes:
@@ -18,22 +19,22 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: How does it do?
+- name: Read the state
   optictl.optillm.optillm_info:
   register: optillm
 """
 
 RETURN = r"""
 release:
-  description: The release in force; "" where there is none.
+  description: The active release. "" when there is none.
   returned: always
   type: str
 version:
-  description: The version of OptiLLM in force.
+  description: The version of OptiLLM in the active release.
   returned: always
   type: str
 state:
-  description: The service's state, in systemd's words.
+  description: The state of the service, as systemd names it.
   returned: always
   type: str
 tiers:
@@ -46,11 +47,11 @@ drift:
   type: list
   elements: str
 restarts:
-  description: How often systemd had to start the service anew.
+  description: How often systemd restarted the service.
   returned: always
   type: int
 problem:
-  description: The first thing that is wrong, if any.
+  description: The first problem, or "".
   returned: always
   type: str
 """
@@ -66,7 +67,7 @@ from ansible_collections.optictl.optillm.plugins.module_utils.optictl import (
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     optictl = Optictl(module)
-    told = {
+    info = {
         "release": optictl.release or "",
         "version": "",
         "state": "",
@@ -75,21 +76,21 @@ def main():
         "restarts": 0,
     }
     if not optictl.is_there:
-        module.exit_json(changed=False, problem="optictl is not installed", **told)
+        module.exit_json(changed=False, problem="optictl is not installed", **info)
     status, releases, plan = (
         optictl.run("status"),
         optictl.run("releases"),
         optictl.run("install", "--dry-run"),
     )
     data = status.results[0]["data"] if status.results else {}
-    told.update({name: data[name] for name in ("state", "tiers", "restarts") if name in data})
+    info.update({name: data[name] for name in ("state", "tiers", "restarts") if name in data})
     inside = [one["data"] for one in releases.results if one["id"] == optictl.release]
-    told["version"] = inside[0]["version"] if inside else ""
-    told["drift"] = step_names(plan.results)
+    info["version"] = inside[0]["version"] if inside else ""
+    info["drift"] = step_names(plan.results)
     problem = data.get("problem", "") if status.results else status.words
     if plan.rc:
         problem = plan.words
-    module.exit_json(changed=False, problem=problem, **told)
+    module.exit_json(changed=False, problem=problem, **info)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
 #!/usr/bin/python
-"""optictl on a host."""
+"""The program optictl on a host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: optillm_program
-short_description: Have optictl on a host, from wheels that are there
+short_description: Install optictl on a host from local wheels
 version_added: 0.1.0
 description:
-  - Makes a virtual environment with C(optictl) beside those that exist, offline, every hash checked. Needs no pip on the host.
+  - Creates a virtual environment with C(optictl), offline, every hash checked, next to older ones.
+    The host needs no pip.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 options:
   id:
-    description: Which C(optictl); a version and a hash of all that it is made of.
+    description: The identity of this C(optictl), its version and a hash of its requirements.
     type: str
     required: true
   requirements:
-    description: The file in O(wheels) that lists what it is made of, with hashes.
+    description: The requirements file in O(wheels), with hashes.
     type: str
     required: true
   wheels:
@@ -25,19 +26,19 @@ options:
     type: path
     default: /opt/optictl/wheels
   path:
-    description: Where it is kept on the host.
+    description: The directory for installations on the host.
     type: path
     default: /opt/optictl
   python:
-    description: The interpreter on the host to build on.
+    description: The Python interpreter on the host.
     type: path
     required: true
   current:
-    description: Whether it is also put in force as C(current) and as O(command), and the others are removed.
+    description: Also activate it as C(current) and O(command), and remove the others.
     type: bool
     default: false
   command:
-    description: A link to the program that is in force. Something else that stands there is left alone.
+    description: A link to the active program. Another file with this name is not replaced.
     type: path
 attributes:
   check_mode: {support: full}
@@ -46,7 +47,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Have optictl
+- name: Install optictl
   optictl.optillm.optillm_program:
     id: "{{ wheelhouse.program }}"
     requirements: "{{ wheelhouse.requirements }}"
@@ -61,7 +62,7 @@ program:
   type: str
   sample: /opt/optictl/versions/0.1.0-0123456789ab/bin/optictl
 in_force:
-  description: The path of the C(optictl) in force; "" where there is none.
+  description: The path of the active C(optictl) before this module ran. "" when there was none.
   returned: always
   type: str
 """
@@ -77,7 +78,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def unpack_uv(module, directory):
-    """The uv that the requirements name."""
+    """Unpack the uv that the requirements name. Returns its path."""
     with open(
         os.path.join(module.params["wheels"], module.params["requirements"]), encoding="utf-8"
     ) as file:
@@ -99,7 +100,7 @@ def unpack_uv(module, directory):
 
 
 def build(module, place):
-    """The virtual environment; the mark that it is whole comes last."""
+    """Create the virtual environment. The file `complete` comes last and marks it as complete."""
     params = module.params
     shutil.rmtree(place, ignore_errors=True)
     os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
@@ -138,9 +139,7 @@ def build(module, place):
             rc, out, err = module.run_command(command, environ_update=environment, cwd="/")
             if rc:
                 shutil.rmtree(place, ignore_errors=True)
-                module.fail_json(
-                    msg=f"optictl could not be installed: {(err or out).strip()[-1000:]}"
-                )
+                module.fail_json(msg=f"installing optictl failed: {(err or out).strip()[-1000:]}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     with open(os.path.join(place, "complete"), "w", encoding="utf-8") as file:
@@ -148,7 +147,7 @@ def build(module, place):
 
 
 def point(link, target):
-    """A symbolic link, replaced in one step."""
+    """Replace a symbolic link atomically."""
     new = link + ".new"
     if os.path.lexists(new):
         os.unlink(new)

@@ -1,21 +1,22 @@
 #!/usr/bin/python
-"""Back to the release of before."""
+"""Return to the previous release."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: optillm_rollback
-short_description: Go back to the release of OptiLLM that was in force before
+short_description: Return to the previous release of OptiLLM
 version_added: 0.1.0
 description:
-  - Runs C(optictl rollback). The release is proven like a new one, which costs tokens. When that ends red, nothing changes.
+  - Runs C(optictl rollback). It tests the release like a new one, which costs tokens. When a test
+    fails, nothing changes.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   release:
     description:
-      - The release to go back to, as C(optictl releases) names it. Nothing is done where it is in force, and the module fails
-        where it is not the one before. By default the one that was in force before, whatever it is.
+      - The release to return to, as C(optictl releases) names it. The module does nothing when it
+        is active, and fails when it is not the previous release. Default, the previous release.
     type: str
 attributes:
   check_mode: {support: full}
@@ -24,21 +25,21 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Back to the release of before
+- name: Return to the previous release
   optictl.optillm.optillm_rollback:
 """
 
 RETURN = r"""
 release:
-  description: The release in force.
+  description: The active release.
   returned: always
   type: str
 before:
-  description: The release that was in force before.
+  description: The release that was active before.
   returned: always
   type: str
 results:
-  description: The results of C(optictl), as its JSON has them.
+  description: The results in the JSON output of C(optictl).
   returned: always
   type: list
   elements: dict
@@ -62,17 +63,19 @@ def main():
     optictl = Optictl(module)
     before = optictl.release or ""
     if not optictl.is_there or not before:
-        module.fail_json(msg="no release is in force", remedy="install it first")
-    wanted = module.params["release"]
-    if wanted == before:
+        module.fail_json(msg="there is no active release", remedy="install the deployment first")
+    requested = module.params["release"]
+    if requested == before:
         module.exit_json(changed=False, release=before, before=before, results=[])
     plan = optictl.run("rollback", "--dry-run")
     if plan.rc:
         optictl.fail(plan, release=before, before=before)
     target = next(iter(targets(plan.results, SWITCH_RELEASE)), "")
-    if wanted and wanted != target:
+    if requested and requested != target:
         module.fail_json(
-            msg=f"the release before is {target}, not {wanted}", release=before, before=before
+            msg=f"the previous release is {target}, not {requested}",
+            release=before,
+            before=before,
         )
     if module.check_mode:
         module.exit_json(

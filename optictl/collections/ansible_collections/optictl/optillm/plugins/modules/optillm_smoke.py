@@ -1,19 +1,21 @@
 #!/usr/bin/python
-"""Prove a deployment by real requests."""
+"""Test a deployment with real requests."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: optillm_smoke
-short_description: Send real requests to OptiLLM and prove what they caused
+short_description: Send real requests to OptiLLM and verify that the strategies ran
 version_added: 0.1.0
 description:
-  - Runs C(optictl smoke), which costs tokens, and fails where a strategy did not run as it must. Skipped in check mode.
+  - Runs C(optictl smoke), which costs tokens, and fails when a strategy did not run. Skipped in
+    check mode.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
 options:
   models:
-    description: Strategy models, such as V(moa-jerry-xl). By default every enabled strategy of every base model.
+    description: Strategy models, for example V(moa-jerry-xl). Default, every enabled strategy on
+      every base model.
     type: list
     elements: str
     default: []
@@ -24,14 +26,14 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Does the strategy really run?
+- name: Test that the strategy runs
   optictl.optillm.optillm_smoke:
     models: [moa-jerry-xl]
 """
 
 RETURN = r"""
 results:
-  description: The results of C(optictl), as its JSON has them.
+  description: The results in the JSON output of C(optictl).
   returned: always
   type: list
   elements: dict

@@ -1,16 +1,16 @@
 #!/usr/bin/python
-"""The wheels of a deployment on a host."""
+"""Wheels on a host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: optillm_wheels
-short_description: Bring a wheelhouse from the controller to a host
+short_description: Copy a wheelhouse from the controller to a host
 version_added: 0.1.0
 description:
-  - Sends the files that the host does not have, each known by its SHA-256, and checks every one there. What arrived before
-    an interruption is not sent again.
-  - Has an action plugin of the same name, which sends the files through Ansible's connection.
+  - Sends the files that the host does not have, and verifies the SHA-256 of each on the host. After
+    an interruption, it sends only the missing files.
+  - An action plugin of the same name sends the files through Ansible's connection.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 options:
@@ -19,7 +19,7 @@ options:
     type: path
     default: /opt/optictl/wheels
   directory:
-    description: The directory on the controller. Read by the action plugin.
+    description: The directory on the controller. The action plugin reads it.
     type: path
   files:
     description: The files that the host needs.
@@ -40,10 +40,11 @@ options:
         type: int
         required: true
   incoming:
-    description: Where files have just arrived on the host. Set by the action plugin.
+    description: The directory on the host with new files. The action plugin sets it.
     type: path
   prune:
-    description: Whether other files in O(path) are removed, but those of the wheelhouse of before, which a rollback needs.
+    description: Remove other files in O(path), except those of the previous wheelhouse, which a
+      rollback needs.
     type: bool
     default: false
 attributes:
@@ -66,11 +67,11 @@ missing:
   type: list
   elements: str
 sent:
-  description: How many files were sent.
+  description: The number of files sent.
   returned: always
   type: int
 sent_bytes:
-  description: How many bytes were sent.
+  description: The number of bytes sent.
   returned: always
   type: int
 """
@@ -81,24 +82,24 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-#: Beside the wheels: the names of the wheelhouse that was wanted last, and of the one before.
+#: A file next to the wheels: the file names of the last wheelhouse, and of the previous one.
 LISTS = "wheelhouses.json"
 
 
 def digest(path):
-    """SHA-256 in hex, or "" where there is no file."""
-    found = hashlib.sha256()
+    """The SHA-256 of a file in hex. "" when there is no file."""
+    checksum = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
-                found.update(block)
+                checksum.update(block)
     except OSError:
         return ""
-    return found.hexdigest()
+    return checksum.hexdigest()
 
 
 def take_in(module, incoming, wanted, path):
-    """Move what has arrived whole to its place; returns whether anything was."""
+    """Move complete files to their directory. Returns whether there were any."""
     moved = False
     for name in sorted(os.listdir(incoming)):
         source = os.path.join(incoming, name)
@@ -106,8 +107,8 @@ def take_in(module, incoming, wanted, path):
             continue
         if digest(source) != wanted[name]:
             module.fail_json(
-                msg=f"{name} did not arrive whole",
-                remedy="run it again: only what is missing is sent",
+                msg=f"{name} was damaged on the way",
+                remedy="run it again: it sends only the missing files",
             )
         os.makedirs(path, mode=0o755, exist_ok=True)
         os.chmod(source, 0o644)
@@ -117,7 +118,7 @@ def take_in(module, incoming, wanted, path):
 
 
 def lists(path):
-    """The lists of names; none where none were written."""
+    """The lists of file names. Empty when the file does not exist or is not valid."""
     try:
         with open(os.path.join(path, LISTS), encoding="utf-8") as file:
             return json.load(file)
@@ -126,9 +127,12 @@ def lists(path):
 
 
 def prune(path, wanted, check_mode):
-    """Remove what neither this wheelhouse nor the one before has; returns whether there is any such file."""
+    """Remove files that are not in this wheelhouse or the previous one.
+
+    Returns whether any exist.
+    """
     known = [wanted] + [one for one in lists(path) if one != wanted][:1]
-    # of optictl itself there may be one only: uv would take the other one of the same version
+    # keep one wheel of optictl only: uv might install the other one of the same version
     kept = {name for one in known[1:] for name in one if not name.startswith("optictl-")}
     others = sorted(set(os.listdir(path)) - kept - set(wanted) - {LISTS})
     if not check_mode:
