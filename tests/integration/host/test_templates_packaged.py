@@ -57,6 +57,13 @@ def test_nothing_else_is_in_it(wheel: Path) -> None:
     assert "optictl = optictl.cli:main" in (information / "entry_points.txt").read_text()
 
 
+def test_the_man_pages_are_installed(wheel: Path) -> None:
+    (data,) = wheel.glob("*.data")
+    assert tree(data / "data/share/man") == {
+        f"man{page.suffix[1:]}/{page.name}": page.read_bytes() for page in (ROOT / "man").iterdir()
+    }
+
+
 def test_what_is_installed_renders_from_its_own_templates(wheel: Path, tmp_path: Path) -> None:
     """Run from the wheel's files, away from the checkout: the same bytes."""
 
