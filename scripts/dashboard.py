@@ -262,9 +262,9 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         ),
         _graph(
             "In flight",
-            "Requests being served and those that wait for their turn (limits.max_in_flight); upstream calls waited for.",
+            "Requests being served and those in the queue (limits.max_in_flight); upstream calls waited for.",
             "short",
-            (f"sum(optillm_requests_waiting{{{_HERE}}})", "waiting for their turn"),
+            (f"sum(optillm_requests_waiting{{{_HERE}}})", "in the queue"),
             (
                 f"sum by (strategy) (optillm_requests_in_flight{{{_THESE}}})",
                 "{{strategy}} requests",

@@ -1,8 +1,8 @@
 """Entry point: `python -I RELEASE/guard --host ... --optillm-api-key @FILE`.
 
-A directory run as a program has no package, so relative imports would fail: its
-place on `sys.path` is handed to the parent, which makes `guard` an ordinary package
-(the release directory holds nothing else that could be imported).
+A directory that runs as a program has no package, and relative imports fail in it. This module
+puts the parent directory on `sys.path` instead. `guard` is then an ordinary package; the release
+directory contains nothing else to import.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's API: errors, completions, streams."""
+"""Responses in the format of OpenAI's API: errors, completions, streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class Refused(Exception):
-    """The door's answer to a request that may not pass: a 4xx or 503 in OpenAI's shape."""
+    """The guard refuses a request: a 4xx or 503 in OpenAI's format."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: dict[str, str] | None = None
@@ -25,13 +25,13 @@ class Refused(Exception):
 
 
 class Failure(Response):  # type: ignore[misc]
-    """An error's answer, which remembers its code."""
+    """An error response with its code."""
 
     code = ""
 
 
 def error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Failure:
-    """`{"error": {"message", "type", "param", "code"}}` with the given status."""
+    """The response `{"error": {"message", "type", "param", "code"}}` with this status."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "upstream_error")
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     response = Failure(
@@ -45,7 +45,7 @@ def error(status: int, code: str, message: str, headers: dict[str, str] | None =
 
 
 def facts(request: ledger.Request, dropped: list[str]) -> dict[str, str]:
-    """The `x-optillm-*` headers: what this request caused upstream."""
+    """The `x-optillm-*` headers: the upstream calls of this request. Times in ms."""
     calls = request.calls
     headers = {
         "x-optillm-trace": request.id,
@@ -65,7 +65,7 @@ def facts(request: ledger.Request, dropped: list[str]) -> dict[str, str]:
 
 
 def usage(request: ledger.Request) -> dict[str, Any]:
-    """True token counts: the sums over every upstream call."""
+    """The token counts: the sums over all upstream calls."""
     prompt, completion = request.total("prompt_tokens"), request.total("completion_tokens")
     return {
         "prompt_tokens": prompt,
@@ -76,7 +76,7 @@ def usage(request: ledger.Request) -> dict[str, Any]:
 
 
 def completion(request: ledger.Request, model: str, texts: list[str]) -> dict[str, Any]:
-    """A whole chat.completion, one choice a text."""
+    """A chat.completion with one choice for each text."""
     return {
         "id": f"chatcmpl-{request.id}",
         "object": "chat.completion",
@@ -96,7 +96,7 @@ def completion(request: ledger.Request, model: str, texts: list[str]) -> dict[st
 
 
 def stream(whole: dict[str, Any], include_usage: bool) -> Iterator[bytes]:
-    """The same answer as server-sent events; with usage, one last chunk without choices carries it."""
+    """A completion as server-sent events. With `include_usage`, the last chunk has the usage."""
     head = {
         "id": whole["id"],
         "object": "chat.completion.chunk",

@@ -1,7 +1,7 @@
-"""What must fail and what must work inside the service's sandbox, tried for real.
+"""Escape attempts inside the service's sandbox, and actions that must work there.
 
-`optictl check --attack` starts this in a unit that is a copy of the service's own. Each
-line it prints is one attempt: {"id", "title", "must": "fail"|"work", "happened", "detail"}.
+`optictl check --attack` runs this in a copy of the service's unit. It prints one JSON object per
+attempt: {"id", "title", "must": "fail"|"work", "happened", "detail"}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-#: Returns what it got hold of, or raises.
+#: Returns what the attempt reached, or raises an exception.
 Attempt = Callable[[], object]
 _ATTEMPTS: list[tuple[str, str, str, Attempt]] = []
 
@@ -41,7 +41,7 @@ def _names(directory: str) -> list[str]:
     return [path.name for path in Path(directory).iterdir()]
 
 
-@_refuse("bind", "listen on a port of its own")
+@_refuse("bind", "listen on a port")
 def _bind() -> object:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -49,7 +49,7 @@ def _bind() -> object:
         return listener.getsockname()
 
 
-@_refuse("bind-unix", "listen on a unix socket")
+@_refuse("bind-unix", "listen on a Unix socket")
 def _bind_unix() -> object:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("/tmp/attack.sock")  # noqa: S108
@@ -58,7 +58,7 @@ def _bind_unix() -> object:
 
 @_refuse("connect-outside", "connect to another machine")
 def _connect_outside() -> object:
-    # TEST-NET-1: nobody is there; what counts is that the packet is refused here
+    # TEST-NET-1: the address is unused; the local firewall must refuse the packet
     with socket.socket() as client:
         client.settimeout(2)
         client.connect(("192.0.2.1", 80))
@@ -80,15 +80,15 @@ def _shadow() -> object:
     return Path("/etc/shadow").read_bytes()
 
 
-@_refuse("homes", "look into homes")
+@_refuse("homes", "list homes")
 def _homes() -> object:
     found = [name for place in ("/root", "/home") if Path(place).is_dir() for name in _names(place)]
     if not found:
-        raise PermissionError("nothing to see")
+        raise PermissionError("no entries")
     return found
 
 
-@_refuse("secrets-on-disk", "read the secrets where the operator keeps them")
+@_refuse("secrets-on-disk", "read the operator's secret files")
 def _secrets() -> object:
     return [Path("/etc/optillm-proxy", name).read_bytes() for name in ("env", "proxy_key")]
 
@@ -103,7 +103,7 @@ def _write(*places: str) -> object:
         written.append(place)
         Path(place, "attack").unlink()
     if not written:
-        raise PermissionError("nowhere")
+        raise PermissionError("no directory is writable")
     return written
 
 
@@ -122,7 +122,7 @@ def _write_outside() -> object:
     )
 
 
-@_refuse("write-and-execute", "execute a file that it wrote")
+@_refuse("write-and-execute", "write and execute a file")
 def _write_and_execute() -> object:
     program = Path("/tmp/attack")  # noqa: S108
     program.write_text("#!/bin/true\n")
@@ -130,7 +130,7 @@ def _write_and_execute() -> object:
     return subprocess.run([program], check=True)
 
 
-@_refuse("writable-code", "make memory writable and executable")
+@_refuse("writable-code", "map memory as writable and executable")
 def _writable_code() -> object:
     return len(mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC))
 
@@ -144,7 +144,7 @@ def _other_processes() -> object:
         if name.isdigit() and name not in own and Path("/proc", name, "cmdline").exists()
     ]
     if not seen:
-        raise PermissionError("only its own")
+        raise PermissionError("only its own processes")
     return seen
 
 
@@ -192,7 +192,7 @@ def _mount() -> object:
 @_refuse("environment", "find the upstream key in the environment")
 def _environment() -> object:
     if b"OPENAI_API_KEY=" not in Path("/proc/self/environ").read_bytes():
-        raise PermissionError("not there")
+        raise PermissionError("not in the environment")
     return True
 
 
@@ -233,21 +233,21 @@ def _upstream() -> object:
 
 
 def main() -> int:
-    """Try everything; 0 when every wall held and every door opened."""
-    bad = 0
+    """Run all attempts. Returns 0 when each has the expected outcome."""
+    unexpected = 0
     for id, title, must, attempt in _ATTEMPTS:
         try:
             detail, happened = repr(attempt())[:200], "work"
         except Exception as error:
             detail, happened = f"{type(error).__name__}: {error}"[:200], "fail"
-        bad += happened != must
+        unexpected += happened != must
         print(
             json.dumps(
                 {"id": id, "title": title, "must": must, "happened": happened, "detail": detail}
             ),
             flush=True,
         )
-    return 1 if bad else 0
+    return 1 if unexpected else 0
 
 
 if __name__ == "__main__":

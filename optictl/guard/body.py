@@ -1,4 +1,4 @@
-"""A client's request body: validated, and reduced to what a strategy may see. Pure."""
+"""Validate the body of a client's request, and reduce it to what a strategy uses. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from .answers import Refused
 
-#: How OptiLLM finds a strategy in a message (server.py, extract_optillm_approach).
+#: OptiLLM's pattern for a strategy in a message. Source: extract_optillm_approach in server.py.
 _TAG = re.compile(r"<optillm_approach>(.*?)</optillm_approach>")
 _OPENING = "<optillm_approach>"
 _MAX_TAGS = 16
 _ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
-#: The number of answers OpenAI's API allows; each is a whole strategy here.
+#: The largest `n` of OpenAI's API. Here, each answer is a run of the strategy.
 _MAX_N = 128
-#: More names than this do not fit into a header that every client accepts.
+#: More names would make a header that some clients refuse.
 _MAX_DROPPED = 32
-#: What every strategy honours. All else is dropped, and named.
+#: The fields that every strategy uses. The guard drops all others and lists them in a header.
 _HONOURED = {
     "model",
     "messages",
@@ -32,7 +32,10 @@ _HONOURED = {
 
 @dataclass(frozen=True)
 class Body:
-    """A checked request. `choice` is the strategy asked for inside the body, if any."""
+    """A valid request. `choice`: the strategy that the body requests, or None.
+
+    `dropped`: the fields that the guard ignores.
+    """
 
     model: str
     messages: list[dict[str, str]]
@@ -44,7 +47,7 @@ class Body:
     dropped: list[str]
 
     def for_optillm(self, strategy: str, base_model: str) -> bytes:
-        """The JSON that OptiLLM receives: never a key that the door does not know."""
+        """The JSON for OptiLLM. It has known fields only."""
         return json.dumps(
             {
                 "model": f"{strategy}-{base_model}",
@@ -60,7 +63,11 @@ def _bad(message: str, code: str = "invalid_request") -> Refused:
 
 
 def load(raw: bytes) -> dict[str, Any]:
-    """Bytes -> a JSON object, or Refused 400."""
+    """The JSON object in a body.
+
+    Raises:
+        Refused: 400, the body is not a JSON object.
+    """
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):
@@ -81,10 +88,10 @@ def _content(message: dict[str, Any], where: str, dropped: set[str]) -> str:
     texts = []
     for part in content:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise _bad(f"{where}.content holds a part that is no object with a type")
+            raise _bad(f"{where}.content has a part that is not an object with a type")
         if part["type"] == "text":
             if not isinstance(part.get("text"), str):
-                raise _bad(f"{where}.content holds a text part without text")
+                raise _bad(f"{where}.content has a text part without text")
             texts.append(part["text"])
         else:
             dropped.add("images" if part["type"] in ("image_url", "input_image") else part["type"])
@@ -92,8 +99,9 @@ def _content(message: dict[str, Any], where: str, dropped: set[str]) -> str:
 
 
 def _without_tags(text: str, choices: list[str]) -> str:
-    # taken out until none is left: removing one may put the halves of another together. Both the rounds
-    # and the openings are bounded: a search from each of 200 000 openings would hold the GIL for minutes
+    # repeat until none is left: removing one tag may join the halves of another. Both the rounds
+    # and the opening tags are limited: a search from 200 000 opening tags would hold the GIL for
+    # minutes
     for _ in range(_MAX_TAGS):
         if text.count(_OPENING) > _MAX_TAGS:
             break
@@ -102,7 +110,7 @@ def _without_tags(text: str, choices: list[str]) -> str:
             return text
         choices.append(match.group(1))
         text = (text[: match.start()] + text[match.end() :]).strip()
-    raise _bad(f"a message holds more than {_MAX_TAGS} {_OPENING} tags", "strategy_not_enabled")
+    raise _bad(f"a message has more than {_MAX_TAGS} {_OPENING} tags", "strategy_not_enabled")
 
 
 def _messages(data: dict[str, Any], dropped: set[str], choices: list[str]) -> list[dict[str, str]]:
@@ -124,16 +132,16 @@ def _messages(data: dict[str, Any], dropped: set[str], choices: list[str]) -> li
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise _bad(f"{where}.content holds half a surrogate pair") from None
+            raise _bad(f"{where}.content has half of a surrogate pair") from None
         if role in ("system", "developer"):
             system.append(text)
         elif role in ("user", "assistant"):
             turns.append({"role": role, "content": text})
     if not any(turn["role"] == "user" and turn["content"].strip() for turn in turns):
-        raise _bad("messages must hold a user message with text")
+        raise _bad("messages must contain a user message with text")
     if len(turns) > 1:
-        dropped.add("turns")  # OptiLLM flattens a conversation into one text
-    # OptiLLM keeps only the last system message: hand it one
+        dropped.add("turns")  # OptiLLM joins a conversation into one text
+    # OptiLLM uses only the last system message: join them
     return (
         [{"role": "system", "content": "\n\n".join(filter(None, system))}] if system else []
     ) + turns
@@ -149,10 +157,10 @@ def _count(data: dict[str, Any], name: str, most: int) -> int | None:
 
 
 def parse(data: dict[str, Any]) -> Body:
-    """A JSON object -> Body.
+    """Validate the JSON object of a request.
 
     Raises:
-        Refused: 400 with the place and what is expected there.
+        Refused: 400, with the field and its expected value.
     """
     model = data.get("model")
     if not isinstance(model, str) or not model:
@@ -171,7 +179,7 @@ def parse(data: dict[str, Any]) -> Body:
         raise _bad("optillm_approach must be text")
     asked_for = [choice for choice in [*choices, asked] if choice]
     if len(set(asked_for)) > 1:
-        raise _bad("the request asks for several strategies at once", "strategy_not_enabled")
+        raise _bad("the request names several strategies", "strategy_not_enabled")
     limits = {
         name: _count(data, name, 2**31 - 1) for name in ("max_tokens", "max_completion_tokens")
     }

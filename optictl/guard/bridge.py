@@ -1,10 +1,11 @@
-"""`python -I RELEASE/guard/bridge.py PORT SECONDS`: hand a listening socket's connections to another port.
+"""`python -I RELEASE/guard/bridge.py PORT SECONDS`: forward connections to another port.
 
-systemd passes the socket (sd_listen_fds(3)). While a service that was written by hand is replaced, a new
-process already serves on PORT while the one that is to own the socket still starts: no client waits for it.
-On SIGTERM no connection is taken any more; those that are open go on for at most SECONDS.
+systemd passes the listening socket (sd_listen_fds(3)). optictl uses the bridge to replace a
+hand-made service: a new process already serves on PORT while the final service starts on the
+socket. Clients do not wait. On SIGTERM the bridge accepts no more connections, and open ones
+continue for at most SECONDS.
 
-Threads, not an event loop: it has to accept within a moment of its start, and lives for a few seconds.
+It uses threads instead of an event loop, because it must accept at once and runs for seconds only.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from contextlib import suppress
 _FIRST = 3
 _HOST = "127.0.0.1"
 _BLOCK = 1 << 16
-#: Seconds between two looks at whether it has to end.
+#: Seconds between two checks for SIGTERM.
 _PAUSE = 0.2
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy until one side ends, then tell the other side."""
+    """Copy until the source ends, then shut down the target."""
     with suppress(OSError):
         while data := source.recv(_BLOCK):
             target.sendall(data)
@@ -35,7 +36,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 def _connect(near: socket.socket, port: int) -> None:
-    """Join an accepted connection with one to the port, until both directions have ended."""
+    """Connect to the port, and copy both ways until both directions have ended."""
     with near, suppress(OSError), socket.create_connection((_HOST, port)) as far:
         back = threading.Thread(target=_copy, args=(far, near), daemon=True)
         back.start()
@@ -44,7 +45,7 @@ def _connect(near: socket.socket, port: int) -> None:
 
 
 def serve(listener: socket.socket, port: int, seconds: float, ended: threading.Event) -> None:
-    """Hand connections on until `ended` is set, then wait for those that are open."""
+    """Forward connections until `ended` is set, then wait for open ones. `seconds`: how long."""
     threads: list[threading.Thread] = []
     poll = select.poll()
     poll.register(listener, select.POLLIN)
@@ -53,7 +54,7 @@ def serve(listener: socket.socket, port: int, seconds: float, ended: threading.E
             continue
         try:
             near, _ = listener.accept()
-        except (BlockingIOError, InterruptedError):  # the service took it: both accept
+        except (BlockingIOError, InterruptedError):  # the service accepted it first
             continue
         near.setblocking(True)
         thread = threading.Thread(target=_connect, args=(near, port), daemon=True)
@@ -70,7 +71,7 @@ def main(port: int, seconds: float) -> None:
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     listener = socket.socket(fileno=_FIRST)
-    # the service shares it and may make it so at any time
+    # the service shares the socket and may set this at any time
     listener.setblocking(False)
     serve(listener, port, seconds, ended)
 

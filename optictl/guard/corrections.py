@@ -1,7 +1,7 @@
-"""The corrections of OptiLLM's behaviour, each one small, named and bound to versions.
+"""Patches for defects in OptiLLM. Each is small and names its defect and the affected versions.
 
-The wheel stays untouched: every correction replaces one name in a loaded module. An OptiLLM
-whose parts are not those that they were verified with (see `internals`) is refused, not guessed at.
+The wheel is not changed: a patch replaces a name in a loaded module. The guard refuses an OptiLLM
+with unknown fingerprints (see `internals`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .upstream import BoundClient
 
 @dataclass(frozen=True)
 class Correction:
-    """`apply(server, settings, client)` mends `defect` in the OptiLLM `versions` that have it."""
+    """A patch: `apply(server, settings, client)` fixes `defect` in these `versions` of OptiLLM."""
 
     name: str
     defect: str
@@ -40,14 +40,14 @@ def _correction(defect: str, versions: tuple[str, ...]) -> Callable[..., Any]:
 
 
 @_correction(
-    "every OpenAI client is built anew, and with a client's own sk- key",
+    "every request builds a new OpenAI client, with the client's key if it begins with sk-",
     versions=("0.3.12", "0.3.13"),
 )
 def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> None:
-    """`OpenAI(...)` in the server and in the proxy plugin yields the process's one client.
+    """`OpenAI(...)` in the server and in the proxy plugin returns the one client of the process.
 
-    So a bearer that begins with sk- cannot replace OPENAI_API_KEY, and the plugin's calls
-    are counted and retried like all others.
+    A client's key that begins with sk- cannot replace OPENAI_API_KEY. The plugin's calls are
+    counted and retried like all others.
     """
     import optillm.plugins.proxy.client as plugin_client
 
@@ -59,27 +59,29 @@ def one_upstream_client(server: ModuleType, settings: Settings, client: Any) -> 
 
 
 @_correction(
-    "the client is chosen by the environment at every request", versions=("0.3.12", "0.3.13")
+    "the environment selects the upstream client at every request", versions=("0.3.12", "0.3.13")
 )
 def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
-    """`get_config` hands a strategy the client that counts for its request.
+    """`get_config` returns a client that records the calls for the current request.
 
-    With `--approach proxy` that client is the proxy plugin's, without the fallback client
-    which would hide a failing provider.
+    With `--approach proxy` it is the proxy plugin's client, without a fallback client: that would
+    hide a failing provider.
     """
     if settings.approach == "proxy":
         from optillm.plugins.proxy.client import ProxyClient
         from optillm.plugins.proxy.config import ProxyConfig
 
         config = ProxyConfig.load()
-        # a file that it cannot use gives OptiLLM an empty list of providers, not an error
+        # for an unusable file, OptiLLM has an empty list of providers instead of an error
         if [str(p["base_url"]).rstrip("/") for p in config["providers"]] != [
             settings.base_url.rstrip("/")
         ]:
             raise Refusal(
-                "proxy_config.yaml was read by OptiLLM as naming no provider: it is valid YAML, but a value has a wrong type"
+                "OptiLLM reads no provider from proxy_config.yaml: "
+                "it is valid YAML, but a value has a wrong type"
             )
-        # whatever the file leaves out: one upstream cannot be failed over from, and the guard bounds the time
+        # set these even if the file omits them: there is only one upstream, and the guard limits
+        # time
         config["monitoring"]["track_errors"] = False
         config["routing"]["health_check"]["enabled"] = False
         config["timeouts"]["request"] = settings.request_timeout
@@ -95,14 +97,14 @@ def bound_client(server: ModuleType, settings: Settings, client: Any) -> None:
 
 
 @_correction(
-    "with --approach proxy only the proxy runs, never the prefix strategy",
+    "with --approach proxy only the proxy plugin runs, not the strategy of the prefix",
     versions=("0.3.12", "0.3.13"),
 )
 def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> None:
-    """The strategy that the door let in is the one that runs, on the base model it named.
+    """The strategy of the request runs, on its base model.
 
-    OptiLLM turns `moa-jerry-xl` into `proxy-moa-jerry-xl`, reads ['proxy', 'moa'] and runs
-    the first. Here the proxy is the client (see `bound_client`), so it leaves the list.
+    OptiLLM turns `moa-jerry-xl` into `proxy-moa-jerry-xl`, reads ['proxy', 'moa'] and runs only the
+    first. Here the proxy plugin is the client (see `bound_client`), and is removed from the list.
     """
     parse = server.parse_combined_approach
 
@@ -118,9 +120,9 @@ def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> Non
             [request.strategy],
             request.base_model,
         ):
-            # the door checked the name already; this is the second lock
+            # the application has checked the name already; this is a second check
             raise ledger.Abort(
-                400, "strategy_not_enabled", "OptiLLM understood the model name differently"
+                400, "strategy_not_enabled", "OptiLLM reads this model name differently"
             )
         return operation, approaches, base_model
 
@@ -128,15 +130,16 @@ def run_the_strategy(server: ModuleType, settings: Settings, client: Any) -> Non
 
 
 @_correction(
-    "the proxy plugin first asks every model a hidden question, whatever the request",
+    "the proxy plugin sends a hidden probe to every model before its first request",
     versions=("0.3.12", "0.3.13"),
 )
 def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
-    """The plugin takes it that a model knows system messages, as it does after most errors too.
+    """The plugin assumes that a model supports system messages. It sends no probe.
 
-    Its probe costs a call, is the same for every request, so that the breaker cannot tell
-    them apart, and any error that says "not supported" moves system messages into the
-    user's for good. A model without them is LiteLLM's business (`supports_system_message`).
+    A probe costs a call. All probes are equal, and the loop detection cannot distinguish them.
+    After
+    an error with "not supported", the plugin would always move system messages into user messages.
+    LiteLLM handles models without system messages (`supports_system_message`).
     """
     from optillm.plugins.proxy.client import ProxyClient
 
@@ -147,13 +150,13 @@ def no_probe(server: ModuleType, settings: Settings, client: Any) -> None:
 
 
 @_correction(
-    "an answer that says User: or Assistant: somewhere is cut down to what follows the last",
+    "an answer with the text User: or Assistant: loses everything before the last of them",
     versions=("0.3.12", "0.3.13"),
 )
 def whole_answer(server: ModuleType, settings: Settings, client: Any) -> None:
-    """A strategy's answer reaches the client as it is.
+    """The client gets a strategy's answer unchanged.
 
-    OptiLLM takes any text with one of the two words in it for a dialogue of its own making.
+    OptiLLM treats any text with one of these words as a dialogue that it wrote itself.
     """
 
     def tagged_conversation_to_messages(response_text: Any) -> Any:
@@ -167,11 +170,12 @@ UNREADABLE_ARGUMENTS = ("0.3.12", "0.3.13")
 
 
 def readable_arguments(server: ModuleType) -> None:
-    """OptiLLM's `main()` can read its arguments on Python 3.14. To be called before it.
+    """Let OptiLLM's `main()` parse its arguments on Python 3.14. Call this first.
 
-    `parse_args` makes an argument of every field of CePO's configuration and passes the field's annotation as
-    its type. One is `Optional[str]`, which is a union in 3.14, and argparse refuses what cannot be called. A field
-    is read here as text in that case. The version is not looked at: other fields stay as they are.
+    `parse_args` creates an argument for every field of CePO's configuration, with the annotation of
+    the field as its type. One annotation is `Optional[str]`. In 3.14 that is a union, which is not
+    callable, and argparse refuses it. This patch reads such a field as text, and does not change
+    other fields or depend on the Python version.
     """
 
     def fields(configuration: Any) -> list[Any]:
@@ -184,18 +188,23 @@ def readable_arguments(server: ModuleType) -> None:
 
 
 def apply(server: ModuleType, settings: Settings, client: Any, version: str) -> None:
-    """Apply every correction, or raise Refusal for an OptiLLM whose internals nobody has verified."""
+    """Apply every patch.
+
+    Raises:
+        Refusal: OptiLLM has fingerprints that no tested version has.
+    """
     changed = internals.unknown(internals.fingerprints(Path(str(server.__file__)).parent.parent))
     if changed:
         raise Refusal(
-            f"OptiLLM {version} is not one that the guard knows: {', '.join(changed)} differ from what was verified"
+            f"the guard does not know this OptiLLM {version}: "
+            f"these parts differ from every tested version: {', '.join(changed)}"
         )
     stated = {
         readable_arguments.__name__: UNREADABLE_ARGUMENTS,
         **{c.name: c.versions for c in CORRECTIONS},
     }
     if unstated := [name for name, versions in stated.items() if version not in versions]:
-        # its parts are the verified ones, under a version that nobody has run the tests with
+        # the fingerprints are known, but the tests have not run with this version
         journal.write("unverified", optillm=version, corrections=unstated)
     for correction in CORRECTIONS:
         correction.apply(server, settings, client)

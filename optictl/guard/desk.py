@@ -1,7 +1,7 @@
-"""The requests that are being served now, each with a way to answer it early.
+"""The requests in flight. Each can be answered before its strategy ends.
 
-While it runs, a strategy has a thread of its own, and the request waits for whichever comes first:
-its answer, the request's deadline, or the end of a drain.
+A strategy runs in a separate thread. The request waits for the first of these: the answer, its
+deadline, a loop, or the end of a drain.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from . import ledger
 from .turns import Turns
 
 T = TypeVar("T")
-#: What a strategy's thread, or the end of a drain, has to say: a result or why there is none.
+#: The result of a strategy, or the error that replaces it.
 Outcome: TypeAlias = "queue.SimpleQueue[tuple[object, BaseException | None]]"
 
-#: Seconds after which a client that was sent away may come back.
+#: Seconds in the header Retry-After of a 503.
 RETRY_AFTER = 5
 
 
 def _draining() -> ledger.Abort:
     return ledger.Abort(
-        503, "draining", "the service is stopping and could not finish this request; ask again"
+        503, "draining", "the service stopped before it finished this request; send it again"
     )
 
 
 class _Threads:
-    """Daemon threads that are kept for the next strategy: to start one costs as much as a whole answer of OptiLLM's.
+    """Daemon threads for strategies. Free threads are reused: a start costs as much as an answer.
 
     A pool of `concurrent.futures` would wait at exit for a strategy that never ends.
     """
@@ -41,7 +41,7 @@ class _Threads:
         self._free = 0
 
     def run(self, work: Callable[[], None]) -> None:
-        """Have `work`, which must not raise, done at once: by a free thread or by a new one."""
+        """Run `work` at once in a free or a new thread. `work` must not raise an exception."""
         with self._lock:
             is_free = self._free > 0
             self._free -= is_free
@@ -57,7 +57,10 @@ class _Threads:
 
 
 class Desk:
-    """All requests in flight. `closed`: the drain is over, nothing new is begun. `turns`: who may begin."""
+    """All requests in flight. `closed`: the drain is over, no request may start.
+
+    `turns`: the concurrency limiter.
+    """
 
     def __init__(self) -> None:
         self.turns = Turns(1)
@@ -70,16 +73,16 @@ class Desk:
         return len(self._open)
 
     def requests(self) -> list[ledger.Request]:
-        """Those in flight now, the oldest first."""
+        """The requests in flight, the oldest first."""
         with self._lock:
             return [request for request, _ in self._open.values()]
 
     def serve(self, request: ledger.Request, strategy: Callable[[], T]) -> T:
-        """The strategy's result.
+        """Run a strategy in a thread, and return its result.
 
         Raises:
-            Abort: the request was ended before; the strategy's thread may wait on, its calls
-                are refused from now on.
+            Abort: the request ended first. The thread may continue, but its further upstream calls
+                are refused.
         """
         outcome: Outcome = queue.SimpleQueue()
 
@@ -109,7 +112,7 @@ class Desk:
         return cast(T, result)
 
     def end(self, request: ledger.Request, reason: ledger.Abort) -> None:
-        """Answer a request now with why it may not go on, whatever its strategy still waits for."""
+        """Answer a request now with this error, even if its strategy still waits."""
         request.abort(reason)
         with self._lock:
             waiting = self._open.get(request.id)
@@ -117,7 +120,7 @@ class Desk:
             waiting[1].put((None, request.aborted))
 
     def close(self) -> int:
-        """Answer everything that is still in flight with 503. How many that were."""
+        """Answer every request in flight with 503. Returns their number."""
         with self._lock:
             self.closed = True
         waiting = self.requests()

@@ -1,8 +1,8 @@
-"""The door: a WSGI application in front of OptiLLM's.
+"""The guard's WSGI application in front of OptiLLM's.
 
-Every request is authenticated, validated, matched against the enabled strategies and
-base models and checked for a routing loop before OptiLLM sees it; OptiLLM's answer is
-completed, or turned into an honest error, before the client sees it.
+It authenticates and validates every request, accepts only enabled strategies and base models, and
+detects routing loops, before OptiLLM gets the request. It completes OptiLLM's answer, or replaces
+it with an error, before the client gets it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _METHODS = {
     "/guard/state": "GET",
 }
 _TRACES = "/guard/traces"
-#: Seconds that a request waits for its turn at most; they count against its time.
+#: The longest time in the queue, in seconds. It is part of the request's time limit.
 WAIT_SECONDS = 30
-#: Lists of models that are waited for at a time.
+#: Concurrent requests for the upstream's list of models.
 _LISTS = 8
-#: The upstream's word is final for these: trying again cannot help.
+#: Statuses of the upstream for which a retry cannot help.
 _FINAL = {400, 401, 403, 404, 413, 415, 421, 422}
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -51,25 +51,28 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 def resolve(
     model: str, choice: str | None, settings: Settings, loaded: set[str]
 ) -> tuple[str, str]:
-    """The strategy and base model of a request, or Refused 400.
+    """The strategy and base model of a request. `choice`: the strategy in the body, or None.
 
-    Only a whole match counts: `moa-proxy-large` is not silently `large`, as in OptiLLM,
-    whose parser eats every leading strategy word.
+    The whole name must match. OptiLLM's parser removes every leading strategy word, and would read
+    `moa-proxy-large` as the base model `large`.
+
+    Raises:
+        Refused: 400, the name has no enabled strategy or no known base model.
     """
-    # one base model's name may be the end of another's: the longest is the whole one
+    # the name of one base model may end with the name of another: take the longest
     base = max((b for b in settings.base_models if model.endswith(f"-{b}")), key=len, default=None)
     if model in settings.base_models:
         raise Refused(
             400,
             "strategy_prefix_required",
-            f"{model} has no strategy prefix: ask for {settings.strategies[0]}-{model}",
+            f"{model} has no strategy prefix: use {settings.strategies[0]}-{model}",
         )
     prefix = model[: -len(base) - 1] if base else model.split("-", 1)[0]
     if not base and prefix in settings.strategies:
         raise Refused(
             400,
             "base_model_unknown",
-            f"{model}: the base models are {', '.join(settings.base_models)}",
+            f"{model} has no known base model; known: {', '.join(settings.base_models)}",
         )
     strategy = choice or prefix
     if not base or prefix not in settings.strategies or strategy not in settings.strategies:
@@ -77,19 +80,19 @@ def resolve(
         raise Refused(
             400,
             "strategy_not_enabled",
-            f"{wrong!r} is not an enabled strategy; these are: {', '.join(settings.strategies)}",
+            f"{wrong!r} is not an enabled strategy; enabled: {', '.join(settings.strategies)}",
         )
     if strategy not in loaded:
         raise Refused(
             400,
             "strategy_not_loaded",
-            f"OptiLLM did not load {strategy}; its start-up log says why",
+            f"OptiLLM did not load {strategy}; the service's start-up log has the reason",
         )
     return strategy, base
 
 
 class Door:
-    """OptiLLM's Flask application `app`, guarded. `loaded` are the strategies that it can run."""
+    """The guarded application. `app`: OptiLLM's Flask application. `loaded`: its strategies."""
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class Door:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         request = Request(environ)
-        # one more than allowed: of a body without a length, werkzeug reads so much and says nothing
+        # one more than allowed: werkzeug silently cuts off a body without a length at this number
         request.max_content_length = self.settings.max_body_bytes + 1
         try:
             response = self._respond(request)
@@ -122,7 +125,7 @@ class Door:
             self.meter.refused("internal_error")
             journal.write("defect", exception=type(error).__name__)
             response = answers.error(
-                500, "internal_error", "the guard met a defect of its own; the journal names it"
+                500, "internal_error", "internal guard error; see the service log"
             )
         response.headers["x-optillm-guard"] = GUARD_VERSION
         answer: Iterable[bytes] = response(environ, start_response)
@@ -134,10 +137,10 @@ class Door:
         if request.path != "/health":
             self._authenticate(request)
         if allowed is None:
-            raise Refused(404, "not_found", f"there is nothing at this path; try {_CHAT}")
+            raise Refused(404, "not_found", f"unknown path; use {_CHAT}")
         if request.method != allowed and not (allowed == "GET" and request.method == "HEAD"):
             raise Refused(
-                405, "method_not_allowed", f"{request.path} takes {allowed}", {"Allow": allowed}
+                405, "method_not_allowed", f"{request.path} allows {allowed}", {"Allow": allowed}
             )
         if request.path == _CHAT:
             return self._chat(request)
@@ -151,7 +154,7 @@ class Door:
         return self._models(request)
 
     def _of_others(self, request: Request) -> dict[int, bytes]:
-        """What the other workers answer to the same question, by their places."""
+        """The responses of the other workers to the same request: number -> body."""
         if request.headers.get(ONE_HEADER) == "1":
             return {}
         return self.workers.ask(request.path, self.settings.proxy_key)
@@ -165,8 +168,8 @@ class Door:
     def _models(self, request: Request) -> Response:
         if not self._lists.acquire(
             blocking=False
-        ):  # an upstream that hangs must not take the threads of /health
-            raise _come_back("overloaded", f"{_LISTS} lists of models are waited for")
+        ):  # an upstream that hangs must not use up the threads for /health
+            raise _come_back("overloaded", f"{_LISTS} requests for the model list are running")
         try:
             response = Response.from_app(self.app, request.environ, buffered=True)
         finally:
@@ -174,17 +177,19 @@ class Door:
         if response.status_code < 400:
             return response
         return answers.error(
-            502, "upstream_failed", f"the upstream did not list its models: {_message(response)}"
+            502, "upstream_failed", f"the upstream's model list failed: {_message(response)}"
         )
 
     def _traces(self, request: Request) -> Response:
         trace = request.path[len(_TRACES) + 1 :]
         if not trace:
-            told = self.traces.newest()
+            summaries = self.traces.newest()
             if others := self._of_others(request):
-                told += [one for answer in others.values() for one in json.loads(answer)["traces"]]
-                told.sort(key=lambda one: one["began"] + one["seconds"], reverse=True)
-            return Response(json.dumps({"schema": 1, "traces": told}), mimetype="application/json")
+                for answer in others.values():
+                    summaries += json.loads(answer)["traces"]
+                summaries.sort(key=lambda trace: trace["began"] + trace["seconds"], reverse=True)
+            listed = {"schema": 1, "traces": summaries}
+            return Response(json.dumps(listed), mimetype="application/json")
         found = self.traces.get(trace)
         if found is not None:
             return Response(json.dumps({"schema": 1, **found}), mimetype="application/json")
@@ -193,11 +198,11 @@ class Door:
         raise Refused(
             404,
             "trace_unknown",
-            "there is no such trace; only the newest requests are kept (--max-traces)",
+            "unknown trace; only the newest requests are kept (limits.max_traces)",
         )
 
     def state(self) -> dict[str, Any]:
-        """What this worker serves now. Times are seconds."""
+        """The state of this worker for /guard/state. Times are in seconds."""
         now = time.monotonic()
         return {
             "schema": 1,
@@ -247,9 +252,9 @@ class Door:
         except RequestEntityTooLarge:
             raise too_large from None
         except ClientDisconnected:
-            raise Refused(400, "invalid_request", "the body ended early") from None
-        except Exception:  # gunicorn's own kinds: a chunk with a wrong size, or without its end
-            raise Refused(400, "invalid_request", "the body is not sent as HTTP demands") from None
+            raise Refused(400, "invalid_request", "the body is incomplete") from None
+        except Exception:  # gunicorn's errors: a chunk with a wrong size, or without an end
+            raise Refused(400, "invalid_request", "the body is not valid HTTP") from None
         if len(raw) > limit:
             raise too_large
         return raw
@@ -275,9 +280,7 @@ class Door:
             with desk.turns.turn(min(WAIT_SECONDS, entry.remaining()), lambda: _stay(request)):
                 response = self._run(request, asked, entry)
         except Full:
-            busy = (
-                f"{most} requests run, and as many wait or waited too long (limits.max_in_flight)"
-            )
+            busy = f"{most} requests run, and the queue is full or too slow (limits.max_in_flight)"
             raise _come_back("overloaded", busy) from None
         response.headers.update(answers.facts(entry, asked.dropped))
         entry.seconds = time.monotonic() - entry.started
@@ -308,7 +311,7 @@ class Door:
             "wsgi.input": io.BytesIO(payload),
             "CONTENT_LENGTH": str(len(payload)),
             "CONTENT_TYPE": "application/json",
-            # OptiLLM checks the key once more, in this spelling
+            # OptiLLM checks the key too, and needs this form
             "HTTP_AUTHORIZATION": f"Bearer {self.settings.proxy_key}",
         }
         environ.pop("HTTP_TRANSFER_ENCODING", None)
@@ -319,7 +322,7 @@ class Door:
                 )
         except ledger.Abort as abort:
             entry.abort(abort)
-        if entry.aborted is not None:  # also when a strategy with threads of its own swallowed it
+        if entry.aborted is not None:  # a strategy with threads may swallow the exception
             reason = entry.aborted
             retry = (
                 {"Retry-After": str(RETRY_AFTER)}
@@ -341,7 +344,7 @@ class Door:
 
 
 def joined(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """The states of the workers that answered as the service's one."""
+    """The state of the service, from the states of its workers."""
     return {
         **states[0],
         "uptime": max(state["uptime"] for state in states),
@@ -356,14 +359,14 @@ def joined(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _come_back(code: str, what: str) -> Refused:
-    return Refused(503, code, f"{what}; ask again", {"Retry-After": str(RETRY_AFTER)})
+    return Refused(503, code, f"{what}; try again later", {"Retry-After": str(RETRY_AFTER)})
 
 
 def _stay(request: Request) -> None:
-    """Whether to wait on.
+    """Check whether a queued request should still wait.
 
     Raises:
-        Refused: the service stops, or the client is gone.
+        Refused: the service stops, or the client has disconnected.
     """
     if desk.closed:
         raise _come_back("draining", "the service is stopping")
@@ -373,15 +376,15 @@ def _stay(request: Request) -> None:
     try:
         gone = connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
-        return  # it has nothing more to say
+        return  # it is connected and has sent nothing more
     except OSError:
         gone = True
     if gone:
-        raise Refused(499, "client_gone", "the client went away while it waited for its turn")
+        raise Refused(499, "client_gone", "the client disconnected while it was in the queue")
 
 
 def _texts(inner: Response) -> list[str] | None:
-    """The answer's texts, or None when OptiLLM did not produce any."""
+    """The texts of OptiLLM's answer. None when it has no valid texts."""
     if inner.status_code != 200:
         return None
     data = json.loads(inner.get_data())
@@ -397,15 +400,15 @@ def _message(inner: Response) -> str:
 
 
 def _failure(entry: ledger.Request, inner: Response) -> Response:
-    """An honest error for a strategy that produced no answer."""
+    """The error response for a strategy without an answer."""
     failures = entry.failures
     if not failures:
         return answers.error(
             502,
             "strategy_failed",
-            f"{entry.strategy} produced no answer from what the upstream sent",
+            f"{entry.strategy} made no answer from the upstream's responses",
         )
-    # the first is the cause: LiteLLM answers 429 for a while after a 401, without asking the model
+    # the first failure is the cause: after a 401, LiteLLM answers 429 for a while by itself
     first = failures[0]
     said = (
         f"the upstream answered {first.status}" if first.status else "the upstream did not answer"
@@ -422,7 +425,7 @@ def _failure(entry: ledger.Request, inner: Response) -> Response:
 
 
 def _account(entry: ledger.Request) -> None:
-    """The request's one line in the journal."""
+    """Log the request, in one line."""
     journal.write(
         "request",
         trace=entry.id,

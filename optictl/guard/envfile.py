@@ -1,8 +1,9 @@
-"""Env files as systemd reads them. Pure: bytes in, variables and problems out.
+"""Parse env files as systemd does. Pure: bytes in, variables and problems out.
 
-The guard, `optictl run` and `optictl check` all read the file here, so none of them sees a
-variable that the unit does not get. The syntax is that of systemd's EnvironmentFile= (its
-src/basic/env-file.c, 247 to 262), compared with a booted systemd by tests/system/systemd/test_envfiles.py.
+The guard, `optictl run` and `optictl check` use this parser, and see the same variables as the
+unit.
+Syntax: EnvironmentFile= of systemd 247 to 262. Source: systemd's src/basic/env-file.c;
+tests/system/systemd/test_envfiles.py compares this parser with a booted systemd.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-#: Kind of a problem -> what is wrong. A message never quotes a line: it may hold a secret.
+#: Kind of a problem -> message. A message never quotes a line: it may contain a secret.
 WORDS = {
     "utf-16": "the file is UTF-16, which systemd refuses",
-    "nul": "there is a NUL byte, and systemd refuses the file",
-    "not-utf-8": "this is not UTF-8, and systemd refuses the file",
-    "long": "it is longer than a program's variable may be (128 KiB), and the service cannot start",
-    "size": "the file is larger than 1 MB, which systemd does not hand on as a credential",
+    "nul": "it contains a NUL byte, and systemd refuses the file",
+    "not-utf-8": "it is not UTF-8, and systemd refuses the file",
+    "long": "it is longer than 128 KiB, the limit of a variable, and the service cannot start",
+    "size": "the file is larger than 1 MB, the limit of a systemd credential",
     "bom": "the file begins with a byte order mark, and systemd ignores its first line",
     "export": "systemd ignores a line that begins with export",
-    "name": "what stands before = is not a name, and systemd ignores the line",
-    "no-sign": "there is no = in it, and systemd ignores the line",
+    "name": "the text before = is not a name, and systemd ignores the line",
+    "no-sign": "it has no =, and systemd ignores the line",
     "comment": "the comment ends with a backslash, and systemd before 254 ignores the next line",
-    "swallowed": "an open quote or a backslash makes the lines below a part of its value",
+    "swallowed": "an open quote or a backslash adds the lines below to its value",
 }
 _REFUSED = {"utf-16", "nul", "not-utf-8", "long", "size"}
 
 #: The kernel's MAX_ARG_STRLEN with pages of 4 KiB: NAME=VALUE and a NUL.
 MAX_VARIABLE = 131072
-#: systemd hands a unit 1 MiB of credentials at most, and the proxy key is one of them.
+#: systemd passes at most 1 MiB of credentials to a unit, the proxy key included.
 MAX_FILE = 1_000_000
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t\n\r"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-#: What may be shown of a thing that is no name: a key of someone's has digits or small letters.
+#: Text that messages may show although it is not a name: a key has digits or lower-case letters.
 _HARMLESS = re.compile(r"[A-Z][A-Z_.-]*", re.ASCII)
 _EXPORT = re.compile(r"export[ \t]+")
 _ASSIGNS = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*[ \t]*=")
@@ -47,7 +48,10 @@ _OLD_COMMENT = re.compile(rb"[^\\\n\r]*(?:\\.?[^\\\n\r]*)*", re.S)
 
 @dataclass(frozen=True)
 class Problem:
-    """A line that is not read as it is meant. `kind` is a key of WORDS; `name` is "" where none can be told."""
+    """A line that systemd does not read as intended.
+
+    `kind`: a key of WORDS. `name`: the variable, or "" when it is not known.
+    """
 
     kind: str
     line: int
@@ -55,7 +59,7 @@ class Problem:
 
     @property
     def refuses(self) -> bool:
-        """Whether systemd refuses the whole file, not only ignores a line."""
+        """Whether systemd refuses the whole file."""
         return self.kind in _REFUSED
 
     def __str__(self) -> str:
@@ -65,9 +69,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class EnvFile:
-    """What an env file gives to the service: nothing where systemd refuses it.
+    """The variables that the service gets from an env file. None if systemd refuses the file.
 
-    `meant` are the names of all lines that look like an assignment, also of those that systemd ignores.
+    `meant`: the names in all lines that look like an assignment, also in lines that systemd
+    ignores.
     """
 
     variables: dict[str, str] = field(repr=False)
@@ -79,14 +84,15 @@ class EnvFile:
         return any(problem.refuses for problem in self.problems)
 
     def loses(self, name: str) -> bool:
-        """Whether a variable stands in the file and does not reach the service."""
+        """Whether the file contains a variable, but the service does not get it."""
         return name not in self.variables and (name in self.meant or self.refused)
 
 
 def read(data: bytes, *, comments_continue: bool = False) -> EnvFile:
-    """What systemd takes from an env file.
+    """Parse an env file as systemd does.
 
-    `comments_continue`: a backslash at the end of a comment hides the next line, as it does before systemd 254.
+    `comments_continue`: a backslash at the end of a comment hides the next line, as before systemd
+    254.
     """
     if b"\0" in data:
         return EnvFile({}, (), (_of_nul(data),))
@@ -97,9 +103,9 @@ def read(data: bytes, *, comments_continue: bool = False) -> EnvFile:
 
 
 def shell_variables(data: bytes) -> dict[str, str]:
-    """The variables of an env file that a shell may read as well: with `export`, and whatever its encoding.
+    """The variables of an env file for a shell or systemd: with `export`, in any encoding.
 
-    For files of other services (LiteLLM's), of which it is not known what reads them.
+    It is for files of other services (LiteLLM), whose reader is not known.
     """
     if encoding := utf_16(data):
         data = data.decode(encoding, "replace").encode("utf-8", "replace")
@@ -112,7 +118,7 @@ def shell_variables(data: bytes) -> dict[str, str]:
 
 
 def utf_16(data: bytes) -> str | None:
-    """The name of the UTF-16 encoding that a file is in, for Python and for iconv; None for another one."""
+    """The name of a file's UTF-16 encoding, for Python and iconv. None for other encodings."""
     if b"\0" not in data:
         return None
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -124,7 +130,7 @@ def utf_16(data: bytes) -> str | None:
 
 
 def _of_nul(data: bytes) -> Problem:
-    """The problem of a file with NUL bytes, with the first name in it."""
+    """The problem of a file with NUL bytes, with the first variable in it."""
     if (encoding := utf_16(data)) is None:
         return Problem("nul", data.count(b"\n", 0, data.index(b"\0")) + 1)
     text = data.decode(encoding, "replace").encode("utf-8", "replace")
@@ -135,7 +141,10 @@ def _of_nul(data: bytes) -> Problem:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An assignment, a line without = (`value` is None) or a comment (`key` is b"#"); offsets are in bytes."""
+    """An assignment, a line without = (`value` is None), or a comment (`key` is b"#").
+
+    Offsets are in bytes.
+    """
 
     key: bytes
     value: bytes | None
@@ -145,7 +154,7 @@ class _Entry:
 
 
 class _Reader:
-    """Goes through a file once. `meant` maps a name to the first line that sets it."""
+    """Reads a file once. `meant`: name -> the first line that sets it."""
 
     def __init__(self, data: bytes, comments_continue: bool) -> None:
         self.data, self.comments_continue = data, comments_continue
@@ -185,7 +194,7 @@ class _Reader:
         return entry.begin == 0 and entry.key.startswith(_BOM)
 
     def _kinds(self, entry: _Entry, key: str | None) -> list[str]:
-        """Why an assignment does not reach the service; empty where it does."""
+        """The reasons why the service does not get a variable. Empty when it does."""
         if key is None or _text(entry.value or b"") is None:
             return ["not-utf-8"]
         kinds = []
@@ -193,7 +202,7 @@ class _Reader:
             kinds, key = ["bom"], key.removeprefix("\ufeff")
         if _EXPORT.match(key) and _meant(key):
             return [*kinds, "export"]
-        # a comment behind a byte order mark is one without it
+        # without the byte order mark, this is a comment
         if not _NAME.fullmatch(key) and not (kinds and key.startswith(("#", ";"))):
             return [*kinds, "name"]
         if len(entry.key) + len(entry.value or b"") + len("=\0") > MAX_VARIABLE:
@@ -201,13 +210,13 @@ class _Reader:
         return kinds
 
     def _swallows(self, entry: _Entry) -> bool:
-        """Whether a value runs over lines that look like assignments, or its quote is never closed."""
+        """Whether a value includes lines that look like assignments, or has an unclosed quote."""
         below = self.data[entry.begin : entry.end].splitlines()[1:]
         return not entry.closed or any(_ASSIGNS.match(line) for line in below)
 
 
 def _text(data: bytes) -> str | None:
-    """UTF-8 as text; None for what systemd does not take for UTF-8: also Unicode's noncharacters."""
+    """Decode UTF-8. None for what systemd refuses: invalid UTF-8 and noncharacters of Unicode."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -217,13 +226,13 @@ def _text(data: bytes) -> str | None:
 
 
 def _meant(key: str) -> str:
-    """The name that was meant: with or without `export` before it; "" where there is none."""
+    """The intended name, with or without `export` before it. "" when there is none."""
     name = _EXPORT.sub("", key, count=1) if _EXPORT.match(key) else key
     return name if _NAME.fullmatch(name) else ""
 
 
 def _hides_a_line(data: bytes, begin: int) -> bool:
-    """Whether a comment that begins there hides a line that counts from a systemd before 254."""
+    """Whether, before systemd 254, a comment that begins here hides a line with content."""
     hidden = data[begin : _end_of_old_comment(data, begin)].splitlines()[1:]
     return any(
         line.strip(_BLANKS) and line.strip(_BLANKS)[:1] not in (b"#", b";") for line in hidden
@@ -231,7 +240,7 @@ def _hides_a_line(data: bytes, begin: int) -> bool:
 
 
 def _entries(data: bytes, comments_continue: bool) -> Iterator[_Entry]:
-    """The assignments, the lines without =, and the comments of an env file without NUL bytes."""
+    """The assignments, lines without =, and comments of an env file without NUL bytes."""
     at = 0
     while True:
         while data[at : at + 1] and data[at] in _BLANKS:
@@ -257,13 +266,13 @@ def _end_of_old_comment(data: bytes, begin: int) -> int:
 
 
 def _end_of_line(data: bytes, begin: int) -> int:
-    """Where the line ends; a carriage return ends one too."""
+    """The offset of the line's end. A carriage return ends a line too."""
     match = _NEXT_LINE.search(data, begin)
     return match.start() if match else len(data)
 
 
 def _assignment(data: bytes, begin: int) -> _Entry:
-    # a = in the first place is a part of the name
+    # a = at the beginning is part of the name
     match = _KEY_END.search(data, begin + 1)
     if match is None or match[0] != b"=":
         end = match.start() if match else len(data)
@@ -280,7 +289,7 @@ def _assignment(data: bytes, begin: int) -> _Entry:
 
 
 class _Value:
-    """The value that begins at an offset: quoted parts first, then what is not quoted, up to the line's end."""
+    """The value at an offset: quoted parts first, then unquoted text up to the line's end."""
 
     _PLAIN = re.compile(rb"[^\\\n\r]+")
     _IN_DOUBLE = re.compile(rb"[^\"\\]+")
@@ -323,14 +332,14 @@ class _Value:
                 return
             else:
                 following = self.data[self.at + 1 : self.at + 2]
-                # before any other sign the backslash stays, as in a shell; it hides a line's end
+                # as in a shell, the backslash stays before other characters, and joins lines
                 if following not in (b"\n", b""):
                     self.text += following if following in b'"\\`$' else b"\\" + following
                 self.at += 1 + len(following)
         self.closed = False
 
     def _unquoted(self) -> None:
-        """Up to the line's end, without blanks at its end; blanks before a backslash count."""
+        """Read to the line's end. Drops blanks at its end, but not blanks before a backslash."""
         kept = len(self.text)
         while self.at < len(self.data):
             if match := self._PLAIN.match(self.data, self.at):

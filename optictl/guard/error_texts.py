@@ -1,9 +1,9 @@
-"""OptiLLM's own words for failure, which it sends with status 200."""
+"""Error texts that OptiLLM sends as answers, with status 200."""
 
 from __future__ import annotations
 
-#: Read in moa.py, bon.py, plansearch.py, mars/, self_consistency.py and the plugins
-#: majority_voting and genselect of OptiLLM 0.3.12.
+#: Source: moa.py, bon.py, plansearch.py, mars/, self_consistency.py and the plugins majority_voting
+#: and genselect of OptiLLM 0.3.12.
 ERROR_TEXTS = (
     "Error: Could not generate any completions",
     "Error: Could not generate any candidates",
@@ -14,5 +14,5 @@ ERROR_TEXTS = (
 
 
 def is_error_text(text: str) -> bool:
-    """Whether an answer is one of OptiLLM's own failure texts."""
+    """Whether an answer is one of OptiLLM's error texts."""
     return text.startswith(ERROR_TEXTS)

@@ -1,6 +1,7 @@
-"""The parts of OptiLLM that the corrections replace, wrap or rely on, as texts that can be recognised.
+"""Fingerprints of the parts of OptiLLM that the guard's patches replace, wrap or use.
 
-Pure: a directory with the package in it goes in, nothing is imported. optictl compares two releases with it too.
+It reads the source files and imports nothing of OptiLLM. optictl also compares two releases with
+it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ RELIED_ON = {
     "optillm/plugins/proxy/config.py": ("ProxyConfig",),
 }
 
-#: version -> the fingerprints with which the guard's tests passed (`uv run scripts/internals.py` prints an installed one's)
+#: version -> the fingerprints with which the guard's tests passed
 _0_3_12 = {
     "optillm/server.py:get_config": "de5aaa1624dd",
     "optillm/server.py:parse_combined_approach": "c0fffd7caeb6",
@@ -60,20 +61,26 @@ VERIFIED: dict[str, dict[str, str]] = {
 
 
 def fingerprint(source: str) -> str:
-    """A text's digest. White space at the ends of lines and empty lines do not count."""
+    """The digest of a source text, 12 hex digits.
+
+    It ignores empty lines and white space at line ends.
+    """
     lines = (line.rstrip() for line in source.splitlines())
     return hashlib.sha256("\n".join(line for line in lines if line).encode()).hexdigest()[:12]
 
 
 def _source(lines: Sequence[bytes], node: ast.stmt) -> str:
-    """A definition's own text, from the lines of its module. `ast.get_source_segment` divides the module again for each."""
+    """The source text of a definition.
+
+    `ast.get_source_segment` would split the module every time.
+    """
     assert node.end_lineno is not None
     *whole, last = lines[node.lineno - 1 : node.end_lineno]
     return b"".join([*whole, last[: node.end_col_offset]]).decode()
 
 
 def sources(site_packages: Path) -> dict[str, str]:
-    """`optillm/server.py:main` -> its text, "" for what is not there."""
+    """The source texts: `optillm/server.py:main` -> text. "" for a missing definition."""
     found = {}
     for file, names in RELIED_ON.items():
         path = site_packages / file
@@ -90,14 +97,14 @@ def sources(site_packages: Path) -> dict[str, str]:
 
 
 def fingerprints(site_packages: Path) -> dict[str, str]:
-    """The same, each text as its fingerprint; "" for what is not there."""
+    """The fingerprints: `optillm/server.py:main` -> fingerprint. "" for a missing definition."""
     return {
         name: fingerprint(text) if text else "" for name, text in sources(site_packages).items()
     }
 
 
 def unknown(found: Mapping[str, str]) -> list[str]:
-    """The parts that are in no verified version as they are here."""
+    """The parts whose fingerprint is not in any verified version."""
     return [
         name
         for name, seen in found.items()

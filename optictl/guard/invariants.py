@@ -1,8 +1,7 @@
-"""What must hold before OptiLLM may start. Pure: facts in, reasons out.
+"""The conditions for a start of OptiLLM. Pure: facts in, reasons against a start out.
 
-`optictl check` and `optictl run` judge the same facts with the same functions, so the
-service and its supervisor can never disagree. The facts about OptiLLM 0.3.12 behind
-each rule are in `docs/explanation/why.md`.
+`optictl check` and `optictl run` use the same functions, and always agree with the service.
+`docs/explanation/why.md` has the fact about OptiLLM behind each rule.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from urllib.parse import urlsplit
 
 from .envfile import EnvFile
 
-#: name -> what it does to OptiLLM 0.3.12
+#: variable -> its effect on OptiLLM 0.3.12, as a sentence about "it"
 FORBIDDEN = {
     "OPTILLM_API_KEY": "switches OptiLLM to local inference",
-    "CEREBRAS_API_KEY": "outranks OPENAI_API_KEY and sends prompts to another provider",
-    "AZURE_OPENAI_API_KEY": "is a second way off this machine",
+    "CEREBRAS_API_KEY": "overrides OPENAI_API_KEY and sends prompts to another provider",
+    "AZURE_OPENAI_API_KEY": "lets OptiLLM send prompts to Azure",
     "OPENAI_BASE_URL": "redirects upstream calls",
     "OPENAI_LOG": "makes the OpenAI client log prompts",
     "HTTP_PROXY": "sends loopback calls and their key through a proxy",
@@ -27,15 +26,15 @@ FORBIDDEN = {
 }
 _OPTILLM_DEFAULT = "changes one of OptiLLM's defaults"
 
-#: Threads that a running request may have, its strategy's own among them: the unit's TasksMax= counts with it, and the
-#: table of what several workers wait for.
+#: Threads of a running request, those of its strategy included. It sizes TasksMax= of the unit, and
+#: the table of upstream calls that all workers share.
 REQUEST_THREADS = 8
 MIN_KEY_LENGTH = 24
 MIN_KEY_VARIETY = 8
 
 
 def forbidden_variables(environ: Iterable[str]) -> dict[str, str]:
-    """The forbidden names among `environ`, each with what it would do. Values are never looked at."""
+    """The forbidden variables in `environ`: name -> effect. Values are not read."""
     found: dict[str, str] = {}
     for name in environ:
         upper = name.upper()
@@ -47,13 +46,13 @@ def forbidden_variables(environ: Iterable[str]) -> dict[str, str]:
 
 
 def key_weakness(key: str, upstream_key: str = "") -> str | None:
-    """Why the proxy key may not be used, or None. Never quotes the key."""
+    """The reason why the proxy key is not allowed, or None. It never contains the key."""
     if not key:
         return "is empty"
     if key.startswith("sk-"):
-        return "begins with sk-, so OptiLLM would send it upstream in place of OPENAI_API_KEY"
+        return "begins with sk-: OptiLLM would send it upstream instead of OPENAI_API_KEY"
     if not key.isascii() or not key.isprintable() or " " in key:
-        return "holds white space or characters that cannot stand in a header"
+        return "contains white space or characters that are not allowed in a header"
     if len(key) < MIN_KEY_LENGTH:
         return f"is shorter than {MIN_KEY_LENGTH} characters"
     if len(set(key)) < MIN_KEY_VARIETY:
@@ -64,7 +63,7 @@ def key_weakness(key: str, upstream_key: str = "") -> str | None:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address can only mean this machine."""
+    """Whether a host name or address always means this machine."""
     if not host:
         return False
     if host.lower() == "localhost":
@@ -76,7 +75,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def upstream_problem(base_url: str) -> str | None:
-    """Why this may not be the upstream, or None."""
+    """The reason why this URL is not allowed as the upstream, or None."""
     try:
         parts = urlsplit(base_url)
         host, _port = parts.hostname, parts.port
@@ -87,26 +86,27 @@ def upstream_problem(base_url: str) -> str | None:
     if not is_loopback(host):
         return "does not point at this machine"
     if parts.username or parts.password:
-        return "holds a user name or password"
+        return "contains a user name or password"
     if parts.path.rstrip("/") != "/v1" or parts.query or parts.fragment:
         return "must end in /v1"
     if f"{parts.scheme}://{parts.netloc}{parts.path}" != base_url:
-        return "holds characters that do not belong into a URL"  # urlsplit drops white space, and an empty ? or #
+        # urlsplit drops white space, and an empty ? or #
+        return "contains characters that are not allowed in a URL"
     return None
 
 
 def same_endpoint(left: str, right: str) -> bool:
-    """Whether two base URLs are the same but for a trailing slash."""
+    """Whether two base URLs are equal, apart from a slash at the end."""
     return left.rstrip("/") == right.rstrip("/")
 
 
 def proxy_config_problems(text: str | None, base_url: str) -> list[str]:
-    """What is wrong with a proxy_config.yaml, given its text (None: the file is missing).
+    """The problems of a proxy_config.yaml. `text`: its text, or None when the file is missing.
 
-    OptiLLM 0.3.12 falls back to its packaged example (public providers) when the file is
-    missing and to no provider at all when it cannot be read; both answer 200.
+    Without the file, OptiLLM 0.3.12 uses its packaged example with public providers. With a file
+    that it cannot parse, it has no provider. Both answer 200.
     """
-    import yaml  # optictl's light commands use this module and need no YAML
+    import yaml  # optictl's fast commands use this module without YAML
 
     if text is None:
         return ["is missing: OptiLLM would use its packaged example with public providers"]
@@ -124,7 +124,7 @@ def proxy_config_problems(text: str | None, base_url: str) -> list[str]:
         return ["is not a mapping"]
     providers = data.get("providers")
     if not isinstance(providers, list) or not providers:
-        return ["names no provider"]
+        return ["has no provider"]
     problems = []
     for index, provider in enumerate(providers):
         if not isinstance(provider, dict):
@@ -139,7 +139,7 @@ def proxy_config_problems(text: str | None, base_url: str) -> list[str]:
         if provider.get("model_map"):
             problems.append(f"provider {name} renames models")
     if len(providers) > 1:
-        problems.append(f"names {len(providers)} providers, not LiteLLM alone")
+        problems.append(f"has {len(providers)} providers; only LiteLLM is allowed")
     return problems
 
 
@@ -154,7 +154,10 @@ def refusals(
     proxy_config: str | None,
     env_file: EnvFile | None = None,
 ) -> list[str]:
-    """Every reason not to start; an empty list means go. `env_file`: where OPENAI_API_KEY is read from one."""
+    """Every reason against a start. Empty: the service may start.
+
+    `env_file`: the file with OPENAI_API_KEY, or None when the environment has it.
+    """
     reasons = []
     if uid == 0:
         reasons.append("runs as root")
@@ -164,7 +167,7 @@ def refusals(
         for name, effect in sorted(forbidden_variables(environ).items())
     ]
     upstream_key = environ.get("OPENAI_API_KEY", "").strip()
-    # a line that systemd ignores has just been told, and is why it is missing
+    # a line that systemd ignores already has its problem above
     if not upstream_key and not (env_file and env_file.loses("OPENAI_API_KEY")):
         reasons.append("OPENAI_API_KEY is missing: OptiLLM would ignore --base-url")
     if host != "127.0.0.1":

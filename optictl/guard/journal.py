@@ -1,8 +1,8 @@
-"""The service's log: JSON lines on stdout, never a prompt, never a key.
+"""The log of the service: JSON lines on stdout, without prompts and keys.
 
-OptiLLM writes prompts, answers and upstream errors into its log messages. While the
-service serves, such a message is reduced to the place in the source that wrote it;
-while it loads (no request exists yet) it passes as it is.
+OptiLLM logs prompts, answers and upstream errors. While the service serves, the log has only the
+source line of such a message. While it loads there are no requests yet, and messages are logged
+unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _EVENT = "guard"
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record. Only the guard's own records keep their words."""
+    """One JSON object per record. Only the guard's own records keep their text."""
 
     loading = True
 
@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
             if self.loading:
                 event["message"] = record.getMessage()
             elif record.name.startswith("gunicorn"):
-                # a malformed header line, key and all, follows the colon; a path the word "request"
+                # after a colon may be a malformed header line with a key; after " /" a path
                 event["message"] = record.getMessage().split(": ")[0].split(" /")[0]
             elif record.exc_info and record.exc_info[0]:
                 event["exception"] = record.exc_info[0].__name__
@@ -39,9 +39,9 @@ class JsonLines(logging.Formatter):
 
 
 class UnusedPlugins(logging.Filter):
-    """Holds back OptiLLM's errors about packaged plugins that the closure leaves out on purpose.
+    """Holds back OptiLLM's errors about packaged plugins that the closure omits on purpose.
 
-    They are told after all when a strategy that was asked for is missing.
+    `serving` logs them when an enabled strategy is missing.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ _log = logging.getLogger("guard")
 
 
 def start() -> None:
-    """Take over the root logger before OptiLLM configures it. Warnings and worse pass."""
+    """Configure the root logger before OptiLLM does. It logs warnings and errors."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_formatter)
     handler.addFilter(_unused)
@@ -71,26 +71,26 @@ def start() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)
-    logging.captureWarnings(True)  # pydantic's quote what an upstream sent
+    logging.captureWarnings(True)  # pydantic's warnings quote what an upstream sent
 
 
 def serving(explain: list[str]) -> None:
-    """From now on messages may hold what clients sent: only their place is kept.
+    """From now on, log only the source line of a message: it may contain a client's data.
 
-    `explain` are strategies that were asked for and not loaded: what OptiLLM said about
-    its plugins is written down for them.
+    `explain`: enabled strategies that OptiLLM did not load. If there are any, log OptiLLM's errors
+    about its plugins.
     """
     if explain:
         for message in _unused.held:
             write("plugin_failed", message=message)
     _unused.held.clear()
     _formatter.loading = False
-    # OptiLLM gives some of its loggers a level of their own: what `UnusedPlugins` drops is not even made
+    # OptiLLM sets a lower level on some loggers: raise it, and save the work for dropped records
     for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
         if logger is not _log:
             logger.setLevel(max(logger.level, logging.WARNING))
 
 
 def write(event: str, **fields: Any) -> None:
-    """One line of the guard's own. The caller sees to it that no field is a prompt or a key."""
+    """Log an event of the guard. No field may be a prompt or a key."""
     _log.info(event, extra={_EVENT: {"event": event, **fields}})

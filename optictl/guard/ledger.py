@@ -1,9 +1,8 @@
-"""What one request really caused upstream, and which calls are in flight now.
+"""Accounting: the upstream calls of each request, and the calls in flight.
 
-A call is entered where it leaves the process (`upstream.CountingClient.send`), so retries
-of the SDK are seen as well as what a strategy asked for. The request that a call belongs
-to travels in a context variable which the strategy's own client sets in whatever thread
-the strategy calls from.
+`upstream.CountingClient.send` records a call when it leaves the process. This includes retries of
+the SDK. A context variable holds the request of a call. The strategy's client sets it in the thread
+that makes the call.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Abort(BaseException):
-    """Ends a strategy at once.
+    """Ends a strategy at once, with a status, a code and a message for the client.
 
-    Not an `Exception`: OptiLLM's strategies catch those, try again and may answer 200
-    with an error text.
+    It is not an `Exception`: OptiLLM's strategies catch those, retry, and may answer 200 with an
+    error text.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -36,9 +35,10 @@ class Abort(BaseException):
 
 @dataclass
 class Call:
-    """One HTTP request to the upstream. `seconds` is wall time; `status` 0 means no answer.
+    """An upstream call. `seconds`: wall time. `status`: 0 without a response.
 
-    `reason` says in one word why it failed: timeout, connection, ended (its request was over), or the answer's status.
+    `reason`: why it failed, in one word: timeout, connection, ended (its request ended first), or
+    the class of the status.
     """
 
     model: str
@@ -52,13 +52,13 @@ class Call:
     retry_after: str = ""
     reason: str = ""
     purpose: str = ""
-    #: the thread that made it, as a number of its request's own: calls of different ones may overlap
+    #: the number of its thread, from 0 in each request; calls of different threads may overlap
     thread: int = 0
-    #: what was asked and answered; empty unless the request keeps contents
+    #: prompt and answers; empty unless the request keeps contents
     messages: list[Any] = field(default_factory=list, repr=False)
     answers: list[Any] = field(default_factory=list, repr=False)
     is_open: bool = True
-    #: of the monotonic clock
+    #: seconds of the monotonic clock
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -68,7 +68,7 @@ class Call:
 
 @dataclass
 class Request:
-    """One client request: what was asked for, and every upstream call it caused."""
+    """A client's request and its upstream calls. Times are in seconds."""
 
     strategy: str
     base_model: str
@@ -92,15 +92,15 @@ class Request:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def abort(self, reason: Abort) -> None:
-        """No further upstream call of this request is let through; the first reason stands."""
+        """Refuse further upstream calls of this request. Only the first reason is kept."""
         with self._lock:
             self.aborted = self.aborted or reason
 
     def enter(self, call: Call) -> None:
-        """Account for a call that is about to be sent.
+        """Record a call before it is sent.
 
         Raises:
-            Abort: the request has used up its calls or its time, or was ended by the breaker.
+            Abort: the request has no calls or no time left, or was ended.
         """
         if self.remaining() <= 0:
             self.abort(self.too_late())
@@ -109,7 +109,8 @@ class Request:
                 self.aborted = Abort(
                     429,
                     "upstream_call_limit",
-                    f"the strategy asked for more than {self.max_calls} upstream calls (limits.max_upstream_calls)",
+                    f"the strategy needs more than {self.max_calls} upstream calls "
+                    "(limits.max_upstream_calls)",
                 )
             if self.aborted is not None:
                 raise self.aborted
@@ -117,7 +118,7 @@ class Request:
             self.calls.append(call)
 
     def may_keep(self, size: int, most: int) -> bool:
-        """Whether contents of `size` bytes are to be kept too; of all together `most` are."""
+        """Whether to keep contents of `size` more bytes, at most `most` in all. Reserves them."""
         with self._lock:
             if not self.keeps_content or self.content_bytes + size > most:
                 return False
@@ -125,11 +126,11 @@ class Request:
             return True
 
     def remaining(self) -> float:
-        """Seconds left until the request's deadline; may be negative."""
+        """Seconds until the deadline of the request. May be negative."""
         return self.started + self.timeout - time.monotonic()
 
     def too_late(self) -> Abort:
-        """Why a request ends at its deadline."""
+        """The error of a request at its deadline."""
         return Abort(
             504,
             "request_timeout",
@@ -138,7 +139,7 @@ class Request:
 
     @property
     def open_calls(self) -> int:
-        """How many upstream calls are waited for now."""
+        """The number of upstream calls in flight."""
         return sum(call.is_open for call in list(self.calls))
 
     @property
@@ -147,11 +148,11 @@ class Request:
 
     @property
     def all_failed(self) -> bool:
-        """Whether the upstream gave nothing at all, whatever the strategy made of that."""
+        """Whether every upstream call failed. False without calls."""
         return len(self.failures) == len(self.calls) > 0
 
     def total(self, name: str) -> int:
-        """The sum of one of Call's numbers over every call."""
+        """The sum of a field of `Call` over all calls."""
         return sum(getattr(call, name) for call in self.calls)
 
 
@@ -160,7 +161,7 @@ current: contextvars.ContextVar[Request | None] = contextvars.ContextVar("curren
 
 @contextmanager
 def attributed_to(request: Request) -> Iterator[None]:
-    """Upstream calls made inside, in this thread, belong to `request`."""
+    """Upstream calls of this thread within the block belong to `request`."""
     token = current.set(request)
     try:
         yield
@@ -181,10 +182,10 @@ def _text(content: Any) -> str:
 
 
 def fingerprint(messages: Iterable[Any]) -> bytes:
-    """A digest of a conversation that survives a trip through LiteLLM.
+    """A digest of a conversation, the same before and after LiteLLM. 16 bytes.
 
-    Messages without text do not count: strategies add empty system messages and some
-    providers drop them. Roles `developer` and `system` are one.
+    It ignores messages without text: strategies add empty system messages, and some providers drop
+    them. The roles `developer` and `system` are equal.
     """
     digest = hashlib.blake2b(digest_size=16)
     for message in messages:
@@ -202,17 +203,20 @@ def fingerprint(messages: Iterable[Any]) -> bytes:
 
 
 def loop(model: object) -> Abort:
-    """Why a request ends whose own upstream call came back, asking for `model`."""
+    """The error of a request whose upstream call came back as a request for `model`."""
     return Abort(
         421,
         "loop_detected",
-        f"routing loop: {model!r} came back to OptiLLM while OptiLLM waits for this very call; "
+        f"routing loop: LiteLLM sent OptiLLM's own call for {model!r} back to OptiLLM; "
         "LiteLLM must send base models to a real model. `optictl check` finds the entry",
     )
 
 
 class InFlight:
-    """The conversations this process waits for upstream, by fingerprint. `shared`: those of every worker."""
+    """The conversations of upstream calls in flight in this process, by fingerprint.
+
+    `shared`: the table of all workers, or None with one worker.
+    """
 
     def __init__(self) -> None:
         self.shared: Marks | None = None
@@ -221,6 +225,7 @@ class InFlight:
 
     @contextmanager
     def waiting(self, mark: bytes, request: Request) -> Iterator[None]:
+        """Record a conversation during the block. Abort the request if it came back."""
         with self._lock:
             self._waiting.setdefault(mark, []).append(request)
         row = self.shared.enter(mark) if self.shared is not None else None
@@ -236,12 +241,12 @@ class InFlight:
                     del self._waiting[mark]
 
     def owners(self, mark: bytes) -> list[Request]:
-        """The requests that wait for an answer to exactly this conversation."""
+        """The requests with an upstream call for exactly this conversation."""
         with self._lock:
             return list(self._waiting.get(mark, ()))
 
     def is_anothers(self, mark: bytes) -> bool:
-        """Whether another worker waits for it; its request ends when its call does."""
+        """Whether another worker waits for it. That worker then ends its request."""
         return self.shared is not None and self.shared.report(mark)
 
 

@@ -1,7 +1,7 @@
-"""Prometheus metrics: what strategies cost upstream and how long both sides take.
+"""Prometheus metrics: requests, their upstream calls, tokens and durations.
 
-Every set of labels is bounded: the enabled strategies, the base models, classes of statuses and the
-guard's own words. Names that are none of these are `other`. No prompt, key or client's word gets in.
+All label values are known in advance: enabled strategies, base models, status classes and error
+codes. Other names become `other`. No label contains a prompt, a key or a client's text.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from .desk import desk
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
 _LABELS = ("strategy", "base_model")
-#: Seconds. A model that thinks takes minutes, the proxy itself milliseconds.
+#: Seconds. A reasoning model takes minutes, the proxy itself milliseconds.
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-#: What a request that ran a strategy, an upstream call and the door may end with: each is there from the start, at zero,
-#: because a rate does not see the first of a counter that was not.
+#: All outcomes of requests, upstream calls and refusals. Each counter starts at zero: rate() does
+#: not see the first increment of a counter that did not exist.
 _STATUSES = ("2xx", "4xx", "5xx")
 _ERRORS = (
     "loop_detected",
@@ -68,12 +68,12 @@ _CALLS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64, 128)
 
 
 def status_class(status: int) -> str:
-    """200 -> 2xx; 0, no answer -> none."""
+    """200 -> "2xx"; 0 (no response) -> "none"."""
     return f"{status // 100}xx" if status else "none"
 
 
 class _Families:
-    """Metrics that are there already, as a registry's collector."""
+    """A collector of existing metrics."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)
@@ -83,9 +83,10 @@ class _Families:
 
 
 def joined(expositions: Mapping[int, bytes]) -> bytes:
-    """Those of several workers as one, each sample with the place of its worker.
+    """The metrics of several workers as one text. Each sample gets the label `worker`.
 
-    Not added up: a worker that was started anew counts from zero, which a rate sees in its own samples only.
+    They are not added up: a restarted worker counts from zero, and rate() handles that only per
+    worker.
     """
     families: dict[str, Metric] = {}
     for place, text in sorted(expositions.items()):
@@ -103,14 +104,17 @@ def joined(expositions: Mapping[int, bytes]) -> bytes:
 
 
 class _Process(ProcessCollector):
-    """CPU, memory and file descriptors. The start time is our own: the library's cannot be read in a sealed /proc."""
+    """CPU, memory and file descriptors of the process.
+
+    The start time is measured here: a sealed service cannot read it in /proc.
+    """
 
     def __init__(self) -> None:
         super().__init__(registry=None)
         self._started = time.time()
 
     def _boot_time(self) -> float:
-        """Anything but 0, with which the library would collect nothing at all; only the start time depends on it."""
+        """Any number but 0: with 0 the library collects nothing. Only the start time uses it."""
         return 1.0
 
     def collect(self) -> Iterator[Metric]:
@@ -123,17 +127,17 @@ class _Process(ProcessCollector):
 
 
 class _InFlight:
-    """Counted when asked for, from those that are open: nothing to keep in step."""
+    """Gauges for requests and calls in flight, counted at each collection."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
     def collect(self) -> Iterator[Metric]:
         requests = GaugeMetricFamily(
-            "optillm_requests_in_flight", "Requests being served now.", labels=_LABELS
+            "optillm_requests_in_flight", "Requests that run now.", labels=_LABELS
         )
         calls = GaugeMetricFamily(
-            "optillm_upstream_calls_in_flight", "Upstream calls waited for now.", labels=_LABELS
+            "optillm_upstream_calls_in_flight", "Upstream calls in flight now.", labels=_LABELS
         )
         count: dict[tuple[str, str], list[int]] = {labels: [0, 0] for labels in self._meter.known}
         for request in desk.requests():
@@ -146,7 +150,7 @@ class _InFlight:
         yield requests
         yield calls
         yield GaugeMetricFamily(
-            "optillm_requests_waiting", "Requests waiting for their turn.", desk.turns.waiting
+            "optillm_requests_waiting", "Requests in the queue.", desk.turns.waiting
         )
 
 
@@ -163,7 +167,7 @@ class Meter:
         registry = self._registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Any:
-            # a child is looked up once: prometheus_client's own way to it costs as much as counting does
+            # cache the children: prometheus_client's lookup costs as much as the count itself
             return cache(Counter(name, text, labels, registry=registry).labels)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Any:
@@ -173,33 +177,35 @@ class Meter:
             "optillm_requests", "Requests that ran a strategy.", *_LABELS, "status"
         )
         self._errors = counter(
-            "optillm_request_errors", "Those that failed, by error code.", *_LABELS, "code"
+            "optillm_request_errors", "Failed requests, by error code.", *_LABELS, "code"
         )
         self._refusals = counter(
-            "optillm_refusals", "Requests refused at the door, by error code.", "code"
+            "optillm_refusals", "Requests that the guard refused, by error code.", "code"
         )
         self._seconds = histogram(
-            "optillm_request_duration_seconds", "Length of requests that ran a strategy.", _SECONDS
+            "optillm_request_duration_seconds", "Duration of requests with a strategy.", _SECONDS
         )
         self._amplification = histogram(
-            "optillm_upstream_calls_per_request", "Upstream calls that a request caused.", _CALLS
+            "optillm_upstream_calls_per_request", "Upstream calls of each request.", _CALLS
         )
         self._calls = counter(
             "optillm_upstream_calls", "Upstream calls that ended.", *_LABELS, "status"
         )
         self._failures = counter(
-            "optillm_upstream_failures", "Those that failed, by reason.", *_LABELS, "reason"
+            "optillm_upstream_failures", "Failed upstream calls, by reason.", *_LABELS, "reason"
         )
         self._call_seconds = histogram(
-            "optillm_upstream_call_duration_seconds", "Length of upstream calls.", _SECONDS
+            "optillm_upstream_call_duration_seconds", "Duration of upstream calls.", _SECONDS
         )
         self._tokens = counter(
-            "optillm_upstream_tokens", "Tokens that the upstream accounted for.", *_LABELS, "kind"
+            "optillm_upstream_tokens", "Tokens that the upstream reports.", *_LABELS, "kind"
         )
         self._loops = Counter(
-            "optillm_loops_broken", "Routing loops that were broken.", registry=registry
+            "optillm_loops_broken", "Routing loops that the guard ended.", registry=registry
         )
-        Info("optillm_build", "What runs here.", registry=registry).info(dict(build))
+        Info("optillm_build", "Versions of OptiLLM, guard and release.", registry=registry).info(
+            dict(build)
+        )
         registry.register(_Process())
         registry.register(_InFlight(self))
         zeros = (
@@ -219,12 +225,12 @@ class Meter:
             self._refusals(code)
 
     def labels(self, request: ledger.Request) -> tuple[str, str]:
-        """Strategy and base model, if they are of the configuration."""
+        """The labels strategy and base model. `other` for names that are not configured."""
         labels = request.strategy, request.base_model
         return labels if labels in self.known else (OTHER, OTHER)
 
     def call_ended(self, request: ledger.Request, call: ledger.Call) -> None:
-        """Account for an upstream call; also for one that outlasts its request."""
+        """Count an upstream call. It may end after its request."""
         labels = self.labels(request)
         self._calls(*labels, status_class(call.status)).inc()
         self._call_seconds(*labels).observe(call.seconds)
@@ -236,7 +242,7 @@ class Meter:
             self._tokens(*labels, "completion").inc(call.completion_tokens)
 
     def request_ended(self, request: ledger.Request, status: int, code: str) -> None:
-        """Account for a request that ran a strategy; `code` is that of its error, if any."""
+        """Count a request that ran a strategy. `code`: its error code, or ""."""
         labels = self.labels(request)
         self._requests(*labels, status_class(status)).inc()
         self._seconds(*labels).observe(request.seconds)
@@ -245,11 +251,11 @@ class Meter:
             self._errors(*labels, code).inc()
 
     def refused(self, code: str) -> None:
-        """Account for a request that no strategy was run for."""
+        """Count a refused request."""
         self._refusals(code).inc()
         if code == "loop_detected":
             self._loops.inc()
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)

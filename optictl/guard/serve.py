@@ -1,8 +1,8 @@
-"""Starting and serving: refuse or load, then gunicorn's threaded workers.
+"""Start the service: check, load OptiLLM, and serve with gunicorn's threaded workers.
 
-One process with threads unless `--workers` says more: OptiLLM's strategies wait on the
-network. gunicorn takes the listening socket, drains on SIGTERM for `--drain-timeout`
-seconds and starts a worker that died anew without closing the socket.
+By default there is one process with threads, because strategies wait for the network. gunicorn
+takes the listening socket, drains for `--drain-timeout` seconds on SIGTERM, and replaces a dead
+worker without closing the socket.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ from .workers import Workers
 if TYPE_CHECKING:
     from .door import Door
 
-#: Threads beside those of requests that run or wait (twice limits.max_in_flight): /health is answered however many those are.
+#: Additional threads for /health and other short requests. Running and waiting requests use twice
+#: limits.max_in_flight.
 SPARE_THREADS = 32
-#: So many threads are there from the start. Of more than a hundred, faulthandler leaves out the oldest: the one that accepts.
+#: Threads that start with the worker. faulthandler prints at most 100 threads, and omits the oldest
+#: one: the accept loop.
 READY_THREADS = 80
-#: Longer than the keep-alive of the HTTP clients that LiteLLM uses, so that the client closes first.
+#: Longer than the keep-alive of LiteLLM's HTTP clients: the client must close first.
 KEEPALIVE_SECONDS = 75
-#: Seconds that what is answered at the end of a drain may take to be sent.
+#: Seconds to send the answers at the end of a drain.
 DRAIN_GRACE = 3
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
 def proxy_config_path() -> Path:
-    """The file that OptiLLM's proxy plugin will read, found as the plugin finds it."""
+    """The file that OptiLLM's proxy plugin will read. The search is the same as the plugin's."""
     directory = Path.home() / ".optillm"
     for name in ("proxy_config.yaml", "proxy_config.yml"):
         if (directory / name).exists():
@@ -58,7 +60,11 @@ def _read(path: Path) -> str | None:
 
 
 def check(settings: Settings) -> None:
-    """Raise Refusal, with every reason in one line, unless this may start."""
+    """Check whether the service may start.
+
+    Raises:
+        Refusal: with every reason against a start.
+    """
     reasons = invariants.refusals(
         host=settings.host,
         base_url=settings.base_url,
@@ -74,7 +80,7 @@ def check(settings: Settings) -> None:
 
 
 def _optillm_arguments(settings: Settings) -> list[str]:
-    # only this process sees its sys.argv: /proc/PID/cmdline keeps the reference
+    # sys.argv stays inside this process: /proc/PID/cmdline has the reference to the key only
     arguments = ["optillm", "--host", settings.host, "--port", str(settings.port)]
     arguments += ["--base-url", settings.base_url, "--model", settings.model]
     arguments += ["--optillm-api-key", settings.proxy_key]
@@ -84,7 +90,7 @@ def _optillm_arguments(settings: Settings) -> list[str]:
 
 
 def _release_name(directory: Path) -> str:
-    """By its own release.json: in a sealed service the directory is called `current`."""
+    """The name in release.json. In a sealed service the directory has the name `current`."""
     try:
         return str(json.loads((directory / "release.json").read_text())["id"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -92,15 +98,14 @@ def _release_name(directory: Path) -> str:
 
 
 def load(settings: Settings, workers: Workers) -> Door:
-    """Import and start OptiLLM in this process, corrected, and put the door in front of it.
+    """Import and patch OptiLLM in this process, and return the guarded application.
 
     Raises:
-        Refusal: the OptiLLM found is not one that the corrections were verified against,
-            or it reads one of the model names differently.
+        Refusal: OptiLLM has unknown fingerprints, or reads a model name differently.
     """
-    # two thousand modules and nothing to throw away: looking for it takes a tenth of the import
+    # the garbage collector would take a tenth of the time of 2000 imports, and find nothing
     gc.disable()
-    # imported here, in the worker: gunicorn's master stays a quarter of the size without them
+    # import in the worker: without these modules, gunicorn's master has a quarter of the size
     from . import unneeded
 
     version = importlib.metadata.version("optillm")
@@ -111,7 +116,7 @@ def load(settings: Settings, workers: Workers) -> Door:
         from . import corrections, ledger, metrics, upstream
         from .door import Door
 
-    # main() reads the arguments, loads plugins and ends in app.run: gunicorn serves instead
+    # main() parses arguments, loads plugins and ends with app.run; gunicorn serves instead
     server.app.run = lambda *_args, **_options: None
     corrections.readable_arguments(server)
     server.main()
@@ -134,7 +139,8 @@ def load(settings: Settings, workers: Workers) -> Door:
                 base_model,
             ):
                 raise Refusal(
-                    f"OptiLLM does not read {name} as {strategy} on {base_model}: rename the base model"
+                    f"OptiLLM does not read {name} as {strategy} on {base_model}: "
+                    "rename the base model"
                 )
     missing = sorted(set(settings.strategies) - loaded)
     journal.write(
@@ -144,14 +150,14 @@ def load(settings: Settings, workers: Workers) -> Door:
         missing=missing,
     )
     journal.serving(explain=missing)
-    gc.freeze()  # what is loaded now stays: the collector would look through all of it again and again
+    gc.freeze()  # the loaded modules stay: the collector need not scan them
     gc.enable()
     ledger.in_flight.shared = workers.marks
     return Door(server.app, settings, loaded, meter, build, workers)
 
 
 class _Log(Logger):  # type: ignore[misc]
-    """gunicorn's messages go through the journal's JSON lines."""
+    """Send gunicorn's messages to the log as JSON lines."""
 
     def setup(self, cfg: Any) -> None:
         self.error_log.setLevel("WARNING")
@@ -160,7 +166,7 @@ class _Log(Logger):  # type: ignore[misc]
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker; a drain ends with 503 for what could not be finished."""
+    """gunicorn's threaded worker. At the end of a drain, unfinished requests get 503."""
 
     drain_timeout = 0.0
 
@@ -181,22 +187,22 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
-            # gunicorn keeps it open until the last answer is out: whoever connects meanwhile would be
-            # let in by the kernel, wait for minutes and be reset, instead of being refused at once
+            # gunicorn would keep the socket open until the last answer. The kernel would accept new
+            # connections, which would wait for minutes and then be reset: refuse them at once
             for listener in self.sockets:
                 listener.close()
 
     def handle(self, conn: Any) -> Any:
         keep = super().handle(conn)
         if keep is False:
-            # gunicorn closes in the loop that accepts, and waits there up to two seconds for the client
-            # to close too: a few clients that do not would keep everybody waiting, the watchdog as well
+            # gunicorn would close it in the accept loop, and wait there up to two seconds for the
+            # client. A few slow clients would block all others, and the watchdog
             conn.close(graceful=True)
         return keep
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         if not fs.cancelled() and fs.exception() is None and fs.result() is False:
-            self.nr_conns -= 1  # closed above
+            self.nr_conns -= 1  # handle() has closed it
         else:
             super().finish_request(conn, fs)
 
@@ -209,9 +215,10 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
 
 def _start_threads(pool: ThreadPoolExecutor, most: int) -> None:
-    """Many that the pool may have, now: it starts one in the loop that accepts, which waits for it to run.
+    """Start threads of the pool in advance.
 
-    When many clients come at once, and the threads of those before them are busy, /health would wait for all of that.
+    The pool would start each thread in the accept loop, which waits for it to run. With many new
+    clients at once, /health would wait for all these starts.
     """
     begin = threading.Event()
     for _ in range(min(most, READY_THREADS)):
@@ -238,12 +245,12 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "threads": 2 * self.settings.max_in_flight + SPARE_THREADS,
             "worker_connections": max(1024, 4 * self.settings.max_in_flight),
             "keepalive": KEEPALIVE_SECONDS,
-            # the worker itself ends the drain; this is for one that does not
+            # the worker ends the drain itself; this is the limit if it does not
             "graceful_timeout": round(self.settings.drain_timeout) + DRAIN_GRACE,
             "control_socket_disable": True,
             "logger_class": _Log,
             "proc_name": "optillm-proxy",
-            # the worker's heartbeat is a file's times: in memory where there is such a place
+            # gunicorn's heartbeat changes a file: use memory if possible
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             "when_ready": self._master_ready,
             "pre_fork": self._give_place,
@@ -299,7 +306,10 @@ def _words(refusal: Refusal) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Serve until SIGTERM. Returns 78 when the service must not start; sys.exit(2) on wrong flags."""
+    """Serve until SIGTERM, and return the exit code: 78 when the service must not start.
+
+    argparse exits with 2 for wrong flags.
+    """
     manager = supervision.manager()
     try:
         settings = parse(argv)
@@ -315,6 +325,6 @@ def main(argv: list[str]) -> int:
         _Service(settings, manager).run()
     except SystemExit as stop:
         if os.getpid() != master:
-            raise  # a worker was forked inside run(): gunicorn's master must see the worker's own code
+            raise  # this is a worker, forked in run(): gunicorn's master must get its exit code
         return EXIT_CONFIG if stop.code == Arbiter.APP_LOAD_ERROR else int(stop.code or 0)
     return 0

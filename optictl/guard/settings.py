@@ -1,4 +1,4 @@
-"""The guard's command line, and the secret it reads by reference."""
+"""The command line of the guard, and the secrets that it reads from files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from . import envfile
 
-#: sysexits.h EX_CONFIG: systemd shows it as CONFIG, scripts can tell it from a crash.
+#: sysexits.h EX_CONFIG. systemd shows it as CONFIG, and scripts can distinguish it from a crash.
 EXIT_CONFIG = 78
 
 
 class Refusal(Exception):
-    """The service must not start. `str()` is the one line that says why."""
+    """The service must not start. `str()` is the reason, in one line."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the service was told on its command line.
+    """The options of the command line.
 
-    Times are seconds, sizes are bytes. `proxy_key` is the secret itself, already read
-    from its file, and is kept out of `repr()`. `env_file` is what --upstream-env named.
+    Times are in seconds, sizes in bytes. `proxy_key`: the key itself, read from its file; `repr()`
+    does not show it. `env_file`: the file of --upstream-env.
     """
 
     host: str
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="guard",
         allow_abbrev=False,
-        description="OptiLLM behind a door: starts it safely and checks every request.",
+        description="Start OptiLLM safely, and check every request to it.",
     )
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -61,11 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--approach", choices=("proxy", "auto"), required=True)
     parser.add_argument("--model", required=True, help="the base model")
     parser.add_argument(
-        "--optillm-api-key", required=True, metavar="@FILE", help="file that holds the proxy key"
+        "--optillm-api-key", required=True, metavar="@FILE", help="file with the proxy key"
     )
     parser.add_argument("--strategies", type=_names, required=True, help="comma-separated")
     parser.add_argument(
-        "--base-models", type=_names, help="comma-separated; default: the model alone"
+        "--base-models", type=_names, help="comma-separated; default: the value of --model"
     )
     parser.add_argument("--max-retries", type=int, default=0)
     parser.add_argument("--request-timeout", type=float, default=600.0, help="seconds")
@@ -76,33 +76,36 @@ def _parser() -> argparse.ArgumentParser:
         "--max-in-flight",
         type=int,
         default=64,
-        help="requests that run at a time; as many again may wait",
+        help="requests that run at the same time; the same number may wait",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
-        help="processes that serve; each has the bound of --max-in-flight",
+        help="processes that serve; --max-in-flight is per process",
     )
     parser.add_argument(
         "--max-traces",
         type=int,
         default=200,
-        help="how many of the last requests are kept in memory",
+        help="requests whose traces stay in memory",
     )
     parser.add_argument(
         "--upstream-env",
         metavar="@FILE",
-        help="env file that holds OPENAI_API_KEY; else the environment",
+        help="env file with OPENAI_API_KEY; default: the environment",
     )
     parser.add_argument(
-        "--upstream-socket", default="", metavar="PATH", help="unix socket that leads to --base-url"
+        "--upstream-socket",
+        default="",
+        metavar="PATH",
+        help="Unix socket of the relay to --base-url",
     )
     return parser
 
 
 def flags() -> list[str]:
-    """Every flag that this guard knows. A later guard knows them too: a unit may be older than the release it starts."""
+    """Every flag of this guard. Later guards keep them: a unit may be older than its release."""
     return [
         word
         for word in _parser()._option_string_actions
@@ -111,21 +114,22 @@ def flags() -> list[str]:
 
 
 def read_secret(reference: str) -> str:
-    """The secret behind `@FILE`.
+    """The secret in the file of `@FILE`.
 
-    A literal value is refused: it would stand in /proc/PID/cmdline, which every local
-    user may read.
+    Raises:
+        Refusal: the file cannot be read, or the option is a literal key: every local user could
+            read it in /proc/PID/cmdline.
     """
     if not reference.startswith("@"):
-        raise Refusal("a key must be given as @FILE: a literal one is readable by every local user")
+        raise Refusal("use @FILE for a key: every local user can read a literal key")
     try:
         return _read(reference).decode("utf-8").strip()
     except UnicodeDecodeError:
-        raise Refusal(f"cannot read a key from {reference[1:]}: not text") from None
+        raise Refusal(f"cannot read a key from {reference[1:]}: it is not UTF-8 text") from None
 
 
 def _read(reference: str) -> bytes:
-    """The bytes of the file behind `@FILE`."""
+    """The bytes in the file of `@FILE`."""
     path = Path(reference[1:])
     try:
         return path.read_bytes()
@@ -134,17 +138,21 @@ def _read(reference: str) -> bytes:
 
 
 def _env_file(reference: str) -> envfile.EnvFile:
-    """The env file behind `@FILE`; its OPENAI_API_KEY is put where OptiLLM reads it."""
+    """Read the env file of `@FILE`, and set OPENAI_API_KEY in the environment for OptiLLM."""
     if not reference.startswith("@"):
-        raise Refusal("the env file must be given as @FILE")
+        raise Refusal("use @FILE for the env file")
     env_file = envfile.read(_read(reference))
-    # OptiLLM reads it from the environment; /proc/PID/environ keeps what the process started with
+    # /proc/PID/environ does not change: it shows the environment at the start of the process
     os.environ["OPENAI_API_KEY"] = env_file.variables.get("OPENAI_API_KEY", "")
     return env_file
 
 
 def parse(argv: list[str]) -> Settings:
-    """Command line -> Settings. argparse ends with exit code 2 on a wrong flag."""
+    """Parse the command line. For a wrong flag, argparse exits with code 2.
+
+    Raises:
+        Refusal: a key cannot be read.
+    """
     options = _parser().parse_args(argv)
     return Settings(
         host=options.host,

@@ -1,9 +1,9 @@
-"""Talking to systemd: READY, WATCHDOG, STATUS, and the stacks of a process that hangs.
+"""Notifications to systemd (READY, WATCHDOG, STATUS), and stack traces of a hung process.
 
-Nothing here reports what was not seen: each notification follows an answer of this
-process's own /health, asked through the same loop, thread pool and parser that serve
-clients. The question comes in over a socket pair and not over the port: another process
-may serve the same listening socket, and a sealed service may neither bind nor connect.
+Each notification follows a successful request to this process's own /health, through the same
+accept loop, thread pool and parser as requests of clients. The request uses a socket pair instead
+of the port: another process may serve the same listening socket, and a sealed service cannot
+connect.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from . import journal
 from .workers import take_in
 
 _QUESTION = b"GET /health HTTP/1.1\r\nHost: guard\r\nConnection: close\r\n\r\n"
-#: How often STATUS= is renewed where there is no watchdog; seconds.
+#: Seconds between two STATUS= without a watchdog.
 _STATUS_INTERVAL = 5.0
-#: After so many answers of each of the others a worker that gave none hangs: fifteen seconds, as systemd itself waits.
+#: A worker hangs when each other worker reported this often without it: 15 s, as WatchdogSec=.
 _SILENT_ROUNDS = 3
-#: What a hung worker gets to print its stacks; less than the unit's TimeoutAbortSec.
+#: Seconds for a hung worker to print its stacks. Less than TimeoutAbortSec= of the unit.
 _STACKS_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Manager:
-    """systemd, as it introduced itself in the environment. `watchdog` is seconds, 0 without one."""
+    """systemd's notification socket, from the environment. `watchdog`: seconds, 0 without one."""
 
     address: str
     watchdog: float
 
     def notify(self, *lines: str) -> None:
-        """sd_notify(3). A manager that does not listen is no reason to fail."""
+        """Send a notification: sd_notify(3). Errors are ignored."""
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
@@ -53,10 +53,10 @@ class Manager:
 
 
 def manager() -> Manager | None:
-    """The manager that started this process, or None.
+    """The manager of this process, or None.
 
-    Its variables are taken out of the environment: gunicorn would otherwise say READY
-    before OptiLLM is even imported.
+    Removes its variables from the environment: gunicorn would send READY=1 before it imports
+    OptiLLM.
     """
     address = os.environ.pop("NOTIFY_SOCKET", "")
     microseconds = os.environ.pop("WATCHDOG_USEC", "0")
@@ -69,7 +69,7 @@ def manager() -> Manager | None:
 
 
 def answers(worker: ThreadWorker, timeout: float) -> bool:
-    """Whether this worker answers its own /health through its accept loop within `timeout` seconds."""
+    """Whether this worker answers /health through its accept loop within `timeout` seconds."""
     ours, theirs = socket.socketpair()
     take_in(worker, theirs)
     with ours:
@@ -83,7 +83,7 @@ def answers(worker: ThreadWorker, timeout: float) -> bool:
 
 @dataclass(frozen=True)
 class Word:
-    """What a worker says of itself each time that it has answered."""
+    """The report of a worker after each answer."""
 
     pid: int
     state: str
@@ -100,10 +100,11 @@ class Word:
 
 
 class Relay:
-    """A pipe from the workers to gunicorn's master: with NotifyAccess=main only the master is heard.
+    """A pipe from the workers to gunicorn's master, the only process that may notify systemd.
 
-    READY follows when every worker has answered, WATCHDOG each answer. One that no longer answers
-    while others do is killed, and gunicorn starts another; when none answers, systemd ends them all.
+    The master sends READY=1 when every worker has answered, and WATCHDOG=1 after each answer. It
+    kills a worker that stops answering while others answer, and gunicorn starts a new one. If no
+    worker answers, systemd aborts the whole service.
     """
 
     def __init__(self, manager: Manager, workers: int) -> None:
@@ -111,16 +112,16 @@ class Relay:
         self._workers = workers
         self._is_ready = False
         self._words: dict[int, Word] = {}
-        #: how many words of others came since a worker's own
+        #: worker -> number of reports of other workers since its own
         self._silence: dict[int, int] = {}
         self._read, self._write = os.pipe()
 
     def say(self, word: Word) -> None:
-        """Called in the worker. Short enough to be written in one piece."""
+        """Send a report. Called in the worker. It is short enough for one atomic write."""
         os.write(self._write, f"{word}\0".encode())
 
     def start(self, alive: Collection[int]) -> None:
-        """Called in the master: pass on what workers say, as long as it lives. `alive` are the processes that are there."""
+        """Forward the workers' reports. Called in the master. `alive`: the worker processes."""
         threading.Thread(target=self._pass_on, args=(alive,), name="relay", daemon=True).start()
 
     def _pass_on(self, alive: Collection[int]) -> None:
@@ -131,7 +132,7 @@ class Relay:
                 self._hear(Word.read(message.decode()), set(alive))
 
     def _hear(self, word: Word, alive: set[int]) -> None:
-        if word.pid not in alive:  # its last
+        if word.pid not in alive:  # the last report of a dead worker
             return
         self._words[word.pid] = word
         self._words = {pid: known for pid, known in self._words.items() if pid in alive}
@@ -157,7 +158,7 @@ class Relay:
         )
 
     def _end_silent(self) -> None:
-        """Counted in words and not in seconds: a machine that stood still must not cost a worker its life."""
+        """Kill hung workers. Counts reports, not seconds: a suspended machine must not kill one."""
         others = len(self._words) - 1
         for pid, words in self._silence.items():
             if words == _SILENT_ROUNDS * others + 1:  # it prints its stacks and dies
@@ -172,7 +173,7 @@ class Relay:
 
 
 class Watch(threading.Thread):
-    """Tells the master that this worker is alive and what it does, as long as it answers."""
+    """Reports this worker to the master for as long as it answers."""
 
     def __init__(self, relay: Relay, worker: ThreadWorker, word: Callable[[], Word]) -> None:
         super().__init__(name="watch", daemon=True)
@@ -190,9 +191,9 @@ class Watch(threading.Thread):
 
 
 def stacks_on_abort() -> None:
-    """SIGABRT, which systemd sends to a hung service, prints every thread's stack and ends it.
+    """On SIGABRT, print the stacks of all threads and exit. systemd sends it to a hung service.
 
-    gunicorn has its own handler, in Python: an interpreter that hangs never runs it.
+    gunicorn's own handler is in Python, and a hung interpreter never runs it.
     """
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
     faulthandler.disable()
@@ -200,17 +201,17 @@ def stacks_on_abort() -> None:
 
 
 def leave_abort_to_main() -> None:
-    """Called in every other thread of a worker: SIGABRT is for the one that accepts.
+    """Block SIGABRT in this thread. Every thread of a worker but the main one calls this.
 
-    A stopped process is continued in order to be aborted. Whichever thread came first would print the stacks, and the one
-    that accepts would take in meanwhile who waits, only to drop them.
+    systemd continues a stopped process to abort it. If another thread took the signal and printed
+    the stacks, the main thread would meanwhile accept connections and then drop them.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})
 
 
 @contextlib.contextmanager
 def threads_leave_abort_to_main() -> Iterator[None]:
-    """Threads that begin within the block, also those of libraries, do not take SIGABRT: they inherit the mask."""
+    """Threads that start within the block inherit a blocked SIGABRT, also those of libraries."""
     leave_abort_to_main()
     try:
         yield
@@ -219,17 +220,17 @@ def threads_leave_abort_to_main() -> Iterator[None]:
 
 
 def outlive_workers_on_abort(workers: Collection[int]) -> None:
-    """Called in the master: SIGABRT ends it only after its workers, whose processes these are.
+    """On SIGABRT, the master ends after its workers. `workers`: their processes.
 
-    systemd sends SIGABRT to every process of a hung service at once. A worker dies with its
-    master; a master that went first would cut the stacks off that the worker is printing.
+    systemd sends SIGABRT to all processes of a hung service at once. Workers die with the master.
+    If it ended first, the stacks of a worker would be cut off.
     """
 
     def wait(*_: object) -> None:
         deadline = time.monotonic() + _STACKS_SECONDS
         for pid in list(workers):
-            with contextlib.suppress(ChildProcessError):  # it is gone
-                # WNOWAIT: gunicorn reaps it, should it come to that
+            with contextlib.suppress(ChildProcessError):  # it has ended
+                # WNOWAIT: leave it for gunicorn to reap
                 while time.monotonic() < deadline and not os.waitid(
                     os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
                 ):
@@ -241,6 +242,9 @@ def outlive_workers_on_abort(workers: Collection[int]) -> None:
 
 
 def die_with_parent() -> None:
-    """SIGKILL when gunicorn's master is gone: systemd would wait for a worker that nobody can reach."""
+    """Get SIGKILL when gunicorn's master dies.
+
+    Otherwise systemd would wait for an orphan worker.
+    """
     prctl: Any = ctypes.CDLL(None).prctl
     prctl(1, signal.SIGKILL)

@@ -1,6 +1,7 @@
-"""The newest requests, each with its upstream calls: kept in memory only, for whoever holds the key.
+"""Traces: the newest requests with their upstream calls, in memory only.
 
-Prompts and answers are in it only where a client asked for that with its request.
+The proxy key is needed to read them. They contain prompts and answers only if the client requested
+that with a header.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from typing import Any
 
 from . import ledger
 
-#: A client that sends this with the value 1 has the prompts and answers of its request kept.
+#: With this header and the value 1, the trace keeps the prompts and answers of the request.
 CONTENT_HEADER = "x-optillm-trace-content"
-#: All traces together, estimated.
+#: The estimated size of all traces. Bytes.
 MAX_BYTES = 16 * 1024 * 1024
-#: What is kept of the contents of one request.
+#: The contents of one request. Bytes.
 MAX_CONTENT_BYTES = MAX_BYTES // 4
-#: A call's own fields, and a request's.
+#: The estimated size of a call and of a request without contents. Bytes.
 _CALL_BYTES, _REQUEST_BYTES = 600, 1000
 
-#: strategy -> how the last message of a call ends (moa.py, bon.py, plansearch.py of OptiLLM 0.3.12), and what the
-#: call is for; "" fits any. A strategy that is not here makes its calls for reasons that nothing shows: `call`.
+#: strategy -> (end of the last message of a call, purpose of the call); "" matches every message.
+#: Source: moa.py, bon.py, plansearch.py of OptiLLM 0.3.12. Calls of other strategies show no
+#: purpose: they are `call`.
 PURPOSES: dict[str, tuple[tuple[str, str], ...]] = {
     "moa": (
         ("Please provide your critique for each candidate:", "critique"),
@@ -43,7 +45,7 @@ UNKNOWN_PURPOSE = "call"
 
 
 def purpose(strategy: str, messages: Any) -> str:
-    """What a strategy makes a call for, as far as the call shows it."""
+    """The purpose of a strategy's call, from the end of its last message."""
     last = messages[-1] if isinstance(messages, list) and messages else None
     content = last.get("content") if isinstance(last, dict) else None
     text = content.rstrip() if isinstance(content, str) else ""
@@ -71,7 +73,7 @@ def _call(request: ledger.Request, call: ledger.Call) -> dict[str, Any]:
 
 
 def summary(request: ledger.Request) -> dict[str, Any]:
-    """A request in a few numbers. `began` is Unix time; lengths are seconds."""
+    """The main numbers of a request. `began`: Unix time. Durations are in seconds."""
     calls = list(request.calls)
     return {
         "trace": request.id,
@@ -89,7 +91,7 @@ def summary(request: ledger.Request) -> dict[str, Any]:
 
 
 def whole(request: ledger.Request) -> dict[str, Any]:
-    """A request with its calls in the order in which they were made; their `start` counts from the request's."""
+    """A request with its calls, in order. `start` of a call: seconds since the request's start."""
     content = (
         {"messages": request.messages, "answers": request.answers} if request.keeps_content else {}
     )
@@ -101,7 +103,7 @@ def whole(request: ledger.Request) -> dict[str, Any]:
 
 
 class Traces:
-    """The last `most` requests that ran a strategy, fewer where they are large."""
+    """The last `most` requests that ran a strategy, or fewer when they need too much memory."""
 
     def __init__(self, most: int, max_bytes: int = MAX_BYTES) -> None:
         self._most, self._max_bytes = most, max_bytes
@@ -110,7 +112,7 @@ class Traces:
         self._bytes = 0
 
     def keep(self, request: ledger.Request) -> None:
-        """Called when a request has ended."""
+        """Add a request that has ended, and drop the oldest ones."""
         size = _REQUEST_BYTES + _CALL_BYTES * len(request.calls) + request.content_bytes
         with self._lock:
             self._kept[request.id] = request, size
@@ -126,7 +128,7 @@ class Traces:
         return [summary(request) for request in reversed(kept)]
 
     def get(self, trace: str) -> dict[str, Any] | None:
-        """A whole trace, or None when it is not kept."""
+        """A trace with its calls. None when it is not in memory."""
         with self._lock:
             found = self._kept.get(trace)
         return whole(found[0]) if found else None

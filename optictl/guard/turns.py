@@ -1,4 +1,4 @@
-"""Whose turn it is: so many requests run at a time, as many again wait, first come first served."""
+"""Concurrency limiter: N requests run, N more wait in FIFO order."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: Seconds between two looks at whether somebody who waits still wants to.
+#: Seconds between two checks whether a waiting client is still connected.
 _LOOK = 0.5
 
 
 class Full(Exception):
-    """No turn came: too many wait already, or it took too long."""
+    """The queue is full, or the request waited too long."""
 
 
 class Turns:
-    """At most `most` turns at a time."""
+    """At most `most` requests run at the same time, and at most `most` wait."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -27,19 +27,19 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many wait for their turn."""
+        """The number of waiting requests."""
         return len(self._queue)
 
     @contextmanager
     def turn(self, seconds: float, leave: Callable[[], None]) -> Iterator[None]:
-        """Wait for a turn and have it for the block.
+        """Wait until the request may run, and hold its place during the block.
 
         Args:
-            seconds: how long to wait at most.
-            leave: called twice a second while waiting; what it raises ends the wait.
+            seconds: the longest wait.
+            leave: called twice a second while waiting. An exception from it ends the wait.
 
         Raises:
-            Full: as many wait as may run, or the time is over.
+            Full: the queue is full, or the wait took too long.
         """
         self._take(seconds, leave)
         try:
@@ -50,7 +50,9 @@ class Turns:
 
     def _take(self, seconds: float, leave: Callable[[], None]) -> None:
         with self._lock:
-            if self._taken < self._most:  # then nobody waits: a turn that ends goes to who does
+            if (
+                self._taken < self._most
+            ):  # the queue is empty: a request that ends passes its place on
                 self._taken += 1
                 return
             if len(self._queue) >= self._most:
@@ -65,14 +67,14 @@ class Turns:
                 leave()
         except BaseException:
             with self._lock:
-                if mine.is_set():  # it came at the last moment
+                if mine.is_set():  # the place arrived at the last moment
                     self._hand_on()
                 else:
                     self._queue.remove(mine)
             raise
 
     def _hand_on(self) -> None:
-        """A turn is over. The lock is held."""
+        """Pass a free place to the next waiting request. The caller holds the lock."""
         if self._queue:
             self._queue.popleft().set()
         else:

@@ -1,9 +1,9 @@
-"""Parts of OptiLLM that serve only strategies which are not enabled, left out of the import.
+"""Skip imports that only disabled strategies of OptiLLM need.
 
-`optillm.server` imports every strategy (0.3.12, 0.3.13). Four of them bring z3, sympy, networkx, numpy, aiohttp and another
-provider's SDK along: half of the CPU time of a start and of the memory. The door lets nobody ask for a strategy that is not
-enabled, and the guard does not start with the key of another provider. OpenAI's SDK, too, takes aiohttp where it is installed,
-for an asynchronous client that nobody here makes.
+`optillm.server` imports every strategy (0.3.12, 0.3.13). Four of them import z3, sympy, networkx,
+numpy, aiohttp and the SDK of another provider: half of the CPU time and memory of a start. The
+guard refuses requests for disabled strategies, and does not start with the key of another provider.
+OpenAI's SDK imports aiohttp too, for an asynchronous client that is not used here.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-#: strategy -> the modules that are imported for it alone: its own, or for cepo those that it uses
+#: strategy -> the modules that only it needs
 _PARTS = {
     "mcts": ("optillm.mcts",),
     "z3": ("optillm.z3_solver",),
     "cepo": ("math_verify", "cerebras.cloud.sdk"),
     "rstar": ("optillm.rstar",),
 }
-#: strategy -> what is taken for not installed without it, by those who can do without
+#: strategy -> the package that it needs and that other importers do without
 _OPTIONAL = {"rstar": "aiohttp"}
 
 
 class _Absent(ModuleType):
-    """Has every name that is asked for; what is called by one of them says that it is not there."""
+    """A stub module. It has every name; a call of one raises an error."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
             raise AttributeError(name)
 
         def absent(*_arguments: Any, **_options: Any) -> Any:
-            raise RuntimeError(f"{self.__name__} was left out: no enabled strategy needs it")
+            raise RuntimeError(f"{self.__name__} was not imported: no enabled strategy needs it")
 
         return absent
 
 
 @contextmanager
 def left_out(enabled: Collection[str]) -> Iterator[None]:
-    """Nothing that is imported within the block brings parts along that no strategy of `enabled` needs.
+    """Within the block, imports skip the modules that no strategy of `enabled` needs.
 
-    Whoever imports one of them later, as a plugin may, gets the real one.
+    A later import of such a module, for example by a plugin, loads the real one.
     """
     unasked = (
         part for strategy, parts in _PARTS.items() if strategy not in enabled for part in parts

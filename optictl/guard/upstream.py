@@ -1,7 +1,8 @@
-"""The one way out: a single HTTP client per process, which counts what it sends.
+"""The upstream client: one HTTP client per process. It records every call.
 
-Defect this replaces (OptiLLM 0.3.12 to 0.4.0): `get_config` builds an HTTP client, TLS
-context included, for every request, about 30 ms of CPU under the GIL.
+OptiLLM 0.3.12 to 0.4.0 builds an HTTP client with a TLS context for every request, which takes
+about
+30 ms of CPU time under the GIL.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from openai.types.chat import ChatCompletion
 from . import ledger, traces
 from .settings import Settings
 
-#: What strategies say in plain JSON; with any other argument a call takes the SDK's whole way.
+#: Arguments of plain JSON. A call with any other argument uses the SDK's full code.
 _PLAIN = {"model", "messages", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p"}
 
 
@@ -33,7 +34,7 @@ def _json(raw: bytes) -> dict[str, Any]:
 
 
 def error_text(raw: bytes) -> str:
-    """The upstream's own words for a failure, at most 500 characters."""
+    """The upstream's error message, at most 500 characters."""
     error = _json(raw).get("error")
     text = error.get("message") if isinstance(error, dict) else error
     return str(text or raw.decode("utf-8", "replace")).strip()[:500]
@@ -69,9 +70,9 @@ def _texts(body: dict[str, Any]) -> list[Any]:
 
 
 class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
-    """The SDK's own HTTP client; `send` enters each call into the request it belongs to.
+    """The SDK's HTTP client. `send` records each call in its request.
 
-    `ended` is told of each call when it is over.
+    `ended`: called after each call.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
         request: Any,
         options: dict[str, Any],
     ) -> Any:
-        # no call may outlast the request it serves
+        # a call may not take longer than its request
         left = max(owner.remaining(), 0.1)
         limits = request.extensions.get("timeout", {})
         request.extensions["timeout"] = {
@@ -122,16 +123,16 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
             raise
         finally:
             call.seconds = time.monotonic() - call.started
-            if owner.remaining() <= 0:  # whatever came of the call, that is why it ended
+            if owner.remaining() <= 0:  # the deadline is the reason, whatever the call returned
                 owner.abort(owner.too_late())
-            # the breaker may have ended this request while it waited: stop here, whatever came back
+            # the request may have been ended meanwhile: stop, whatever the call returned
             if owner.aborted is not None:
                 call.reason = "ended"
                 raise owner.aborted
         call.status = response.status_code
         if call.failed:
             call.error, call.reason = error_text(raw), _reason(call.status)
-            # LiteLLM hands a model's header on under another name
+            # LiteLLM renames the headers of a model
             call.retry_after = response.headers.get("retry-after") or response.headers.get(
                 "llm_provider-retry-after", ""
             )
@@ -146,11 +147,11 @@ class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
 def build(
     settings: Settings, upstream_key: str, ended: Callable[[ledger.Request, ledger.Call], None]
 ) -> openai.OpenAI:
-    """The process's only OpenAI client. `trust_env=False`: no proxy variable can redirect it."""
-    # only TLS needs certificates, and reading them takes as long as all else here
+    """The only OpenAI client of the process. `trust_env=False`: proxy variables have no effect."""
+    # without TLS no certificates are needed, and loading them takes half of this function's time
     way: dict[str, Any] = {"verify": not settings.base_url.startswith("http://")}
     if settings.upstream_socket:
-        # the same library that the SDK's own client class comes from
+        # the library of the SDK's own client class
         way["transport"] = httpx2.HTTPTransport(
             uds=settings.upstream_socket, limits=DEFAULT_CONNECTION_LIMITS, **way
         )
@@ -164,7 +165,7 @@ def build(
             trust_env=False,
             base_url=settings.base_url,
             timeout=settings.request_timeout,
-            follow_redirects=False,  # the SDK's own client would follow one, prompt and all, off this machine
+            follow_redirects=False,  # a redirect could send prompts off this machine
             **way,
         ),
     )
@@ -174,10 +175,10 @@ def build(
 
 
 def _straight(client: openai.OpenAI, create: Callable[..., Any]) -> Callable[..., Any]:
-    """`create`, without what the SDK does to plain JSON: a fifth of a call's CPU.
+    """`create` without the SDK's transformation of the body, a fifth of the CPU time of a call.
 
-    It compares every message with the type of every kind of message, to rename fields that need it: a
-    chat completion has none. `post` is the SDK's public way for a body that is ready to be sent.
+    The SDK compares every message with every message type to rename fields. Chat completions have
+    no such fields. `post` is the SDK's public method for a complete body.
     """
 
     def straight(*, timeout: float = client.timeout, **body: Any) -> Any:
@@ -191,7 +192,7 @@ def _straight(client: openai.OpenAI, create: Callable[..., Any]) -> Callable[...
 
 
 class BoundClient:
-    """An upstream client that belongs to one request, in every thread of its strategy."""
+    """An upstream client for one request, in every thread of its strategy."""
 
     def __init__(self, client: Any, request: ledger.Request) -> None:
         self._client, self._request = client, request

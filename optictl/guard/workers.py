@@ -1,6 +1,6 @@
-"""The workers of one service: their places, what they wait for upstream, and how one asks the others.
+"""The workers of a service: their numbers, their shared table, and requests between them.
 
-All of it is made before gunicorn forks and is inherited: a sealed service may neither bind nor connect.
+Everything is created before gunicorn forks: a sealed service cannot bind or connect.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-#: A client that sends this with the value 1 is told about the worker that it reached, not about all of them.
+#: With this header and the value 1, a response describes one worker, not all of them.
 ONE_HEADER = "x-optillm-one-worker"
-#: Seconds that the others have to answer, all together.
+#: Seconds for the answers of all other workers together.
 _PATIENCE = 2.0
 
 
 def take_in(worker: ThreadWorker, connection: socket.socket) -> None:
-    """Have a connection served as one that came in through the listening socket. Called from any thread."""
+    """Serve a connection as if it came through the listening socket. Any thread may call this."""
 
     def accept() -> None:
-        # what ThreadWorker.accept does with a connection from its listener
+        # the same as in ThreadWorker.accept
         worker.nr_conns += 1
         worker.enqueue_req(TConn(worker.cfg, connection, ("127.0.0.1", 0), ("127.0.0.1", 0)))
 
@@ -35,9 +35,9 @@ def take_in(worker: ThreadWorker, connection: socket.socket) -> None:
 
 
 class Marks:
-    """The conversations that each worker waits for upstream: a table that all of them see.
+    """The conversations of upstream calls in flight, in a table that all workers share.
 
-    A row is a fingerprint, and whether it came back to another worker's door.
+    A row has a fingerprint, and whether it came back to another worker.
     """
 
     _MARK, _ROW = 16, 32
@@ -50,14 +50,14 @@ class Marks:
         self._lock = threading.Lock()
 
     def begin(self, place: int) -> None:
-        """Called in the worker that has this place now: what its predecessor waited for is over."""
+        """Called in a new worker with this number. Clears the rows of its predecessor."""
         size = self._rows * self._ROW
         self._own = range(place * size, (place + 1) * size)
         self._table[self._own.start : self._own.stop] = bytes(size)
         self._free = list(self._own[:: self._ROW])
 
     def enter(self, mark: bytes) -> int | None:
-        """The row that was written, or None: every thread that the service may have is waiting already."""
+        """Write a row and return its offset. None when the table of this worker is full."""
         with self._lock:
             row = self._free.pop() if self._free else None
         if row is not None:
@@ -65,7 +65,10 @@ class Marks:
         return row
 
     def leave(self, row: int) -> bool:
-        """The call is over. Whether its conversation came back to another worker meanwhile."""
+        """Clear a row after its call.
+
+        Returns whether the conversation came back to another worker.
+        """
         came_back = self._table[row + self._MARK] == 1
         self._table[row : row + self._MARK + 1] = bytes(self._MARK + 1)
         with self._lock:
@@ -73,7 +76,7 @@ class Marks:
         return came_back
 
     def report(self, mark: bytes) -> bool:
-        """A conversation is at this worker's door: whether another one waits for it, which is told so."""
+        """Whether another worker waits for this conversation. Marks its row as a loop."""
         found, at = False, self._table.find(mark)
         while at >= 0:
             if at % self._ROW == 0 and at not in self._own:
@@ -84,7 +87,10 @@ class Marks:
 
 
 class Workers:
-    """Made in gunicorn's master. Each worker has a place, from 0 on; one that is started anew takes the free one."""
+    """Created in gunicorn's master. Each worker has a number (`place`) from 0.
+
+    A replacement of a dead worker gets the number of that worker.
+    """
 
     def __init__(self, count: int, threads: int) -> None:
         self.count = count
@@ -95,7 +101,7 @@ class Workers:
         ]
 
     def free_place(self, taken: Iterable[int]) -> int:
-        """Called in the master before it forks."""
+        """The lowest free number. Called in the master before it forks."""
         return min(set(range(self.count)) - set(taken))
 
     def begin(self, place: int) -> None:
@@ -105,7 +111,7 @@ class Workers:
             self.marks.begin(place)
 
     def listen(self, worker: ThreadWorker) -> None:
-        """Called in the worker when it serves: from now on the others get answers."""
+        """Answer requests of the other workers. Called in a worker when it serves."""
         if self.count > 1:
             threading.Thread(
                 target=self._take_in, args=(worker,), name="others", daemon=True
@@ -114,7 +120,7 @@ class Workers:
     def _take_in(self, worker: ThreadWorker) -> None:
         signal.pthread_sigmask(
             signal.SIG_BLOCK, {signal.SIGABRT}
-        )  # as supervision.leave_abort_to_main
+        )  # the same as supervision.leave_abort_to_main
         inbox, _ = self._doors[self.place]
         while True:
             _, descriptors, _, _ = socket.recv_fds(inbox, 1, 1)
@@ -122,7 +128,10 @@ class Workers:
                 take_in(worker, socket.socket(fileno=descriptor))
 
     def ask(self, path: str, key: str) -> dict[int, bytes]:
-        """What the other workers answer to GET `path`, by their places; without those that do not answer 200 in time."""
+        """The responses of the other workers to GET `path`: number -> body.
+
+        Omits workers that do not answer 200 in time.
+        """
         headers = (
             "Host: guard",
             f"Authorization: Bearer {key}",
@@ -137,7 +146,7 @@ class Workers:
             for place in set(range(self.count)) - {self.place}:
                 ours, theirs = socket.socketpair()
                 stack.enter_context(ours)
-                with theirs, contextlib.suppress(OSError):  # its inbox is full: it hangs
+                with theirs, contextlib.suppress(OSError):  # a full inbox: that worker hangs
                     ours.sendall(question.encode())
                     socket.send_fds(
                         self._doors[place][1], [b"\0"], [theirs.fileno()], socket.MSG_DONTWAIT

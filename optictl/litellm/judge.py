@@ -237,7 +237,7 @@ def _retries(graph: Graph, entry: ModelEntry) -> tuple[Any, str]:
     ]
     plain = next(candidate for candidate in candidates if candidate[0] is not None)
     if allowed and max(allowed) > (_number(plain[0]) or 0):
-        return max(allowed), f"in router_settings.{name}, which outranks the entry"
+        return max(allowed), f"in router_settings.{name}, which overrides the entry"
     return plain
 
 

@@ -137,14 +137,14 @@ GOOD = {
         (
             b"stray\nOPENAI_API_KEY=\n",
             [
-                "the env file, line 1: there is no = in it, and systemd ignores the line",
+                "the env file, line 1: it has no =, and systemd ignores the line",
                 "OPENAI_API_KEY is missing: OptiLLM would ignore --base-url",
             ],
         ),
         (
             b"OPENAI_API_KEY=\xe9\n",
             [
-                "the env file, line 1 (OPENAI_API_KEY): this is not UTF-8, and systemd refuses the file"
+                "the env file, line 1 (OPENAI_API_KEY): it is not UTF-8, and systemd refuses the file"
             ],
         ),
     ],

@@ -180,9 +180,9 @@ def test_no_text_makes_the_upstream_check_fail(url: str) -> None:
         ("since: 2026-13-45", "is not valid YAML"),
         ("", "is not a mapping"),
         ("- one", "is not a mapping"),
-        ("routing: {}", "names no provider"),
-        ("providers: []", "names no provider"),
-        ("providers: litellm", "names no provider"),
+        ("routing: {}", "has no provider"),
+        ("providers: []", "has no provider"),
+        ("providers: litellm", "has no provider"),
         ("providers: [litellm]", "provider 1 is not a mapping"),
         (proxy_config("https://api.openai.com/v1"), "is not the upstream"),
         (
@@ -202,7 +202,7 @@ def test_no_text_makes_the_upstream_check_fail(url: str) -> None:
                 "routing:",
                 f"  - {{name: b, base_url: {URL}, api_key: '${{OPENAI_API_KEY}}'}}\nrouting:",
             ),
-            "names 2 providers",
+            "has 2 providers",
         ),
     ],
 )

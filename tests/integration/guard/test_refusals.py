@@ -72,7 +72,7 @@ def test_no_upstream_key(release: Path, value: str) -> None:
         ),
         (
             f"OPENAI_API_KEY={SECRET}\nA=\u00e9\n".encode("latin-1"),
-            "refused to start: the env file, line 2 (A): this is not UTF-8",
+            "refused to start: the env file, line 2 (A): it is not UTF-8",
         ),
         (
             f"OPENAI_API_KEY={SECRET}\nexport HTTP_PROXY=x\n".encode(),
@@ -95,7 +95,7 @@ def test_an_env_file_that_is_not_read_as_it_is_meant(
 
 def test_an_env_file_is_given_by_reference(release: Path) -> None:
     outcome = run_guard(release, arguments=[*flags(), "--upstream-env", f"OPENAI_API_KEY={SECRET}"])
-    assert_refused(outcome, "the env file must be given as @FILE")
+    assert_refused(outcome, "use @FILE for the env file")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "::"])
@@ -138,7 +138,7 @@ def test_the_upstream_key_as_proxy_key(release: Path) -> None:
 
 def test_a_literal_key_on_the_command_line(release: Path) -> None:
     outcome = run_guard(release, arguments=flags(optillm_api_key=SECRET))
-    assert_refused(outcome, "must be given as @FILE")
+    assert_refused(outcome, "use @FILE for a key")
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/key", "/root", "/dev/null/key"])
@@ -152,7 +152,7 @@ def test_a_key_file_that_is_not_text(release: Path) -> None:
         path = directory / "key"
         path.write_bytes(b"\xff\xfe" * 20)
         outcome = run_guard(release, arguments=flags(optillm_api_key=f"@{path}"))
-    assert_refused(outcome, "not text")
+    assert_refused(outcome, "it is not UTF-8 text")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_key_file_that_is_not_text(release: Path) -> None:
     [
         (None, "is missing"),
         ("providers: [", "is not valid YAML"),
-        ("routing: {}", "names no provider"),
+        ("routing: {}", "has no provider"),
         (proxy_config("https://api.openai.com/v1"), "is not the upstream"),
         (proxy_config(URL).replace("${OPENAI_API_KEY}", SECRET), "does not take its key from"),
         (
@@ -168,7 +168,7 @@ def test_a_key_file_that_is_not_text(release: Path) -> None:
                 "routing:",
                 "  - {name: second, base_url: https://api.openai.com/v1, api_key: '${OPENAI_API_KEY}'}\nrouting:",
             ),
-            "names 2 providers",
+            "has 2 providers",
         ),
     ],
 )
@@ -247,7 +247,7 @@ def test_an_optillm_that_the_guard_does_not_know(release: Path, foreign_release:
     assert edited != text
     internals.write_text(edited)
     outcome = run_guard(foreign_release)
-    assert_refused(outcome, "is not one that the guard knows: optillm/server.py:get_config differ")
+    assert_refused(outcome, "differ from every tested version: optillm/server.py:get_config")
 
 
 def test_every_part_of_every_verified_version_counts(release: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_variable_that_the_unit_refuses(deployment: InstalledDeployment, name:
         ),
         (
             f"OPENAI_API_KEY={SECRET}\nA=\u00e9".encode("latin-1"),
-            "line 2 (A): this is not UTF-8",
+            "line 2 (A): it is not UTF-8",
             "iconv -f LATIN1 ",
         ),
         (
@@ -204,7 +204,7 @@ def test_all_that_is_wrong_is_told_at_once_and_one_paste_serves(
     said = _refuses(deployment, content.encode())
     for words in (
         "line 1 (OPENAI_API_KEY)",
-        "line 3: there is no =",
+        "line 3: it has no =",
         "line 4 (ALL_PROXY)",
         "HTTP_PROXY is set",
     ):

@@ -46,7 +46,7 @@ ALL = {"moa", "re2", "self_consistency"}
 SERIES = {
     "Up for": {""},
     "In flight": {f"{name} {what}" for name in ALL for what in ("requests", "calls")}
-    | {"", "waiting for their turn"},
+    | {"", "in the queue"},
     "Requests": {""},
     "Failed": {""},
     "Tokens": {""},
