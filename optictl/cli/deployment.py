@@ -212,7 +212,7 @@ def install(
             plan_as_json("install", installation)
         raise typer.Exit(1 if installation.blockers else 0)
     refuse_blocked(installation)
-    if installation.changes:
+    if installation.steps:
         force = confirm(installation, yes, force)
         with console.progress("installing") as say, processes.raise_on_signals():
             installing.apply_install(
@@ -225,7 +225,7 @@ def install(
                 force,
             )
     found = _checks(where)
-    if installation.changes and not no_smoke and not no_start and not where.paths.is_private:
+    if installation.steps and not no_smoke and not no_start and not where.paths.is_private:
         found += _smoke(where, found)
     if text:
         console.headline("check")
@@ -260,10 +260,10 @@ def show_plan(installation: Installation, force: bool) -> None:
     from optictl.output import console, plans
 
     plans.problems(installation.problems)
-    if installation.hand_made is not None and installation.changes:
+    if installation.hand_made is not None and installation.steps:
         plans.takeover(installation.hand_made.unit, installation.table, forced=force)
-    if installation.changes:
-        plans.changes(installation.changes)
+    if installation.steps:
+        plans.steps(installation.steps)
     else:
         console.message("No changes.")
 
@@ -283,7 +283,7 @@ def plan_as_json(command: str, installation: Installation) -> None:
         }
     if installation.hand_made is not None:
         more["takeover"] = [row.as_dict() for row in installation.table]
-    console.envelope(command, [c.as_dict() for c in installation.changes], not blockers, **more)
+    console.envelope(command, [c.as_dict() for c in installation.steps], not blockers, **more)
 
 
 def refuse_blocked(installation: Installation) -> None:
@@ -311,10 +311,10 @@ def confirm(installation: Installation, yes: bool, force: bool) -> bool:
     """
     from optictl.operations import deployment_lock
 
-    edited = [change.target for change in installation.changes if change.edited]
+    edited = [change.target for change in installation.steps if change.edited]
     if edited and not force:
         if yes or not sys.stdin.isatty():
-            deployment_lock.refuse_edited(installation.changes, installation.paths, force)
+            deployment_lock.refuse_edited(installation.steps, installation.paths, force)
         question = f"{', '.join(edited)} has local changes. Overwrite? A backup is kept."
         force = typer.confirm(question, abort=True, err=True)
     ask(yes)
@@ -406,7 +406,7 @@ def uninstall(
         console.envelope("uninstall", [c.as_dict() for c in changes], True)
         return
     if output is Output.text:
-        plans.changes(changes)
+        plans.steps(changes)
         if not changes:
             console.message("Nothing is installed.")
         if not restore and (kept := previous_service.read_if_allowed(where.paths)) is not None:

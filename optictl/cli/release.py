@@ -121,7 +121,7 @@ def upgrade(
         _build(installation, yes, wheelhouse, python, output)
         raise typer.Exit(0)
     _go("upgrade", where, installation, plan, yes, force, wheelhouse, python, canary_only, output)
-    if output is Output.text and installation.changes:
+    if output is Output.text and installation.steps:
         next_one = f"Put it in force: {where.paths.command(f'upgrade {wanted}')}"
         console.message(
             next_one if canary_only else f"Back again: {where.paths.command('rollback')}"
@@ -179,7 +179,7 @@ def _build(
     from optictl.operations.steps import BuildRelease
     from optictl.output import console, plans
 
-    if any(isinstance(step, BuildRelease) for step in installation.changes):
+    if any(isinstance(step, BuildRelease) for step in installation.steps):
         ask(yes, f"Build {installation.want.name}?")
         with console.progress("building") as say:
             install.build_beside(
@@ -213,7 +213,7 @@ def _go(
         _shown(installation, command, output, force)
     refuse_blocked(installation)
     proofs: list[Proof] = []
-    if installation.changes:
+    if installation.steps:
         force = confirm(installation, yes, force)
 
         def proven(proof: Proof) -> None:
@@ -246,7 +246,7 @@ def _go(
         )
     elif canary_only:
         console.message(f"{installation.want.name} is proven and was not put in force.")
-    elif installation.changes:
+    elif installation.steps:
         console.message(f"{installation.want.name} is in force.")
 
 

@@ -99,7 +99,7 @@ def _running(root: Path, progress: Progress, done: Callable[[Step], None]) -> It
             return install.plan_install(config, place)
 
         installation = plan()
-        if not any(isinstance(step, BuildRelease) for step in installation.changes):
+        if not any(isinstance(step, BuildRelease) for step in installation.steps):
             progress(f"the release {installation.want.id} is here already")
         install.apply_install(installation, plan, None, None, progress, done)
         progress(

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl.deployment import artefacts as deployment_files
 from optictl.deployment import render
-from optictl.deployment.artefacts import Artefact
+from optictl.deployment.artefacts import (
+    Artefact,
+    monitoring_files,
+    operators_files,
+    rendered_files,
+)
 from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
@@ -112,9 +116,9 @@ def render_artefacts(config: Config, paths: Paths, host: Host) -> list[Artefact]
     """Every file of the deployment, in the order in which it is written."""
     text = render.configuration(config)
     return [
-        *deployment_files.operators_files(text, config, paths, new_proxy_key()),
-        *deployment_files.rendered_files(config, paths, host),
-        *deployment_files.monitoring_files(config, paths, host),
+        *operators_files(text, config, paths, new_proxy_key()),
+        *rendered_files(config, paths, host),
+        *monitoring_files(config, paths, host),
     ]
 
 

@@ -59,9 +59,9 @@ def decided(
     """
     with locked(shown.paths):
         now = plan_again()
-        refuse_other(shown.changes, now.changes)
+        refuse_other(shown.steps, now.steps)
         refuse_blocked(now)
-        refuse_edited(now.changes, now.paths, force)
+        refuse_edited(now.steps, now.paths, force)
         yield now
 
 

@@ -96,7 +96,7 @@ def _steps(state: CurrentState, config: Config, paths: Paths, start: bool) -> li
     release = plan.Release(
         state.want, state.built, state.releases.active, state.broken, state.unit_first
     )
-    steps = plan.changes(
+    steps = plan.installation(
         state.artefacts,
         state.installed,
         os.geteuid(),
@@ -159,7 +159,7 @@ def _preflight(
     """What would make this plan fail, and what should be known before it."""
     running, hand_made = state.running, state.hand_made
     own_units = [*(running.found if running else ()), *([hand_made.unit] if hand_made else [])]
-    facts = preflight.look(
+    facts = preflight.read_facts(
         config,
         paths,
         builds=any(isinstance(step, BuildRelease) for step in steps),
@@ -243,7 +243,7 @@ def apply_install(
     """
     with deployment_lock.decided(shown, plan_again, force) as now:
         context = context_of(now, progress, python, wheelhouse)
-        if builds := [step for step in now.changes if isinstance(step, BuildRelease)]:
+        if builds := [step for step in now.steps if isinstance(step, BuildRelease)]:
             apply_steps(builds, context, done)
             now = with_built_release(now, context)
         with transaction.rollback_on_failure(now, context):
@@ -273,7 +273,7 @@ def build_beside(
         # another optictl may have built it meanwhile
         _, built, _ = store.standing(shown.want, paths, store.read(paths))
         if not built:
-            builds = [step for step in shown.changes if isinstance(step, BuildRelease)]
+            builds = [step for step in shown.steps if isinstance(step, BuildRelease)]
             apply_steps(builds, context_of(shown, progress, python, wheelhouse), done)
 
 
@@ -283,7 +283,7 @@ def context_of(
     """What the steps of this installation share."""
     hand_made_files: frozenset[Path] = frozenset()
     if installation.hand_made is not None:
-        aside = (step.path for step in installation.changes if isinstance(step, MoveAside))
+        aside = (step.path for step in installation.steps if isinstance(step, MoveAside))
         hand_made_files = frozenset([installation.paths.service, *aside])
     return Context(
         installation.config,
@@ -321,9 +321,9 @@ def with_built_release(installation: Installation, context: Context) -> Installa
         replace(step, artefact=texts.get(step.artefact.path, step.artefact))
         if isinstance(step, FileStep)
         else step
-        for step in installation.changes
+        for step in installation.steps
     ]
-    return replace(installation, changes=steps, artefacts=artefacts, host=host)
+    return replace(installation, steps=steps, artefacts=artefacts, host=host)
 
 
 def apply(installation: Installation, context: Context, done: Done) -> None:
@@ -337,7 +337,7 @@ def apply(installation: Installation, context: Context, done: Done) -> None:
         for artefact in current_state.rendered(installation.artefacts)
     }
     written = {
-        step.target for step in installation.changes if isinstance(step, (CreateFile, ReplaceFile))
+        step.target for step in installation.steps if isinstance(step, (CreateFile, ReplaceFile))
     }
     manifest = installation.manifest.intending(
         {
@@ -347,7 +347,7 @@ def apply(installation: Installation, context: Context, done: Done) -> None:
         }
     )
     file_changes.write_manifest(paths, manifest)
-    steps = [s for s in installation.changes if not (s.cleanup or isinstance(s, ProofStep))]
+    steps = [s for s in installation.steps if not (s.cleanup or isinstance(s, ProofStep))]
     with context.trials:
         apply_steps(steps, context, done)
     file_changes.write_manifest(paths, installed_files.as_it_is(manifest))
@@ -359,7 +359,7 @@ def verify_serving(installation: Installation, connected: bool) -> None:
     `connected`: the old service reached LiteLLM, and the new one has to.
     """
     starting = (StartService, StartUnit, HandOver)
-    if not any(isinstance(step, starting) for step in installation.changes):
+    if not any(isinstance(step, starting) for step in installation.steps):
         return
     config = installation.config
     if problem := trial.health_problem(config):
@@ -374,7 +374,7 @@ def verify_serving(installation: Installation, connected: bool) -> None:
 
 def clean_up(installation: Installation, context: Context, done: Done) -> None:
     """Remove what is no longer needed. What fails here is left for the next run: the deployment is whole."""
-    steps = [step for step in installation.changes if step.cleanup]
+    steps = [step for step in installation.steps if step.cleanup]
     apply_steps(steps, context, done)
     removed = [step.path for step in steps if isinstance(step, Remove)]
     for path in removed:

@@ -30,7 +30,7 @@ class Installation:
     config: Config
     paths: Paths
     want: Wanted
-    changes: list[Step]
+    steps: list[Step]
     start: bool = True
     problems: list[Result] = field(default_factory=list)
     hand_made: HandMade | None = None

@@ -148,7 +148,7 @@ class TakenOver:
     redact: Callable[[str], str]
 
 
-def changes(
+def installation(
     artefacts: Sequence[Artefact],
     found: Mapping[Path, Found],
     uid: int,

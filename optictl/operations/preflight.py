@@ -1,6 +1,6 @@
 """What would make an installation fail, told before anything is built or stopped.
 
-`look` gathers facts, `judge` decides from them alone. Each problem is a `Result` with an id of its own
+`read_facts` gathers facts, `judge` decides from them alone. Each problem is a `Result` with an id of its own
 (`preflight.port`), so that people and programs see it as they see a check.
 """
 
@@ -18,8 +18,13 @@ from optictl.deployment.paths import Paths
 from optictl.errors import Blocked
 from optictl.guard import envfile, invariants
 from optictl.host import files, processes
-from optictl.host import systemd as systemd_host
-from optictl.host.systemd import Systemd
+from optictl.host.systemd import (
+    LAST_PROTECTION,
+    OLDEST_SUPPORTED,
+    PROTECTIONS,
+    Systemd,
+    socket_proxyd,
+)
 from optictl.releases import interpreters
 from optictl.releases.interpreters import Choice
 from optictl.results import Result
@@ -81,7 +86,7 @@ class Facts:
     drop_ins: Mapping[Path, Sequence[str]]
 
 
-def look(
+def read_facts(
     config: Config,
     paths: Paths,
     *,
@@ -102,7 +107,7 @@ def look(
     room = files.free_space(ground)
     return Facts(
         systemd=systemd.version() if starts else 0,
-        socket_proxyd=systemd_host.socket_proxyd(),
+        socket_proxyd=socket_proxyd(),
         choice=interpreters.choose(paths, others, python) if builds else None,
         closed=files.closed_to_others([ground, _existing(paths.home)]) if others else None,
         mount=files.forbids_programs(ground),
@@ -145,20 +150,20 @@ def _secrets(paths: Paths) -> Secrets:
 
 def _holders(port: int, systemd: Systemd, own_units: Sequence[str]) -> list[Holder]:
     """Who listens on the port, this deployment's own units left out."""
-    listening = {one.inode for one in processes.listeners() if one.port == port}
+    listening = {listener.inode for listener in processes.listeners() if listener.port == port}
     if not listening:
         return []
-    found = []
+    holders = []
     for pid in processes.owners(listening):
         unit_of = processes.own_service_of if systemd.scope == "user" else processes.service_of
         process, unit = processes.read_process(pid), unit_of(pid) or ""
         program = process.argv[0] if process is not None and process.argv else ""
-        found.append(Holder(pid, unit, program))
+        holders.append(Holder(pid, unit, program))
     for unit in systemd.listening_sockets(port):
-        found.append(Holder(1, unit, "systemd"))
-    if not found:  # another user's or a container's
-        found.append(Holder(0, "", ""))
-    return [holder for holder in found if holder.unit not in own_units]
+        holders.append(Holder(1, unit, "systemd"))
+    if not holders:  # another user's or a container's
+        holders.append(Holder(0, "", ""))
+    return [holder for holder in holders if holder.unit not in own_units]
 
 
 def _directives(path: Path) -> list[str]:
@@ -200,14 +205,10 @@ def _systemd(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
     version = facts.systemd
     if not version:
         return
-    if version < systemd_host.OLDEST_SUPPORTED:
+    if version < OLDEST_SUPPORTED:
         yield too_old(version)
-    missing = [
-        what
-        for since, what in systemd_host.PROTECTIONS.items()
-        if version < since <= systemd_host.LAST_PROTECTION
-    ]
-    if missing and version >= systemd_host.OLDEST_SUPPORTED:
+    missing = [what for since, what in PROTECTIONS.items() if version < since <= LAST_PROTECTION]
+    if missing and version >= OLDEST_SUPPORTED:
         yield _problem(
             "protections",
             "systemd has every protection of the units",
@@ -230,7 +231,7 @@ def too_old(version: int) -> Result:
         "systemd",
         "systemd can run the service",
         f"systemd {version} cannot give a service its secrets as credentials; "
-        f"version {systemd_host.OLDEST_SUPPORTED} and later can",
+        f"version {OLDEST_SUPPORTED} and later can",
         "upgrade this machine's distribution, or run the service without systemd: "
         "optictl init --root DIR, then optictl install --root DIR, then optictl run --root DIR",
     )
@@ -241,7 +242,7 @@ def refuse_old_systemd(paths: Paths) -> None:
     if paths.is_private:
         return
     systemd = Systemd(paths.scope)
-    if systemd.available() and systemd.version() < systemd_host.OLDEST_SUPPORTED:
+    if systemd.available() and systemd.version() < OLDEST_SUPPORTED:
         problem = too_old(systemd.version())
         raise Blocked(problem.found, remedy=problem.remedy)
 

@@ -17,7 +17,7 @@ from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.errors import NotReady, OptictlError, ToolError
-from optictl.facts import units as facts_units
+from optictl.facts.units import last_problem, manager
 from optictl.host import files, network
 from optictl.host.systemd import Systemd, runtime_units
 from optictl.proof import trial
@@ -51,7 +51,7 @@ def running(
     there = replace(paths, name=paths.trial_name, units=runtime_units(paths.scope), home=home)
     units = texts(own, there, host)
     units[there.service_unit] = render.trial_unit(units[there.service_unit], paths.name)
-    systemd = facts_units.manager(paths)
+    systemd = manager(paths)
     say(f"starting {host.release.name if host.release else 'the release'} once, as its unit will")
     try:
         _write(own, there, units, drop_ins)
@@ -97,7 +97,7 @@ def _start(systemd: Systemd, there: Paths, units: Mapping[str, str]) -> None:
     try:
         systemd.start(*(name for name in units if name != there.upstream_service.name))
     except ToolError as error:
-        problem = facts_units.last_problem(systemd, there)
+        problem = last_problem(systemd, there)
         raise NotReady(
             "the release does not start as its unit would start it",
             remedy=f"fix what it names; journalctl -u {there.service_unit} has all of it",
@@ -141,4 +141,4 @@ def remove_leftover(config: Config, paths: Paths) -> None:
         units=runtime_units(paths.scope),
         home=paths.scratch / "trial-home",
     )
-    end(config, there, facts_units.manager(paths))
+    end(config, there, manager(paths))

@@ -21,10 +21,10 @@ def _state_before(installation: Installation) -> StateBefore:
     paths = installation.paths
     written = [
         step.artefact.path
-        for step in installation.changes
+        for step in installation.steps
         if isinstance(step, FileStep) and not (step.artefact.keep or step.artefact.directory)
     ]
-    aside = [step.path for step in installation.changes if isinstance(step, MoveAside)]
+    aside = [step.path for step in installation.steps if isinstance(step, MoveAside)]
     running = units.running(installation.config, paths) if installation.start else None
     return StateBefore(
         store.active_release(paths),
@@ -91,7 +91,7 @@ def _undo(installation: Installation, context: Context) -> None:
 
     Also those that were not reached: where nothing differs from before, an undo does nothing.
     """
-    for step in reversed(installation.changes):
+    for step in reversed(installation.steps):
         if not step.cleanup:
             step.undo(context)
 

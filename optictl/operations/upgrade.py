@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from optictl.checks import catalog
-from optictl.deployment import config as configuration
 from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
-from optictl.deployment.config import Config
+from optictl.deployment.config import Config, with_version
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, NotInstalled, OptictlError, RolledBack
 from optictl.facts.deployment import Deployment
@@ -85,7 +84,7 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
 
 def _with_proof(installation: Installation, config_path: Path) -> Installation:
     """With the canary behind the build, and the configuration's new version behind everything that was proven."""
-    steps = list(installation.changes)
+    steps = list(installation.steps)
     if any(isinstance(step, SwitchRelease) for step in steps):
         builds = sum(isinstance(step, BuildRelease) for step in steps)
         reason = "every enabled strategy is asked on a free port, through the live upstream; that costs tokens"
@@ -94,7 +93,7 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
         # the version in the operator's file is the last to change: until then `install` goes back
         at = next((i for i, step in enumerate(steps) if isinstance(step, Remove)), len(steps))
         steps.insert(at, edit)
-    return replace(installation, changes=steps)
+    return replace(installation, steps=steps)
 
 
 def _edit(installation: Installation, config_path: Path) -> EditConfiguration | None:
@@ -104,7 +103,7 @@ def _edit(installation: Installation, config_path: Path) -> EditConfiguration | 
     edited = (
         render.configuration(installation.config)
         if text is None
-        else configuration.with_version(text, str(config_path), version)
+        else with_version(text, str(config_path), version)
     )
     if edited == text:
         return None
@@ -116,8 +115,8 @@ def _edit(installation: Installation, config_path: Path) -> EditConfiguration | 
 
 def up_to_the_proof(installation: Installation) -> Installation:
     """The same, ended before anything active is touched."""
-    steps: list[Step] = [s for s in installation.changes if isinstance(s, ProofStep)]
-    return replace(installation, changes=steps)
+    steps: list[Step] = [s for s in installation.steps if isinstance(s, ProofStep)]
+    return replace(installation, steps=steps)
 
 
 # -- proof
@@ -184,7 +183,7 @@ def apply(
             return Canary(config, active_release, upstream_key, proxy_key, serves, report_proof)
 
         before = _prove(now, context, active_release, canary, done)
-        if all(isinstance(step, ProofStep) for step in shown.changes):
+        if all(isinstance(step, ProofStep) for step in shown.steps):
             return
         now = install.with_built_release(now, context)
         with transaction.rollback_on_failure(now, context):
@@ -238,7 +237,7 @@ def _prove(
 
 
 def _of(installation: Installation, kind: type[ProofStep]) -> list[Step]:
-    return [step for step in installation.changes if isinstance(step, kind)]
+    return [step for step in installation.steps if isinstance(step, kind)]
 
 
 def _prove_again(

@@ -55,7 +55,7 @@ def takeover(unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
     console.print()
 
 
-def changes(planned: Sequence[Step]) -> None:
+def steps(planned: Sequence[Step]) -> None:
     """A plan: each step with its reason, then its diff."""
     from rich.markup import escape
     from rich.syntax import Syntax

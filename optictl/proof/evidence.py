@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
@@ -17,22 +17,22 @@ PROMPT = (
     "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. "
     "What does the ball cost? Think it through."
 )
-#: Strategies that make one call by design, with a prompt of their own (re2.py, cot_reflection.py of OptiLLM 0.3.12).
+#: Strategies that make one call by design, with their own prompt (re2.py, cot_reflection.py of OptiLLM 0.3.12).
 _ONE_CALL = frozenset({"re2", "cot_reflection"})
-#: So much longer than the plain prompt theirs is at least; `re2` says all of it twice.
+#: Their prompt is at least this many times the plain one; `re2` repeats all of it.
 _LONGER = 1.3
 _REMEDY = "optictl check names what is wrong"
 
 
 def header(answer: Response, name: str) -> str | None:
-    """One of the guard's headers, also as LiteLLM hands it on."""
+    """One of the guard's headers, also as LiteLLM passes it on."""
     return answer.headers.get(f"x-optillm-{name}") or answer.headers.get(
         f"llm_provider-x-optillm-{name}"
     )
 
 
 def number(answer: Response, name: str) -> int:
-    """One of the guard's headers that counts something; 0 where it does not stand there."""
+    """One of the guard's headers that counts something; 0 where it is missing."""
     text = header(answer, name) or ""
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
@@ -72,6 +72,32 @@ def usage(answer: Response) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """What the guard's headers and the text of an answer tell. `ran`: the strategy; None without a guard."""
+
+    ran: str | None
+    calls: int
+    completions: int
+    failures: int
+    models: list[str]
+    tokens: dict[str, int]
+    text: str
+
+
+def _evidence(answer: Response) -> _Evidence:
+    models = (header(answer, "upstream-models") or "").split(",")
+    return _Evidence(
+        header(answer, "strategy"),
+        number(answer, "upstream-calls"),
+        number(answer, "upstream-completions"),
+        number(answer, "upstream-failures"),
+        [name for name in models if name],
+        usage(answer),
+        content(answer),
+    )
+
+
 def judge(model: str, config: Config, answer: Response, plain: Mapping[str, int] = {}) -> Result:
     """What an answer proves. Pure.
 
@@ -81,64 +107,60 @@ def judge(model: str, config: Config, answer: Response, plain: Mapping[str, int]
     same prompt cost without a strategy, as `usage` tells it, {} if unknown.
     """
     target = config.publish.get(model, model)
-    wanted = model_names.split(target, config.strategies, config.base_models)
-    strategy, base_model = wanted or ("", "")
-    ran, calls = header(answer, "strategy"), number(answer, "upstream-calls")
-    completions, failures = (
-        number(answer, "upstream-completions"),
-        number(answer, "upstream-failures"),
-    )
-    used = [name for name in (header(answer, "upstream-models") or "").split(",") if name]
-    text, tokens, once = content(answer), usage(answer), strategy in _ONE_CALL
-    problems = []
+    parts = model_names.split(target, config.strategies, config.base_models)
+    strategy, base_model = parts or ("", "")
+    seen = _evidence(answer)
     if answer.status != 200:
-        problems.append(error_message(answer))
-    elif ran is None:
-        problems.append(
-            "the answer carries no proof: this OptiLLM runs without the guard, so nobody can tell what it did"
-        )
+        problems = [error_message(answer)]
+    elif seen.ran is None:
+        problems = ["OptiLLM runs without the guard: the answer has no proof of what it did"]
     else:
-        if ran != strategy:
-            problems.append(f"{ran} ran, not {strategy}")
-        if completions < (1 if once else 2):
-            problems.append(f"{completions} completion(s) sampled upstream: no strategy ran")
-        elif once and plain.get("prompt") and tokens["prompt"] < _LONGER * plain["prompt"]:
-            problems.append(
-                f"a prompt of {tokens['prompt']} tokens, {plain['prompt']} without a strategy: no strategy ran"
-            )
-        if used != [base_model]:
-            problems.append(
-                f"upstream calls used {', '.join(used) or 'no model'}, not {base_model}"
-            )
-        if failures:
-            problems.append(f"{failures} of {calls} upstream calls failed")
-        if not text or is_error_text(text):
-            problems.append(f"the answer is an error text: {text[:100]!r}")
-    data: dict[str, Any] = {
-        "strategy": ran,
-        "base_model": base_model,
-        "upstream_calls": calls,
-        "upstream_models": used,
-        "upstream_failures": failures,
-        "latency_ms": round(answer.seconds * 1000),
-        "tokens": tokens,
-        "answer": text,
-    }
-    dear = (
-        f", {tokens['total'] / plain['total']:.1f} times a plain call"
-        if plain.get("total") and tokens["total"]
-        else ""
-    )
-    did = f"{calls} calls, {completions} completions, {tokens['total']} tokens, {answer.seconds:.2f} s{dear}"
+        problems = list(_problems(seen, strategy, base_model, plain))
+    how = "once, with its own prompt" if strategy in _ONE_CALL else "more than once"
     return Result(
         id=model,
         title=f"{strategy} on {base_model}",
         status="fail" if problems else "pass",
-        expected=f"{strategy} asks {base_model} {'once, with a prompt of its own' if once else 'more than once'}",
-        found="; ".join(problems) if problems else did,
+        expected=f"{strategy} asks {base_model} {how}",
+        found="; ".join(problems) if problems else _cost(seen, answer.seconds, plain),
         remedy=_REMEDY if problems else "",
-        data=data,
+        data={
+            "strategy": seen.ran,
+            "base_model": base_model,
+            "upstream_calls": seen.calls,
+            "upstream_models": seen.models,
+            "upstream_failures": seen.failures,
+            "latency_ms": round(answer.seconds * 1000),
+            "tokens": seen.tokens,
+            "answer": seen.text,
+        },
     )
+
+
+def _problems(
+    seen: _Evidence, strategy: str, base_model: str, plain: Mapping[str, int]
+) -> Iterator[str]:
+    """Why an answer of the guard does not prove that the strategy ran."""
+    is_one_call, prompt = strategy in _ONE_CALL, plain.get("prompt")
+    if seen.ran != strategy:
+        yield f"{seen.ran} ran, not {strategy}"
+    if seen.completions < (1 if is_one_call else 2):
+        yield f"{seen.completions} completion(s) sampled upstream: no strategy ran"
+    elif is_one_call and prompt and seen.tokens["prompt"] < _LONGER * prompt:
+        length = seen.tokens["prompt"]
+        yield f"a prompt of {length} tokens, {prompt} without a strategy: no strategy ran"
+    if seen.models != [base_model]:
+        yield f"upstream calls used {', '.join(seen.models) or 'no model'}, not {base_model}"
+    if seen.failures:
+        yield f"{seen.failures} of {seen.calls} upstream calls failed"
+    if not seen.text or is_error_text(seen.text):
+        yield f"the answer is an error text: {seen.text[:100]!r}"
+
+
+def _cost(seen: _Evidence, seconds: float, plain: Mapping[str, int]) -> str:
+    total, plain_total = seen.tokens["total"], plain.get("total")
+    times = f", {total / plain_total:.1f} times a plain call" if plain_total and total else ""
+    return f"{seen.calls} calls, {seen.completions} completions, {total} tokens, {seconds:.2f} s{times}"
 
 
 def plain_usage(

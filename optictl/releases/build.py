@@ -31,37 +31,55 @@ def build(
     wheelhouse: Path | None,
     progress: Progress,
 ) -> None:
-    """Build and prove a release beside those that exist. Half-built ones of the same id are replaced.
+    """Build and prove a release next to those that exist. A half-built one of the same name is replaced.
 
     Raises:
-        OptictlError: it could not be built or did not prove itself; nothing in force was touched.
+        OptictlError: it could not be built or did not prove itself; the active release was not changed.
     """
     directory = want.directory(paths)
-    files.remove(directory)
-    files.make_directory(directory)
-    venv = directory / ".venv"
     try:
-        progress(f"creating a virtual environment on {python}")
-        uv.make_venv(venv, python.path)
-        progress(f"installing OptiLLM {want.version} and its closure, every hash checked")
-        uv.install(venv, want.lock, wheelhouse)
-        progress("copying the guard in")
-        files.copy_tree(locks.GUARD, directory / "guard")
-        plugin_directory = directory / "work" / "optillm" / "plugins"
-        files.make_directory(plugin_directory if want.plugins else directory / "work")
-        for plugin in want.plugins:
-            files.copy(plugin, plugin_directory / plugin.name)
-        uv.compile_tree(venv / "bin/python", directory / "guard")
-        # a strict umask, now or when uv filled its cache, would keep the service's user out
-        files.open_to_readers(directory)
+        _make(directory, want, python, wheelhouse, progress)
     except OptictlError as error:
         raise error.reworded(
             f"the release could not be built: {error.what}",
-            f"{error.remedy or 'correct what it names'}; then run {paths.command('install')} again",
+            f"{error.remedy or 'fix what it names'}; then run {paths.command('install')} again",
         ) from None
     progress("proving the release: starting it and running one strategy against the stand-in")
     proof = prove(directory, config, paths.scratch)
-    data = {
+    record = _record(directory, want, python, proof)
+    progress("reading every file once, and recording its size and time")
+    stamps = json.dumps(integrity.stamps(directory / ".venv"))
+    files.write(directory / integrity.STAMPS, stamps, 0o644)
+    files.write(directory / "release.json", json.dumps(record, indent=1) + "\n", 0o644)
+
+
+def _make(
+    directory: Path, want: Wanted, python: Interpreter, wheelhouse: Path | None, progress: Progress
+) -> None:
+    """Make the directory of a release: its virtual environment, the guard, the plugins, the bytecode."""
+    files.remove(directory)
+    files.make_directory(directory)
+    venv = directory / ".venv"
+    progress(f"creating a virtual environment on {python}")
+    uv.make_venv(venv, python.path)
+    progress(f"installing OptiLLM {want.version} and its closure, every hash checked")
+    uv.install(venv, want.lock, wheelhouse)
+    progress("copying the guard")
+    files.copy_tree(locks.GUARD, directory / "guard")
+    plugin_directory = directory / "work" / "optillm" / "plugins"
+    files.make_directory(plugin_directory if want.plugins else directory / "work")
+    for plugin in want.plugins:
+        files.copy(plugin, plugin_directory / plugin.name)
+    uv.compile_tree(venv / "bin/python", directory / "guard")
+    # a strict umask, now or when uv filled its cache, would keep the service's user out
+    files.open_to_readers(directory)
+
+
+def _record(
+    directory: Path, want: Wanted, python: Interpreter, proof: dict[str, Any]
+) -> dict[str, Any]:
+    """What release.json holds."""
+    return {
         "schema": 1,
         "id": want.id,
         "optillm": want.version,
@@ -72,18 +90,16 @@ def build(
         "python": {"path": str(python.path), "version": ".".join(map(str, python.version))},
         "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "proof": proof,
-        "distributions": integrity.distributions(venv),
+        "distributions": integrity.distributions(directory / ".venv"),
         "files": integrity.own_files(directory),
     }
-    progress("reading all of it once, and noting how its files look on the disk")
-    files.write(directory / integrity.STAMPS, json.dumps(integrity.stamps(venv)), 0o644)
-    files.write(directory / "release.json", json.dumps(data, indent=1) + "\n", 0o644)
 
 
 def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -> dict[str, Any]:
     """Start a release on a free port against the stand-in and run one strategy through it.
 
-    Returns what the strategy did. No token is spent and LiteLLM is not asked. `scratch_parent`: where its files lie meanwhile.
+    Returns what the strategy did. No token is spent and LiteLLM is not asked. Its files are in a scratch directory below
+    `scratch_parent`.
 
     Raises:
         OptictlError: it did not start, was not locked, or the strategy did not run.

@@ -199,7 +199,7 @@ def steps_of(
     running: Running | None = None,
     taken_over: TakenOver | None = None,
 ) -> list[Step]:
-    return plan.changes(artefacts, found, UID, wrote, release, PLACES, running, taken_over)
+    return plan.installation(artefacts, found, UID, wrote, release, PLACES, running, taken_over)
 
 
 def unit(name: str, **properties: Any) -> Unit:
@@ -432,7 +432,7 @@ class TestWholeInstallation:
             seen: dict[str, Unit],
         ) -> list[str]:
             now = Running([places.socket_unit, places.service_unit], {**known, **seen})
-            made = plan.changes(artefacts, found, UID, wrote, asked, places, now)
+            made = plan.installation(artefacts, found, UID, wrote, asked, places, now)
             return [f"{step.action} {Path(step.target).name}" for step in made]
 
         assert steps(units, nothing(units), NEVER, absent) == [

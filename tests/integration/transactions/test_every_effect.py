@@ -82,7 +82,7 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     monkeypatch.setattr(interpreters, "interpreter", lambda *_: here)
     monkeypatch.setattr(canary, "ask_release", lambda *_: [])
     # pytest's directories are closed to the service's user, and no service is started
-    monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
+    monkeypatch.setattr(preflight, "read_facts", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
 
 
@@ -98,7 +98,7 @@ def install(
 
     planned = plan()
     meanwhile()
-    if planned.changes:
+    if planned.steps:
         installing.apply_install(planned, plan, None, None, quiet, quiet, force)
 
 
@@ -261,7 +261,7 @@ def test_after_every_fault_it_is_one_or_the_other(
             assert config in (operation.start, operation.end), where
             install(config, places)
             assert in_force(places) == state_of(config), where
-            assert installing.plan_install(config, places).changes == [], where
+            assert installing.plan_install(config, places).steps == [], where
             assert nothing_left(places) == [], where
     assert after_a_kill == {start_state, end_state}
     with capsys.disabled():
@@ -283,12 +283,12 @@ def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: 
     assert "is gone" in integrity.interpreter_problem(broken)
     before = sorted(str(p) for p in files.tree(broken))
     planned = installing.plan_install(OLD, places)
-    assert [c.action for c in planned.changes] == ["build", "switch"]
-    assert "interpreter" in planned.changes[0].reason
+    assert [c.action for c in planned.steps] == ["build", "switch"]
+    assert "interpreter" in planned.steps[0].reason
     assert sorted(str(p) for p in files.tree(broken)) == before
     install(OLD, places)
     assert store.active_release(places) == f"{broken.name}.2"
-    assert installing.plan_install(OLD, places).changes == []
+    assert installing.plan_install(OLD, places).steps == []
 
 
 def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> None:
@@ -301,7 +301,7 @@ def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> Non
     install(OLD, places, force=True)
     (kept,) = places.units.glob("optillm-proxy.service.kept-*")
     assert kept.read_text() == "# mine\n"
-    assert installing.plan_install(OLD, places).changes == []
+    assert installing.plan_install(OLD, places).steps == []
 
 
 def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(
@@ -350,7 +350,7 @@ def test_files_of_somebody_else_are_made_ones_own(place: Path, small_releases: N
     for path in (*mine, current / "guard/__main__.py"):
         os.chown(path, NOBODY, -1)
     places.env.chmod(0o666)
-    planned = installing.plan_install(OLD, places).changes
+    planned = installing.plan_install(OLD, places).steps
     shown = {c.target: (c.action, c.reason) for c in planned}
     assert {shown[str(p)][0] for p in (places.env, places.proxy_key, places.config)} == {"owner"}
     assert shown[str(places.service)][0] == "replace"
@@ -361,7 +361,7 @@ def test_files_of_somebody_else_are_made_ones_own(place: Path, small_releases: N
     assert {path.stat().st_uid for path in mine} == {0}
     assert places.env.stat().st_mode & 0o777 == 0o600
     assert store.active_release(places) == f"{current.name}.2"
-    assert installing.plan_install(OLD, places).changes == []
+    assert installing.plan_install(OLD, places).steps == []
 
 
 @pytest.mark.root
@@ -413,7 +413,7 @@ def test_no_link_leads_out_of_the_deployment(place: Path, small_releases: None) 
     places.home.rename(elsewhere / "home")
     places.home.symlink_to(elsewhere / "home")
     install(MOVED, places)
-    assert installing.plan_install(MOVED, places).changes == []
+    assert installing.plan_install(MOVED, places).steps == []
 
 
 def test_releases_beyond_those_to_keep_go(place: Path, small_releases: None) -> None:
@@ -452,7 +452,7 @@ def test_two_names_are_two_deployments(place: Path, small_releases: None) -> Non
     before = {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()}
     uninstall(other, purge=True)
     assert {p: p.read_bytes() for p in files.tree(one.opt) if p.is_file()} == before
-    assert installing.plan_install(OLD, one).changes == []
+    assert installing.plan_install(OLD, one).steps == []
     assert not list(place.rglob("*optillm-two*"))
 
 

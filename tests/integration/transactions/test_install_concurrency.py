@@ -35,7 +35,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(release_build, "build", build)
     monkeypatch.setattr(integrity, "integrity_problems", lambda _: [])
     # pytest's directories are closed to the service's user, and no service is started
-    monkeypatch.setattr(preflight, "look", lambda *_, **__: None)
+    monkeypatch.setattr(preflight, "read_facts", lambda *_, **__: None)
     monkeypatch.setattr(preflight, "judge", lambda *_, **__: [])
     monkeypatch.setattr(
         interpreters,
@@ -148,7 +148,7 @@ def test_a_plan_reads_each_fact_once(
     assert calls == {**once, **({"record": 1} if is_installed else {})}
     calls.clear()
     if is_installed:
-        assert installation.changes == []
+        assert installation.steps == []
         return
     apply(installation)
     # cleaning up reads the manifest that the steps left

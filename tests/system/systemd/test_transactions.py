@@ -232,7 +232,7 @@ def test_files_of_somebody_else(host: Host) -> None:
     said = " ".join(_plan(host).stdout.split())
     assert f"replace {FILE} (it belongs to uid 65534, not 0)" in said
     assert f"owner {ETC}/env (it belongs to uid 65534, not 0)" in said
-    assert "the one in force is broken:" in said
+    assert "the active release is broken:" in said
     assert "guard/door.py belongs to uid 65534, not 0" in said
     # it would be built anew; tests/integration/transactions does
     host.machine.run("chown", "root", f"{release}/guard/door.py")
