@@ -1,7 +1,7 @@
-"""The demonstration: everything, without root, systemd or LiteLLM.
+"""The demonstration: a whole deployment without root, systemd or LiteLLM.
 
-A private directory under the user's cache holds a whole deployment; the stand-in takes
-LiteLLM's place. A second run finds the release that the first one built.
+The deployment is in a private directory below the user's cache, and the stand-in replaces
+LiteLLM. A second run reuses the release that the first one built.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from optictl.proof import evidence, trial
 from optictl.proof.standin import StandIn
 from optictl.results import Progress, Result
 
-#: Families of checks about units and about LiteLLM's own configuration: there are none here.
+#: Families of checks about units and LiteLLM's configuration, which the demonstration does not have.
 _ELSEWHERE = ("unit", "socket", "service", "credential", "relay", "routing")
 
 
 def directory() -> Path:
-    """Where the demonstration keeps its deployment. Root's own cache is closed to the service user."""
+    """The directory of the demonstration. For root it is not root's cache, which other users cannot enter."""
     if os.geteuid() == 0:
         return Path("/var/cache/optictl/demo")
     cache = os.environ.get("XDG_CACHE_HOME", "")
@@ -49,12 +49,12 @@ class Demo:
     proxy_key: str
 
     def checks(self) -> list[Result]:
-        """Every check that a deployment without systemd and LiteLLM can be judged by."""
+        """The results of all checks that apply without systemd and LiteLLM."""
         checks = [c for c in catalog.all_checks() if c.family not in _ELSEWHERE]
         return catalog.run(checks, Deployment(self.paths))
 
     def smokes(self) -> Iterator[Result]:
-        """Every enabled strategy, each as soon as it is proven."""
+        """The result of each enabled strategy, as soon as it is known."""
         upstream_key = Deployment(self.paths).upstream_key
         plain = evidence.plain_usage(
             self.config, upstream_key, evidence.PROMPT, self.config.model, 30
@@ -78,18 +78,18 @@ def _write_operators_files(place: Paths, config: Config, upstream_key: str, prox
 
 @contextmanager
 def running(root: Path, progress: Progress, done: Callable[[Step], None]) -> Iterator[Demo]:
-    """Install (or find) a deployment below `root`, and run it on free ports against the stand-in."""
+    """Install or reuse a deployment below `root`, and run it on free ports against the stand-in."""
     files.make_directory(root)
     try:
         with files.exclusive(root / ".lock"):
             yield from _running(root, progress, done)
     except Locked as holder:
-        raise Locked(f"{holder} runs the demonstration already", remedy="stop it first") from None
+        raise Locked(f"{holder} already runs the demonstration", remedy="stop it first") from None
 
 
 def _running(root: Path, progress: Progress, done: Callable[[Step], None]) -> Iterator[Demo]:
     place = paths.system(root)
-    # fresh keys and ports at every run: nothing of a demonstration is worth keeping but the release
+    # new keys and ports in every run: only the release is reused
     upstream_key, proxy_key = f"stand-in-{secrets.token_hex(8)}", new_proxy_key()
     with StandIn(models=(Config().model,), key=upstream_key).running() as upstream:
         config = Config().moved(network.free_port(), upstream.base_url, drain=5)
@@ -100,10 +100,11 @@ def _running(root: Path, progress: Progress, done: Callable[[Step], None]) -> It
 
         installation = plan()
         if not any(isinstance(step, BuildRelease) for step in installation.steps):
-            progress(f"the release {installation.want.id} is here already")
+            progress(f"using the existing release {installation.want.id}")
         install.apply_install(installation, plan, None, None, progress, done)
         progress(
-            f"starting OptiLLM on port {config.listen.port}, in front of the stand-in at {upstream.base_url}"
+            f"starting OptiLLM on port {config.listen.port}, "
+            f"in front of the stand-in at {upstream.base_url}"
         )
         keys = trial.Secrets.of(proxy_key, upstream_key)
         home, log = render.home(config, place), root / "service.log"

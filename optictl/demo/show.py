@@ -1,4 +1,4 @@
-"""`optictl demo` on the screen."""
+"""`optictl demo`: runs the demonstration and prints its steps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from optictl.results import good
 
 
 def demonstrate(directory: Path | None, once: bool) -> int:
-    """Install, run, check, smoke; then stop, or stay up until Ctrl-C. 0 when everything was proven."""
+    """Install, run, check and smoke-test; then stop, or serve until Ctrl-C. 0 if everything passed."""
     root = directory or run.directory()
     console.headline("1. install OptiLLM below " + str(root))
     with console.progress("installing") as say, run.running(root, say, plans.done) as demo:
         console.headline("2. check the running service")
         checked = demo.checks()
         check_results.results("demo", checked, "text")
-        console.headline("3. smoke every strategy (the stand-in answers, no model is asked)")
+        console.headline("3. test every strategy (the stand-in answers, no model is called)")
         smoked = list(demo.smokes())
         check_results.results("demo", smoked, "text")
         proven = good(checked) and good(smoked)
@@ -30,7 +30,7 @@ def demonstrate(directory: Path | None, once: bool) -> int:
 
 def _stay(demo: run.Demo) -> None:
     model = f"{demo.config.strategies[0]}-{demo.config.model}"
-    console.headline("It stays up. Try it from another terminal; Ctrl-C ends it.")
+    console.headline("The service is running. Try it from another terminal; Ctrl-C stops it.")
     console.example(
         f"curl -si {demo.config.url}/chat/completions -H 'content-type: application/json' "
         f'-H "authorization: Bearer $(cat {demo.paths.proxy_key})" '

@@ -1,4 +1,4 @@
-"""The service's journal as entries: the guard's JSON lines, and what systemd says about the unit."""
+"""The service's log entries: the guard's JSON lines, and systemd's messages about the unit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from optictl.errors import ToolError
 from optictl.facts import units
 
 _BAD_EVENTS = {"refused", "defect", "crashed", "plugin_failed", "drain_over"}
-#: 502, or every status that begins with a digit: 5xx.
+#: A status such as 502, or a class of statuses such as 5xx.
 _STATUS = re.compile(r"[1-5](\d\d|xx)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the journal. `seconds` since the epoch; `event` is the guard's own JSON, {} for other text."""
+    """One journal entry. `seconds`: since the epoch. `event`: the guard's JSON, {} for other text."""
 
     seconds: float
     text: str
@@ -28,18 +28,18 @@ class Entry:
 
     @property
     def status(self) -> int:
-        """The status of a request or a refusal, else 0."""
+        """The HTTP status of a request or a refusal, else 0."""
         status = self.event.get("status")
         return status if isinstance(status, int) else 0
 
     @property
     def trace(self) -> str:
-        """By which a request is known; a guard of before there were traces gives it an id alone."""
+        """The trace id of a request; older guards log an id only."""
         return str(self.event.get("trace") or self.event.get("id") or "")
 
     @property
     def bad(self) -> bool:
-        """A failed request, a refusal or a problem."""
+        """Whether this is a failed request, a refusal or a problem."""
         if not self.event:
             return "Failed" in self.text or "refused" in self.text or "exited" in self.text
         return self.event.get("event") in _BAD_EVENTS or self.status >= 400 or "level" in self.event
@@ -50,9 +50,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which entries are wanted: everything that is given must fit, of several statuses or strategies one.
+    """Which entries to show. All given criteria must match; of several statuses or strategies, one.
 
-    A status is a number or such as 5xx; a trace may be the beginning of one.
+    A status is a number or a class such as 5xx; a trace may be the beginning of an id.
     """
 
     errors: bool = False
@@ -64,24 +64,22 @@ class Filter:
         return (
             (not self.errors or entry.bad)
             and (not self.strategies or entry.event.get("strategy") in self.strategies)
-            and (not self.statuses or any(_fits(entry.status, wanted) for wanted in self.statuses))
+            and (not self.statuses or any(_matches(entry.status, text) for text in self.statuses))
             and (not self.trace or entry.trace.startswith(self.trace))
         )
 
 
 def is_status(text: str) -> bool:
-    """Whether a text can be looked for as a status."""
+    """Whether a text is a status (502) or a class of statuses (5xx)."""
     return bool(_STATUS.fullmatch(text))
 
 
-def _fits(status: int, wanted: str) -> bool:
-    return str(status) == wanted or (
-        wanted.lower().endswith("xx") and str(status // 100) == wanted[0]
-    )
+def _matches(status: int, text: str) -> bool:
+    return str(status) == text or (text.lower().endswith("xx") and str(status // 100) == text[0])
 
 
 def entry(record: dict[str, Any]) -> Entry:
-    """A record of `journalctl --output=json`. MESSAGE is a list of bytes where it is not text."""
+    """A record of `journalctl --output=json`. MESSAGE is a list of bytes if it is not valid text."""
     message = record.get("MESSAGE") or ""
     text = message if isinstance(message, str) else bytes(message).decode(errors="replace")
     event: dict[str, Any] = {}
@@ -98,7 +96,7 @@ def entry(record: dict[str, Any]) -> Entry:
 
 
 def cells(one: Entry) -> tuple[str, ...] | None:
-    """A request or a refusal as cells of COLUMNS, None for any other entry. Only what is named here is shown."""
+    """A request or a refusal as cells of COLUMNS; None for other entries. Other fields are not shown."""
     event = one.event
     if event.get("event") == "refused":
         return str(one.status), str(event.get("code") or ""), "", "", "", "", one.trace[:8], ""
@@ -122,7 +120,8 @@ def cells(one: Entry) -> tuple[str, ...] | None:
     )
 
 
-#: Title and width of each cell; with the time they fill a line of 80, but for the error code of a request that failed.
+#: Title and width of each cell (negative: left-aligned). With the time they fill 80 columns, except
+#: for the error code of a failed request.
 COLUMNS = (
     ("st.", -3),
     ("model", -25),
@@ -136,7 +135,7 @@ COLUMNS = (
 
 
 def line(given: Iterable[str]) -> str:
-    """Cells at their places; what is too long pushes the others aside and is not cut."""
+    """Cells as one line. A long cell is not cut; it shifts the following ones."""
     pairs = zip(given, COLUMNS, strict=True)
     return " ".join(
         f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, (_, width) in pairs
@@ -146,10 +145,10 @@ def line(given: Iterable[str]) -> str:
 def read(
     paths: Paths, wanted: Filter, *, follow: bool, since: str | None, lines: int
 ) -> Iterator[Entry]:
-    """The newest `lines` wanted entries, or those `since` a time; with `follow` also those to come.
+    """The newest `lines` matching entries, or those `since` a time; with `follow` also new ones.
 
     Raises:
-        OptictlError: this deployment has no journal, or `since` is no time.
+        OptictlError: this deployment has no journal, or `since` is not a time.
     """
     systemd, unit = units.manager(paths), paths.service_unit
     if since:
@@ -162,7 +161,7 @@ def read(
                 "--since takes '1 hour ago', 'today' or a time",
             ) from None
         return
-    # backwards, until there are enough: what is wanted may be rare
+    # read backwards until there are enough: matching entries may be rare
     backwards = systemd.stream_journal(unit, "--reverse")
     first = next(backwards, {})
     found = (

@@ -1,4 +1,4 @@
-"""One look at a deployment: what systemd, the health tiers and the journal say together."""
+"""`optictl status`: the state of a deployment from systemd, the health tiers and the journal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _TIERS = ("health.alive", "health.locked", "health.connected")
 
 @dataclass(frozen=True)
 class Status:
-    """`state` is systemd's word ("" without systemd); `tiers` check id -> status; `memory` bytes or None."""
+    """The state of a deployment.
+
+    `state`: systemd's state, "" without systemd. `tiers`: check id -> status. `memory`: in bytes.
+    `problem` and `next`: what is wrong, and the command that fixes it.
+    """
 
     state: str
     since: str
@@ -43,7 +47,7 @@ class Status:
 
 
 def look(paths: Paths, config_path: Path) -> Status:
-    """Facts of this moment; reads, never writes, costs no token."""
+    """The state of the deployment now. Reads only, and costs no tokens."""
     deployment = Deployment(paths, config_path)
     found = catalog.run(catalog.select(_TIERS), deployment)
     results = {r.id: r for r in found}
@@ -87,7 +91,7 @@ def look(paths: Paths, config_path: Path) -> Status:
     return Status(
         state=state,
         since=unit.state_change_timestamp,
-        # systemd keeps the last words of a service that is gone
+        # systemd keeps the last status text of a stopped service
         doing=unit.status_text if unit.active else "",
         release=store.active_release(paths) or "",
         restarts=unit.restarts,
@@ -101,7 +105,7 @@ def look(paths: Paths, config_path: Path) -> Status:
 
 
 def _was_stopped(service: Unit, socket: Unit) -> bool:
-    """Whether it does not run because somebody wanted that: what its journal holds against it is of an earlier life."""
+    """Whether the service was stopped on purpose; its journal then only has problems of earlier runs."""
     return (
         service.active_state == "inactive"
         and service.result == "success"
@@ -114,7 +118,7 @@ def _tiers(results: dict[str, Any]) -> dict[str, str]:
 
 
 def _memory(deployment: Deployment, counted: int | None) -> int | None:
-    """What systemd counted; where it counts none, what the processes hold."""
+    """The memory that systemd accounts; without accounting, the memory of the processes."""
     if counted is not None:
         return counted
     try:

@@ -1,7 +1,8 @@
-"""A proven release: what it consists of, and what is not as it was on the day of its proof.
+"""The integrity of a proven release: what it consists of, and what changed since its proof.
 
-release.json names the distributions with the digests of their lists of files (RECORD), and the files of optictl's own.
-stamps.json has how every file of the distributions looked on the disk, so that an untouched one need not be read again.
+release.json lists the distributions with the digests of their file lists (RECORD), and the files
+that optictl added. stamps.json holds the inode, size and times of every file of the
+distributions, so that unchanged files need not be read again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ STAMPS = "stamps.json"
 
 
 def record(directory: Path) -> dict[str, Any] | None:
-    """A release's release.json, or None when it is missing or broken: the release is half-built."""
+    """A release's release.json, or None if it is missing or broken: the release is incomplete."""
     try:
         data = json.loads((directory / "release.json").read_text())
     except (OSError, ValueError):
@@ -35,7 +36,7 @@ def _site_packages(venv: Path) -> Path:
 
 
 def distributions(venv: Path) -> dict[str, dict[str, str]]:
-    """name -> version and the digest of RECORD, for every distribution installed in a venv."""
+    """name -> version and digest of RECORD, for every distribution in a virtual environment."""
     found = {}
     for directory in sorted(_site_packages(venv).glob("*.dist-info")):
         name, version = directory.name.removesuffix(".dist-info").rsplit("-", 1)
@@ -47,7 +48,7 @@ def distributions(venv: Path) -> dict[str, dict[str, str]]:
 
 
 def own_files(directory: Path) -> dict[str, str]:
-    """path below the release -> digest, for the guard and the plugins."""
+    """path below the release -> digest, for the files of the guard and the plugins."""
     sources = [
         p for part in ("guard", "work") for p in files.tree(directory / part) if p.suffix == ".py"
     ]
@@ -55,24 +56,24 @@ def own_files(directory: Path) -> dict[str, str]:
 
 
 def _record(path: Path) -> Iterator[tuple[str, str]]:
-    """path below site-packages, digest: the lines of a RECORD that carry one, but for bytecode."""
+    """(path below site-packages, digest) of each line of a RECORD that has a digest, bytecode excluded."""
     with path.open(newline="") as file:
         for row in csv.reader(file):
-            # bytecode is made on this machine: compiling replaces what a wheel brought (numpy 2.2.6 brings one)
+            # compiling on this machine replaces the bytecode of a wheel (numpy 2.2.6 has some)
             if len(row) == 3 and row[1].startswith("sha256=") and not row[0].endswith(".pyc"):
                 yield row[0], row[1].removeprefix("sha256=")
 
 
 def stamps(venv: Path) -> dict[str, list[int] | None]:
-    """path below site-packages -> its stamp, for every file with a digest, each of which was seen to be right.
+    """path below site-packages -> stamp, for every file with a digest; every digest is verified.
 
-    A stamp that cannot tell the next touch is None.
+    The stamp is None if it is too recent to show the next change.
 
     Raises:
-        OptictlError: a file is not what its distribution says.
+        OptictlError: a file does not match its distribution's digest.
     """
     packages = _site_packages(venv)
-    # taken before the reading: what is written meanwhile differs from its stamp
+    # stamp first, then read: a file that changes meanwhile differs from its stamp
     found = {
         name: files.stamp(f"{packages}/{name}")
         for record in _records(packages)
@@ -80,8 +81,8 @@ def stamps(venv: Path) -> dict[str, list[int] | None]:
     }
     if changed := _all_changed(packages):
         raise OptictlError(
-            f"what was installed is not what its distributions say: {a_few(changed)}",
-            remedy="empty uv's cache (uv cache clean), look after the disk, and install again",
+            f"installed files do not match the digests of their packages: {a_few(changed)}",
+            remedy="check the disk, empty uv's cache (uv cache clean), and install again",
         )
     return {
         name: stamp if stamp and files.settled(stamp[-1]) else None for name, stamp in found.items()
@@ -89,7 +90,7 @@ def stamps(venv: Path) -> dict[str, list[int] | None]:
 
 
 def _touched(directory: Path) -> set[str] | None:
-    """The files that were touched since the release was proven; None where nobody noted how they were."""
+    """The files whose stamp changed since the proof; None if the release has no stamps."""
     try:
         noted = dict(json.loads((directory / STAMPS).read_text()))
     except (OSError, ValueError, TypeError):
@@ -107,10 +108,10 @@ def _records(site_packages: Path) -> list[Path]:
 
 
 def _all_changed(site_packages: Path, touched: set[str] | None = None) -> list[str]:
-    """The files that differ from their distribution's digest, of those that were touched, or of all."""
+    """The files that differ from their digest, among the `touched` ones or among all."""
     if touched is not None and not touched:
         return []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         found = pool.map(
             lambda record: _changed(site_packages, record, touched), _records(site_packages)
         )
@@ -136,28 +137,33 @@ def _changed(site_packages: Path, record: Path, touched: set[str] | None) -> lis
 
 
 def interpreter_problem(directory: Path) -> str:
-    """Why the Python that a release was built on cannot run it any more, or ""."""
+    """Why the interpreter of a release can no longer run it, or ""."""
     python = (record(directory) or {}).get("python", {})
     built_on = str(python.get("version", ""))
     now = uv.version_of(directory / ".venv/bin/python")
     if now is None:
-        return f"its interpreter {python.get('path', '')} is gone or does not run"
+        return f"its interpreter {python.get('path', '')} is missing or does not run"
     if now[:2] != tuple(map(int, built_on.split(".")[:2])):
-        return f"its interpreter {python.get('path', '')} was Python {built_on} and is {'.'.join(map(str, now))} now"
-    # root's service runs as somebody else; a release that others may not enter is a user's own
+        version = ".".join(map(str, now))
+        return (
+            f"its interpreter {python.get('path', '')} was Python {built_on}, now it is {version}"
+        )
+    # root's service runs as another user; a release that others cannot enter is a user's private one
     meant_for_others = os.geteuid() == 0 and files.closed_to_others([directory]) is None
     if meant_for_others and (closed := files.closed_to_others([directory / ".venv/bin/python"])):
-        return f"its interpreter cannot be executed by the service's user: {closed} is closed to others"
+        return (
+            f"the service's user cannot execute its interpreter: {closed} is closed to other users"
+        )
     return ""
 
 
 def integrity_problems(
     directory: Path, plugins: bool = True, touched_only: bool = False
 ) -> list[str]:
-    """What is not as it was when this release was proven: interpreter, distributions, every file with a digest, owners.
+    """What changed since this release was proven: interpreter, distributions, files, owners.
 
-    `plugins`: also those that were added to its working directory. `touched_only`: a distribution's file is read where
-    its stamp is no longer the one of that day, in place of every one.
+    `plugins`: also report files that were added to the working directory. `touched_only`: of the
+    distributions' files, read only those whose stamp changed.
     """
     if problem := interpreter_problem(directory):
         return [problem]
@@ -185,7 +191,8 @@ def integrity_problems(
     owner = files.file_facts(directory.parent).uid
     if foreign := next(files.not_owned_by(directory, owner), None):
         wrong.append(
-            f"{foreign.relative_to(directory.parent)} belongs to uid {files.file_facts(foreign).uid}, not {owner}"
+            f"{foreign.relative_to(directory.parent)} belongs to uid "
+            f"{files.file_facts(foreign).uid}, not {owner}"
         )
     if changed:
         wrong.append(f"changed since installation: {a_few(changed)}")
@@ -193,12 +200,12 @@ def integrity_problems(
 
 
 def a_few(names: Sequence[str]) -> str:
-    """The first three of many names, and how many more there are."""
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def uncompiled(directory: Path) -> list[str]:
-    """The packages of a release, the guard among them, whose first file has no bytecode."""
+    """The packages of a release, including the guard, whose first file has no bytecode."""
     site_packages = _site_packages(directory / ".venv")
     tag = (
         f"__init__.cpython-{site_packages.parent.name.removeprefix('python').replace('.', '')}.pyc"

@@ -1,4 +1,7 @@
-"""Locks: the pins of a release, shipped or kept beside the configuration, and the name that follows from them."""
+"""Lock files: the pinned packages of a release, and the release id that follows from them.
+
+optictl ships lock files; a deployment may have more of them next to its configuration.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.host import files
 
-#: The guard of this optictl, a part of each release that it builds.
+#: The guard of this optictl; every release that it builds contains a copy.
 GUARD = Path(__file__).resolve().parent.parent / "guard"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The release a configuration asks for: `id` is the version and the hash of all that it is made of.
+    """The release that a configuration requires.
 
-    `name` is its directory's: the id, with a number behind it where one of that id is broken.
+    `id`: the version and a hash of all inputs. `name`: the name of the directory, which is the id,
+    followed by a number if a broken release has that id.
     """
 
     id: str
@@ -35,12 +39,12 @@ class Wanted:
 
 
 def lock_name(version: str, profile: str) -> str:
-    """The file name of an OptiLLM version's hash lock."""
+    """The name of the lock file of an OptiLLM version."""
     return f"optillm-{version}-{profile}.txt"
 
 
 def locked_versions(paths: Paths | None, profile: str) -> list[str]:
-    """The OptiLLM versions that there is a lock for, shipped or of this deployment's own, oldest first."""
+    """The OptiLLM versions with a lock file, shipped or in this deployment, oldest first."""
     places = [shipped_locks(), *([paths.locks] if paths else [])]
     names = {p.name for place in places for p in place.glob(lock_name("*", profile))}
     versions = {name.removeprefix("optillm-").removesuffix(f"-{profile}.txt") for name in names}
@@ -54,10 +58,10 @@ def shipped_locks() -> Path:
 
 
 def lock_file(version: str, profile: str, paths: Paths) -> Path:
-    """The hash lock of an OptiLLM version: this deployment's own, else the shipped one.
+    """The lock file of an OptiLLM version: the one of this deployment, or else the shipped one.
 
     Raises:
-        OptictlError: there is none.
+        OptictlError: there is no lock file for this version.
     """
     name = lock_name(version, profile)
     path = next(
@@ -66,21 +70,22 @@ def lock_file(version: str, profile: str, paths: Paths) -> Path:
     if path is None:
         have = locked_versions(paths, profile)
         raise OptictlError(
-            f"optictl holds no lock for OptiLLM {version} (profile {profile}), only for {', '.join(have)}",
-            remedy=f"set optillm.version to {have[-1]} in optictl.yaml, or make one: "
+            f"optictl has no lock file for OptiLLM {version} (profile {profile}), "
+            f"only for {', '.join(have)}",
+            remedy=f"set optillm.version to {have[-1]} in optictl.yaml, or create a lock file: "
             f"{paths.command(f'upgrade {version} --resolve')}",
         )
     return path
 
 
 def wanted(config: Config, paths: Paths) -> Wanted:
-    """The release that `config` asks for. Plugin paths are relative to the configuration file."""
+    """The release that `config` requires. Plugin paths are relative to the configuration file."""
     lock = lock_file(config.optillm.version, config.optillm.profile, paths)
     plugins = tuple((paths.etc / name).resolve() for name in config.plugins)
     for path in plugins:
         if path.suffix != ".py" or not path.is_file():
             raise OptictlError(
-                f"the plugin {path} is not a Python file", remedy="mend plugins: in optictl.yaml"
+                f"the plugin {path} is not a Python file", remedy="correct plugins: in optictl.yaml"
             )
     if len({path.name for path in plugins}) < len(plugins):
         raise OptictlError("two plugins have the same file name", remedy="rename one of them")

@@ -1,4 +1,4 @@
-"""`optictl smoke`: which models, with which keys, one after the other."""
+"""`optictl smoke`: one request to each model, and the judgement of its answer."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from optictl.results import Result
 
 @dataclass(frozen=True)
 class Keys:
-    """The proxy key, and LiteLLM's key where it can be read ("" otherwise)."""
+    """The proxy key, and LiteLLM's key ("" if it cannot be read)."""
 
     proxy: str
     upstream: str
 
 
 def names(config: Config, asked: list[str], every: bool) -> list[str]:
-    """The models to smoke.
+    """The models to test.
 
     Raises:
-        OptictlError: none was named, or one is not served by this deployment.
+        OptictlError: no model was named, or this deployment does not serve one of them.
     """
     wanted = [*asked, *(name for name in config.published if every)]
     if not wanted:
@@ -54,7 +54,7 @@ def keys(paths: Paths, key_file: Path | None) -> Keys:
     """The keys of a deployment.
 
     Raises:
-        OptictlError: there is no proxy key, or it may not be read.
+        OptictlError: the proxy key does not exist or cannot be read.
     """
     deployment = Deployment(paths)
     try:
@@ -69,7 +69,7 @@ def keys(paths: Paths, key_file: Path | None) -> Keys:
 
 @dataclass(frozen=True)
 class Smoked:
-    """A model's result, the answer that it was judged by, and what happened meanwhile, where that was asked for."""
+    """The result of a model, the answer that it is based on, and the trace if one was requested."""
 
     result: Result
     answer: Response
@@ -85,8 +85,11 @@ def ask(
     url: str | None,
     headers: Mapping[str, str],
 ) -> Response:
-    """One request for a published name, at the proxy or at `url`; `timeout` in seconds, by default the deployment's own."""
-    # a published name exists only in LiteLLM; the proxy itself knows what it stands for
+    """Send one request for a published name to the service or to `url`.
+
+    `timeout` is in seconds; by default it follows the configuration.
+    """
+    # a published name exists only in LiteLLM; the service knows the name behind it
     target = name if url else config.publish.get(name, name)
     return evidence.run(
         (url or config.url).rstrip("/"), key, target, prompt, timeout or patience(config), headers
@@ -94,7 +97,7 @@ def ask(
 
 
 def patience(config: Config) -> float:
-    """Seconds to wait for an answer: the service gives up first, and says why."""
+    """Seconds to wait for an answer: longer than the service, which reports why it gave up."""
     return config.timeouts.request + 10
 
 
@@ -108,7 +111,7 @@ def run(
     say: Callable[[str], None],
     headers: Mapping[str, str] = {},
 ) -> list[Smoked]:
-    """Smoke each model; before that, ask LiteLLM once per base model what a plain call costs."""
+    """Test each model. First ask LiteLLM once per base model, to learn what a plain call costs."""
     text, seconds = prompt or evidence.PROMPT, timeout or patience(config)
     plain: dict[str, dict[str, int]] = {}
     results = []
@@ -135,8 +138,8 @@ def run(
 def traced(
     config: Config, paths: Paths, smoked: Sequence[Smoked]
 ) -> tuple[list[Smoked], list[OptictlError]]:
-    """The same with their traces, in the results' data and by themselves, and why some have none."""
-    # the service's own: the key that was sent may have been LiteLLM's
+    """The same results with their traces, and why some have no trace."""
+    # read the service's key again: the requests may have used LiteLLM's
     proxy_key = keys(paths, None).proxy
     found, problems = [], []
     for one in smoked:

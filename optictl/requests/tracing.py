@@ -1,6 +1,6 @@
-"""One request as the guard remembers it: each upstream call with its purpose, start, length, tokens and status.
+"""The trace of one request: each upstream call with its purpose, start, duration, tokens and status.
 
-Lengths and starts are seconds; a start counts from the request's.
+Times are in seconds; a call's start counts from the start of the request.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from optictl.host import network
 from optictl.host.network import Response
 from optictl.proof import evidence
 
-#: What a client sends to have prompts and answers in its request's trace.
+#: The header with which a client requests prompts and answers in the trace.
 CONTENT_HEADERS = {"x-optillm-trace-content": "1"}
 
 
 @dataclass(frozen=True)
 class Call:
-    """One upstream call. `seconds` is None for one that was still open; `status` 0 means no answer, `error` why."""
+    """One upstream call.
+
+    `seconds` is None if the call was still open. `status` 0 means no answer; `error` says why.
+    """
 
     purpose: str
     model: str
@@ -43,13 +46,13 @@ class Call:
 
     @property
     def outcome(self) -> str:
-        """Its status, or why there is none."""
+        """The status, or why there is none."""
         return str(self.status or self.error or "no answer")
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A request and its calls in the order in which they were made."""
+    """A request and its upstream calls, in the order of their starts."""
 
     trace: str
     strategy: str
@@ -65,26 +68,26 @@ class Trace:
 
     @property
     def span(self) -> float:
-        """From the request's start to the end of the last of all that it caused; a call may outlast its request."""
+        """Seconds from the start of the request to its end or that of its last call, if later."""
         return max([self.seconds, *(c.start + (c.seconds or 0.0) for c in self.calls)], default=0.0)
 
     def lasted(self, call: Call) -> float:
-        """How long a call was open; one that still is, to the end of what is known."""
+        """How long a call was open; for an open call, until the end of the span."""
         return self.span - call.start if call.seconds is None else call.seconds
 
     @property
     def at_once(self) -> int:
-        """How many calls were open at the same time, at most."""
+        """The largest number of calls that were open at the same time."""
         ends = [(c.start + self.lasted(c), -1) for c in self.calls]
         open_calls, most = 0, 0
-        # at the same instant, an end comes before a start
+        # at the same instant, ends sort before starts
         for _, step in sorted([*((c.start, 1) for c in self.calls), *ends]):
             open_calls += step
             most = max(most, open_calls)
         return most
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON shape: these fields; prompts and answers only where they are in it."""
+        """The JSON shape: all fields; prompts and answers only if the trace contains them."""
 
         def present(found: list[tuple[str, Any]]) -> dict[str, Any]:
             return {
@@ -97,10 +100,10 @@ class Trace:
 
 
 def parse(data: dict[str, Any]) -> Trace:
-    """What the guard answers -> a trace. Fields that this version does not know are passed over.
+    """The guard's answer as a trace. Unknown fields are ignored.
 
     Raises:
-        KeyError, TypeError: it is not of that shape.
+        KeyError, TypeError: the answer does not have the expected shape.
     """
     calls = tuple(
         Call(**{f.name: one[f.name] for f in fields(Call) if f.name in one})
@@ -113,16 +116,16 @@ def parse(data: dict[str, Any]) -> Trace:
 
 
 def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trace:
-    """The trace of the request that got this answer, from the service of this deployment.
+    """The trace of the request with this answer, from the service of this deployment.
 
     Raises:
-        OptictlError: there is none; why, and what to do.
+        OptictlError: there is no trace.
     """
     trace = evidence.header(answer, "trace")
     if trace is None:
         if answer.status == 200 and evidence.header(answer, "strategy"):
             raise OptictlError(
-                "the release in force keeps no traces: it is older than this optictl",
+                "the active release keeps no traces: it is older than this optictl",
                 paths.command("install"),
             )
         raise OptictlError(
@@ -131,16 +134,16 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
     if config.limits.max_traces == 0:
         raise OptictlError(
             "the service keeps no traces: limits.max_traces is 0",
-            f"raise it, then {paths.command('install')}",
+            f"raise limits.max_traces, then {paths.command('install')}",
         )
     found = network.request(
         "GET", f"{config.url.removesuffix('/v1')}/guard/traces/{trace}", key=proxy_key, timeout=10
     )
     if found.status == 404:
         raise OptictlError(
-            f"the service that listens on {config.url} does not know the trace {trace}: "
-            f"it ran elsewhere, or {config.limits.max_traces} newer ones came since (limits.max_traces)",
-            "ask again; if this stays so, the request went to another deployment",
+            f"the service at {config.url} does not have the trace {trace}: another service ran the "
+            f"request, or {config.limits.max_traces} newer requests (limits.max_traces) replaced it",
+            "send the request again; if the trace is missing again, the request went to another deployment",
         )
     try:
         return parse(found.data)
@@ -151,7 +154,10 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
 
 
 def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int]:
-    """Where a call's bar begins and how long it is, of `width` signs that stand for `span` seconds. At least one sign. Pure."""
+    """Start and length of a call's bar, in a row of `width` characters for `span` seconds. Pure.
+
+    The length is at least one character.
+    """
     scale = width / span if span > 0 else 0.0
     first = min(int(start * scale), width - 1)
     last = min(max(round((start + seconds) * scale), first + 1), width)
@@ -159,7 +165,7 @@ def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int
 
 
 def page(traces: Sequence[tuple[str, Trace]], when: str) -> str:
-    """(model asked for, its trace) -> one HTML file that needs nothing else."""
+    """A self-contained HTML page of (requested model, trace) pairs."""
     drawn = [
         (model, trace, [_placed(trace, call) for call in trace.calls]) for model, trace in traces
     ]
@@ -167,6 +173,6 @@ def page(traces: Sequence[tuple[str, Trace]], when: str) -> str:
 
 
 def _placed(trace: Trace, call: Call) -> tuple[Call, float, float]:
-    """A call, and its bar's left edge and width in hundredths of the whole."""
+    """A call with the left edge and the width of its bar, in percent."""
     scale = 100 / trace.span if trace.span > 0 else 0.0
     return call, call.start * scale, max(trace.lasted(call) * scale, 0.2)

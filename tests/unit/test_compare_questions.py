@@ -136,12 +136,12 @@ class TestFiles:
         said = dict(zip(where, told, strict=True))
         assert "not valid JSON" in said["line 1"]
         assert "did you mean 'prompt'?" in said["line 3"]
-        assert said["line 6"] == "line 6: id: 'same' stands on line 5 already"
+        assert said["line 6"] == "line 6: id: 'same' is already used on line 5"
         assert "did you mean 'number'?" in said["line 7"]
-        assert said["line 18"] == "line 18: not valid JSON: nested too deep"
+        assert said["line 18"] == "line 18: not valid JSON: nested too deeply"
 
     def test_an_empty_one(self) -> None:
-        assert problems("\n \n") == ["holds no question"]
+        assert problems("\n \n") == ["contains no questions"]
 
     @given(
         st.lists(st.text() | st.dictionaries(st.text(), st.integers() | st.text()).map(json.dumps))

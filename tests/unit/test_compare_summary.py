@@ -88,7 +88,7 @@ class TestFile:
         ],
     )
     def test_another_file_is_refused(self, text: str) -> None:
-        with pytest.raises(RecordsError, match="does not begin"):
+        with pytest.raises(RecordsError, match="does not start"):
             summary.read(text)
 
     @pytest.mark.parametrize("line", ["", "{", "{}", "[]", '{"question": 1}'])
@@ -199,12 +199,12 @@ class TestRows:
     def test_in_words(self) -> None:
         assert summary.sentence(worth("------------", "++++++------")) == (
             "moa: better. Of 12 questions, right on 6 that the plain model had wrong, wrong on 0 that it had right: "
-            "p = 0.031, +15 to +75 percentage points at 95 %, 100 tokens a question"
+            "p = 0.031, +15 to +75 percentage points at 95 %, 100 tokens per question"
         )
         # the interval alone would exclude that there is none: no sentence says both
         assert "within noise" in (text := summary.sentence(worth("------------", "+++++-------")))
         assert "p = 0.062, 0 to +68 percentage points" in text
-        assert summary.sentence(worth(" ", "+")) == "moa: no question was answered by both"
+        assert summary.sentence(worth(" ", "+")) == "moa: no question has an answer of both models"
 
     def test_as_json(self) -> None:
         item = json.loads(json.dumps(worth("+-", "++").as_dict()))

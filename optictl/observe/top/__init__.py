@@ -1,1 +1,4 @@
-"""`optictl top`: what the service does now. model: two snapshots -> one screen; `run` takes and shows them."""
+"""`optictl top`: the current activity of the service.
+
+`model` makes one screen of two snapshots; `run` takes the snapshots and shows the screens.
+"""

@@ -1,4 +1,4 @@
-"""Two snapshots of a running service -> one screen. Pure. Times are seconds, memory bytes."""
+"""One screen from two snapshots of a running service. Pure. Times are in seconds, memory in bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from optictl.host.systemd import Unit
 
-#: The guard's counters, by what they count here.
+#: The guard's counters -> the fields of Counts.
 _COUNTERS = {
     "optillm_requests_total": "requests",
     "optillm_upstream_calls_total": "calls",
@@ -20,9 +20,9 @@ _BUCKETS = "optillm_upstream_call_duration_seconds_bucket"
 
 @dataclass(frozen=True)
 class Counts:
-    """What a worker of the guard has counted since it started, or in a while.
+    """What a worker of the guard counted since it started, or within a period, by strategy.
 
-    By strategy; `buckets` is upper bound -> calls that took no longer.
+    `buckets` maps an upper bound to the number of calls that took at most that long.
     """
 
     requests: dict[str, float] = field(default_factory=dict)
@@ -37,10 +37,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One look. `at` is of a clock that only goes forward; `problem` says why the guard told nothing, else "".
+    """The state of the service at one time.
 
-    `state` is the guard's own; `counts` are by worker ("" where there is only one); `unit` is None when
-    systemd does not manage the deployment.
+    `at`: monotonic time. `problem`: why the guard did not report its state, or "". `state`: the
+    answer of /guard/state. `counts`: by worker ("" if there is only one). `unit`: None if systemd
+    does not manage the deployment.
     """
 
     at: float
@@ -52,7 +53,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one strategy, per minute; None before there are two snapshots."""
+    """The rates of one strategy per minute; None before there are two snapshots."""
 
     strategy: str
     in_flight: int
@@ -64,7 +65,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class InFlight:
-    """A request that is being served."""
+    """A request in flight."""
 
     trace: str
     model: str
@@ -75,7 +76,10 @@ class InFlight:
 
 @dataclass(frozen=True)
 class Screen:
-    """All that is shown. `seconds` is what the rates are taken over; `p50` and `p95` are upstream calls that ended in them."""
+    """Everything that a screen shows.
+
+    `seconds`: the period of the rates. `p50`, `p95`: durations of upstream calls that ended in it.
+    """
 
     state: str
     ready: bool
@@ -104,7 +108,7 @@ def parse(text: str) -> dict[str, Counts]:
     """The guard's metrics, by worker.
 
     Raises:
-        ValueError: it is no text of metrics.
+        ValueError: the text is not in the metrics format.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -130,24 +134,24 @@ def parse(text: str) -> dict[str, Counts]:
 
 
 def grown(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
-    """What all workers counted between two looks, `memory` left out.
+    """What all workers counted between two snapshots, without `memory`.
 
-    One that counts less than before began anew; one that was not there before is left out: how much of it is new, nobody knows.
+    A worker that counts less than before was restarted: all its counts are new. A worker that was
+    not in the first snapshot is left out, because it is unknown how many of its counts are new.
     """
     total = Counts()
     refusals = 0.0
     for worker in now.keys() & before.keys():
         old, new = before[worker], now[worker]
         refusals += new.refusals - old.refusals if new.refusals >= old.refusals else new.refusals
-        anew = any(count < old.buckets.get(bound, 0) for bound, count in new.buckets.items())
+        restarted = any(count < old.buckets.get(bound, 0) for bound, count in new.buckets.items())
         for bound, count in new.buckets.items():
-            total.buckets[bound] = (
-                total.buckets.get(bound, 0) + count - (0 if anew else old.buckets.get(bound, 0))
-            )
+            earlier_calls = 0 if restarted else old.buckets.get(bound, 0)
+            total.buckets[bound] = total.buckets.get(bound, 0) + count - earlier_calls
         for kind in ("requests", "failed", "calls", "failures", "tokens"):
-            was, summed = getattr(old, kind), getattr(total, kind)
+            before_counts, summed = getattr(old, kind), getattr(total, kind)
             for strategy, count in getattr(new, kind).items():
-                earlier = was.get(strategy, 0)
+                earlier = before_counts.get(strategy, 0)
                 summed[strategy] = summed.get(strategy, 0) + (
                     count - earlier if count >= earlier else count
                 )
@@ -155,29 +159,29 @@ def grown(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:
-    """A quantile of a histogram, or None for nothing.
+    """A quantile of a histogram, or None without samples. As Prometheus' histogram_quantile:
 
-    Within a bucket in proportion; beyond the last bound, that bound: as Prometheus' histogram_quantile does.
+    linear within a bucket; beyond the last bound, that bound.
     """
     bounds = sorted(buckets)
-    risen = [buckets[bound] for bound in bounds]
-    if not bounds or risen[-1] <= 0:
+    cumulative = [buckets[bound] for bound in bounds]
+    if not bounds or cumulative[-1] <= 0:
         return None
-    wanted, below, low = share * risen[-1], 0.0, 0.0
-    for bound, count in zip(bounds, risen, strict=True):
-        if count >= wanted:
+    rank, below, low = share * cumulative[-1], 0.0, 0.0
+    for bound, count in zip(bounds, cumulative, strict=True):
+        if count >= rank:
             inside = count - below
             return (
                 low
                 if bound == float("inf")
-                else low + (bound - low) * ((wanted - below) / inside if inside else 1.0)
+                else low + (bound - low) * ((rank - below) / inside if inside else 1.0)
             )
         below, low = count, bound
     return low
 
 
 def screen(before: Snapshot | None, now: Snapshot) -> Screen:
-    """What to show now; rates are those since `before`, None without it or where either knows nothing."""
+    """The screen of `now`. Rates are since `before`; None without it, or if a snapshot has a problem."""
     waiting = _waiting(now.state)
     rated = before is not None and not before.problem and not now.problem and now.at > before.at
     seconds = now.at - before.at if before is not None and rated else 0.0
@@ -199,8 +203,8 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
         )
     )
     each = [rates(name, sum(strategy == name for _, strategy in waiting)) for name in names]
-    told = now.state.get("workers")
-    workers = told if isinstance(told, dict) else {}
+    reported = now.state.get("workers")
+    workers = reported if isinstance(reported, dict) else {}
     unit = now.unit
     state = (
         f"{unit.active_state} ({unit.sub_state})"

@@ -1,4 +1,4 @@
-"""`optictl top`: looks at the service again and again, and shows what it sees."""
+"""`optictl top`: takes snapshots of the service at an interval and shows them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from optictl.observe.top import model
 from optictl.observe.top.model import Screen, Snapshot
 from optictl.proof import evidence
 
-#: Rates are taken over so many seconds, or over one interval that is longer: those of a short one would jump.
+#: Rates are averages over this many seconds, or over one longer interval: shorter ones would jump.
 WINDOW = 60
 _TIMEOUT = 5
 
 
 def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapshot:
-    """One look at the guard and at systemd. It costs no token."""
+    """A snapshot of the guard's state and of the unit. It costs no tokens."""
     address = config.url.removesuffix("/v1")
     shown_unit = systemd.show(unit) if systemd else None
     answers = [
@@ -32,7 +32,7 @@ def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapsh
         if answer.status == 404:
             return Snapshot(
                 at,
-                "the release in force tells nothing of itself: it is older than this optictl",
+                "the active release does not report its state: it is older than this optictl",
                 unit=shown_unit,
             )
         if answer.status != 200:
@@ -47,7 +47,7 @@ def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapsh
             shown_unit,
         )
     except ValueError:
-        return Snapshot(at, "what serves the port is no guarded OptiLLM", unit=shown_unit)
+        return Snapshot(at, "the port is served by a program without the guard", unit=shown_unit)
 
 
 Show = Callable[[Screen, bool], None]
@@ -63,21 +63,22 @@ def watch(
     show: Show,
     wait: Callable[[float], str],
 ) -> Screen:
-    """Look every `interval` seconds and show it, `count` times or until `q` is typed; the last screen.
+    """Show a screen every `interval` seconds, `count` times or until `q` is typed; return the last.
 
-    `wait` waits so many seconds, or less where a key is typed, which it returns.
+    `wait` waits a number of seconds, or until a key is typed, which it returns.
     """
     systemd = None if paths.is_private else Systemd(paths.scope)
     if systemd is not None and not systemd.available():
         systemd = None
-    seen: deque[Snapshot] = deque()
+    snapshots: deque[Snapshot] = deque()
     rounds, paused = 0, False
     while True:
         now = look(config, key, systemd, paths.service_unit)
-        while len(seen) > 1 and (seen[0].problem or now.at - seen[0].at > WINDOW):
-            seen.popleft()  # with a long interval the last look alone is left
-        screen = model.screen(seen[0] if seen else None, now)
-        seen.append(now)
+        # with a long interval, only the last snapshot remains
+        while len(snapshots) > 1 and (snapshots[0].problem or now.at - snapshots[0].at > WINDOW):
+            snapshots.popleft()
+        screen = model.screen(snapshots[0] if snapshots else None, now)
+        snapshots.append(now)
         show(screen, False)
         rounds += 1
         if count is not None and rounds >= count:
@@ -95,6 +96,6 @@ def watch(
 def run(
     config: Config, paths: Paths, key: str, show: Show, *, interval: float, count: int | None
 ) -> bool:
-    """Watch on the screen of a terminal, or line by line; whether the service was ready at the end."""
+    """Watch the service, and read keys from a terminal; whether the service was ready at the end."""
     with terminal.keys() as wait:
         return watch(config, paths, key, interval=interval, count=count, show=show, wait=wait).ready

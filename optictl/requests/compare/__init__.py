@@ -1,4 +1,4 @@
-"""`optictl compare`: what each strategy gets right and costs beside the plain model.
+"""`optictl compare`: accuracy and cost of each strategy, compared with the plain model.
 
-questions (what is asked, and which answers are right) and stats -> summary -> page; `run` asks.
+questions (what to ask, which answers are right) and stats -> summary -> page; `run` sends requests.
 """

@@ -1,6 +1,6 @@
-"""A comparison as one HTML file that needs nothing else: no script, no network. Pure.
+"""A comparison as a self-contained HTML page: no scripts, no network. Pure.
 
-Lengths are in the units of the drawing's viewBox.
+Lengths are in the units of the SVG viewBox.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _STEP = 30
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from the left edge to `end`, with a whisker from `low` to `high` where they differ, and words behind it."""
+    """A bar from the left edge to `end`, followed by `words`.
+
+    It has a whisker from `low` to `high` if they differ.
+    """
 
     label: str
     y: float
@@ -33,7 +36,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars below each other; `ticks` are places on the axis and what they mean."""
+    """Bars below each other. `ticks` are (place on the axis, label)."""
 
     title: str
     height: int
@@ -73,7 +76,7 @@ def _chart(
 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:
-    """Right answers with their intervals, tokens a question, seconds a question (p50, whisker to p95)."""
+    """Right answers with intervals, tokens per question, seconds per question (p50, whisker to p95)."""
     shares = [
         (r.right / r.answered if r.answered else 0.0, *r.interval, f"{r.right}/{r.answered}")
         for r in rows
@@ -89,14 +92,14 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
             " %",
         ),
         _chart(
-            "Tokens a question",
+            "Tokens per question",
             rows,
             [(t, t, t, f"{t:.0f}") for t in tokens],
             _round_up(max(tokens, default=0)),
             "",
         ),
         _chart(
-            "Seconds a question: half of them, and 95 percent",
+            "Seconds per question: median, and 95th percentile",
             rows,
             [(half, half, most, f"{half:.1f} / {most:.1f}") for half, most in seconds],
             _round_up(max((most for _, most in seconds), default=0)),
@@ -106,7 +109,7 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
 
 
 def _round_up(value: float) -> float:
-    """The next 1, 2, 4 or 8 of a power of ten: an axis with quarters that can be read."""
+    """The next 1, 2, 4 or 8 times a power of ten, so that quarters of the axis are round numbers."""
     scale = 1e-3
     while scale * 8 < value:
         scale *= 10
@@ -122,7 +125,7 @@ def render_page(
     priced: bool,
     when: str,
 ) -> str:
-    """The page. What was asked and answered is in it only with `content`."""
+    """The page. It shows questions and answers only with `content`."""
     last = summary.newest(records)
     return render.page(
         "compare.html.j2",

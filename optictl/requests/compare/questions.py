@@ -1,6 +1,6 @@
-"""What a comparison asks, and which answers are right. Pure.
+"""The questions of a comparison, and which answers are right. Pure.
 
-A file of questions has one JSON object a line: `prompt` or `messages`, `expected`, and `id` where a name is wanted.
+A questions file has one JSON object per line: `prompt` or `messages`, `expected`, and optionally `id`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEYS = ("id", "prompt", "messages", "expected")
 _ROLES = ("system", "developer", "user", "assistant")
 _KINDS = ("text", "exact", "regex", "number")
 
-#: Where an answer says that the answer comes now: "Answer: 42", "**Answer** (in km): 42", "the answer is 42".
+#: Introduces the final answer: "Answer: 42", "**Answer** (in km): 42", "the answer is 42".
 _MARK = re.compile(
     r"\banswer\b(?:\W{0,4}|[^\w\n]{0,4}\([^)\n]*\)[^\w\n]{0,4}?)[:=]|\banswer is\b", re.IGNORECASE
 )
@@ -29,10 +29,10 @@ _NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?
 
 @dataclass(frozen=True)
 class Rule:
-    """One way to be right.
+    """One rule by which an answer is right.
 
-    text: it stands there as whole words, in whatever case. exact: nothing else stands there. regex: it matches somewhere.
-    number: the number that is given is `value`, give or take `tolerance`.
+    text: the answer contains the value as whole words, in any case. exact: the answer is the value.
+    regex: the pattern matches somewhere. number: the number is `value`, plus or minus `tolerance`.
     """
 
     kind: Literal["text", "exact", "regex", "number"]
@@ -42,7 +42,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and the answers that are right: one rule that fits is enough."""
+    """A question and the rules for right answers; one matching rule is enough."""
 
     id: str
     messages: tuple[dict[str, str], ...]
@@ -50,7 +50,7 @@ class Question:
 
 
 class QuestionsError(Exception):
-    """A file of questions that may not be used; `problems` has all of them, each with its line."""
+    """A questions file is not valid; `problems` lists every problem with its line."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(f"{len(problems)} problem(s)")
@@ -60,35 +60,35 @@ class QuestionsError(Exception):
 def right(question: Question, answer: str) -> bool:
     """Whether an answer is right.
 
-    What a model thought aloud (up to `</think>`) does not count. Where it says "Answer:", what follows is the answer.
+    The model's reasoning (up to `</think>`) does not count. Text after "Answer:" is the final answer.
     """
-    said = answer.rpartition("</think>")[2]
-    marks = list(_MARK.finditer(said))
-    final = said[marks[-1].end() :] if marks else ""
-    return any(_fits(rule, said, final) for rule in question.expected)
+    text = answer.rpartition("</think>")[2]
+    marks = list(_MARK.finditer(text))
+    final = text[marks[-1].end() :] if marks else ""
+    return any(_matches(rule, text, final) for rule in question.expected)
 
 
-def _fits(rule: Rule, said: str, final: str) -> bool:
-    given = final if final.strip() else said
+def _matches(rule: Rule, text: str, final: str) -> bool:
+    given = final if final.strip() else text
     if rule.kind == "regex":
         return re.search(str(rule.value), given) is not None
     if rule.kind == "number":
-        return _number_fits(float(rule.value), rule.tolerance, said, final)
-    wanted, found = _plain(str(rule.value)), _plain(given)
+        return _number_matches(float(rule.value), rule.tolerance, text, final)
+    expected, actual = _plain(str(rule.value)), _plain(given)
     if rule.kind == "exact":
-        return found == wanted
-    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", found) is not None
+        return actual == expected
+    return re.search(rf"(?<!\w){re.escape(expected)}(?!\w)", actual) is not None
 
 
-def _number_fits(wanted: float, tolerance: float, said: str, final: str) -> bool:
-    # behind the mark the first number is the answer, in a text without one the last
-    numbers = _NUMBER.findall(final)[:1] or _NUMBER.findall(said)[-1:]
-    found = [float(text.replace(",", "").replace("\u2212", "-")) for text in numbers]
-    return any(math.isclose(wanted, number, rel_tol=1e-9, abs_tol=tolerance) for number in found)
+def _number_matches(expected: float, tolerance: float, text: str, final: str) -> bool:
+    # after the mark the first number is the answer; without a mark, the last one
+    digits = _NUMBER.findall(final)[:1] or _NUMBER.findall(text)[-1:]
+    numbers = [float(number.replace(",", "").replace("\u2212", "-")) for number in digits]
+    return any(math.isclose(expected, n, rel_tol=1e-9, abs_tol=tolerance) for n in numbers)
 
 
 def _plain(text: str) -> str:
-    """Without case, without marks of emphasis, with single blanks, and without a full stop at its end."""
+    """The text without case, emphasis and final full stop, with single spaces."""
     return " ".join(re.sub(r"[*_`$\"]+", " ", text).casefold().split()).rstrip(" .!")
 
 
@@ -96,25 +96,25 @@ def parse(text: str) -> list[Question]:
     """The questions of a JSONL text.
 
     Raises:
-        QuestionsError: with every line that cannot be used, or because there is none.
+        QuestionsError: a line is not valid, or there is no question.
     """
     found: list[Question] = []
     problems: list[Problem] = []
     lines: dict[str, int] = {}
-    # not splitlines(): a JSON text may hold other signs that end lines elsewhere
+    # not splitlines(): JSON strings may contain other line separators
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         if not line.strip():
             continue
         question, wrong = _question(line, number)
         if question is not None and question.id in lines:
-            wrong = [("id", f"{question.id!r} stands on line {lines[question.id]} already")]
+            wrong = [("id", f"{question.id!r} is already used on line {lines[question.id]}")]
         if wrong:
             problems += [Problem(path, number, what) for path, what in wrong]
         elif question is not None:
             lines[question.id] = number
             found.append(question)
     if not found and not problems:
-        problems = [Problem("", None, "holds no question")]
+        problems = [Problem("", None, "contains no questions")]
     if problems:
         raise QuestionsError(problems)
     return found
@@ -124,11 +124,11 @@ _Wrong = list[tuple[str, str]]
 
 
 def _question(line: str, number: int) -> tuple[Question | None, _Wrong]:
-    """The question of a line, or what is wrong with it: where, and what."""
+    """The question of a line, and its problems as (path, text)."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return None, [("", f"not valid JSON: {getattr(error, 'msg', 'nested too deep')}")]
+        return None, [("", f"not valid JSON: {getattr(error, 'msg', 'nested too deeply')}")]
     if not isinstance(data, dict):
         return None, [("", "must be an object: {...}")]
     wrong: _Wrong = [(key, f"unknown key{suggest(key, _KEYS)}") for key in data if key not in _KEYS]
@@ -142,12 +142,12 @@ def _question(line: str, number: int) -> tuple[Question | None, _Wrong]:
 
 def _messages(data: dict[str, Any], wrong: _Wrong) -> tuple[dict[str, str], ...]:
     if ("prompt" in data) == ("messages" in data):
-        wrong.append(("prompt", "must stand there, or messages, and not both"))
+        wrong.append(("prompt", "needs exactly one of prompt and messages"))
     elif "prompt" in data:
         prompt = data["prompt"]
         if isinstance(prompt, str) and prompt.strip():
             return ({"role": "user", "content": prompt},)
-        wrong.append(("prompt", "must be text that is not empty"))
+        wrong.append(("prompt", "must be non-empty text"))
     else:
         items = data["messages"]
         if isinstance(items, list) and items and all(map(_is_message, items)):
@@ -173,7 +173,7 @@ def _is_message(item: Any) -> bool:
 
 def _expected(data: dict[str, Any], wrong: _Wrong) -> tuple[Rule, ...]:
     if "expected" not in data:
-        wrong.append(("expected", "is missing: without it nobody knows whether an answer is right"))
+        wrong.append(("expected", "is missing: it says which answers are right"))
         return ()
     given = data["expected"]
     items = given if isinstance(given, list) else [given]
@@ -191,23 +191,25 @@ def _expected(data: dict[str, Any], wrong: _Wrong) -> tuple[Rule, ...]:
 
 
 def _rule(item: Any) -> Rule | str:
-    """A rule, or what is wrong with it."""
+    """The rule, or the problem as text."""
     if isinstance(item, str):
         item = {"text": item}
     if not isinstance(item, dict):
-        return f'must be text or an object such as {{"number": 42}}; these are known: {", ".join(_KINDS)}'
+        kinds_text = ", ".join(_KINDS)
+        return f'must be text or an object such as {{"number": 42}} (keys: {kinds_text})'
     kinds = [kind for kind in _KINDS if kind in item]
     if len(kinds) != 1 or not set(item) <= {*kinds, *(["tolerance"] if "number" in item else [])}:
         unknown = next((key for key in item if key not in (*_KINDS, "tolerance")), None)
-        return f"must have one of {', '.join(_KINDS)}{f', not {unknown!r}{suggest(unknown, _KINDS)}' if unknown else ''}"
+        hint = f", not {unknown!r}{suggest(unknown, _KINDS)}" if unknown else ""
+        return f"must have exactly one of {', '.join(_KINDS)}{hint}"
     (kind,) = kinds
     value, tolerance = item[kind], item.get("tolerance", 0)
     if kind == "number":
         if not _is_number(value) or not _is_number(tolerance) or tolerance < 0:
-            return "number must be a number, and so must tolerance, from 0"
+            return "number and tolerance must be numbers, and tolerance not negative"
         return Rule("number", float(value), float(tolerance))
     if not isinstance(value, str) or not (value if kind == "regex" else _plain(value)):
-        return f"{kind} must be text that is not empty"
+        return f"{kind} must be non-empty text"
     if kind == "regex":
         try:
             re.compile(value)
@@ -226,7 +228,7 @@ def _is_number(value: Any) -> bool:
 
 
 def digest(questions: Sequence[Question]) -> str:
-    """A mark by which a set of questions is known again: what is asked, and what is right."""
+    """A digest that identifies a set of questions and their right answers."""
     return hashlib.sha256(
         json.dumps([asdict(q) for q in questions], sort_keys=True).encode()
     ).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""`optictl compare`: which models and questions, what is left to ask, and the asking."""
+"""`optictl compare`: selects models and questions, and sends the requests that are left."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from optictl.requests.compare.questions import Question, QuestionsError
 from optictl.requests.compare.summary import Header, Record, RecordsError, Subject
 from optictl.requests.smoke import Keys, patience
 
-#: So many failures one after the other say that something is down, and that to go on would tell nothing: of one model, which
-#: is then asked no more, or of all.
+#: After this many consecutive failures of one model, that model is asked no more; after this many
+#: of all models, the comparison stops.
 FAILURES_IN_A_ROW = 3
-#: What of an error is kept.
+#: Characters of an error message that are kept.
 _ERROR_LENGTH = 200
 BUILT_IN = Path(__file__).with_name("questions.jsonl")
 
 
 class UnknownModel(Exception):
-    """A name that this deployment does not serve, and what was perhaps meant."""
+    """This deployment does not serve a model; the message suggests another name."""
 
 
 @dataclass
 class Comparison:
-    """What is compared, and what is known of it so far: `records` grows with every answer, as `file` does."""
+    """A comparison and its results so far. Every answer is added to `records` and to `file`."""
 
     header: Header
     subjects: list[Subject]
@@ -54,21 +54,21 @@ class Comparison:
 
     @property
     def enough(self) -> int:
-        """Tokens that the whole of it takes, as far as can be told now."""
-        return self.tokens + sum(self._expected(*one) for one in self.left)
+        """The estimated tokens of the whole comparison."""
+        return self.tokens + sum(self._expected(subject, q) for subject, q in self.left)
 
     def _expected(self, subject: Subject, question: Question) -> int:
         return summary.expected_tokens(subject, question, self.subjects, self.records)
 
     def fits(self, subject: Subject, question: Question, budget: int | None) -> bool:
-        """Whether a request can be expected to stay within a budget of tokens."""
+        """Whether a request is expected to stay within the token budget."""
         return budget is None or self.tokens + self._expected(subject, question) <= budget
 
     def rows(self, prices: summary.Prices | None) -> list[summary.Row]:
         return summary.rows(self.subjects, self.questions, self.records, prices)
 
     def command(self, budget: int | None, *flags: str) -> str:
-        """The words after `optictl` that go on with it; `flags` are further ones to be kept."""
+        """The arguments of `optictl` that resume this comparison; `flags` are added."""
         limit = [f"--budget-tokens {budget}"] if budget else []
         return " ".join(
             ["compare --resume", shlex.quote(str(self.file)), *limit, *map(shlex.quote, flags)]
@@ -76,10 +76,10 @@ class Comparison:
 
 
 def subjects(config: Config, asked: list[str]) -> list[Subject]:
-    """The named models, or every enabled strategy, each base model of theirs first.
+    """The named models or every enabled strategy, each group after its base model.
 
     Raises:
-        UnknownModel: one of them is not served.
+        UnknownModel: the deployment does not serve one of them.
     """
     found: dict[str, list[Subject]] = {}
     for name in asked or [*config.base_models, *config.published]:
@@ -90,21 +90,21 @@ def subjects(config: Config, asked: list[str]) -> list[Subject]:
         )
         if base_model not in config.base_models:
             known = [*config.published, *config.base_models]
-            hint = suggest(name, known) or f"; these are: {', '.join(known)}"
-            raise UnknownModel(f"{name} is no enabled strategy on a base model{hint}")
+            hint = suggest(name, known) or f"; known names: {', '.join(known)}"
+            raise UnknownModel(f"{name} is not an enabled strategy on a base model{hint}")
         of_base = found.setdefault(base_model, [Subject(base_model, "", base_model)])
-        if (one := Subject(target, strategy, base_model)) not in of_base:
-            of_base.append(one)
-    return [one for of_base in found.values() for one in of_base]
+        if (subject := Subject(target, strategy, base_model)) not in of_base:
+            of_base.append(subject)
+    return [subject for of_base in found.values() for subject in of_base]
 
 
 def begin(
     config: Config, asked: list[str], prompts: Path | None, resume: Path | None
 ) -> Comparison:
-    """A new comparison, or the one that `resume` holds: with its models and questions where no others are named.
+    """A new comparison, or the one in the file `resume`, with its models and questions by default.
 
     Raises:
-        UnknownModel: a model is not served.
+        UnknownModel: the deployment does not serve a model.
         OptictlError: a file cannot be used.
     """
     kept = _kept(resume) if resume else None
@@ -120,8 +120,8 @@ def begin(
     )
     if kept is not None and resume is not None and kept[0].questions != header.questions:
         raise OptictlError(
-            f"{resume} is about other questions than {prompts or 'those of this optictl'}",
-            remedy="begin anew, without --resume",
+            f"{resume} has other questions than {prompts or 'this version of optictl'}",
+            remedy="start a new comparison, without --resume",
         )
     file = resume or Path(f"optictl-compare-{time.strftime('%Y%m%d-%H%M%S')}.jsonl").absolute()
     return Comparison(header, compared, questions, file, kept[1] if kept else [])
@@ -142,27 +142,31 @@ def _kept(path: Path) -> tuple[Header, list[Record]] | None:
 def _questions(path: Path | None) -> list[Question]:
     text = files.read(path or BUILT_IN)
     if text is None:
-        raise OptictlError(f"there is no {path}", remedy="name a file of questions with --prompts")
+        raise OptictlError(f"{path} does not exist", remedy="name a questions file with --prompts")
     try:
         return asking.parse(text)
     except QuestionsError as invalid:
         raise OptictlError(
             f"{path} cannot be used: {len(invalid.problems)} problem(s)",
-            remedy='a line is such as {"prompt": "What is 6 times 7?", "expected": {"number": 42}}',
+            remedy='write lines such as {"prompt": "What is 6 times 7?", "expected": {"number": 42}}',
             detail="\n".join(map(str, invalid.problems)),
             problems=[vars(problem) for problem in invalid.problems],
         ) from None
 
 
 def record(subject: Subject, question: Question, answer: Response, keep: bool) -> Record:
-    """What an answer tells. Pure. Its text only where it is to be kept."""
+    """The record of an answer. Pure. `keep`: whether it includes the answer's text."""
     text, tokens = evidence.content(answer), evidence.usage(answer)
     ran = evidence.header(answer, "strategy")
     error = ""
     if answer.status != 200:
         error = evidence.error_message(answer)[:_ERROR_LENGTH]
     elif subject.strategy and ran != subject.strategy:
-        error = f"{ran} ran" if ran else "no proof of what ran: this OptiLLM runs without the guard"
+        error = (
+            f"{ran} ran"
+            if ran
+            else "no proof that the strategy ran: OptiLLM runs without the guard"
+        )
     elif is_error_text(text):
         error = "the answer is an error text of OptiLLM"
     return Record(
@@ -174,7 +178,7 @@ def record(subject: Subject, question: Question, answer: Response, keep: bool) -
         calls=evidence.number(answer, "upstream-calls")
         if subject.strategy
         else int(answer.status != 0),
-        # of a request that failed, the guard tells the sum alone
+        # for a failed request, the guard reports the sum only
         prompt_tokens=tokens["prompt"]
         or (0 if tokens["total"] else evidence.number(answer, "tokens")),
         completion_tokens=tokens["completion"],
@@ -193,19 +197,21 @@ def ask(
     remedy: str,
     say: Callable[[str], None],
 ) -> bool:
-    """Ask what is left, each answer on the disk before the next question; False where the budget ended it.
+    """Send the requests that are left; False if the budget stopped the comparison.
 
-    `timeout` is seconds a request, `budget` tokens in all, those of earlier runs included. `remedy` says what
-    to do where nothing answers; `say` is told of every request that is over.
+    Each answer is on disk before the next request. `timeout`: seconds per request. `budget`: tokens
+    in total, earlier runs included. `remedy`: what to do if nothing answers. `say` receives a
+    progress line for each finished request.
 
     Raises:
-        OptictlError: so many requests failed in a row that it is of no use to go on, the budget is too small for a single
-            one, the file cannot be written, or another optictl writes it.
+        OptictlError: too many consecutive requests failed, the budget is too small for one request,
+            or the file cannot be written.
+        Locked: another optictl writes the file.
     """
     if not comparison.records and not comparison.fits(*comparison.left[0], budget):
         raise OptictlError(
-            f"--budget-tokens {budget} is less than the first question may take",
-            remedy=f"--budget-tokens {comparison.enough} is enough for all of it, as far as can be told beforehand",
+            f"--budget-tokens {budget} may be too small for the first question",
+            remedy=f"use --budget-tokens {comparison.enough} (estimate for the whole comparison)",
         )
     try:
         with files.appending(comparison.file) as append:
@@ -228,7 +234,7 @@ def ask(
         ) from None
     except OSError as error:
         raise FileFailure(
-            f"the answers cannot be kept: {os_words(error)}",
+            f"cannot write the answers: {os_words(error)}",
             remedy="name another file with --resume",
         ) from None
 
@@ -267,7 +273,7 @@ def _ask(
         say(f"{subject.model}: {found.error or ('right' if found.right else 'wrong')}")
         if failures == FAILURES_IN_A_ROW:
             raise OptictlError(
-                f"{failures} requests in a row failed",
+                f"{failures} consecutive requests failed",
                 remedy=remedy,
                 detail=f"{subject.model}: {found.error}",
             )

@@ -1,6 +1,6 @@
-"""How much of a difference is noise: intervals and tests for shares of right answers. Pure.
+"""Is a difference noise? Intervals and tests for shares of right answers. Pure.
 
-Everything is two-sided and at 95 %.
+Everything is two-sided and at the 95 % level.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Interval = tuple[float, float]
 
 
 def wilson(right: int, asked: int) -> Interval:
-    """The interval of a share, 0 to 1; the whole range where nothing was asked.
+    """The interval of a share, from 0 to 1; the whole range if nothing was asked.
 
-    The score interval without a continuity correction: E. B. Wilson, "Probable inference, the law of succession, and
-    statistical inference", J. Am. Stat. Assoc. 22 (1927), 209-212. Unlike p +- z * sqrt(p * (1 - p) / n) it is of use for
-    few questions, and for none or all of them right.
+    The score interval without continuity correction: E. B. Wilson, "Probable inference, the law of
+    succession, and statistical inference", J. Am. Stat. Assoc. 22 (1927), 209-212. Unlike
+    p +- z * sqrt(p * (1 - p) / n), it is useful for few questions, and if none or all are right.
     """
     if not asked:
         return 0.0, 1.0
@@ -28,32 +28,34 @@ def wilson(right: int, asked: int) -> Interval:
     scale = 1 + square / asked
     middle = (share + square / (2 * asked)) / scale
     half = _Z * math.sqrt(share * (1 - share) / asked + square / (4 * asked * asked)) / scale
-    # at the ends the interval ends there exactly; rounding must not say otherwise
+    # at 0 and 1 the interval ends exactly there, without rounding errors
     return (0.0 if right == 0 else middle - half), (1.0 if right == asked else middle + half)
 
 
 def mcnemar(gained: int, lost: int) -> float:
     """The probability of a split at least as uneven as gained : lost if both were equally likely.
 
-    The exact form of Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
-    percentages", Psychometrika 12 (1947), 153-157: the questions on which the two differ are tosses of a fair coin, so the
-    p-value is min(1, 2 * P(X <= min(gained, lost))) with X binomial(gained + lost, 1/2).
+    The exact form of Q. McNemar, "Note on the sampling error of the difference between correlated
+    proportions or percentages", Psychometrika 12 (1947), 153-157. The questions on which the two
+    models differ are tosses of a fair coin, so the p-value is min(1, 2 * P(X <= min(gained, lost)))
+    with X binomial(gained + lost, 1/2).
     """
     tosses = gained + lost
     tail, ways = 0, 1
     for k in range(min(gained, lost) + 1):
         tail += ways
         ways = ways * (tosses - k) // (k + 1)
-    # integers of any size: one exact division at the end
+    # exact integers, and one division at the end
     return min(1.0, tail / (1 << tosses) * 2)
 
 
 def difference(both: int, gained: int, lost: int, neither: int) -> Interval:
-    """The interval of (share right of the one) - (share right of the other), -1 to 1, for the same questions.
+    """The interval of the difference of two shares of right answers to the same questions, -1 to 1.
 
-    Method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
-    paired data", Stat. Med. 17 (1998), 2635-2650: the two Wilson intervals, squared and added, with the correlation phi of
-    the pairs, whose numerator is drawn towards 0 by half the number of pairs.
+    Method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial
+    proportions based on paired data", Stat. Med. 17 (1998), 2635-2650: the two Wilson intervals,
+    squared and added, with the correlation phi of the pairs. Half the number of pairs moves the
+    numerator of phi towards 0.
     """
     pairs = both + gained + lost + neither
     if not pairs:
@@ -73,10 +75,11 @@ def difference(both: int, gained: int, lost: int, neither: int) -> Interval:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of several tests of one run, adjusted so that one false alarm among all of them stays below the level.
+    """The p-values of several tests, adjusted so that the chance of any false alarm stays below the level.
 
-    The step-down method of S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6 (1979),
-    65-70: the smallest counts n times, the next n - 1 times, and none less than one before it.
+    The step-down method of S. Holm, "A simple sequentially rejective multiple test procedure",
+    Scand. J. Stat. 6 (1979), 65-70: the smallest p-value counts n times, the next one n - 1 times,
+    and none is smaller than the one before it.
     """
     adjusted, floor = [0.0] * len(p_values), 0.0
     for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -86,7 +89,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """The value below which `percent` of a hundred lie, between two neighbours in proportion; None for no values."""
+    """The percentile with linear interpolation; None without values."""
     if not values:
         return None
     ordered = sorted(values)

@@ -1,7 +1,7 @@
-"""What was asked and answered -> what each model is worth beside the plain one. Pure.
+"""The results of a comparison: each model's accuracy and cost, compared with the plain model. Pure.
 
-A file of records has one JSON object a line: the first says what is compared, every further one is an answer. A comparison
-that was interrupted goes on from there.
+A records file has one JSON object per line: first the header, then one record per request. An
+interrupted comparison resumes from this file.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from optictl.requests.compare.stats import Interval
 
 _FORMAT = 1
 
-#: What a strategy's request is taken to cost before there was one: so many times a plain one. moa, bon, plansearch and
-#: self_consistency make three to five calls, each with what the earlier ones said.
-_DEARER = 10
-#: What the first plain request is taken to cost, beside its own text: an answer of some length.
-_FIRST = 500
-#: Characters of a token, when in doubt rather too few.
-_CHARACTERS = 3
+#: Estimated cost of a strategy's first request, as a multiple of a plain one. moa, bon, plansearch
+#: and self_consistency make three to five calls, each with the output of the earlier ones.
+_STRATEGY_FACTOR = 10
+#: Estimated tokens of the first plain request, in addition to its prompt.
+_FIRST_ANSWER_TOKENS = 500
+#: Characters per token; a low value, so that estimates are rather too high.
+_CHARACTERS_PER_TOKEN = 3
 
 Verdict = Literal["better", "worse", "within noise", ""]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is compared: a base model (`strategy` is ""), asked at LiteLLM, or a strategy on it, asked at the proxy."""
+    """A model in the comparison: a base model (`strategy` is ""), or a strategy on it.
+
+    Base models are asked at LiteLLM, strategies at the service.
+    """
 
     model: str
     strategy: str
@@ -39,7 +42,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of records is about. `prompts` is the file of the questions, None for those that optictl has."""
+    """The header of a records file. `prompts` is the questions file; None means the built-in ones."""
 
     questions: str
     prompts: str | None
@@ -51,7 +54,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Record:
-    """One request: `error` says why there is no answer, else "". `answer` is kept only where that was asked for."""
+    """One request. `error`: why there is no answer, or "". `answer`: the text, if it is to be kept."""
 
     question: str
     model: str
@@ -75,41 +78,41 @@ class Record:
 
 
 class RecordsError(Exception):
-    """A text that is no file of records, and why."""
+    """A text is not a valid records file; the message says why."""
 
 
 def read(text: str) -> tuple[Header, list[Record]]:
-    """A file of records. A last line without its end was being written when something broke: it does not count.
+    """Parse a records file. An incomplete last line comes from an interrupted write and is ignored.
 
     Raises:
-        RecordsError: it is something else, or a line of it cannot be read.
+        RecordsError: the text is not a records file, or a line is not valid.
     """
     lines = text.split("\n")[:-1]
     records = []
     try:
         first = json.loads(lines[0]) if lines else {}
         if first.pop("optictl_compare", None) != _FORMAT:
-            raise RecordsError("it does not begin as a file of `optictl compare` does")
+            raise RecordsError("it does not start with a header of `optictl compare`")
         header = Header(str(first["questions"]), first["prompts"], tuple(map(str, first["models"])))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RecordsError("it does not begin as a file of `optictl compare` does") from None
+        raise RecordsError("it does not start with a header of `optictl compare`") from None
     for number, line in enumerate(lines[1:], start=2):
         try:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError):
-            raise RecordsError(f"line {number} is no record") from None
+            raise RecordsError(f"line {number} is not a record") from None
     return header, records
 
 
 def newest(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
-    """(model, question) -> the last record of it: what failed may have been asked again."""
+    """(model, question) -> its last record; a failed request may have been repeated."""
     return {(r.model, r.question): r for r in records}
 
 
 def left(
     subjects: Sequence[Subject], questions: Sequence[Question], records: Iterable[Record]
 ) -> list[tuple[Subject, Question]]:
-    """What is still to be asked, question by question, the plain model first: wherever it stops, there are pairs."""
+    """The requests that are left, question by question, so that an early stop leaves complete pairs."""
     done = {key for key, record in newest(records).items() if not record.error}
     return [(s, q) for q in questions for s in subjects if (s.model, q.id) not in done]
 
@@ -117,23 +120,27 @@ def left(
 def expected_tokens(
     subject: Subject, question: Question, subjects: Sequence[Subject], records: Sequence[Record]
 ) -> int:
-    """What a request is taken to cost: as much as the dearest of this model so far; before that, a multiple of a plain one."""
-    if own := _dearest(subject.model, records):
+    """The estimated tokens of a request: the most that one of this model took so far.
+
+    Before its first request: a multiple of a plain request.
+    """
+    if own := _most_tokens(subject.model, records):
         return own
     plain = next(
         (s for s in subjects if s.base_model == subject.base_model and not s.strategy), subject
     )
-    text = sum(len(message["content"]) for message in question.messages) // _CHARACTERS
-    return (_dearest(plain.model, records) or _FIRST + text) * (_DEARER if subject.strategy else 1)
+    text = sum(len(message["content"]) for message in question.messages) // _CHARACTERS_PER_TOKEN
+    plain_tokens = _most_tokens(plain.model, records) or _FIRST_ANSWER_TOKENS + text
+    return plain_tokens * (_STRATEGY_FACTOR if subject.strategy else 1)
 
 
-def _dearest(model: str, records: Sequence[Record]) -> int:
+def _most_tokens(model: str, records: Sequence[Record]) -> int:
     return max((r.tokens for r in records if r.model == model), default=0)
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What a million tokens cost, in whatever currency."""
+    """The price of a million tokens, in any currency."""
 
     prompt: float
     completion: float
@@ -150,11 +157,11 @@ class Prices:
 
 @dataclass(frozen=True)
 class Beside:
-    """A strategy beside the plain model, on the questions that both answered.
+    """A strategy compared with the plain model, on the questions that both answered.
 
-    `gained`: right where the plain model was wrong; `lost`: the other way round. `p` is adjusted for the number of
-    strategies; `difference` is the 95 % interval of the difference of the two shares, -1 to 1. It holds 0 unless `p` says
-    that there is a difference: the test is the stricter of the two.
+    `gained`: right where the plain model was wrong; `lost`: the opposite. `p` is adjusted for the
+    number of strategies. `difference` is the 95 % interval of the difference of the two shares,
+    from -1 to 1. It contains 0 unless `p` is significant: the test is the stricter of the two.
     """
 
     pairs: int
@@ -167,9 +174,10 @@ class Beside:
 
 @dataclass(frozen=True)
 class Row:
-    """What one model did. Tokens and calls are those of every request, seconds those of the answered ones, None for none.
+    """The results of one model.
 
-    `error` is that of the last request that failed, "" for none.
+    Tokens and calls count every request; seconds count the answered ones, and are None without any.
+    `error` is that of the last failed request, or "".
     """
 
     subject: Subject
@@ -192,7 +200,7 @@ class Row:
         return self.prompt_tokens + self.completion_tokens
 
     def as_dict(self) -> dict[str, Any]:
-        """The item of the envelope's results. It fails where a request did, and is skipped where nothing was asked."""
+        """The item of the envelope's results: failed if a request failed, skipped without requests."""
         status = "fail" if self.failed else "pass" if self.answered else "skip"
         data = asdict(self)
         subject = data.pop("subject")
@@ -205,7 +213,7 @@ def rows(
     records: Sequence[Record],
     prices: Prices | None,
 ) -> list[Row]:
-    """One row a subject, in their order."""
+    """One row per subject, in their order."""
     last = newest(records)
     answers = {
         s.model: {
@@ -256,7 +264,7 @@ def rows(
 
 
 def _pairs(ours: dict[str, Record], plain: dict[str, Record]) -> tuple[int, int, int, int]:
-    """How many questions both had right, only we, only the plain model, and neither."""
+    """How many questions were right for both, for the strategy only, for the plain model only, for neither."""
     kinds = [(ours[name].right, plain[name].right) for name in ours.keys() & plain.keys()]
     return tuple(
         kinds.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))
@@ -277,16 +285,16 @@ def _beside(counts: tuple[int, int, int, int], p: float) -> Beside:
 
 
 def sentence(row: Row) -> str:
-    """A strategy's row in words: what it gained, and whether that can be noise. "" for the plain model."""
+    """A strategy's result as a sentence: what it gained, and whether that is noise; "" for the plain model."""
     beside = row.beside
     if beside is None:
         return ""
     if not beside.pairs:
-        return f"{row.subject.strategy}: no question was answered by both"
+        return f"{row.subject.strategy}: no question has an answer of both models"
     low, high = (f"{round(100 * end):+d}" if round(100 * end) else "0" for end in beside.difference)
-    dearer = f", {row.tokens / row.answered:.0f} tokens a question" if row.answered else ""
+    tokens = f", {row.tokens / row.answered:.0f} tokens per question" if row.answered else ""
     return (
-        f"{row.subject.strategy}: {beside.verdict}. Of {beside.pairs} questions, right on {beside.gained} that the plain model "
-        f"had wrong, wrong on {beside.lost} that it had right: p = {beside.p:.2g}, {low} to {high} percentage points at 95 %"
-        f"{dearer}"
+        f"{row.subject.strategy}: {beside.verdict}. Of {beside.pairs} questions, right on "
+        f"{beside.gained} that the plain model had wrong, wrong on {beside.lost} that it had right: "
+        f"p = {beside.p:.2g}, {low} to {high} percentage points at 95 %{tokens}"
     )

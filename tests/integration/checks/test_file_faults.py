@@ -208,7 +208,7 @@ def test_an_interpreter_that_is_gone_is_found(deployment: InstalledDeployment, s
         results = deployment.check("release")
     result = results["release.interpreter"]
     assert result.status == "fail"
-    assert "is gone or does not run" in result.found
+    assert "is missing or does not run" in result.found
     # the same release is built beside it
     assert result.remedy == deployment.paths.command("install")
     assert results["release.pinned"].found == "requires release.interpreter, which failed"

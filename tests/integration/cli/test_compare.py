@@ -82,7 +82,7 @@ def test_other_questions_are_no_resumption(root: Path, tmp_path: Path) -> None:
     prompts.write_text('{"prompt": "a", "expected": "c"}\n')
     outcome = optictl(*words, home=tmp_path)
     assert outcome.code == 1
-    assert "is about other questions" in outcome.err
+    assert "has other questions" in outcome.err
 
 
 def test_without_the_upstreams_key(root: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_budget_that_is_too_small_for_a_single_question(root: Path, tmp_path: 
     assert outcome.code == 1
     assert_envelope(outcome.data, "compare", "failed")
     assert (
-        "--budget-tokens 100 is less than the first question may take"
+        "--budget-tokens 100 may be too small for the first question"
         in outcome.data["error"]["what"]
     )
     enough = outcome.data["error"]["remedy"].split()[1]
@@ -114,13 +114,13 @@ def test_a_file_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").symlink_to("elsewhere")  # never followed
     outcome = optictl("compare", "--root", root, "--resume", "answers.jsonl", home=tmp_path)
     assert outcome.code == 1
-    assert "the answers cannot be kept" in outcome.err
+    assert "cannot write the answers" in outcome.err
     assert "--resume" in outcome.err
 
 
 def test_nothing_answers(root: Path, tmp_path: Path) -> None:
     outcome = optictl("compare", "--root", root, "--models", "moa-jerry-xl", home=tmp_path)
     assert outcome.code == 1
-    assert "requests in a row failed" in outcome.err
+    assert "consecutive requests failed" in outcome.err
     assert "optictl check" in outcome.err
     assert "compare --resume" in outcome.err

@@ -300,7 +300,7 @@ def test_where_nothing_answers_it_stops_and_says_so(
     outcome = compare(root, tmp_path, *words)
     assert outcome.code == 1
     assert assert_envelope(outcome.data, "compare", "failed") == []
-    assert "3 requests in a row failed" in outcome.data["error"]["what"]
+    assert "3 consecutive requests failed" in outcome.data["error"]["what"]
     assert "out of order" in outcome.err
     upstream.respond = respond
     mended = compare(root, tmp_path, *words)

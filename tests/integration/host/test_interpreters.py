@@ -85,10 +85,10 @@ class TestChoice:
         best, passed = interpreters.choose_interpreter(found, others_must_reach=True)
         assert best is None
         assert passed == [
-            f"/usr/bin/python3.15.2 (3.15.2): too new, the closure is locked for Python {uv.SUPPORTED}",
+            f"/usr/bin/python3.15.2 (3.15.2): too new, the lock file is for Python {uv.SUPPORTED}",
             "/usr/bin/python3.12.1 (3.12.1): the service user cannot enter /root",
             "/usr/bin/python3.11.2 (3.11.2): it lacks the standard modules ssl",
-            f"/usr/bin/python3.9.1 (3.9.1): too old, the closure is locked for Python {uv.SUPPORTED}",
+            f"/usr/bin/python3.9.1 (3.9.1): too old, the lock file is for Python {uv.SUPPORTED}",
         ]
 
 
@@ -105,13 +105,13 @@ class TestChoose:
         said: list[str] = []
         assert interpreters.interpreter(PATHS, True, None, said.append) == python("3.11.2")
         assert len(said) == 1
-        assert said[0].startswith("passed over /usr/bin/python3.15.0")
+        assert said[0].startswith("not using /usr/bin/python3.15.0")
 
     def test_no_interpreter_is_an_error_with_a_way_out(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(uv, "interpreters", lambda _: ([python("3.12.1", closed="/root")], []))
-        with pytest.raises(OptictlError, match="there is none on this machine") as caught:
+        with pytest.raises(OptictlError, match="this machine has none") as caught:
             interpreters.interpreter(PATHS, True, None, lambda _: None)
         assert caught.value.remedy == interpreters.choose(PATHS, True, None).remedy
         assert "/root" in caught.value.detail
@@ -131,7 +131,7 @@ class TestChoose:
         monkeypatch.setattr(uv, "interpreters", seen)
         choice = interpreters.choose(places, True, None)
         assert asked == [[Path("/gone/python3.12")]]
-        assert choice.passed_over == ["/gone/python3.12: it is gone"]
+        assert choice.passed_over == ["/gone/python3.12: it does not exist"]
 
     def test_a_chosen_one_is_the_only_candidate(self, tmp_path: Path) -> None:
         choice = interpreters.choose(PATHS, False, Path(sys.executable))
@@ -143,7 +143,7 @@ class TestChoose:
         ]
 
     def test_a_chosen_one_that_does_not_run_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(OptictlError, match=f"{tmp_path}/python is not one") as caught:
+        with pytest.raises(OptictlError, match=f"{tmp_path}/python is not suitable") as caught:
             interpreters.interpreter(PATHS, True, tmp_path / "python", lambda _: None)
         assert caught.value.remedy
 

@@ -208,7 +208,7 @@ def test_a_user_without_any_rights_has_the_whole_demonstration(
     assert "built and proven" in first.stderr
     second = _run(program, "demo", "--once", env=environment, cwd="/", **_identity())
     assert second.returncode == 0, second.stderr
-    assert "is here already" in second.stderr
+    assert "using the existing release" in second.stderr
     assert "built and proven" not in second.stderr
 
 

@@ -248,7 +248,7 @@ class TestPipe:
     def test_what_does_not_answer_is_told(self, root: Path, guard: StandIn, tmp_path: Path) -> None:
         told = {
             401: "the proxy key is missing or wrong",
-            404: "the release in force tells nothing of itself: it is older than this optictl",
+            404: "the active release does not report its state: it is older than this optictl",
         }
         for status, words in told.items():
             guard.respond = lambda _, status=status: Reply(
@@ -259,7 +259,7 @@ class TestPipe:
             assert "ready=no" in outcome.out
             assert words in outcome.out
         guard.respond = lambda _: Reply(body=b"<html>")
-        assert "no guarded OptiLLM" in self.ends(root, tmp_path).out
+        assert "a program without the guard" in self.ends(root, tmp_path).out
 
     def test_nobody_there(self, tmp_path: Path) -> None:
         root = configured(tmp_path / "other")
