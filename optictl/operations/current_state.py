@@ -25,7 +25,7 @@ from optictl.host import files
 from optictl.operations import sealed_trial
 from optictl.operations.proxy_key import new_proxy_key
 from optictl.releases import locks, store
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 from optictl.takeover import reader
 from optictl.takeover.handmade import HandMade
 
@@ -40,7 +40,7 @@ class CurrentState:
     does not run this deployment. `drop_ins` are those of the service's unit, `leftovers` what an interrupted optictl left.
     """
 
-    want: Wanted
+    want: ReleaseSpec
     built: bool
     broken: str
     unit_first: bool
@@ -67,7 +67,7 @@ class CurrentState:
         ]
 
 
-def read(config: Config, paths: Paths, *, start: bool, release: Wanted | None) -> CurrentState:
+def read(config: Config, paths: Paths, *, start: bool, release: ReleaseSpec | None) -> CurrentState:
     """Read the facts. Nothing is changed.
 
     `start`: systemd, where it runs, is to run the deployment. `release`: one that is there already, instead of the one that
@@ -106,7 +106,7 @@ def read(config: Config, paths: Paths, *, start: bool, release: Wanted | None) -
     )
 
 
-def host_for(want: Wanted, releases: store.Releases) -> Host:
+def host_for(want: ReleaseSpec, releases: store.Releases) -> Host:
     """The facts of this machine that the units of this release depend on."""
     active = releases.records.get(releases.active, {}) if releases.active else {}
     return units.host_of(releases.records.get(want.name, {}), active)

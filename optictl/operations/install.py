@@ -44,7 +44,7 @@ from optictl.operations.steps import (
 )
 from optictl.proof import trial
 from optictl.releases import integrity, store
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 from optictl.results import Progress, Result
 from optictl.takeover import table
 from optictl.takeover.handmade import HandMade
@@ -56,7 +56,7 @@ def plan_install(
     config: Config,
     paths: Paths,
     start: bool = True,
-    release: Wanted | None = None,
+    release: ReleaseSpec | None = None,
     given: Circumstances = PLAIN,
 ) -> Installation:
     """What `install` would do now. Reads, never writes.

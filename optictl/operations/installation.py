@@ -12,7 +12,7 @@ from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.operations.steps import Step
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 from optictl.results import Result
 from optictl.takeover import table
 from optictl.takeover.handmade import HandMade
@@ -29,7 +29,7 @@ class Installation:
 
     config: Config
     paths: Paths
-    want: Wanted
+    want: ReleaseSpec
     steps: list[Step]
     start: bool = True
     problems: list[Result] = field(default_factory=list)

@@ -41,7 +41,7 @@ from optictl.operations.steps import (
     StopUnit,
     SwitchRelease,
 )
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 
 
 def _diff(artefact: Artefact, old: str | None) -> str:
@@ -123,7 +123,7 @@ class Release:
     change before it. `broken`: why the active one has to be rebuilt.
     """
 
-    wanted: Wanted
+    wanted: ReleaseSpec
     built: bool
     current: str | None
     broken: str = ""

@@ -21,7 +21,7 @@ from optictl.operations import file_changes, previous_service, sealed_trial, ser
 from optictl.operations.context import Context
 from optictl.operations.preflight import others_must_reach
 from optictl.releases import build, interpreters, store
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 
 #: What a step does to its target; the plan's colours follow it.
 Effect = Literal["add", "change", "remove", "run"]
@@ -105,7 +105,7 @@ class BuildRelease(ProofStep):
     done = "built and proven"
     effect = "add"
 
-    release: Wanted
+    release: ReleaseSpec
 
     @property
     def target(self) -> str:
@@ -127,7 +127,7 @@ class ProveCanary(ProofStep):
     action = "canary"
     done = "proven against the live upstream:"
 
-    release: Wanted
+    release: ReleaseSpec
 
     @property
     def target(self) -> str:
@@ -145,7 +145,7 @@ class SwitchRelease(Step):
     action = "switch"
     done = "activated"
 
-    release: Wanted
+    release: ReleaseSpec
 
     @property
     def target(self) -> str:
@@ -395,7 +395,7 @@ class StartSibling(UnitStep):
     action = "sibling"
     done = "ready:"
 
-    release: Wanted
+    release: ReleaseSpec
 
     def run(self, context: Context, systemd: Systemd) -> None:
         host = replace(context.host, release=self.release.directory(context.paths))
@@ -412,7 +412,7 @@ class RunTrial(UnitStep):
     action = "trial"
     done = "started once in its sandbox:"
 
-    release: Wanted
+    release: ReleaseSpec
     serves_on: bool = False
 
     def run(self, context: Context, systemd: Systemd) -> None:
@@ -432,7 +432,7 @@ class HandOver(UnitStep):
     action = "handover"
     done = "handed over to the new process of"
 
-    release: Wanted
+    release: ReleaseSpec
 
     def run(self, context: Context, systemd: Systemd) -> None:
         directory = self.release.directory(context.paths)

@@ -30,7 +30,7 @@ from optictl.operations.steps import (
     SwitchRelease,
 )
 from optictl.releases import integrity, store
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 from optictl.results import Progress, Result
 
 #: The tiers of health that cost nothing. What they say before a change must not be worse after it.
@@ -75,7 +75,7 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
     optillm = config.optillm.model_copy(
         update={"version": record["optillm"], "profile": record["profile"]}
     )
-    want = Wanted(record["id"], record["optillm"], record["profile"], Path(), (), name)
+    want = ReleaseSpec(record["id"], record["optillm"], record["profile"], Path(), (), name)
     return _with_proof(
         install.plan_install(config.model_copy(update={"optillm": optillm}), paths, release=want),
         config_path,

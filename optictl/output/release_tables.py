@@ -9,7 +9,7 @@ from optictl.results import Result
 
 if TYPE_CHECKING:
     from optictl.operations.resolve import Resolution
-    from optictl.releases.store import Facts
+    from optictl.releases.store import StoredRelease
 from optictl.output.console import STATUS_STYLE, message, open_console
 
 
@@ -64,7 +64,7 @@ def comparison(new: Sequence[Result], current: Sequence[Result]) -> None:
     console.print(table)
 
 
-def releases(found: Sequence[Facts]) -> None:
+def releases(found: Sequence[StoredRelease]) -> None:
     """The releases on the disk."""
     from rich.markup import escape
     from rich.table import Table
@@ -76,7 +76,7 @@ def releases(found: Sequence[Facts]) -> None:
     for title in ("release", "state", "profile", "closure", "built", "MB"):
         table.add_column(title, justify="right" if title == "MB" else "left", no_wrap=True)
     for one in found:
-        style = {"in force": "green", "half-built": "yellow"}.get(one.state, "")
+        style = {"active": "green", "half-built": "yellow"}.get(one.state, "")
         words = (
             one.profile,
             one.closure,

@@ -1,4 +1,4 @@
-"""Building a release and proving that it starts."""
+"""Building a release, and proving that it starts and runs a strategy."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from optictl.host.uv import Interpreter
 from optictl.proof import evidence, trial
 from optictl.proof.standin import StandIn
 from optictl.releases import integrity, locks
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 from optictl.results import Progress
 
-#: A key for proofs, which only ever talk to the embedded stand-in.
+#: The proxy key of proofs, which call the embedded stand-in only.
 _PROOF_KEY = "optillm-proof-of-a-release-0123"
 
 
 def build(
-    want: Wanted,
+    want: ReleaseSpec,
     paths: Paths,
     config: Config,
     python: Interpreter,
     wheelhouse: Path | None,
     progress: Progress,
 ) -> None:
-    """Build and prove a release next to those that exist. A half-built one of the same name is replaced.
+    """Build and prove a release next to the existing ones. Replaces a half-built one of the same name.
 
     Raises:
-        OptictlError: it could not be built or did not prove itself; the active release was not changed.
+        OptictlError: the build or the proof failed; the active release was not changed.
     """
     directory = want.directory(paths)
     try:
@@ -42,9 +42,9 @@ def build(
     except OptictlError as error:
         raise error.reworded(
             f"the release could not be built: {error.what}",
-            f"{error.remedy or 'fix what it names'}; then run {paths.command('install')} again",
+            f"{error.remedy or 'fix the problem'}; then run {paths.command('install')} again",
         ) from None
-    progress("proving the release: starting it and running one strategy against the stand-in")
+    progress("testing the release: starting it and running one strategy against the stand-in")
     proof = prove(directory, config, paths.scratch)
     record = _record(directory, want, python, proof)
     progress("reading every file once, and recording its size and time")
@@ -54,15 +54,19 @@ def build(
 
 
 def _make(
-    directory: Path, want: Wanted, python: Interpreter, wheelhouse: Path | None, progress: Progress
+    directory: Path,
+    want: ReleaseSpec,
+    python: Interpreter,
+    wheelhouse: Path | None,
+    progress: Progress,
 ) -> None:
-    """Make the directory of a release: its virtual environment, the guard, the plugins, the bytecode."""
+    """Fill the directory of a release: virtual environment, guard, plugins, bytecode."""
     files.remove(directory)
     files.make_directory(directory)
     venv = directory / ".venv"
-    progress(f"creating a virtual environment on {python}")
+    progress(f"creating a virtual environment with {python}")
     uv.make_venv(venv, python.path)
-    progress(f"installing OptiLLM {want.version} and its closure, every hash checked")
+    progress(f"installing OptiLLM {want.version} and its dependencies, verifying every hash")
     uv.install(venv, want.lock, wheelhouse)
     progress("copying the guard")
     files.copy_tree(locks.GUARD, directory / "guard")
@@ -71,14 +75,14 @@ def _make(
     for plugin in want.plugins:
         files.copy(plugin, plugin_directory / plugin.name)
     uv.compile_tree(venv / "bin/python", directory / "guard")
-    # a strict umask, now or when uv filled its cache, would keep the service's user out
+    # with a strict umask, now or when uv filled its cache, the service's user could not read it
     files.open_to_readers(directory)
 
 
 def _record(
-    directory: Path, want: Wanted, python: Interpreter, proof: dict[str, Any]
+    directory: Path, want: ReleaseSpec, python: Interpreter, proof: dict[str, Any]
 ) -> dict[str, Any]:
-    """What release.json holds."""
+    """The content of release.json."""
     return {
         "schema": 1,
         "id": want.id,
@@ -96,13 +100,14 @@ def _record(
 
 
 def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -> dict[str, Any]:
-    """Start a release on a free port against the stand-in and run one strategy through it.
+    """Start a release on a free port against the stand-in, and run one strategy.
 
-    Returns what the strategy did. No token is spent and LiteLLM is not asked. Its files are in a scratch directory below
-    `scratch_parent`.
+    Returns what the strategy did. No token is spent and LiteLLM is not called. `scratch_parent`:
+    the directory of temporary files.
 
     Raises:
-        OptictlError: it did not start, was not locked, or the strategy did not run.
+        OptictlError: the release did not start, accepted a request without the key, or did not run
+            the strategy.
     """
     with StandIn(models=config.base_models, key="stand-in").running() as upstream:
         moved = config.moved(network.free_port(), upstream.base_url, request=60, drain=1)
@@ -110,13 +115,15 @@ def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -
         with trial.started(moved, directory, keys, scratch_parent=scratch_parent) as running:
             locked = network.request("GET", f"{running.url}/models")
             if locked.status != 401:
-                raise OptictlError(f"the release serves /v1/models without a key: {locked.status}")
+                raise OptictlError(
+                    f"the release answers /v1/models without a key ({locked.status})"
+                )
             model = f"{moved.strategies[0]}-{moved.model}"
             answer = evidence.run(running.url, _PROOF_KEY, model, evidence.PROMPT, 60)
             result = evidence.judge(model, moved, answer)
             if result.status != "pass":
                 raise OptictlError(
-                    f"the release did not prove itself: {result.found}",
+                    f"the test of the release failed: {result.found}",
                     detail=running.log.read_text()[-2000:],
                 )
     data = dict(result.data or {})

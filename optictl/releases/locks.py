@@ -20,7 +20,7 @@ GUARD = Path(__file__).resolve().parent.parent / "guard"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReleaseSpec:
     """The release that a configuration requires.
 
     `id`: the version and a hash of all inputs. `name`: the name of the directory, which is the id,
@@ -78,7 +78,7 @@ def lock_file(version: str, profile: str, paths: Paths) -> Path:
     return path
 
 
-def wanted(config: Config, paths: Paths) -> Wanted:
+def wanted(config: Config, paths: Paths) -> ReleaseSpec:
     """The release that `config` requires. Plugin paths are relative to the configuration file."""
     lock = lock_file(config.optillm.version, config.optillm.profile, paths)
     plugins = tuple((paths.etc / name).resolve() for name in config.plugins)
@@ -94,4 +94,4 @@ def wanted(config: Config, paths: Paths) -> Wanted:
     for path in [lock, *sources, *plugins]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     id = f"{config.optillm.version}-{digest.hexdigest()[:12]}"
-    return Wanted(id, config.optillm.version, config.optillm.profile, lock, plugins, name=id)
+    return ReleaseSpec(id, config.optillm.version, config.optillm.profile, lock, plugins, name=id)

@@ -1,9 +1,9 @@
-"""Releases: build beside what runs, prove, switch.
+"""The stored releases: which exist, which is active, and switching between them.
 
-A release is a directory `releases/ID` with `.venv/` (the untouched wheel and its locked
-closure), `guard/`, `work/` (the service's working directory) and, written last and only
-after the proof, `release.json`. A directory without it is half-built and of no use. One that
-is broken is not mended: the same is built beside it, as `releases/ID.2`.
+A release is a directory `releases/ID` with `.venv/` (the unmodified wheel and its locked
+dependencies), `guard/`, `work/` (the service's working directory) and `release.json`, which is
+written last, after the proof. A directory without it is half-built and unusable. A broken release
+is not repaired: the same release is rebuilt next to it, as `releases/ID.2`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from optictl.deployment.paths import Paths
 from optictl.guard import settings
 from optictl.host import files
 from optictl.releases import integrity
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 
 
 @dataclass(frozen=True)
 class Releases:
-    """The releases on the disk, read once.
+    """The releases on disk, read once.
 
-    `records`: the name of each proven release -> its release.json, in the order in which they were built. `half_built` are
-    directories that an interrupted build left behind. `previous` is the release that was active before.
+    `records`: name of each proven release -> its release.json, oldest first. `half_built`: the
+    directories that an interrupted build left behind. `previous`: the release that was active before.
     """
 
     records: Mapping[str, dict[str, Any]]
@@ -34,12 +34,12 @@ class Releases:
     previous: str | None
 
     def guard_flags(self, name: str) -> list[str]:
-        """The flags that a release's guard knows; one that is still to be built has this optictl's guard."""
+        """The flags that a release's guard knows; a release that is not built yet gets this guard."""
         return list(self.records.get(name, {}).get("flags", settings.flags()))
 
 
 def read(paths: Paths) -> Releases:
-    """Read what a plan has to know about the releases: each release.json once."""
+    """Read what a plan needs to know about the releases; each release.json once."""
     places = sorted(paths.releases.iterdir()) if paths.releases.is_dir() else []
     read_records = {place: integrity.record(place) for place in places}
     records = {place.name: record for place, record in read_records.items() if record is not None}
@@ -55,8 +55,12 @@ def read(paths: Paths) -> Releases:
     )
 
 
-def standing(want: Wanted, paths: Paths, releases: Releases) -> tuple[Wanted, bool, str]:
-    """Where the wanted release is or is to be built, whether it is there, and what is wrong with the active one."""
+def standing(want: ReleaseSpec, paths: Paths, releases: Releases) -> tuple[ReleaseSpec, bool, str]:
+    """Find a usable release for `want`.
+
+    Returns the release with its directory name (existing or new), whether it exists and is intact,
+    and why the active release cannot be used, or "".
+    """
     same = [name for name, record in releases.records.items() if record.get("id") == want.id]
     reason = ""
     for name in sorted(same, key=lambda name: name != releases.active):
@@ -72,24 +76,24 @@ def standing(want: Wanted, paths: Paths, releases: Releases) -> tuple[Wanted, bo
 
 
 def guard_flags(paths: Paths, name: str) -> list[str]:
-    """The flags that a release's guard knows; one that is still to be built has this optictl's guard."""
+    """The flags that a release's guard knows; a release that is not built yet gets this guard."""
     return list((integrity.record(paths.releases / name) or {}).get("flags", settings.flags()))
 
 
 def complete(paths: Paths) -> list[str]:
-    """The names of the releases that were proven, in the order in which they were built."""
+    """The names of the proven releases, oldest first."""
     if not paths.releases.is_dir():
         return []
-    found = [
+    proven = [
         (p.name, data)
         for p in sorted(paths.releases.iterdir())
         if (data := integrity.record(p)) is not None
     ]
-    return [name for name, _ in sorted(found, key=lambda pair: str(pair[1].get("built")))]
+    return [name for name, _ in sorted(proven, key=lambda pair: str(pair[1].get("built")))]
 
 
 def active_release(paths: Paths) -> str | None:
-    """The name of the release that `current` points at."""
+    """The name of the release that the link `current` points to."""
     return _linked(paths, paths.current)
 
 
@@ -99,7 +103,7 @@ def _linked(paths: Paths, link: Path) -> str | None:
 
 
 def _target(paths: Paths, link: Path) -> str | None:
-    """The name of the directory below `releases` that a link points at."""
+    """The name of the directory below `releases` that a link points to."""
     if files.file_facts(link).kind != "link":
         return None
     target = link.resolve()
@@ -107,16 +111,16 @@ def _target(paths: Paths, link: Path) -> str | None:
 
 
 def switch(paths: Paths, release: str) -> None:
-    """Put a release in force, in one step. The one before it is what `rollback` goes to."""
+    """Make a release the active one, atomically. `rollback` returns to the one before it."""
     current = active_release(paths)
     if current is not None and current != release:
         files.replace_link(paths.previous, Path("releases") / current)
-    # relative, so that a deployment under --root can be looked at from elsewhere
+    # relative, so that the links of a deployment under --root also work under another path
     files.replace_link(paths.current, Path("releases") / release)
 
 
 def previous(paths: Paths) -> str | None:
-    """The release that was in force before, if it is still there."""
+    """The release that was active before, if it still exists."""
     name = _linked(paths, paths.previous)
     return None if name == active_release(paths) else name
 
@@ -124,9 +128,9 @@ def previous(paths: Paths) -> str | None:
 def surplus(
     names: Sequence[str], keep: int, current: str | None, previous: str | None
 ) -> list[str]:
-    """Which of these releases, oldest first, to remove so that `keep` stay. Pure.
+    """Which of these releases (oldest first) to remove so that `keep` stay. Pure.
 
-    The one in force comes first, then the one before it, then the newest.
+    The active release stays first, then the previous one, then the newest ones.
     """
     ranked = [name for name in (current, previous) if name is not None and name in names]
     ranked += [name for name in reversed(names) if name not in ranked]
@@ -134,8 +138,12 @@ def surplus(
 
 
 @dataclass(frozen=True)
-class Facts:
-    """One release on the disk. `state`: in force, previous, kept or half-built; `size` in bytes, `closure` of the lock."""
+class StoredRelease:
+    """One release on disk.
+
+    `state`: active, previous, kept or half-built. `size`: in bytes. `closure`: the beginning of the
+    lock file's digest.
+    """
 
     name: str
     version: str
@@ -146,7 +154,7 @@ class Facts:
     state: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON shape: a result whose data are these facts."""
+        """The JSON shape: a result with these fields as its data."""
         return {
             "id": self.name,
             "status": "fail" if self.state == "half-built" else "pass",
@@ -154,14 +162,14 @@ class Facts:
         }
 
 
-def listing(paths: Paths) -> list[Facts]:
-    """Every release on the disk, the newest first, then what is half-built."""
-    states = {active_release(paths): "in force", previous(paths): "previous"}
-    found = []
+def listing(paths: Paths) -> list[StoredRelease]:
+    """Every release on disk, the newest first, then the half-built ones."""
+    states = {active_release(paths): "active", previous(paths): "previous"}
+    stored = []
     for name in reversed(complete(paths)):
         data, directory = integrity.record(paths.releases / name) or {}, paths.releases / name
-        found.append(
-            Facts(
+        stored.append(
+            StoredRelease(
                 name,
                 data.get("optillm", ""),
                 data.get("profile", ""),
@@ -171,13 +179,14 @@ def listing(paths: Paths) -> list[Facts]:
                 states.get(name, "kept"),
             )
         )
-    return found + [
-        Facts(p.name, "", "", "", "", files.size(p), "half-built") for p in half_built(paths)
+    return stored + [
+        StoredRelease(p.name, "", "", "", "", files.size(p), "half-built")
+        for p in half_built(paths)
     ]
 
 
 def remove(directory: Path) -> None:
-    """Take a release away. A removal that is interrupted leaves a half-built one."""
+    """Remove a release. An interrupted removal leaves a half-built release."""
     files.remove(directory / "release.json")
     files.remove(directory)
 

@@ -21,7 +21,7 @@ from optictl.host.systemd import Unit
 from optictl.operations import plan
 from optictl.operations.plan import Release, TakenOver
 from optictl.operations.steps import Step
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 
 PLACES = paths.system(Path("/nowhere"))
 UID = 1000
@@ -187,7 +187,7 @@ def release(
     name: str, built: bool, current: str | None, broken: str = "", unit_first: bool = False
 ) -> Release:
     """What a plan knows of the release of this name."""
-    wanted = Wanted(name, "0.3.12", "proxy", Path(), (), name)
+    wanted = ReleaseSpec(name, "0.3.12", "proxy", Path(), (), name)
     return Release(wanted, built, current, broken, unit_first)
 
 

@@ -34,7 +34,7 @@ from optictl.operations.steps import (
     SwitchRelease,
 )
 from optictl.releases import store
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 
 PACKAGE = Path(optictl.__file__).resolve().parent
 COLLECTION = PACKAGE / "collections/ansible_collections/optictl/optillm/plugins"
@@ -89,8 +89,8 @@ def test_the_collection_has_the_words_of_the_classes() -> None:
     assert module["step_names"](planned) == ["switch r"]
 
 
-def wanted(name: str) -> Wanted:
-    return Wanted(name, "0.3.12", "proxy", Path(), (), name)
+def wanted(name: str) -> ReleaseSpec:
+    return ReleaseSpec(name, "0.3.12", "proxy", Path(), (), name)
 
 
 def test_a_step_for_programs() -> None:

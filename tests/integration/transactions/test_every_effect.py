@@ -30,7 +30,7 @@ from optictl.operations import install as installing
 from optictl.operations.installation import Installation
 from optictl.operations.proxy_key import new_proxy_key
 from optictl.releases import build, integrity, interpreters, locks, store
-from optictl.releases.locks import Wanted
+from optictl.releases.locks import ReleaseSpec
 from tests.integration.transactions.faults import Kind, run
 
 NOBODY = 65534
@@ -465,5 +465,5 @@ def test_a_release_that_is_in_force_is_never_surplus() -> None:
 
 
 def test_wanted_names_its_directory() -> None:
-    want = Wanted("0.3.12-abc", "0.3.12", "proxy", Path(), (), "0.3.12-abc.2")
+    want = ReleaseSpec("0.3.12-abc", "0.3.12", "proxy", Path(), (), "0.3.12-abc.2")
     assert want.directory(paths.system()) == Path("/opt/optillm-proxy/releases/0.3.12-abc.2")

@@ -27,7 +27,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the releases that were built; nothing real is."""
     ids: list[str] = []
 
-    def build(want: locks.Wanted, places: paths.Paths, *_: object) -> None:
+    def build(want: locks.ReleaseSpec, places: paths.Paths, *_: object) -> None:
         ids.append(want.id)
         files.make_directory(want.directory(places))
         files.write(want.directory(places) / "release.json", json.dumps({"id": want.id}), 0o644)

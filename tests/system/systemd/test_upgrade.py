@@ -165,7 +165,7 @@ def test_an_upstream_that_fails_in_the_middle(host: Host, switched: bool) -> Non
 def test_a_version_without_a_lock(host: Host) -> None:
     refused = host.optictl("upgrade", "0.4.0", "--yes", check=False)
     assert refused.returncode == 1
-    assert "holds no lock for OptiLLM 0.4.0" in " ".join(refused.stderr.split())
+    assert "has no lock file for OptiLLM 0.4.0" in " ".join(refused.stderr.split())
     assert "--resolve" in refused.stderr
 
 
