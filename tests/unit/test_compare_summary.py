@@ -292,7 +292,7 @@ class TestSubjects:
 
     @pytest.mark.parametrize(
         ("name", "hint"),
-        [("moa-jery-xl", "did you mean 'moa-jerry-xl'?"), ("gpt", "these are: moa-jerry-xl")],
+        [("moa-jery-xl", "did you mean 'moa-jerry-xl'?"), ("gpt", "known names: moa-jerry-xl")],
     )
     def test_an_unknown_one_is_told_with_what_was_meant(self, name: str, hint: str) -> None:
         with pytest.raises(run.UnknownModel, match=re.escape(hint)):

@@ -77,5 +77,5 @@ def test_whatever_is_raised_becomes_one_of_the_tree(
 
 
 def test_more_words_keep_the_code() -> None:
-    again = errors.NoSpace("full", "df -h").reworded("the build of the release failed: full")
+    again = errors.NoSpace("full", "df -h").reworded("the release failed: full")
     assert (again.code, again.remedy, again.what[:11]) == ("no-space", "df -h", "the release")

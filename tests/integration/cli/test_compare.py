@@ -102,10 +102,10 @@ def test_a_budget_that_is_too_small_for_a_single_question(root: Path, tmp_path: 
         "--budget-tokens 100 may be too small for the first question"
         in outcome.data["error"]["what"]
     )
-    enough = outcome.data["error"]["remedy"].split()[1]
+    enough = outcome.data["error"]["remedy"].split()[2]
     # then it asks, and nothing answers
     assert (
-        "in a row"
+        "consecutive requests failed"
         in optictl("compare", "--root", root, "--budget-tokens", enough, home=tmp_path).err
     )
 
