@@ -1,4 +1,4 @@
-"""What commands find and do: the items of the JSON envelope's `results`."""
+"""The results of checks and requests: the items of the JSON envelope's `results`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail", "skip", "error"]
-#: From good to bad; a result is as bad as its worst finding.
 #: Takes a line about what is being done now.
 Progress = Callable[[str], None]
 
+#: From good to bad; a result is as bad as its worst finding.
 SEVERITY: tuple[Status, ...] = ("pass", "skip", "warn", "fail", "error")
 FAILED: tuple[Status, ...] = ("fail", "error")
-#: What a headline quotes of a cause; a crash may say pages.
+#: How much of a cause a summary quotes; a crash may print pages.
 _CAUSE_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class Result:
-    """One thing looked at. `expected` and `found` are words for people; `data` is for programs.
+    """The result of one check or one request.
 
-    `fault` says what a failure means, as a sentence without its full stop; `felt`: clients notice it. `root_cause` is the
-    id of the result that explains a red or a skipped one: its own where nothing else does, "" where nothing is wrong.
-    `alone`: no other result explains this one.
+    `expected` and `found` are words for people; `data` is for programs. `fault` says what a failure
+    means, as a sentence without its full stop; `felt`: clients notice it. `root_cause` is the id of
+    the result that explains a failed or a skipped one: its own where no other does, "" where nothing
+    is wrong. `alone`: no other result explains this one.
     """
 
     id: str
@@ -45,7 +46,7 @@ class Result:
         return self.status in FAILED
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON shape; `data`, `fault` and `root_cause` only where there is something to say."""
+        """The JSON shape; `data`, `fault` and `root_cause` only where they hold something."""
         fields = asdict(self)
         del fields["felt"], fields["alone"]
         for name, told in (
@@ -72,19 +73,40 @@ def roots(found: Sequence[Result]) -> list[Result]:
     )
 
 
+def _passed(found: Sequence[Result]) -> str:
+    passed = sum(r.status == "pass" for r in found)
+    return f"{passed} of {len(found)} checks passed" if passed < len(found) else "All good"
+
+
+def _noticed(found: Sequence[Result], root: Result) -> Result:
+    """The consequence of a failure that clients notice, or the failure itself."""
+    return next((r for r in found if r.failed and r.felt and r.root_cause == root.id), root)
+
+
 def summary(found: Sequence[Result]) -> str:
-    """One line: what is wrong, why, and what mends it; or that nothing is."""
+    """One line: what is wrong, why, and what fixes it; or how many checks passed."""
     if good(found):
-        seen = sum(r.status == "pass" for r in found)
-        return f"{seen} of {len(found)} seen to be good" if seen < len(found) else "All good"
+        return _passed(found)
     root, *others = roots(found)
-    # what people notice is the consequence, what they must mend is the root
-    felt = next((r for r in found if r.failed and r.felt and r.root_cause == root.id), root)
+    # clients notice the consequence, the operator fixes the root
+    noticed = _noticed(found, root)
     cause = " ".join(root.cause.split())
     cause = f"{cause[:_CAUSE_LENGTH]}..." if len(cause) > _CAUSE_LENGTH else cause
-    line = f"{felt.fault or felt.id}: {root.found}{f' ({cause})' if cause else ''}."
+    line = f"{noticed.fault or noticed.id}: {root.found}{f' ({cause})' if cause else ''}."
     if root.remedy:
-        line += f" Mend: {root.remedy}"
+        line += f" Fix: {root.remedy}"
     if others:
-        line += f" (Also wrong: {', '.join(r.id for r in others)})"
+        line += f" (also failed: {', '.join(r.id for r in others)})"
+    return line
+
+
+def headline(found: Sequence[Result]) -> str:
+    """What is wrong and the check that explains it, where the check's own words stand above."""
+    if good(found):
+        return _passed(found)
+    root, *others = roots(found)
+    noticed = _noticed(found, root)
+    line = f"{noticed.fault}: see {root.id}" if noticed.fault else f"{noticed.id} failed"
+    if others:
+        line += f" (also failed: {', '.join(r.id for r in others)})"
     return line

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from optictl.demo import show
-from optictl.output import console
+from optictl.output.console import Terminal
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "demo.svg"
 
@@ -22,13 +22,15 @@ def main() -> int:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     with Path("/dev/null").open("w") as nowhere:
-        console.recording = Console(
+        recording = Console(
             record=True, width=128, file=nowhere, force_terminal=True, highlight=False
         )
-        console.recording.print("[bold cyan]$[/] optictl demo --once")
-        code = show.demonstrate(Path(sys.argv[1]).absolute(), once=True)
+        recording.print("[bold cyan]$[/] optictl demo --once")
+        code = show.demonstrate(
+            Terminal(recording=recording), Path(sys.argv[1]).absolute(), once=True
+        )
     TARGET.parent.mkdir(exist_ok=True)
-    console.recording.save_svg(str(TARGET), title="optictl demo --once", theme=MONOKAI)
+    recording.save_svg(str(TARGET), title="optictl demo --once", theme=MONOKAI)
     print(f"{TARGET.name}: demo ended with {code}")
     return code
 

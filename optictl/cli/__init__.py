@@ -1,4 +1,4 @@
-"""The command line. Each command parses, calls one function and hands the result to report."""
+"""The command line. Each command parses, calls one function and hands the result to a `Terminal`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from optictl.cli import artefacts, comparing, deployment, fleet, proof, release, tracing
+from optictl.cli import (
+    artefacts,
+    check,
+    compare,
+    demo,
+    fleet,
+    init,
+    install,
+    observe,
+    releases,
+    schema,
+    service,
+    smoke,
+    trace,
+)
 
 app = typer.Typer(
     name="optictl",
@@ -17,7 +31,10 @@ app = typer.Typer(
     help="Install, guard, check and prove OptiLLM as a localhost service behind LiteLLM.",
     epilog="Try [bold]optictl demo --once[/bold]: everything, on this machine, without root or LiteLLM.",
 )
-for module in (deployment, release, proof, tracing, comparing, fleet, artefacts):
+for module in (init, install, service, observe):
+    module.register(app)
+service.register_run(app)
+for module in (releases, check, smoke, demo, trace, compare, fleet, artefacts, schema):
     module.register(app)
 
 
@@ -35,16 +52,14 @@ def _options(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
     debug: bool = typer.Option(
-        False, "--debug", envvar="OPTICTL_DEBUG", help="Show tracebacks of unexpected errors."
+        False, "--debug", envvar="OPTICTL_DEBUG", help="Show tracebacks of internal errors."
     ),
 ) -> None:
-    from optictl.cli import failures
-
-    failures.debug = debug
+    """A command reads `debug` from the context of the whole command line."""
 
 
 def main() -> None:
     """The console script."""
-    from optictl.cli import failures
+    from optictl.cli import ending
 
-    sys.exit(failures.guarded(app))
+    sys.exit(ending.run(app, sys.argv[1:]))

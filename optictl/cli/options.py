@@ -1,19 +1,29 @@
-"""The options that commands share, and what they resolve to."""
+"""The options that commands share, and the object that they become.
+
+A command is a function whose first parameter is a `Call` (or a `FleetCall`, or a `Terminal`).
+`command` adds the shared options to it, makes that object of them, and ends the run.
+"""
 
 from __future__ import annotations
 
 import enum
+import inspect
 import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optictl.deployment.paths import NAME
+from optictl.output.console import Terminal
+
 if TYPE_CHECKING:
     from optictl.deployment.config import Config
     from optictl.deployment.paths import Paths
+    from optictl.host.playbooks import Hosts
 
 
 class Output(str, enum.Enum):
@@ -32,70 +42,8 @@ class CheckOutput(str, enum.Enum):
     prometheus = "prometheus"
 
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="PATH",
-        envvar="OPTICTL_CONFIG",
-        readable=False,  # we say it better, with what mends it
-        help="Configuration file instead of the deployment's own.",
-    ),
-]
-RootOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--root",
-        metavar="DIR",
-        envvar="OPTICTL_ROOT",
-        readable=False,
-        help="A deployment wholly below DIR.",
-    ),
-]
-UserOption = Annotated[
-    bool,
-    typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's."),
-]
+# -- options of one command, or of a few
 
-
-NameOption = Annotated[
-    str,
-    typer.Option(
-        "--name",
-        metavar="NAME",
-        envvar="OPTICTL_NAME",
-        help="Which deployment of this host. Default: optillm-proxy.",
-    ),
-]
-
-
-def _command(context: Any) -> str:
-    """What the command is called below optictl, such as "check" or "fleet status"."""
-    above = context.parent
-    group = f"{_command(above)} " if above is not None and above.parent is not None else ""
-    return f"{group}{context.info_name}"
-
-
-def _told(context: typer.Context, output: Any) -> Any:
-    from optictl.cli import failures
-
-    failures.json_command = _command(context) if output.value == "json" else None
-    return output
-
-
-OutputOption = Annotated[
-    Output,
-    typer.Option("--output", "-o", callback=_told, help="text for people, json for programs."),
-]
-CheckOutputOption = Annotated[
-    CheckOutput,
-    typer.Option(
-        "--output",
-        "-o",
-        callback=_told,
-        help="text for people; json, nagios (its exit codes too) or prometheus.",
-    ),
-]
 KeyFileOption = Annotated[
     Path | None,
     typer.Option(
@@ -107,7 +55,7 @@ SaveOption = Annotated[
     typer.Option("--save", metavar="FILE", dir_okay=False, help="Also draw it, as one HTML file."),
 ]
 ContentOption = Annotated[
-    bool, typer.Option("--content", help="With the prompts and answers of every call.")
+    bool, typer.Option("--content", help="Include the prompts and answers of every call.")
 ]
 WheelhouseOption = Annotated[
     Path | None,
@@ -116,6 +64,7 @@ WheelhouseOption = Annotated[
         metavar="DIR",
         exists=True,
         file_okay=False,
+        resolve_path=False,
         help="Install from these wheels, offline.",
     ),
 ]
@@ -139,27 +88,129 @@ SecretsComeOption = Annotated[
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
 
-def refuse_no_directory(option: str, file: Path | None) -> None:
-    """A file that cannot be made where it is wanted ends the command before anything is spent."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise typer.BadParameter(
-            f"there is no directory {file.absolute().parent}", param_hint=option
-        )
+# -- options of many commands
 
 
-def save_page(path: Path, text: str, content: bool) -> None:
-    """Write an HTML page; with prompts and answers in it, for the caller alone."""
-    from optictl.host import files
+def _shared(name: str, kind: Any, option: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, option],
+    )
 
-    files.write(path.absolute(), text, 0o600 if content else 0o644)
+
+CONFIG = _shared(
+    "config",
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="PATH",
+        envvar="OPTICTL_CONFIG",
+        readable=False,  # our own error has a remedy
+        help="Configuration file instead of the deployment's own.",
+    ),
+)
+ROOT = _shared(
+    "root",
+    Path | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        envvar="OPTICTL_ROOT",
+        readable=False,
+        help="A deployment wholly below DIR.",
+    ),
+)
+USER = _shared(
+    "user",
+    bool,
+    typer.Option("--user", help="Your own deployment (XDG directories) instead of the system's."),
+    default=False,
+)
+NAMED = _shared(
+    "name",
+    str,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        envvar="OPTICTL_NAME",
+        help="Which deployment of this host. Default: optillm-proxy.",
+    ),
+    default=NAME,
+)
+OUTPUT = _shared(
+    "output",
+    Output,
+    typer.Option("--output", "-o", help="text for people, json for programs."),
+    default=Output.text,
+)
+CHECK_OUTPUT = _shared(
+    "output",
+    CheckOutput,
+    typer.Option(
+        "--output",
+        "-o",
+        help="text for people; json, nagios (its exit codes too) or prometheus.",
+    ),
+    default=CheckOutput.text,
+)
+#: Where a deployment is; and with its configuration.
+PLACE = (ROOT, USER, NAMED)
+DEPLOYMENT = (CONFIG, *PLACE)
+
+INVENTORY = inspect.Parameter(
+    "inventory",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=Annotated[
+        list[str],
+        typer.Option(
+            "--inventory",
+            "-i",
+            metavar="INVENTORY",
+            envvar="OPTICTL_INVENTORY",
+            help="Ansible's inventory: a file, a directory, or host names with commas."
+            " May be repeated.",
+        ),
+    ],
+)
+LIMIT = _shared(
+    "limit",
+    str,
+    typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts, as Ansible takes it."),
+    default="",
+)
+FORKS = _shared(
+    "forks",
+    int,
+    typer.Option("--forks", metavar="N", min=1, help="Hosts at the same moment, within a batch."),
+    default=10,
+)
+VAULT = _shared(
+    "vault_password_file",
+    Path | None,
+    typer.Option(
+        "--vault-password-file",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="As Ansible takes it.",
+    ),
+)
+FLEET = (INVENTORY, LIMIT, FORKS, VAULT, OUTPUT)
+
+
+# -- what they become
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which deployment a command is about."""
+class Call:
+    """One run of a command: the deployment that its options name, and the way to the screen."""
 
+    terminal: Terminal
     paths: Paths
     config_path: Path
     explicit: bool
@@ -171,28 +222,137 @@ class Place:
         return config_file.load(self.config_path, required=self.explicit)
 
 
-def place(config: Path | None, root: Path | None, user: bool, name: str) -> Place:
-    """The deployment that the options name. From here on messages spell commands for its caller."""
-    from optictl.deployment import paths
+@dataclass(frozen=True)
+class FleetCall:
+    """One run of a fleet command: the hosts that its options name, and the way to the screen."""
+
+    terminal: Terminal
+    hosts: Hosts
+
+
+def bare(terminal: Terminal, given: Mapping[str, Any]) -> Terminal:
+    """What a command gets that is about no deployment."""
+    return terminal
+
+
+def deployment(terminal: Terminal, given: Mapping[str, Any]) -> Call:
+    """What a command gets that is about one deployment. Messages spell commands for its caller."""
     from optictl.host import program
-    from optictl.output import console
+
+    paths = _paths(given["root"], given["user"], given["name"])
+    terminal.invocation = program.invocation(paths.scope, paths.is_private, os.environ, sys.argv)
+    config: Path | None = given.get("config")
+    return Call(terminal, paths, config.absolute() if config else paths.config, config is not None)
+
+
+def _paths(root: Path | None, user: bool, name: str) -> Paths:
+    from optictl.deployment import paths
 
     if root is not None and user:
         raise typer.BadParameter("--root and --user exclude each other")
     if problem := paths.name_problem(name):
         raise typer.BadParameter(problem, param_hint="--name")
-    found = (
-        paths.user(os.environ, name)
-        if user
-        else paths.system(root.absolute() if root else None, name)
+    if user:
+        return paths.user(os.environ, name)
+    named = paths.system(root.absolute() if root else None, name)
+    # with links resolved in what a sandbox binds: systemd follows none of them there
+    return replace(named, opt=named.opt.resolve(), home=named.home.resolve())
+
+
+def fleet(terminal: Terminal, given: Mapping[str, Any]) -> FleetCall:
+    """What a fleet command gets, once it is sure that Ansible is there."""
+    from optictl.host import playbooks
+
+    need_fleet_extra()
+    for name in given["inventory"]:
+        if "," not in name and not Path(name).exists():
+            raise typer.BadParameter(f"there is no {name}", param_hint="--inventory")
+    vault: Path | None = given["vault_password_file"]
+    return FleetCall(
+        terminal,
+        playbooks.Hosts(
+            tuple(given["inventory"]),
+            given["limit"],
+            given["forks"],
+            vault.absolute() if vault else None,
+        ),
     )
-    found = _on_disk(found)
-    console.invocation = program.invocation(found.scope, found.is_private, os.environ, sys.argv)
-    return Place(found, config.absolute() if config else found.config, config is not None)
 
 
-def _on_disk(paths: Paths) -> Paths:
-    """The same places with links resolved in what a sandbox binds: systemd follows none of them there."""
-    if paths.scope == "user":
-        return paths
-    return replace(paths, opt=paths.opt.resolve(), home=paths.home.resolve())
+def need_fleet_extra() -> None:
+    """Raise MissingExtra unless the packages of the extra `fleet` are installed."""
+    from optictl.errors import missing_extra
+    from optictl.host import playbooks
+
+    if missing := playbooks.missing():
+        raise missing_extra(missing)
+
+
+# -- a function as a command
+
+Resolve = Callable[[Terminal, Mapping[str, Any]], Any]
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    function: Callable[..., int | None],
+    *,
+    example: str,
+    shared: Sequence[inspect.Parameter] = (),
+    resolve: Resolve = bare,
+    panel: str | None = None,
+) -> None:
+    """Add a function to the command line, with the shared options behind its own."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    def run(context: typer.Context, **values: Any) -> int:
+        given = {parameter.name: values.pop(parameter.name) for parameter in shared}
+        return _run(function, resolve, context, given, values)
+
+    parameters = [
+        context,
+        # an option without a default comes first, as INVENTORY does
+        *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
+        *shared,
+    ]
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(run)
+
+
+def _run(
+    function: Callable[..., int | None],
+    resolve: Resolve,
+    context: typer.Context,
+    given: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> int:
+    """Run a command. Returns its exit code."""
+    from optictl.cli import ending
+
+    output = given.get("output", Output.text)
+    terminal = Terminal(ending.command_name(context), output.value)
+    debug = bool(context.find_root().params.get("debug"))
+    try:
+        code = function(resolve(terminal, given), **values)
+        terminal.flush()
+    except typer.Exit as end:
+        return end.exit_code
+    except ending.UsageError as wrong:
+        if getattr(wrong, "ctx", None) is None:
+            wrong.ctx = context  # type: ignore[attr-defined]
+        raise
+    except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001
+        return ending.failed(terminal, failure, debug=debug)
+    return code or 0
+
+
+def refuse_no_directory(option: str, file: Path | None) -> None:
+    """A file that cannot be made where it is wanted ends the command before any work is done."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise typer.BadParameter(
+            f"there is no directory {file.absolute().parent}", param_hint=option
+        )

@@ -7,31 +7,36 @@ import threading
 from pathlib import Path
 
 from optictl.demo import run
-from optictl.output import check_results, console, plans
+from optictl.output.check_results import Results
+from optictl.output.console import Terminal
+from optictl.output.plans import done
 from optictl.results import good
 
 
-def demonstrate(directory: Path | None, once: bool) -> int:
+def demonstrate(terminal: Terminal, directory: Path | None, once: bool) -> int:
     """Install, run, check and smoke-test; then stop, or serve until Ctrl-C. 0 if everything passed."""
     root = directory or run.directory()
-    console.headline("1. install OptiLLM below " + str(root))
-    with console.progress("installing") as say, run.running(root, say, plans.done) as demo:
-        console.headline("2. check the running service")
+    terminal.headline(f"1. install OptiLLM below {root}")
+    with (
+        terminal.progress("installing") as say,
+        run.running(root, say, done(terminal)) as demo,
+    ):
+        terminal.headline("2. check the running service")
         checked = demo.checks()
-        check_results.results("demo", checked, "text")
-        console.headline("3. test every strategy (the stand-in answers, no model is called)")
+        terminal.preview(Results(checked))
+        terminal.headline("3. test every strategy (the stand-in answers, no model is called)")
         smoked = list(demo.smokes())
-        check_results.results("demo", smoked, "text")
+        terminal.preview(Results(smoked))
         proven = good(checked) and good(smoked)
         if not once and proven:
-            _stay(demo)
+            _stay(terminal, demo)
     return 0 if proven else 1
 
 
-def _stay(demo: run.Demo) -> None:
+def _stay(terminal: Terminal, demo: run.Demo) -> None:
     model = f"{demo.config.strategies[0]}-{demo.config.model}"
-    console.headline("The service is running. Try it from another terminal; Ctrl-C stops it.")
-    console.example(
+    terminal.headline("The service is running. Try it from another terminal; Ctrl-C stops it.")
+    terminal.example(
         f"curl -si {demo.config.url}/chat/completions -H 'content-type: application/json' "
         f'-H "authorization: Bearer $(cat {demo.paths.proxy_key})" '
         f"""-d '{{"model": "{model}", "messages": [{{"role": "user", "content": "hello"}}]}}'"""

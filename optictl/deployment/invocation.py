@@ -44,6 +44,7 @@ OTHER_COMMANDS = (
     "render-unit",
     "render-upstream-service",
     "render-upstream-socket",
+    "schema",
 )
 #: Programs in remedies that act on files and units of root.
 _TOOLS = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -439,3 +439,19 @@ def configuration(config: Config) -> str:
     """A commented optictl.yaml."""
     listed = ", ".join(model_names.CODE_EXECUTION)
     return _render("optictl.yaml.j2", config=config, code_execution=listed)
+
+
+def artefact(name: str, config: Config, paths: Paths) -> str:
+    """The text that `optictl render-NAME` prints."""
+    texts: dict[str, Callable[[], str]] = {
+        "unit": lambda: unit(config, paths),
+        "socket": lambda: socket(config, paths),
+        "upstream-socket": lambda: upstream_socket(config, paths),
+        "upstream-service": lambda: upstream_service(config, paths),
+        "check-unit": lambda: check_service(config, paths),
+        "check-timer": lambda: check_timer(paths),
+        "env": lambda: env(config),
+        "proxy-config": lambda: proxy_config(config),
+        "litellm": lambda: litellm(config, paths),
+    }
+    return texts[name]()

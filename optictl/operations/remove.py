@@ -9,8 +9,8 @@ from pathlib import Path
 from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
-from optictl.facts import installed_files, units
+from optictl.errors import ConfigError, OptictlError
+from optictl.facts import config_file, installed_files, units
 from optictl.host import files
 from optictl.operations import current_state, deployment_lock, plan, previous_service
 from optictl.operations.context import Context
@@ -122,3 +122,22 @@ def apply_removal(
             step.apply(context)
             done(step)
         files.remove(paths.opt / ".lock")
+
+
+def hints(paths: Paths) -> list[str]:
+    """What to know before a removal: a hand-made service is kept, and can be restored."""
+    kept = previous_service.read_if_allowed(paths)
+    if kept is None:
+        return []
+    return [
+        f"Before optictl, {kept.unit} was written by hand; it is kept in {paths.before}.",
+        f"To put it back: {paths.command('uninstall --restore')}",
+    ]
+
+
+def config_or_default(path: Path) -> Config:
+    """The configuration; the defaults where it is not valid: a removal does not need a valid one."""
+    try:
+        return config_file.load(path)
+    except ConfigError:
+        return Config()

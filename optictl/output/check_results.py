@@ -2,115 +2,204 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from optictl.results import SEVERITY, Result, good, roots, summary
+from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
+from optictl.results import SEVERITY, Result, good, headline, roots, summary
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from optictl.checks.engine import Check
+    from optictl.checks.nagios import Hysteresis
     from optictl.checks.watch import Round
-from optictl.output.console import STATUS_STYLE, envelope, one_line, open_console, spelled
 
 
-def results(command: str, found: Sequence[Result], output: str, *, quiet: bool = False) -> bool:
-    """Print results; True when none failed. `quiet` leaves out the passed ones (text only)."""
-    ok = good(found)
-    found = spelled(found)
-    if output == "json":
-        envelope(command, [r.as_dict() for r in found], ok, summary=one_line(summary(found)))
-        return ok
+@dataclass
+class Results(Report):
+    """Results of checks or of requests. `quiet` leaves out the passed ones, for people.
+
+    `seconds`: how long they took; monitoring systems are told.
+    """
+
+    found: Sequence[Result]
+    quiet: bool = False
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:  # type: ignore[override]
+        return good(self.found)
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [r.as_dict() for r in terminal.spelled(self.found)]
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        return {"summary": one_line(summary(terminal.spelled(self.found)))}
+
+    def show(self, terminal: Terminal) -> None:
+        found = terminal.spelled(self.found)
+        _list(terminal, [r for r in found if not (self.quiet and r.status == "pass")])
+        first = roots(found)
+        explained = [r for r in found if r.failed and r not in first]
+        for r in [*first, *explained, *(r for r in found if r.status == "warn")]:
+            _explain(terminal, r)
+        counts = [
+            f"{n} {status}"
+            for status in reversed(SEVERITY)
+            if (n := sum(r.status == status for r in found))
+        ]
+        terminal.out.print()
+        style = "bold green" if self.ok else "bold red"
+        wrapped(terminal.out, "", one_line(headline(found)), style=style)
+        terminal.out.print(f"[dim]({', '.join(counts)})[/dim]")
+
+    def formatted(self, terminal: Terminal, form: str) -> str:
+        from optictl.checks import nagios, prometheus
+
+        if form == "nagios":
+            return nagios.nagios(terminal.spelled(self.found), self.seconds)
+        return prometheus.prometheus(self.found, self.seconds, time.time())
+
+
+@dataclass
+class InstallResults(Results):
+    """How an installation ended. `next` is the command that starts what does not run yet."""
+
+    next: str = ""
+
+    def show(self, terminal: Terminal) -> None:
+        terminal.headline("check")
+        super().show(terminal)
+        if self.ok and not any(r.id == "process.guarded" for r in self.found):
+            terminal.message(f"Next: {self.next}")
+
+
+@dataclass
+class Damped(Results):
+    """Results, and the verdict that several runs agree on. All is shown while a check fails, else what changed.
+
+    `before` and `now` are the verdicts; the next one needs `needed` consecutive runs against it.
+    """
+
+    before: Hysteresis = field(kw_only=True)
+    now: Hysteresis = field(kw_only=True)
+    needed: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.now.failed else 0
+
+    def show(self, terminal: Terminal) -> None:
+        if self.now == self.before and self.ok:
+            return
+        super().show(terminal)
+        verdict, other = ("failed", "passes") if self.now.failed else ("passed", "failures")
+        against = f", {self.now.against} of {self.needed} consecutive {other}"
+        terminal.message(f"{verdict}{against if self.now.against else ''}")
+
+
+class NagiosResults(Results):
+    """The same, with the exit code of a Nagios plugin."""
+
+    @property
+    def exit_code(self) -> int:
+        from optictl.checks import nagios
+
+        return nagios.nagios_code(self.found)
+
+
+@dataclass
+class Catalog(Report):
+    """The checks and what each expects; with `explained`, all that one says of itself."""
+
+    checks: Sequence[Check]
+    explained: bool = False
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        from optictl.checks import engine
+
+        return [
+            {
+                "id": one.id,
+                "title": one.title,
+                "expected": one.expected,
+                **({"explanation": engine.explanation(one)} if self.explained else {}),
+            }
+            for one in self.checks
+        ]
+
+    def show(self, terminal: Terminal) -> None:
+        from optictl.checks import engine
+
+        for one in self.checks:
+            text = engine.explanation(one) if self.explained else f"{one.id:<28} {one.expected}"
+            terminal.message(text)
+
+
+def _list(terminal: Terminal, shown: Sequence[Result]) -> None:
+    """One line for each result, or more where the terminal is narrow. A reason is given once."""
     from rich.markup import escape
-    from rich.table import Table
 
-    console = open_console()
-    shown = [r for r in found if not (quiet and r.status == "pass")]
-    wide = max((len(r.id) for r in shown), default=0)
-    if not console.is_terminal:
-        # for grep and awk: one line each, however long, and nothing behind it
-        for r in shown:
-            console.print(
-                f"{r.status:<5} {r.id:<{wide}}  {one_line(r.found)}", markup=False, soft_wrap=True
-            )
-        shown = []
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    width = max((len(r.id) for r in shown), default=0)
     reasons: dict[str, str] = {}
     for r in shown:
         words = one_line(r.found)
-        told = reasons.setdefault(words, r.id) if r.status == "skip" else r.id
-        table.add_row(
-            f"[{STATUS_STYLE[r.status]}]{r.status}[/]",
-            r.id,
-            escape(words) if told == r.id else f"[dim]as {told}[/]",
-        )
-    if table.row_count:
-        console.print(table)
-    first = roots(found)
-    explained = [r for r in found if r.failed and r not in first]
-    for r in [*first, *explained, *(r for r in found if r.status == "warn")]:
-        _explain(console, r)
-    counts = [
-        f"{n} {status}"
-        for status in reversed(SEVERITY)
-        if (n := sum(r.status == status for r in found))
-    ]
-    console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(one_line(summary(found)))}[/]")
-    console.print(f"[dim]({', '.join(counts)})[/dim]")
-    return ok
+        first = reasons.setdefault(words, r.id) if r.status == "skip" else r.id
+        # grep and awk get the reason on each line
+        again = first != r.id and terminal.out.is_terminal
+        head = f"[{STATUS_STYLE[r.status]}]{r.status:<5}[/] {escape(r.id):<{width}}  "
+        wrapped(terminal.out, head, f"as {first}" if again else words, "dim" if again else "")
 
 
-def round_of_checks(one: Round, output: str, *, quiet: bool = False) -> None:
-    """What a round of `check --watch` has to say: the first one whole, then what changed, each line with its time."""
-    if one.told and output == "json":
-        told = (
-            {"error": {"what": one.error}}
+def _explain(terminal: Terminal, r: Result) -> None:
+    """What the line of a result leaves out: what was expected, the cause, and the fix."""
+    from rich.markup import escape
+
+    terminal.out.print()
+    wrapped(terminal.out, f"[{STATUS_STYLE[r.status]}]{r.id}[/] ", one_line(r.title))
+    for name, text in (("expected", r.expected), ("cause", r.cause)):
+        if text:
+            wrapped(terminal.out, f"  [dim]{name:<9}[/]", one_line(text))
+    if r.failed and r.root_cause not in ("", r.id):
+        wrapped(terminal.out, f"  [dim]{'fix':<9}[/]", f"fix {r.root_cause}, which explains it")
+    elif r.remedy:
+        # a command that is broken into lines cannot be pasted
+        remedy = escape(one_line(r.remedy))
+        terminal.out.print(f"  [dim]{'fix':<9}[/]{remedy}", soft_wrap=True)
+
+
+def round_of_checks(terminal: Terminal, one: Round, *, quiet: bool = False) -> None:
+    """A round of `check --watch`: the first one whole, then what changed, each line with its time."""
+    if not one.told:
+        return
+    if terminal.form == "json":
+        said = (
+            {"error": {"code": "failed", "what": one.error, "remedy": ""}}
             if one.error
             else {"summary": one_line(summary(one.found))}
         )
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.at))
-        changed = [r.as_dict() for r in spelled(one.changed)]
-        envelope("check", changed, one.good, indent=None, time=at, **told)
-    elif one.told and one.first and not one.error:
-        results("check", one.found, output, quiet=quiet)
-    elif one.told:
-        _news(one)
-    sys.stdout.flush()  # a reader behind a pipe is told now
+        changed = [r.as_dict() for r in terminal.spelled(one.changed)]
+        terminal.envelope_line(changed, one.good, time=at, **said)
+    elif one.first and not one.error:
+        Results(one.found, quiet).show(terminal)
+    else:
+        _news(terminal, one)
+    terminal.flush()  # a reader behind a pipe gets it now
 
 
-def _news(one: Round) -> None:
-    from rich.markup import escape
-
-    console, at = open_console(), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
+def _news(terminal: Terminal, one: Round) -> None:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
 
     def say(status: str, text: str) -> None:
-        console.print(
-            f"[dim]{at}[/] [{STATUS_STYLE[status]}]{status:<5}[/] {escape(one_line(text))}"
-        )
+        head = f"[dim]{at}[/] [{STATUS_STYLE[status]}]{status:<5}[/] "
+        wrapped(terminal.out, head, one_line(text))
 
     if one.error:
         say("error", one.error)
         return
     for r in one.changed:
         say(r.status, f"{r.id}: {r.found}")
-    say("pass" if one.good else "fail", summary(spelled(one.found)))
-
-
-def _explain(console: Console, r: Result) -> None:
-    from rich.markup import escape
-    from rich.padding import Padding
-
-    console.print(f"\n[{STATUS_STYLE[r.status]}]{r.id}[/] {escape(r.title)}")
-    told = {name: getattr(r, name) for name in ("expected", "found", "cause", "remedy")}
-    if r.failed and r.root_cause not in ("", r.id):
-        told["remedy"] = f"see {r.root_cause}, of which it is a consequence"
-    for name, text in told.items():
-        if text:
-            console.print(
-                Padding(f"[dim]{name:<9}[/dim]{escape(one_line(text))}", (0, 0, 0, 2), expand=False)
-            )
+    # the line above has what a failed check found
+    say("pass" if one.good else "fail", summary(terminal.spelled(one.found)))

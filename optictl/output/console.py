@@ -1,29 +1,29 @@
-"""The only code that prints: words and tables for people, one JSON envelope for programs.
+"""The only code that prints: words and tables for people, JSON for programs.
 
-Results go to stdout, everything else to stderr. Where stdout is no terminal there is no
-colour and no line is cut.
+Results go to the standard output, everything else to the standard error. Where a stream is not a
+terminal it gets no colour, and no line is wrapped.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from optictl.deployment.invocation import Invocation
+from optictl.output import envelope
 from optictl.results import Result
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from optictl.errors import OptictlError
 
-SCHEMA = 1
 STATUS_STYLE = {
     "pass": "green",
     "warn": "yellow",
@@ -34,113 +34,266 @@ STATUS_STYLE = {
 #: A pipe gets lines as long as they are.
 _PIPE_WIDTH = 1000
 
-recording: Console | None = None
-"""Set by the script that draws the README's picture: everything is printed there."""
 
-invocation = Invocation()
-"""How the commands in everything that is printed here have to be typed; the command line sets it."""
+class Report:
+    """What a command did. It knows how to say so to people and to programs.
+
+    `more` is what the envelope has besides its results.
+    """
+
+    ok = True
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.ok else 1
+
+    def results(self, terminal: Terminal) -> Sequence[Any]:
+        """The items of the envelope's `results`."""
+        return []
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        """The envelope's other fields."""
+        return {}
+
+    def show(self, terminal: Terminal) -> None:
+        """The same for people."""
+
+    def formatted(self, terminal: Terminal, form: str) -> str:
+        """The same in another format than text and JSON, where a command has one."""
+        raise NotImplementedError(form)
 
 
-def open_console(stderr: bool = False) -> Console:
+class _Live(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def _open(stderr: bool) -> Console:
     from rich.console import Console
 
-    if recording is not None:
-        return recording
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
     return Console(stderr=stderr, highlight=False, width=width, soft_wrap=width is not None)
 
 
-def raw(text: str) -> None:
-    """An artefact, byte for byte, to stdout."""
-    sys.stdout.write(text)
+class Terminal:
+    """One run's way to the screen: one console per stream, and at most one live display.
 
+    `command` and `form` are what an envelope needs: the command's name, and the value of --output.
+    `invocation` spells the commands in everything that is printed. `recording` is a console that
+    takes both streams, for a picture.
+    """
 
-def failure(command: str, problem: OptictlError) -> None:
-    """The envelope of a command that could not do its work: no results, and why."""
-    error = problem.as_dict()
-    envelope(command, [], False, error={**error, "remedy": invocation.spell(error["remedy"])})
+    def __init__(
+        self,
+        command: str = "",
+        form: str = "text",
+        invocation: Invocation | None = None,
+        recording: Console | None = None,
+    ) -> None:
+        self.command, self.form = command, form
+        self.invocation = invocation or Invocation()
+        self._is_recorded = recording is not None
+        self._out, self._err = recording, recording
+        self._live: _Live | None = None
+        self._has_envelope = False
 
+    @property
+    def out(self) -> Console:
+        """The standard output. A live display ends before a result is printed beside it."""
+        if self._live is not None:
+            self._live.stop()
+        if self._out is None:
+            self._out = _open(stderr=False)
+        return self._out
 
-def envelope(
-    command: str, results: Sequence[dict[str, Any]], ok: bool, indent: int | None = 2, **more: Any
-) -> None:
-    """The versioned JSON envelope, alone on stdout; on one line with `indent=None`."""
-    data = {
-        "schema": SCHEMA,
-        "command": command,
-        "status": "ok" if ok else "failed",
-        "results": list(results),
-        **more,
-    }
-    sys.stdout.write(json.dumps(data, indent=indent, ensure_ascii=False) + "\n")
+    @property
+    def err(self) -> Console:
+        """The standard error."""
+        if self._err is None:
+            self._err = _open(stderr=True)
+        return self._err
 
+    def spell(self, text: str) -> str:
+        """The text with every command as this caller has to type it."""
+        return self.invocation.spell(text)
 
-def note(text: str) -> None:
-    """One line of what is going on, to stderr."""
-    from rich.markup import escape
+    def spelled(self, found: Sequence[Result]) -> list[Result]:
+        """The same results with commands that can be pasted."""
+        return [replace(r, remedy=self.spell(r.remedy), found=self.spell(r.found)) for r in found]
 
-    open_console(stderr=True).print(f"[dim]{escape(text)}[/dim]")
+    # -- what a command did
 
+    def finish(self, report: Report) -> int:
+        """Print what a command did, in the format that was asked for. Returns its exit code."""
+        if self.form == "text":
+            report.show(self)
+        elif self.form == "json":
+            self._envelope(report.results(self), report.ok, **report.more(self))
+        else:
+            self.raw(report.formatted(self, self.form))
+        return report.exit_code
 
-def headline(text: str) -> None:
-    """The title of a part of a longer command."""
-    from rich.markup import escape
+    def preview(self, report: Report) -> None:
+        """Show people what a command is about to do, or a part of what it did."""
+        if self.form == "text":
+            report.show(self)
 
-    open_console(stderr=recording is None).print(f"\n[bold]{escape(text)}[/bold]")
+    def fail(self, error: OptictlError) -> int:
+        """Print why a command could not do its work. Returns its exit code."""
+        if self.form == "json" and not self._has_envelope:
+            self.envelope_of(error)
+        self.error(error)
+        return error.exit_code
 
+    def envelope_of(self, error: OptictlError) -> None:
+        """The envelope of a command that could not do its work: no results, and why."""
+        said = error.as_dict()
+        self._envelope([], False, error={**said, "remedy": self.spell(said["remedy"])})
 
-@contextmanager
-def progress(title: str) -> Iterator[Callable[[str], None]]:
-    """A spinner that says what is being done; in a pipe, a line each."""
-    console = open_console(stderr=True)
-    if not console.is_terminal or recording is not None:
-        yield note
-        return
-    from rich.markup import escape
+    def _envelope(self, results: Sequence[Any], ok: bool, **more: Any) -> None:
+        data = envelope.envelope(self.command, results, ok, **more)
+        self._has_envelope = True
+        self.raw(envelope.dump(data) + "\n")
 
-    with console.status(f"{escape(title)} ...") as status:
+    def envelope_line(self, results: Sequence[Any], ok: bool, **more: Any) -> None:
+        """One envelope of a stream of them, on one line."""
+        self.line(envelope.dump(envelope.envelope(self.command, results, ok, **more), None))
+
+    # -- the standard output
+
+    def raw(self, text: str) -> None:
+        """A text, byte for byte."""
+        if self._live is not None:
+            self._live.stop()
+        sys.stdout.write(text)
+
+    def line(self, text: str) -> None:
+        """A line that a reader behind a pipe gets at once."""
+        self.raw(text + "\n")
+        self.flush()
+
+    def flush(self) -> None:
+        """Give a reader behind a pipe what was printed so far."""
+        sys.stdout.flush()
+
+    def message(self, text: str) -> None:
+        """A line of a command's result for people, not wrapped."""
+        self.out.print(self.spell(text), markup=False, soft_wrap=True)
+
+    def example(self, command: str) -> None:
+        """A command to copy, not wrapped."""
+        self.out.print(self.spell(command), markup=False, soft_wrap=True, style="cyan")
+
+    # -- the standard error
+
+    def note(self, text: str) -> None:
+        """One line about what is going on."""
+        from rich.markup import escape
+
+        self.err.print(f"[dim]{escape(self.spell(text))}[/dim]", soft_wrap=True)
+
+    def headline(self, text: str) -> None:
+        """The title of a part of a longer command."""
+        from rich.markup import escape
+
+        self.err.print(f"\n[bold]{escape(text)}[/bold]", soft_wrap=True)
+
+    def error(self, problem: OptictlError) -> None:
+        """What is wrong, what a tool said about it, and what fixes it."""
+        from rich.markup import escape
+
+        wrapped(self.err, "[bold red]error[/]  ", one_line(self.spell(problem.what)))
+        for line in problem.detail.splitlines():
+            wrapped(self.err, "       ", printable(line), style="dim")
+        if problem.remedy:
+            # a command that is broken into lines cannot be pasted
+            remedy = escape(self.spell(problem.remedy))
+            self.err.print(f"[bold]fix[/]    {remedy}", soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[str], None]]:
+        """A spinner that says what is being done; in a pipe, a line each."""
+        if not self._may_move:
+            yield self.note
+            return
+        from rich.markup import escape
+
+        status = self.err.status(f"{escape(title)} ...")
 
         def say(text: str) -> None:
-            console.print(f"[dim]{escape(text)}[/dim]")
+            self.note(text)
             status.update(f"{escape(text)} ...")
+            status.start()  # a result on the standard output stopped it
 
-        yield say
+        with self._moving(status):
+            yield say
+
+    @contextmanager
+    def steps(self, title: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
+        """A bar that grows by one with every text that is said; nothing in a pipe."""
+        if not self._may_move:
+            yield lambda _: None
+            return
+        from rich.markup import escape
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        bar = Progress(*columns, console=self.err, transient=True)
+        task = bar.add_task(escape(title), total=total, completed=done)
+        with self._moving(bar):
+            yield lambda text: bar.update(task, advance=1, description=escape(one_line(text)))
+
+    @property
+    def _may_move(self) -> bool:
+        return self.err.is_terminal and not self._is_recorded and self._live is None
+
+    @contextmanager
+    def _moving(self, live: _Live) -> Iterator[None]:
+        self._live = live
+        live.start()
+        try:
+            yield
+        finally:
+            live.stop()
+            self._live = None
 
 
-@contextmanager
-def steps(title: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar that grows by one with every text that is said; nothing in a pipe."""
-    console = open_console(stderr=True)
-    if not console.is_terminal or recording is not None:
-        yield lambda _: None
-        return
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def wrapped(console: Console, head: str, text: str, style: str = "") -> None:
+    """A text behind `head` (markup) and below it. Lines are broken at spaces: no word is split."""
+    from rich.text import Text
 
-    columns = (
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(escape(title), total=total, completed=done)
-        yield lambda text: progress.update(task, advance=1, description=escape(one_line(text)))
+    begin = Text.from_markup(head)
+    width = max(20, console.width - begin.cell_len)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+    below = " " * begin.cell_len
+    for line in lines if console.is_terminal else [text]:
+        console.print(begin.append(line, style or None), soft_wrap=True)
+        begin = Text(below)
 
 
-def spelled(found: Sequence[Result]) -> list[Result]:
-    """The same with remedies that can be pasted."""
-    spell = invocation.spell
-    return [replace(r, remedy=spell(r.remedy), found=spell(r.found)) for r in found]
+def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """A table without lines. Its cells are not wrapped; those of `numbers` stand to the right."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(columns))
+    for title in columns:
+        made.add_column(title, justify="right" if title in numbers else "left", no_wrap=True)
+    return made
 
 
 def one_line(text: str) -> str:
@@ -151,36 +304,3 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """A text without what a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def print_now(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def now() -> str:
-
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def message(text: str) -> None:
-    """A line of a command's result for people, to stdout."""
-    open_console().print(invocation.spell(text), markup=False, soft_wrap=True)
-
-
-def example(command: str) -> None:
-    """A command to copy, never wrapped by us."""
-    open_console().print(invocation.spell(command), markup=False, soft_wrap=True, style="cyan")
-
-
-def error(problem: OptictlError) -> None:
-    """What went wrong, what was said, and what mends it, to stderr."""
-    from rich.markup import escape
-
-    console = open_console(stderr=True)
-    console.print(f"[bold red]error[/]  {escape(problem.what)}")
-    if problem.detail:
-        console.print(escape(problem.detail), style="dim", soft_wrap=True)
-    if problem.remedy:
-        # a command that is broken into lines cannot be pasted
-        console.print(f"[bold]fix[/]    {escape(invocation.spell(problem.remedy))}", soft_wrap=True)

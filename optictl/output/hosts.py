@@ -1,50 +1,78 @@
-"""What became of each host of a fleet."""
+"""The state of each host of a fleet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
 from optictl.results import Result
 
 if TYPE_CHECKING:
-    pass
-from optictl.output import console
-from optictl.output.console import STATUS_STYLE, envelope, one_line, open_console, spelled
+    from optictl.fleet.wheelhouse import Wheelhouse
 
 
-def fleet(
-    command: str, found: Sequence[Result], headline: str, again: str, output: str, *, ok: bool
-) -> None:
-    """What became of each host, in one table; `again` is the command that continues, or ""."""
-    found, again = spelled(found), console.invocation.spell(again)
-    if output == "json":
-        more: dict[str, Any] = {"continue": again} if again else {}
-        envelope(command, [r.as_dict() for r in found], ok, summary=headline, **more)
-        return
-    from rich.markup import escape
-    from rich.table import Table
+@dataclass
+class Hosts(Report):
+    """What happened on each host. `again` is the command that continues, or ""."""
 
-    table_console = open_console()
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for fold in (False, False, True):
-        table.add_column(no_wrap=not fold, overflow="fold")
-    for r in found:
-        if diff := (r.data or {}).get("diff"):
-            table_console.print(f"[bold]{escape(r.id)}[/]")
-            table_console.print(diff, markup=False, end="", soft_wrap=True)
-    wide = max((len(r.id) for r in found), default=0)
-    for r in found:
-        words = [one_line(r.found), *([f"mend: {one_line(r.remedy)}"] if r.remedy else [])]
-        if not table_console.is_terminal:  # for grep and awk
-            table_console.print(
-                f"{r.status:<5} {r.id:<{wide}}  {'; '.join(words)}", markup=False, soft_wrap=True
-            )
-        table.add_row(
-            f"[{STATUS_STYLE[r.status]}]{r.status}[/]", escape(r.id), escape("\n".join(words))
-        )
-    if table_console.is_terminal:
-        table_console.print(table)
-    table_console.print(f"\n[{'bold green' if ok else 'bold red'}]{escape(headline)}[/]")
-    if again:
-        table_console.print(f"[dim]continue:[/] {escape(again)}", soft_wrap=True)
+    found: Sequence[Result]
+    headline: str
+    code: int
+    again: str = ""
+
+    @property
+    def ok(self) -> bool:  # type: ignore[override]
+        return self.code == 0
+
+    @property
+    def exit_code(self) -> int:
+        return self.code
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [r.as_dict() for r in terminal.spelled(self.found)]
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        again = {"continue": terminal.spell(self.again)} if self.again else {}
+        return {"summary": self.headline, **again}
+
+    def show(self, terminal: Terminal) -> None:
+        from rich.markup import escape
+
+        found, console = terminal.spelled(self.found), terminal.out
+        for r in found:
+            if diff := (r.data or {}).get("diff"):
+                console.print(f"[bold]{escape(r.id)}[/]")
+                console.print(diff, markup=False, end="", soft_wrap=True)
+        width = max((len(r.id) for r in found), default=0)
+        for r in found:
+            head = f"[{STATUS_STYLE[r.status]}]{r.status:<5}[/] {escape(r.id):<{width}}  "
+            fix = f"fix: {one_line(r.remedy)}" if r.remedy else ""
+            if not console.is_terminal:  # one line for each host, for grep and awk
+                words = "; ".join(filter(None, [one_line(r.found), fix]))
+                console.print(f"{head}{escape(words)}", soft_wrap=True)
+                continue
+            wrapped(console, head, one_line(r.found))
+            if fix:
+                console.print(f"{' ' * (width + 8)}{escape(fix)}", soft_wrap=True)
+        console.print()
+        wrapped(console, "", self.headline, style="bold green" if self.ok else "bold red")
+        if self.again:
+            again = escape(terminal.spell(self.again))
+            console.print(f"[dim]continue:[/] {again}", soft_wrap=True)
+
+
+@dataclass
+class NewWheelhouse(Report):
+    """A wheelhouse that was filled."""
+
+    made: Wheelhouse
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [{"id": self.made.target, "status": "pass", "data": self.made.as_dict()}]
+
+    def show(self, terminal: Terminal) -> None:
+        size = sum(one.size for one in self.made.files) / 1e6
+        count = len(self.made.files)
+        terminal.message(f"{self.made.directory}: {count} files, {size:.0f} MB")

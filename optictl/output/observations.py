@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from optictl.output.figures import memory, number, span
 
@@ -17,56 +17,70 @@ if TYPE_CHECKING:
     from optictl.observe.logs import Entry
     from optictl.observe.status import Status
     from optictl.observe.top.model import Screen
-from optictl.output.console import (
-    SCHEMA,
-    STATUS_STYLE,
-    now,
-    one_line,
-    open_console,
-    print_now,
-    printable,
-)
+from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, printable
+from optictl.output.envelope import SCHEMA
 
 
-def status(seen: Status) -> None:
+@dataclass
+class StatusReport(Report):
     """One screen about a deployment."""
-    from rich.markup import escape
-    from rich.table import Table
 
-    console = open_console()
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    memory = "" if seen.memory is None else f"{seen.memory / 2**20:.0f} MiB"
-    tiers = "  ".join(
-        f"[{STATUS_STYLE[status]}]{id.removeprefix('health.')} {status}[/]"
-        for id, status in seen.tiers.items()
-    )
-    rows = {
-        "state": escape(f"{seen.state}, since {seen.since}" if seen.since else seen.state),
-        "doing": escape(seen.doing),
+    status: Status
+
+    @property
+    def ok(self) -> bool:  # type: ignore[override]
+        return self.status.good
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [replace(self.status, next=terminal.spell(self.status.next)).as_dict()]
+
+    def show(self, terminal: Terminal) -> None:
+        from rich.markup import escape
+
+        seen = self.status
+        tiers = "  ".join(
+            f"[{STATUS_STYLE[status]}]{id.removeprefix('health.')} {status}[/]"
+            for id, status in seen.tiers.items()
+        )
+        rows = {name: escape(text) for name, text in _rows(seen).items()}
+        rows["health"] = tiers
+        rows["problem"] = f"[bold red]{escape(seen.problem)}[/]" if seen.problem else ""
+        # a command that is broken into lines cannot be pasted
+        rows["next"] = escape(terminal.spell(seen.next))
+        for name, text in rows.items():
+            if text:
+                terminal.out.print(f"[dim]{name:<8}[/]  {text}", soft_wrap=True)
+
+
+def _rows(seen: Status) -> dict[str, str]:
+    return {
+        "state": f"{seen.state}, since {seen.since}" if seen.since else seen.state,
+        "doing": seen.doing,
         "process": str(seen.main_pid or ""),
-        "release": escape(seen.release),
+        "release": seen.release,
         "restarts": str(seen.restarts) if seen.state else "",
-        "memory": memory,
-        "drop-ins": escape(" ".join(seen.drop_ins)),
-        "health": tiers,
-        "problem": f"[bold red]{escape(seen.problem)}[/]" if seen.problem else "",
-        "next": escape(seen.next),
+        "memory": "" if seen.memory is None else f"{seen.memory / 2**20:.0f} MiB",
+        "drop-ins": " ".join(seen.drop_ins),
     }
-    for name, text in rows.items():
-        if text:
-            table.add_row(name, text)
-    console.print(table)
 
 
-def log(entry: Entry, output: str) -> None:
-    """One entry of the journal: a request in columns, another one as its time and text, or a line of JSON."""
-    if output == "json":
-        sys.stdout.write(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-        return
+def logs(terminal: Terminal, entries: Iterable[Entry]) -> None:
+    """The journal's entries, each as it comes: in columns for people, a JSON object a line for programs."""
+    if terminal.form == "text":
+        _log_titles(terminal)
+    is_empty = True
+    for entry in entries:
+        is_empty = False
+        if terminal.form == "json":
+            terminal.line(json.dumps(entry.as_dict(), ensure_ascii=False))
+        else:
+            _log(terminal, entry)
+    if is_empty:
+        terminal.note("no journal entry matches")
 
+
+def _log(terminal: Terminal, entry: Entry) -> None:
+    """A request in columns, another entry as its time and text."""
     from optictl.observe import logs
 
     when = time.strftime("%m-%d %H:%M:%S", time.localtime(entry.seconds))
@@ -80,34 +94,33 @@ def log(entry: Entry, output: str) -> None:
         text = f"{entry.event['event']:<8} {words}"
     else:
         text = entry.text
-    open_console().print(
-        f"{when} {printable(text)}", style="red" if entry.bad else "", markup=False, soft_wrap=True
-    )
+    style = "red" if entry.bad else ""
+    terminal.out.print(f"{when} {printable(text)}", style=style, markup=False, soft_wrap=True)
 
 
-def log_titles() -> None:
-    """What the columns of `log` are, for people; grep and awk do without."""
+def _log_titles(terminal: Terminal) -> None:
+    """The titles of the columns, for people; grep and awk do without."""
     from optictl.observe import logs
 
-    console = open_console()
-    if console.is_terminal:
-        console.print(
-            f"{'time':<14} {logs.line(title for title, _ in logs.COLUMNS)}",
-            style="bold",
-            soft_wrap=True,
-        )
+    if terminal.out.is_terminal:
+        titles = logs.line(title for title, _ in logs.COLUMNS)
+        terminal.out.print(f"{'time':<14} {titles}", style="bold", soft_wrap=True)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 @contextmanager
-def top(name: str, interval: float, output: str) -> Iterator[Callable[[Screen, bool], None]]:
+def top(terminal: Terminal, name: str, interval: float) -> Iterator[Callable[[Screen, bool], None]]:
     """Shows a screen, and whether it is paused: on a terminal's whole screen, in a pipe as a line, or as a JSON object."""
-    console = open_console()
-    if output == "json":
-        yield lambda screen, _: print_now(
-            json.dumps({"schema": SCHEMA, "time": now(), **screen.as_dict()}, ensure_ascii=False)
+    console = terminal.out
+    if terminal.form == "json":
+        yield lambda screen, _: terminal.line(
+            json.dumps({"schema": SCHEMA, "time": _now(), **screen.as_dict()}, ensure_ascii=False)
         )
     elif not console.is_terminal:
-        yield lambda screen, _: print_now(_top_line(screen))
+        yield lambda screen, _: terminal.line(_top_line(screen))
     else:
         from rich.live import Live
 
@@ -135,7 +148,7 @@ def _top_line(screen: Screen) -> str:
         "restarts": "-" if screen.restarts is None else str(screen.restarts),
         "memory_mib": number(None if screen.memory is None else screen.memory / 2**20, ".0f"),
     }
-    line = f"{now()} {' '.join(f'{name}={value}' for name, value in facts.items())}"
+    line = f"{_now()} {' '.join(f'{name}={value}' for name, value in facts.items())}"
     return f"{line} problem={json.dumps(one_line(screen.problem))}" if screen.problem else line
 
 
@@ -155,7 +168,7 @@ def _top_screen(
         else ""
     )
     most = "" if screen.max_in_flight is None else f" of {screen.max_in_flight}"
-    queued = "" if screen.queued is None else f"{screen.queued} wait for their turn, "
+    queued = "" if screen.queued is None else f"{screen.queued} wait, "
     head = [
         f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {span(screen.uptime)}  memory {memory(screen.memory)}",
         f"requests: {screen.total.in_flight}{most} run, {queued}refused {number(screen.refused)}/min{restarts}",
@@ -206,7 +219,7 @@ def _top_screen(
         )
     more = len(screen.in_flight) - room
     last = (
-        "[reverse] paused [/]  p goes on"
+        "[reverse] paused [/]  p continues"
         if paused
         else f"every {interval:g} s, rates over {screen.seconds:.0f} s  p pauses"
     )

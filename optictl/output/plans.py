@@ -1,43 +1,118 @@
-"""Plans and what becomes of them: the steps, the diffs, what stands in the way."""
+"""Plans and their progress: the steps, the diffs, what stands in the way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from optictl.errors import Blocked
+from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
 from optictl.results import Result
 
 if TYPE_CHECKING:
+    from optictl.operations.installation import Installation
     from optictl.operations.steps import Effect, Step
     from optictl.takeover.table import Row as TakeoverRow
-from optictl.output.console import STATUS_STYLE, note, one_line, open_console, spelled
 
 #: The colour of a step, by what it does.
 _COLOUR: dict[Effect, str] = {"add": "green", "change": "yellow", "remove": "red", "run": "cyan"}
 
 
-def problems(found: Sequence[Result]) -> None:
+@dataclass
+class Plan(Report):
+    """What an installation or an upgrade would do, and what stands in its way."""
+
+    installation: Installation
+    force: bool = False
+
+    @property
+    def ok(self) -> bool:  # type: ignore[override]
+        return not self.installation.blockers
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [step.as_dict() for step in self.installation.steps]
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        installation, more = self.installation, dict[str, Any]()
+        if installation.problems:
+            more["problems"] = [r.as_dict() for r in terminal.spelled(installation.problems)]
+        if not self.ok:
+            more["error"] = blocked(terminal.spelled(installation.blockers)).as_dict()
+            more["error"].pop("problems", None)
+        if installation.hand_made is not None:
+            more["takeover"] = [row.as_dict() for row in installation.table]
+        return more
+
+    def show(self, terminal: Terminal) -> None:
+        installation = self.installation
+        problems(terminal, installation.problems)
+        if installation.hand_made is not None and installation.steps:
+            takeover(terminal, installation.hand_made.unit, installation.table, forced=self.force)
+        if installation.steps:
+            changes(terminal, installation.steps)
+        else:
+            terminal.message("No changes.")
+
+
+@dataclass
+class Removal(Report):
+    """What `uninstall` removes. `hints`: lines about what it keeps."""
+
+    planned: Sequence[Step]
+    hints: Sequence[str] = ()
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [step.as_dict() for step in self.planned]
+
+    def show(self, terminal: Terminal) -> None:
+        changes(terminal, self.planned)
+        if not self.planned:
+            terminal.message("Nothing is installed.")
+        for hint in self.hints:
+            terminal.message(hint)
+
+
+@dataclass
+class Removed(Report):
+    """What `uninstall` removed, where the plan was shown before."""
+
+    changes: Sequence[Step]
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [step.as_dict() for step in self.changes]
+
+
+def blocked(blockers: Sequence[Result]) -> Blocked:
+    """Why a plan cannot be applied: each problem, and each command once."""
+    remedies = dict.fromkeys(problem.remedy for problem in blockers if problem.remedy)
+    return Blocked(
+        "; ".join(problem.found for problem in blockers),
+        "; ".join(remedies),
+        problems=[problem.as_dict() for problem in blockers],
+    )
+
+
+def problems(terminal: Terminal, found: Sequence[Result]) -> None:
     """What preflight found: what is wrong and the command that fixes it, the blocking ones first."""
     from rich.markup import escape
 
-    console = open_console()
-    for r in spelled(found):
+    console = terminal.out
+    for r in terminal.spelled(found):
         word = "blocked" if r.failed else "note"
-        console.print(
-            f"[{STATUS_STYLE[r.status]}]{word:<7}[/] {escape(one_line(r.found))}", soft_wrap=True
-        )
+        wrapped(console, f"[{STATUS_STYLE[r.status]}]{word:<7}[/] ", one_line(r.found))
         if r.remedy:
             console.print(f"        fix: {escape(one_line(r.remedy))}", soft_wrap=True)
     if found:
         console.print()
 
 
-def takeover(unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
+def takeover(terminal: Terminal, unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
     """What changes when a service that was written by hand is replaced."""
     from rich.markup import escape
     from rich.table import Table
 
-    console = open_console()
+    console = terminal.out
     console.print(
         f"[bold]{escape(unit)} was written by hand. With optictl it changes:[/]", soft_wrap=True
     )
@@ -49,23 +124,27 @@ def takeover(unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
         table.add_row(escape(row.what), escape(row.now), escape(row.becomes), style=style)
     console.print(table)
     if not forced:
-        console.print(
-            "[bold yellow]--force is needed[/] to replace it; a backup is kept, and it comes back if anything fails"
+        wrapped(
+            console,
+            "[bold yellow]--force is needed[/] ",
+            "to replace it; a backup is kept, and it comes back if anything fails",
         )
     console.print()
 
 
-def steps(planned: Sequence[Step]) -> None:
+def changes(terminal: Terminal, planned: Sequence[Step]) -> None:
     """A plan: each step with its reason, then its diff."""
     from rich.markup import escape
     from rich.syntax import Syntax
 
-    console = open_console()
+    console = terminal.out
     for step in planned:
         shown, style = step.describe(), _COLOUR[step.effect]
         edited = " [bold red](edited)[/]" if shown.edited else ""
+        reason = f"[dim]({escape(shown.reason)})[/dim]"
         console.print(
-            f"[{style}]{shown.action:<7}[/] {escape(shown.target)}{edited} [dim]({escape(shown.reason)})[/dim]"
+            f"[{style}]{shown.action:<7}[/] {escape(shown.target)}{edited} {reason}",
+            soft_wrap=True,
         )
         if shown.diff.startswith("---"):
             if console.is_terminal:
@@ -75,9 +154,9 @@ def steps(planned: Sequence[Step]) -> None:
             else:
                 console.print(shown.diff, markup=False, soft_wrap=True, end="")
         elif shown.diff:
-            console.print(f"        {shown.diff}", style="dim", markup=False)
+            wrapped(console, "        ", shown.diff, style="dim")
 
 
-def done(step: Step) -> None:
-    """One applied step."""
-    note(f"{step.done} {step.target}")
+def done(terminal: Terminal) -> Callable[[Step], None]:
+    """Prints each step once it is applied."""
+    return lambda step: terminal.note(f"{step.done} {step.target}")

@@ -3,89 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from optictl.output.console import STATUS_STYLE, Report, Terminal, table
 from optictl.results import Result
 
 if TYPE_CHECKING:
+    from optictl.operations.canary import Proof
     from optictl.operations.resolve import Resolution
     from optictl.releases.store import StoredRelease
-from optictl.output.console import STATUS_STYLE, message, open_console
 
 
-def resolution(found: Resolution) -> None:
+@dataclass
+class NewLock(Report):
     """A new lock: what it changes in the closure, and in what the guard relies on."""
-    from rich.markup import escape
 
-    console = open_console()
-    console.print("[bold]the closure[/]")
-    for line in found.closure:
-        console.print(f"  {escape(line)}", soft_wrap=True)
-    console.print("[bold]what the guard relies on[/]")
-    for name, diff in found.internals.items():
-        note = "not known to the guard" if name in found.unknown else "known to the guard"
-        console.print(f"  {escape(name)} changed ({note})", soft_wrap=True)
-        if name in found.unknown:
-            console.print(diff, markup=False, style="dim", soft_wrap=True)
-    if not found.internals:
-        console.print("  nothing changed")
-    if found.unknown:
-        console.print("[bold yellow]The guard will refuse to run on it.[/]")
+    resolution: Resolution
 
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [self.resolution.as_dict()]
 
-def comparison(new: Sequence[Result], current: Sequence[Result]) -> None:
-    """What each strategy did in a new release, beside the one in force."""
-    from rich.markup import escape
-    from rich.table import Table
+    def show(self, terminal: Terminal) -> None:
+        from rich.markup import escape
 
-    console = open_console()
-    before = {r.id: r for r in current}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("", "model", "calls", "tokens", "s", "before", "tokens", "s"):
-        table.add_column(title, justify="left" if title in ("", "model") else "right", no_wrap=True)
-
-    def figures(result: Result | None) -> list[str]:
-        data = (result.data if result else None) or {}
-        if not data:
-            return ["", "", ""]
-        return [
-            str(data["upstream_calls"]),
-            str(data["tokens"]["total"]),
-            f"{data['latency_ms'] / 1000:.2f}",
-        ]
-
-    for r in new:
-        table.add_row(
-            f"[{STATUS_STYLE[r.status]}]{r.status}[/]",
-            escape(r.id),
-            *figures(r),
-            *figures(before.get(r.id)),
-        )
-    console.print(table)
+        found, console = self.resolution, terminal.out
+        console.print("[bold]the closure[/]")
+        for line in found.closure:
+            console.print(f"  {escape(line)}", soft_wrap=True)
+        console.print("[bold]what the guard relies on[/]")
+        for name, diff in found.internals.items():
+            known = "not known to the guard" if name in found.unknown else "known to the guard"
+            console.print(f"  {escape(name)} changed ({known})", soft_wrap=True)
+            if name in found.unknown:
+                console.print(diff, markup=False, style="dim", soft_wrap=True)
+        if not found.internals:
+            console.print("  nothing changed")
+        if found.unknown:
+            console.print("[bold yellow]The guard will refuse to run on it.[/]")
 
 
-def releases(found: Sequence[StoredRelease]) -> None:
+@dataclass
+class LockPlan(Report):
+    """A lock that would be kept."""
+
+    target: str
+    resolution: Resolution | None = None
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [self.resolution.as_dict()] if self.resolution else []
+
+    def show(self, terminal: Terminal) -> None:
+        terminal.note(f"the lock would be kept as {self.target}")
+
+
+@dataclass
+class Comparison(Report):
+    """What each strategy did in a new release, beside the active one."""
+
+    proof: Proof
+
+    def show(self, terminal: Terminal) -> None:
+        from rich.markup import escape
+
+        before = {r.id: r for r in self.proof.current}
+        titles = ("", "model", "calls", "tokens", "s", "before", "tokens", "s")
+        shown = table(*titles, numbers=titles[2:])
+        for r in self.proof.new:
+            status = f"[{STATUS_STYLE[r.status]}]{r.status}[/]"
+            shown.add_row(status, escape(r.id), *_figures(r), *_figures(before.get(r.id)))
+        terminal.out.print(shown)
+
+
+def _figures(result: Result | None) -> list[str]:
+    data = (result.data if result else None) or {}
+    if not data:
+        return ["", "", ""]
+    seconds = data["latency_ms"] / 1000
+    return [str(data["upstream_calls"]), str(data["tokens"]["total"]), f"{seconds:.2f}"]
+
+
+@dataclass
+class Switched(Report):
+    """How an upgrade or a rollback ended. `next`: the line about the command that follows."""
+
+    release: str
+    changed: bool
+    switched: bool
+    proofs: Sequence[Proof] = field(default_factory=list)
+    next: str = ""
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [r.as_dict() for proof in self.proofs for r in proof.new]
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        beside = [r.as_dict() for proof in self.proofs for r in proof.current]
+        return {"release": self.release, "current": beside, "switched": self.switched}
+
+    def show(self, terminal: Terminal) -> None:
+        if self.changed or not self.switched:
+            state = "active" if self.switched else "proven and was not activated"
+            terminal.message(f"{self.release} is {state}.")
+        if self.changed and self.next:
+            terminal.message(self.next)
+
+
+@dataclass
+class Built(Report):
+    """A release that was built and not activated."""
+
+    release: str
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        return {"release": self.release, "switched": False}
+
+    def show(self, terminal: Terminal) -> None:
+        terminal.message(f"{self.release} is built and was not activated.")
+
+
+@dataclass
+class Releases(Report):
     """The releases on the disk."""
-    from rich.markup import escape
-    from rich.table import Table
 
-    if not found:
-        message("No release is installed.")
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("release", "state", "profile", "closure", "built", "MB"):
-        table.add_column(title, justify="right" if title == "MB" else "left", no_wrap=True)
-    for one in found:
-        style = {"active": "green", "half-built": "yellow"}.get(one.state, "")
-        words = (
-            one.profile,
-            one.closure,
-            one.built[:16].replace("T", " "),
-            f"{one.size / 1e6:.0f}",
-        )
-        table.add_row(
-            escape(one.name),
-            f"[{style}]{one.state}[/]" if style else one.state,
-            *map(escape, words),
-        )
-    open_console().print(table)
+    found: Sequence[StoredRelease]
+
+    def results(self, terminal: Terminal) -> list[Any]:
+        return [one.as_dict() for one in self.found]
+
+    def show(self, terminal: Terminal) -> None:
+        from rich.markup import escape
+
+        if not self.found:
+            terminal.message("No release is installed.")
+            return
+        titles = ("release", "state", "profile", "closure", "built", "MB")
+        shown = table(*titles, numbers=("MB",))
+        for one in self.found:
+            style = {"active": "green", "half-built": "yellow"}.get(one.state, "")
+            state = f"[{style}]{one.state}[/]" if style else one.state
+            built, size = one.built[:16].replace("T", " "), f"{one.size / 1e6:.0f}"
+            words = (one.profile, one.closure, built, size)
+            shown.add_row(escape(one.name), state, *map(escape, words))
+        terminal.out.print(shown)

@@ -2,75 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optictl.output.check_results import Results
 from optictl.output.figures import number, short
+from optictl.results import Result
 
 if TYPE_CHECKING:
+    from optictl.errors import OptictlError
     from optictl.requests.compare.summary import Row
     from optictl.requests.tracing import Trace
 from optictl.output.console import (
     STATUS_STYLE,
-    envelope,
-    message,
-    note,
+    Report,
+    Terminal,
     one_line,
-    open_console,
     printable,
+    wrapped,
 )
 
 
-def compared(
-    rows: Sequence[Row], file: str, budget: int | None, more: str | None, output: str
-) -> bool:
-    """Strategies beside their plain models; True when no request failed.
+@dataclass
+class Compared(Report):
+    """Strategies beside their plain models.
 
-    `file` holds the answers. Where `budget` (tokens) ended it, `more` is the command that goes on with a larger one.
+    `file` holds the answers. Where `budget` (tokens) ended it, `again` is the command that continues
+    with a larger one.
     """
-    failed, left_out = sum(r.failed for r in rows), sum(r.left_out for r in rows)
-    tokens = sum(r.tokens for r in rows)
-    if output == "json":
-        facts: dict[str, Any] = {
-            "file": file,
-            "tokens": tokens,
-            "budget_tokens": budget,
-            "left_out": left_out,
-            "failed": failed,
+
+    rows: Sequence[Row]
+    file: str
+    budget: int | None
+    again: str | None
+
+    @property
+    def failed(self) -> int:
+        return sum(r.failed for r in self.rows)
+
+    @property
+    def ok(self) -> bool:  # type: ignore[override]
+        return not self.failed
+
+    @property
+    def left_out(self) -> int:
+        return sum(r.left_out for r in self.rows)
+
+    @property
+    def tokens(self) -> int:
+        return sum(r.tokens for r in self.rows)
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [r.as_dict() for r in self.rows]
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "tokens": self.tokens,
+            "budget_tokens": self.budget,
+            "left_out": self.left_out,
+            "failed": self.failed,
         }
-        envelope("compare", [r.as_dict() for r in rows], not failed, **facts)
-        return not failed
-    for base_model in dict.fromkeys(r.subject.base_model for r in rows):
-        _compared(base_model, [r for r in rows if r.subject.base_model == base_model])
-    for r in rows:
-        if r.failed:
-            message(
-                f"\n{r.subject.model}: {r.failed} requests failed, the last one with: {one_line(r.error)}"
+
+    def show(self, terminal: Terminal) -> None:
+        for base_model in dict.fromkeys(r.subject.base_model for r in self.rows):
+            rows = [r for r in self.rows if r.subject.base_model == base_model]
+            _compared(terminal, base_model, rows)
+        for line in self._notes():
+            terminal.message(line)
+        terminal.note(f"every answer is in {self.file}")
+
+    def _notes(self) -> Iterator[str]:
+        for r in self.rows:
+            if r.failed:
+                last = one_line(r.error)
+                yield f"\n{r.subject.model}: {r.failed} requests failed, the last one with: {last}"
+        if self.failed:
+            yield f"Failed requests are not counted; --resume {self.file} repeats them"
+        if self.again:
+            asked = sum(r.answered + r.failed for r in self.rows)
+            yield (
+                f"\nLeft out: {self.left_out} of {asked + self.left_out} requests:"
+                f" one more may pass the budget of {self.budget} tokens"
             )
-    if failed:
-        message(f"What failed counts for nothing, and is asked again with --resume {file}")
-    if more:
-        asked = sum(r.answered + r.failed for r in rows)
-        message(
-            f"\nLeft out: {left_out} of {asked + left_out} requests: one more may pass the budget of {budget} tokens"
-        )
-    if budget is not None and tokens > budget:
-        message(
-            f"Passed the budget by {tokens - budget} tokens: a request took more than any before it."
-        )
-    if more:
-        message(f"More: {more}")
-    note(f"every answer is in {file}")
-    return not failed
+        if self.budget is not None and self.tokens > self.budget:
+            over = self.tokens - self.budget
+            yield f"Passed the budget by {over} tokens: a request took more than any before it."
+        if self.again:
+            yield f"More: {self.again}"
 
 
-def _compared(base_model: str, rows: Sequence[Row]) -> None:
+@dataclass
+class Traced(Report):
+    """A request and what it did upstream."""
+
+    model: str
+    trace: Trace
+    problem: str
+
+    @property
+    def ok(self) -> bool:  # type: ignore[override]
+        return not self.problem
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        result = Result(
+            id=self.model,
+            title=f"{self.trace.strategy} on {self.trace.base_model}",
+            status="pass" if self.ok else "fail",
+            expected="an answer",
+            found=self.problem or f"{len(self.trace.calls)} calls",
+            data={"trace": self.trace.as_dict()},
+        )
+        return [result.as_dict()]
+
+    def show(self, terminal: Terminal) -> None:
+        waterfall(terminal, self.model, self.trace)
+
+
+@dataclass
+class Smoked(Results):
+    """Requests as results of checks, each with its trace where it has one."""
+
+    traces: Sequence[tuple[str, Trace]] = ()
+    #: Why traces could not be read.
+    problems: Sequence[OptictlError] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.ok and not self.problems else 1
+
+    def show(self, terminal: Terminal) -> None:
+        super().show(terminal)
+        for model, trace in self.traces:
+            waterfall(terminal, model, trace)
+
+
+def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from optictl.requests.compare import summary
 
-    console = open_console()
+    console = terminal.out
     priced = any(r.cost is not None for r in rows)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(escape(base_model), overflow="fold")
@@ -103,17 +177,17 @@ def _compared(base_model: str, rows: Sequence[Row]) -> None:
     console.print()
     for r in rows:
         if text := summary.sentence(r):
-            console.print(text, markup=False)
+            wrapped(console, "", text)
 
 
-def waterfall(model: str, trace: Trace) -> None:
+def waterfall(terminal: Terminal, model: str, trace: Trace) -> None:
     """One request, each of its calls as a bar where it was in time; prompts and answers below, where they are in it."""
     from rich.markup import escape
     from rich.table import Table
 
     from optictl.requests import tracing
 
-    console = open_console()
+    console = terminal.out
     state = f"[{STATUS_STYLE['pass' if trace.status == 200 else 'fail']}]{escape(f'{trace.status} {trace.code}'.rstrip())}[/]"
     tokens = f"{trace.prompt_tokens} + {trace.completion_tokens} tokens"
     at_once = f", {trace.at_once} at once" if trace.at_once > 1 else ""

@@ -16,7 +16,7 @@ from optictl.host.network import Response
 from optictl.proof import evidence
 from optictl.requests import tracing
 from optictl.requests.tracing import Trace
-from optictl.results import Result
+from optictl.results import Result, good
 
 
 @dataclass(frozen=True)
@@ -152,3 +152,15 @@ def traced(
             data = {**(one.result.data or {}), "trace": trace.as_dict()}
             found.append(replace(one, result=replace(one.result, data=data), trace=trace))
     return found, problems
+
+
+def first_smoke(
+    config: Config, paths: Paths, checked: Sequence[Result], say: Callable[[str], None]
+) -> list[Result]:
+    """One real request after an installation, where the service runs and no check of it failed."""
+    if not good(checked) or not any(
+        r.id == "process.guarded" and r.status == "pass" for r in checked
+    ):
+        return []
+    name = list(config.published)[:1]
+    return [one.result for one in run(config, keys(paths, None), name, None, None, None, say)]

@@ -5,15 +5,17 @@ Times are in seconds; a call's start counts from the start of the request.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
-from optictl.host import network
+from optictl.host import files, network
 from optictl.host.network import Response
 from optictl.proof import evidence
 
@@ -176,3 +178,9 @@ def _placed(trace: Trace, call: Call) -> tuple[Call, float, float]:
     """A call with the left edge and the width of its bar, in percent."""
     scale = 100 / trace.span if trace.span > 0 else 0.0
     return call, call.start * scale, max(trace.lasted(call) * scale, 0.2)
+
+
+def save(path: Path, found: Sequence[tuple[str, Trace]], content: bool) -> None:
+    """Write the HTML page; with prompts and answers in it, it is for the caller alone."""
+    text = page(found, time.strftime("%Y-%m-%d %H:%M"))
+    files.write(path.absolute(), text, 0o600 if content else 0o644)

@@ -43,7 +43,8 @@ _SMALL = " ".join(place.lstrip("/") for place in (ETC, LITELLM, OPT, HOME, UNITS
 #: Has imported optictl, and runs `optictl check` in a separate fork for every line that it is sent; says where it wrote.
 _CHECKS = """
 import os, sys, tempfile
-import optictl.cli, optictl.cli.proof, optictl.output.console, optictl.facts.deployment, optictl.litellm.judge
+import optictl.cli, optictl.operations.examination, optictl.output.check_results
+import optictl.facts.deployment, optictl.litellm.judge
 import httpx, jinja2, yaml
 optictl.checks.catalog.all_checks()
 sys.argv = ["optictl", "check", "--output", "json"]

@@ -43,15 +43,15 @@ def test_nothing_wrong_has_no_root() -> None:
     found = [result("a", "pass"), result("b", "skip"), result("c", "warn")]
     assert roots(found) == []
     assert good(found)
-    assert summary(found) == "1 of 3 seen to be good"
+    assert summary(found) == "1 of 3 checks passed"
     assert summary(found[:1]) == "All good"
     assert summary([]) == "All good"
 
 
-def test_the_line_names_what_clients_notice_then_the_root_and_what_mends_it() -> None:
+def test_the_line_names_what_clients_notice_then_the_root_and_what_fixes_it() -> None:
     assert summary([ENV, DOWN, result("health.alive", "skip", "env.forbidden")]) == (
         "The service does not run: OPTILLM_API_KEY is set in /etc/optillm-proxy/env (it switches OptiLLM to local inference). "
-        "Mend: sed -i /x/d env && optictl restart"
+        "Fix: sed -i /x/d env && optictl restart"
     )
 
 
@@ -65,7 +65,7 @@ def test_a_root_that_nobody_notices_speaks_for_itself() -> None:
 
 def test_other_roots_are_named() -> None:
     other = result("key.strength", root_cause="key.strength", fault="The key is weak")
-    assert summary([other, ENV, DOWN]).endswith("optictl restart (Also wrong: key.strength)")
+    assert summary([other, ENV, DOWN]).endswith("optictl restart (also failed: key.strength)")
 
 
 def test_a_result_without_words_is_named_by_its_id() -> None:

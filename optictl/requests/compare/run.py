@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optictl.deployment import model_names
 from optictl.deployment.config import Config, suggest
-from optictl.errors import FileFailure, Locked, OptictlError, os_words
+from optictl.errors import Locked, OptictlError, of_os, os_words
 from optictl.guard.error_texts import is_error_text
 from optictl.host import files, network
 from optictl.host.network import Response
@@ -233,9 +233,8 @@ def ask(
             str(holder), remedy="wait for it, or name another file with --resume"
         ) from None
     except OSError as error:
-        raise FileFailure(
-            f"cannot write the answers: {os_words(error)}",
-            remedy="name another file with --resume",
+        raise of_os(error).reworded(
+            f"cannot write the answers: {os_words(error)}", "name another file with --resume"
         ) from None
 
 

@@ -232,7 +232,7 @@ def test_a_deployment_that_nobody_finished_is_one_fault(deployment: InstalledDep
         "health.alive",
     }
     assert summary(results).startswith(
-        f"The service does not answer: {current} does not point to a complete release. Mend: optictl install"
+        f"The service does not answer: {current} does not point to a complete release. Fix: optictl install"
     )
 
 

@@ -175,6 +175,13 @@ def attached(root: Path, proxy: str, upstream: str) -> Path:
     return root
 
 
+def fits(line: str, columns: int) -> bool:
+    """Whether a line fits a terminal. A command to copy is not wrapped, and no path is ever split."""
+    is_command = re.match(r"(fix|next|continue:|\s+fix:?)\s", line.lower()) is not None
+    longest = max(map(len, line.split()), default=0)
+    return is_command or len(line) <= max(columns, longest + columns // 2)
+
+
 def assert_envelope(data: Any, command: str, status: str) -> Sequence[dict[str, Any]]:
     """The versioned envelope of DESIGN section 6; its results."""
     assert {name: data[name] for name in ("schema", "command", "status")} == {

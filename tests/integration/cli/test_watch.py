@@ -22,6 +22,7 @@ from tests.integration.cli.helpers import (
     assert_envelope,
     configured,
     environment,
+    fits,
     in_terminal,
     optictl,
 )
@@ -98,7 +99,7 @@ def test_a_pipe_is_told_what_changed_and_every_round_is_in_the_textfile(
             ["pass", "key.strength"],
         ]
         key.write_text("weak\n")
-        broken = pipe.until("Mend: ")
+        broken = pipe.until("Fix: ")
         assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d fail  key\.strength: ", broken, re.M)
         assert "config.valid" not in broken
         assert "optillm_check_healthy 0\n" in metrics.read_text()
@@ -130,7 +131,7 @@ def test_a_program_gets_an_envelope_a_line(root: Path, tmp_path: Path) -> None:
         data = json.loads(line)
         assert [r["id"] for r in assert_envelope(data, "check", "failed")] == ["key.strength"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", data["time"])
-        assert "Mend: " in data["summary"]
+        assert "Fix: " in data["summary"]
         assert pipe.interrupt() == 1  # the last round was not good
 
 
@@ -154,7 +155,7 @@ def test_a_terminal(colour: bool, root: Path, tmp_path: Path) -> None:
         variables={} if colour else {"NO_COLOR": "1"},
     )
     assert outcome.code == 1
-    assert max(map(len, outcome.lines)) <= 80
+    assert [line for line in outcome.lines if not fits(line, 80)] == []
     assert "Traceback" not in outcome.out
     signs = [match.group(0) for match in ESCAPE.finditer(outcome.out)]
     codes = {int(code) for sign in signs if sign.endswith("m") for code in re.findall(r"\d+", sign)}

@@ -164,7 +164,7 @@ class TestTerminal:
             for words in (
                 "optillm-proxy  running, ready  up 1 min 1 s",
                 "memory 100 MiB",
-                "1 of 64 run, 2 wait for their turn",
+                "1 of 64 run, 2 wait,",
                 "moa-jerry-xl",
                 "1 min 15 s",
                 "feedface",

@@ -135,7 +135,7 @@ def test_the_one_of_the_specification(
         )
         text = own_machine.run(program, "check", check=False).stdout
         assert "The service was not installed by optictl" in text
-        assert "(Also wrong: proxy-config.litellm-only, key.not-in-argv)" in " ".join(text.split())
+        assert "(also failed: proxy-config.litellm-only, key.not-in-argv)" in " ".join(text.split())
 
 
 def test_init_proposes_its_values_and_touches_nothing_of_it(

@@ -89,16 +89,16 @@ def test_a_fault_that_lasts_marks_it_failed_and_mending_clears_it(host: Host) ->
     assert _rested(host) == "failed"
     assert UNIT in host.machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout
     said = _journal(host)
-    assert said.index("well, 1 of 2 bad rounds against it") < said.index("status=1/FAILURE")
+    assert said.index("passed, 1 of 2 consecutive failures") < said.index("status=1/FAILURE")
     assert f"chmod 600 {ETC}/proxy_key" in said
     assert _statuses(host.machine.read(METRICS))["files.ownership"] == "fail"
     host.machine.run("chmod", "0600", f"{ETC}/proxy_key")
     host.machine.run("systemctl", "start", TIMER)
-    wait_until(lambda: "well" in _journal(host).splitlines(), 90, pause=0.3)
+    wait_until(lambda: "passed" in _journal(host).splitlines(), 90, pause=0.3)
     assert _rested(host) == "inactive"
     assert UNIT not in host.machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout
     assert _statuses(host.machine.read(METRICS))["files.ownership"] == "pass"
-    assert "failed, 1 of 2 good rounds against it" in _journal(host)
+    assert "failed, 1 of 2 consecutive passes" in _journal(host)
     host.machine.run("systemctl", "start", TIMER)
 
 

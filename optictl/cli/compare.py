@@ -1,0 +1,152 @@
+"""compare: what strategies are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optictl.cli.options import (
+    DEPLOYMENT,
+    OUTPUT,
+    Call,
+    SaveOption,
+    command,
+    deployment,
+    refuse_no_directory,
+)
+
+if TYPE_CHECKING:
+    from optictl.requests.compare.session import Options, Session
+    from optictl.requests.compare.summary import Prices
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    command(
+        app,
+        "compare",
+        compare,
+        example="optictl compare --budget-tokens 200000 --save worth.html",
+        shared=(*DEPLOYMENT, OUTPUT),
+        resolve=deployment,
+        panel="Proof",
+    )
+
+
+def compare(
+    call: Call,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models", metavar="MODEL", help="Such as moa-jerry-xl. May be repeated. Default: all."
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Your own questions, a line each:"
+            ' {"prompt": ..., "expected": text, {"number": ...} or {"regex": ...}}.',
+        ),
+    ] = None,
+    budget_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--budget-tokens", metavar="N", min=1, help="Stop before it takes more than N tokens."
+        ),
+    ] = None,
+    price_prompt: Annotated[
+        float | None,
+        typer.Option("--price-prompt", metavar="PRICE", min=0, help="Of a million prompt tokens."),
+    ] = None,
+    price_completion: Annotated[
+        float | None,
+        typer.Option(
+            "--price-completion", metavar="PRICE", min=0, help="Of a million completion tokens."
+        ),
+    ] = None,
+    save: SaveOption = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="FILE",
+            dir_okay=False,
+            help="Resume from (or create) this results file.",
+        ),
+    ] = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="Keep the texts of the answers, too.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=1, help="Per request. Default: timeouts.request."
+        ),
+    ] = None,
+) -> int:
+    """Ask the plain model and each strategy the same questions: what is right, what it costs, and what is noise.
+
+    The plain model is asked at LiteLLM, strategies at the proxy, one request at a time. Costs tokens.
+
+    Every answer is kept in a file: an interrupted comparison can be resumed.
+    """
+    from optictl.requests.compare.session import Options
+
+    prices = _prices(price_prompt, price_completion)
+    refuse_no_directory("--save", save)
+    refuse_no_directory("--resume", resume)
+    files = [path and path.absolute() for path in (prompts, save, resume)]
+    options = Options(
+        models or [], files[0], budget_tokens, prices, files[1], files[2], content, timeout
+    )
+    return _compare(call, _begin(call, options))
+
+
+def _prices(prompt: float | None, completion: float | None) -> Prices | None:
+    from optictl.requests.compare.summary import Prices
+
+    if (prompt is None) != (completion is None):
+        raise typer.BadParameter(
+            "both prices are needed for a cost", param_hint="--price-prompt, --price-completion"
+        )
+    return None if prompt is None or completion is None else Prices(prompt, completion)
+
+
+def _begin(call: Call, options: Options) -> Session:
+    from optictl.requests.compare import run, session
+
+    explicit = call.config_path if call.explicit else None
+    try:
+        begun = session.begin(options, call.config(), call.paths, explicit)
+    except run.UnknownModel as unknown:
+        raise typer.BadParameter(str(unknown), param_hint="--models") from None
+    if options.prices and len({s.base_model for s in begun.comparison.subjects}) > 1:
+        raise typer.BadParameter(
+            "prices are those of one base model: name its strategies with --models",
+            param_hint="--price",
+        )
+    return begun
+
+
+def _compare(call: Call, session: Session) -> int:
+    from optictl.host import processes
+    from optictl.output.request_results import Compared
+
+    terminal, comparison, budget = call.terminal, session.comparison, session.options.budget
+    steps = terminal.steps("comparing", session.done, session.total)
+    try:
+        with processes.raise_on_signals(), steps as say:
+            is_whole = session.ask(say)
+    except processes.TerminatedBySignal:
+        terminal.note(f"{len(comparison.records)} answers are kept in {comparison.file}")
+        terminal.note(f"go on: {session.again(budget)}")
+        raise
+    session.save()
+    again = None if is_whole else session.again(comparison.enough)
+    return terminal.finish(Compared(session.rows(), str(comparison.file), budget, again))

@@ -1,0 +1,39 @@
+"""demo: everything, on this machine, without root or LiteLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optictl.cli.options import command
+from optictl.output.console import Terminal
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    command(app, "demo", demo, example="optictl demo --once", panel="Proof")
+
+
+def demo(
+    terminal: Terminal,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop when every check and smoke has ended.")
+    ] = False,
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--directory",
+            metavar="DIR",
+            help="Keep the demonstration here instead of in the cache.",
+        ),
+    ] = None,
+) -> int:
+    """Install, run, check and smoke OptiLLM against an embedded stand-in for LiteLLM.
+
+    Needs no root, no systemd and no LiteLLM; no model is asked. A second run reuses the release.
+    """
+    from optictl.demo import show
+
+    return show.demonstrate(terminal, directory.absolute() if directory else None, once)

@@ -1,0 +1,109 @@
+"""How a run ends: its exit code, and why it failed, for people and in JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from optictl.output.console import Terminal
+
+#: What typer raises for a command line that is wrong; it has the class for itself alone.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def command_name(context: Any) -> str:
+    """The name of a command without optictl itself, such as "check" or "fleet status"."""
+    above = context.parent
+    group = f"{command_name(above)} " if above is not None and above.parent is not None else ""
+    return f"{group}{context.info_name}" if above is not None else ""
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, also one that is wrong."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=False)
+    spellings = ("--output=json", "-ojson", "-o=json")
+    return any(
+        word in spellings or (word in ("--output", "-o") and value == "json")
+        for word, value in pairs
+    )
+
+
+def failed(terminal: Terminal, failure: BaseException, *, debug: bool) -> int:
+    """Print why a command failed. Returns the exit code; with `debug` a fault of optictl is raised."""
+    from optictl.errors import InternalError, of_exception
+
+    if isinstance(failure, BrokenPipeError) or _of_standard_output() is not None:
+        return 1  # `run` says why
+    error = of_exception(failure)
+    code = terminal.fail(error)
+    if debug and isinstance(error, InternalError):
+        raise failure
+    return code
+
+
+def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
+    """Run the command line. Nothing but a fault of optictl with --debug ends in a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as wrong:
+        code = _wrong_usage(wrong, arguments)
+    except typer.Abort:
+        code = 130
+    except SystemExit as stop:  # shell completion ends this way
+        code = stop.code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    return _flushed(code if isinstance(code, int) else 0)
+
+
+def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
+    from typer import rich_utils
+
+    from optictl.errors import UsageFailure
+    from optictl.output.console import Terminal
+
+    rich_utils.rich_format_error(wrong)  # type: ignore[arg-type]
+    context = getattr(wrong, "ctx", None)
+    error = UsageFailure(
+        wrong.format_message(),  # type: ignore[attr-defined]
+        f"{context.command_path if context else 'optictl'} --help shows what is allowed",
+    )
+    if wants_json(arguments):
+        Terminal(command_name(context) if context else "", "json").envelope_of(error)
+    return error.exit_code
+
+
+def _of_standard_output() -> OSError | None:
+    """The reason why the standard output cannot be written, if that is what failed."""
+    try:
+        sys.stdout.flush()
+    except OSError as failure:
+        return failure
+    return None
+
+
+def _flushed(code: int) -> int:
+    """Write what is left to the standard output; that it cannot be written is a failure, too."""
+    from optictl.errors import OutputFailed, os_words
+    from optictl.output.console import Terminal
+
+    failure = _of_standard_output()
+    if failure is None:
+        return code
+    # Python must not try again at its end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(failure, BrokenPipeError):
+        return code or 1  # the reader left: nobody is there to be told
+    error = OutputFailed(
+        f"the standard output cannot be written: {os_words(failure)}",
+        "free some space, or send the output somewhere else; the command itself has ended",
+    )
+    Terminal().error(error)
+    return error.exit_code

@@ -1,0 +1,39 @@
+"""init: the files that the operator owns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from optictl.cli.options import OUTPUT, PLACE, Call, command, deployment
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    command(
+        app,
+        "init",
+        init,
+        example="sudo optictl init",
+        shared=(*PLACE, OUTPUT),
+        resolve=deployment,
+        panel="A deployment",
+    )
+
+
+def init(
+    call: Call,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")
+    ] = False,
+) -> int:
+    """Write a commented optictl.yaml, a skeleton of the env file and a new proxy key. Overwrites nothing.
+
+    If a hand-made OptiLLM service exists, the new files get its values. The output lists what is taken and what is not.
+    """
+    from optictl.operations.initialize import initialize
+    from optictl.output.initialized import InitReport
+
+    done = initialize(call.paths, dry_run)
+    return call.terminal.finish(InitReport(done, call.paths, dry_run))

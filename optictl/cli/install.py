@@ -1,0 +1,140 @@
+"""install and uninstall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optictl.cli.options import (
+    DEPLOYMENT,
+    OUTPUT,
+    PLACE,
+    Call,
+    DryRunOption,
+    ForceOption,
+    PythonOption,
+    SecretsComeOption,
+    WheelhouseOption,
+    YesOption,
+    command,
+    deployment,
+)
+from optictl.cli.questions import ask, confirm, refuse_blocked
+
+if TYPE_CHECKING:
+    from optictl.operations.installation import Installation
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    add = partial(command, app, resolve=deployment, panel="A deployment")
+    add("install", install, example="sudo optictl install --dry-run", shared=(*DEPLOYMENT, OUTPUT))
+    add("uninstall", uninstall, example="sudo optictl uninstall --dry-run", shared=(*PLACE, OUTPUT))
+
+
+def install(
+    call: Call,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    wheelhouse: WheelhouseOption = None,
+    python: PythonOption = None,
+    no_start: Annotated[
+        bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")
+    ] = False,
+    no_smoke: Annotated[
+        bool, typer.Option("--no-smoke", help="Do not end with a real request, which costs tokens.")
+    ] = False,
+    force: ForceOption = False,
+    secrets_come: SecretsComeOption = False,
+) -> int:
+    """Build the pinned release, prove it, write every artefact and activate it.
+
+    Shows the plan first. A second run changes nothing and says so. Under systemd it ends with check and one smoke.
+    """
+    from optictl.operations.install import plan_install
+    from optictl.operations.installation import Circumstances
+    from optictl.output.plans import Plan
+
+    given = Circumstances(python, secrets_come)
+
+    def plan() -> Installation:
+        return plan_install(call.config(), call.paths, start=not no_start, given=given)
+
+    installation = plan()
+    if dry_run:
+        return call.terminal.finish(Plan(installation, force))
+    call.terminal.preview(Plan(installation, force))
+    refuse_blocked(call.terminal, installation)
+    if installation.steps:
+        _apply(call, installation, plan, confirm(installation, yes, force), python, wheelhouse)
+    smoke = bool(installation.steps) and not no_smoke and not no_start
+    return _prove(call, start=not no_start, smoke=smoke)
+
+
+def _apply(
+    call: Call,
+    installation: Installation,
+    plan: Callable[[], Installation],
+    force: bool,
+    python: Path | None,
+    wheelhouse: Path | None,
+) -> None:
+    from optictl.host import processes
+    from optictl.operations.install import apply_install
+    from optictl.output import plans
+
+    wheels = wheelhouse.absolute() if wheelhouse else None
+    done = plans.done(call.terminal)
+    with call.terminal.progress("installing") as say, processes.raise_on_signals():
+        apply_install(installation, plan, python, wheels, say, done, force)
+
+
+def _prove(call: Call, *, start: bool, smoke: bool) -> int:
+    """Check the installation; then send one real request, where everything is well."""
+    from optictl.checks import after_install
+    from optictl.output.check_results import InstallResults
+    from optictl.requests.smoke import first_smoke
+
+    with call.terminal.progress("checking") as say:
+        found = after_install.check(call.paths, call.config_path)
+        if smoke and not call.paths.is_private:
+            found += first_smoke(call.config(), call.paths, found, say)
+    action = "run" if call.paths.is_private or not start else "start"
+    return call.terminal.finish(InstallResults(found, next=call.paths.command(action)))
+
+
+def uninstall(
+    call: Call,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also the configuration and the secrets.")
+    ] = False,
+    restore: Annotated[
+        bool,
+        typer.Option("--restore", help="Restore the service that was there before optictl's."),
+    ] = False,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> int:
+    """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge.
+
+    A service that was written by hand and replaced is kept; --restore puts it back and starts it.
+    """
+    from optictl.operations import remove
+    from optictl.output import plans
+
+    changes = remove.plan_removal(call.paths, purge, restore)
+    removal = plans.Removal(changes, [] if restore else remove.hints(call.paths))
+    if dry_run or not changes:
+        return call.terminal.finish(removal)
+    call.terminal.preview(removal)
+    ask(yes)
+    done = plans.done(call.terminal)
+    with call.terminal.progress("removing") as say:
+        config = remove.config_or_default(call.config_path)
+        remove.apply_removal(changes, config, call.paths, purge, say, done, force, restore)
+    return call.terminal.finish(plans.Removed(changes))

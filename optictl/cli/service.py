@@ -1,0 +1,77 @@
+"""start, stop, restart and run: the service itself."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import typer
+
+from optictl.cli.options import DEPLOYMENT, OUTPUT, PLACE, Call, command, deployment
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    add = partial(command, app, resolve=deployment, panel="A deployment")
+    add("start", start, example="sudo optictl start", shared=(*PLACE, OUTPUT))
+    add("stop", stop, example="sudo optictl stop", shared=(*PLACE, OUTPUT))
+    add("restart", restart, example="sudo optictl restart", shared=(*PLACE, OUTPUT))
+
+
+def register_run(app: typer.Typer) -> None:
+    """Add `run`, which stands behind the commands that look."""
+    command(
+        app,
+        "run",
+        run,
+        example="optictl run --root ~/optillm",
+        shared=DEPLOYMENT,
+        resolve=deployment,
+        panel="A deployment",
+    )
+
+
+def start(call: Call) -> int:
+    """Start the service under systemd; returns when the proxy answers."""
+    from optictl.operations import service
+    from optictl.output.console import Report
+
+    with call.terminal.progress("starting"):
+        service.start(call.config(), call.paths)
+    return call.terminal.finish(Report())
+
+
+def stop(call: Call) -> int:
+    """Stop the service and its socket. Requests in flight are finished first."""
+    from optictl.operations import service
+    from optictl.output.console import Report
+
+    with call.terminal.progress("stopping"):
+        service.stop(call.config(), call.paths)
+    return call.terminal.finish(Report())
+
+
+def restart(call: Call) -> int:
+    """Restart without a pause: a second process serves on the same socket while the service drains."""
+    from optictl.operations import service
+    from optictl.output.console import Report
+
+    with call.terminal.progress("restarting") as say:
+        service.restart(call.config(), call.paths, say)
+    return call.terminal.finish(Report())
+
+
+def run(call: Call) -> int:
+    """Run the deployment in the foreground, exactly as the unit would start it.
+
+    It refuses to start with what the unit refuses (exit code 78).
+
+    Ctrl-C or SIGTERM drains: requests in flight are finished first.
+
+    Started by root, the service runs as optillm-proxy (or nobody).
+    """
+    from optictl.operations import foreground
+
+    terminal = call.terminal
+    return foreground.run(
+        call.config(), call.paths, call.config_path, terminal.note, terminal.error
+    )

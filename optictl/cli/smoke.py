@@ -1,0 +1,114 @@
+"""smoke: one real request per model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optictl.cli.options import (
+    DEPLOYMENT,
+    OUTPUT,
+    Call,
+    ContentOption,
+    KeyFileOption,
+    SaveOption,
+    command,
+    deployment,
+)
+from optictl.cli.trace import refuse_unfit, save_page
+
+if TYPE_CHECKING:
+    from optictl.deployment.config import Config
+    from optictl.errors import OptictlError
+    from optictl.requests.smoke import Smoked
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    command(
+        app,
+        "smoke",
+        smoke,
+        example="optictl smoke moa-jerry-xl",
+        shared=(*DEPLOYMENT, OUTPUT),
+        resolve=deployment,
+        panel="Proof",
+    )
+
+
+def smoke(
+    call: Call,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every enabled strategy of every base model.")
+    ] = False,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Ask this instead of the built-in riddle.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=1, help="Per model. Default: timeouts.request."
+        ),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
+    ] = None,
+    key_file: KeyFileOption = None,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Also draw what each request did upstream, call by call."),
+    ] = False,
+    save: SaveOption = None,
+    content: ContentOption = False,
+) -> int:
+    """Send one real request per model and prove what it caused upstream. Costs tokens.
+
+    Passes if the requested strategy ran, on its base model alone, without a failed call.
+    """
+    from optictl.requests import smoke
+    from optictl.requests.tracing import CONTENT_HEADERS
+
+    refuse_unfit(save, content, url, wanted=trace)
+    config = call.config()
+    names = smoke.names(config, _models(config, models, every), every)
+    keys = smoke.keys(call.paths, key_file)
+    with call.terminal.progress("asking") as say:
+        headers = CONTENT_HEADERS if content else {}
+        smoked = smoke.run(config, keys, names, prompt, timeout, url, say, headers)
+        smoked, problems = smoke.traced(config, call.paths, smoked) if trace else (smoked, [])
+    return _report(call, smoked, problems, save, content)
+
+
+def _models(config: Config, models: list[str] | None, every: bool) -> list[str]:
+    if not models and not every:
+        raise typer.BadParameter(
+            f"no model was named; such as {next(iter(config.published))}, or --all",
+            param_hint="MODEL...",
+        )
+    return models or []
+
+
+def _report(
+    call: Call,
+    smoked: Sequence[Smoked],
+    problems: Sequence[OptictlError],
+    save: Path | None,
+    content: bool,
+) -> int:
+    from optictl.output import request_results
+
+    traces = [(one.result.id, one.trace) for one in smoked if one.trace]
+    report = request_results.Smoked(
+        [one.result for one in smoked], traces=traces, problems=problems
+    )
+    code = call.terminal.finish(report)
+    save_page(call.terminal, save, traces, content)
+    for problem in problems:
+        call.terminal.error(problem)
+    return code
