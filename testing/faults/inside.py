@@ -59,8 +59,8 @@ def _unreadable() -> list[Fault]:
     """Env files that systemd does not read as they are meant."""
     line = f"OPENAI_API_KEY={litellm_proxy.MASTER_KEY}\\n"
     ways = {
-        "the env file says export": f"printf 'export {line}'",
-        "the env file exports HTTP_PROXY": f"printf '{line}export HTTP_PROXY=x\\n'",
+        "an export line in the env file": f"printf 'export {line}'",
+        "an export of HTTP_PROXY in the env file": f"printf '{line}export HTTP_PROXY=x\\n'",
         "a byte order mark before the env file": f"printf '\\357\\273\\277{line}'",
         "the env file is UTF-16": f"printf '{line}' | iconv -t UTF-16",
         "the env file is Latin-1": f"printf '{line}GREETING=\\351t\\351\\n'",
@@ -75,13 +75,13 @@ def _unreadable() -> list[Fault]:
     ] + [
         Fault(
             "environment",
-            "a service that was refused its env file",
+            "restarted with an env file that the guard refuses",
             "env.readable",
             sh(f"printf 'export {line}' > {ETC}/env && {RESTART}; sleep 2"),
         ),
         Fault(
             "environment",
-            "a service whose env file systemd refuses",
+            "restarted with an env file that systemd refuses",
             "env.readable",
             sh(f"printf '{line}' | iconv -t UTF-16 > {ETC}/env && {RESTART}; sleep 2"),
         ),
@@ -104,7 +104,7 @@ ENVIRONMENT = [
     Fault("environment", "OPTILLM_API_KEY in the live process", "env.forbidden", _live_variable),
     Fault(
         "environment",
-        "a service that was refused OPTILLM_N",
+        "restarted with OPTILLM_N in the env file",
         "env.forbidden",
         sh(f"echo OPTILLM_N=3 >> {ETC}/env && {RESTART}; sleep 2"),
     ),
@@ -385,18 +385,18 @@ FILES = [
     ),
     Fault(
         "files",
-        "everybody may write optictl.yaml",
+        "optictl.yaml is world-writable",
         "files.ownership",
         sh(f"chmod 0666 {ETC}/optictl.yaml"),
     ),
     Fault(
         "files",
-        "everybody may write the releases",
+        "the releases are world-writable",
         "files.ownership",
         sh(f"chmod 0777 {OPT}/releases"),
     ),
     Fault(
-        "files", "everybody may write the unit", "files.ownership", sh(f"chmod 0666 {SERVICE_FILE}")
+        "files", "the unit file is world-writable", "files.ownership", sh(f"chmod 0666 {SERVICE_FILE}")
     ),
     Fault(
         "files",
@@ -413,7 +413,7 @@ FILES = [
     ),
     Fault(
         "files",
-        "optictl.yaml edited into nonsense",
+        "an unknown key in optictl.yaml",
         "config.valid",
         sh(f"echo 'colour: blue' >> {ETC}/optictl.yaml"),
         outside=lambda b: b.configure(),
@@ -430,7 +430,7 @@ FILES = [
     ),
     Fault(
         "files",
-        "everybody may write the working directory",
+        "the working directory is world-writable",
         "workdir.empty",
         sh(f"chmod 0777 {CURRENT}/work"),
     ),

@@ -69,7 +69,7 @@ UNIT_FAULTS = [
     Fault("unit", "masked", "unit.installed", sh(f"rm {SERVICE_FILE} && systemctl mask -q {UNIT}")),
     Fault(
         "unit",
-        "a drop-in that takes a wall down",
+        "a drop-in that weakens the sandbox",
         "unit.no-weakening-dropin",
         drop_in("NoNewPrivileges=no"),
     ),
@@ -95,7 +95,7 @@ UNIT_FAULTS = [
     Fault("unit", "stopped", "socket.owner", sh(f"systemctl stop {SOCKET} {UNIT}")),
     Fault(
         "unit",
-        "the check's timer does not run",
+        "the check timer does not run",
         "timer.active",
         _timer_that_does_not_run,
         after=_no_timer,
@@ -121,7 +121,7 @@ UNIT_FAULTS = [
     ),
     Fault(
         "unit",
-        "every user may read the service's copy of the proxy key",
+        "the service's copy of the proxy key is world-readable",
         "credential.mode",
         sh(
             f"mount -o remount,rw {CREDENTIALS}; chmod 755 {CREDENTIALS} && chmod o+r {CREDENTIALS}/proxy_key; "
@@ -241,7 +241,7 @@ def _few_descriptors(b: Bench) -> None:
 PROCESS = [
     Fault(
         "process",
-        "four deaths in a row",
+        "four crashes in a row",
         "service.restarts",
         _many_restarts,
         typed="optictl restart",

@@ -1,4 +1,4 @@
-"""Write golden/ anew after a wanted change of a template:
+"""Write golden/ again after an intended change of a template:
 
     python -m tests.unit.regenerate_golden
 

@@ -1,4 +1,4 @@
-"""A hand-made service, read from units as people write them, below a root of its own."""
+"""A hand-made service, read from units as people write them, below its own root."""
 
 from __future__ import annotations
 
