@@ -38,7 +38,7 @@ def _per_minute(metric: str, *by: str, labels: str = _THESE) -> str:
 
 
 def _happened(expression: str) -> str:
-    """Without the series that stand at zero: every code and reason is there from the start."""
+    """Hide series that are zero: the guard exports every code and reason from the start."""
     return f"{expression} > 0"
 
 
@@ -51,7 +51,7 @@ def _in_range(metric: str, labels: str = _THESE) -> str:
 
 
 def _each(above: str, below: str, by: str = "strategy") -> str:
-    """The one counter's growth for each of the other's."""
+    """The growth of one counter, divided by the growth of another."""
     sums = (
         f"sum by ({by}) (rate({metric}{{{_THESE}}}[$__rate_interval]))" for metric in (above, below)
     )
@@ -120,7 +120,7 @@ def _number(
 
 
 def _variable(name: str, label: str, metric: str) -> dashboard.QueryVariable:
-    """A choice of labels of what was scraped; all of them at first."""
+    """A variable for the values of a label; all are selected at first."""
     return (
         dashboard.QueryVariable(name)
         .label(label)
@@ -143,30 +143,33 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         "optillm_upstream_calls_per_request",
     )
     failed = f'{_THESE},status!="2xx"'
-    runs = _number("Runs", "OptiLLM and the release of optictl that it is in.", "none", _BUILD)
+    runs = _number("Runs", "The version of OptiLLM, and its release.", "none", _BUILD)
     runs.text_mode(BigValueTextMode.NAME).span(6).targets(
         [_query(_BUILD, "{{optillm}} ({{release}})", "A").instant()]
     )
     return [
         runs,
         _number(
-            "Up for",
-            "Since the serving process started.",
+            "Uptime",
+            "Time since the serving process started.",
             "s",
             f"min(time() - process_start_time_seconds{{{_HERE}}})",
         ),
         _number(
             "In flight",
-            "Requests being served now.",
+            "Requests in flight now.",
             "short",
             f"sum(optillm_requests_in_flight{{{_THESE}}})",
         ),
         _number(
-            "Requests", "That ran a strategy, in the time shown.", "short", _in_range(requests)
+            "Requests",
+            "Requests that ran a strategy, in the selected period.",
+            "short",
+            _in_range(requests),
         ),
         _number(
             "Failed",
-            "Share of these that were answered with an error.",
+            "Share of the requests that failed.",
             "percentunit",
             f"({_in_range(requests, failed)} or vector(0)) / {_in_range(requests)}",
             bad=0.05,
@@ -174,28 +177,28 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         ),
         _number(
             "Tokens",
-            "That the upstream accounted for, in the time shown.",
+            "Tokens that the upstream reported, in the selected period.",
             "short",
             _in_range(tokens),
             decimals=1,
         ),
         _number(
-            "Loops broken",
-            "Requests that came back to the proxy's own door. `optictl check --only routing` finds the way they take.",
+            "Loops stopped",
+            "Requests that came back to OptiLLM. `optictl check --only routing` finds the route.",
             "short",
             _in_range("optillm_loops_broken_total", _HERE),
             bad=0.5,
         ),
         dashboard.Row("Requests"),
         _graph(
-            "Requests a minute",
-            "That ran a strategy.",
+            "Requests per minute",
+            "Requests that ran a strategy.",
             "short",
             (_per_minute(requests, "strategy", "base_model"), "{{strategy}}-{{base_model}}"),
         ),
         _graph(
-            "Failed a minute, by error code",
-            "Requests that ran a strategy and were answered with an error.",
+            "Failed requests per minute, by error code",
+            "Requests that ran a strategy and failed.",
             "short",
             (
                 _happened(_per_minute("optillm_request_errors_total", "strategy", "code")),
@@ -203,23 +206,23 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             ),
         ),
         _graph(
-            "Refused a minute, by reason",
-            "Requests that the door did not let in: nothing went upstream.",
+            "Refused requests per minute, by reason",
+            "Requests that the guard refused; they caused no upstream call.",
             "short",
             (_happened(_per_minute("optillm_refusals_total", "code", labels=_HERE)), "{{code}}"),
         ),
         dashboard.Row("Latency"),
         _graph(
-            "How long requests take",
-            "From the door to the answer: half of them took less than p50, 95 % less than p95.",
+            "Request duration",
+            "From the arrival of a request to its answer: median (p50) and 95th percentile (p95).",
             "s",
             (_quantile(0.5, seconds, "strategy"), "{{strategy}} p50"),
             (_quantile(0.95, seconds, "strategy"), "{{strategy}} p95"),
             span=12,
         ),
         _graph(
-            "How long upstream calls take",
-            "One call of a base model, as the guard sees it.",
+            "Upstream call duration",
+            "One call of a base model, measured by the guard.",
             "s",
             (_quantile(0.5, call_seconds, "base_model"), "{{base_model}} p50"),
             (_quantile(0.95, call_seconds, "base_model"), "{{base_model}} p95"),
@@ -227,33 +230,33 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         ),
         dashboard.Row("Cost"),
         _graph(
-            "Upstream calls a request",
-            "The amplification: what one request of a strategy causes, on average.",
+            "Upstream calls per request",
+            "The amplification: the average number of upstream calls of one request.",
             "short",
             (_each(f"{amplification}_sum", f"{amplification}_count"), "{{strategy}}"),
         ),
         _graph(
-            "Tokens a minute",
-            "That the upstream accounted for.",
+            "Tokens per minute",
+            "Tokens that the upstream reported.",
             "short",
             (_happened(_per_minute(tokens, "strategy", "kind")), "{{strategy}} {{kind}}"),
         ),
         _graph(
-            "Tokens a request",
-            "Prompt and completion.",
+            "Tokens per request",
+            "Prompt and completion tokens.",
             "short",
             (_happened(_each(tokens, requests)), "{{strategy}}"),
         ),
         dashboard.Row("Upstream"),
         _graph(
-            "Calls a minute, by status",
-            "none: there was no answer.",
+            "Upstream calls per minute, by status",
+            "Status `none`: the upstream did not answer.",
             "short",
             (_happened(_per_minute(calls, "base_model", "status")), "{{base_model}} {{status}}"),
         ),
         _graph(
-            "Failures a minute, by reason",
-            "Calls that were of no use. A strategy may have gone on without them.",
+            "Failed upstream calls per minute, by reason",
+            "Calls without a usable answer. A strategy may have continued without them.",
             "short",
             (
                 _happened(_per_minute("optillm_upstream_failures_total", "base_model", "reason")),
@@ -262,7 +265,7 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         ),
         _graph(
             "In flight",
-            "Requests being served and those in the queue (limits.max_in_flight); upstream calls waited for.",
+            "Requests in flight, requests in the queue (limits.max_in_flight), open upstream calls.",
             "short",
             (f"sum(optillm_requests_waiting{{{_HERE}}})", "in the queue"),
             (
@@ -277,13 +280,13 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         dashboard.Row("Process"),
         _graph(
             "Memory",
-            "Resident.",
+            "Resident memory.",
             "bytes",
             (f"sum by (instance) (process_resident_memory_bytes{{{_HERE}}})", "{{instance}}"),
         ),
         _graph(
             "CPU",
-            "Cores kept busy.",
+            "Busy cores.",
             "short",
             (
                 f"sum by (instance) (rate(process_cpu_seconds_total{{{_HERE}}}[$__rate_interval]))",
@@ -292,20 +295,20 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         ),
         _graph(
             "Open files",
-            "Of the process with most, and how many there may be.",
+            "Open files of the process with the most, and the limit.",
             "short",
             (f"max by (instance) (process_open_fds{{{_HERE}}})", "{{instance}}"),
-            (f"min by (instance) (process_max_fds{{{_HERE}}})", "{{instance}} at most"),
+            (f"min by (instance) (process_max_fds{{{_HERE}}})", "{{instance}} limit"),
         ),
     ]
 
 
 def page() -> str:
-    """The whole dashboard, as JSON."""
+    """The dashboard as JSON."""
     board = (
         dashboard.Dashboard("OptiLLM behind optictl")
         .uid("optictl-optillm")
-        .description("What each strategy does, costs and takes, by the guard's own metrics.")
+        .description("Activity, cost and latency of each strategy, from the guard's metrics.")
         .tags(["optillm", "optictl"])
         .time("now-6h", "now")
         .refresh("30s")

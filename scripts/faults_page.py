@@ -1,4 +1,4 @@
-"""docs/reference/faults.md from what tests/system/faults recorded; `python -m scripts.docs` writes it."""
+"""docs/reference/faults.md from the records of tests/system/faults; `python -m scripts.docs` writes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
 PAGE = _ROOT / "docs/reference/faults.md"
-#: fault -> way of looking -> whether it saw that something was wrong; written by the tests with OPTICTL_RECORD_FAULTS=1.
+#: fault -> probe -> whether it noticed the fault; the tests write it with OPTICTL_RECORD_FAULTS=1.
 SEEN = _ROOT / "testing/faults/seen.json"
 WAYS = ("systemctl is-active", "curl /health", "curl /v1/models", "LiteLLM /health")
 _HEAD = """\
@@ -30,7 +30,7 @@ fixed the fault. The other columns show whether a simpler probe noticed that any
 
 
 def seen() -> dict[str, dict[str, bool]]:
-    """What the tests have recorded."""
+    """The records of the tests."""
     recorded: dict[str, dict[str, bool]] = json.loads(SEEN.read_text(encoding="utf-8"))
     return recorded
 
@@ -45,7 +45,7 @@ def _table(head: tuple[str, ...], lines: list[list[str]]) -> str:
 
 
 def page(faults: list[Any], found: dict[str, dict[str, bool]]) -> str:
-    """Every fault, what `check` called it, and who else saw it."""
+    """The whole page."""
     lines = [
         [
             f.family,

@@ -1,11 +1,12 @@
-"""Write templates/locks/: the hash-locked closure of every profile and of optictl, and what `upgrade --resolve` needs.
+"""Write templates/locks/: lock files with hashes for every profile and for optictl.
 
-    uv run scripts/lock.py            # after an edit of the pins in pyproject.toml
+    uv run scripts/lock.py            # after a change of the pins in pyproject.toml
 
-`proxy` is exported from uv.lock (dependency group `optillm`), so that there is one truth.
-`full`, everything OptiLLM declares, cannot share a resolution that leaves most of it out and is resolved
-on its own from the same pins. The LATER versions of OptiLLM, which the guard knows too, are resolved as
-`optictl upgrade --resolve` does it: the same pins, the locked versions kept.
+It also writes the inputs of `upgrade --resolve`. `proxy` is exported from uv.lock (dependency group
+`optillm`), which is the single source. `full` has everything that OptiLLM declares; uv.lock excludes
+most of it, so `full` is resolved separately from the same pins. The LATER versions of OptiLLM, which
+the guard also supports, are resolved as by `optictl upgrade --resolve`: same pins, locked versions
+kept.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from optictl.host import uv
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
-#: Verified with the guard's tests; what `optictl upgrade` can go to.
+#: The versions that `optictl upgrade` can install; verified with the guard's tests.
 LATER = ("0.3.13",)
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
-    """The command's standard output; its failure ends the script."""
+    """The standard output of a command; a failure ends the script."""
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -32,12 +33,12 @@ def pins() -> list[str]:
     """The requirements of the dependency group `optillm`."""
     group = re.search(r"^optillm = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.M)
     if group is None:
-        sys.exit("pyproject.toml: the dependency group optillm must stand on one line")
+        sys.exit("pyproject.toml: the dependency group optillm must be on one line")
     return re.findall(r'"([^"]+)"', group.group(1))
 
 
 def excludes() -> list[str]:
-    """What a proxy does without: tool.uv.exclude-dependencies."""
+    """The packages that a proxy does not need: tool.uv.exclude-dependencies."""
     names = re.search(
         r"^exclude-dependencies = \[(.*?)^\]$", (ROOT / "pyproject.toml").read_text(), re.M | re.S
     )
@@ -72,7 +73,7 @@ def main() -> None:
         write(later, "proxy", uv.resolve(f"optillm=={later}\n{others}", left_out, proxy))
     write(version(), "proxy", proxy)
     write(version(), "full", full)
-    # what a host of a fleet gets optictl from
+    # the hosts of a fleet install optictl with this lock file
     write_lock(LOCKS / "optictl.txt", "what optictl depends on", export("--no-dev"))
 
 
@@ -92,12 +93,12 @@ def export(*what: str) -> str:
 
 
 def write(of: str, profile: str, text: str) -> None:
-    """The lock of one version and profile."""
+    """Write the lock file of one version and profile."""
     write_lock(LOCKS / f"optillm-{of}-{profile}.txt", f"optillm {of}, profile {profile}", text)
 
 
 def write_lock(target: Path, title: str, text: str) -> None:
-    """One lock, with a line that says what it is."""
+    """Write one lock file, with a title line."""
     if "://" in text:
         sys.exit(f"{target.name}: the lock names an address; it must be free of hosts")
     target.write_text(f"# {title}; written by scripts/lock.py\n{text}")

@@ -396,7 +396,10 @@ FILES = [
         sh(f"chmod 0777 {OPT}/releases"),
     ),
     Fault(
-        "files", "the unit file is world-writable", "files.ownership", sh(f"chmod 0666 {SERVICE_FILE}")
+        "files",
+        "the unit file is world-writable",
+        "files.ownership",
+        sh(f"chmod 0666 {SERVICE_FILE}"),
     ),
     Fault(
         "files",

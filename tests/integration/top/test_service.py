@@ -44,31 +44,35 @@ PANELS = {panel["title"]: panel for panel in BOARD["panels"] if panel["type"] !=
 ALL = {"moa", "re2", "self_consistency"}
 #: What the series of each panel are called after the traffic below; a number has no name.
 SERIES = {
-    "Up for": {""},
+    "Uptime": {""},
     "In flight": {f"{name} {what}" for name in ALL for what in ("requests", "calls")}
     | {"", "in the queue"},
     "Requests": {""},
     "Failed": {""},
     "Tokens": {""},
-    "Loops broken": {""},
-    "Requests a minute": {f"{name}-jerry-xl" for name in ALL},
-    "Failed a minute, by error code": {
+    "Loops stopped": {""},
+    "Requests per minute": {f"{name}-jerry-xl" for name in ALL},
+    "Failed requests per minute, by error code": {
         "re2 upstream_failed",
         "re2 loop_detected",
         "self_consistency upstream_call_limit",
     },
-    "Refused a minute, by reason": {"strategy_not_enabled", "invalid_api_key", "loop_detected"},
-    "How long requests take": {f"{name} {share}" for name in ALL for share in ("p50", "p95")},
-    "How long upstream calls take": {"jerry-xl p50", "jerry-xl p95"},
-    "Upstream calls a request": ALL,
-    "Tokens a minute": {
+    "Refused requests per minute, by reason": {
+        "strategy_not_enabled",
+        "invalid_api_key",
+        "loop_detected",
+    },
+    "Request duration": {f"{name} {share}" for name in ALL for share in ("p50", "p95")},
+    "Upstream call duration": {"jerry-xl p50", "jerry-xl p95"},
+    "Upstream calls per request": ALL,
+    "Tokens per minute": {
         f"{name} {kind}"
         for name in ("moa", "self_consistency")
         for kind in ("prompt", "completion")
     },
-    "Tokens a request": {"moa", "self_consistency"},
-    "Calls a minute, by status": {"jerry-xl 2xx", "jerry-xl 5xx", "jerry-xl none"},
-    "Failures a minute, by reason": {"jerry-xl 5xx", "jerry-xl ended"},
+    "Tokens per request": {"moa", "self_consistency"},
+    "Upstream calls per minute, by status": {"jerry-xl 2xx", "jerry-xl 5xx", "jerry-xl none"},
+    "Failed upstream calls per minute, by reason": {"jerry-xl 5xx", "jerry-xl ended"},
 }
 
 
@@ -248,15 +252,15 @@ def test_the_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
     def shown(title: str) -> dict[str, float]:
         return prometheus.series(PANELS[title]["targets"][0])
 
-    calls = shown("Upstream calls a request")
+    calls = shown("Upstream calls per request")
     assert (calls["moa"], calls["self_consistency"]) == (pytest.approx(3), pytest.approx(4))
     # three of four; each series is extrapolated from its own beginning
     assert 0.5 < shown("Failed")[""] < 1
-    assert 0 < shown("Up for")[""] < 600
+    assert 0 < shown("Uptime")[""] < 600
 
 
 def test_a_choice_leaves_the_others_out(prometheus: Prometheus) -> None:
-    target = PANELS["Requests a minute"]["targets"][0]
+    target = PANELS["Requests per minute"]["targets"][0]
     assert set(prometheus.series(target, strategy="(moa|re2)")) == {"moa-jerry-xl", "re2-jerry-xl"}
     assert prometheus.series(target, instance="elsewhere") == {}
 
