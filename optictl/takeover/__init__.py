@@ -1,1 +1,1 @@
-"""The service that was there before optictl: read from its unit, and what of it a deployment can keep."""
+"""Take over a hand-made service: read its unit, and propose a configuration for a deployment."""

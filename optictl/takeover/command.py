@@ -1,6 +1,6 @@
-"""Which OptiLLM a command line starts, through its wrappers: shells, env, uv, Python, a script. Pure.
+"""Find OptiLLM in a command line, through wrappers: shells, env, uv, Python, scripts. Pure.
 
-`UNKNOWN` stands for a part of a value that only a running shell could tell: what a program prints.
+`UNKNOWN` replaces text that only a running shell knows: the output of a program.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import PurePosixPath
 
 from optictl.guard import envfile
 
-#: In a word: something that cannot be known without running it.
+#: A character for text that is not known without running a program.
 UNKNOWN = "\ufffc"
-#: The text of a file, or None where there is none or it may not be read.
+#: Returns the text of a file, or None when it is missing or not readable.
 Reader = Callable[[str], "str | None"]
-#: Deeper wrappers than this are a circle.
+#: More wrappers than this are a loop.
 _DEPTH = 12
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.S)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -24,9 +24,10 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Started:
-    """What a command line comes to. `words` begin with the program; they and the variables may hold secrets.
+    """The program that a command line starts. Words and variables may contain secrets.
 
-    `is_optillm`: they start OptiLLM, and `arguments` are its own. `wrappers`: what stands in between, in words.
+    `words`: the program and its arguments. `is_optillm`: it is OptiLLM, and `arguments` are its
+    arguments. `wrappers`: the wrappers before it, as text.
     """
 
     words: tuple[str, ...] = field(repr=False)
@@ -42,7 +43,7 @@ class Started:
 def started(
     words: Sequence[str], environment: Mapping[str, str], directory: str, read: Reader
 ) -> Started:
-    """Follow a command line to OptiLLM, or as far as it can be followed."""
+    """Follow a command line through its wrappers, to OptiLLM if possible."""
     return _follow(Started(tuple(words), environment=dict(environment), directory=directory), read)
 
 
@@ -60,7 +61,7 @@ def _name(word: str) -> str:
 
 
 def _unwrapped(now: Started, read: Reader) -> Started | None:
-    """One wrapper less; None where there is none that is known."""
+    """Remove one wrapper. None when the program is not a known wrapper."""
     first, rest = _name(now.words[0]), list(now.words[1:])
     if first == "optillm":
         return replace(now, arguments=tuple(rest), is_optillm=True)
@@ -85,7 +86,7 @@ def _inside(now: Started, words: Sequence[str], wrapper: str, **more: object) ->
     return replace(now, words=tuple(words), wrappers=wrappers, **more)  # type: ignore[arg-type]
 
 
-#: Programs that start another one: their options that take a value, and how many operands come before it.
+#: Programs that start another one -> (their options with a value, operands before that program).
 _PLAIN: dict[str, tuple[frozenset[str], int]] = {
     "exec": (frozenset({"-a"}), 0),
     "command": (frozenset(), 0),
@@ -120,7 +121,7 @@ def _without(now: Started, rest: list[str], flags: frozenset[str], operands: int
 
 
 def _options_end(words: Sequence[str], with_value: frozenset[str]) -> int:
-    """How many of the words are options of a wrapper, values and `--` counted."""
+    """The number of words that are options of a wrapper, including values and `--`."""
     at = 0
     while at < len(words) and words[at].startswith("-") and words[at] != "-":
         if words[at] == "--":
@@ -218,7 +219,7 @@ def _uv(now: Started, rest: list[str], read: Reader) -> Started | None:
     environment, places = dict(now.environment), dict(now.places)
     for name in files:
         found = envfile.shell_variables((read(_at(directory, name)) or "").encode())
-        for variable, value in found.items():  # uv keeps what is set already
+        for variable, value in found.items():  # uv does not override variables
             if variable not in environment:
                 environment[variable], places[variable] = value, name
     words = ["python", "-m", *rest] if module else [re.sub(r"@[^/]*$", "", rest[0]), *rest[1:]]
@@ -232,12 +233,12 @@ def _at(directory: str, name: str) -> str:
 
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash", "busybox"})
-#: A longer file is no script written by hand.
+#: A longer file is not a hand-written script. Characters.
 _SCRIPT_LENGTH = 100_000
 
 
 def _script(now: Started, read: Reader) -> Started | None:
-    """A script in between: for a shell, or Python's own `optillm` under another name."""
+    """Follow a shell script."""
     path = _at(now.directory, now.words[0])
     text = read(path) if "/" in now.words[0] else None
     if text is None or len(text) > _SCRIPT_LENGTH or not text.startswith("#!"):
@@ -268,7 +269,7 @@ def _shell(now: Started, rest: list[str], read: Reader) -> Started | None:
 
 @dataclass
 class _Shell:
-    """What a shell knows while its commands are followed one after the other."""
+    """The state of a shell between its commands."""
 
     environment: dict[str, str]
     places: dict[str, str]
@@ -317,7 +318,10 @@ _KEYWORDS = frozenset(
 
 
 def _commands(text: str, shell: _Shell) -> Iterator[list[str]]:
-    """The simple commands, each read with what those before it have set; one that only sets something is empty."""
+    """The simple commands, each with the variables that earlier ones set.
+
+    A command that only sets variables is empty.
+    """
     for tokens in _Lexer(text, shell).run():
         words = list(tokens)
         while words and words[0] in _KEYWORDS:
@@ -331,7 +335,7 @@ def _commands(text: str, shell: _Shell) -> Iterator[list[str]]:
 
 
 def _followed(words: list[str], shell: _Shell) -> list[str]:
-    """What is left of a command after its effect on the shell: nothing of `cd`, `export`, `source`."""
+    """Apply a command to the state of the shell. Returns [] for `cd`, `export` and `source`."""
     first, rest = (words[0], words[1:]) if words else ("", [])
     if first in ("export", "declare", "readonly", "typeset", "local"):
         shell.set([pair for word in rest if (pair := _ASSIGNMENT.fullmatch(word))])
@@ -345,7 +349,7 @@ def _followed(words: list[str], shell: _Shell) -> list[str]:
 
 
 def _source(name: str, shell: _Shell) -> None:
-    """Take over the plain assignments of a sourced file; of a venv's `activate`, nothing that counts."""
+    """Apply the assignments of a sourced file. `activate` of a venv is ignored."""
     if PurePosixPath(name).name.startswith("activate"):
         return
     path = _at(shell.directory, name)
@@ -355,14 +359,17 @@ def _source(name: str, shell: _Shell) -> None:
 
 
 class _Lexer:
-    """A POSIX shell's words, as far as a hand-written start of a service needs them."""
+    """Splits a shell's text into words.
+
+    It knows the parts of POSIX shell that start scripts use.
+    """
 
     def __init__(self, text: str, shell: _Shell) -> None:
         self.text, self.shell, self.at = text, shell, 0
         self.words: list[str] = []
 
     def run(self) -> Iterator[list[str]]:
-        """The words of each command in turn: the caller may change what the next one is read with."""
+        """The words of each command. The caller may change the shell before the next one."""
         while self.at < len(self.text):
             sign = self.text[self.at]
             if sign in " \t\r":
@@ -396,7 +403,7 @@ class _Lexer:
         self._word()
 
     def _word(self) -> list[str]:
-        """The word that begins here; none or several where an unquoted variable holds none or several."""
+        """The words at this position. An unquoted variable may give none or several."""
         parts: list[str] = [""]
         quoted = False
         while self.at < len(self.text) and (sign := self.text[self.at]) not in " \t\r\n;&|()<>":
@@ -439,7 +446,7 @@ class _Lexer:
         return found
 
     def _dollar(self, sign: str) -> str:
-        """What stands for `$NAME`, `${NAME:-default}`, `$(program)` or a pair of backticks; the sign itself is read."""
+        """The value of `$NAME`, `${NAME:-default}`, `$(program)` or backticks, after its sign."""
         rest = self.text[self.at :]
         if sign == "`" or rest.startswith("("):
             inner, length = _nested(rest, sign)
@@ -458,14 +465,14 @@ class _Lexer:
         if rest[:1] in ("@", "*"):
             self.at += 1
             return " ".join(self.shell.parameters[1:])
-        if rest.startswith("{"):  # something like ${NAME%.*}
+        if rest.startswith("{"):  # for example ${NAME%.*}
             end = rest.find("}")
             self.at += len(rest) if end < 0 else end + 1
             return UNKNOWN
         return "$"
 
     def _output(self, command: str) -> str:
-        """What a program prints: known for `cat FILE` and `<FILE` only."""
+        """The output of a command. It is known only for `cat FILE` and `<FILE`."""
         match = re.fullmatch(
             r"\s*(?:(?:/usr)?(?:/bin/)?cat\s+|<\s*)[\"']?([^\s\"'$]+)[\"']?\s*", command
         )
@@ -474,7 +481,7 @@ class _Lexer:
 
 
 def _nested(text: str, sign: str) -> tuple[str, int]:
-    """(the inside, its length with its marks) of `...` after the first backtick, or of (...)."""
+    """(the text inside, the length with its marks) of backticks or parentheses."""
     if sign == "`":
         end = text.find("`")
         return (text, len(text)) if end < 0 else (text[:end], end + 1)
@@ -486,14 +493,14 @@ def _nested(text: str, sign: str) -> tuple[str, int]:
     return text[1:], len(text)
 
 
-#: OptiLLM's flags that take no value.
+#: OptiLLM's flags without a value.
 _SWITCHES = frozenset(
     """
     --return-full-response --launch-gui --log-conversations --batch-mode --ssl-verify --no-ssl-verify --version
     --help -h
     """.split()  # noqa: SIM905
 )
-#: Those that take one. CePO's own begin with --cepo_.
+#: OptiLLM's flags with a value. Flags of CePO begin with --cepo_.
 _VALUES = frozenset(
     """
     --optillm-api-key --approach --mcts-simulations --mcts-exploration --mcts-depth --model --rstar-max-depth
@@ -505,7 +512,7 @@ _SAME = {"--base_url": "--base-url", "--best_of_n": "--best-of-n"}
 
 
 def _whole(name: str) -> str:
-    """The flag that a word means: argparse takes the beginning of one where no other begins so."""
+    """The flag that a word means: argparse accepts an unambiguous beginning."""
     if name in _VALUES or name in _SWITCHES:
         return _SAME.get(name, name)
     fitting = {_SAME.get(f, f) for f in (*_VALUES, *_SWITCHES) if f.startswith(name)}
@@ -513,7 +520,7 @@ def _whole(name: str) -> str:
 
 
 def flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """(flag -> value, "" for those without; the words that belong to no flag are counted as problems, unquoted)."""
+    """(flag -> value, or "" without one; problems). Problems do not quote a word."""
     found: dict[str, str] = {}
     problems = []
     at = 0
@@ -521,7 +528,7 @@ def flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         word = arguments[at]
         at += 1
         if not word.startswith("-"):
-            problems.append("a word of its command line belongs to no flag")
+            problems.append("a word of its command line does not belong to a flag")
             continue
         name, sign, value = word.partition("=")
         name = _whole(name)

@@ -1,4 +1,4 @@
-"""A service written by hand: what its unit comes to, and which of its texts are secret. Pure."""
+"""A hand-made service: the facts from its unit, and its secrets. Pure."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from pathlib import Path
 
 from optictl.takeover.unitfile import Settings
 
-#: What stands in place of a secret, everywhere.
+#: The text that replaces a secret.
 HIDDEN = "(secret, not shown)"
 #: Names of variables and flags whose values are secrets.
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|BEARER|AUTH", re.I)
-#: A shorter secret is a part of ordinary words: it is hidden where it stands alone.
+#: A shorter secret may be part of ordinary words: only whole words are replaced.
 _SHORT = 5
-#: Values of settings with a secret's name that are none.
+#: Values that are not secrets, whatever the name of the setting is.
 _HARMLESS = frozenset({"", "0", "1", "true", "false", "yes", "no"})
 _USER_INFORMATION = re.compile(r"(?<=://)[^/@\s'\"]+(?=@)")
-#: Secrets by their surroundings: in comments, in other quotes, in texts that no value was read from.
+#: Secrets recognized by the text around them: in comments, and in texts that are not parsed.
 _KEY_FLAG = re.compile(
     r"(--optillm-api-key(?:\s*\\\s*\n\s*|\s+|=))(?!\(secret,|\\\s*\n)(\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
 )
 _VARIABLE = re.compile(
     r"\b([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)[A-Z0-9_]*=)(?!\(secret,|\\\s*\n)(\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
 )
-#: What passes a secret on without being one.
+#: References to a secret, which are not secrets themselves.
 _REFERENCE = re.compile(r"""["']?(\$\{?[A-Za-z_]\w*\}?|@\S+|\$\(.*|`.*)["']?""")
 
 
 @dataclass(frozen=True)
 class Provider:
-    """An entry of proxy_config.yaml. `model_map`: the names that it replaces -> what it sends in their place."""
+    """A provider in proxy_config.yaml. `model_map`: model name -> the name that is sent instead."""
 
     name: str
     base_url: str = field(repr=False)
@@ -40,16 +40,17 @@ class Provider:
 
 @dataclass(frozen=True)
 class HandMade:
-    """A unit that optictl did not write. What holds a secret is in no repr; `redact` is for every text that is shown.
+    """A unit that optictl did not write. `repr()` shows no secret. Use `redact` for shown texts.
 
-    `text` is the unit file's, `drop_ins` are (path, text) in systemd's order. `program`: the words that OptiLLM (or
-    another program) is started with, through `wrappers`. `runs_optillm`: it is one. Of the flags, each field has what
-    counts in the end: the flag, else the variable, else OptiLLM's default. `where`: field or variable -> the place its
-    value comes from, "" for a default. `environment`: of Environment=, the env files and wrappers; `passed`: names of
-    variables that systemd hands on and whose values are not known. `provider_config`: the file that OptiLLM's proxy
-    plugin reads, None where there is none. `plugins`: files below its working directory that OptiLLM would execute.
-    `version` is that of OptiLLM in its virtual environment, "" where that cannot be seen. `enabled` is systemd's word,
-    "" where it has none. `problems`: what could not be understood, in words; `denied`: what this user may not read.
+    `text`: the unit file. `drop_ins`: (path, text) in systemd's order. `program`: the command line
+    of OptiLLM or another program, which runs through `wrappers`. `runs_optillm`: it is OptiLLM.
+    Each field for a flag has the effective value: the flag, else the variable, else OptiLLM's
+    default. `where`: field or variable -> the source of its value, "" for a default.
+    `environment`: variables from Environment=, env files and wrappers. `passed`: variables of
+    PassEnvironment=, whose values are not known. `provider_config`: the file of OptiLLM's proxy
+    plugin, or None. `plugins`: files that OptiLLM would execute, below its working directory.
+    `version`: the version of OptiLLM, "" when it is not known. `enabled`: systemd's UnitFileState.
+    `problems`: what could not be parsed, as text. `denied`: paths that this user may not read.
     """
 
     unit: str
@@ -89,12 +90,12 @@ class HandMade:
 
     @property
     def upstream_key(self) -> str:
-        """The key with which it calls LiteLLM; "" where none is known."""
+        """The key with which it calls LiteLLM. "" when it is not known."""
         return self.environment.get("OPENAI_API_KEY", "").strip()
 
     @property
     def env_file(self) -> Path | None:
-        """The file that sets OPENAI_API_KEY, else the last that it reads."""
+        """The file that sets OPENAI_API_KEY, else the last env file, else None."""
         where = self.where.get("OPENAI_API_KEY", "")
         return next(
             (p for p in self.env_files if str(p) == where),
@@ -102,7 +103,7 @@ class HandMade:
         )
 
     def redact(self, text: str) -> str:
-        """The text with every secret replaced: those that this service has, and what looks like one by its place."""
+        """The text with every secret replaced: known secrets, and text that looks like one."""
         for secret in sorted(set(self._secrets()), key=len, reverse=True):
             text = _without(text, secret)
         return redacted(text)
@@ -116,26 +117,26 @@ class HandMade:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable or a flag of this name holds a secret."""
+    """Whether a variable or a flag with this name has a secret."""
     return bool(_SECRET_NAME.search(name))
 
 
 def secrets_of(name: str, value: str) -> Iterator[str]:
-    """The secrets in the value of a variable or a flag: all of it by its name, or a user's part of a URL."""
+    """The secrets in the value of a variable or flag: the whole value, or the user in a URL."""
     if is_secret_name(name) and value.lower() not in _HARMLESS and not value.startswith("@"):
         yield value
     yield from _USER_INFORMATION.findall(value)
 
 
 def redacted(text: str) -> str:
-    """A text without what looks like a secret by its place: behind --optillm-api-key, NAME_KEY=, or as a URL's user."""
+    """The text without secrets after --optillm-api-key and NAME_KEY=, and without users in URLs."""
     for pattern in (_KEY_FLAG, _VARIABLE):
         text = pattern.sub(lambda m: m[0] if _REFERENCE.fullmatch(m[2]) else m[1] + HIDDEN, text)
     return _USER_INFORMATION.sub(HIDDEN, text)
 
 
 def _without(text: str, secret: str) -> str:
-    """A text without a secret, as it is and as a unit file or YAML writes it."""
+    """The text without a secret, in each form in which a unit file or YAML writes it."""
     for form in _forms(secret):
         alone = rf"(?<!\w){re.escape(form)}(?!\w)"
         text = re.sub(alone if len(secret) < _SHORT else re.escape(form), HIDDEN, text)

@@ -1,4 +1,4 @@
-"""What of a hand-made service a deployment can keep, and what not and why. Pure: a service in, a proposal out."""
+"""Propose a configuration from a hand-made service, and report what it cannot keep. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from optictl.deployment.paths import Paths
 from optictl.guard import envfile, invariants
 from optictl.takeover.handmade import HandMade, redacted
 
-#: A key that every reader of an env file takes as it is.
+#: A key without characters that need quotes in an env file.
 _PLAIN_KEY = re.compile(r"[!-~]+")
 _AWKWARD = frozenset("'\"\\$#;`")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value for optictl.yaml: its key (`listen.port`), the value, and the place that it comes from."""
+    """A value for optictl.yaml: key (`listen.port`), value, and source."""
 
     key: str
     value: Any
@@ -32,7 +32,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class NotTaken:
-    """Something of the service that a deployment cannot keep: what, why, and what to do about it."""
+    """A property of the service that a deployment cannot keep, the reason, and the fix."""
 
     what: str
     why: str
@@ -41,9 +41,9 @@ class NotTaken:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What `init` proposes. `proxy_key` and `upstream_key` are None where there is none to be taken.
+    """The proposal of `init`. `proxy_key` and `upstream_key` are None when none can be kept.
 
-    `key_where` and `upstream_where`: the places that the keys come from.
+    `key_where` and `upstream_where`: the sources of the keys.
     """
 
     settings: tuple[Setting, ...]
@@ -55,18 +55,18 @@ class Proposal:
 
     @property
     def config(self) -> Config:
-        """The configuration with the values that were taken, the defaults for everything else."""
+        """The configuration with the proposed values, and defaults for all others."""
         return _config(self.settings)
 
     def differences(self, config: Config) -> list[tuple[Setting, Any]]:
-        """The settings that another configuration has otherwise, each with what it has."""
+        """The settings that differ in another configuration, each with the value there."""
         pairs = ((setting, _value_of(config, setting.key)) for setting in self.settings)
         return [
             (setting, value) for setting, value in pairs if _plain(value) != _plain(setting.value)
         ]
 
     def over(self, config: Config) -> Config:
-        """A configuration with the values that were taken instead, where they fit together."""
+        """A configuration with the proposed values, if they are valid together."""
         own = [Setting(key, _value_of(config, key), "") for key in _KEYS]
         taken = {setting.key: setting for setting in self.settings}
         try:
@@ -76,14 +76,14 @@ class Proposal:
         return config.model_copy(update={name: getattr(mixed, name) for name in _FIELDS})
 
     def comment(self, path: object) -> str:
-        """Lines for the top of optictl.yaml: which values come from where."""
+        """A comment for the top of optictl.yaml with the source of each value."""
         places = [s.where.replace(f" in {path}:", ", line ") for s in self.settings]
         pairs = zip(self.settings, places, strict=True)
         lines = [f"#   {s.key}: {_words(s.value)} ({place})" for s, place in pairs]
         return "\n".join([f"# Taken from {path}:", *lines, "", ""])
 
 
-#: What is taken of a service, in the order in which the configuration has it; the fields of it that these change.
+#: The proposed keys, in the order of the configuration; and the fields that they change.
 _KEYS = ("listen.port", "upstream.base_url", "model", "base_models", "approach", "strategies")
 _FIELDS = ("listen", "upstream", "model", "base_models", "approach", "strategies")
 
@@ -91,27 +91,33 @@ _FIELDS = ("listen", "upstream", "model", "base_models", "approach", "strategies
 def about_kept(
     proposal: Proposal, paths: Paths, env: str | None, proxy_key: str | None
 ) -> list[NotTaken]:
-    """What is not taken because the deployment's own files stand there already: their texts, None where one is missing."""
+    """Keys that are not kept because the deployment's files exist.
+
+    `env`, `proxy_key`: the texts of these files, None for a missing file.
+    """
     left = []
     own = envfile.read((env or "").encode()).variables.get("OPENAI_API_KEY", "").strip()
     if env is not None and proposal.upstream_key and own != proposal.upstream_key:
-        why = f"{paths.env} exists and has {'another one' if own else 'none'}"
+        why = f"{paths.env} exists and has {'another key' if own else 'no key'}"
         left.append(
             NotTaken(
                 f"OPENAI_API_KEY of {proposal.upstream_where}",
                 why,
-                f"write the right one into {paths.env}",
+                f"write the right key into {paths.env}",
             )
         )
     if proxy_key is not None and proposal.proxy_key and proxy_key.strip() != proposal.proxy_key:
-        why = f"{paths.proxy_key} exists and has another one"
-        remedy = f"LiteLLM must send that one; or remove {paths.proxy_key} and run {paths.command('init')} again"
+        why = f"{paths.proxy_key} exists and has another key"
+        remedy = (
+            f"LiteLLM must send that key; or remove {paths.proxy_key} "
+            f"and run {paths.command('init')} again"
+        )
         left.append(NotTaken("the proxy key", why, remedy))
     return left
 
 
 def with_upstream_key(env: str, key: str | None) -> str:
-    """The env file's skeleton with the key in it."""
+    """The text of the new env file with this key in it."""
     return (
         env
         if key is None
@@ -146,10 +152,10 @@ def _config(settings: Sequence[Setting]) -> Config:
 
 
 def propose(service: HandMade, paths: Paths, listed: Sequence[str] = ()) -> Proposal:
-    """A proposal for a deployment at `paths`. `listed`: the models that LiteLLM lists; none where it was not asked."""
+    """Propose a deployment at `paths`. `listed`: the models of LiteLLM, empty when not known."""
     if not service.runs_optillm:
         problems = [
-            NotTaken(service.redact(p), "it cannot be read", f"look at {service.path}")
+            NotTaken(service.redact(p), "it cannot be parsed", f"check {service.path}")
             for p in service.problems
         ]
         return Proposal((), tuple(problems))
@@ -172,7 +178,7 @@ def propose(service: HandMade, paths: Paths, listed: Sequence[str] = ()) -> Prop
 
 
 def _valid(taken: Sequence[Setting], new: Sequence[Setting], left: list[NotTaken]) -> list[Setting]:
-    """Those of the new settings with which the configuration can be used; the others go to `left`."""
+    """The new settings that are valid. The others are appended to `left`."""
     good: list[Setting] = []
     for setting in new:
         try:
@@ -199,7 +205,7 @@ def _from(service: HandMade, name: str, words: str) -> str:
 def _listen(service: HandMade, _: Sequence[str]) -> _Part:
     taken, left = [], []
     if service.port is not None:
-        where = _from(service, "port", "OptiLLM's default: the unit gives no --port")
+        where = _from(service, "port", "OptiLLM's default: the unit has no --port")
         taken.append(Setting("listen.port", service.port, where))
     if service.host not in ("", "127.0.0.1", "localhost"):
         left.append(
@@ -226,7 +232,7 @@ def _upstream(service: HandMade, _: Sequence[str]) -> _Part:
 
 
 def _base_models(service: HandMade, listed: Sequence[str]) -> _Part:
-    """The model, those that the providers send in place of others, and those behind LiteLLM's strategy models."""
+    """The base models: --model, targets of model_map, and those of LiteLLM's strategy models."""
     taken, left = [], []
     where = _from(service, "model", "")
     names: dict[str, str] = {service.model: where} if where else {}
@@ -235,7 +241,7 @@ def _base_models(service: HandMade, listed: Sequence[str]) -> _Part:
             dict.fromkeys(provider.model_map.values(), f"model_map of provider {provider.name}")
         )
     for _, base in _published(listed):
-        names.setdefault(base, "LiteLLM's list: it publishes strategies of it")
+        names.setdefault(base, "LiteLLM's list: it has strategy models of it")
     good = {
         name: place for name, place in names.items() if not model_names.base_model_problem(name)
     }
@@ -244,7 +250,7 @@ def _base_models(service: HandMade, listed: Sequence[str]) -> _Part:
         remedy = "give it another name in LiteLLM, and write that into base_models"
         left.append(NotTaken(f"model {name}", f"the name {problem}", remedy))
     if not where:
-        why = f"requests then use OptiLLM's default, {service.model}"
+        why = f"OptiLLM's default is {service.model}"
         left.append(
             NotTaken(
                 "no --model", why, "write the base model into optictl.yaml: model and base_models"
@@ -264,7 +270,7 @@ def _own_providers(service: HandMade) -> list[Any]:
 
 
 def _published(listed: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(strategy, base model) of each name that LiteLLM lists beside its base model."""
+    """(strategy, base model) of each strategy model whose base model LiteLLM lists too."""
     for name in listed:
         strategies, base = model_names.parse(name)
         if (
@@ -276,22 +282,20 @@ def _published(listed: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
-    """The approach, and the default's strategies with those that this service is asked for."""
+    """The approach, and the default strategies with those that clients use."""
     taken: list[Setting] = []
     left: list[NotTaken] = []
     wanted: dict[str, str] = {}
     approach, where = service.approach, service.where.get("approach", "")
     if approach in ("proxy", "auto"):
         taken.append(
-            Setting(
-                "approach", approach, where or "OptiLLM's default: the unit gives no --approach"
-            )
+            Setting("approach", approach, where or "OptiLLM's default: the unit has no --approach")
         )
     elif approach == "none":
         left.append(
             NotTaken(
                 "--approach none",
-                "a name without a strategy is refused",
+                "the guard refuses a name without a strategy",
                 "send plain requests to LiteLLM itself",
             )
         )
@@ -301,8 +305,8 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
         left.append(
             NotTaken(
                 f"--approach {approach}",
-                "it runs for every request; in a deployment the model's name chooses the strategy",
-                f"ask for {approach}-{service.model}",
+                "it runs for every request; in a deployment the model name selects the strategy",
+                f"use {approach}-{service.model}",
             )
         )
     for strategy, _ in _published(listed):
@@ -311,7 +315,7 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
     extra = [name for name in wanted if name not in default and name in model_names.WORDS]
     for name in extra:
         if what := model_names.CODE_EXECUTION.get(name):
-            remedy = f"to permit it, add {name} to strategies and set allow_code_execution: true"
+            remedy = f"to allow it, add {name} to strategies and set allow_code_execution: true"
             left.append(NotTaken(f"strategy {name}", f"it {what}", remedy))
     if safe := [name for name in extra if name not in model_names.CODE_EXECUTION]:
         places = dict.fromkeys(wanted[name] for name in safe)
@@ -326,28 +330,30 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
 
 
 _Key = tuple["str | None", str, list[NotTaken]]
+#: A part of the reader's message for a value that only a running shell knows.
+_OUTPUT = "the output of a program"
 
 
 def _proxy_key(service: HandMade, paths: Paths) -> _Key:
     give = (
-        f"LiteLLM must send the new one: put the text of {paths.proxy_key} where LiteLLM has the old key "
-        f"({paths.command('render-litellm')} prints the entries), and restart LiteLLM"
+        f"LiteLLM must send the new key: replace the old key in LiteLLM's environment by the text "
+        f"of {paths.proxy_key} ({paths.command('render-litellm')} prints the entries), "
+        "and restart LiteLLM"
     )
     where = service.where.get("proxy_key", "")
     weakness = invariants.key_weakness(service.proxy_key, service.upstream_key)
     if not service.proxy_key:
-        unread = any(
-            "what a program prints" in p and "--optillm-api-key" in p for p in service.problems
-        )
-        why = "it is what a program prints" if unread else "it asks its clients for none"
-        return None, "", [NotTaken("the proxy key", f"{why}; a new one is made", give)]
+        unread = any(_OUTPUT in p and "--optillm-api-key" in p for p in service.problems)
+        why = f"it is {_OUTPUT}" if unread else "clients need no key now"
+        return None, "", [NotTaken("the proxy key", f"{why}; init generates a new one", give)]
     if weakness:
-        return None, "", [NotTaken("the proxy key", f"it {weakness}; a new one is made", give)]
+        why = f"it {weakness}; init generates a new one"
+        return None, "", [NotTaken("the proxy key", why, give)]
     return service.proxy_key, where, []
 
 
 def _upstream_key(service: HandMade, paths: Paths) -> _Key:
-    """OPENAI_API_KEY for the new env file, unless that file has it already; else the provider's key."""
+    """OPENAI_API_KEY or the provider's key, for the new env file. None if that file has it."""
     where = service.where.get("OPENAI_API_KEY", "")
     if service.upstream_key:
         key = service.upstream_key
@@ -358,16 +364,16 @@ def _upstream_key(service: HandMade, paths: Paths) -> _Key:
             return None, "", []
         key, where = service.provider_keys[0], f"api_key in {service.provider_config}"
     if not _PLAIN_KEY.fullmatch(key) or set(key) & _AWKWARD:
-        why = "it holds characters that env files quote in different ways"
+        why = "it contains characters that env files quote in different ways"
         return None, "", [NotTaken("OPENAI_API_KEY", why, f"write it into {paths.env}")]
     return key, where, []
 
 
-#: Variables that carry nothing of a service over.
+#: Variables without a meaning for a deployment.
 _OF_NO_ACCOUNT = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TERM|LANG|LC_\w+|TZ|VIRTUAL_ENV|PYTHON\w*|XDG_\w+|UV_\w+|TMPDIR|_"
 )
-#: Variables whose values are taken as settings.
+#: Field -> variables whose values become settings.
 _AS_SETTINGS = {
     "port": ("OPTILLM_PORT",),
     "base_url": ("OPTILLM_BASE_URL", "OPENAI_BASE_URL"),
@@ -395,18 +401,18 @@ def _variables(service: HandMade, paths: Paths) -> list[NotTaken]:
             remedy = f"sed -i -E {shlex.quote(line)} {shlex.quote(place)}" if stays else ""
             why = f"it {forbidden[name]}"
             if name in as_setting:
-                why += "; its value is taken as a setting"
+                why += "; its value becomes a setting"
             why += f"; the guard does not start while {place} has it" if stays else ""
             left.append(NotTaken(f"variable {name}", why, remedy))
         elif (
             place and not stays and name != "OPENAI_API_KEY" and not _OF_NO_ACCOUNT.fullmatch(name)
         ):
             if f"{{{name}}}" in service.text or f"${name}" in service.text:
-                continue  # it only carries a flag's value
+                continue  # a flag uses its value
             left.append(
                 NotTaken(
                     f"variable {name}",
-                    "a sealed service has an environment of optictl's making",
+                    "the environment of a deployment has only optictl's variables",
                     "",
                 )
             )
@@ -414,27 +420,27 @@ def _variables(service: HandMade, paths: Paths) -> list[NotTaken]:
         left.append(
             NotTaken(
                 f"variable {name}",
-                "PassEnvironment= hands it on from systemd; its value is not known",
+                "PassEnvironment= passes it from systemd; its value is not known",
             )
         )
     return left
 
 
-#: Flag -> (why it is not kept, what there is instead).
+#: Flag -> (the reason why it is not kept, the replacement).
 _FLAGS: dict[str, tuple[str, str]] = {
     "--log": ("OptiLLM's debug log has prompts and keys; the guard logs one line per request", ""),
     "--log-conversations": (
-        "no prompt is written to a disk",
+        "a deployment writes no prompts to disk",
         "optictl trace shows one request, call by call",
     ),
     "--conversation-log-dir": (
-        "no prompt is written to a disk",
+        "a deployment writes no prompts to disk",
         "optictl trace shows one request, call by call",
     ),
-    "--launch-gui": ("OptiLLM then starts a web page in place of the proxy", ""),
+    "--launch-gui": ("OptiLLM would start a web page instead of the proxy", ""),
     "--plugins-dir": (
         "it has no effect in OptiLLM 0.3.12",
-        "name plugin files in plugins: of optictl.yaml",
+        "list plugin files in plugins: of optictl.yaml",
     ),
     "--batch-mode": ("the guard has its own limits", "limits.max_in_flight in optictl.yaml"),
     "--batch-size": ("the guard has its own limits", "limits.max_in_flight in optictl.yaml"),
@@ -462,18 +468,21 @@ def _providers(service: HandMade, _: Paths) -> list[NotTaken]:
     own = _own_providers(service)
     for provider in service.providers:
         if provider not in own:
-            why = "LiteLLM is the only way out of a deployment"
+            why = "a deployment calls LiteLLM only"
             remedy = "add its models to model_list of LiteLLM"
             left.append(
                 NotTaken(f"provider {provider.name} ({redacted(provider.base_url)})", why, remedy)
             )
         for name, target in provider.model_map.items():
             if provider in own and name != target:
-                why = "names go upstream as they are"
-                remedy = f"ask for {target}, or publish another name in publish: of optictl.yaml"
+                why = "a deployment does not rename models"
+                remedy = f"use {target}, or add another name to publish: of optictl.yaml"
                 left.append(NotTaken(f"model_map {name} -> {target}", why, remedy))
     if service.approach == "proxy" and service.provider_config is None and not service.denied:
-        why = "OptiLLM then takes its packaged example, with public providers; a deployment has a file with LiteLLM alone"
+        why = (
+            "OptiLLM uses its packaged example with public providers; "
+            "the file of a deployment has LiteLLM only"
+        )
         left.append(NotTaken("no proxy_config.yaml", why))
     return left
 
@@ -485,8 +494,8 @@ def _own_files(service: HandMade, paths: Paths) -> list[NotTaken]:
         why = f"the service runs as the user {user}, which sees no home directory"
         left.append(NotTaken(f"User={service.user}", why))
     if service.plugins:
-        why = "OptiLLM executes them at its start; a release has copies of those that the configuration names"
-        remedy = "read them, then name them in plugins: of optictl.yaml"
+        why = "OptiLLM executes them at its start; a release contains only the configured plugins"
+        remedy = "review them, then list them in plugins: of optictl.yaml"
         left.append(NotTaken(f"plugins {', '.join(map(str, service.plugins))}", why, remedy))
     if service.version and service.version != (pinned := Config().optillm.version):
         left.append(
@@ -499,7 +508,7 @@ def _own_files(service: HandMade, paths: Paths) -> list[NotTaken]:
         NotTaken(
             f"start through {wrapper}",
             "the unit starts the guard itself",
-            f"look whether {wrapper} does more",
+            f"check whether {wrapper} does more",
         )
         for wrapper in service.wrappers
         if wrapper.startswith("/")
@@ -507,7 +516,7 @@ def _own_files(service: HandMade, paths: Paths) -> list[NotTaken]:
     return left
 
 
-#: Settings of [Service] that run something, and those that limit something.
+#: Settings of [Service] that run commands, and those that set limits.
 _COMMANDS = (
     "ExecCondition",
     "ExecStartPre",
@@ -534,8 +543,8 @@ def _directives(service: HandMade, paths: Paths) -> list[NotTaken]:
             left.append(
                 NotTaken(
                     f"{name}=",
-                    "the unit starts nothing but the guard",
-                    "run it from a unit that you make for it",
+                    "the unit starts the guard only",
+                    "run it from another unit",
                 )
             )
     if limits := [
@@ -544,7 +553,7 @@ def _directives(service: HandMade, paths: Paths) -> list[NotTaken]:
         text = ", ".join(f"{name}={service.settings.last(name).value}" for name in limits)  # type: ignore[union-attr]
         left.append(
             NotTaken(
-                text, "the unit has its own limits and timeouts", f"write what you need into {own}"
+                text, "the unit has its own limits and timeouts", f"add the ones you need to {own}"
             )
         )
     for name in _RELATIONS:
@@ -557,7 +566,7 @@ def _directives(service: HandMade, paths: Paths) -> list[NotTaken]:
                 NotTaken(
                     what,
                     "the unit has its own dependencies",
-                    f"write it into {own}, if it is needed",
+                    f"add it to {own} if you need it",
                 )
             )
     return left
@@ -565,14 +574,17 @@ def _directives(service: HandMade, paths: Paths) -> list[NotTaken]:
 
 def _drop_ins(service: HandMade, paths: Paths) -> list[NotTaken]:
     left = []
-    remedy = f"{paths.command('install --force')} sets it aside; write what you still need into a new one afterwards"
+    remedy = (
+        f"{paths.command('install --force')} moves it to the backup; "
+        "then write a new drop-in for the settings that you need"
+    )
     for path, _text in service.drop_ins:
         own = [e.name for e in service.settings.entries if e.where.rpartition(":")[0] == str(path)]
         what = f"drop-in {path} ({', '.join(f'{name}=' for name in dict.fromkeys(own))})"
         left.append(
             NotTaken(
                 what,
-                "it was written for the old unit, and would change the new one as well",
+                "it is for the old unit, and would change the new unit too",
                 remedy,
             )
         )
@@ -580,9 +592,9 @@ def _drop_ins(service: HandMade, paths: Paths) -> list[NotTaken]:
 
 
 def _unread(service: HandMade, _: Paths) -> list[NotTaken]:
-    known = [problem for problem in service.problems if "what a program prints" not in problem]
-    remedy = "write what it stands for into optictl.yaml"
+    known = [problem for problem in service.problems if _OUTPUT not in problem]
+    remedy = "write its settings into optictl.yaml"
     return [
-        NotTaken("a part of the unit", f"it could not be read: {problem}", remedy)
+        NotTaken("a part of the unit", f"it cannot be parsed: {problem}", remedy)
         for problem in known
     ]

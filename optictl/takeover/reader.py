@@ -1,4 +1,4 @@
-"""Find a hand-made service and gather what it comes to. Reads, never writes."""
+"""Find a hand-made service and read its facts. This module never writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from optictl.takeover import command, unitfile
 from optictl.takeover.handmade import HandMade, Provider, secrets_of
 from optictl.takeover.unitfile import Settings, Unreadable
 
-#: Below a root, the most important first (systemd.unit(5)).
+#: Directories of unit files below a root, highest priority first. Source: systemd.unit(5).
 _SYSTEM_PLACES = (
     "run/systemd/system",
     "usr/local/lib/systemd/system",
@@ -32,13 +32,13 @@ _USER_PLACES = (
     "/usr/local/lib/systemd/user",
     "/usr/lib/systemd/user",
 )
-#: A unit of any version of optictl begins so.
+#: The first line of a unit from any version of optictl.
 _RENDERED = re.compile(r"\A#.*rendered by optictl", re.M)
 #: Field -> (flag, variables that set its default, OptiLLM's own default).
 _FIELDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "host": ("--host", ("OPTILLM_HOST",), "127.0.0.1"),
     "port": ("--port", ("OPTILLM_PORT",), "8000"),
-    # the OpenAI client takes its own variable where OptiLLM gives it no address
+    # without an address from OptiLLM, the OpenAI client uses its own variable
     "base_url": ("--base-url", ("OPTILLM_BASE_URL", "OPENAI_BASE_URL"), ""),
     "approach": ("--approach", ("OPTILLM_APPROACH",), "auto"),
     "model": ("--model", ("OPTILLM_MODEL",), "gpt-4o-mini"),
@@ -48,13 +48,13 @@ _FIELDS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 @dataclass
 class _Facts:
-    """What is read on the way, and what could not be."""
+    """Collects the problems while files are read."""
 
     denied: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def text(self, path: Path) -> str | None:
-        """A file's text; None where there is none or it may not be read, which is remembered."""
+        """The text of a file. None when it is missing or not readable; the latter is recorded."""
         try:
             return files.read(path)
         except PermissionError:
@@ -64,7 +64,7 @@ class _Facts:
         return None
 
     def listed(self, directory: Path, pattern: str) -> list[Path]:
-        """The entries of a directory that fit; none where it may not be read, which is remembered."""
+        """The matching entries of a directory. Empty when it is not readable, which is recorded."""
         try:
             return sorted(directory.glob(pattern))
         except PermissionError:
@@ -73,17 +73,17 @@ class _Facts:
 
 
 def read(paths: Paths) -> HandMade | None:
-    """The service that stands where this deployment's would, if optictl did not write its unit; else None.
+    """The hand-made service with the name of this deployment. None when there is none.
 
     Raises:
-        PermissionError: there is a unit and this user may not read it.
+        PermissionError: there is a unit, and this user may not read it.
     """
     path = _unit_file(paths)
     if path == paths.service and _is_known(paths):
-        return None  # most often; systemd need not be asked
+        return None  # the usual case, without a call of systemctl
     shown = _shown(paths)
     if path is None and shown is not None and shown.loaded and shown.fragment_path:
-        path = Path(shown.fragment_path)  # a generator's, or one of systemd-run
+        path = Path(shown.fragment_path)  # from a generator or systemd-run
     text = files.read(path) if path is not None else None
     # an empty unit file masks the unit
     if path is None or text is None or not text.strip() or _RENDERED.search(text):
@@ -92,8 +92,8 @@ def read(paths: Paths) -> HandMade | None:
 
 
 def others(paths: Paths) -> list[HandMade]:
-    """The services of other names in the directory of units that run OptiLLM and are not optictl's."""
-    found = []
+    """Other services in the directory of units that run OptiLLM without optictl."""
+    services = []
     for path in _Facts().listed(paths.units, "*.service"):
         if path.name == paths.service_unit or files.file_facts(path).kind != "file":
             continue
@@ -103,17 +103,17 @@ def others(paths: Paths) -> list[HandMade]:
             continue
         if text and not _RENDERED.search(text):
             service = _gathered(paths, path.name, path, text, None)
-            found += [service] if service.runs_optillm else []
-    return found
+            services += [service] if service.runs_optillm else []
+    return services
 
 
 def _is_known(paths: Paths) -> bool:
-    """Whether optictl's manifest names the unit."""
+    """Whether optictl's manifest contains the unit."""
     return str(paths.service) in manifest.parse(files.read(paths.manifest)).files
 
 
 def _shown(paths: Paths) -> Unit | None:
-    """What systemd says of the unit, where it runs and the deployment is not below --root."""
+    """The unit as systemd reports it. None without systemd, or for a deployment below --root."""
     if paths.is_private:
         return None
     systemd = Systemd(paths.scope)
@@ -121,7 +121,7 @@ def _shown(paths: Paths) -> Unit | None:
 
 
 def _places(paths: Paths) -> list[Path]:
-    """The directories of unit files, the most important first."""
+    """The directories of unit files, highest priority first."""
     if paths.scope == "user":
         return [paths.units, *map(Path, _USER_PLACES)]
     root = paths.units.parents[2]
@@ -129,17 +129,17 @@ def _places(paths: Paths) -> list[Path]:
 
 
 def _unit_file(paths: Paths) -> Path | None:
-    """The unit file that counts; None where there is none, or a mask."""
+    """The effective unit file. None when there is none, or the unit is masked."""
     for directory in _places(paths):
         path = directory / paths.service_unit
         if files.file_facts(path).kind != "missing":
-            # a mask hides what lies below it
+            # a mask hides unit files in directories with lower priority
             return None if path.resolve() == Path("/dev/null") else path
     return None
 
 
 def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> list[Path]:
-    """The drop-ins that systemd will read next, and those elsewhere that it has read."""
+    """The drop-ins that systemd will read at its next reload, and others that it has read."""
     *own, kind = unitfile.drop_in_directories(unit)
     places = _places(paths)
     directories = [place / name for place in places for name in own] + [
@@ -158,7 +158,7 @@ def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> lis
 
 
 def _account(name: str) -> tuple[str, Path | None]:
-    """(user name, home) of a user by name or number; (name, None) where this machine knows none."""
+    """(user name, home) of a user name or uid. (name, None) for an unknown user."""
     try:
         entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
     except (KeyError, OverflowError):
@@ -171,7 +171,7 @@ def _manager_home(paths: Paths) -> Path:
 
 
 def _specifiers(paths: Paths, unit: str) -> dict[str, str]:
-    """What %-specifiers stand for (systemd.unit(5)), as far as it is known without asking the machine."""
+    """The values of % specifiers that do not depend on the machine. Source: systemd.unit(5)."""
     stem = unit.rpartition(".")[0]
     prefix, _, instance = stem.partition("@")
     home = _manager_home(paths)
@@ -247,16 +247,16 @@ def _with_account(service: HandMade, paths: Paths, table: Mapping[str, str]) -> 
 
 
 def _with_environment(service: HandMade, table: Mapping[str, str], facts: _Facts) -> HandMade:
-    """Environment=, then the files over it, as systemd does; HOME and USER from the account below them."""
+    """Set the environment: HOME and USER of the account, then Environment=, then the env files."""
     settings = service.settings
     values, places, problems = unitfile.assigned(settings.all("Environment"), table)
     facts.problems += problems
     own = {"HOME": str(service.home), "USER": service.user} if service.home else {}
     values = {**own, **values}
-    found: list[Path] = []
+    env_files: list[Path] = []
     for entry in settings.all("EnvironmentFile"):
         for path in _env_files(unitfile.specified(entry.value, table), entry.where, facts):
-            found.append(path)
+            env_files.append(path)
             for name, value in envfile.read((facts.text(path) or "").encode()).variables.items():
                 values[name], places[name] = value, str(path)
     for entry in settings.all("UnsetEnvironment"):
@@ -269,7 +269,7 @@ def _with_environment(service: HandMade, table: Mapping[str, str], facts: _Facts
         service,
         environment=values,
         where=places,
-        env_files=tuple(dict.fromkeys(found)),
+        env_files=tuple(dict.fromkeys(env_files)),
         passed=tuple(passed),
     )
 
@@ -283,10 +283,12 @@ def _words(value: str, facts: _Facts, where: str) -> list[str]:
 
 
 def _env_files(value: str, where: str, facts: _Facts) -> list[Path]:
-    """The files of one EnvironmentFile= line, which may be a pattern."""
+    """The files of an EnvironmentFile= line, which may be a pattern."""
     name = value.removeprefix("-")
     if not name.startswith("/"):
-        facts.problems.append(f"{where}: EnvironmentFile= is no absolute path: systemd ignores it")
+        facts.problems.append(
+            f"{where}: EnvironmentFile= is not an absolute path: systemd ignores it"
+        )
         return []
     if set(name) & set("*?["):
         return facts.listed(Path("/"), name.lstrip("/"))
@@ -297,12 +299,12 @@ def _env_files(value: str, where: str, facts: _Facts) -> list[Path]:
         facts.denied.append(path)
         return []
     if missing and not value.startswith("-"):
-        facts.problems.append(f"{where}: there is no {path}: systemd does not start it")
+        facts.problems.append(f"{where}: {path} is missing: systemd does not start the unit")
     return [] if missing else [path]
 
 
 def _with_command(service: HandMade, table: Mapping[str, str], facts: _Facts) -> HandMade:
-    """What ExecStart= comes to: the program, its flags, and the variables that set their defaults."""
+    """Read ExecStart=: the program, its flags, and the variables for their defaults."""
     directory = _value(service.settings, "WorkingDirectory", table).removeprefix("-")
     directory = str(service.home or "/") if directory == "~" else directory
     lines = []
@@ -312,22 +314,24 @@ def _with_command(service: HandMade, table: Mapping[str, str], facts: _Facts) ->
         except Unreadable as why:
             facts.problems.append(f"{entry.where}: ExecStart= cannot be read: {why}")
     if not lines:
-        facts.problems.append(f"{service.path} has no ExecStart= that can be read")
+        facts.problems.append(f"{service.path} has no readable ExecStart=")
         return replace(service, directory=Path(directory) if directory else None)
 
     def script(name: str) -> str | None:
         return facts.text(Path(name)) if name.startswith("/") else None
 
-    # of several commands (Type=oneshot) the one that starts OptiLLM counts
-    every = [
+    # of several commands (Type=oneshot), use the one that starts OptiLLM
+    commands = [
         command.started(
             unitfile.expanded(line, service.environment), service.environment, directory, script
         )
         for line in lines
     ]
-    chosen = next((one for one in every if one.is_optillm), every[-1])
+    chosen = next((started for started in commands if started.is_optillm), commands[-1])
     if not chosen.is_optillm:
-        facts.problems.append(f"{lines[-1].where}: ExecStart= starts no OptiLLM that can be seen")
+        facts.problems.append(
+            f"{lines[-1].where}: ExecStart= does not start OptiLLM in a recognizable way"
+        )
     service = replace(
         service,
         program=chosen.words,
@@ -362,13 +366,13 @@ def _with_flags(
                 f"{variable} in {service.where.get(variable, where)}",
             )
         if command.UNKNOWN in value:
-            facts.problems.append(f"{place}: its value is what a program prints, which is not run")
+            facts.problems.append(f"{place}: its value is the output of a program")
             value = ""
         values[name], places[name] = value, place
     port = values.pop("port")
     if not (port.isdecimal() and 0 < int(port) < 65536):
         facts.problems.append(
-            f"{places['port']}: no port number" if port else "its port is not known"
+            f"{places['port']}: not a port number" if port else "its port is not known"
         )
         port = None
     extra = [flag for flag in given if flag not in {f for f, _, _ in _FIELDS.values()}]
@@ -384,7 +388,7 @@ def _with_flags(
 
 
 def _with_providers(service: HandMade, facts: _Facts) -> HandMade:
-    """What OptiLLM reads below its HOME and its working directory."""
+    """Read OptiLLM's files below its HOME and its working directory."""
     plugins = (
         facts.listed(service.directory / "optillm" / "plugins", "*.py") if service.directory else []
     )
@@ -409,8 +413,8 @@ def _with_providers(service: HandMade, facts: _Facts) -> HandMade:
 
 
 def _providers(text: str | None) -> tuple[tuple[Provider, ...], tuple[str, ...]]:
-    """(the providers that a proxy_config.yaml names, the keys that stand in it)."""
-    import yaml  # most commands need none
+    """The providers in a proxy_config.yaml, and the literal keys in it."""
+    import yaml  # most commands do not need it
 
     try:
         data: Any = yaml.safe_load(text or "")
@@ -423,7 +427,7 @@ def _providers(text: str | None) -> tuple[tuple[Provider, ...], tuple[str, ...]]
         for n, e in enumerate(entries, 1)
     )
     keys = [e["api_key"] for e in entries if isinstance(e.get("api_key"), str)]
-    # a reference to a variable is no secret
+    # a reference to a variable is not a secret
     return found, tuple(key for key in keys if key and not key.startswith("${"))
 
 
@@ -434,7 +438,7 @@ def _model_map(model_map: Any) -> dict[str, str]:
 
 
 def _version(service: HandMade, facts: _Facts) -> str:
-    """The version of the OptiLLM that it starts, by the metadata beside its program."""
+    """The version of its OptiLLM, from the metadata in its virtual environment. "" if unknown."""
     program = Path(service.program[0]) if service.program else Path()
     if not program.is_absolute():
         program = (service.directory or Path()) / program

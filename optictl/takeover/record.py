@@ -1,6 +1,7 @@
-"""What stood where the deployment stands now: the files and the state of a service that was written by hand. Pure.
+"""The record of a replaced hand-made service: its files and its state. Pure.
 
-It lies in `etc/before/`: state.json, and beside it the files under their own names with a number in front.
+It is in the directory `before` of the configuration: state.json, and the files, each with a number
+before its name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ENABLED = ("enabled", "enabled-runtime", "linked", "linked-runtime")
 
 @dataclass(frozen=True)
 class KeptFile:
-    """A file that went aside: where it stood, its mode and owner, and its name in the directory of the record."""
+    """A kept file: its old path, mode and owner, and its name in the directory of the record."""
 
     path: str
     mode: int
@@ -30,7 +31,10 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class Record:
-    """`enabled` is systemd's word for how the unit starts at boot, `active`: it ran. `since` is when it was replaced."""
+    """A replaced service.
+
+    `enabled`: its UnitFileState. `active`: it ran. `since`: when replaced.
+    """
 
     unit: str
     enabled: str
@@ -39,16 +43,17 @@ class Record:
     files: tuple[KeptFile, ...]
 
     def dump(self) -> str:
+        """The text of state.json."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
 
 
 def kept_name(number: int, path: Path) -> str:
-    """The name of a kept file: drop-ins of two directories may be called the same."""
+    """The name of a kept file. The number distinguishes drop-ins of two directories."""
     return f"{number}-{path.name}"
 
 
 def parse(text: str | None) -> Record | None:
-    """The text of a state.json -> Record; None where there is none or it is broken."""
+    """The record in the text of a state.json. None without a text, or when it is not valid."""
     try:
         data: Mapping[str, Any] = json.loads(text or "")
         kept: Sequence[Mapping[str, Any]] = data["files"]

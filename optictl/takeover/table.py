@@ -1,4 +1,4 @@
-"""What changes for its users when a service that was written by hand is replaced. Pure."""
+"""The properties that change for users when a hand-made service is replaced. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optictl.takeover.handmade import HandMade
 
 @dataclass(frozen=True)
 class Row:
-    """One property: what it is now, what it becomes. No secret is among them."""
+    """A property with its present and its future value. It never has a secret."""
 
     what: str
     now: str
@@ -30,15 +30,18 @@ class Row:
 def rows(
     hand_made: HandMade, config: Config, paths: Paths, proxy_key: str | None, dynamic: bool
 ) -> list[Row]:
-    """Before and after. `proxy_key` is the one that will count, None where it is still to be made; `dynamic`: systemd
-    gives the service a user of its own."""
+    """The properties before and after.
+
+    `proxy_key`: the future key, None when it will be generated. `dynamic`: systemd allocates the
+    user of the service.
+    """
     old_key, old_port = hand_made.proxy_key, hand_made.port
     if not old_key:
-        key = "a new one: LiteLLM has to send it"
+        key = "a new key: LiteLLM must send it"
     elif proxy_key == old_key:
         key = "the same"
     else:
-        key = f"another, in {paths.proxy_key}: LiteLLM has to send it"
+        key = f"the key in {paths.proxy_key}: LiteLLM must send it"
     providers = ", ".join(f"{p.name} ({p.base_url})" for p in hand_made.providers) or "none"
     return [
         Row(

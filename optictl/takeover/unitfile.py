@@ -1,7 +1,7 @@
-"""systemd's unit files: text and drop-ins into settings, as systemd.syntax(7) and systemd.service(5) say. Pure.
+"""Parse unit files and drop-ins into settings. Pure.
 
-Nothing here raises for a text that systemd would warn about and go on with: the warning is a problem, in words. Values may
-be secrets, so that no problem quotes one.
+Sources: systemd.syntax(7), systemd.service(5). For a text that systemd accepts with a warning, this
+module returns a problem and raises nothing. Problems never quote a value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: What separates words, and what systemd strips from both ends of a line.
+#: White space: it separates words, and systemd strips it from both ends of a line.
 _SPACE = " \t\r\n"
 _COMMENT = ("#", ";")
-#: Marks in front of a program: ignore its failure, its own argv[0], no variables, full privileges.
+#: Prefixes of a program: ignore a failure, another argv[0], no variables, full privileges.
 _PREFIXES = "-@:+!|"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIMPLE_ESCAPES = {
@@ -29,17 +29,17 @@ _SIMPLE_ESCAPES = {
     "'": "'",
     "s": " ",
 }
-#: Digits after the letter of an escape.
+#: Letter of an escape -> number of hex digits after it.
 _HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
 
 
 class Unreadable(Exception):
-    """A value that systemd refuses. `str()` says why and quotes nothing of it."""
+    """systemd refuses a value. `str()` is the reason, without the value."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One assignment. `where` is `FILE:LINE`, the line being the one on which it begins."""
+    """An assignment. `where`: `FILE:LINE` of its first line."""
 
     section: str
     name: str
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class ExecLine:
-    """One command of ExecStart= and its like, before variables are put in. `prefixes` are its marks."""
+    """A command of an Exec line, before variables are expanded. `prefixes`: see `_PREFIXES`."""
 
     prefixes: str
     words: tuple[str, ...] = field(repr=False)
@@ -57,7 +57,7 @@ class ExecLine:
 
     @property
     def expands(self) -> bool:
-        """Whether systemd puts variables into it."""
+        """Whether systemd expands variables in it."""
         return ":" not in self.prefixes
 
     @property
@@ -73,12 +73,12 @@ class Settings:
     problems: tuple[str, ...] = ()
 
     def last(self, name: str, section: str = "Service") -> Entry | None:
-        """The assignment that counts of a setting with one value; None where it is unset or emptied."""
+        """The effective assignment of a setting with one value. None when it is unset or empty."""
         found = [e for e in self.entries if (e.section, e.name) == (section, name)]
         return found[-1] if found and found[-1].value else None
 
     def all(self, name: str, section: str = "Service") -> list[Entry]:
-        """The assignments that count of a setting that adds up: an empty one takes back those before it."""
+        """The effective assignments of a list setting. An empty one removes those before it."""
         found: list[Entry] = []
         for entry in self.entries:
             if (entry.section, entry.name) == (section, name):
@@ -86,12 +86,12 @@ class Settings:
         return found
 
     def names(self, section: str = "Service") -> list[str]:
-        """The names of what is set, each once."""
+        """The names of the settings in a section, without duplicates."""
         return list(dict.fromkeys(e.name for e in self.entries if e.section == section))
 
 
 def settings(*files: tuple[str, str]) -> Settings:
-    """(path, text) of the unit and of its drop-ins, in systemd's order -> Settings."""
+    """Parse (path, text) of a unit and its drop-ins, in systemd's order."""
     entries: list[Entry] = []
     problems: list[str] = []
     for path, text in files:
@@ -115,19 +115,19 @@ def _entries(path: str, text: str) -> tuple[list[Entry], list[str]]:
         elif not sign or not name.strip():
             problems.append(f"{where}: a line without NAME=")
         elif not section:
-            problems.append(f"{where}: {name.strip()}= stands outside of any section")
+            problems.append(f"{where}: {name.strip()}= is outside of any section")
         else:
             entries.append(Entry(section, name.strip(_SPACE), value.strip(_SPACE), where))
     return entries, problems
 
 
 def logical_lines(text: str) -> list[tuple[int, str]]:
-    """(number of its first line, text) of every line that says something: comments out, continuations joined."""
+    """(number of its first line, text) of every line: without comments, continuations joined."""
     found: list[tuple[int, str]] = []
     begun, joined = 0, ""
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         line = raw.lstrip(_SPACE)
-        if line.startswith(_COMMENT):  # also between two lines that belong together
+        if line.startswith(_COMMENT):  # also between continued lines
             continue
         begun, joined = begun or number, joined + line.rstrip("\r")
         if _goes_on(joined):
@@ -146,7 +146,7 @@ def _goes_on(line: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """The words of a value: quotes taken off, escapes resolved.
+    """The words of a value, without quotes and with escapes replaced.
 
     Raises:
         Unreadable: a quote is not closed.
@@ -160,7 +160,7 @@ def words(text: str) -> list[str]:
 
 
 def _first_word(text: str) -> tuple[str, str] | None:
-    """(the first word, what follows it), or None where there is none."""
+    """(the first word, the text after it). None when there is no word."""
     text = text.lstrip(_SPACE)
     if not text:
         return None
@@ -190,9 +190,9 @@ def _first_word(text: str) -> tuple[str, str] | None:
 
 
 def _escape(text: str) -> tuple[bytes, int]:
-    """What stands for the escape that `text` begins after its backslash, and how many characters it takes.
+    """The value and length of the escape at the start of `text`, after its backslash.
 
-    systemd warns about one that it does not know, and keeps it as it is.
+    systemd warns about an unknown escape and keeps it unchanged.
     """
     sign = text[:1]
     if sign in _SIMPLE_ESCAPES and sign:
@@ -212,16 +212,16 @@ def _escape(text: str) -> tuple[bytes, int]:
 
 
 def specified(text: str, table: Mapping[str, str]) -> str:
-    """A value with its %-specifiers replaced; one that `table` (letter -> value) does not have stays as it is."""
+    """A value with its % specifiers replaced. `table`: letter -> value; unknown ones stay."""
     known = {"%": "%", **table}
     return re.sub(r"%(.)", lambda m: known.get(m[1], m[0]), text, flags=re.S)
 
 
 def exec_lines(entry: Entry, table: Mapping[str, str]) -> list[ExecLine]:
-    """The commands of one ExecStart= line; a lone semicolon stands between two.
+    """The commands of an Exec line. A single semicolon separates two.
 
     Raises:
-        Unreadable: systemd would not take it.
+        Unreadable: systemd refuses the line.
     """
     found = []
     rest = entry.value
@@ -233,7 +233,7 @@ def exec_lines(entry: Entry, table: Mapping[str, str]) -> list[ExecLine]:
         program = first.lstrip(_PREFIXES)
         prefixes = first[: len(first) - len(program)]
         if not program:
-            raise Unreadable("it names no program")
+            raise Unreadable("it has no program")
         arguments, rest = _arguments(rest, table)
         # the word after @ is the program's argv[0]
         arguments = arguments[1:] if "@" in prefixes else arguments
@@ -242,7 +242,7 @@ def exec_lines(entry: Entry, table: Mapping[str, str]) -> list[ExecLine]:
 
 
 def _arguments(text: str, table: Mapping[str, str]) -> tuple[list[str], str]:
-    """The words up to a lone semicolon, and what follows that."""
+    """The words before a single semicolon, and the text after it."""
     found: list[str] = []
     rest = text
     while rest:
@@ -261,9 +261,9 @@ def _arguments(text: str, table: Mapping[str, str]) -> tuple[list[str], str]:
 
 
 def expanded(line: ExecLine, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The words that the program is started with: $NAME alone is split into words, ${NAME} is put in as it is.
+    """The command line with its variables: the value of $NAME is split, that of ${NAME} is not.
 
-    A word that begins with $ is a name to its end. Nothing is left of a name that has no value.
+    In a word that begins with $, all the rest is the name. A variable without a value is removed.
     """
     if not line.expands:
         return line.words
@@ -277,7 +277,7 @@ def expanded(line: ExecLine, environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _put_in(word: str, environment: Mapping[str, str]) -> str:
-    """A word with its ${NAME} and $$ replaced; one that is not closed stays, with all that follows."""
+    """A word with ${NAME} and $$ replaced. After an unclosed ${, the text stays unchanged."""
 
     def value(match: re.Match[str]) -> str:
         if match[0] == "$$":
@@ -297,7 +297,7 @@ def _split_leniently(value: str) -> list[str]:
 def assigned(
     entries: Iterable[Entry], table: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Environment= -> (name -> value, name -> where it is set, what cannot be read)."""
+    """The variables of Environment=: (name -> value, name -> place, problems)."""
     values: dict[str, str] = {}
     places: dict[str, str] = {}
     problems = []
@@ -311,17 +311,17 @@ def assigned(
             if sign and _VARIABLE.fullmatch(name):
                 values[name], places[name] = value, f"Environment= in {entry.where}"
             else:
-                problems.append(f"{entry.where}: a word of Environment= is no NAME=VALUE")
+                problems.append(f"{entry.where}: a word of Environment= is not NAME=VALUE")
     return values, places, problems
 
 
 def flag(entry: Entry | None) -> bool:
-    """What a yes or no of systemd says; no where it is unset."""
+    """The value of a boolean setting. False when it is unset."""
     return entry is not None and entry.value.lower() in ("1", "yes", "y", "true", "t", "on")
 
 
 def drop_in_directories(unit: str) -> list[str]:
-    """The names of the directories with drop-ins of a unit: its own, then those of its prefixes, then its type's."""
+    """The names of a unit's drop-in directories: its name, its prefixes, its type."""
     stem, dot, kind = unit.rpartition(".")
     parts = stem.split("-")
     prefixes = ["-".join(parts[:n]) + "-" for n in range(len(parts) - 1, 0, -1)]
@@ -329,9 +329,9 @@ def drop_in_directories(unit: str) -> list[str]:
 
 
 def in_order(directories: Sequence[str], listed: Callable[[str], Iterable[str]]) -> list[str]:
-    """The drop-ins that count, in systemd's order: by file name; of one name only that of the first directory.
+    """The effective drop-ins, by file name. Of equal names, only the first directory's.
 
-    `directories`: the most important first. `listed`: the file names in one of them.
+    `directories`: highest priority first. `listed`: returns the file names in a directory.
     """
     chosen: dict[str, str] = {}
     for directory in directories:

@@ -159,18 +159,18 @@ def test_what_litellm_publishes() -> None:
             "another name",
         ),
         (replace(GOOD, model="gpt-4o-mini", where={}), "no --model", "gpt-4o-mini", "base_models"),
-        (replace(GOOD, approach="none"), "--approach none", "refused", "LiteLLM itself"),
+        (replace(GOOD, approach="none"), "--approach none", "refuses", "LiteLLM itself"),
         (
             replace(GOOD, approach="bon"),
             "--approach bon",
-            "the model's name chooses",
+            "the model name selects",
             "bon-jerry-xl",
         ),
         (
             replace(GOOD, proxy_key="dummy"),
             "the proxy key",
             "shorter than 24",
-            "LiteLLM must send the new one",
+            "LiteLLM must send the new key",
         ),
         (
             replace(GOOD, proxy_key=f"sk-{KEY}"),
@@ -181,7 +181,7 @@ def test_what_litellm_publishes() -> None:
         (
             replace(GOOD, proxy_key=""),
             "the proxy key",
-            "asks its clients for none; a new one",
+            "clients need no key now; init generates a new one",
             "render-litellm",
         ),
         (env(OPTILLM_API_KEY="x"), "variable OPTILLM_API_KEY", "local inference", ""),
@@ -193,7 +193,7 @@ def test_what_litellm_publishes() -> None:
         ),
         (env(CEREBRAS_API_KEY="x"), "variable CEREBRAS_API_KEY", "another provider", ""),
         (env(https_proxy="http://p:3128"), "variable https_proxy", "through a proxy", ""),
-        (env(HF_TOKEN="x"), "variable HF_TOKEN", "sealed", ""),
+        (env(HF_TOKEN="x"), "variable HF_TOKEN", "only optictl's variables", ""),
         (replace(GOOD, passed=("A",)), "variable A", "PassEnvironment=", ""),
         (replace(GOOD, extra_flags=("--n",)), "--n", "OptiLLM's default", ""),
         (
@@ -215,13 +215,13 @@ def test_what_litellm_publishes() -> None:
                 GOOD, providers=(*GOOD.providers, Provider("far", "https://u:p@api.openai.com/v1"))
             ),
             "provider far (https://(secret, not shown)@api.openai.com/v1)",
-            "only way out",
+            "calls LiteLLM only",
             "model_list",
         ),
         (
             replace(GOOD, providers=(Provider("l", URL, {"big": "jerry-xl"}),)),
             "model_map big -> jerry-xl",
-            "as they are",
+            "does not rename",
             "publish",
         ),
         (
@@ -247,8 +247,8 @@ def test_what_litellm_publishes() -> None:
         (
             unit("[Service]\nExecStartPre=/bin/a\n"),
             "ExecStartPre=",
-            "nothing but the guard",
-            "a unit that you make",
+            "the guard only",
+            "another unit",
         ),
         (
             unit("[Service]\nLimitNOFILE=9\nMemoryMax=1G\n"),
@@ -337,7 +337,7 @@ class TestKeys:
         )
         told = proposal.about_kept(found, PLACES, "OPENAI_API_KEY=\n", "another\n")
         assert [n.what for n in told] == ["OPENAI_API_KEY of /srv/optillm/env", "the proxy key"]
-        assert "has none" in told[0].why
+        assert "has no key" in told[0].why
         assert (
             "another one" in proposal.about_kept(found, PLACES, "OPENAI_API_KEY=b\n", None)[0].why
         )

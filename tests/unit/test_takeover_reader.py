@@ -215,23 +215,26 @@ def test_what_only_a_shell_could_tell_is_said_and_not_run(place: Place) -> None:
     )
     found = place.read()
     assert (found.port, found.proxy_key) == (5220, "")
-    assert "what a program prints" in " ".join(found.problems)
+    assert "the output of a program" in " ".join(found.problems)
 
 
 @pytest.mark.parametrize(
     ("service", "words"),
     [
-        ("ExecStart=/usr/bin/nginx -g 'daemon off;'", "starts no OptiLLM that can be seen"),
+        (
+            "ExecStart=/usr/bin/nginx -g 'daemon off;'",
+            "does not start OptiLLM in a recognizable way",
+        ),
         (
             "ExecStart=/usr/bin/docker run -p 4020:8000 optillm",
-            "starts no OptiLLM that can be seen",
+            "does not start OptiLLM in a recognizable way",
         ),
         ("ExecStart=/x/optillm --model 'a", "ExecStart= cannot be read: a quote (') is not closed"),
-        ("Type=oneshot", "no ExecStart= that can be read"),
-        ("ExecStart=/x/optillm --port http", "no port number"),
+        ("Type=oneshot", "no readable ExecStart="),
+        ("ExecStart=/x/optillm --port http", "not a port number"),
         ("ExecStart=/x/optillm --port", "--port has no value"),
-        ("EnvironmentFile=env\nExecStart=/x/optillm", "no absolute path"),
-        ("EnvironmentFile=/no/such\nExecStart=/x/optillm", "there is no /no/such"),
+        ("EnvironmentFile=env\nExecStart=/x/optillm", "not an absolute path"),
+        ("EnvironmentFile=/no/such\nExecStart=/x/optillm", "/no/such is missing"),
         ("hello\nExecStart=/x/optillm", "a line without NAME="),
     ],
 )

@@ -220,7 +220,7 @@ def test_a_dangerous_one(
         wet = own_machine.run(program, "init").stdout
         for words in (
             "not taken  --host 0.0.0.0",
-            "not taken  the proxy key: it is shorter than 24 characters; a new one is made",
+            "not taken  the proxy key: it is shorter than 24 characters; init generates a new one",
             "not taken  variable OPTILLM_LOG",
             f"not taken  drop-in {UNIT}.d/override.conf (User=, Environment=)",
         ):
