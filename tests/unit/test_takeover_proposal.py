@@ -339,7 +339,7 @@ class TestKeys:
         assert [n.what for n in told] == ["OPENAI_API_KEY of /srv/optillm/env", "the proxy key"]
         assert "has no key" in told[0].why
         assert (
-            "another one" in proposal.about_kept(found, PLACES, "OPENAI_API_KEY=b\n", None)[0].why
+            "another key" in proposal.about_kept(found, PLACES, "OPENAI_API_KEY=b\n", None)[0].why
         )
 
 
