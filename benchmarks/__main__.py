@@ -14,7 +14,7 @@ PARTS = {"install": install, "start": start, "serve": serve, "cli": cli, "check"
 
 
 def main() -> int:
-    """Run the parts, print their tables, write the results."""
+    """Run the parts, print their tables, and write the results."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__
     )
@@ -32,7 +32,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - PARTS.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
-    # a plain kill, or the end of the terminal, still stops the servers and removes what was installed
+    # on SIGTERM or SIGHUP, still stop the servers and remove the installations
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda got, _frame: sys.exit(128 + got))
     found = results.read(options.output)

@@ -1,4 +1,7 @@
-"""check: a whole live check of an installed deployment under a booted systemd, and what the service notices of it. As root."""
+"""check: a live check of a deployment under a booted systemd, and its effect on the service.
+
+It needs root.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from testing.support import packaged
 
 TITLE = "A live check"
 RUNS = 11
-#: Requests of a round, one after the other; rounds with and without checks beside them, in turn.
+#: Sequential requests of a round. Rounds with and without parallel checks alternate.
 REQUESTS, ROUNDS = 40, 5
 
 
 def _round(host: Host) -> float:
-    """Milliseconds of one request for `bon`, the median of a round."""
+    """The median time of a request for `bon` in a round, in milliseconds."""
     taken = []
     for _ in range(REQUESTS):
         since = time.perf_counter()
@@ -35,7 +38,7 @@ def _round(host: Host) -> float:
 
 @contextmanager
 def _checks_beside(host: Host) -> Iterator[None]:
-    """One check after the other, until the block ends."""
+    """Run one check after the other during the block."""
     ended = threading.Event()
 
     def loop() -> None:
@@ -52,8 +55,9 @@ def _checks_beside(host: Host) -> Iterator[None]:
 
 
 def measure(_: Lab) -> Part:
-    """One unmeasured run (bytecode, caches), then runs in turn; then rounds of requests with and without checks beside."""
-    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+    """One unmeasured run (bytecode, caches), then alternating runs, then rounds of requests."""
+    # the program must exist before the overlay is mounted: an overlay may not show later changes
+    # below
     with packaged() as program, booted() as machine, installed(machine, program) as host:
         say(f"check: {RUNS} runs")
         commands = {"whole": ["check"], "config": ["check", "--only", "config"]}
@@ -63,7 +67,7 @@ def measure(_: Lab) -> Part:
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _run in range(RUNS):
             for name, command in commands.items():
-                # nsenter waits for what it started, so that its times are the whole command's
+                # nsenter waits for its command, and its times include those of the command
                 found[name].append(
                     cli.run(host.machine.inside(host.program, *command), dict(os.environ))
                 )
@@ -100,7 +104,7 @@ def measure(_: Lab) -> Part:
             for i, what in enumerate(names)
         ),
         Row(
-            "`bon` through the service, with checks beside it: p50",
+            "`bon` through the service, with parallel checks: p50",
             "ms",
             figure(beside),
             "without",
@@ -110,9 +114,10 @@ def measure(_: Lab) -> Part:
     return Part(
         rows,
         [
-            "An installed, sealed deployment in a booted systemd; whole processes from spawn to exit, bytecode in place.",
-            f"{spent} completions were asked of the upstream by {len(found['whole'])} whole checks.",
-            f"Latency: {ROUNDS} rounds of {REQUESTS} requests (4 upstream calls each, answered at once), in turn without "
-            "and with one check after the other beside them, which share the cores.",
+            "An installed, sealed deployment in a booted systemd; whole processes from spawn to "
+            "exit, bytecode in place.",
+            f"{len(found['whole'])} checks made {spent} completions upstream.",
+            f"Latency: {ROUNDS} rounds of {REQUESTS} requests (4 upstream calls each, answered at "
+            "once), alternately without and with parallel checks on the same cores.",
         ],
     )

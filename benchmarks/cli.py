@@ -1,4 +1,4 @@
-"""cli: whole processes of optictl's quick commands against a Typer hello-world in the same environment."""
+"""cli: processes of optictl's fast commands, compared with a Typer hello-world."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 
 def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Wall and CPU milliseconds of one process; it must end with 0."""
+    """Wall and CPU time of a process in milliseconds. Its exit code must be 0."""
     since = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -49,7 +49,7 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
 
 
 def measure(lab: Lab) -> Part:
-    """One unmeasured run of each (bytecode is written), then all in turn."""
+    """One unmeasured run of each (to write bytecode), then alternating runs."""
     optictl = str(Path(sys.executable).parent / "optictl")
     hello, root, empty = lab.place / "hello.py", str(lab.place / "root"), str(lab.place / "empty")
     hello.write_text(HELLO)
@@ -86,8 +86,10 @@ def measure(lab: Lab) -> Part:
     return Part(
         rows,
         [
-            "Whole processes from spawn to exit, output thrown away, bytecode in place, the same interpreter and virtual "
-            "environment; the hello-world has one command with one option.",
-            "`render-unit` on the defaults and once more with a configuration file to read; `check --only config` with one.",
+            "Whole processes from spawn to exit, output discarded, with bytecode, in the same "
+            "virtual "
+            "environment. The hello-world has one command with one option.",
+            "`render-unit` with the defaults, and with a configuration file; `check --only config` "
+            "with a configuration file.",
         ],
     )

@@ -1,6 +1,6 @@
-"""A bounded load on one server: sequential, or a few clients at once, over kept-alive connections.
+"""A limited load on a server: sequential or parallel requests over kept-alive connections.
 
-`http.client`, because what the measuring client spends is subtracted from nobody.
+It uses `http.client`, because the time of the measuring client is part of every figure.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import time
 
 from benchmarks.servers import PROXY_KEY
 
-#: No stage of load lasts longer, whatever its count.
+#: The longest time of a stage of load, whatever its count.
 SECONDS = 60
 _HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {PROXY_KEY}"}
 _numbers = itertools.count(1)
 
 
 class Refused(RuntimeError):
-    """503: the server does not take more now."""
+    """503: the server accepts no more requests now."""
 
 
 class Client:
-    """One kept-alive connection."""
+    """A kept-alive connection."""
 
     def __init__(self, port: int, model: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._model = model
 
     def ask(self) -> float:
-        """One request, each with a question of its own; seconds until the answer was read."""
+        """Send a request with a unique question. Returns the seconds until the answer is read."""
         message = {"role": "user", "content": f"What is {next(_numbers)} + 2?"}
         body = json.dumps({"model": self._model, "messages": [message]}).encode()
         since = time.perf_counter()
@@ -50,7 +50,7 @@ class Client:
 
 
 def sequential(port: int, model: str, count: int) -> list[float]:
-    """Milliseconds of up to `count` requests, one after the other, sorted."""
+    """The times of up to `count` sequential requests in milliseconds, sorted."""
     client, deadline = Client(port, model), time.monotonic() + SECONDS
     taken: list[float] = []
     while len(taken) < count and time.monotonic() < deadline:
@@ -60,12 +60,12 @@ def sequential(port: int, model: str, count: int) -> list[float]:
 
 
 def percentile(ordered: list[float], share: float) -> float:
-    """The nearest rank."""
+    """The percentile by nearest rank."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def concurrent(port: int, model: str, count: int, clients: int) -> tuple[int, float]:
-    """Up to `count` requests from `clients` threads: how many were answered, and in how many seconds."""
+    """Send up to `count` requests from `clients` threads: (number of answers, seconds)."""
     tickets, deadline = iter(range(count)), time.monotonic() + SECONDS
     lock = threading.Lock()
     answered: list[float] = []

@@ -18,7 +18,7 @@ _TAKEN = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 class Meter:
-    """Bytes received so far; None when nothing could be counted."""
+    """Bytes received so far. None when the counter cannot be used."""
 
     def __init__(self) -> None:
         self._lock, self._bytes = threading.Lock(), 0
@@ -72,7 +72,10 @@ def _accept(listener: socket.socket, meter: Meter) -> None:
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """Counts the downloads of the programs started inside. Where a proxy is in force already, it counts nothing."""
+    """Count the downloads of programs that start in the block.
+
+    With another proxy, count nothing.
+    """
     meter = Meter()
     if any(os.environ.get(name) for name in _TAKEN):
         yield meter

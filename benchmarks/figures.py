@@ -1,4 +1,4 @@
-"""Figures and rows: medians with their range, and the ratio against the alternative."""
+"""Figures and rows: medians with their range, and the ratio to the alternative."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_MEASURED = "not measured"
 
 
 def number(value: float) -> str:
-    """Three significant digits, no exponent."""
+    """A number with three significant digits, without an exponent."""
     if value == int(value) and abs(value) < 1000:
         return str(int(value))
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
@@ -20,7 +20,7 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """What one side measured, a value a run."""
+    """The measurements of one side, one value per run."""
 
     runs: tuple[float, ...]
 
@@ -43,7 +43,7 @@ class Figure:
 
 
 def figure(runs: Iterable[float | None]) -> Figure | None:
-    """A figure, or None where nothing (or not everything) could be measured."""
+    """A figure. None when a value is missing."""
     values = tuple(runs)
     return (
         Figure(tuple(v for v in values if v is not None)) if values and None not in values else None
@@ -51,7 +51,7 @@ def figure(runs: Iterable[float | None]) -> Figure | None:
 
 
 def ratio_text(ratio: float) -> str:
-    """`1/21.6` for what is much smaller, `10.2` for what is larger."""
+    """A ratio as text: `1/21.6` when much smaller than 1, `10.2` when larger."""
     return (
         f"1/{1 / ratio:.1f}"
         if 0 < ratio < 0.67
@@ -63,7 +63,7 @@ def ratio_text(ratio: float) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `limit` is what the ratio optictl / alternative should stay below (or above)."""
+    """A comparison. `limit`: the ratio optictl / alternative should be below (or above) it."""
 
     what: str
     unit: str
@@ -87,7 +87,7 @@ class Row:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The least and the greatest ratio of runs made side by side; None where runs were not paired."""
+        """The lowest and highest ratio of paired runs. None without pairs."""
         if (
             self.ratio is None
             or self.ours is None
@@ -100,7 +100,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the expectation holds; None where there is none or nothing was measured."""
+        """Whether the ratio is within the limit. None without a limit or a measurement."""
         if self.limit is None or self.ratio is None:
             return None
         return self.ratio > self.limit if self.above else self.ratio < self.limit
@@ -143,7 +143,7 @@ class Row:
 
 @dataclass
 class Part:
-    """One part's outcome: its rows and how they came about."""
+    """The result of a part: its rows, and notes about the method."""
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

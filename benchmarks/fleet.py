@@ -1,8 +1,8 @@
-"""`python -m benchmarks.fleet [--hosts 3,10,30] [--output FILE]`: one deployment on many hosts, against a loop of one's own.
+"""`python -m benchmarks.fleet [--hosts 3,10,30] [--output FILE]`: many hosts and a shell loop.
 
-A host is a deployment below a directory of its own, reached over Ansible's local connection, so all hosts share the
-controller's cores. Between Ansible and a host's Python stands a script that notes the CPU time of each module; what is left
-of a roll-out's CPU time is the controller's. Writes FLEET.md beside this file, anew after each run.
+A host is a deployment in a separate directory, over Ansible's local connection. All hosts share the
+controller's cores. A script between Ansible and the Python of a host records the CPU time of each
+module; the rest of a roll-out's CPU time is the controller's. FLEET.md is rewritten after each run.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from optictl.proof.standin import StandIn
 from testing.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 
 SIZES = (3, 10, 30)
-#: One canary, then so many at a time; Ansible works on a whole batch at once.
+#: Batch size after the canary, and hosts at the same time.
 BATCH, FORKS = 8, 10
-#: From so many hosts on, the release lies on each before the clock starts, linked from a host of an earlier run.
+#: With this number of hosts or more, the release is linked from an earlier run before the
+#: measurement.
 BUILT_BEFORE = 10
-#: The loop is timed over so many hosts; one after the other, they know nothing of each other.
+#: Hosts of the measured loop. It works on one host after the other.
 LOOPED = 3
-#: Seconds between two looks at the controller's memory.
+#: Seconds between two measurements of the controller's memory.
 PAUSE = 0.5
 PYTHON = "/usr/bin/python3"
 PROGRAM = Path(sys.executable).with_name("optictl")
@@ -58,7 +59,7 @@ with open("{records}", "a") as file:
     file.write(f"{{sum(os.times()[:4])}}\\n")
 sys.exit(code)
 """
-#: What somebody writes who has the wheels and a list of hosts; `cp` stands for scp.
+#: A typical hand-written loop over hosts, with local wheels. `cp` replaces scp.
 _LOOP = """\
 set -e
 for host in "$@"; do
@@ -91,27 +92,28 @@ COLUMNS = (
 PREAMBLE = f"""\
 # Many hosts
 
-Written by `python -m benchmarks.fleet`. A host is a deployment below a directory of its own (`--root`), reached over Ansible's
-local connection. All of them share the cores of one machine: many at once are hardly faster there than one after the other.
-So the work of the hosts, which real ones do on their own cores, is told apart from the controller's: between Ansible and a
-host's Python stands a script that notes the CPU time of each module. The loop's is that of all it starts.
+Written by `python -m benchmarks.fleet`. A host is a deployment in a separate directory (`--root`),
+over Ansible's local connection. All hosts share the cores of one machine: parallel work is hardly
+faster than sequential work. Real hosts use their own cores. A script between Ansible and the Python
+of a host therefore records the CPU time of each module, to separate the work of the hosts from the
+work of the controller. For the loop, it is the CPU time of all its processes.
 
-- fleet: `optictl fleet apply --batch 1,{BATCH} --forks {FORKS}`: one canary, then {BATCH} at a time. Every host is looked
-  at first; each gets the wheels and optictl, builds the release, asks the live upstream for all four strategies, switches and
-  checks.
-- loop: a shell loop, one host after the other: copies the wheels, installs optictl, writes the configuration and the keys,
-  runs `optictl install --root HOST --yes`. It does not look first and does not ask the live upstream. It is timed over at
-  most {LOOPED} hosts; `~`: the rest is reckoned.
-- "{FIRST}": nothing is there. "{LINKED}", from {BUILT_BEFORE} hosts on: the same, but the release lies there, linked from
-  one that was built before: so many builds would only keep the shared cores busy. "{AGAIN}": the same command again.
-- The wheelhouse is made before and kept; the hosts of both sides share one cache of uv. Memory: the most that was seen of the
-  controller's processes together; RSS counts a page that they share once for each, PSS once.
+- fleet: `optictl fleet apply --batch 1,{BATCH} --forks {FORKS}`: one canary, then {BATCH} at a time. It reads the facts
+  of every host. Each host gets the wheels and optictl, builds the release, tests all four
+  strategies with the live upstream, switches and checks.
+- loop: a shell loop, one host after the other. It copies the wheels, installs optictl, writes the configuration and the keys,
+  and runs `optictl install --root HOST --yes`, without the facts and the live tests. It is measured for at most {LOOPED}
+  hosts; `~`: extrapolated.
+- "{FIRST}": an empty host. "{LINKED}", for {BUILT_BEFORE} hosts or more: the release is linked from an earlier build,
+  because more builds would only keep the shared cores busy. "{AGAIN}": the same command again.
+- The wheelhouse exists before the measurement. The hosts of both sides share one cache of uv. Memory is the maximum of the
+  controller's processes together. RSS counts a shared page once per process, PSS once.
 """
 
 
 @dataclass(frozen=True)
 class Took:
-    """One command: seconds, CPU seconds with all that it started, and the most memory of it (without the hosts'), in MiB.
+    """The cost of a command: seconds, CPU seconds of all its processes, maximum memory in MiB.
 
     `others`: the share of the machine's cores that other work took meanwhile.
     """
@@ -125,7 +127,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Line:
-    """One run over so many hosts. `host_cpu`: seconds of all hosts together; `looped` of them took `loop`."""
+    """A run over `hosts`. `host_cpu`: CPU seconds of all hosts. `loop`: for `looped` hosts."""
 
     hosts: int
     run: str
@@ -136,22 +138,22 @@ class Line:
 
     @property
     def own(self) -> float:
-        """CPU seconds of one host."""
+        """CPU seconds per host."""
         return self.host_cpu / self.hosts
 
     @property
     def controller(self) -> float:
-        """CPU seconds of the controller."""
+        """CPU seconds of the controller, for all hosts."""
         return self.fleet.cpu - self.host_cpu
 
     @property
     def loop_seconds(self) -> float:
-        """Of all hosts."""
+        """Seconds of the loop for all hosts."""
         return self.loop.seconds / self.looped * self.hosts
 
     @property
     def workers(self) -> int:
-        """Hosts at the same moment."""
+        """The number of hosts at the same time."""
         return min(BATCH, FORKS, self.hosts - 1)
 
     def cells(self) -> tuple[str, ...]:
@@ -176,7 +178,10 @@ class Line:
 def _measured(
     command: Sequence[str], environment: dict[str, str], log: Path, without: str = ""
 ) -> Took:
-    """Run a command to its good end, what it says in `log`; processes of `without` do not count as its memory."""
+    """Run a command that must succeed.
+
+    `log`: its output. `without`: processes whose memory is not counted.
+    """
     rss, pss, ended, usage, status = 0.0, 0.0, 0, None, 0
     with log.open("wb") as output, log.with_suffix(".err").open("wb") as errors:
         since, busy = time.perf_counter(), _busy()
@@ -191,9 +196,7 @@ def _measured(
         try:
             while not ended:
                 time.sleep(PAUSE)
-                with suppress(
-                    OSError, KeyError
-                ):  # one of its processes ended meanwhile: at the next look
+                with suppress(OSError, KeyError):  # a process has ended meanwhile: measure again
                     now = memory(process.pid, without)
                     rss, pss = max(rss, now[0]), max(pss, now[1] or 0)
                 ended, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -213,7 +216,7 @@ def _measured(
 
 
 def _busy() -> float:
-    """CPU seconds that all cores have worked since the start of the machine."""
+    """The CPU seconds of all cores since boot, without idle time."""
     user, nice, system, _idle, _waiting, *more = map(
         int, Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
     )
@@ -221,7 +224,7 @@ def _busy() -> float:
 
 
 class Yard:
-    """Where the hosts are, and what the controller and the loop need."""
+    """The directories of the hosts, and the files of the controller and the loop."""
 
     def __init__(self, place: Path, base_url: str) -> None:
         self.place = place
@@ -245,11 +248,14 @@ class Yard:
             files.write(place / "files" / name, text, 0o600 if name != "optictl.yaml" else 0o644)
 
     def hosts(self, count: int, side: str) -> list[Path]:
-        """The directories of so many hosts."""
+        """The directories of this number of hosts."""
         return [self.place / f"{side}-{count}" / f"h{one:02}" for one in range(1, count + 1)]
 
     def roll_out(self, hosts: Sequence[Path], changes: bool) -> tuple[Took, float]:
-        """`optictl fleet apply`: what it took, and the CPU seconds of the hosts. `changes`: whether each is to be changed."""
+        """Run `optictl fleet apply`: its cost, and the CPU seconds of the hosts.
+
+        `changes`: whether every host must change.
+        """
         common = {
             "ansible_connection": "local",
             "optillm_proxy_config": self.config,
@@ -286,7 +292,7 @@ class Yard:
         return took, sum(map(float, self.records.read_text().split()))
 
     def loop(self, hosts: Sequence[Path], changes: bool, wheels: Path, requirements: str) -> Took:
-        """The hand-written loop; `changes` as above."""
+        """Run the loop. `changes`: whether every host must change."""
         variables = {
             "WHEELS": str(wheels),
             "REQUIREMENTS": requirements,
@@ -304,13 +310,13 @@ class Yard:
 
 
 def _link(release: Path, host: Path) -> None:
-    """A release that was built on one host, on another one."""
+    """Link a release from one host to another."""
     target = host / "opt/optillm-proxy/releases" / release.name
     shutil.copytree(release, target, symlinks=True, copy_function=os.link)
 
 
 def _wheelhouse(yard: Yard) -> tuple[Path, str]:
-    """The wheelhouse that the roll-outs will ship, as a directory of just its files; and the requirements of optictl."""
+    """The wheelhouse in a separate directory, and the name of its requirements file."""
     python = uv.inspect(Path(PYTHON))
     if python is None:
         raise RuntimeError(f"there is no {PYTHON}")
@@ -360,7 +366,7 @@ def _measure(yard: Yard, sizes: Sequence[int], wheels: Path, requirements: str) 
                 shutil.rmtree(host)
 
 
-# -- what many hosts would take
+# -- forecast
 
 
 def _slope(of: Callable[[Line], float], small: Line, large: Line) -> float:
@@ -368,7 +374,7 @@ def _slope(of: Callable[[Line], float], small: Line, large: Line) -> float:
 
 
 def _forecast(lines: Sequence[Line], wheels: float) -> str:
-    """What the figures say of MANY hosts; `wheels`: MB that a host is sent."""
+    """A forecast for MANY hosts. `wheels`: MB to send to each host."""
     firsts = [line for line in lines if line.run != AGAIN]
     agains = [line for line in lines if line.run == AGAIN]
     built, again = [line for line in firsts if line.run == FIRST][-1], agains[-1]
@@ -413,18 +419,19 @@ def _forecast(lines: Sequence[Line], wheels: float) -> str:
     return f"""\
 ## {MANY:,} hosts
 
-A forecast from these figures, not a measurement. As CPU times depend least on what else the machine does, a host is taken
-to need as long as its CPU time: {number(built.own)} s from nothing, {number(again.own)} s without changes. Real hosts
-do that on cores of their own, as many at a time as `--forks` allows, in the batches of `--batch 1,25%`: one, then
-{MANY // 4} each. A host costs the controller {number(costs[0])} s of CPU, {number(costs[1])} s without changes. The
-controller's memory is {number(base)} MiB, {number(a_worker)} more for each host that is worked on at the moment and
-{number(a_host)} for each in the inventory.
+This is a forecast from the figures above, not a measurement. It assumes that a host takes its CPU
+time, which other load
+affects least: {number(built.own)} s for an empty host, {number(again.own)} s without changes. Real hosts use their own
+cores, `--forks` hosts at a time, in the batches of `--batch 1,25%`: one, then {MANY // 4} each. A host costs the
+controller {number(costs[0])} s of CPU time, {number(costs[1])} s without changes. The controller needs {number(base)} MiB
+of memory, {number(a_worker)} more for each active host, and {number(a_host)} for each host in the inventory.
 
 {_table(head, rows)}
 
-Where more cores are in use than the controller has, they are what is waited for; a batch waits for its slowest host. The
-loop would take {number(hours)} h. Not in these figures: ssh (about a dozen tasks a host), and the way of the wheels, which
-are sent once: {number(wheels)} MB a host, {number(way)} GB in all, {number(minutes)} min of a line of 1 Gbit/s.
+When the controller has fewer cores than the table says, it is the bottleneck. A batch waits for its
+slowest host. The loop
+would take {number(hours)} h. These figures do not include SSH (about a dozen tasks per host) and the transfer of the
+wheels, once: {number(wheels)} MB per host, {number(way)} GB in all, {number(minutes)} min at 1 Gbit/s.
 """
 
 
@@ -439,9 +446,15 @@ def _yard() -> Iterator[Yard]:
 
 
 def _page(lines: Sequence[Line], wheels: float, when: str, before: float) -> str:
-    """FLEET.md; `wheels`: MB that a host is sent, `before`: the load average at the beginning."""
+    """The text of FLEET.md.
+
+    `wheels`: MB to send to each host. `before`: load average at the start.
+    """
     others = [took.others for line in lines for took in (line.fleet, line.loop)]
-    load = f"load {before:.1f} before it began; other work took {min(others):.0%} to {max(others):.0%} of the cores meanwhile"
+    load = (
+        f"load {before:.1f} at the start; "
+        f"other work took {min(others):.0%} to {max(others):.0%} of the cores"
+    )
     machine = f"{when}, {os.cpu_count()} cores ({platform.machine()}), {load}"
     forecast = (
         f"\n{_forecast(lines, wheels)}"
@@ -454,7 +467,7 @@ def _page(lines: Sequence[Line], wheels: float, when: str, before: float) -> str
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print the tables, and write them."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fleet", description="One deployment on many hosts."
     )
@@ -462,7 +475,7 @@ def main() -> int:
         "--hosts",
         default=",".join(map(str, SIZES)),
         metavar="N,N",
-        help="how many hosts, a run each",
+        help="numbers of hosts, one run for each",
     )
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).with_name("FLEET.md"), metavar="FILE"
@@ -478,7 +491,7 @@ def main() -> int:
         for line in _measure(
             yard, [int(word) for word in options.hosts.split(",")], wheels, requirements
         ):
-            # a run that is ended early leaves what it has measured
+            # write after each run: an interrupted benchmark keeps its results
             lines = sorted([*lines, line], key=lambda one: one.hosts)
             options.output.write_text(_page(lines, size, when, before))
     print(options.output.read_text())

@@ -1,4 +1,4 @@
-"""install: optictl's profile `proxy` against the whole of `uv pip install optillm==0.3.12 math-verify`."""
+"""install: optictl's profile `proxy`, compared with a full install of OptiLLM by `uv pip`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ TITLE = "Install"
 RUNS = 3
 _MB = 1e6
 NOTES = [
-    "optictl: uv with the shipped lock, every hash checked, files copied out of uv's cache, bytecode compiled, all "
-    "through optictl's own code. Full: `uv pip install optillm==0.3.12 math-verify` with uv's defaults (hard links, no "
-    "bytecode). Both: a new virtual environment on the same interpreter, an empty uv cache on the same disk.",
-    "Downloaded: what a counting tunnel on 127.0.0.1 passed on to uv, indexes included. All bytes of both sides pass "
-    "through it, which makes both a little slower. Wall time depends on the network.",
-    "On disk: apparent sizes of the files in the virtual environment, each inode once, uv's cache not counted. With "
-    "bytecode, as any first start of the full install adds it, its side would be larger.",
-    "A release also holds the guard (below 0.2 MB).",
+    "optictl: uv with the shipped lock, every hash checked, files copied out of uv's cache, "
+    "bytecode compiled, all "
+    "through optictl's own code. Full: `uv pip install optillm==0.3.12 math-verify` with uv's "
+    "defaults (hard links, no "
+    "bytecode). Both: a new virtual environment on the same interpreter, an empty uv cache on the "
+    "same disk.",
+    "Downloaded: the bytes through a counting tunnel on 127.0.0.1, indexes included. The tunnel "
+    "makes "
+    "both sides a little slower. Wall time depends on the network.",
+    "On disk: apparent sizes of the files in the virtual environment, each inode once, uv's cache "
+    "not counted. With "
+    "bytecode, which its first start writes, the full install would be larger.",
+    "A release also contains the guard (less than 0.2 MB).",
 ]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one installation took."""
+    """The cost of an installation."""
 
     seconds: float
     downloaded: float | None
@@ -38,7 +43,7 @@ class Measured:
 
 
 def disk(directory: Path) -> float:
-    """MB of all files below a directory: apparent sizes, each inode once, links not followed."""
+    """The size of the files below a directory in MB: apparent sizes, each inode once."""
     inodes = {}
     for path in directory.rglob("*"):
         info = path.lstat()
@@ -48,7 +53,7 @@ def disk(directory: Path) -> float:
 
 
 def _measure(build: Callable[[], None], venv: Path, cache: Path) -> Measured:
-    """`build` fills `venv`, uv's cache is new and on the same file system (so that uv may hard-link)."""
+    """Measure `build`, which fills `venv`. uv's cache is empty and on the same file system."""
     with variables(UV_CACHE_DIR=str(cache)), metered() as meter:
         since = time.perf_counter()
         build()
@@ -74,7 +79,7 @@ def _full(lab: Lab) -> Measured:
 
 
 def measure(lab: Lab) -> Part:
-    """optictl's side three times, the full install once, between the first and the second."""
+    """Three runs of optictl, and one full install between the first and the second."""
     ours: list[Measured] = []
     other: list[Measured] = []
     for run in range(RUNS):

@@ -1,4 +1,4 @@
-"""Where it happens: a temporary directory that every user may enter, and what is installed there."""
+"""The temporary directory of the benchmarks, and the installations in it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from optictl.host.uv import Interpreter
 from optictl.releases import interpreters, locks
 
 ROOT = Path(__file__).resolve().parent.parent
-#: The whole install, with the module that OptiLLM 0.3.12 forgets to declare.
+#: The full install, with the module that OptiLLM 0.3.12 does not declare.
 FULL = ("optillm==0.3.12", "math-verify")
 
 
 def say(text: str) -> None:
-    """Progress, on stderr."""
+    """Print progress to stderr."""
     print(f"[benchmarks] {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def variables(**values: str) -> Iterator[None]:
-    """These environment variables, until the block ends."""
+    """Set these environment variables during the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -45,7 +45,7 @@ def variables(**values: str) -> Iterator[None]:
 
 
 class Lab:
-    """The two installations under test, each built once, when first asked for."""
+    """The two installations under test. Each is built at its first use."""
 
     def __init__(self, place: Path, full: bool) -> None:
         self.place, self.wants_full = place, full
@@ -57,7 +57,7 @@ class Lab:
 
     @property
     def release(self) -> Path:
-        """optictl's release: the locked closure of the profile `proxy` and today's guard."""
+        """optictl's release: the locked closure of the profile `proxy`, and the guard."""
         if self._release is None:
             say("building a release (not measured)")
             directory = self.place / "release"
@@ -68,14 +68,14 @@ class Lab:
 
     @property
     def full(self) -> Path | None:
-        """The venv of the full install; None when it was not asked for."""
+        """The venv of the full install. None with --no-full."""
         if self._full is None and self.wants_full:
             say("building the full install (not measured): about 7 GB")
             self.build_full(self.place / "full")
         return self._full
 
     def build_closure(self, venv: Path) -> None:
-        """What `optictl install` does for a release's venv, by optictl's own code."""
+        """Build the venv of a release with the code of `optictl install`."""
         config = Config()
         venv.parent.mkdir(parents=True, exist_ok=True)
         uv.make_venv(venv, self.interpreter.path)
@@ -84,14 +84,14 @@ class Lab:
         )
 
     def finish_release(self, directory: Path) -> None:
-        """The rest of a release, so that it can be started."""
+        """Complete a release, to start it."""
         files.copy_tree(locks.GUARD, directory / "guard")
         uv.compile_tree(directory / ".venv/bin/python", directory / "guard")
         files.make_directory(directory / "work")
         self._release = directory
 
     def build_full(self, directory: Path) -> None:
-        """What OptiLLM's documentation says, and the missing module."""
+        """Install as OptiLLM's documentation says, with the missing module."""
         venv = directory / "venv"
         directory.mkdir(exist_ok=True)
         uv.make_venv(venv, self.interpreter.path)
@@ -104,14 +104,14 @@ class Lab:
             str(venv / "bin/python"),
             *FULL,
         ]
-        # from the root: uv would read this project's exclude-dependencies in its directory
+        # in the root directory: in this project, uv would read its exclude-dependencies
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, cwd="/")
         self._full = venv
 
 
 @contextmanager
 def laboratory(full: bool) -> Iterator[Lab]:
-    """A lab below /var/tmp; everything in it is removed at the end."""
+    """A lab below /var/tmp. It is removed at the end."""
     place = Path(tempfile.mkdtemp(prefix="optictl-bench-", dir="/var/tmp"))
     place.chmod(0o755)
     try:

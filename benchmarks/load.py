@@ -1,7 +1,7 @@
-"""`python -m benchmarks.load [--quick]`: many clients at once, guarded and bare OptiLLM side by side.
+"""`python -m benchmarks.load [--quick]`: many parallel clients, for guarded and bare OptiLLM.
 
-Drives both with 1 to 256 clients and an upstream that takes 0, 1 and 20 s a call, and writes LOAD.md and load.svg
-beside this file: throughput, what is added to the upstream's time, memory, threads, open files, and how long /health takes.
+It uses 1 to 256 clients, and an upstream with 0, 1 and 20 s per call. LOAD.md and load.svg get
+throughput, time added to the upstream's, memory, threads, open files, and the time of /health.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from benchmarks.servers import Server, bare, guarded, upstream
 from benchmarks.watcher import Seen, watched
 from optictl.deployment.config import Limits
 
-#: A strategy of one upstream call, so that the upstream's share of a request is its own time.
+#: A strategy with one upstream call: the upstream's share of a request is its response time.
 STRATEGY = "re2"
-#: Seconds that the upstream takes -> how many clients ask at once.
+#: Response time of the upstream in seconds -> numbers of parallel clients.
 STAGES: dict[int, tuple[int, ...]] = {
     20: (1, 16, 64, 256),
     1: (1, 4, 16, 64, 128, 256),
     0: (1, 4, 16, 64, 128, 256),
 }
 QUICK: dict[int, tuple[int, ...]] = {1: (1, 64, 256), 0: (1, 8, 64)}
-#: No stage begins later than that many seconds after the first.
+#: The longest time from the first to the last start of a stage, in seconds.
 BUDGET = 13 * 60
-#: Seconds in which clients begin requests.
+#: Seconds during which clients start requests.
 SPAN = 4
-#: So many run at a time where nobody is held back.
+#: limits.max_in_flight for a run without a queue.
 UNLIMITED = 512
 DEFAULT = Limits().max_in_flight
 GUARDED, TWO, LIMITED, BARE = (
@@ -70,22 +70,23 @@ COLUMNS = (
 PREAMBLE = f"""\
 # Many clients at once
 
-Written by `python -m benchmarks.load`. The clients, the upstream, the program under test and what watches it are processes of
-their own that share the cores. Clients ask for `{STRATEGY}` (one upstream call) over kept-alive connections, as fast as they
-are answered, for {SPAN} s; "added" is the time of an answer less the upstream's, waiting included. RSS, threads and files are
-the most that was seen; /health is asked ten times a second, each time on a new connection.
+Written by `python -m benchmarks.load`. The clients, the upstream, the program under test and the
+watcher are separate processes
+on the same cores. Clients request `{STRATEGY}` (one upstream call) over kept-alive connections, one request after the other,
+for {SPAN} s. "added": the time of an answer minus the upstream's time, including the queue. RSS, threads and files are maximum
+values. The watcher requests /health ten times a second, each time on a new connection.
 
-- "{GUARDED}": a release as its unit starts it, with `limits.max_in_flight: {UNLIMITED}`, so that it holds nobody back.
+- "{GUARDED}": a release as its unit starts it, with `limits.max_in_flight: {UNLIMITED}`: no request waits in the queue.
 - "{TWO}": the same with `workers: 2`.
-- "{LIMITED}": one worker with the default limit, where more than half of it ask; who gets 503 asks no more (`Retry-After`
-  is longer than the stage).
+- "{LIMITED}": one worker with the default limit, for stages with more clients than half of it. A client that gets 503 sends
+  no more requests (`Retry-After` is longer than the stage).
 - "{BARE}": OptiLLM by hand, the same closure.
 """
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What was seen with so many clients; times in milliseconds."""
+    """The figures of a stage with `clients` parallel clients. Times are in milliseconds."""
 
     seconds: float
     clients: int
@@ -132,7 +133,7 @@ def _stage(server: Server, program: str, seconds: float, clients: int) -> Stage:
         begin.wait()
         until = time.monotonic() + SPAN
         try:
-            while True:  # one request at least, however long the upstream takes
+            while True:  # at least one request, whatever the upstream's time
                 taken.append(one.ask() * 1000)
                 if time.monotonic() >= until:
                     return
@@ -190,7 +191,8 @@ def _measure(stages: dict[int, tuple[int, ...]], release: Path) -> Iterator[Stag
                         continue
                     if time.monotonic() > until:
                         say(
-                            f"load: no time left for an upstream of {seconds} s, {clients} clients, {program}"
+                            f"load: no time left for an upstream of {seconds} s, {clients} "
+                            f"clients, {program}"
                         )
                         continue
                     say(f"load: upstream {seconds} s, {clients} clients, {program}")
@@ -211,22 +213,26 @@ def _table(stages: list[Stage]) -> str:
 
 
 def _sizing(stages: list[Stage]) -> str:
-    """What the figures say about the default of limits.max_in_flight."""
+    """A comment on the default of limits.max_in_flight, from the figures."""
     fastest, of_two, of_bare = (
         max(s.rate for s in stages if s.program == name) for name in (GUARDED, TWO, BARE)
     )
-    # of each upstream the stage with most clients: its last
+    # for each upstream the last stage, which has the most clients
     limited = {stage.seconds: stage for stage in stages if stage.program == LIMITED}
     healths = "; ".join(
         f"{one.seconds:g} s: {number(one.seen.health_p95)} ({number(one.seen.health_worst)})"
         for one in limited.values()
     )
     return (
-        f"The guarded service gave at most {number(fastest)} answers/s, bare OptiLLM {number(of_bare)}.\n"
-        f"Two workers gave {number(of_two)}, {of_two / fastest:.2f} times as many; clients and upstream share the two cores.\n"
-        f"{DEFAULT} at a time, the default, end {DEFAULT} a second where a request takes 1 s upstream,\n"
-        f"{DEFAULT / fastest:.0%} of what one worker can do; slower models need less. /health with most clients and\n"
-        f"that limit, p95 (worst) in ms, by the upstream's time: {healths}."
+        f"The guarded service gave at most {number(fastest)} answers/s, bare OptiLLM "
+        f"{number(of_bare)}.\n"
+        f"Two workers gave {number(of_two)}, {of_two / fastest:.2f} times as many. Clients and "
+        "upstream use the same two cores.\n"
+        f"With the default of {DEFAULT} and an upstream of 1 s, {DEFAULT} requests end per second, "
+        f"{DEFAULT / fastest:.0%} of the rate\n"
+        "of one worker; slower models need less. /health with the most clients and that limit, "
+        "p95 (worst) in ms,\n"
+        f"by the upstream's time: {healths}."
     )
 
 
@@ -240,7 +246,7 @@ def _show(stages: list[Stage]) -> None:
 
 
 def main() -> int:
-    """Measure, print the table, write it and its plots."""
+    """Measure, print the table, and write it and its plots."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.load", description="Many clients at once."
     )
@@ -266,14 +272,15 @@ def main() -> int:
         )
         when = time.strftime("%Y-%m-%d", time.gmtime())
         (options.output / "LOAD.md").write_text(
-            f"{PREAMBLE}\n{when}, {machine}.\n\n{_sizing(stages)}\n\n![Plots](load.svg)\n\n{_table(stages)}\n"
+            f"{PREAMBLE}\n{when}, "
+            f"{machine}.\n\n{_sizing(stages)}\n\n![Plots](load.svg)\n\n{_table(stages)}\n"
         )
         (options.output / "load.svg").write_text(plot.draw(_charts(stages)))
     return 0
 
 
 def _charts(stages: list[Stage]) -> list[plot.Chart]:
-    """A row of charts for each upstream, a column for each figure."""
+    """Draw a row of charts for each upstream, with a column for each figure."""
     figures: dict[str, Callable[[Stage], float]] = {
         "answers/s": lambda s: s.rate,
         "added p50, ms": lambda s: s.p50,

@@ -1,4 +1,4 @@
-"""Small line charts as one SVG file that needs nothing else. Both axes are logarithmic."""
+"""Small line charts in a self-contained SVG file. Both axes are logarithmic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.figures import number
 _WIDTH, _HEIGHT, _COLUMNS = 250, 170, 3
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44, 26, 12, 28
 _COLOURS = ("#2f6fb3", "#c4622d", "#4a9a5a", "#8a5fb0")
-#: A logarithm needs one.
+#: The lowest y: a logarithm needs a positive number.
 _LEAST = 0.01
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ height }}"
@@ -45,14 +45,14 @@ _SVG = """\
 
 @dataclass(frozen=True)
 class Chart:
-    """A title, and by name the points (x, y) of each line; x above 0, a y below 0.01 is drawn as 0.01."""
+    """A chart: line name -> points (x, y). x must be above 0; a y below 0.01 is drawn as 0.01."""
 
     title: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> tuple[float, float]:
-    """a, b of a * log10(value) + b, so that `low` lands at `start` and `high` at `end`."""
+    """(a, b) of a * log10(value) + b, which maps `low` to `start` and `high` to `end`."""
     span = math.log10(high / low) or 1.0
     return (end - start) / span, start - (end - start) / span * math.log10(low)
 
@@ -86,7 +86,7 @@ def _placed(chart: Chart, index: int) -> dict[str, object]:
 
 
 def draw(charts: Sequence[Chart]) -> str:
-    """The charts, three in a row."""
+    """The charts as SVG, three in a row."""
     rows = math.ceil(len(charts) / _COLUMNS)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_SVG).render(

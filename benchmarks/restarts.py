@@ -1,9 +1,8 @@
-"""`python -m benchmarks.restarts [--restarts N] [--minutes M]`: what clients notice of many restarts, as root.
+"""`python -m benchmarks.restarts [--restarts N] [--minutes M]`: effect of restarts on clients.
 
-Boots a machine of its own, installs a deployment there and restarts it over and over with
-`optictl restart` under the constant load of the tests. Adds a line to RESTARTS.md beside this file
-and sums up all of them, so that several runs make up a long one. Ctrl-C and SIGTERM end a run after
-the restart that is under way; like one that met a failure, it is recorded with what it did.
+It needs root. It boots a machine, installs a deployment there, and repeats `optictl restart` under
+the constant load of the tests. It adds a line to RESTARTS.md and updates the total of all runs.
+Ctrl-C and SIGTERM end a run after the present restart. Interrupted and failed runs are recorded too.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from testing.support import PROXY_KEY, packaged
 
 #: Seconds between the end of a restart and the next one.
 PAUSE = 0.5
-#: A line of the table: the run, its machine, and what the load's own table says.
+#: A line of the table: the run, its machine, and the columns of the load's table.
 COLUMNS = ("date", "restarts", "minutes", "machine", "load before", *HEAD[1:])
 PREAMBLE = f"""\
 # Restarts under load
 
 Written by `python -m benchmarks.restarts`. The load: {RATE} GET /health a second, each on a new connection, and {CLIENTS}
-clients that ask for `bon` one request after the other; its four upstream calls take {CALL_SECONDS} s each. Nothing is retried.
-"refused": the connection was; "dropped": reset, closed early or incomplete; p99 and worst are those of the GETs, in seconds.
-One line a run; "load before" is the machine's load average before it began.
+clients that request `bon`, one request after the other. Its four upstream calls take {CALL_SECONDS} s each. There are no
+retries. "refused": the connection was refused. "dropped": reset, closed early or incomplete. p99 and worst: of the GETs, in
+seconds. One line per run. "load before": the machine's load average before the run.
 """
 
 
 @contextmanager
 def _told() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set while the block lasts."""
+    """An event that Ctrl-C and SIGTERM set during the block."""
     told = threading.Event()
     before = {
         one: signal.signal(one, lambda *_: told.set()) for one in (signal.SIGINT, signal.SIGTERM)
@@ -55,10 +54,10 @@ def _told() -> Iterator[threading.Event]:
 def _repeat(
     once: Callable[[], None], times: int, minutes: float, told: threading.Event
 ) -> tuple[int, str]:
-    """Do it until it was done often enough, until the minutes are over or until told to stop.
+    """Repeat until the count or the time is reached, or until a signal.
 
     Returns:
-        How often it was done, and the words of the failure that ended it, else "".
+        The number of restarts, and the failure that ended the run, or "".
     """
     deadline, done = time.monotonic() + 60 * minutes, 0
     while done < times and time.monotonic() < deadline and not told.wait(PAUSE):
@@ -72,17 +71,17 @@ def _repeat(
 
 
 def _restart(host: Host) -> None:
-    """One restart, and the proof that it was one."""
+    """Restart once, and verify it."""
     before = host.machine.show("optillm-proxy.service", "MainPID")
     host.optictl("restart")
     if before == host.machine.show("optillm-proxy.service", "MainPID"):
         raise RuntimeError("optictl restart ended well, but the process is the same")
-    # the stand-in keeps what it has seen; hours of it are of no use here
+    # the stand-in records requests; they are not needed, and would fill the memory in hours
     host.upstream.seen.clear()
 
 
 def _measure(host: Host, restarts: int, minutes: float) -> tuple[int, str, Load]:
-    """Restart under load: what _repeat says, and the load."""
+    """Restart under load. Returns the result of `_repeat` and the load."""
     with _told() as told:
         with Load(host.port, PROXY_KEY).running() as load:
             done, failure = _repeat(lambda: _restart(host), restarts, minutes, told)
@@ -92,7 +91,7 @@ def _measure(host: Host, restarts: int, minutes: float) -> tuple[int, str, Load]
 
 
 def _runs(text: str) -> list[tuple[str, ...]]:
-    """The lines of a table that was written before, without their sum."""
+    """The lines of an existing table, without its total."""
     lines = [
         tuple(cell.strip() for cell in line.strip("|").split("|"))
         for line in text.splitlines()
@@ -102,7 +101,7 @@ def _runs(text: str) -> list[tuple[str, ...]]:
 
 
 def _sum(runs: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """The last line: counts and minutes are added, of "worst" there is the worst, and nothing can be said of "p99"."""
+    """The total: the sums of counts and minutes, and the maximum of "worst". "p99" has no total."""
 
     def of(name: str, cells: tuple[str, ...]) -> str:
         match name:
@@ -119,7 +118,10 @@ def _sum(runs: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def main() -> int:
-    """Measure, print the table, write it. 0 if no restart failed and nothing was refused, dropped or answered with an error."""
+    """Measure, print the table, and write it.
+
+    Returns 0 when no restart failed, and no request was refused, dropped or failed.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.restarts", description="Many restarts under load."
     )
@@ -137,10 +139,11 @@ def main() -> int:
         "--output", type=Path, default=Path(__file__).with_name("RESTARTS.md"), metavar="FILE"
     )
     options = parser.parse_args()
-    # while nothing is measured yet SIGTERM ends the run as Ctrl-C does: the machine is taken down
+    # before the measurement, SIGTERM ends the run as Ctrl-C does: the machine is stopped
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     before = os.getloadavg()[0]
-    # the program is there before the overlay is mounted: what changes below one later may not be seen in it
+    # the program must exist before the overlay is mounted: an overlay may not show later changes
+    # below
     with (
         packaged() as program,
         booted() as machine,

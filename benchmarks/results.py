@@ -1,4 +1,4 @@
-"""RESULTS.md and results.json. A part that was not run this time keeps its table and its date."""
+"""Write RESULTS.md and results.json. A part that did not run keeps its table and its date."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ HEAD = ["what", "optictl", "alternative", "optictl / alternative", "expected", "
 PREAMBLE = """\
 # Benchmarks
 
-Written by `uv run python -m benchmarks`; the values of every single run are in `results.json`. A figure is the
-median (least to greatest). The ratio is optictl's median divided by the alternative's, both of one run of that part;
-in brackets the least and greatest ratio of runs made side by side, where there are such pairs. Absolute figures
-depend on the machine and on what else it does; the ratios are what counts.
+Written by `uv run python -m benchmarks`. `results.json` has the values of every run. A figure is
+the median (minimum to maximum). The ratio is optictl's median divided by the alternative's, from
+the same run of a part. In brackets: the lowest and highest ratio of paired runs, if any. Absolute
+figures depend on the machine and its other load; use the ratios.
 """
 
 
 def machine(python: str) -> dict[str, Any]:
-    """Facts that explain figures, none that names the machine. `python` is the one under test."""
+    """Facts about the machine, without its name. `python`: the interpreter under test."""
     return {
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
@@ -37,8 +37,10 @@ def machine(python: str) -> dict[str, Any]:
 
 def _facts(facts: dict[str, Any]) -> str:
     return (
-        f"{facts['date']}; {facts['cores']} cores ({facts['architecture']}), {facts['memory_gib']} GiB; CPython "
-        f"{facts['python_of_optictl']} (optictl), {facts['python_of_optillm']} (OptiLLM, both sides); "
+        f"{facts['date']}; {facts['cores']} cores ({facts['architecture']}), {facts['memory_gib']} "
+        "GiB; CPython "
+        f"{facts['python_of_optictl']} (optictl), {facts['python_of_optillm']} (OptiLLM, both "
+        "sides); "
         f"load average before: {facts['load_average_before']}."
     )
 
@@ -49,7 +51,7 @@ def _table(part: dict[str, Any]) -> str:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The parts of earlier runs; none where there is no file, or one that is no longer understood."""
+    """The parts of earlier runs. Empty without a file, or with a file in another format."""
     try:
         data = json.loads((directory / "results.json").read_text())
         return dict(data["parts"]) if data["schema"] == 1 else {}
@@ -58,7 +60,7 @@ def read(directory: Path) -> dict[str, Any]:
 
 
 def entry(title: str, part: Part, facts: dict[str, Any]) -> dict[str, Any]:
-    """One part as it stands in results.json."""
+    """A part in the format of results.json."""
     return {
         "title": title,
         "machine": facts,
@@ -69,13 +71,13 @@ def entry(title: str, part: Part, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def section(part: dict[str, Any]) -> str:
-    """One part as Markdown."""
+    """A part as Markdown."""
     notes = "\n".join(f"- {note}" for note in part["notes"])
     return f"## {part['title']}\n\n{_facts(part['machine'])}\n\n{_table(part)}\n\n{notes}\n"
 
 
 def write(directory: Path, parts: dict[str, Any]) -> None:
-    """Both files, whole."""
+    """Write both files."""
     (directory / "results.json").write_text(
         json.dumps({"schema": 1, "parts": parts}, indent=1) + "\n"
     )

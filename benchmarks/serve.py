@@ -1,4 +1,4 @@
-"""serve: what the proxy adds to a request and how many it serves, guarded against bare, in one environment."""
+"""serve: added latency and throughput of the guarded and the bare proxy, in one environment."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ TITLE = "Serving"
 STRATEGIES = {"moa": 3, "re2": 1}
 ROUNDS, WARM_UP, SEQUENTIAL, CONCURRENT, CLIENTS = 5, 10, 100, 200, 8
 NOTES = [
-    f"{ROUNDS} rounds in turn; a round is {SEQUENTIAL} requests one after the other, then {CONCURRENT} from {CLIENTS} "
-    "clients with kept-alive connections. Clients, upstream and the program under test are three processes that share "
-    "the cores.",
-    "Added latency: the client's p50 (p95) less the upstream's share, which is the p50 of direct calls times the calls "
+    f"{ROUNDS} alternating rounds. A round is {SEQUENTIAL} sequential requests, then {CONCURRENT} "
+    f"from {CLIENTS} "
+    "clients with kept-alive connections. Clients, upstream and the program under test are three "
+    "processes on the "
+    "same cores.",
+    "Added latency: the client's p50 (p95) minus the upstream's share: the p50 of direct calls "
+    "times the calls "
     "of the strategy.",
-    "Every round also counts the completions that went upstream: both sides made exactly the calls of the strategy, or "
-    "the benchmark fails. The guarded release runs with `--approach proxy` and journals each request; bare OptiLLM runs "
-    "without `--approach`, because with it no strategy would run at all.",
-    "CPU: user and system time of the program's processes at 8 clients; of these figures the one that other load on the "
-    "machine disturbs least.",
+    "The benchmark fails unless both sides make exactly the upstream calls of the strategy. The "
+    "guarded release runs "
+    "with `--approach proxy` and logs each request. Bare OptiLLM runs without `--approach`: with "
+    "it, no strategy "
+    "would run.",
+    "CPU: user and system time of the program's processes with 8 clients. Other load on the "
+    "machine affects this figure "
+    "least.",
 ]
 
 
 @dataclass
 class Side:
-    """One program and its figures by name, a value a round."""
+    """A program and its figures by name, one value per round."""
 
     name: str
     server: Server
@@ -38,7 +44,10 @@ class Side:
     found: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def run(self, strategy: str, direct: float) -> None:
-        """One round; raises when a request did not cause exactly the calls of its strategy."""
+        """Run a round.
+
+        Raises an error when the number of upstream calls is not the expected one.
+        """
         calls, model, port = STRATEGIES[strategy], f"{strategy}-jerry-xl", self.server.port
         before = completions(self.upstream)
         taken = clients.sequential(port, model, SEQUENTIAL)
@@ -57,7 +66,7 @@ class Side:
 
 
 def _compare(strategy: str, release_sides: tuple[Side, Side]) -> tuple[list[Row], list[float]]:
-    """ROUNDS rounds in turn, the first side changing; also the direct calls' medians."""
+    """ROUNDS rounds of both sides in alternating order, and the medians of direct calls."""
     ours, other = release_sides
     direct = []
     for side in release_sides:
@@ -94,7 +103,7 @@ def _compare(strategy: str, release_sides: tuple[Side, Side]) -> tuple[list[Row]
 
 
 def measure(lab: Lab) -> Part:
-    """Both programs stay up; only one is asked at a time."""
+    """Both programs run; only one gets requests at a time."""
     release = lab.release
     part = Part()
     shares: list[float] = []

@@ -1,4 +1,4 @@
-"""The programs under test, on free loopback ports, never as root, always stopped."""
+"""The programs under test, on free loopback ports, not as root. They are always stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from optictl.deployment.paths import NAME
 from optictl.host import files, network, processes
 from optictl.proof import trial
 
-#: Keys of the benchmark; they protect nothing.
+#: Keys of the benchmark. They protect nothing.
 PROXY_KEY, UPSTREAM_KEY = "optillm-benchmark-key-0123456789", "x"
 READY_SECONDS = 180
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -30,7 +30,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers. `started` is seconds from spawn to the first 200 on /health."""
+    """A running server. `started`: seconds from spawn to the first 200 of /health."""
 
     port: int
     pid: int
@@ -42,7 +42,7 @@ def _tail(log: Path) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, since: float, log: Path) -> float:
-    """Asks every 10 ms; a connection that is accepted early waits for its answer."""
+    """Request /health every 10 ms until it answers. An accepted connection waits for its answer."""
     while (elapsed := time.perf_counter() - since) < READY_SECONDS:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}:\n{_tail(log)}")
@@ -81,7 +81,7 @@ def guarded(
     workers: int = 1,
     **limits: int,
 ) -> Iterator[Server]:
-    """A release, started as its unit would start it."""
+    """A release, started as its unit starts it."""
     with _setting(base_url, strategies, workers, **limits) as (config, home, log, output):
         since = time.perf_counter()
         secrets = trial.Secrets.of(PROXY_KEY, UPSTREAM_KEY)
@@ -92,7 +92,7 @@ def guarded(
 
 @contextmanager
 def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
-    """OptiLLM by hand, as its documentation says: no --approach, so that the prefix decides."""
+    """OptiLLM, started as its documentation says: the prefix selects the strategy."""
     with _setting(base_url, ("moa",)) as (config, home, log, output):
         command = [
             str(venv / "bin/optillm"),
@@ -107,7 +107,7 @@ def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
             "--optillm-api-key",
             PROXY_KEY,
         ]
-        # without a network the full install would wait for model files
+        # the full install would wait for model files without a network
         variables = {**trial.environment(home, UPSTREAM_KEY), "HF_HUB_OFFLINE": "1", **environment}
         since = time.perf_counter()
         process = processes.start(
@@ -122,7 +122,7 @@ def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
 
 @contextmanager
 def upstream(seconds: float = 0.0) -> Iterator[int]:
-    """The upstream that answers after so many seconds; yields its port."""
+    """An upstream with this response time in seconds. Yields its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.upstream", str(seconds)],
         cwd=ROOT,
@@ -139,7 +139,7 @@ def upstream(seconds: float = 0.0) -> Iterator[int]:
 
 
 def completions(port: int) -> int:
-    """How many completions the upstream gave so far."""
+    """The number of completions of the upstream so far."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/count")
     count = int(json.loads(connection.getresponse().read())["completions"])
@@ -148,12 +148,12 @@ def completions(port: int) -> int:
 
 
 def _fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the program's name, which may hold blanks."""
+    """The fields of /proc/PID/stat after the program's name, which may contain blanks."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def tree(pid: int, without: str = "") -> list[int]:
-    """A process and all that descend from it; `without` those whose command line has that word, and theirs."""
+    """A process and its descendants. `without`: a word in command lines of omitted subtrees."""
     parents = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -167,12 +167,15 @@ def tree(pid: int, without: str = "") -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a tree so far, user and system."""
+    """The CPU time of a process tree in seconds, user and system."""
     return sum(int(f[11]) + int(f[12]) for f in map(_fields, tree(pid))) / _TICK
 
 
 def memory(pid: int, without: str = "") -> tuple[float, float | None]:
-    """RSS and PSS of a tree in MiB. PSS counts a page shared by n processes as 1/n; None where the kernel hides it."""
+    """RSS and PSS of a process tree in MiB. PSS is None when the kernel does not show it.
+
+    PSS counts a page of n processes as 1/n for each.
+    """
     rss = pss = 0
     readable = True
     for one in tree(pid, without):
@@ -190,7 +193,7 @@ def memory(pid: int, without: str = "") -> tuple[float, float | None]:
 
 @dataclass(frozen=True)
 class Use:
-    """What a tree of processes holds: RSS in MiB, threads, open files."""
+    """The resources of a process tree: RSS in MiB, threads, open files."""
 
     memory: float
     threads: int
@@ -198,14 +201,14 @@ class Use:
 
 
 def use(pid: int) -> Use:
-    """What a tree of processes holds now."""
+    """The present resources of a process tree."""
     pids = tree(pid)
     files_open = sum(sum(1 for _ in os.scandir(f"/proc/{one}/fd")) for one in pids)
     return Use(memory(pid)[0], sum(int(_fields(one)[17]) for one in pids), files_open)
 
 
 def empty_directory(place: Path) -> Path:
-    """A directory that the program under test may write to."""
+    """A directory that the program under test can write to."""
     path = Path(tempfile.mkdtemp(dir=place))
     identity = processes.service_identity(NAME)
     if identity.uid is not None and identity.gid is not None:

@@ -1,4 +1,4 @@
-"""start: from spawn to the first 200 on /health, and memory at rest."""
+"""start: time from spawn to the first 200 of /health, and memory when idle."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from benchmarks.servers import Server, bare, empty_directory, guarded, memory, u
 
 TITLE = "Start and memory"
 RUNS, FULL_RUNS = 5, 3
-#: Seconds after readiness at which a server is at rest.
+#: Seconds after readiness until a server is idle.
 REST = 1.0
 NOTES = [
-    "Time from spawn to the first 200 on `/health`, asked every 10 ms; memory summed over the process tree (the guarded "
-    f"release is gunicorn's master and one worker), {REST:g} s later. RSS counts pages that the two share twice, PSS once.",
-    "The full install in two ways: with its bytecode written by an earlier start (the favourable case: the program may "
-    "write it), and without, as behind a hardened unit. Every side was started once before, so its files were in memory.",
-    "All sides: the same interpreter, a clean environment, not root, an instant upstream; the bare ones with "
+    "Time from spawn to the first 200 on `/health`, asked every 10 ms; memory summed over the "
+    "process tree (the guarded "
+    f"release is gunicorn's master and one worker), {REST:g} s later. RSS counts pages that the "
+    "two share twice, PSS once.",
+    "The full install in two ways: with its bytecode written by an earlier start (the favourable "
+    "case: the program may "
+    "write it), and without, as behind a hardened unit. Every side was started once before, so "
+    "its files were in memory.",
+    "All sides: the same interpreter, a clean environment, not root, an instant upstream; the "
+    "bare ones with "
     "`HF_HUB_OFFLINE=1`, so that no time is spent on model files.",
 ]
 
@@ -29,7 +34,7 @@ Starter = Callable[[], AbstractContextManager[Server]]
 
 @dataclass
 class Side:
-    """One way to run OptiLLM and what its runs showed."""
+    """A way to run OptiLLM, and its figures."""
 
     name: str
     start: Starter | None
@@ -54,7 +59,7 @@ class Side:
 
 
 def measure(lab: Lab) -> Part:
-    """Each side once unmeasured (files come into memory, bytecode is written), then all in turn."""
+    """One unmeasured run of each side (page cache, bytecode), then alternating runs."""
     release, full = lab.release, lab.full
     with upstream() as port:
         url = f"http://127.0.0.1:{port}/v1"

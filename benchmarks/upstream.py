@@ -1,4 +1,4 @@
-"""An upstream that answers at once (after SECONDS), in a process of its own: `python -m benchmarks.upstream [SECONDS]`.
+"""An upstream that answers at once, or after SECONDS: `python -m benchmarks.upstream [SECONDS]`.
 
 It says what optictl's stand-in says, but spends a fifth of its time on it (one asyncio loop,
 no header parsing beyond the length), so that on a machine with two cores it does not hide
@@ -21,7 +21,7 @@ MODELS = {
 
 
 class Upstream(asyncio.Protocol):
-    """One connection: whole requests in, whole answers out."""
+    """A connection: complete requests in, complete answers out."""
 
     served = 0
     seconds = 0.0

@@ -1,7 +1,7 @@
-"""Looks at a server while it is under load, from a process of its own: `python -m benchmarks.watcher PORT PID`.
+"""Watch a server under load, in a separate process: `python -m benchmarks.watcher PORT PID`.
 
-In the clients' process it would wait for their interpreter lock and see itself. It looks until its standard input
-ends and then prints one line of JSON.
+In the clients' process it would wait for their interpreter lock and see itself. It looks until its
+standard input ends and then prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from benchmarks.clients import percentile
 from benchmarks.lab import ROOT
 from benchmarks.servers import use
 
-#: Seconds between two looks.
+#: Seconds between two measurements.
 PAUSE = 0.1
-#: /health that was not answered in that many seconds counts as so long.
+#: The time limit of /health in seconds. A request without an answer counts with this time.
 GIVE_UP = 30
 
 
 @dataclass
 class Seen:
-    """What was seen at most (memory is RSS in MiB), and how long /health took, in milliseconds."""
+    """The maximum values (memory: RSS in MiB), and the times of /health in milliseconds."""
 
     memory: float = 0
     threads: float = 0
@@ -59,7 +59,7 @@ def _look(port: int, pid: int) -> Seen:
         if len(taken) % 5 == 1:
             with suppress(
                 FileNotFoundError, ProcessLookupError
-            ):  # one of its processes ended meanwhile: at the next look
+            ):  # a process has ended meanwhile: measure again
                 now = use(pid)
                 seen.memory, seen.threads, seen.files = (
                     max(seen.memory, now.memory),
@@ -73,7 +73,7 @@ def _look(port: int, pid: int) -> Seen:
 
 @contextmanager
 def watched(port: int, pid: int) -> Iterator[Seen]:
-    """Look while the block lasts; what was seen is filled in at its end."""
+    """Watch during the block. The result is filled in at its end."""
     seen = Seen()
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.watcher", str(port), str(pid)],
@@ -84,7 +84,7 @@ def watched(port: int, pid: int) -> Iterator[Seen]:
     )
     try:
         assert process.stdout is not None
-        process.stdout.readline()  # it is there
+        process.stdout.readline()  # it has started
         yield seen
         output, _ = process.communicate(timeout=2 * GIVE_UP)
         vars(seen).update(json.loads(output))

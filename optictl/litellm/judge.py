@@ -162,7 +162,7 @@ def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
             yield Fault(
                 f"{label} sends a key that begins with sk-",
                 remedy,
-                "OptiLLM would send it upstream in place of its own",
+                "OptiLLM would send it upstream instead of OPENAI_API_KEY",
             )
         elif proxy_key is not None and key.strip() != proxy_key:
             yield Fault(
