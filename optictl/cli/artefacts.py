@@ -25,7 +25,7 @@ _ARTEFACTS = {
     ),
     "check-unit": (
         "Print optillm-proxy-check.service, which checks the deployment."
-        " install writes it with the path of its own program.",
+        " install writes it with the path of that optictl.",
         "optictl render-check-unit",
     ),
     "check-timer": (

@@ -67,7 +67,7 @@ def run(call: Call) -> int:
 
     Ctrl-C or SIGTERM drains: requests in flight are finished first.
 
-    Started by root, the service runs as optillm-proxy (or nobody).
+    Started by root, the service runs as the user optillm-proxy, or as 'nobody'.
     """
     from optictl.operations import foreground
 

@@ -25,7 +25,6 @@ PENDING: tuple[str, ...] = (
     "optictl/operations/",
     "optictl/output/",
     "optictl/results.py",
-    "docs/reference/command-line.md",
     "tests/integration/",
     "tests/system/",
 )
