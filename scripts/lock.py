@@ -3,10 +3,10 @@
     uv run scripts/lock.py            # after a change of the pins in pyproject.toml
 
 It also writes the inputs of `upgrade --resolve`. `proxy` is exported from uv.lock (dependency group
-`optillm`), which is the single source. `full` has everything that OptiLLM declares; uv.lock excludes
-most of it, so `full` is resolved separately from the same pins. The LATER versions of OptiLLM, which
-the guard also supports, are resolved as by `optictl upgrade --resolve`: same pins, locked versions
-kept.
+`optillm`), which is the single source. `full` has everything that OptiLLM declares; uv.lock
+excludes most of it, so `full` is resolved separately from the same pins. The LATER versions of
+OptiLLM, which the guard also supports, are resolved as by `optictl upgrade --resolve`: same pins,
+locked versions kept.
 """
 
 from __future__ import annotations

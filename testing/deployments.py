@@ -94,8 +94,9 @@ class InstalledDeployment:
 def make(root: Path, venv: Path) -> InstalledDeployment:
     """Install a deployment below `root`, by the functions that `optictl install` calls.
 
-    The release's venv is a copy of `venv`, which holds the same locked closure: to compile one takes 16 s of CPU
-    (tests/integration/install builds real ones). It is judged and proven as if it had been built.
+    The release's venv is a copy of `venv`, which holds the same locked closure: to compile one
+    takes 16 s of CPU (tests/integration/install builds real ones). It is judged and proven as if it
+    had been built.
     """
     upstream_port = free_port()
     config = Config(

@@ -100,9 +100,10 @@ def start_handmade(
 ) -> HandMadeService:
     """Write the unit of the specification by hand, enable it, start it, and wait until it answers.
 
-    `upstream`: the stand-in for LiteLLM, running. `venv`: with a real OptiLLM (the fixture `locked_venv`). `key`: "" for
-    none. `env`: the text of its env file. `drop_in`: the text of NAME.service.d/override.conf. `service`: more lines of
-    [Service]. `flags`: more of OptiLLM's. `providers`: the text of its user's proxy_config.yaml.
+    `upstream`: the stand-in for LiteLLM, running. `venv`: with a real OptiLLM (the fixture
+    `locked_venv`). `key`: "" for none. `env`: the text of its env file. `drop_in`: the text of
+    NAME.service.d/override.conf. `service`: more lines of [Service]. `flags`: more of OptiLLM's.
+    `providers`: the text of its user's proxy_config.yaml.
     """
     made = HandMadeService(machine, port or free_port(), key, name)
     if machine.run("id", USER, check=False).returncode:

@@ -1,7 +1,8 @@
 """Hosts for the fleet's tests: each a booted systemd in a private network, with a real sshd, driven by the real Ansible.
 
-A host has python3 and ssh and nothing else of use: the checkout, pip and every virtual environment are out of its sight, and
-its network leads to this machine only. The upstream that stands for LiteLLM listens on the host's own loopback.
+A host has python3 and ssh and nothing else of use: the checkout, pip and every virtual environment
+are out of its sight, and its network leads to this machine only. The upstream that stands for
+LiteLLM listens on the host's own loopback.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OptiLLM and LiteLLM, each with the other's address: ports are chosen before either starts.
 
-Both take many seconds to start. One LiteLLM serves all modules; OptiLLMs start side by side: `optillm` returns at once,
-`litellm` when it answers, and `ready` waits for the rest.
+Both take many seconds to start. One LiteLLM serves all modules; OptiLLMs start side by side:
+`optillm` returns at once, `litellm` when it answers, and `ready` waits for the rest.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def base_url(port: int) -> str:
 def strategy_entry(name: str, port: int, target: str | None = None) -> dict[str, Any]:
     """LiteLLM's model `name`, which is `target` (default: the same name) at the OptiLLM on `port`.
 
-    As `optictl render-litellm` prints it: without retries, each of which would repeat a whole strategy.
+    As `optictl render-litellm` prints it: without retries, each of which would repeat a whole
+    strategy.
     """
     return {
         "model_name": name,

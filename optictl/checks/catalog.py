@@ -47,7 +47,7 @@ def all_checks() -> list[Check]:
 
 
 def select(only: Sequence[str]) -> list[Check]:
-    """The checks with these ids or of these families (`health.alive`, `health`); all if `only` is empty.
+    """The checks with these ids or families (`health.alive`, `health`); by default all.
 
     Raises:
         KeyError: no check has this id or family.

@@ -30,8 +30,8 @@ _MAX_EXPOSURE_LOOPBACK = 1.0
 def service_exposure(deployment: Deployment) -> Iterator[Finding]:
     """The unit file confines the service as much as its isolation promises.
 
-    How: reads the score that `systemd-analyze security --offline` gives the unit file. `check --attack` makes real escape
-    attempts.
+    How: reads the score that `systemd-analyze security --offline` gives the unit file.
+    `check --attack` makes real escape attempts.
     Why: a newer systemd may know protections that the unit does not use yet.
     """
     deployment.require_managed()
@@ -60,8 +60,9 @@ def service_exposure(deployment: Deployment) -> Iterator[Finding]:
 def credential_mode(deployment: Deployment) -> Iterator[Finding]:
     """Only root and the user of the service can read the running service's copies of the secrets.
 
-    How: compares mode, owner and POSIX ACL of /run/credentials/optillm-proxy.service and its files with the user of the
-    service. From systemd 257 on, an ACL admits that user, and the group bits are only the ACL's mask.
+    How: compares mode, owner and POSIX ACL of /run/credentials/optillm-proxy.service and its files
+    with the user of the service. From systemd 257 on, an ACL admits that user, and the group bits
+    are only the ACL's mask.
     Why: the files in /etc may be closed while these copies are open.
     """
     deployment.require_managed()
@@ -93,8 +94,8 @@ def credential_mode(deployment: Deployment) -> Iterator[Finding]:
 def relay_active(deployment: Deployment) -> Iterator[Finding]:
     """The relay, the only way out of a sealed service, works.
 
-    How: reads the state of optillm-proxy-upstream.socket and of its service, and looks for the socket that the sealed
-    service connects to.
+    How: reads the state of optillm-proxy-upstream.socket and of its service, and looks for the
+    socket that the sealed service connects to.
     Why: a sealed service has no network; without the relay every strategy fails.
     """
     deployment.require_managed()

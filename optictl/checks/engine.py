@@ -90,7 +90,7 @@ def check(
 
 
 def explanation(check: Check) -> str:
-    """What a check proves, how, and why it matters: its fields and the docstring of its function."""
+    """What a check proves, how, and why: its fields and the docstring of its function."""
     lines = [f"{check.id}: {check.title}", f"expected: {check.expected}"]
     for label, ids in (("requires", check.requires), ("explained by", check.explained_by)):
         lines += [f"{label}: {', '.join(ids)}"] if ids else []

@@ -23,8 +23,10 @@ from optictl.host import files
 def config_valid(deployment: Deployment) -> Iterator[Finding]:
     """The configuration file is valid.
 
-    How: parses and validates the file as every command does, and reports each problem with its line.
-    Why: the other checks need a valid configuration; install, start and restart refuse an invalid one.
+    How: parses and validates the file as every command does, and reports each problem with its
+    line.
+    Why: the other checks need a valid configuration; install, start and restart refuse an invalid
+    one.
     """
     try:
         config_file.load(deployment.config_path)
@@ -62,12 +64,13 @@ def config_valid(deployment: Deployment) -> Iterator[Finding]:
     requires=("config.valid",),
 )
 def config_code_execution(deployment: Deployment) -> Iterator[Finding]:
-    """Strategies that run code which a model wrote are enabled only with permission, and are named here.
+    """Strategies that run code which a model wrote are enabled only with permission.
 
-    How: compares the configured strategies with those of OptiLLM that run code, start programs or open addresses. Without
-    `allow_code_execution: true` such a configuration is not valid, and config.valid names the strategy. With it, this check
-    warns and names the strategy.
-    Why: the sender of a prompt can choose what such a strategy does, with the rights of the service's user.
+    How: compares the configured strategies with those of OptiLLM that run code, start programs or
+    open addresses. Without `allow_code_execution: true` such a configuration is not valid, and
+    config.valid names the strategy. With it, this check warns and names the strategy.
+    Why: the sender of a prompt can choose what such a strategy does, with the rights of the
+    service's user.
     """
     enabled = model_names.code_execution(deployment.config.strategies)
     for name, effect in enabled.items():
@@ -90,10 +93,10 @@ def config_code_execution(deployment: Deployment) -> Iterator[Finding]:
 def env_readable(deployment: Deployment) -> Iterator[Finding]:
     """systemd accepts the whole env file, and every variable in it reaches the service.
 
-    How: reads the file by the rules of systemd's EnvironmentFile=, as the guard and `optictl run` do. Values are never
-    shown.
-    Why: systemd silently ignores a line that begins with `export` and a line after a byte order mark. It rejects a whole
-    file that is not UTF-8. The service then has no key, or does not start.
+    How: reads the file by the rules of systemd's EnvironmentFile=, as the guard and `optictl run`
+    do. Values are never shown.
+    Why: systemd silently ignores a line that begins with `export` and a line after a byte order
+    mark. It rejects a whole file that is not UTF-8. The service then has no key, or does not start.
     """
     path = deployment.env_file
     content = files.read_bytes(path)
@@ -125,10 +128,11 @@ def env_readable(deployment: Deployment) -> Iterator[Finding]:
 def env_forbidden(deployment: Deployment) -> Iterator[Finding]:
     """No environment variable redirects OptiLLM or changes its defaults.
 
-    How: compares variable names (never values) with the guard's list of forbidden ones. It reads the env file, the
-    environment that systemd gives to every service, and /proc/PID/environ of the processes that serve the port.
-    Why: OPTILLM_API_KEY switches OptiLLM to local inference and CEREBRAS_API_KEY to another provider, both silently. The
-    guard refuses to start with them.
+    How: compares variable names (never values) with the guard's list of forbidden ones. It reads
+    the env file, the environment that systemd gives to every service, and /proc/PID/environ of the
+    processes that serve the port.
+    Why: OPTILLM_API_KEY switches OptiLLM to local inference and CEREBRAS_API_KEY to another
+    provider, both silently. The guard refuses to start with them.
     """
     searched = []
     try:
@@ -174,7 +178,7 @@ def env_forbidden(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _sources(deployment: Deployment) -> list[tuple[str, Path | None, list[str]]]:
-    """(place as text, the file if it is one, the names of the variables set there), place by place."""
+    """(place as text, its file or None, the names of the variables set there) of every place."""
     service = deployment.hand_made
     if service is None:
         path = deployment.paths.env
@@ -198,7 +202,8 @@ def _sources(deployment: Deployment) -> list[tuple[str, Path | None, list[str]]]
 def env_upstream_key(deployment: Deployment) -> Iterator[Finding]:
     """The env file holds a key for calls from OptiLLM to LiteLLM.
 
-    How: OPENAI_API_KEY in the env file is not empty. upstream.base-model tests whether LiteLLM accepts it.
+    How: OPENAI_API_KEY in the env file is not empty. upstream.base-model tests whether LiteLLM
+    accepts it.
     Why: without the key OptiLLM ignores --base-url and sends prompts to other providers.
     """
     path = deployment.env_file
@@ -229,11 +234,12 @@ def env_upstream_key(deployment: Deployment) -> Iterator[Finding]:
     fault="The proxy key does not protect the port",
 )
 def key_strength(deployment: Deployment) -> Iterator[Finding]:
-    """The key that LiteLLM must send exists, is hard to guess, and is not one that OptiLLM forwards.
+    """The proxy key exists, is hard to guess, and is not one that OptiLLM forwards.
 
-    How: applies the guard's rules for length, variety and first letters to the proxy_key file. The key is never shown.
-    Why: only this key keeps other local users out. OptiLLM sends a client's key that begins with sk- upstream, in place of
-    OPENAI_API_KEY.
+    How: applies the guard's rules for length, variety and first letters to the proxy_key file. The
+    key is never shown.
+    Why: only this key keeps other local users out. OptiLLM sends a client's key that begins with
+    sk- upstream, in place of OPENAI_API_KEY.
     """
     if deployment.hand_made is not None:
         yield from _hand_made_key(deployment)
@@ -296,7 +302,8 @@ def _hand_made_key(deployment: Deployment) -> Iterator[Finding]:
 def key_not_in_argv(deployment: Deployment) -> Iterator[Finding]:
     """Neither the proxy key nor LiteLLM's key is visible in the list of processes.
 
-    How: searches /proc/PID/cmdline of the processes that serve the port for both keys and for a literal --optillm-api-key.
+    How: searches /proc/PID/cmdline of the processes that serve the port for both keys and for a
+    literal --optillm-api-key.
     Why: every local user can read argument lists, and only the key protects the port from them.
     """
     secrets = {value for value in _secrets(deployment) if value}

@@ -24,8 +24,8 @@ def health_alive(deployment: Deployment) -> Iterator[Finding]:
     """The service answers on its port as a healthy OptiLLM does.
 
     How: sends GET /health without a key and waits at most 5 s.
-    Why: this is the first health tier. The answer of /health is constant: it shows that the process lives, not that
-    LiteLLM is reachable.
+    Why: this is the first health tier. The answer of /health is constant: it shows that the process
+    lives, not that LiteLLM is reachable.
     """
     answer = deployment.health
     if answer.status == 200 and isinstance(answer.data, dict):
@@ -47,7 +47,8 @@ def health_locked(deployment: Deployment) -> Iterator[Finding]:
     """The service refuses clients that do not send the proxy key.
 
     How: sends GET /v1/models without a key and expects 401.
-    Why: the service spends LiteLLM's tokens, and every local user and program can connect to a loopback port.
+    Why: the service spends LiteLLM's tokens, and every local user and program can connect to a
+    loopback port.
     """
     answer = deployment.ask("/v1/models", timeout=10)
     if answer.status == 401:
@@ -71,9 +72,10 @@ def health_locked(deployment: Deployment) -> Iterator[Finding]:
 def health_connected(deployment: Deployment) -> Iterator[Finding]:
     """The path from a client through the service to LiteLLM and back works.
 
-    How: sends GET /v1/models with the proxy key; the service asks LiteLLM for the list. No model is called, no token spent.
-    Why: /health still answers 200 when everything behind the service is down. A key that was changed on one side only also
-    shows here.
+    How: sends GET /v1/models with the proxy key; the service asks LiteLLM for the list. No model is
+    called, no token spent.
+    Why: /health still answers 200 when everything behind the service is down. A key that was
+    changed on one side only also shows here.
     """
     answer = deployment.models
     model = deployment.config.model

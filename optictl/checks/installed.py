@@ -27,8 +27,8 @@ def proxy_config_litellm_only(deployment: Deployment) -> Iterator[Finding]:
     """LiteLLM is the only provider in the file of OptiLLM's proxy plugin.
 
     How: reads proxy_config.yaml as the plugin does and applies the guard's rules.
-    Why: without the file OptiLLM uses its packaged example with public providers. With a broken file it uses no provider at
-    all. Both answer 200.
+    Why: without the file OptiLLM uses its packaged example with public providers. With a broken
+    file it uses no provider at all. Both answer 200.
     """
     path = deployment.proxy_config
     if deployment.hand_made is not None and deployment.hand_made.approach != "proxy":
@@ -71,10 +71,10 @@ def _modes(deployment: Deployment) -> list[tuple[Path, int, int, str]]:
 def files_ownership(deployment: Deployment) -> Iterator[Finding]:
     """Every file of the deployment has the right owner and no wider mode than necessary.
 
-    How: reads kind, owner and mode of the configuration, the secrets, the provider file, the units, the releases and their
-    directories.
-    Why: a user who can change one of these files can run code as the service. A user who can read a key can spend its
-    tokens.
+    How: reads kind, owner and mode of the configuration, the secrets, the provider file, the units,
+    the releases and their directories.
+    Why: a user who can change one of these files can run code as the service. A user who can read a
+    key can spend its tokens.
     """
     # a system deployment belongs to root; one below --root or of a user belongs to its creator
     owner = (
@@ -131,8 +131,10 @@ def files_ownership(deployment: Deployment) -> Iterator[Finding]:
 def release_in_force(deployment: Deployment) -> Iterator[Finding]:
     """There is a complete release to start.
 
-    How: follows the link `current` and looks for the release's release.json, which a build writes last.
-    Why: an incomplete release or a dangling link does not stop the running service; it stops the next start.
+    How: follows the link `current` and looks for the release's release.json, which a build writes
+    last.
+    Why: an incomplete release or a dangling link does not stop the running service; it stops the
+    next start.
     """
     deployment.require_managed()
     if store.active_release(deployment.paths) is None:
@@ -164,12 +166,13 @@ def _rebuild(deployment: Deployment) -> str:
     requires=("config.valid", "release.in-force", "release.interpreter"),
 )
 def release_pinned(deployment: Deployment) -> Iterator[Finding]:
-    """The active release is unchanged since its installation: no distribution, version or file differs.
+    """No distribution, version or file of the active release changed since its installation.
 
-    How: compares the distributions and the digests of their file lists, the guard and the plugins with release.json. It
-    also compares every file whose inode, size or times changed with its digest. `install` reads every file.
-    Why: a dependency that drifted silently degrades strategies, and added code runs with the service's keys. The check does
-    not protect against root, which can also change release.json.
+    How: compares the distributions and the digests of their file lists, the guard and the plugins
+    with release.json. It also compares every file whose inode, size or times changed with its
+    digest. `install` reads every file.
+    Why: a dependency that drifted silently degrades strategies, and added code runs with the
+    service's keys. The check does not protect against root, which can also change release.json.
     """
     record = integrity.record(deployment.release) or {}
     if record["optillm"] != deployment.config.optillm.version:
@@ -200,8 +203,10 @@ def release_pinned(deployment: Deployment) -> Iterator[Finding]:
 def release_interpreter(deployment: Deployment) -> Iterator[Finding]:
     """The interpreter of the release runs and has the version that the release was built for.
 
-    How: asks the interpreter of the release's virtual environment for its version and compares it with release.json.
-    Why: an upgrade of the system's Python may remove it. The running service continues, but its next start fails.
+    How: asks the interpreter of the release's virtual environment for its version and compares it
+    with release.json.
+    Why: an upgrade of the system's Python may remove it. The running service continues, but its
+    next start fails.
     """
     if problem := integrity.interpreter_problem(deployment.release):
         yield Finding(
@@ -226,7 +231,8 @@ def release_bytecode(deployment: Deployment) -> Iterator[Finding]:
     """The bytecode that the installation compiled exists.
 
     How: looks in __pycache__ for the first file of every package of the release and of the guard.
-    Why: the service may not write bytecode, so every start compiles everything again and takes seconds longer.
+    Why: the service may not write bytecode, so every start compiles everything again and takes
+    seconds longer.
     """
     if bare := integrity.uncompiled(deployment.release):
         where = shlex.quote(str(deployment.release))
@@ -246,8 +252,9 @@ def release_bytecode(deployment: Deployment) -> Iterator[Finding]:
 def release_starts(deployment: Deployment) -> Iterator[Finding]:
     """The active release can start and run a strategy.
 
-    How: if the release serves now, that is the proof. Otherwise it is started on a free port against the embedded stand-in,
-    must refuse requests without a key, and runs one strategy. No token is spent and LiteLLM is not called.
+    How: if the release serves now, that is the proof. Otherwise it is started on a free port
+    against the embedded stand-in, must refuse requests without a key, and runs one strategy. No
+    token is spent and LiteLLM is not called.
     Why: a program whose files are complete may still crash at its start.
     """
     if deployment.serving is not None:
@@ -273,10 +280,12 @@ def release_starts(deployment: Deployment) -> Iterator[Finding]:
     explained_by=("process.guarded",),
 )
 def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
-    """The service's working directory holds only the configured plugins, and the service cannot write there.
+    """The working directory holds only the configured plugins, and the service cannot write there.
 
-    How: lists optillm/ below the release's work directory and below that of each live process; reads owner and mode.
-    Why: OptiLLM executes every ./optillm/plugins/*.py when it starts, no matter where the file came from.
+    How: lists optillm/ below the release's work directory and below that of each live process;
+    reads owner and mode.
+    Why: OptiLLM executes every ./optillm/plugins/*.py when it starts, no matter where the file came
+    from.
     """
     directories: dict[Path, int | None] = {}
     try:

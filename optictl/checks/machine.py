@@ -37,7 +37,8 @@ def _space_problem(path: Path) -> str:
 def host_disk(deployment: Deployment) -> Iterator[Finding]:
     """Every file system that holds a part of the deployment has free space.
 
-    How: calls statvfs for the directories of the configuration, the releases, the service's HOME and the units.
+    How: calls statvfs for the directories of the configuration, the releases, the service's HOME
+    and the units.
     Why: on a full disk the service keeps running, but the next key, installation or rollback fails.
     """
     directories = (
@@ -69,9 +70,10 @@ def host_disk(deployment: Deployment) -> Iterator[Finding]:
 def host_clock(deployment: Deployment) -> Iterator[Finding]:
     """This machine's clock agrees with LiteLLM's and was not set back.
 
-    How: compares the clock with the `Date` header of LiteLLM's answer and with the build time of the active release.
-    Why: keys and certificates expire by the clock, and a log in the wrong order is of no use. LiteLLM may run on another
-    machine behind a tunnel.
+    How: compares the clock with the `Date` header of LiteLLM's answer and with the build time of
+    the active release.
+    Why: keys and certificates expire by the clock, and a log in the wrong order is of no use.
+    LiteLLM may run on another machine behind a tunnel.
     """
     now = time.time()
     remedy = "set the clock of the machine that is wrong: timedatectl set-ntp true"

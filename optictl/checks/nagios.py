@@ -15,7 +15,10 @@ _WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"
 
 
 def nagios_code(found: Sequence[Result]) -> int:
-    """2 if a check failed; 3 if a check ended with an error, or all were skipped; 1 for warnings; else 0."""
+    """2 if a check failed.
+
+    3 if a check ended with an error, or all were skipped; 1 for warnings; else 0.
+    """
     statuses = {r.status for r in found}
     if "fail" in statuses:
         return CRITICAL
@@ -73,7 +76,10 @@ class Hysteresis:
 
 
 def hysteresis(text: str | None) -> Hysteresis:
-    """The state that an earlier round stored; the initial state if the text is missing or invalid."""
+    """The state that an earlier round stored.
+
+    The initial state if the text is missing or invalid.
+    """
     try:
         data = json.loads(text or "{}")
         return Hysteresis(data["failed"] is True, max(0, int(data["against"])))

@@ -1,4 +1,4 @@
-"""Checks of the live processes: those that listen on the service's port, however they were started."""
+"""Checks of the live processes, which listen on the service's port, however they were started."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from optictl.proof.trial import GUARD_HEADER
 def bind_loopback(deployment: Deployment) -> Iterator[Finding]:
     """The processes that serve the port listen on the loopback address only.
 
-    How: reads /proc/net/tcp and tcp6, and looks at every listening socket of these processes, also on other ports.
-    Why: the service is for LiteLLM on this machine. For other machines it would be a way around LiteLLM's limits.
+    How: reads /proc/net/tcp and tcp6, and looks at every listening socket of these processes, also
+    on other ports.
+    Why: the service is for LiteLLM on this machine. For other machines it would be a way around
+    LiteLLM's limits.
     """
     live = deployment.live
     every = {socket.inode: socket for socket in processes.listeners()}
@@ -89,9 +91,10 @@ def process_non_root(deployment: Deployment) -> Iterator[Finding]:
 def process_guarded(deployment: Deployment) -> Iterator[Finding]:
     """The process that answers is the active release behind its guard.
 
-    How: looks for the guard's header in the answer of /health, and at the working directory of each process.
-    Why: OptiLLM without the guard answers 200 even if no strategy runs, and lets any prompt choose a strategy that runs
-    code.
+    How: looks for the guard's header in the answer of /health, and at the working directory of each
+    process.
+    Why: OptiLLM without the guard answers 200 even if no strategy runs, and lets any prompt choose
+    a strategy that runs code.
     """
     version = deployment.health.headers.get(GUARD_HEADER)
     if version is None:
@@ -126,7 +129,8 @@ def process_descriptors(deployment: Deployment) -> Iterator[Finding]:
     """No process that serves the port is near its limit of open files.
 
     How: reads /proc/PID/fd and /proc/PID/limits of each process.
-    Why: every request takes two descriptors. At the limit the process looks healthy, but accepts no connections.
+    Why: every request takes two descriptors. At the limit the process looks healthy, but accepts no
+    connections.
     """
     most = 0
     for process in deployment.live.processes:
@@ -156,8 +160,10 @@ def process_descriptors(deployment: Deployment) -> Iterator[Finding]:
 def proxy_config_in_force(deployment: Deployment) -> Iterator[Finding]:
     """The live process reads the provider file that proxy-config.litellm-only judges.
 
-    How: looks at HOME in /proc/PID/environ, at the files that OptiLLM reads there, and at the start time of the process.
-    Why: with another HOME, OptiLLM uses its packaged example with public providers, and prompts leave this machine.
+    How: looks at HOME in /proc/PID/environ, at the files that OptiLLM reads there, and at the start
+    time of the process.
+    Why: with another HOME, OptiLLM uses its packaged example with public providers, and prompts
+    leave this machine.
     """
     rendered = deployment.proxy_config
     for process in deployment.live.processes:

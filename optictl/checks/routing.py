@@ -1,4 +1,4 @@
-"""Checks of LiteLLM's routing: no loops, no requests that the guard refuses, no repeated strategies."""
+"""Checks of LiteLLM's routing: no loops, no refused requests, no repeated strategies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def _findings(
     deployment: Deployment, judge: Callable[[Graph], Iterator[Fault]], good: str
 ) -> Iterator[Finding]:
-    """The faults that `judge` finds in the configuration and, if available, in the running LiteLLM."""
+    """The faults that `judge` finds in the configuration and in the running LiteLLM."""
     routing = deployment.litellm.routing
     reported = set()
     for graph in filter(None, (routing.configured, routing.running)):
@@ -40,12 +40,14 @@ def _findings(
     requires=("config.valid",),
 )
 def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
-    """No call that OptiLLM makes leads back to OptiLLM, for any requested model and after any failure.
+    """No call of OptiLLM leads back to OptiLLM, for any requested model and after any failure.
 
-    How: follows LiteLLM's configuration, its includes and its environment as LiteLLM's router does: aliases, wildcards,
-    every deployment of a name, every kind of fallback, mirrors. It also follows the entries that a running LiteLLM lists at
-    /v1/model/info. It is skipped without a configuration, or if a variable has no value.
-    Why: a request that comes back repeats without end. The guard stops it with 421, and the client gets no answer.
+    How: follows LiteLLM's configuration, its includes and its environment as LiteLLM's router does:
+    aliases, wildcards, every deployment of a name, every kind of fallback, mirrors. It also follows
+    the entries that a running LiteLLM lists at /v1/model/info. It is skipped without a
+    configuration, or if a variable has no value.
+    Why: a request that comes back repeats without end. The guard stops it with 421, and the client
+    gets no answer.
     """
     from optictl.litellm import judge
 
@@ -71,8 +73,10 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
 def routing_prefixed(deployment: Deployment) -> Iterator[Finding]:
     """Every model name that LiteLLM may send to OptiLLM begins with the name of a strategy.
 
-    How: uses the graph of routing.no-loop, with the name that is really sent, without LiteLLM's provider prefix.
-    Why: the guard answers a plain name with 400. OptiLLM without the guard passes it on, and the request comes back.
+    How: uses the graph of routing.no-loop, with the name that is really sent, without LiteLLM's
+    provider prefix.
+    Why: the guard answers a plain name with 400. OptiLLM without the guard passes it on, and the
+    request comes back.
     """
     from optictl.litellm import judge
 
@@ -90,7 +94,8 @@ def routing_enabled(deployment: Deployment) -> Iterator[Finding]:
     """Every strategy that LiteLLM may request is listed in `strategies`.
 
     How: uses the graph of routing.no-loop, and reads model names as OptiLLM does.
-    Why: the guard answers a request for another strategy with 400, so the published model never works.
+    Why: the guard answers a request for another strategy with 400, so the published model never
+    works.
     """
     from optictl.litellm import judge
 
@@ -129,8 +134,8 @@ def routing_base_served(deployment: Deployment) -> Iterator[Finding]:
 def routing_retries(deployment: Deployment) -> Iterator[Finding]:
     """No retry and no timeout of LiteLLM makes a strategy run twice.
 
-    How: reads num_retries, max_retries, retry policies and timeouts of every entry that leads to OptiLLM, and LiteLLM's
-    defaults if a value is not set.
+    How: reads num_retries, max_retries, retry policies and timeouts of every entry that leads to
+    OptiLLM, and LiteLLM's defaults if a value is not set.
     Why: every retry repeats the whole strategy; one failing request made 36 upstream calls.
     """
     from optictl.litellm import judge
@@ -149,9 +154,10 @@ def routing_retries(deployment: Deployment) -> Iterator[Finding]:
 def routing_key(deployment: Deployment) -> Iterator[Finding]:
     """Every entry that leads to OptiLLM sends a key that the guard accepts.
 
-    How: compares api_key of the entry, or the key that LiteLLM uses in its place, with the proxy key if that is readable.
-    Keys are never shown.
-    Why: without the key the guard answers 401. OptiLLM would send a key that begins with sk- upstream.
+    How: compares api_key of the entry, or the key that LiteLLM uses in its place, with the proxy
+    key if that is readable. Keys are never shown.
+    Why: without the key the guard answers 401. OptiLLM would send a key that begins with sk-
+    upstream.
     """
     from optictl.litellm import judge
 

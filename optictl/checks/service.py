@@ -38,7 +38,8 @@ _RESTART_MESSAGE = "5eb03494b6584870a536b337290809b3"
 def socket_owner(deployment: Deployment) -> Iterator[Finding]:
     """The port is held by systemd's socket unit, which stays open while the service restarts.
 
-    How: reads the state of optillm-proxy.socket and, as root, whether PID 1 holds the listening socket.
+    How: reads the state of optillm-proxy.socket and, as root, whether PID 1 holds the listening
+    socket.
     Why: another program on the port would receive LiteLLM's requests, and the proxy key with them.
     """
     deployment.require_managed()
@@ -92,7 +93,8 @@ def service_active(deployment: Deployment) -> Iterator[Finding]:
     """The service is started and has reported that it is ready.
 
     How: reads ActiveState of the unit, and the journal of its last run if it is not active.
-    Why: the socket still accepts connections while the service is down, so clients hang instead of failing.
+    Why: the socket still accepts connections while the service is down, so clients hang instead of
+    failing.
     """
     unit = loaded_service(deployment)
     if unit.active_state == "active":
@@ -127,8 +129,10 @@ def service_active(deployment: Deployment) -> Iterator[Finding]:
 def service_restarts(deployment: Deployment) -> Iterator[Finding]:
     """systemd did not have to restart the service repeatedly in the last minutes.
 
-    How: reads NRestarts of the unit, which a manual start or restart resets, and the times of the restarts in the journal.
-    Why: each crash loses the requests in flight. A service that is up at every look may still be down most of the time.
+    How: reads NRestarts of the unit, which a manual start or restart resets, and the times of the
+    restarts in the journal.
+    Why: each crash loses the requests in flight. A service that is up at every look may still be
+    down most of the time.
     """
     unit = loaded_service(deployment)
     recent = _recent_restarts(deployment, unit) if unit.restarts > _MAX_RESTARTS else 0
@@ -168,7 +172,8 @@ def _recent_restarts(deployment: Deployment, unit: Unit) -> int:
 def process_memory(deployment: Deployment) -> Iterator[Finding]:
     """The memory of the service's processes is below the limit at which the kernel kills them.
 
-    How: compares the private memory of the processes that serve the port with MemoryMax of the unit.
+    How: compares the private memory of the processes that serve the port with MemoryMax of the
+    unit.
     Why: at the limit the kernel kills a process, and with it every request that it is working on.
     """
     unit = loaded_service(deployment)

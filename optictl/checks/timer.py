@@ -25,8 +25,9 @@ from optictl.host import files
 def timer_active(deployment: Deployment) -> Iterator[Finding]:
     """If `monitoring.timer` is on, systemd runs the checks every minute.
 
-    How: compares the unit files of the timer and its service with the rendered ones, and looks at the program that they
-    run, the state of the timer, and the directory of the metrics. It does not judge the last runs: see `systemctl --failed`.
+    How: compares the unit files of the timer and its service with the rendered ones, and looks at
+    the program that they run, the state of the timer, and the directory of the metrics. It does not
+    judge the last runs: see `systemctl --failed`.
     Why: a timer that does not run reports no fault, and silence looks like health.
     """
     deployment.require_managed()

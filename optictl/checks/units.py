@@ -62,8 +62,9 @@ def unit_managed(deployment: Deployment) -> Iterator[Finding]:
     """optictl wrote the unit file of the service, not a person or another program.
 
     How: the manifest lists the unit file, or its text is one that optictl rendered.
-    Why: a hand-made service has no guard and no pinned release, and `upgrade` and `rollback` do not manage it. The other
-    checks then judge what they can read of it: its unit, drop-ins, env files, provider file and process.
+    Why: a hand-made service has no guard and no pinned release, and `upgrade` and `rollback` do not
+    manage it. The other checks then judge what they can read of it: its unit, drop-ins, env files,
+    provider file and process.
     """
     service = deployment.hand_made
     if service is not None:
@@ -89,8 +90,8 @@ def unit_matches(deployment: Deployment) -> Iterator[Finding]:
     """The unit files on disk are the ones that optictl renders from this configuration.
 
     How: renders the units again and compares them byte for byte; writes nothing.
-    Why: every protection of the sandbox and every flag of the service is a line of a unit. A difference means a local edit,
-    or a change of the configuration that is not installed yet.
+    Why: every protection of the sandbox and every flag of the service is a line of a unit. A
+    difference means a local edit, or a change of the configuration that is not installed yet.
     """
     deployment.require_managed()
     seen = 0
@@ -149,8 +150,8 @@ def unit_enabled(deployment: Deployment) -> Iterator[Finding]:
 def unit_no_weakening_dropin(deployment: Deployment) -> Iterator[Finding]:
     """No drop-in changes what the service is, may do or can see.
 
-    How: compares the directives of every drop-in of the units, already read by systemd or not, with a list of protected
-    directives.
+    How: compares the directives of every drop-in of the units, already read by systemd or not, with
+    a list of protected directives.
     Why: one line in another file can undo what the unit says. Drop-ins may set limits and timeouts.
     """
     deployment.require_managed()

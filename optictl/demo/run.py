@@ -33,7 +33,10 @@ _ELSEWHERE = ("unit", "socket", "service", "credential", "relay", "routing")
 
 
 def directory() -> Path:
-    """The directory of the demonstration. For root it is not root's cache, which other users cannot enter."""
+    """The directory of the demonstration.
+
+    For root it is not root's cache, which other users cannot enter.
+    """
     if os.geteuid() == 0:
         return Path("/var/cache/optictl/demo")
     cache = os.environ.get("XDG_CACHE_HOME", "")

@@ -14,7 +14,10 @@ from optictl.results import good
 
 
 def demonstrate(terminal: Terminal, directory: Path | None, once: bool) -> int:
-    """Install, run, check and smoke-test; then stop, or serve until Ctrl-C. 0 if everything passed."""
+    """Install, run, check and smoke-test; then stop, or serve until Ctrl-C.
+
+    0 if everything passed.
+    """
     root = directory or run.directory()
     terminal.headline(f"1. install OptiLLM below {root}")
     with (

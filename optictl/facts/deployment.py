@@ -1,4 +1,4 @@
-"""The facts that checks judge: one deployment and the processes that serve its port, each read once."""
+"""The facts that checks judge: a deployment and the processes on its port, each read once."""
 
 from __future__ import annotations
 
@@ -61,11 +61,14 @@ class Deployment:
 
     @cached_property
     def hand_made(self) -> HandMade | None:
-        """The installed service, if optictl did not install it; the other facts then describe it."""
+        """The installed service, if optictl did not install it.
+
+        The other facts then describe it.
+        """
         return reader.read(self.paths)
 
     def require_managed(self) -> None:
-        """Raise MissingFact if optictl did not install the service: it lacks what the caller judges."""
+        """Raise MissingFact if optictl did not install the service."""
         if self.hand_made is not None:
             raise MissingFact(f"optictl did not install the service: see {MANAGED}")
 
@@ -99,7 +102,7 @@ class Deployment:
         return self.hand_made.provider_config or Path(home) / ".optillm" / "proxy_config.yaml"
 
     def _refuse_denied(self) -> None:
-        """Raise PermissionError if a file of a hand-made service is unreadable: facts may be missing."""
+        """Raise PermissionError if a file of a hand-made service is unreadable."""
         if self.hand_made is not None and self.hand_made.denied:
             raise PermissionError(
                 errno.EACCES, os.strerror(errno.EACCES), str(self.hand_made.denied[0])
@@ -115,7 +118,10 @@ class Deployment:
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables of the env file; for a hand-made service, those of its unit and env files."""
+        """The variables of the env file.
+
+        For a hand-made service, those of its unit and env files.
+        """
         if self.hand_made is not None:
             self._refuse_denied()
             return {
@@ -163,7 +169,7 @@ class Deployment:
 
     @cached_property
     def manager_environment(self) -> list[str]:
-        """The names of the variables that systemd gives to every service of this deployment's scope."""
+        """The names of the variables that systemd gives to every service of this scope."""
         return Systemd(self.paths.scope).environment() if self.units else []
 
     @property
@@ -211,7 +217,10 @@ class Deployment:
         return self.take_over or self.restart
 
     def without(self, pid: int) -> str:
-        """The command that stops this process from serving; a restart if it is the deployment's own."""
+        """The command that stops this process from serving.
+
+        A restart if it is the deployment's own.
+        """
         if self.hand_made is not None and self._is_own(pid):
             return self.take_over
         return self.restart if pid == self._main or self._is_own(pid) else self._end(pid)
@@ -242,7 +251,7 @@ class Deployment:
 
     @property
     def _main(self) -> int | None:
-        """The process to end if the port has to be freed: the oldest one, the parent of the others."""
+        """The process to end to free the port: the oldest one, the parent of the others."""
         return (
             min((p.pid for p in self.live.processes), key=processes.started_at)
             if self.is_live

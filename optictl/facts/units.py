@@ -126,7 +126,10 @@ def last_problem(systemd: Systemd, paths: Paths, unit: str = "") -> str:
 
 
 def port_taken(systemd: Systemd, paths: Paths, port: int) -> str:
-    """The problem, if systemd cannot open the socket because another program has the port; else ""."""
+    """The problem, if systemd cannot open the socket because another program has the port.
+
+    Else "".
+    """
     failed = systemd.show(paths.socket_unit).active_state == "failed"
     taken = failed and any(one.port == port for one in processes.listeners())
     return f"another program listens on port {port}: ss -ltnp shows which" if taken else ""

@@ -20,7 +20,10 @@ _STATUS = re.compile(r"[1-5](\d\d|xx)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Entry:
-    """One journal entry. `seconds`: since the epoch. `event`: the guard's JSON, {} for other text."""
+    """One journal entry.
+
+    `seconds`: since the epoch. `event`: the guard's JSON, {} for other text.
+    """
 
     seconds: float
     text: str
@@ -79,7 +82,10 @@ def _matches(status: int, text: str) -> bool:
 
 
 def entry(record: dict[str, Any]) -> Entry:
-    """A record of `journalctl --output=json`. MESSAGE is a list of bytes if it is not valid text."""
+    """A record of `journalctl --output=json`.
+
+    MESSAGE is a list of bytes if it is not valid text.
+    """
     message = record.get("MESSAGE") or ""
     text = message if isinstance(message, str) else bytes(message).decode(errors="replace")
     event: dict[str, Any] = {}
@@ -96,7 +102,10 @@ def entry(record: dict[str, Any]) -> Entry:
 
 
 def cells(one: Entry) -> tuple[str, ...] | None:
-    """A request or a refusal as cells of COLUMNS; None for other entries. Other fields are not shown."""
+    """A request or a refusal as cells of COLUMNS; None for other entries.
+
+    Other fields are not shown.
+    """
     event = one.event
     if event.get("event") == "refused":
         return str(one.status), str(event.get("code") or ""), "", "", "", "", one.trace[:8], ""

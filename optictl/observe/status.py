@@ -105,7 +105,10 @@ def look(paths: Paths, config_path: Path) -> Status:
 
 
 def _was_stopped(service: Unit, socket: Unit) -> bool:
-    """Whether the service was stopped on purpose; its journal then only has problems of earlier runs."""
+    """Whether the service was stopped on purpose.
+
+    Its journal then only has problems of earlier runs.
+    """
     return (
         service.active_state == "inactive"
         and service.result == "success"

@@ -31,7 +31,7 @@ def build(
     wheelhouse: Path | None,
     progress: Progress,
 ) -> None:
-    """Build and prove a release next to the existing ones. Replaces a half-built one of the same name.
+    """Build and prove a release next to the others. Replaces a half-built one of the same name.
 
     Raises:
         OptictlError: the build or the proof failed; the active release was not changed.

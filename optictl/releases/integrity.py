@@ -56,7 +56,7 @@ def own_files(directory: Path) -> dict[str, str]:
 
 
 def _record(path: Path) -> Iterator[tuple[str, str]]:
-    """(path below site-packages, digest) of each line of a RECORD that has a digest, bytecode excluded."""
+    """(path below site-packages, digest) of each file in a RECORD, bytecode excluded."""
     with path.open(newline="") as file:
         for row in csv.reader(file):
             # compiling on this machine replaces the bytecode of a wheel (numpy 2.2.6 has some)

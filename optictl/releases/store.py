@@ -25,7 +25,8 @@ class Releases:
     """The releases on disk, read once.
 
     `records`: name of each proven release -> its release.json, oldest first. `half_built`: the
-    directories that an interrupted build left behind. `previous`: the release that was active before.
+    directories that an interrupted build left behind. `previous`: the release that was active
+    before.
     """
 
     records: Mapping[str, dict[str, Any]]
@@ -34,7 +35,10 @@ class Releases:
     previous: str | None
 
     def guard_flags(self, name: str) -> list[str]:
-        """The flags that a release's guard knows; a release that is not built yet gets this guard."""
+        """The flags that a release's guard knows.
+
+        A release that is not built yet gets this guard.
+        """
         return list(self.records.get(name, {}).get("flags", settings.flags()))
 
 

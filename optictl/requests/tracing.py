@@ -1,4 +1,4 @@
-"""The trace of one request: each upstream call with its purpose, start, duration, tokens and status.
+"""The trace of one request: the purpose, times, tokens and status of each upstream call.
 
 Times are in seconds; a call's start counts from the start of the request.
 """
@@ -145,7 +145,7 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
         raise OptictlError(
             f"the service at {config.url} does not have the trace {trace}: another service ran the "
             f"request, or {config.limits.max_traces} newer requests (limits.max_traces) replaced it",
-            "send the request again; if the trace is missing again, the request went to another deployment",
+            "send the request again; if the trace is missing again, another deployment served it",
         )
     try:
         return parse(found.data)

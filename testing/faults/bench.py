@@ -1,6 +1,7 @@
 """What the faults are made on: a booted machine, one deployment on it, and a real LiteLLM on both sides of it.
 
-LiteLLM "moa-jerry-xl" -> OptiLLM -> a relay that can be told to misbehave -> LiteLLM "jerry-xl" -> a stand-in
+LiteLLM "moa-jerry-xl" -> OptiLLM -> a relay that can be told to misbehave -> LiteLLM "jerry-xl" ->
+a stand-in
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ PROVIDERS = f"$(readlink -f {HOME}/.optillm)/proxy_config.yaml"
 class Fault:
     """One way to break a deployment.
 
-    `id`: the check that is the root cause. The test then types what that one printed: `typed` where only a part of it is a
-    command. `outside` is what it asks a person to do elsewhere, before that; `says` is how it asks for it. `after` puts
-    the scenery away.
+    `id`: the check that is the root cause. The test then types what that one printed: `typed` where
+    only a part of it is a command. `outside` is what it asks a person to do elsewhere, before that;
+    `says` is how it asks for it. `after` puts the scenery away.
     """
 
     family: str

@@ -1,7 +1,7 @@
 """What pip and uv need on another system to reach the package index that they reach on this one.
 
-Settings are copied as they are: variables, configuration files, certificates, and the directories of
-wheels that those name. This module knows none of them by its value.
+Settings are copied as they are: variables, configuration files, certificates, and the directories
+of wheels that those name. This module knows none of them by its value.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def _files(root: Path, home: Path) -> dict[Path, Path]:
 def prepare(root: Path, homes: Mapping[Path, int]) -> list[str]:
     """Copy settings and certificates below the root of a machine that is not booted yet.
 
-    `homes`: the users' directories there, with their user ids. Returns the options of systemd-nspawn
-    that show it the directories of wheels.
+    `homes`: the users' directories there, with their user ids. Returns the options of
+    systemd-nspawn that show it the directories of wheels.
     """
     settings = [*variables().values()]
     for home, uid in homes.items():

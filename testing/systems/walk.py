@@ -1,7 +1,8 @@
 """The walk: what the quick start tells an operator to type, on a system without optictl.
 
-The user types what README and the quick start print, in a login shell, at a terminal. The upstream that stands for
-LiteLLM, and the load during a restart, run on this machine: a booted system shares its network.
+The user types what README and the quick start print, in a login shell, at a terminal. The upstream
+that stands for LiteLLM, and the load during a restart, run on this machine: a booted system shares
+its network.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One screen from two snapshots of a running service. Pure. Times are in seconds, memory in bytes."""
+"""One screen from two snapshots of a running service.
+
+Pure. Times are in seconds, memory in bytes.
+"""
 
 from __future__ import annotations
 
@@ -181,7 +184,10 @@ def quantile(buckets: Mapping[float, float], share: float) -> float | None:
 
 
 def screen(before: Snapshot | None, now: Snapshot) -> Screen:
-    """The screen of `now`. Rates are since `before`; None without it, or if a snapshot has a problem."""
+    """The screen of `now`.
+
+    Rates are since `before`; None without it, or if a snapshot has a problem.
+    """
     waiting = _waiting(now.state)
     rated = before is not None and not before.problem and not now.problem and now.at > before.at
     seconds = now.at - before.at if before is not None and rated else 0.0

@@ -96,6 +96,9 @@ def watch(
 def run(
     config: Config, paths: Paths, key: str, show: Show, *, interval: float, count: int | None
 ) -> bool:
-    """Watch the service, and read keys from a terminal; whether the service was ready at the end."""
+    """Watch the service, and read keys from a terminal.
+
+    Whether the service was ready at the end.
+    """
     with terminal.keys() as wait:
         return watch(config, paths, key, interval=interval, count=count, show=show, wait=wait).ready

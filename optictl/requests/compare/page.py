@@ -76,7 +76,7 @@ def _chart(
 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:
-    """Right answers with intervals, tokens per question, seconds per question (p50, whisker to p95)."""
+    """Right answers with intervals; tokens and seconds (p50, whisker to p95) per question."""
     shares = [
         (r.right / r.answered if r.answered else 0.0, *r.interval, f"{r.right}/{r.answered}")
         for r in rows
@@ -109,7 +109,7 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
 
 
 def _round_up(value: float) -> float:
-    """The next 1, 2, 4 or 8 times a power of ten, so that quarters of the axis are round numbers."""
+    """The next 1, 2, 4 or 8 times a power of ten; quarters of the axis are round numbers."""
     scale = 1e-3
     while scale * 8 < value:
         scale *= 10

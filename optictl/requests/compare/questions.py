@@ -1,6 +1,7 @@
 """The questions of a comparison, and which answers are right. Pure.
 
-A questions file has one JSON object per line: `prompt` or `messages`, `expected`, and optionally `id`.
+A questions file has one JSON object per line: `prompt` or `messages`, `expected`, and optionally
+`id`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class QuestionsError(Exception):
 def right(question: Question, answer: str) -> bool:
     """Whether an answer is right.
 
-    The model's reasoning (up to `</think>`) does not count. Text after "Answer:" is the final answer.
+    The model's reasoning (up to `</think>`) does not count. Text after "Answer:" is the final
+    answer.
     """
     text = answer.rpartition("</think>")[2]
     marks = list(_MARK.finditer(text))

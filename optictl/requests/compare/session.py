@@ -85,7 +85,10 @@ class Session:
         return self.comparison.rows(self.options.prices)
 
     def save(self) -> None:
-        """Write the HTML page, where one is wanted; with answers in it, it is for the caller alone."""
+        """Write the HTML page, where one is wanted.
+
+        With answers in it, it is for the caller alone.
+        """
         chosen = self.options
         if chosen.save is None:
             return

@@ -75,7 +75,7 @@ def difference(both: int, gained: int, lost: int, neither: int) -> Interval:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several tests, adjusted so that the chance of any false alarm stays below the level.
+    """The p-values of several tests, adjusted: the chance of any false alarm stays below the level.
 
     The step-down method of S. Holm, "A simple sequentially rejective multiple test procedure",
     Scand. J. Stat. 6 (1979), 65-70: the smallest p-value counts n times, the next one n - 1 times,

@@ -42,7 +42,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a records file. `prompts` is the questions file; None means the built-in ones."""
+    """The header of a records file.
+
+    `prompts` is the questions file; None means the built-in ones.
+    """
 
     questions: str
     prompts: str | None
@@ -54,7 +57,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Record:
-    """One request. `error`: why there is no answer, or "". `answer`: the text, if it is to be kept."""
+    """One request.
+
+    `error`: why there is no answer, or "". `answer`: the text, if it is to be kept.
+    """
 
     question: str
     model: str
@@ -112,7 +118,7 @@ def newest(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
 def left(
     subjects: Sequence[Subject], questions: Sequence[Question], records: Iterable[Record]
 ) -> list[tuple[Subject, Question]]:
-    """The requests that are left, question by question, so that an early stop leaves complete pairs."""
+    """The requests that are left, by question, so that an early stop leaves complete pairs."""
     done = {key for key, record in newest(records).items() if not record.error}
     return [(s, q) for q in questions for s in subjects if (s.model, q.id) not in done]
 
@@ -200,7 +206,7 @@ class Row:
         return self.prompt_tokens + self.completion_tokens
 
     def as_dict(self) -> dict[str, Any]:
-        """The item of the envelope's results: failed if a request failed, skipped without requests."""
+        """The item of the envelope: failed if a request failed, skipped without requests."""
         status = "fail" if self.failed else "pass" if self.answered else "skip"
         data = asdict(self)
         subject = data.pop("subject")
@@ -264,7 +270,7 @@ def rows(
 
 
 def _pairs(ours: dict[str, Record], plain: dict[str, Record]) -> tuple[int, int, int, int]:
-    """How many questions were right for both, for the strategy only, for the plain model only, for neither."""
+    """How many questions both had right, only the strategy, only the plain model, neither."""
     kinds = [(ours[name].right, plain[name].right) for name in ours.keys() & plain.keys()]
     return tuple(
         kinds.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))
@@ -285,7 +291,10 @@ def _beside(counts: tuple[int, int, int, int], p: float) -> Beside:
 
 
 def sentence(row: Row) -> str:
-    """A strategy's result as a sentence: what it gained, and whether that is noise; "" for the plain model."""
+    """A strategy's result as a sentence: what it gained, and whether that is noise.
+
+    "" for the plain model.
+    """
     beside = row.beside
     if beside is None:
         return ""
