@@ -1,0 +1,66 @@
+"""What `optictl status` makes of the units and the health tiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optictl.checks import catalog
+from optictl.deployment import paths
+from optictl.facts import units as unit_facts
+from optictl.host.systemd import Unit
+from optictl.observe import status
+from optictl.observe.status import Status
+from optictl.results import Result
+
+TIERS = ("health.alive", "health.locked", "health.connected")
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unit: Unit, *failed: str) -> Status:
+    """The status with these facts of systemd, and with these tiers failed."""
+    places = paths.system(tmp_path)
+    results = [
+        Result(id, id, "fail" if id in failed else "pass", found=f"{id} found", root_cause=id)
+        for id in TIERS
+    ]
+    found = {places.service_unit: unit, places.socket_unit: Unit(places.socket_unit)}
+    monkeypatch.setattr(unit_facts, "facts", lambda _: found)
+    monkeypatch.setattr(catalog, "run", lambda *_: results)
+    monkeypatch.setattr(unit_facts, "port_taken", lambda *_: "")
+    monkeypatch.setattr(unit_facts, "last_problem", lambda *_: "the journal's last error")
+    return status.look(places, places.config)
+
+
+def test_a_unit_that_is_not_there_is_to_be_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = seen(monkeypatch, tmp_path, Unit("x", load_state="not-found"), "health.alive")
+    assert found.next.endswith("install") or " install " in found.next
+    assert not found.good
+
+
+def test_it_is_good_only_if_every_tier_passed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unit = Unit("x", load_state="loaded", active_state="active", status_text="serving")
+    assert seen(monkeypatch, tmp_path, unit).good
+    partly = seen(monkeypatch, tmp_path, unit, "health.connected")
+    assert not partly.good
+    assert partly.problem == "health.connected: health.connected found"
+
+
+def test_a_failed_unit_is_explained_by_its_journal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unit = Unit("x", load_state="loaded", active_state="failed", status_text="serving")
+    found = seen(monkeypatch, tmp_path, unit, *TIERS)
+    assert found.problem == "the journal's last error"
+    assert found.doing == ""
+
+
+def test_a_unit_that_was_stopped_has_no_problem_of_its_journal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unit = Unit("x", load_state="loaded", active_state="inactive", result="success")
+    assert seen(monkeypatch, tmp_path, unit, *TIERS).problem == "health.alive: health.alive found"
