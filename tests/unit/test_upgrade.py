@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optictl.operations import upgrade
+from optictl.operations import resolve, upgrade
 from optictl.results import Result, Status
 
 
@@ -26,4 +26,4 @@ def test_a_tier_that_failed_before_is_no_worse() -> None:
 
 def test_the_difference_of_two_closures() -> None:
     old, new = "a==1\nb==1\nc==1\n", "a==1\nb==2\nd==1\n"
-    assert upgrade.closure_difference(old, new) == ["b 1 -> 2", "c 1 is gone", "d 1 is new"]
+    assert resolve.closure_difference(old, new) == ["b 1 -> 2", "c 1 is gone", "d 1 is new"]

@@ -229,6 +229,12 @@ def test_what_repeats_a_strategy(text: str, reason: str) -> None:
     assert fault.status == "fail"
 
 
+@pytest.mark.parametrize(("seconds", "faults"), [(599, 1), (600, 0), (601, 0)])
+def test_a_timeout_is_long_enough_from_optillms_own_on(seconds: int, faults: int) -> None:
+    found = list(judge.repeats(graph(GOOD.replace("timeout: 630", f"timeout: {seconds}"))))
+    assert len(found) == faults
+
+
 @pytest.mark.parametrize(
     "more",
     [
