@@ -1,4 +1,6 @@
-"""The proof of a release against the live upstream, on a free port, before anything active is touched."""
+"""The proof of a release against the live upstream, on a free port, before anything active is
+touched.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from optictl.results import Progress, Result
 
 @dataclass(frozen=True)
 class Proof:
-    """What releases did when every enabled strategy was asked: the new one on a free port, and the active one."""
+    """What releases did when every enabled strategy was asked: the new one on a free port, and
+    the active one.
+    """
 
     new: list[Result]
     current: list[Result]
@@ -25,10 +29,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class Canary:
-    """What a canary is compared with, and who is told.
+    """What a canary is compared with, and where its proof is reported.
 
-    `active_config` is the configuration of the active release, `active_release` its name. `serves`: it serves, and is
-    asked the same. `report` gets the proof before it is judged.
+    `active_config` is the configuration of the active release, `active_release` its name. `serves`:
+    it serves, and is asked the same. `report` gets the proof before it is judged.
     """
 
     active_config: Config
@@ -57,7 +61,8 @@ class Canary:
 def ask_release(
     config: Config, paths: Paths, release: str, upstream_key: str, say: Progress
 ) -> list[Result]:
-    """Start a release on a free loopback port against the live upstream and ask it everything that it must answer.
+    """Start a release on a free loopback port against the live upstream and ask it everything that
+    it must answer.
 
     Raises:
         OptictlError: it does not start, does not protect its port, or does not see the base model.
@@ -79,7 +84,9 @@ def ask_release(
 
 
 def _refuse_unprotected(config: Config, key: str) -> None:
-    """Raise OptictlError unless the port asks for the key, base models are refused, and LiteLLM's list comes through it."""
+    """Raise OptictlError unless the port asks for the key, base models are refused, and
+    LiteLLM's list comes through it.
+    """
     locked = network.request("GET", f"{config.url}/models")
     body = {"model": config.model, "messages": [{"role": "user", "content": "hello"}]}
     bare = network.request("POST", f"{config.url}/chat/completions", key=key, body=body)

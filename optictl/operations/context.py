@@ -1,4 +1,6 @@
-"""What the steps of one run share: the deployment, its state before the run, and what steps leave for later ones."""
+"""What the steps of one run share: the deployment, its state before the run, and what steps
+leave for later ones.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ from optictl.takeover.handmade import HandMade
 class StateBefore:
     """What was active before the first step changed anything.
 
-    `texts`: each file that a start of the service reads, None where it was missing; `modes` are theirs. `runs`: the
-    service ran on its socket. `units`: how systemd knew each unit; empty where systemd does not manage the deployment.
+    `texts`: each file that a start of the service reads, None where it was missing; `modes` are
+    theirs. `runs`: the service ran on its socket. `units`: how systemd knew each unit; empty where
+    systemd does not manage the deployment.
     """
 
     release: str | None
@@ -36,10 +39,11 @@ class StateBefore:
 class Context:
     """What the steps of one run share.
 
-    `config` is the configuration that the plan leads to. `host` are the facts that its units depend on, `drop_ins` the
-    drop-ins that stay beside the service's unit. `python` and `wheelhouse` are those that the caller named for a build.
-    `hand_made` is the service that the deployment replaces, `hand_made_files` its files. A sealed trial that serves for
-    later steps is in `trials`, on `trial_port`.
+    `config` is the configuration that the plan leads to. `host` are the facts that its units depend
+    on, `drop_ins` the drop-ins that stay beside the service's unit. `python` and `wheelhouse` are
+    those that the caller named for a build. `hand_made` is the service that the deployment
+    replaces, `hand_made_files` its files. A sealed trial that serves for later steps is in
+    `trials`, on `trial_port`.
     """
 
     config: Config
@@ -58,7 +62,9 @@ class Context:
     _hand_made_is_kept: bool = False
 
     def keep_hand_made_service(self) -> None:
-        """Copy the files of the service that was written by hand, before the first step that changes one of them."""
+        """Copy the files of the service that was written by hand, before the first step that
+        changes one of them.
+        """
         if self.hand_made is not None and not self._hand_made_is_kept:
             previous_service.keep(self.hand_made, self.paths, map(str, self.hand_made_files))
             self._hand_made_is_kept = True

@@ -1,4 +1,6 @@
-"""Everything about this machine that the plan of an installation depends on, each fact read once."""
+"""Everything about this machine that the plan of an installation depends on, each fact read
+once.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,11 @@ from optictl.takeover.handmade import HandMade
 class CurrentState:
     """What is installed, what runs, and what the configuration makes of this machine.
 
-    `want` is the release that it asks for, `built` whether it is there, `broken` why the active one has to be rebuilt.
-    `unit_first`: its guard does not know every flag of the installed unit. `artefacts` are the files to come, rendered
-    with `host`; `installed` is what is there, also of the files that the manifest names. `running`: None where systemd
-    does not run this deployment. `drop_ins` are those of the service's unit, `leftovers` what an interrupted optictl left.
+    `want` is the release that it asks for, `built` whether it is there, `broken` why the active one
+    has to be rebuilt. `unit_first`: its guard does not know every flag of the installed unit.
+    `artefacts` are the files to come, rendered with `host`; `installed` is what is there, also of
+    the files that the manifest names. `running`: None where systemd does not run this deployment.
+    `drop_ins` are those of the service's unit, `leftovers` what an interrupted optictl left.
     """
 
     want: ReleaseSpec
@@ -70,8 +73,8 @@ class CurrentState:
 def read(config: Config, paths: Paths, *, start: bool, release: ReleaseSpec | None) -> CurrentState:
     """Read the facts. Nothing is changed.
 
-    `start`: systemd, where it runs, is to run the deployment. `release`: one that is there already, instead of the one that
-    the configuration asks for.
+    `start`: systemd, where it runs, is to run the deployment. `release`: one that is there already,
+    instead of the one that the configuration asks for.
 
     Raises:
         OptictlError: a file of the deployment may not be read.
@@ -148,7 +151,9 @@ def metrics(paths: Paths) -> Path | None:
 def leftovers(
     paths: Paths, artefacts: Sequence[Artefact], half_built: Sequence[Path]
 ) -> list[Path]:
-    """What a killed optictl may have left: half-built releases, texts that were not renamed, scratch files."""
+    """What a killed optictl may have left: half-built releases, texts that were not renamed,
+    scratch files.
+    """
     written = [*(a.path for a in artefacts), paths.manifest, paths.current, paths.previous]
     possible = [*map(files.temporary, written), paths.scratch]
     return [*half_built, *(path for path in possible if files.file_facts(path).kind != "missing")]

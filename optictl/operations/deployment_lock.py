@@ -1,4 +1,6 @@
-"""The lock of a deployment, and what is refused once it is held: a plan that was not shown, one that would fail."""
+"""The lock of a deployment, and what is refused once it is held: a plan that was not shown, one
+that would fail.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from optictl.operations.installation import Installation
 from optictl.operations.steps import Step
 from optictl.results import Result
 
-#: Is told of each step that is done.
+#: Called with each step that is done.
 Done = Callable[[Step], None]
 
 
@@ -22,7 +24,7 @@ def locked(paths: Paths) -> Iterator[None]:
     """Be the only optictl that changes this deployment.
 
     Raises:
-        OptictlError: another one is at work; or a step failed, with what fixes it.
+        OptictlError: another one is working on it; or a step failed, with what fixes it.
     """
     try:
         files.make_directory(paths.opt)
@@ -33,7 +35,8 @@ def locked(paths: Paths) -> Iterator[None]:
                 files.remove(paths.scratch)
     except Locked as holder:
         raise Locked(
-            f"{holder} is working on this deployment", remedy="wait for it to end"
+            f"{holder} is working on this deployment",
+            remedy="wait until it ends, then run the command again",
         ) from None
     except PermissionError as error:
         raise denied(error.filename) from None
@@ -49,13 +52,15 @@ def locked(paths: Paths) -> Iterator[None]:
 def decided(
     shown: Installation, plan_again: Callable[[], Installation], force: bool
 ) -> Iterator[Installation]:
-    """Hold the lock and plan once more: the block gets what was shown, or what another optictl left of it to do.
+    """Hold the lock and plan once more: the block gets what was shown, or what another optictl left
+    of it to do.
 
-    This second reading of the facts is intended. Between the plan that was shown and the lock anything may have changed,
-    and only what was shown may be done.
+    This second reading of the facts is intended. Between the plan that was shown and the lock
+    anything may have changed, and only what was shown may be done.
 
     Raises:
-        OptictlError: the new plan holds a step that was not shown, or a file was edited and `force` not given.
+        OptictlError: the new plan holds a step that was not shown, or a file was edited and `force`
+            not given.
     """
     with locked(shown.paths):
         now = plan_again()
@@ -100,7 +105,9 @@ def refuse(problems: Iterable[Result]) -> None:
 
 
 def refuse_edited(steps: Sequence[Step], paths: Paths, force: bool) -> None:
-    """Raise OptictlError if a step would replace or remove a text that optictl did not write, unless `force` is given."""
+    """Raise OptictlError if a step would replace or remove a text that optictl did not write,
+    unless `force` is given.
+    """
     edited = [step.target for step in steps if step.edited]
     if not edited or force:
         return

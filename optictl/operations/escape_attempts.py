@@ -19,8 +19,8 @@ from optictl.results import Result
 def attack_unit(service: str, target: str, name: str) -> str:
     """The service's unit with another program and without supervision. Pure.
 
-    Every protection stays. `target` is where the upstream is (unix:PATH or tcp:HOST:PORT), `name` the identifier of its
-    log lines.
+    Every protection stays. `target` is where the upstream is (unix:PATH or tcp:HOST:PORT), `name`
+    the identifier of its log lines.
     """
     dropped = (
         "Restart",
@@ -112,7 +112,7 @@ def _as_another_user(paths: Paths) -> Result:
         title="From outside: read the service's credential as another user",
         status="skip" if found else "fail" if readable else "pass",
         expected="is refused",
-        found=found or ("read by the user nobody" if readable else "refused"),
+        found=found or ("another user can read it" if readable else "refused"),
         remedy=paths.command("restart") if readable else "",
     )
 

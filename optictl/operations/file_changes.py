@@ -20,7 +20,7 @@ def write_manifest(paths: Paths, wrote: Manifest) -> None:
 
 
 def remove_empty(directories: Sequence[Path], below: Path) -> None:
-    """Remove the empty directories of a HOME whose provider file is gone."""
+    """Remove the empty directories of a HOME whose provider file was removed."""
     for directory in directories:
         if (
             directory.is_relative_to(below)

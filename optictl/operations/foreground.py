@@ -26,7 +26,9 @@ _REFUSED = ("env", "key.strength", "proxy-config.litellm-only")
 
 
 def _fixes(deployment: Deployment) -> str:
-    """The commands that fix those files, as `check` names them; "" where it finds nothing wrong with them."""
+    """The commands that fix those files, as `check` names them; "" where it finds nothing wrong
+    with them.
+    """
     results = catalog.run(catalog.select(_REFUSED), deployment)
     failed = [result for result in results if result.failed and result.root_cause == result.id]
     # each ends with the start: once is enough

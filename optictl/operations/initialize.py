@@ -1,4 +1,6 @@
-"""`init`: the files that are the operator's own, with the values of a hand-made service where one stands."""
+"""`init`: the files that are the operator's own, with the values of a hand-made service if there
+is one.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,12 @@ from optictl.takeover.proposal import NotTaken, Proposal, Setting
 
 @dataclass(frozen=True)
 class Initialized:
-    """What `init` did, or with `--dry-run` would do: the files made and kept, and what it found of a hand-made service.
+    """What `init` did, or with `--dry-run` would do: the files made and kept, and what it found of
+    a hand-made service.
 
-    `differences`: values of the unit that the kept optictl.yaml has otherwise. `not_taken`: all that the deployment does
-    not get of it, the kept files counted. `others`: units of other names that run OptiLLM.
+    `differences`: values that the unit and the kept optictl.yaml have differently. `not_taken`:
+    everything of the service that the deployment does not get, because of a kept file too.
+    `others`: units of other names that run OptiLLM.
     """
 
     made: list[CreateFile]
@@ -45,12 +49,13 @@ class Initialized:
 
 
 def initialize(paths: Paths, dry_run: bool = False) -> Initialized:
-    """Make what the operator owns: configuration, env file, proxy key. Overwrites nothing.
+    """Write the operator's files: configuration, env file, proxy key. Overwrites nothing.
 
-    Where a hand-made service stands, the files are made with its values. `dry_run`: write nothing.
+    If there is a hand-made service, the files get its values. `dry_run`: write nothing.
 
     Raises:
-        OptictlError: a file of it, or of the service, may not be read or written; or systemd is too old.
+        OptictlError: a file of it, or of the service, may not be read or written; or systemd is too
+            old.
     """
     preflight.refuse_old_systemd(paths)
     try:
@@ -68,7 +73,9 @@ def initialize(paths: Paths, dry_run: bool = False) -> Initialized:
 
 
 def _proposed(service: HandMade | None, paths: Paths) -> Proposal | None:
-    """What a hand-made service's values make of a deployment. LiteLLM is asked for its models where that costs nothing."""
+    """The deployment that the values of a hand-made service lead to. LiteLLM is asked for its
+    models where that is free.
+    """
     if service is None:
         return None
     if service.denied:
@@ -114,7 +121,7 @@ def _initialized(
         return Initialized(made, kept, others=others)
     differences: list[tuple[Setting, object]] = []
     if paths.config in kept:
-        with suppress(ConfigError, OptictlError):  # what is wrong in it is for check to tell
+        with suppress(ConfigError, OptictlError):  # `check` reports what is wrong in it
             differences = proposed.differences(config_file.load(paths.config))
     texts = [files.read(path) if path in kept else None for path in (paths.env, paths.proxy_key)]
     not_taken = [*proposed.not_taken, *proposal.about_kept(proposed, paths, *texts)]

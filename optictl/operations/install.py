@@ -61,11 +61,12 @@ def plan_install(
 ) -> Installation:
     """What `install` would do now. Reads, never writes.
 
-    `start`: systemd, where it runs, is to run it. `release`: one that is there already, instead of the one that the
-    configuration asks for.
+    `start`: systemd, where it runs, is to run it. `release`: one that is there already, instead of
+    the one that the configuration asks for.
 
     Raises:
-        OptictlError: a directory of the deployment belongs to another user, or is a link that leads out of it.
+        OptictlError: a directory of the deployment belongs to another user, or is a link that leads
+            out of it.
     """
     if config.monitoring.timer and not paths.is_private:
         _refuse_unfit_program(paths)
@@ -92,7 +93,7 @@ def plan_install(
 
 
 def _steps(state: CurrentState, config: Config, paths: Paths, start: bool) -> list[Step]:
-    """Every step, the cleaning up at the end. Pure, but for the number of the user."""
+    """Every step, the cleaning up at the end. Pure, except that it reads the user's id."""
     release = plan.Release(
         state.want, state.built, state.releases.active, state.broken, state.unit_first
     )
@@ -174,17 +175,20 @@ def _preflight(
 
 
 def _refuse_unfit_program(paths: Paths) -> None:
-    """Raise OptictlError unless the timer's unit can run this optictl, and only root can change what root then runs."""
+    """Raise OptictlError unless the timer's unit can run this optictl, and only root can change
+    what root then runs.
+    """
     if problem := program.unfit_reason(as_root=paths.scope == "system"):
         raise OptictlError(
             f"monitoring.timer: the unit cannot run this optictl: {problem}",
-            remedy="install it for the whole machine (UV_TOOL_DIR=/opt/uv-tools UV_TOOL_BIN_DIR=/usr/local/bin uv tool install "
-            f"...) and run that one's {paths.command('install')}, or set monitoring.timer to false",
+            remedy="install it for the whole machine (UV_TOOL_DIR=/opt/uv-tools "
+            "UV_TOOL_BIN_DIR=/usr/local/bin uv tool install ...) and run that one's "
+            f"{paths.command('install')}, or set monitoring.timer to false",
         )
 
 
 def _stale_metrics(config: Config, path: Path | None) -> list[Remove]:
-    """The removal of metrics that no unit writes any more: they would go on saying that all is well."""
+    """The removal of metrics that no unit writes any more: they would report success for ever."""
     monitoring = config.monitoring
     if path is None or (monitoring.timer and monitoring.textfile == str(path)):
         return []
@@ -198,7 +202,7 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
         facts = files.file_facts(place)
         if facts.kind == "missing":
             continue
-        # the deployment's three directories may lie elsewhere, where the user who deploys it has put a link
+        # these three directories may be links that the operator made
         if facts.kind == "link" and place not in (paths.etc, paths.opt, paths.home):
             raise OptictlError(
                 f"{place} is a link, not a directory", remedy=f"rm {shlex.quote(str(place))}"
@@ -206,13 +210,17 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
         owners = {facts.uid, files.file_facts(place.resolve()).uid} - {0, uid}
         if owners:
             raise OptictlError(
-                f"{place} belongs to uid {owners.pop()}, not {uid}: that user could change what is put there",
-                remedy=f"chown -R {uid} {shlex.quote(str(place))}, if you trust its content; or deploy as its owner",
+                f"{place} belongs to uid {owners.pop()}, not {uid}: "
+                "that user could change what is put there",
+                remedy=f"chown -R {uid} {shlex.quote(str(place))}, if you trust its content; "
+                "or deploy as its owner",
             )
 
 
 def _surplus(config: Config, paths: Paths, state: CurrentState) -> list[Remove]:
-    """The removal of releases beyond `releases.keep`, as they will be when the wanted one is active."""
+    """The removal of releases beyond `releases.keep`, as they will be when the wanted one is
+    active.
+    """
     want, active = state.want.name, state.releases.active
     previous = state.releases.previous if active in (None, want) else active
     names = [*(name for name in state.releases.records if name != want), want]
@@ -238,8 +246,9 @@ def apply_install(
     """Apply a planned installation. A step that fails leaves the active release active.
 
     Raises:
-        OptictlError: a step failed; what was done so far is whole, and a second run goes on. Or the machine
-            is no longer what it was when the plan was made, or a file was edited and `force` not given.
+        OptictlError: a step failed; what was done so far is complete, and a second run continues.
+            Or the machine changed since the plan was made, or a file was edited and `force` not
+            given.
     """
     with deployment_lock.decided(shown, plan_again, force) as now:
         context = context_of(now, progress, python, wheelhouse)
@@ -270,7 +279,7 @@ def build_beside(
         deployment_lock.refuse(
             problem for problem in shown.blockers if problem.id in preflight.OF_A_BUILD
         )
-        # another optictl may have built it meanwhile
+        # another optictl may have built it since the plan was made
         _, built, _ = store.standing(shown.want, paths, store.read(paths))
         if not built:
             builds = [step for step in shown.steps if isinstance(step, BuildRelease)]
@@ -306,9 +315,11 @@ def apply_steps(steps: Sequence[Step], context: Context, done: Done) -> None:
 
 
 def with_built_release(installation: Installation, context: Context) -> Installation:
-    """The same with the texts that are right now that the release is built: a unit names its interpreter's directory.
+    """The same with the texts that are right now that the release is built: a unit names its
+    interpreter's directory.
 
-    The facts are read and the files rendered a second time only here, and rendered only where the facts are others.
+    The facts are read and the files rendered a second time only here, and rendered only where the
+    facts are others.
     """
     paths, want = installation.paths, installation.want
     host = units.host_of(integrity.record(want.directory(paths)) or {}, {})
@@ -327,9 +338,11 @@ def with_built_release(installation: Installation, context: Context) -> Installa
 
 
 def apply(installation: Installation, context: Context, done: Done) -> None:
-    """Apply every step between the proof and the cleaning up, in order. To be called with the lock held.
+    """Apply every step between the proof and the cleaning up, in order. To be called with the lock
+    held.
 
-    The manifest names each text before it is written, so that optictl knows its own after a kill at any point.
+    The manifest names each text before it is written, so that optictl knows its own after a kill at
+    any point.
     """
     paths = installation.paths
     texts = {
@@ -354,7 +367,7 @@ def apply(installation: Installation, context: Context, done: Done) -> None:
 
 
 def verify_serving(installation: Installation, connected: bool) -> None:
-    """Raise OptictlError unless what was started first answers on its port.
+    """Raise OptictlError unless a service that was started answers on its port.
 
     `connected`: the old service reached LiteLLM, and the new one has to.
     """
@@ -373,7 +386,9 @@ def verify_serving(installation: Installation, connected: bool) -> None:
 
 
 def clean_up(installation: Installation, context: Context, done: Done) -> None:
-    """Remove what is no longer needed. What fails here is left for the next run: the deployment is whole."""
+    """Remove what is no longer needed. What fails here is left for the next run: the deployment
+    is complete.
+    """
     steps = [step for step in installation.steps if step.cleanup]
     apply_steps(steps, context, done)
     removed = [step.path for step in steps if isinstance(step, Remove)]

@@ -1,4 +1,4 @@
-"""A planned installation, and what the caller says about its circumstances."""
+"""A planned installation, and the circumstances that its caller knows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from optictl.takeover.handmade import HandMade
 class Installation:
     """A planned installation: its steps, and what is needed to apply them.
 
-    `problems` are what preflight found; with a failed one among them it would fail. `hand_made` is the service that it
-    replaces, `table` what that changes. The steps were planned from `artefacts`, the files to come, `manifest`, the
-    files that optictl wrote so far, and `host`; `drop_ins` are those that stay beside the service's unit.
+    `problems` are what preflight found; with a failed one among them it would fail. `hand_made` is
+    the service that it replaces, `table` what that changes. The steps were planned from
+    `artefacts`, the files to come, `manifest`, the files that optictl wrote so far, and `host`;
+    `drop_ins` are those that stay beside the service's unit.
     """
 
     config: Config
@@ -42,18 +43,21 @@ class Installation:
 
     @property
     def blockers(self) -> list[Result]:
-        """The problems with which nothing is begun."""
+        """The problems that keep the installation from being started."""
         return [problem for problem in self.problems if problem.failed]
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the caller of a plan says. `python` is the interpreter to build on; `secrets_come`: the caller writes the
-    env file and the proxy key before it installs, so that the plan does not judge them."""
+    """What the caller knows and the plan cannot read.
+
+    `python` is the interpreter to build on. `secrets_come`: the caller writes the env file and the
+    proxy key before it installs, so the plan does not check them.
+    """
 
     python: Path | None = None
     secrets_come: bool = False
 
 
-#: No interpreter was named, and the secrets are judged.
+#: No interpreter was named, and the secrets are checked.
 PLAIN = Circumstances()

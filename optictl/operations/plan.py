@@ -1,4 +1,6 @@
-"""What is installed + what the configuration asks for -> the steps that lead there, each with its reason. Pure."""
+"""What is installed + what the configuration asks for -> the steps that lead there, each with
+its reason. Pure.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ _KINDS = {"link": "a link", "directory": "a directory", "file": "a file"}
 def file_step(
     artefact: Artefact, installed: Found, uid: int, manifest: Manifest
 ) -> FileStep | None:
-    """The step that makes a path what it should be, or None. `uid` is that of the user who deploys."""
+    """The step that makes a path what it should be, or None. `uid` is that of the user who
+    installs.
+    """
     facts = installed.facts
     if facts.kind == "missing":
         return CreateFile(artefact, reason="it is missing", diff=_diff(artefact, None))
@@ -93,7 +97,9 @@ def file_step(
 
 
 def _operators_file_step(artefact: Artefact, facts: FileFacts, uid: int) -> FileStep | None:
-    """A link to a secret store stays one, a mode that is stricter stays, and root may own all of them."""
+    """A link to a secret store stays one, a mode that is stricter stays, and root may own all of
+    them.
+    """
     if facts.kind != "file":
         return None
     if facts.uid not in (0, uid):
@@ -119,8 +125,8 @@ def _replacement(artefact: Artefact, text: str | None, manifest: Manifest) -> Re
 class Release:
     """The release that the deployment is to run, whether it is built, and the active one.
 
-    `unit_first`: its guard does not know every flag of the unit that is installed, so the unit has to
-    change before it. `broken`: why the active one has to be rebuilt.
+    `unit_first`: its guard does not know every flag of the unit that is installed, so the unit has
+    to change before it. `broken`: why the active one has to be rebuilt.
     """
 
     wanted: ReleaseSpec
@@ -139,8 +145,9 @@ class Release:
 class TakenOver:
     """The service that was written by hand under the name of this deployment's.
 
-    `drop_ins` are those of its unit, which are moved aside with it. `bridged`: it runs and holds the very port, so that a
-    trial has to serve between its end and the start of the new one. `redact` hides its secrets in a text.
+    `drop_ins` are those of its unit, which are moved aside with it. `bridged`: it runs and holds
+    the same port, so a trial has to serve between its end and the start of the new one. `redact`
+    hides its secrets in a text.
     """
 
     drop_ins: Sequence[Path]
@@ -160,9 +167,10 @@ def installation(
 ) -> list[Step]:
     """A whole installation's steps, in the order in which they are applied.
 
-    The release is built and proven before anything active is touched. After every single step a start of the service
-    finds a whole deployment, the old one or the new one. `found`: what is installed, also of what the manifest names.
-    `running`: None where systemd does not run this deployment. `taken_over`: the service that was written by hand.
+    The release is built and proven before anything active is touched. After every single step a
+    start of the service finds a whole deployment, the old one or the new one. `found`: what is
+    installed, also of what the manifest names. `running`: None where systemd does not run this
+    deployment. `taken_over`: the service that was written by hand.
     """
     file_steps = {
         artefact.path: step
@@ -185,8 +193,8 @@ def installation(
 class _Parts:
     """The steps about the release and the files, by when they are applied.
 
-    `early` are files that only a changed unit makes use of, `live` the steps that a start of the service sees, `watch`
-    the units of the check, `view` the link for people.
+    `early` are files that only a changed unit makes use of, `live` the steps that a start of the
+    service sees, `watch` the units of the check, `view` the link for people.
     """
 
     build: Sequence[Step]
@@ -275,7 +283,8 @@ class _Situation:
 def _under_systemd(
     now: _Situation, parts: _Parts, unused: Sequence[Remove], has_timer: bool
 ) -> list[Step]:
-    # the one early file that a running process has read; with another text it would have another HOME
+    # the one early file that a running process has read; with another text it would have another
+    # HOME
     is_read = any(path.name == "proxy_config.yaml" for path in _written(parts.early))
     is_stale = bool(parts.live) or is_read
     stale = "what it reads has changed" if is_stale else now.running.stale
@@ -339,7 +348,9 @@ def _aside(taken_over: TakenOver | None, paths: Paths) -> list[Step]:
 
 
 def _trial(now: _Situation, supervision: Sequence[Step], sibling: Sequence[Step]) -> list[Step]:
-    """A start of the release as its unit will start it, where no sibling is one before the service is touched."""
+    """A start of the release as its unit will start it, where no sibling is one before the
+    service is touched.
+    """
     if any(isinstance(step, StartSibling) for step in sibling):
         return []
     starting = (StartService, RestartSocket, DrainAndRestart, HandOver)
@@ -375,7 +386,7 @@ def _supervision(now: _Situation, live: Sequence[Step], stale: str) -> list[Step
     """What systemd has to do so that the service runs what is on the disk now."""
     running = now.running
     if now.is_bridged:
-        # it reloads systemd when the old process is gone
+        # it reloads systemd after the old process has ended
         reason = "the old process ends, the trial serves until the new one is ready"
         steps: list[Step] = [HandOver(now.service, now.release.wanted, reason=reason)]
     else:
@@ -473,7 +484,9 @@ def removal(
     places: Sequence[Path],
     supervised: bool,
 ) -> list[Step]:
-    """The steps that remove what the manifest names, and `places`, which are optictl's own; secrets only if among them."""
+    """The steps that remove what the manifest names, and `places`, which are optictl's own;
+    secrets only if among them.
+    """
     steps: list[Step] = []
     if supervised:
         reason = "it is to be removed"

@@ -1,7 +1,7 @@
-"""What would make an installation fail, told before anything is built or stopped.
+"""What would make an installation fail, reported before anything is built or stopped.
 
-`read_facts` gathers facts, `judge` decides from them alone. Each problem is a `Result` with an id of its own
-(`preflight.port`), so that people and programs see it as they see a check.
+`read_facts` gathers facts, `judge` decides from them alone. Each problem is a `Result` with its own
+id (`preflight.port`), so people and programs see it as they see a check.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from optictl.releases import interpreters
 from optictl.releases.interpreters import Choice
 from optictl.results import Result
 
-#: profile -> MB that a release of it takes, its bytecode compiled (measured with CPython 3.10 to 3.14).
+#: profile -> MB that a release of it takes, its bytecode compiled (measured with CPython 3.10 to
+#: 3.14).
 RELEASE_MB = {"proxy": 400, "full": 7500}
 #: Directives with which a drop-in makes another service of the unit.
 _OVERRIDING = ("DynamicUser", "ExecStart", "Type", "User")
@@ -41,7 +42,9 @@ OF_A_BUILD = ("preflight.interpreter", "preflight.directory", "preflight.mount",
 
 @dataclass(frozen=True)
 class Holder:
-    """What listens on the port now. `unit` is systemd's name for it, "" for a program outside its services."""
+    """What listens on the port now. `unit` is systemd's name for it, "" for a program outside
+    its services.
+    """
 
     pid: int
     unit: str
@@ -50,9 +53,11 @@ class Holder:
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the operator's files say. Each is None where it may not be read, "" where there is no file.
+    """What the operator's files say. Each is None where it may not be read, "" where there is no
+    file.
 
-    `problems` are those of the env file, for which the guard does not start; `commands` fix all of them.
+    `problems` are those of the env file, for which the guard does not start; `commands` fix all of
+    them.
     """
 
     variables: Mapping[str, str] | None
@@ -68,9 +73,10 @@ class Secrets:
 class Facts:
     """What an installation depends on besides the configuration.
 
-    `systemd` is its version, 0 where it does not run this deployment. `choice` is None where nothing has to be
-    built. `closed` is a directory that the service's user cannot enter, `mount` the file system's options that
-    forbid a release there, `free` the bytes that are free there (None: unknown).
+    `systemd` is its version, 0 where it does not run this deployment. `choice` is None where
+    nothing has to be built. `closed` is a directory that the service's user cannot enter, `mount`
+    the file system's options that forbid a release there, `free` the bytes that are free there
+    (None: unknown).
     """
 
     systemd: int
@@ -98,8 +104,9 @@ def read_facts(
 ) -> Facts:
     """Read the facts. Nothing is changed.
 
-    `builds`: a release has to be built, on `python` where one was named. `starts`: systemd will start the service.
-    `own_units` may hold the port; `drop_ins` are those that stay beside the unit.
+    `builds`: a release has to be built, on `python` where one was named. `starts`: systemd will
+    start the service. `own_units` may hold the port; `drop_ins` are those that stay beside the
+    unit.
     """
     systemd = Systemd(paths.scope)
     others = others_must_reach(paths)
@@ -121,7 +128,7 @@ def read_facts(
 
 
 def others_must_reach(paths: Paths) -> bool:
-    """Whether the service runs as another user than the one who installs."""
+    """Whether the service's user is not the user who installs."""
     return paths.scope == "system" and os.geteuid() == 0
 
 
@@ -177,8 +184,8 @@ def judge(
 ) -> list[Result]:
     """Every problem, the blocking ones (`fail`) first. Pure.
 
-    `starts`: the service is started at the end; where it is not, its secrets may still be missing. `secrets_come`: the
-    caller writes them before it installs.
+    `starts`: the service is started at the end; otherwise its secrets may still be missing.
+    `secrets_come`: the caller writes them before it installs.
     """
     found = [
         *_systemd(config, paths, facts),
@@ -220,8 +227,10 @@ def _systemd(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
         yield _problem(
             "socket-proxyd",
             "The relay to the upstream has its program",
-            "this machine has no systemd-socket-proxyd, which a sealed service needs to reach its upstream",
-            f"install the package of systemd that has it, or write isolation: loopback into {paths.config}",
+            "this machine has no systemd-socket-proxyd, "
+            "which a sealed service needs to reach its upstream",
+            "install the package of systemd that has it, "
+            f"or write isolation: loopback into {paths.config}",
         )
 
 
@@ -278,7 +287,8 @@ def _place(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
             "room",
             "There is room for the release",
             f"{free} MB are free at {facts.mount_point}, a release takes about {needed} MB",
-            f"free space there; this shows what takes it: du -xh {facts.mount_point} | sort -h | tail",
+            "free some space; this shows what uses it: "
+            f"du -xh {facts.mount_point} | sort -h | tail",
         )
 
 

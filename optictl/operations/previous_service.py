@@ -1,4 +1,4 @@
-"""The service that was there before optictl's: kept, put back, and started again."""
+"""The service that was there before optictl's: keep it, put it back, start it again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def was_connected(hand_made: HandMade | None) -> bool:
 
 
 def keep(hand_made: HandMade, paths: Paths, targets: Iterable[str]) -> None:
-    """Copy the unit that was written by hand and its drop-ins to `before/`, readable by root alone, with its state."""
+    """Copy the unit that was written by hand and its drop-ins to `before/`, readable by root
+    alone, with its state.
+    """
     originals = [
         path for path in map(Path, sorted(targets)) if files.file_facts(path).kind == "file"
     ]
@@ -62,16 +64,18 @@ def put_back(paths: Paths, state: Record) -> None:
         files.set_owners(path, kept.uid, kept.gid)
 
 
-#: Seconds in which a service that is put back has to listen again: OptiLLM takes 2 to 11 s to start.
+#: Seconds in which a service that is put back has to listen again: OptiLLM takes 2 to 11 s to
+#: start.
 _LISTENS_AGAIN = 60
 
 
 def serve_again(
     paths: Paths, enabled: str, active: bool, port: int | None, progress: Progress
 ) -> str:
-    """Enable and start a unit that was put back, as it was before; what came of it, in words.
+    """Enable and start a unit that was put back, as it was before; the result, in words.
 
-    `enabled` is systemd's word for how it started at boot, `port` what it listens on, None where it is unknown.
+    `enabled` is systemd's word for how it started at boot, `port` what it listens on, None where it
+    is unknown.
     """
     systemd, unit = units.manager(paths), paths.service_unit
     if enabled in record.ENABLED:
@@ -85,13 +89,18 @@ def serve_again(
     until = time.monotonic() + _LISTENS_AGAIN
     while not network.is_listening(port):
         if time.monotonic() > until:
-            return f"{unit} is back and started, but does not listen on port {port} after {_LISTENS_AGAIN} s"
+            return (
+                f"{unit} is back and started, "
+                f"but does not listen on port {port} after {_LISTENS_AGAIN} s"
+            )
         time.sleep(0.1)
     return f"{unit} is back as it was and serves again"
 
 
 def restore(paths: Paths, progress: Progress) -> None:
-    """Return the service that was there before optictl's, as it was. Without a record of one, nothing is done."""
+    """Return the service that was there before optictl's, as it was. Without a record of one,
+    nothing is done.
+    """
     if (state := read(paths)) is None:
         return
     put_back(paths, state)

@@ -21,7 +21,8 @@ from optictl.results import Progress
 
 
 def plan_removal(paths: Paths, purge: bool, restore: bool = False) -> list[Step]:
-    """What `uninstall` would do: what the manifest names and the releases go, the operator's own only with `purge`.
+    """What `uninstall` would do: what the manifest names and the releases go, the operator's own
+    only with `purge`.
 
     `restore`: the service that was there before optictl's comes back.
     """
@@ -109,7 +110,7 @@ def apply_removal(
     """Apply a planned removal.
 
     Raises:
-        OptictlError: a step failed; a second run goes on. Or the machine is no longer what it was when the plan
+        OptictlError: a step failed; a second run continues. Or the machine changed since the plan
             was made, or a file was edited and `force` not given.
     """
     # without paths.opt there is no release, and no installation holds its lock

@@ -1,4 +1,6 @@
-"""A hash lock for a version of OptiLLM that optictl ships none for: the operator's, or a new one from the same pins."""
+"""A hash lock for a version of OptiLLM that optictl ships none for: the operator's, or a new one
+from the same pins.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ from optictl.results import Progress
 
 @dataclass(frozen=True)
 class Resolution:
-    """A new lock, what it changes in the closure, and what changed in OptiLLM that the guard relies on.
+    """A new lock, what it changes in the closure, and what changed in OptiLLM that the guard relies
+    on.
 
-    `closure` has a line for each package: "openai 3.54.0 -> 3.60.1"; `internals` name -> diff; `unknown`
-    are the parts that no verified version has, with which the guard would refuse to start.
+    `closure` has a line for each package: "openai 3.54.0 -> 3.60.1"; `internals` name -> diff;
+    `unknown` are the parts that no verified version has, with which the guard would refuse to
+    start.
     """
 
     path: Path
@@ -42,7 +46,8 @@ class Resolution:
 
 
 def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> Resolution:
-    """Make a lock for a version of OptiLLM from the same pins. Only a scratch directory is written to.
+    """Make a lock for a version of OptiLLM from the same pins. Only a scratch directory is written
+    to.
 
     Raises:
         OptictlError: it cannot be resolved.
@@ -74,7 +79,9 @@ def _resolved(version: str, old: str) -> str:
 
 
 def _internals(old_version: str, version: str) -> tuple[dict[str, str], list[str]]:
-    """What changed in the parts that the guard relies on, name -> diff; and the parts that are of no verified version."""
+    """What changed in the parts that the guard relies on, name -> diff; and the parts that are
+    of no verified version.
+    """
     old_sources, new_sources = (
         uv.sources(f"optillm=={old_version}"),
         uv.sources(f"optillm=={version}"),
@@ -135,6 +142,6 @@ def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Pa
 
 
 def keep_lock(path: Path, text: str) -> None:
-    """Put a lock beside the configuration, where `install` and `upgrade` find it."""
+    """Put a lock next to the configuration, where `install` and `upgrade` find it."""
     files.make_directory(path.parent)
     files.write(path, text, 0o644)

@@ -1,7 +1,8 @@
 """A release started once as its unit will start it, under names and on a port of a trial.
 
-The trial reads this deployment's own key and env file, in the same sandbox, beside the drop-ins that will
-apply. What the guard or systemd would refuse is refused here, while the service that runs is untouched.
+The trial reads this deployment's key and env file, in the same sandbox, with the drop-ins that will
+apply. What the guard or systemd would refuse is refused here, before the running service is
+touched.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from optictl.results import Progress
 
 
 def texts(config: Config, paths: Paths, host: Host) -> dict[str, str]:
-    """unit name -> text, the service last. `paths` and `config` are the trial's, `host.release` is set. Pure."""
+    """unit name -> text, the service last. `paths` and `config` are the trial's, `host.release`
+    is set. Pure.
+    """
     units = {paths.socket_unit: render.socket(config, paths)}
     if render.is_sealed(config, paths):
         units[paths.upstream_socket.name] = render.upstream_socket(config, paths)
@@ -37,7 +40,8 @@ def texts(config: Config, paths: Paths, host: Host) -> dict[str, str]:
 def running(
     config: Config, paths: Paths, host: Host, drop_ins: Sequence[Path], say: Progress
 ) -> Iterator[int]:
-    """Start the release of `host.release` as a trial; the block gets its port, and it is gone afterwards.
+    """Start the release of `host.release` as a trial; the block gets its port, and it is removed
+    afterwards.
 
     `drop_ins` are those of the real unit that stay.
 
@@ -81,14 +85,15 @@ def _write(
 
 
 def _verify(systemd: Systemd, there: Paths, units: Mapping[str, str]) -> None:
-    """Raise OptictlError if systemd-analyze has something to say about these units."""
+    """Raise OptictlError if systemd-analyze reports a problem in these units."""
     said = systemd.verify(*(there.units / name for name in units))
-    # it also tells what is wrong with other units of this machine
+    # it also reports what is wrong with other units of this machine
     names = re.compile("|".join(map(re.escape, units)))
     if objections := [line for line in said.splitlines() if names.search(line)]:
         raise OptictlError(
             "systemd objects to the units of this deployment",
-            remedy=f"report it with the output of systemctl --version and {there.command('config show')}",
+            remedy="report it with the output of systemctl --version "
+            f"and {there.command('config show')}",
             detail="\n".join(objections),
         )
 

@@ -50,7 +50,9 @@ def start(config: Config, paths: Paths) -> None:
 
 
 def _begin_count(systemd: Systemd, paths: Paths) -> None:
-    """Set NRestarts to 0: systemd keeps the count when a service that waits for its next start is started by hand."""
+    """Set NRestarts to 0: systemd keeps the count when a service that waits for its next start
+    is started by hand.
+    """
     systemd.reset_failed(paths.service_unit)
 
 
@@ -76,7 +78,8 @@ def restart(config: Config, paths: Paths, say: Progress) -> None:
 
 
 def start_sibling(config: Config, paths: Paths, host: Host, say: Progress) -> None:
-    """Start a second process on the same socket, of the release that `host` names. A failed start leaves nothing behind.
+    """Start a second process on the same socket, of the release that `host` names. A failed start
+    leaves nothing behind.
 
     Raises:
         OptictlError: it did not become ready; the service was not touched.
@@ -110,7 +113,8 @@ def replace_service(config: Config, paths: Paths, say: Progress) -> None:
     """Drain the service and start it again; then stop the sibling, if one serves.
 
     Raises:
-        OptictlError: the service is not a new process of the active release. A sibling then goes on serving.
+        OptictlError: the service is not a new process of the active release. A sibling then keeps
+            serving.
     """
     systemd = manager(paths)
     before = systemd.show(paths.service_unit).main_pid
@@ -146,8 +150,9 @@ def remove_sibling(config: Config, paths: Paths) -> None:
 def hand_over(config: Config, paths: Paths, release: Path, port: int, say: Progress) -> None:
     """Replace a service that holds the port itself; clients do not wait for the new one to start.
 
-    A trial of the new release serves on `port` already. The socket is opened the moment the old process is gone, and a
-    bridge hands its connections to the trial until the service itself is ready. Connections that are open stay.
+    A trial of the new release serves on `port` already. The socket is opened as soon as the old
+    process has ended, and a bridge hands its connections to the trial until the service itself is
+    ready. Connections that are open stay.
 
     Raises:
         OptictlError: the new service did not become ready.
@@ -199,7 +204,9 @@ def remove_everything(config: Config, paths: Paths) -> None:
 
 
 def stop_deployment(config: Config, paths: Paths) -> None:
-    """Stop every unit of a deployment that is to be removed: the timer, the service, the relay, a sibling."""
+    """Stop every unit of a deployment that is to be removed: the timer, the service, the relay,
+    a sibling.
+    """
     stop_timer(paths)
     stop(config, paths)
     systemd = manager(paths)
@@ -216,7 +223,9 @@ def disable_deployment(config: Config, paths: Paths) -> None:
 
 
 def stop_timer(paths: Paths) -> None:
-    """Stop the timer and a check that it began, and remove their state from systemd and from /run."""
+    """Stop the timer and a check that it began, and remove their state from systemd and from
+    /run.
+    """
     systemd = manager(paths)
     names = paths.check_timer.name, paths.check_service.name
     if known := [unit.name for unit in systemd.show_all(*names) if unit.loaded]:

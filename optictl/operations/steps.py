@@ -1,9 +1,11 @@
-"""The steps of a plan: one small class for each kind, which shows itself, applies itself and can be undone.
+"""The steps of a plan: one small class for each kind, which shows itself, applies itself and can be
+undone.
 
-A plan is a list of steps. `describe` is what the plan shows, in a table or as JSON; `action` and `done` are the words
-for it and decide nothing. `apply` does the step. `undo` returns what the step changed to the state before the run; it
-may be called for a step that failed or was not reached. Only files and the active release are undone step by step:
-`operations/transaction.py` brings the units back afterwards, once the files are in place.
+A plan is a list of steps. `describe` is what the plan shows, in a table or as JSON; `action` and
+`done` are the words for it; no code compares them. `apply` does the step. `undo` returns what the
+step changed to the state before the run; it may be called for a step that failed or was not
+reached. Only files and the active release are undone step by step: `operations/transaction.py`
+brings the units back afterwards, once the files are in place.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ Effect = Literal["add", "change", "remove", "run"]
 
 @dataclass(frozen=True)
 class Description:
-    """A step as a plan shows it: what is done to which target, why, and the difference that it makes.
+    """A step as a plan shows it: what is done to which target, why, and the difference that it
+    makes.
 
     `edited`: the target holds a text that optictl did not write.
     """
@@ -52,8 +55,9 @@ class Description:
 class Step(ABC):
     """One step of a plan.
 
-    `action` is its word in a plan, `done` its word once it is done. `edited`: it replaces or removes a text that optictl
-    did not write, which needs --force. `cleanup`: it removes what is no longer needed; it comes after every check.
+    `action` is its word in a plan, `done` its word once it is done. `edited`: it replaces or
+    removes a text that optictl did not write, which needs --force. `cleanup`: it removes what is no
+    longer needed; it comes after every check.
     """
 
     action: ClassVar[str]
@@ -87,7 +91,9 @@ class Step(ABC):
         """
 
     def undo(self, context: Context) -> None:  # noqa: B027  most steps need none
-        """Return what the step changed to `context.before`. A step without an `undo` changes nothing that needs one."""
+        """Return what the step changed to `context.before`. A step without an `undo` changes
+        nothing that needs one.
+        """
 
 
 # -- releases
@@ -175,7 +181,9 @@ class FileStep(Step):
         return str(self.artefact.path)
 
     def undo(self, context: Context) -> None:
-        """Put the text back that was there. Directories and the operator's own files are not in the state before."""
+        """Put the text back that was there. Directories and the operator's own files are not in
+        the state before.
+        """
         path = self.artefact.path
         if context.before is None or path not in context.before.texts:
             return
@@ -189,7 +197,9 @@ class FileStep(Step):
 
 @dataclass(frozen=True)
 class _WriteStep(FileStep):
-    """`of_hand_made`: it takes the place of a unit that was written by hand, which is kept in its record."""
+    """`of_hand_made`: it takes the place of a unit that was written by hand, which is kept in
+    its record.
+    """
 
     of_hand_made: bool = False
 
@@ -210,7 +220,9 @@ class CreateFile(_WriteStep):
 
 @dataclass(frozen=True)
 class ReplaceFile(_WriteStep):
-    """Write a file, directory or link in the place of what is there; an edited one is kept under another name."""
+    """Write a file, directory or link in the place of what is there; an edited one is kept under
+    another name.
+    """
 
     action = "replace"
     done = "replaced"
@@ -219,7 +231,9 @@ class ReplaceFile(_WriteStep):
 
 @dataclass(frozen=True)
 class EditConfiguration(FileStep):
-    """Write the new version into the operator's configuration. optictl does not own that file afterwards."""
+    """Write the new version into the operator's configuration. optictl does not own that file
+    afterwards.
+    """
 
     action = "configure"
     done = "edited"
@@ -255,8 +269,9 @@ class SetOwner(FileStep):
 
 @dataclass(frozen=True)
 class RecordFiles(Step):
-    """Name files in the manifest that are right already. An installation writes it before its first and after its last
-    step, so that nothing is left to apply here."""
+    """Name files in the manifest that are right already. An installation writes it before its first
+    and after its last step, so that nothing is left to apply here.
+    """
 
     action = "replace"
     done = "replaced"
@@ -285,7 +300,9 @@ class PathStep(Step):
 
 @dataclass(frozen=True)
 class MoveAside(PathStep):
-    """Remove a drop-in of the unit that was written by hand; the record of that service keeps it."""
+    """Remove a drop-in of the unit that was written by hand; the record of that service keeps
+    it.
+    """
 
     action = "aside"
     done = "moved aside"
@@ -297,7 +314,9 @@ class MoveAside(PathStep):
 
 @dataclass(frozen=True)
 class Remove(PathStep):
-    """Remove a file, a link, a directory or a release; an edited file is kept under another name."""
+    """Remove a file, a link, a directory or a release; an edited file is kept under another
+    name.
+    """
 
     action = "remove"
     done = "removed"
@@ -390,7 +409,9 @@ class StartUnit(UnitStep):
 
 @dataclass(frozen=True)
 class StartSibling(UnitStep):
-    """Start a second process of the release on the same socket, which serves while the service drains."""
+    """Start a second process of the release on the same socket, which serves while the service
+    drains.
+    """
 
     action = "sibling"
     done = "ready:"
@@ -427,7 +448,9 @@ class RunTrial(UnitStep):
 
 @dataclass(frozen=True)
 class HandOver(UnitStep):
-    """Replace a process that holds the port itself; the trial serves until the new process is ready."""
+    """Replace a process that holds the port itself; the trial serves until the new process is
+    ready.
+    """
 
     action = "handover"
     done = "handed over to the new process of"
@@ -443,7 +466,9 @@ class HandOver(UnitStep):
 
 @dataclass(frozen=True)
 class DrainAndRestart(UnitStep):
-    """Restart the service: its requests in flight finish first. A sibling that served meanwhile is stopped."""
+    """Restart the service: its requests in flight finish first. A sibling that served meanwhile
+    is stopped.
+    """
 
     action = "restart"
     done = "restarted"

@@ -1,4 +1,6 @@
-"""If a step fails after something active was touched: undo the steps, and have what was active serve again."""
+"""If a step fails after something active was touched: undo the steps, and have what was active
+serve again.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from optictl.releases import store
 
 
 def _state_before(installation: Installation) -> StateBefore:
-    """What is active now. It is read again here: a build may have taken minutes since the plan was made."""
+    """What is active now. It is read again here: a build may have taken minutes since the plan
+    was made.
+    """
     paths = installation.paths
     written = [
         step.artefact.path
@@ -37,7 +41,8 @@ def _state_before(installation: Installation) -> StateBefore:
 
 @contextmanager
 def rollback_on_failure(installation: Installation, context: Context) -> Iterator[None]:
-    """If the block fails after something active was touched, undo the steps and serve what was active again.
+    """If the block fails after something active was touched, undo the steps and serve what was
+    active again.
 
     Raises:
         RolledBack: it did; the error gives the reason.
@@ -48,7 +53,7 @@ def rollback_on_failure(installation: Installation, context: Context) -> Iterato
         yield
     except (OptictlError, OSError, KeyboardInterrupt) as failure:
         if not _is_touched(before, paths) or (before.release is None and not before.units):
-            raise  # without systemd a second run of a first installation goes on
+            raise  # without systemd a second run continues a first installation
         why = failure if isinstance(failure, OptictlError) else OptictlError(words_of(failure))
         detail = why.detail or _end_of_journal(paths, bool(before.units))
         now = _roll_back(before, installation, context, why.what)
@@ -99,7 +104,8 @@ def _undo(installation: Installation, context: Context) -> None:
 def _undo_first_installation(
     before: StateBefore, installation: Installation, context: Context
 ) -> str:
-    """Take a first installation back: nothing of it runs or starts at boot, and what was there runs again.
+    """Take a first installation back: nothing of it runs or starts at boot, and what was there runs
+    again.
 
     Returns what is there now, in words.
     """
@@ -171,7 +177,9 @@ def _serve_again(before: StateBefore, installation: Installation, context: Conte
 
 
 def _stop_again(before: StateBefore, installation: Installation) -> None:
-    """Stop and disable what did not run, or did not start at boot, before: a start that fails must not go on for ever."""
+    """Stop and disable what did not run, or did not start at boot, before: a start that fails
+    must not be repeated for ever.
+    """
     paths = installation.paths
     systemd, now = units.manager(paths), units.facts(paths) or {}
     systemd.reload()

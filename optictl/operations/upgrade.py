@@ -1,4 +1,6 @@
-"""upgrade and rollback: build, prove against the live upstream, switch, prove again, or roll back."""
+"""upgrade and rollback: build, prove against the live upstream, switch, prove again, or roll
+back.
+"""
 
 from __future__ import annotations
 
@@ -83,14 +85,20 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
 
 
 def _with_proof(installation: Installation, config_path: Path) -> Installation:
-    """With the canary behind the build, and the configuration's new version behind everything that was proven."""
+    """With the canary behind the build, and the configuration's new version behind everything
+    that was proven.
+    """
     steps = list(installation.steps)
     if any(isinstance(step, SwitchRelease) for step in steps):
         builds = sum(isinstance(step, BuildRelease) for step in steps)
-        reason = "every enabled strategy is asked on a free port, through the live upstream; that costs tokens"
+        reason = (
+            "every enabled strategy is asked on a free port, through the live upstream; "
+            "that costs tokens"
+        )
         steps.insert(builds, ProveCanary(installation.want, reason=reason))
     if edit := _edit(installation, config_path):
-        # the version in the operator's file is the last to change: until then `install` goes back
+        # the version in the operator's file is the last to change: until then `install` returns to
+        # the old one
         at = next((i for i, step in enumerate(steps) if isinstance(step, Remove)), len(steps))
         steps.insert(at, edit)
     return replace(installation, steps=steps)
@@ -165,14 +173,14 @@ def apply(
     force: bool = False,
     report_proof: Callable[[Proof], None],
 ) -> None:
-    """Build, prove, switch, prove again; a plan that ends at the proof ends there.
+    """Build, prove, switch, prove again. A plan that ends at the proof switches nothing.
 
     `config` is the active configuration; `report_proof` gets what the canary did.
 
     Raises:
         RolledBack: a step or a proof failed; the release that was active is active.
-        OptictlError: nothing was begun: the machine is no longer what it was when the plan was made, or a secret is missing,
-            or a file was edited and `force` not given.
+        OptictlError: nothing was changed: the machine changed since the plan was made, or a secret
+            is missing, or a file was edited and `force` not given.
     """
     upstream_key, proxy_key = _keys(shown.paths)
     with deployment_lock.decided(shown, plan_again, force) as now:
@@ -216,7 +224,8 @@ def _prove(
     canary: Callable[[bool], Canary],
     done: Done,
 ) -> dict[str, Result]:
-    """Build the release and prove it; returns the health of what serves, before anything active is touched.
+    """Build the release and prove it; returns the health of what serves, before anything active is
+    touched.
 
     Raises:
         RolledBack: it could not be built, or did not prove itself.

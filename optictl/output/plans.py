@@ -1,4 +1,4 @@
-"""Plans and their progress: the steps, the diffs, what stands in the way."""
+"""Plans: the steps with their diffs, what blocks them, and each step once it is done."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def blocked(blockers: Sequence[Result]) -> Blocked:
 
 
 def problems(terminal: Terminal, found: Sequence[Result]) -> None:
-    """What preflight found: what is wrong and the command that fixes it, the blocking ones first."""
+    """What preflight found: what is wrong and the command that fixes it, the blocking ones
+    first.
+    """
     from rich.markup import escape
 
     console = terminal.out
@@ -127,7 +129,7 @@ def takeover(terminal: Terminal, unit: str, rows: Sequence[TakeoverRow], *, forc
         wrapped(
             console,
             "[bold yellow]--force is needed[/] ",
-            "to replace it; a backup is kept, and it comes back if anything fails",
+            "to replace it; a backup is kept, and it is restored if anything fails",
         )
     console.print()
 

@@ -17,7 +17,8 @@ PROMPT = (
     "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. "
     "What does the ball cost? Think it through."
 )
-#: Strategies that make one call by design, with their own prompt (re2.py, cot_reflection.py of OptiLLM 0.3.12).
+#: Strategies that make one call by design, with their own prompt (re2.py, cot_reflection.py of
+#: OptiLLM 0.3.12).
 _ONE_CALL = frozenset({"re2", "cot_reflection"})
 #: Their prompt is at least this many times the plain one; `re2` repeats all of it.
 _LONGER = 1.3
@@ -74,7 +75,9 @@ def usage(answer: Response) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the guard's headers and the text of an answer tell. `ran`: the strategy; None without a guard."""
+    """What the guard's headers and the text of an answer say. `ran`: the strategy; None without
+    a guard.
+    """
 
     ran: str | None
     calls: int
@@ -104,7 +107,7 @@ def judge(model: str, config: Config, answer: Response, plain: Mapping[str, int]
     It passes only if the strategy that ran is the one asked for, more than one completion
     was sampled (or, of a strategy that makes one call, a longer prompt was sent), every upstream
     call used the base model, none failed and the answer is no error text. `plain` is what the
-    same prompt cost without a strategy, as `usage` tells it, {} if unknown.
+    same prompt cost without a strategy, as `usage` returns it, {} if unknown.
     """
     target = config.publish.get(model, model)
     parts = model_names.split(target, config.strategies, config.base_models)
@@ -160,13 +163,16 @@ def _problems(
 def _cost(seen: _Evidence, seconds: float, plain: Mapping[str, int]) -> str:
     total, plain_total = seen.tokens["total"], plain.get("total")
     times = f", {total / plain_total:.1f} times a plain call" if plain_total and total else ""
-    return f"{seen.calls} calls, {seen.completions} completions, {total} tokens, {seconds:.2f} s{times}"
+    calls = f"{seen.calls} calls, {seen.completions} completions"
+    return f"{calls}, {total} tokens, {seconds:.2f} s{times}"
 
 
 def plain_usage(
     config: Config, upstream_key: str, prompt: str, base_model: str, timeout: float
 ) -> dict[str, int]:
-    """What the prompt costs without a strategy: one call straight to LiteLLM, as `usage` tells it. Zeros when it fails."""
+    """What the prompt costs without a strategy: the usage of one call straight to LiteLLM. Zeros
+    if it fails.
+    """
     body = {"model": base_model, "messages": [{"role": "user", "content": prompt}]}
     url = f"{config.upstream.base_url}/chat/completions"
     return usage(network.request("POST", url, key=upstream_key, body=body, timeout=timeout))

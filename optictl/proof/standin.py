@@ -20,7 +20,7 @@ LABEL = "optictl stand-in"
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back over the wire. `delay` is seconds before the first byte."""
+    """What is sent back. `delay` is seconds before the first byte."""
 
     status: int = 200
     body: Any = None

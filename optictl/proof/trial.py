@@ -1,4 +1,6 @@
-"""The one way to start a release as a child process: with the command and the environment that its unit gives it."""
+"""The one way to start a release as a child process: with the command and the environment that
+its unit gives it.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +70,9 @@ def started(
 ) -> Iterator[RunningRelease]:
     """Start a release; the block gets it when it answers, and it is stopped afterwards.
 
-    `config` names the port, a free one for a proof. `home` is its HOME; without one it gets a private HOME with the
-    provider file. `log` takes what it writes; without one a scratch file does. The scratch directory lies below
-    `scratch_parent`. `user` and `flags` are as for `running`.
+    `config` names the port, a free one for a proof. `home` is its HOME; without one it gets a
+    private HOME with the provider file. `log` takes what it writes; without one a scratch file
+    does. The scratch directory is below `scratch_parent`. `user` and `flags` are as for `running`.
 
     Raises:
         OptictlError: it did not become ready; the error quotes the end of its log.
@@ -113,11 +115,11 @@ def running(
     scratch_parent: Path | None = None,
     flags: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process of a release, with all that the unit gives it; it is told to stop when the block ends.
+    """The process of a release, with all that the unit gives it; it is stopped when the block ends.
 
-    The environment holds what the unit's holds, and the guard refuses what it refuses there. Root starts it as `user`.
-    `output` takes what it logs (None: this process's streams). The secrets lie below `scratch_parent` meanwhile.
-    `flags` are those that its guard knows; none: all.
+    The environment holds what the unit's holds, and the guard refuses what it refuses there. Root
+    starts it as `user`. `output` takes what it logs (None: this process's streams). The secrets are
+    in files below `scratch_parent`. `flags` are those that its guard knows; none: all.
     """
     identity = processes.service_identity(user)
     # the guard of an older release takes the key from the environment, as its unit gives it
@@ -145,9 +147,11 @@ def environment(home: Path, upstream_key: str) -> dict[str, str]:
 def unit_environment(
     home: Path, variables: Mapping[str, str], *, by_reference: bool
 ) -> dict[str, str]:
-    """What the unit gives the service, whose env file holds these variables: they win over its Environment=.
+    """What the unit gives the service, whose env file holds these variables: they win over its
+    Environment=.
 
-    `by_reference`: the guard reads OPENAI_API_KEY from a credential, so that the unit takes it out (UnsetEnvironment=).
+    `by_reference`: the guard reads OPENAI_API_KEY from a credential, so that the unit takes it out
+    (UnsetEnvironment=).
     """
     kept = {
         name: value
@@ -175,7 +179,8 @@ def wait_ready(process: subprocess.Popen[bytes], config: Config, log: Path) -> N
     """Return when the guard answers on the port.
 
     Raises:
-        OptictlError: the process ended, or it did not become ready in time; with the end of its log.
+        OptictlError: the process ended, or it did not become ready in time; with the end of its
+            log.
     """
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
@@ -191,7 +196,9 @@ def wait_ready(process: subprocess.Popen[bytes], config: Config, log: Path) -> N
 
 
 def _tail(log: Path) -> str:
-    """What the log says about an end: the guard's own lines where there are some, else its last lines."""
+    """What the log says about an end: the guard's own lines where there are some, else its last
+    lines.
+    """
     lines = log.read_text(errors="replace").splitlines()
     telling = [line for line in lines if '"event": "crashed"' in line or "refused to start" in line]
     return "\n".join(telling or lines[-8:])

@@ -1,4 +1,6 @@
-"""The steps of a plan: every kind shows and applies itself, no word of one decides anything, files can be undone."""
+"""The steps of a plan: every kind shows and applies itself, no word of one decides anything,
+files can be undone.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def test_every_kind_has_its_words_and_can_be_applied() -> None:
 
 
 def compared_words(path: Path) -> Iterator[str]:
-    """Comparisons and lookups of a step's word: `step.action == "build"`, `change["action"] in (...)`, `match`."""
+    """Comparisons and lookups of a step's word: `step.action == "build"`, `change["action"] in
+    (...)`, `match`.
+    """
     words = {kind.action for kind in kinds()}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Compare):

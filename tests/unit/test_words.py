@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PENDING: tuple[str, ...] = (
     "help",
     "optictl/cli/",
-    "optictl/operations/",
     "optictl/output/",
     "optictl/results.py",
     "tests/integration/",

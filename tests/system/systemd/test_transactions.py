@@ -212,7 +212,7 @@ def test_two_at_once_under_load(host: Host, record_property: Record) -> None:
         assert second.returncode == 1
         told = " ".join(second.stderr.split())
         assert "is working on this deployment" in told
-        assert "wait for it to end" in told
+        assert "wait until it ends" in told
         assert "error process " in told
     assert host.machine.show(UNIT, "MainPID") != pid
     for tally in (load.gets, load.strategies):
