@@ -325,6 +325,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _AGAIN = "then run the command again"
 
 
+def output_failed(failure: OSError) -> OutputFailed:
+    """The error for a standard output that cannot be written."""
+    return OutputFailed(
+        f"the standard output cannot be written: {os_words(failure)}",
+        "free some space, or send the output somewhere else; the command itself has ended",
+    )
+
+
 def denied(path: object) -> NoPermission:
     """The error for a file that this user may not read or write."""
     return NoPermission(

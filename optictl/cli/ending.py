@@ -91,7 +91,7 @@ def _of_standard_output() -> OSError | None:
 
 def _flushed(code: int) -> int:
     """Write what is left to the standard output; that it cannot be written is a failure, too."""
-    from optictl.errors import OutputFailed, os_words
+    from optictl.errors import output_failed
     from optictl.output.console import Terminal
 
     failure = _of_standard_output()
@@ -101,9 +101,6 @@ def _flushed(code: int) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(failure, BrokenPipeError):
         return code or 1  # the reader left: nobody is there to be told
-    error = OutputFailed(
-        f"the standard output cannot be written: {os_words(failure)}",
-        "free some space, or send the output somewhere else; the command itself has ended",
-    )
+    error = output_failed(failure)
     Terminal().error(error)
     return error.exit_code

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from optictl.deployment.invocation import Invocation
+from optictl.errors import output_failed
 from optictl.output import envelope
 from optictl.results import Result
 
@@ -77,6 +78,17 @@ def _open(stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, width=width, soft_wrap=width is not None)
 
 
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    """Name the standard output in what goes wrong with it; a reader that left is no error of ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        raise output_failed(failure) from None
+
+
 class Terminal:
     """One run's way to the screen: one console per stream, and at most one live display.
 
@@ -97,7 +109,7 @@ class Terminal:
         self._is_recorded = recording is not None
         self._out, self._err = recording, recording
         self._live: _Live | None = None
-        self._has_envelope = False
+        self._has_envelope = self._is_stream = False
 
     @property
     def out(self) -> Console:
@@ -155,7 +167,8 @@ class Terminal:
     def _envelope(self, results: Sequence[Any], ok: bool, **more: Any) -> None:
         data = envelope.envelope(self.command, results, ok, **more)
         self._has_envelope = True
-        self.raw(envelope.dump(data) + "\n")
+        # behind lines that a program reads one by one, it is one line, too
+        self.raw(envelope.dump(data, None if self._is_stream else 2) + "\n")
 
     def envelope_line(self, results: Sequence[Any], ok: bool, **more: Any) -> None:
         """One envelope of a stream of them, on one line."""
@@ -167,16 +180,19 @@ class Terminal:
         """A text, byte for byte."""
         if self._live is not None:
             self._live.stop()
-        sys.stdout.write(text)
+        with _standard_output():
+            sys.stdout.write(text)
 
     def line(self, text: str) -> None:
         """A line that a reader behind a pipe gets at once."""
+        self._is_stream = True
         self.raw(text + "\n")
         self.flush()
 
     def flush(self) -> None:
         """Give a reader behind a pipe what was printed so far."""
-        sys.stdout.flush()
+        with _standard_output():
+            sys.stdout.flush()
 
     def message(self, text: str) -> None:
         """A line of a command's result for people, not wrapped."""

@@ -55,7 +55,7 @@ def schema() -> dict[str, Any]:
         "title": "What an optictl command prints with --output json",
         "description": "One envelope on the standard output. optictl check --watch prints one a"
         " round, each on one line. optictl logs and optictl top print one object a line, which"
-        " is not an envelope; when they fail, the last line is one.",
+        " is not an envelope; when they fail, one envelope follows.",
         "type": "object",
         "required": ["schema", "command", "status", "results"],
         "properties": {
