@@ -208,20 +208,20 @@ def _changes(host: Host) -> list[str]:
     """The changes on a host, done or planned."""
     # only optillm_deployment lists its actions
     steps = {step: answer for step, answer in host.answers.items() if answer.get("changed")}
-    found = ["send wheels"] * ("optillm_wheels" in steps) + ["install optictl"] * any(
+    changes = ["send wheels"] * ("optillm_wheels" in steps) + ["install optictl"] * any(
         "program" in step for step in steps
     )
-    return found + list((host.answers.get(PRESENT) or {}).get("actions", []))
+    return changes + list((host.answers.get(PRESENT) or {}).get("actions", []))
 
 
 def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     """The result of a plan: what a roll-out would change on each host."""
-    found = []
+    results = []
     for name in names:
         host = hosts.get(name)
         answer = host.answers.get(PRESENT) if host else None
         if host is None or host.bad or answer is None:
-            found.append(_became(name, host, False, PRESENT))
+            results.append(_became(name, host, False, PRESENT))
             continue
         changes = _changes(host)
         words = (
@@ -234,10 +234,10 @@ def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
             "diff": _diff(answer.get("diff") or []),
             "before": answer.get("before", ""),
         }
-        found.append(
+        results.append(
             Result(name, "a host", "pass", "", words if host.changed else "no changes", data=data)
         )
-    return found
+    return results
 
 
 def _diff(differences: Iterable[Mapping[str, Any]]) -> str:
@@ -255,23 +255,23 @@ def _diff(differences: Iterable[Mapping[str, Any]]) -> str:
 
 def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> list[Result]:
     """The result of `check` or `smoke` on each host."""
-    found = []
+    host_results = []
     for name in names:
         host = hosts.get(name)
         answer = host.answers.get(module) if host else None
         if host is None or host.bad or answer is None:
-            found.append(_became(name, host, False, module))
+            host_results.append(_became(name, host, False, module))
         else:
             results = answer.get("results", [])
-            counts = Counter(str(one.get("status")) for one in results)
+            counts = Counter(str(result.get("status")) for result in results)
             words = [f"{count} {status}" for status, count in counts.items()]
             if len(results) < _FEW:
-                words = [f"{one.get('id')} {one.get('status')}" for one in results]
+                words = [f"{result.get('id')} {result.get('status')}" for result in results]
             status: Status = "warn" if counts["warn"] else "pass"
-            found.append(
+            host_results.append(
                 Result(name, "a host", status, "", ", ".join(words), data={"results": results})
             )
-    return found
+    return host_results
 
 
 def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
@@ -282,11 +282,11 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
         if "optillm_info" in host.answers
     }
     usual = majority(facts.values(), ("version", "release"))
-    found = []
+    results = []
     for name in names:
         info = facts.get(name)
         if info is None:
-            found.append(_became(name, hosts.get(name), False, "optillm_info"))
+            results.append(_became(name, hosts.get(name), False, "optillm_info"))
             continue
         fields = ("version", "release", "state", "tiers", "drift", "restarts", "problem")
         data = {"service" if field == "state" else field: info.get(field) for field in fields}
@@ -319,8 +319,10 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
             )
         elif failed and info.get("release"):
             remedy = f"optictl fleet check --limit {name}"
-        found.append(Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data))
-    return found
+        results.append(
+            Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data)
+        )
+    return results
 
 
 def majority(facts: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> dict[str, Any]:
@@ -334,7 +336,7 @@ def majority(facts: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> dict[
     return values
 
 
-def code(found: Sequence[Result], interrupted: bool = False) -> int:
+def code(results: Sequence[Result], interrupted: bool = False) -> int:
     """The exit code.
 
     0: every host passed. 78: a configuration is not valid. 4: a host rolled back. 130: interrupted.
@@ -342,15 +344,15 @@ def code(found: Sequence[Result], interrupted: bool = False) -> int:
     """
     if interrupted:
         return 130
-    data = [r.data or {} for r in found if r.status != "pass"]
+    data = [r.data or {} for r in results if r.status != "pass"]
     if any(one.get("rc") == INVALID for one in data):
         return INVALID
     if any(one.get("state") == "went back" for one in data):
         return ROLLED_BACK
-    return int(any(r.status in ("fail", "error", "skip") for r in found))
+    return int(any(r.status in ("fail", "error", "skip") for r in results))
 
 
-def headline(found: Sequence[Result]) -> str:
+def headline(results: Sequence[Result]) -> str:
     """One line about all hosts: how many are in each state."""
     words = {
         "pass": "passed",
@@ -358,10 +360,10 @@ def headline(found: Sequence[Result]) -> str:
         "fail": "failed",
         "went back": "rolled back",
     }
-    names = ((r.data or {}).get("state") or r.status for r in found)
+    names = ((r.data or {}).get("state") or r.status for r in results)
     states = Counter(words.get(name, name) for name in names)
-    changed = sum(bool((r.data or {}).get("changed")) for r in found)
-    hosts = f"{len(found)} {'host' if len(found) == 1 else 'hosts'}"
+    changed = sum(bool((r.data or {}).get("changed")) for r in results)
+    hosts = f"{len(results)} {'host' if len(results) == 1 else 'hosts'}"
     if set(states) == {"done"}:
         return f"{hosts} done, {changed} changed"
     if set(states) == {"planned"}:

@@ -56,14 +56,14 @@ def batches(text: str) -> list[int | str]:
 def _play(
     playbook: str, hosts: Hosts, variables: dict[str, Any], say: Say, *, check: bool = False
 ) -> tuple[PlaybookEvents, PlaybookResult]:
-    told = PlaybookEvents(foreseen=check)
+    events = PlaybookEvents(foreseen=check)
 
     def on_event(event: dict[str, Any]) -> None:
-        if line := told.add(event):
+        if line := events.add(event):
             say(line)
 
     ended = playbooks.run(playbook, hosts, variables, on_event, check=check)
-    if not told.hosts and not ended.interrupted:
+    if not events.hosts and not ended.interrupted:
         where = ", ".join(hosts.inventory)
         what = (
             f"no host of {where} matches --limit {hosts.limit}"
@@ -77,7 +77,7 @@ def _play(
             else f"add a host to {where}, as docs/guides/fleet.md shows",
             detail="\n".join(playbook_events.complaints(ended.output)),
         )
-    return told, ended
+    return events, ended
 
 
 def _look(
@@ -87,8 +87,8 @@ def _look(
 
     Returns a report when a host cannot have the deployment. Then nothing is changed on any host.
     """
-    told, ended = _play("look", hosts, variables, say)
-    for host in told.hosts.values():
+    events, ended = _play("look", hosts, variables, say)
+    for host in events.hosts.values():
         if problems := _problems((host.facts.get("optillm_proxy_wanted") or {}).get("config")):
             host.failed = {
                 "msg": f"optillm_proxy_config: {'; '.join(problems)}",
@@ -96,11 +96,11 @@ def _look(
                 "remedy": "edit it in the inventory; "
                 "optictl config schema prints all keys and values",
             }
-    if not ended.interrupted and not any(host.bad for host in told.hosts.values()):
-        return told, None
-    names = sorted(told.hosts)
-    bad = {name: host for name, host in told.hosts.items() if host.bad}
-    return told, Report(
+    if not ended.interrupted and not any(host.bad for host in events.hosts.values()):
+        return events, None
+    names = sorted(events.hosts)
+    bad = {name: host for name, host in events.hosts.items() if host.bad}
+    return events, Report(
         playbook_events.outcome(names, bad, ended.interrupted, playbook_events.PRESENT),
         ended.interrupted,
     )
@@ -118,11 +118,11 @@ def _problems(wanted: object) -> list[str]:
     return []
 
 
-def _prepared(told: PlaybookEvents, source: Path | None, say: Say) -> dict[str, Any]:
+def _prepared(events: PlaybookEvents, source: Path | None, say: Say) -> dict[str, Any]:
     """Prepare a wheelhouse for every kind of host. Returns variables for the playbooks."""
     made: dict[str, dict[str, Any]] = {}
     needed: dict[str, str] = {}
-    for host in told.hosts.values():
+    for host in events.hosts.values():
         facts, wanted = host.answers["optillm_host_info"], host.facts["optillm_proxy_wanted"]
         kind = target(facts["architecture"], facts["python"]["version"], facts["glibc"])
         version = wanted["version"] or Config().optillm.version
@@ -143,12 +143,12 @@ def _wanted(version: str | None, force: bool) -> dict[str, Any]:
 def plan(hosts: Hosts, version: str | None, source: Path | None, force: bool, say: Say) -> Report:
     """What a roll-out would change. Changes nothing on any host."""
     variables = _wanted(version, force)
-    told, refused = _look(hosts, variables, say)
+    events, refused = _look(hosts, variables, say)
     if refused is not None:
         return refused
-    variables |= _prepared(told, source, say)
+    variables |= _prepared(events, source, say)
     foreseen, ended = _play("plan", hosts, variables, say, check=True)
-    return Report(playbook_events.planned(sorted(told.hosts), foreseen.hosts), ended.interrupted)
+    return Report(playbook_events.planned(sorted(events.hosts), foreseen.hosts), ended.interrupted)
 
 
 def apply(
@@ -165,15 +165,15 @@ def apply(
     `ask`: called with the names of the hosts before any change; it raises an error to stop.
     """
     variables = _wanted(version, force)
-    told, refused = _look(hosts, variables, say)
+    events, refused = _look(hosts, variables, say)
     if refused is not None:
         return refused
-    ask(list(told.hosts))
-    variables |= _prepared(told, source, say)
+    ask(list(events.hosts))
+    variables |= _prepared(events, source, say)
     rolled, ended = _play("roll", hosts, {**variables, "optillm_fleet_batches": list(serial)}, say)
     return Report(
         playbook_events.outcome(
-            told.hosts, rolled.hosts, ended.interrupted, playbook_events.PRESENT
+            events.hosts, rolled.hosts, ended.interrupted, playbook_events.PRESENT
         ),
         ended.interrupted,
     )
@@ -186,38 +186,40 @@ def rollback(
 
     It stops at the first failure.
     """
-    told, ended = _play("status", hosts, {}, say)
-    if ended.interrupted or any(host.bad for host in told.hosts.values()):
-        bad = {name: host for name, host in told.hosts.items() if host.bad}
+    events, ended = _play("status", hosts, {}, say)
+    if ended.interrupted or any(host.bad for host in events.hosts.values()):
+        bad = {name: host for name, host in events.hosts.items() if host.bad}
         return Report(
-            playbook_events.outcome(told.hosts, bad, ended.interrupted, "optillm_rollback"),
+            playbook_events.outcome(events.hosts, bad, ended.interrupted, "optillm_rollback"),
             ended.interrupted,
         )
-    ask(list(told.hosts))
+    ask(list(events.hosts))
     rolled, ended = _play("rollback", hosts, {"optillm_fleet_batches": list(serial)}, say)
     return Report(
-        playbook_events.outcome(told.hosts, rolled.hosts, ended.interrupted, "optillm_rollback"),
+        playbook_events.outcome(events.hosts, rolled.hosts, ended.interrupted, "optillm_rollback"),
         ended.interrupted,
     )
 
 
 def status(hosts: Hosts, say: Say) -> Report:
     """The state of every host."""
-    told, ended = _play("status", hosts, {}, say)
-    return Report(playbook_events.state(sorted(told.hosts), told.hosts), ended.interrupted)
+    events, ended = _play("status", hosts, {}, say)
+    return Report(playbook_events.state(sorted(events.hosts), events.hosts), ended.interrupted)
 
 
 def check(hosts: Hosts, only: Sequence[str], say: Say) -> Report:
     """Run `optictl check` on every host. `only`: checks or families, empty for all."""
-    told, ended = _play("check", hosts, {"optillm_fleet_only": list(only)}, say)
+    events, ended = _play("check", hosts, {"optillm_fleet_only": list(only)}, say)
     return Report(
-        playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_check"), ended.interrupted
+        playbook_events.answered(sorted(events.hosts), events.hosts, "optillm_check"),
+        ended.interrupted,
     )
 
 
 def smoke(hosts: Hosts, models: Sequence[str], say: Say) -> Report:
     """Run `optictl smoke` on every host. `models`: strategy models, empty for all."""
-    told, ended = _play("smoke", hosts, {"optillm_fleet_models": list(models)}, say)
+    events, ended = _play("smoke", hosts, {"optillm_fleet_models": list(models)}, say)
     return Report(
-        playbook_events.answered(sorted(told.hosts), told.hosts, "optillm_smoke"), ended.interrupted
+        playbook_events.answered(sorted(events.hosts), events.hosts, "optillm_smoke"),
+        ended.interrupted,
     )

@@ -35,12 +35,12 @@ class Target:
     @property
     def platforms(self) -> list[str]:
         """The platform tags for `pip download --platform`, the best first."""
-        found = []
+        tags = []
         for minor in range(self.glibc[1], 4, -1):
-            found.append(f"manylinux_2_{minor}_{self.architecture}")
+            tags.append(f"manylinux_2_{minor}_{self.architecture}")
             if old := _OLD_NAMES.get((2, minor)):
-                found.append(f"{old}_{self.architecture}")
-        return [*found, f"linux_{self.architecture}"]
+                tags.append(f"{old}_{self.architecture}")
+        return [*tags, f"linux_{self.architecture}"]
 
     def environment(self) -> dict[str, str]:
         """The variables for the markers of a lock (PEP 508)."""
@@ -90,7 +90,7 @@ def pins(lock: str, of: Target) -> list[Pin]:
     Raises:
         ValueError: a line of the lock is not a pinned requirement with hashes.
     """
-    found = []
+    packages = []
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         text = line.partition("#")[0].strip()
         if not text:
@@ -104,5 +104,5 @@ def pins(lock: str, of: Target) -> list[Pin]:
         if pin is None or not digests:
             raise ValueError(f"not a pinned requirement with hashes: {words}")
         if requirement.marker is None or requirement.marker.evaluate(of.environment()):
-            found.append(Pin(requirement.name, pin.group(1), digests))
-    return found
+            packages.append(Pin(requirement.name, pin.group(1), digests))
+    return packages

@@ -63,7 +63,7 @@ def make(
     needed = [*own, *pins(_lock(version, profile), target)]
     try:
         with files.exclusive(directory / ".lock"):
-            found = _complete(directory, target, needed, source, say)
+            wheel_paths = _complete(directory, target, needed, source, say)
             wheel = wheels.pack_optictl(directory, render.template_directory())
             digest = files.sha256(wheel)
             text = "".join(
@@ -74,7 +74,7 @@ def make(
             files.write(requirements, text, 0o644)
     except Locked as holder:
         raise Locked(f"{holder} is filling {directory}", remedy="wait for it to end") from None
-    everything = sorted({*found, wheel, requirements})
+    everything = sorted({*wheel_paths, wheel, requirements})
     return Wheelhouse(
         target.name,
         version,

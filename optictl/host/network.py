@@ -92,15 +92,15 @@ def local_names() -> frozenset[str]:
 
 def _own_addresses() -> set[str]:
     """The addresses of this machine's interfaces, as /proc/net lists them."""
-    found = set()
+    addresses = set()
     tree = (files.read(Path("/proc/net/fib_trie")) or "").splitlines()
     for above, line in itertools.pairwise(tree):
         if "/32 host LOCAL" in line:
-            found.add(above.split()[-1])
+            addresses.add(above.split()[-1])
     for line in (files.read(Path("/proc/net/if_inet6")) or "").splitlines():
         with suppress(ValueError):
-            found.add(str(ipaddress.IPv6Address(int(line.split()[0], 16))))
-    return found
+            addresses.add(str(ipaddress.IPv6Address(int(line.split()[0], 16))))
+    return addresses
 
 
 def is_listening(port: int) -> bool:

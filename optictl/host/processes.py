@@ -59,14 +59,14 @@ def _address(text: str) -> str:
 
 def listeners() -> list[Listener]:
     """Every listening TCP socket of this network namespace."""
-    found = []
+    sockets = []
     for table in ("tcp", "tcp6"):
         for line in (files.read(Path("/proc/net") / table) or "").splitlines()[1:]:
             fields = line.split()
             if fields[3] == _LISTEN:
                 address, port = fields[1].rsplit(":", 1)
-                found.append(Listener(_address(address), int(port, 16), fields[9]))
-    return found
+                sockets.append(Listener(_address(address), int(port, 16), fields[9]))
+    return sockets
 
 
 def sockets_of(pid: int) -> set[str]:
@@ -86,12 +86,12 @@ def owners(inodes: set[str]) -> dict[int, set[str]]:
 
     systemd and the managers of users are omitted: they keep the sockets that they pass to services.
     """
-    found = {}
+    holders = {}
     for entry in os.scandir("/proc"):
         pid = int(entry.name) if entry.name.isdigit() else 1
         if pid != 1 and (held := sockets_of(pid) & inodes) and not _is_manager(pid):
-            found[pid] = held
-    return found
+            holders[pid] = held
+    return holders
 
 
 def _is_manager(pid: int) -> bool:

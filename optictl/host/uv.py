@@ -207,14 +207,14 @@ def candidates(places: Iterable[Path]) -> list[Path]:
         [_SHARED, *([Path(chosen)] if (chosen := os.environ.get("UV_PYTHON_INSTALL_DIR")) else [])]
     )
     below = (path for directory in shared for path in sorted(directory.glob("*/bin/python3.*")))
-    found = [
+    interpreters = [
         *(Path(python["path"]) for python in listed if python["implementation"] == "cpython"),
         Path(own),
         *places,
         *(path for path in below if re.fullmatch(r"python3\.\d+", path.name)),
     ]
     # bin/ often has three names for one program
-    return list(dict.fromkeys(path.resolve() for path in found))
+    return list(dict.fromkeys(path.resolve() for path in interpreters))
 
 
 def interpreters(places: Iterable[Path] = ()) -> tuple[list[Interpreter], list[Path]]:

@@ -139,10 +139,10 @@ def anchored(table: Table, directory: Path) -> dict[str, Any]:
         return str(directory / value)
 
     paths = {"index", "index-url", "extra-index-url", "find-links"}
-    found = {name: whole(value) if name in paths else value for name, value in table.items()}
+    settings = {name: whole(value) if name in paths else value for name, value in table.items()}
     if isinstance(table.get("pip"), Mapping):
-        found["pip"] = anchored(table["pip"], directory)
-    return found
+        settings["pip"] = anchored(table["pip"], directory)
+    return settings
 
 
 def kept_settings(tables: Sequence[Table]) -> str:
@@ -169,14 +169,14 @@ def _kept(table: Table, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _joined(tables: Sequence[Table]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    joined: dict[str, Any] = {}
     for table in tables:
         for name, value in table.items():
-            if name not in found:
-                found[name] = value
-            elif name in _JOINED and isinstance(found[name], list) and isinstance(value, list):
-                found[name] = [*found[name], *value]
-    return found
+            if name not in joined:
+                joined[name] = value
+            elif name in _JOINED and isinstance(joined[name], list) and isinstance(value, list):
+                joined[name] = [*joined[name], *value]
+    return joined
 
 
 def _toml(value: Any) -> str:

@@ -78,12 +78,12 @@ def download(
 
 def _own_files(templates: Path) -> dict[str, bytes]:
     """The files of the running optictl: name in the wheel -> content."""
-    found = {}
+    contents = {}
     for below, directory in (("optictl", PACKAGE), ("optictl/templates", templates)):
         for path in files.tree(directory):
             if "__pycache__" not in path.parts:
-                found[f"{below}/{path.relative_to(directory)}"] = path.read_bytes()
-    return found
+                contents[f"{below}/{path.relative_to(directory)}"] = path.read_bytes()
+    return contents
 
 
 def pack_optictl(directory: Path, templates: Path) -> Path:

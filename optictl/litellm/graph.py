@@ -169,22 +169,22 @@ class Graph:
             self.settings,
             [*self.config.base_models, *self.config.published, *self.config.publish.values()],
         )
-        found = [
+        names = [
             *known,
             *(d.name for d in self.entries),
             *settings.aliases,
             *settings.rewrites,
             *self._ids,
         ]
-        found += [target for target, _ in (*settings.aliases.values(), *settings.rewrites.values())]
-        found += [
+        names += [target for target, _ in (*settings.aliases.values(), *settings.rewrites.values())]
+        names += [
             name for chains in settings.chains for c in chains for name in (c.group, *c.targets)
         ]
-        found += [m for d in self.entries if isinstance(m := d.parameters["model"], str)]
-        found += [
+        names += [m for d in self.entries if isinstance(m := d.parameters["model"], str)]
+        names += [
             name.replace("*", part) for name, _ in self._patterns for part in (*known, "any-model")
         ]
-        return tuple(dict.fromkeys(name for name in found if "*" not in name))
+        return tuple(dict.fromkeys(name for name in names if "*" not in name))
 
     # the router: a name -> entries
 
@@ -222,8 +222,8 @@ class Graph:
         if name in self.settings.aliases:
             name, place = self.settings.aliases[name]
             way = (Step(f"[alias] {name}", place, chosen=True),)
-        if name not in self._named and (found := self._matched(name)):
-            return [replace(hit, way=(*way, *hit.way)) for hit in found]
+        if name not in self._named and (matched := self._matched(name)):
+            return [replace(hit, way=(*way, *hit.way)) for hit in matched]
         named = self._named.get(name) or self._by_model(name)
         if not named and (default := self._default()):
             label, target = default
@@ -317,10 +317,10 @@ class Graph:
         model, named = parameters["model"], parameters.get("custom_llm_provider")
         if unknown := next((v for v in (model, named) if isinstance(v, Unknown)), None):
             return unknown
-        found = providers.split(model, named, self.settings.own_providers)
-        if found is None:
+        provider_and_name = providers.split(model, named, self.settings.own_providers)
+        if provider_and_name is None:
             return None
-        provider, name = found
+        provider, name = provider_and_name
         base = self._base(provider, parameters)
         if not isinstance(base, str):
             return base or Elsewhere(provider)
@@ -362,7 +362,7 @@ class Graph:
         """Every destination of a request, with the shortest route to each (breadth first)."""
         if start in self._walks:
             return self._walks[start]
-        found: list[tuple[Way, Destination]] = []
+        destinations: list[tuple[Way, Destination]] = []
         reported: set[Any] = set()
         seen: set[Request] = set()
         queue: deque[tuple[Request, Way]] = deque([(start, (Step(start.name),))])
@@ -385,12 +385,12 @@ class Graph:
                         queue.append((_asked(destination.name), (*reached, step)))
                     if (mark := _mark(destination)) not in reported:
                         reported.add(mark)
-                        found.append((_ended(reached, destination), destination))
+                        destinations.append((_ended(reached, destination), destination))
                 for name in _mirrors(hit):
                     step = Step(f"[mirror] {name}", hit.entry.place, chosen=True)
                     queue.append((Request(name, name, outside=False), (*way, step)))
-        self._walks[start] = found
-        return found
+        self._walks[start] = destinations
+        return destinations
 
     @cached_property
     def ways(self) -> list[tuple[Way, Destination]]:
@@ -400,13 +400,13 @@ class Graph:
     @cached_property
     def arrivals(self) -> list[tuple[Way, Arrival]]:
         """The requests that reach OptiLLM, with the shortest route of each."""
-        found: dict[Any, tuple[Way, Arrival]] = {}
+        arrivals: dict[Any, tuple[Way, Arrival]] = {}
         for way, destination in self.ways:
             if isinstance(destination, Arrival):
                 mark = _mark(destination)
-                if mark not in found or len(way) < len(found[mark][0]):
-                    found[mark] = way, destination
-        return list(found.values())
+                if mark not in arrivals or len(way) < len(arrivals[mark][0]):
+                    arrivals[mark] = way, destination
+        return list(arrivals.values())
 
     def base_of(self, arrival: Arrival) -> str:
         """The model that OptiLLM requests from LiteLLM. OptiLLM's own parser reads the name."""
@@ -415,7 +415,7 @@ class Graph:
     @cached_property
     def loops(self) -> list[tuple[Way, Arrival]]:
         """The routes from a base model that OptiLLM requests back to OptiLLM."""
-        found: dict[Any, tuple[Way, Arrival]] = {}
+        loops: dict[Any, tuple[Way, Arrival]] = {}
         pending = deque(
             dict.fromkeys(
                 self.base_of(arrival) for _, arrival in self.arrivals if arrival.is_understood
@@ -427,13 +427,13 @@ class Graph:
             for way, destination in self.walk(_asked(base)) if base else ():
                 if isinstance(destination, Arrival) and destination.is_understood:
                     following = self.base_of(destination)
-                    found.setdefault(
+                    loops.setdefault(
                         (base, _mark(destination)), ((*way, Step(following)), destination)
                     )
                     if following not in seen:
                         seen.add(following)
                         pending.append(following)
-        return list(found.values())
+        return list(loops.values())
 
     def served(self, name: str) -> list[Destination]:
         """The destinations of a model's own entries, without fallbacks."""

@@ -203,10 +203,10 @@ def _culprit(way: Way, arrival: Arrival) -> Place:
 
 def _leading_here(graph: Graph) -> list[tuple[ModelEntry, str]]:
     """The entries that lead to OptiLLM, each with its provider."""
-    found: dict[Place, tuple[ModelEntry, str]] = {}
+    entries: dict[Place, tuple[ModelEntry, str]] = {}
     for _, arrival in graph.arrivals:
-        found.setdefault(arrival.entry.place, (arrival.entry, arrival.provider))
-    return list(found.values())
+        entries.setdefault(arrival.entry.place, (arrival.entry, arrival.provider))
+    return list(entries.values())
 
 
 def _number(value: Any) -> float | None:

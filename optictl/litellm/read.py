@@ -118,16 +118,16 @@ class Settings:
 
         `rows`: `data` of its /model/info.
         """
-        found = []
+        entries = []
         for number, row in enumerate(rows, 1):
             parameters = row.get("litellm_params") if isinstance(row, dict) else None
             if isinstance(parameters, dict) and isinstance(parameters.get("model"), str):
                 known = {key: value for key, value in parameters.items() if value is not None}
-                found.append(
+                entries.append(
                     ModelEntry(str(row.get("model_name")), known, Place(f"{address} entry", number))
                 )
         uncovered = tuple(text for text in self.uncovered if "store_model_in_db" not in text)
-        return replace(self, entries=tuple(found), uncovered=uncovered)
+        return replace(self, entries=tuple(entries), uncovered=uncovered)
 
 
 class _Mapping(dict[Any, Any]):
@@ -268,10 +268,10 @@ class _Reader:
     def place(self, holder: Any, key: Any) -> Place:
         places = getattr(holder, "places", {})
         try:
-            found = places[key]
+            place = places[key]
         except (KeyError, IndexError):
             return Place(self.file, 1)
-        return found if isinstance(found, Place) else Place(self.file, 1)
+        return place if isinstance(place, Place) else Place(self.file, 1)
 
     def wrong(self, place: Place, what: str) -> None:
         self.problems.append(f"{place}: {what}")
@@ -294,7 +294,7 @@ class _Reader:
             self.wrong(self.place(self.data, "model_list"), "model_list must be a list")
             return ()
         credentials = self.credentials()
-        found = []
+        parsed = []
         for number, entry in enumerate(entries):
             place = entries.places[number]
             name = entry.get("model_name") if isinstance(entry, dict) else None
@@ -308,18 +308,20 @@ class _Reader:
                 info = entry.get("model_info")
                 own = info.get("id") if isinstance(info, dict) else None
                 parameters = {**named, **self.value(raw)}
-                found.append(ModelEntry(name, parameters, place, None if own is None else str(own)))
-        return tuple(found)
+                parsed.append(
+                    ModelEntry(name, parameters, place, None if own is None else str(own))
+                )
+        return tuple(parsed)
 
     def credentials(self) -> dict[str, dict[str, Any]]:
         """`credential_list`: name -> values for the entries that use this name."""
         listed = self.data.get("credential_list")
-        found = {}
+        credentials = {}
         for item in listed if isinstance(listed, list) else ():
             values = item.get("credential_values") if isinstance(item, dict) else None
             if isinstance(values, dict):
-                found[str(item.get("credential_name"))] = self.value(values)
-        return found
+                credentials[str(item.get("credential_name"))] = self.value(values)
+        return credentials
 
     def names(self, section: _Mapping, key: str) -> dict[str, tuple[str, Place]]:
         """A mapping of names to names, or to {model: name, hidden: ...}."""
@@ -382,15 +384,15 @@ class _Reader:
         return default
 
     def uncovered(self) -> tuple[str, ...]:
-        found = []
+        settings = []
         for name, keys in _UNCOVERED.items():
             section = self.section(name)
-            found += [
+            settings += [
                 f"{name}.{key} ({what}, {self.place(section, key)})"
                 for key, what in keys.items()
                 if section.get(key)
             ]
-        return tuple(found)
+        return tuple(settings)
 
     def settings(self) -> Settings:
         router, library, general = (

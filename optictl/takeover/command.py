@@ -218,8 +218,8 @@ def _uv(now: Started, rest: list[str], read: Reader) -> Started | None:
         return None
     environment, places = dict(now.environment), dict(now.places)
     for name in files:
-        found = envfile.shell_variables((read(_at(directory, name)) or "").encode())
-        for variable, value in found.items():  # uv does not override variables
+        variables = envfile.shell_variables((read(_at(directory, name)) or "").encode())
+        for variable, value in variables.items():  # uv does not override variables
             if variable not in environment:
                 environment[variable], places[variable] = value, name
     words = ["python", "-m", *rest] if module else [re.sub(r"@[^/]*$", "", rest[0]), *rest[1:]]
@@ -298,10 +298,10 @@ def _shell_text(
     wrappers = (*now.wrappers, wrapper)
     if wrapper in now.wrappers and wrapper.startswith("/"):
         return None  # a script that starts itself
-    for found in _commands(text, shell):
+    for command in _commands(text, shell):
         inside = replace(
             now,
-            words=tuple(found),
+            words=tuple(command),
             environment=dict(shell.environment),
             places=dict(shell.places),
             directory=shell.directory,
@@ -432,18 +432,18 @@ class _Lexer:
         return parts if quoted or parts != [""] else []
 
     def _double(self) -> str:
-        found = ""
+        text = ""
         while self.at < len(self.text) and (sign := self.text[self.at]) != '"':
             self.at += 1
             if sign == "\\" and self.text[self.at : self.at + 1] in ('"', "\\", "$", "`", "\n"):
-                found += self.text[self.at].replace("\n", "")
+                text += self.text[self.at].replace("\n", "")
                 self.at += 1
             elif sign in "$`":
-                found += self._dollar(sign)
+                text += self._dollar(sign)
             else:
-                found += sign
+                text += sign
         self.at += 1
-        return found
+        return text
 
     def _dollar(self, sign: str) -> str:
         """The value of `$NAME`, `${NAME:-default}`, `$(program)` or backticks, after its sign."""
@@ -486,8 +486,8 @@ def _nested(text: str, sign: str) -> tuple[str, int]:
         end = text.find("`")
         return (text, len(text)) if end < 0 else (text[:end], end + 1)
     depth = 0
-    for at, one in enumerate(text):
-        depth += {"(": 1, ")": -1}.get(one, 0)
+    for at, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
         if depth == 0:
             return text[1:at], at + 1
     return text[1:], len(text)
@@ -521,7 +521,7 @@ def _whole(name: str) -> str:
 
 def flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """(flag -> value, or "" without one; problems). Problems do not quote a word."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     problems = []
     at = 0
     while at < len(arguments):
@@ -543,5 +543,5 @@ def flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
                 continue
             value = arguments[at]
             at += 1
-        found[name] = value
-    return found, problems
+        values[name] = value
+    return values, problems

@@ -285,7 +285,7 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
     """The approach, and the default strategies with those that clients use."""
     taken: list[Setting] = []
     left: list[NotTaken] = []
-    wanted: dict[str, str] = {}
+    sources: dict[str, str] = {}
     approach, where = service.approach, service.where.get("approach", "")
     if approach in ("proxy", "auto"):
         taken.append(
@@ -301,7 +301,7 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
         )
     elif approach:
         taken.append(Setting("approach", "auto", f"{where}, which names one strategy"))
-        wanted[approach] = where
+        sources[approach] = where
         left.append(
             NotTaken(
                 f"--approach {approach}",
@@ -310,15 +310,15 @@ def _strategies(service: HandMade, listed: Sequence[str]) -> _Part:
             )
         )
     for strategy, _ in _published(listed):
-        wanted.setdefault(strategy, "LiteLLM's list")
+        sources.setdefault(strategy, "LiteLLM's list")
     default = Config().strategies
-    extra = [name for name in wanted if name not in default and name in model_names.WORDS]
+    extra = [name for name in sources if name not in default and name in model_names.WORDS]
     for name in extra:
         if what := model_names.CODE_EXECUTION.get(name):
             remedy = f"to allow it, add {name} to strategies and set allow_code_execution: true"
             left.append(NotTaken(f"strategy {name}", f"it {what}", remedy))
     if safe := [name for name in extra if name not in model_names.CODE_EXECUTION]:
-        places = dict.fromkeys(wanted[name] for name in safe)
+        places = dict.fromkeys(sources[name] for name in safe)
         taken.append(
             Setting(
                 "strategies",

@@ -145,11 +145,11 @@ def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> lis
     directories = [place / name for place in places for name in own] + [
         place / kind for place in places
     ]
-    found = unitfile.in_order(
+    on_disk = unitfile.in_order(
         [str(d) for d in directories], lambda d: [p.name for p in facts.listed(Path(d), "*.conf")]
     )
     read_by_systemd = shown.drop_in_paths if shown is not None else ()
-    names = {Path(path).name: path for path in (*read_by_systemd, *found)}
+    names = {Path(path).name: path for path in (*read_by_systemd, *on_disk)}
     return [
         Path(names[name])
         for name in sorted(names)
@@ -422,13 +422,13 @@ def _providers(text: str | None) -> tuple[tuple[Provider, ...], tuple[str, ...]]
         return (), ()
     listed = data.get("providers") if isinstance(data, dict) else None
     entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
-    found = tuple(
+    providers = tuple(
         Provider(str(e.get("name", n)), str(e.get("base_url", "")), _model_map(e.get("model_map")))
         for n, e in enumerate(entries, 1)
     )
     keys = [e["api_key"] for e in entries if isinstance(e.get("api_key"), str)]
     # a reference to a variable is not a secret
-    return found, tuple(key for key in keys if key and not key.startswith("${"))
+    return providers, tuple(key for key in keys if key and not key.startswith("${"))
 
 
 def _model_map(model_map: Any) -> dict[str, str]:
@@ -444,5 +444,5 @@ def _version(service: HandMade, facts: _Facts) -> str:
         program = (service.directory or Path()) / program
     if not program.is_absolute():
         return ""
-    found = facts.listed(program.parent.parent, "lib/python3*/site-packages/optillm-*.dist-info")
-    return found[0].name.removeprefix("optillm-").removesuffix(".dist-info") if found else ""
+    metadata = facts.listed(program.parent.parent, "lib/python3*/site-packages/optillm-*.dist-info")
+    return metadata[0].name.removeprefix("optillm-").removesuffix(".dist-info") if metadata else ""

@@ -74,16 +74,16 @@ class Settings:
 
     def last(self, name: str, section: str = "Service") -> Entry | None:
         """The effective assignment of a setting with one value. None when it is unset or empty."""
-        found = [e for e in self.entries if (e.section, e.name) == (section, name)]
-        return found[-1] if found and found[-1].value else None
+        assignments = [e for e in self.entries if (e.section, e.name) == (section, name)]
+        return assignments[-1] if assignments and assignments[-1].value else None
 
     def all(self, name: str, section: str = "Service") -> list[Entry]:
         """The effective assignments of a list setting. An empty one removes those before it."""
-        found: list[Entry] = []
+        assignments: list[Entry] = []
         for entry in self.entries:
             if (entry.section, entry.name) == (section, name):
-                found = [*found, entry] if entry.value else []
-        return found
+                assignments = [*assignments, entry] if entry.value else []
+        return assignments
 
     def names(self, section: str = "Service") -> list[str]:
         """The names of the settings in a section, without duplicates."""
@@ -123,7 +123,7 @@ def _entries(path: str, text: str) -> tuple[list[Entry], list[str]]:
 
 def logical_lines(text: str) -> list[tuple[int, str]]:
     """(number of its first line, text) of every line: without comments, continuations joined."""
-    found: list[tuple[int, str]] = []
+    lines: list[tuple[int, str]] = []
     begun, joined = 0, ""
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         line = raw.lstrip(_SPACE)
@@ -133,11 +133,11 @@ def logical_lines(text: str) -> list[tuple[int, str]]:
         if _goes_on(joined):
             joined = joined[:-1] + " "
             continue
-        found.append((begun, joined.strip(_SPACE)))
+        lines.append((begun, joined.strip(_SPACE)))
         begun, joined = 0, ""
     if begun:  # the file ends in a backslash
-        found.append((begun, joined.strip(_SPACE)))
-    return [(number, line) for number, line in found if line]
+        lines.append((begun, joined.strip(_SPACE)))
+    return [(number, line) for number, line in lines if line]
 
 
 def _goes_on(line: str) -> bool:
@@ -151,12 +151,12 @@ def words(text: str) -> list[str]:
     Raises:
         Unreadable: a quote is not closed.
     """
-    found = []
+    result = []
     rest = text
     while (taken := _first_word(rest)) is not None:
         word, rest = taken
-        found.append(word)
-    return found
+        result.append(word)
+    return result
 
 
 def _first_word(text: str) -> tuple[str, str] | None:
@@ -223,7 +223,7 @@ def exec_lines(entry: Entry, table: Mapping[str, str]) -> list[ExecLine]:
     Raises:
         Unreadable: systemd refuses the line.
     """
-    found = []
+    commands = []
     rest = entry.value
     while rest:
         taken = _first_word(rest)
@@ -237,27 +237,27 @@ def exec_lines(entry: Entry, table: Mapping[str, str]) -> list[ExecLine]:
         arguments, rest = _arguments(rest, table)
         # the word after @ is the program's argv[0]
         arguments = arguments[1:] if "@" in prefixes else arguments
-        found.append(ExecLine(prefixes, (specified(program, table), *arguments), entry.where))
-    return found
+        commands.append(ExecLine(prefixes, (specified(program, table), *arguments), entry.where))
+    return commands
 
 
 def _arguments(text: str, table: Mapping[str, str]) -> tuple[list[str], str]:
     """The words before a single semicolon, and the text after it."""
-    found: list[str] = []
+    arguments: list[str] = []
     rest = text
     while rest:
         if lone := re.match(r"(\\?);(?:\s+|$)", rest):
             rest = rest[lone.end() :]
             if not lone[1]:
-                return found, rest
-            found.append(";")
+                return arguments, rest
+            arguments.append(";")
             continue
         taken = _first_word(rest)
         if taken is None:
             break
-        found.append(specified(taken[0], table))
+        arguments.append(specified(taken[0], table))
         rest = taken[1]
-    return found, ""
+    return arguments, ""
 
 
 def expanded(line: ExecLine, environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -267,13 +267,13 @@ def expanded(line: ExecLine, environment: Mapping[str, str]) -> tuple[str, ...]:
     """
     if not line.expands:
         return line.words
-    found = [*line.words[:1]]
+    result = [*line.words[:1]]
     for word in line.words[1:]:
         if word.startswith("$") and word[1:2] not in ("{", "$"):
-            found += _split_leniently(environment.get(word[1:], ""))
+            result += _split_leniently(environment.get(word[1:], ""))
         else:
-            found.append(_put_in(word, environment))
-    return tuple(found)
+            result.append(_put_in(word, environment))
+    return tuple(result)
 
 
 def _put_in(word: str, environment: Mapping[str, str]) -> str:
