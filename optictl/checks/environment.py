@@ -101,7 +101,7 @@ def env_readable(deployment: Deployment) -> Iterator[Finding]:
     path = deployment.env_file
     content = files.read_bytes(path)
     if content is None:
-        raise Skip(f"{path} does not exist")
+        raise Skip(f"there is no env file {path}")
     problems = envfile.read(content).problems
     by_kind = remedies.by_kind(problems)
     steps = remedies.of_env_file(path, content)
