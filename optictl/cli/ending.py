@@ -100,7 +100,7 @@ def _flushed(code: int) -> int:
     # Python must not try again at its end
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(failure, BrokenPipeError):
-        return code or 1  # the reader left: nobody is there to be told
+        return code or 1  # the reader has gone: no message can reach it
     error = output_failed(failure)
     Terminal().error(error)
     return error.exit_code

@@ -18,12 +18,8 @@ from optictl.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What is not rewritten yet. It only gets shorter; "help" stands for the help texts of the commands.
+#: What is not rewritten yet. The list only gets shorter.
 PENDING: tuple[str, ...] = (
-    "help",
-    "optictl/cli/",
-    "optictl/output/",
-    "optictl/results.py",
     "tests/integration/",
     "tests/system/",
 )
@@ -39,7 +35,7 @@ BANNED = {
     r"reckon(s|ed)?": "estimate",
     r"so many": "N",
     r"of (its|their) own": "its own ...",
-    r"(?<!bold )(?<!dim )(red|green)(?! hat)": "failed, passed",
+    r"(?<!\[)(?<!bold )(?<!dim )(red|green)(?! hat)": "failed, passed",
 }
 WORDS = re.compile(r"\b(" + "|".join(BANNED) + r")\b", re.IGNORECASE)
 
