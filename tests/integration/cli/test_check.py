@@ -245,5 +245,5 @@ class TestRun:
     def test_where_nothing_is_installed(self, root: Path, tmp_path: Path) -> None:
         outcome = optictl("run", "--root", root, home=tmp_path)
         assert (outcome.code, outcome.out) == (1, "")
-        assert f"no release is in force at {root}/opt/optillm-proxy/current" in outcome.err
+        assert f"no release is active at {root}/opt/optillm-proxy/current" in outcome.err
         assert f"optictl install --root {root}" in outcome.err
