@@ -160,7 +160,7 @@ def _top_screen(
     from rich.table import Table
     from rich.text import Text
 
-    ready = "[green]ready[/]" if screen.ready else "[bold red]not ready[/]"
+    ready = f"[{STATUS_STYLE['pass']}]ready[/]" if screen.ready else "[bold red]not ready[/]"
     restarts = "" if screen.restarts is None else f"; restarts {screen.restarts}"
     workers = (
         f"; workers {screen.workers} of {screen.workers_wanted}"
