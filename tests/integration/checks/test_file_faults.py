@@ -1,4 +1,4 @@
-"""Single faults in files: exactly the check that names the fault turns red, and says what and where."""
+"""Single faults in files: exactly the check for the fault fails, and says what and where."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_an_interpreter_that_is_gone_is_found(deployment: InstalledDeployment, s
 
 
 def test_a_deployment_that_nobody_finished_is_one_fault(deployment: InstalledDeployment) -> None:
-    """Without a release much is red; the first line names the release."""
+    """Without a release many checks fail; the first line names the release."""
     current = deployment.paths.current
     target = current.readlink()
     deployment.paths.proxy_config.unlink()

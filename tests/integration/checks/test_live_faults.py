@@ -1,4 +1,4 @@
-"""Faults of the live process and of its upstream, also of an OptiLLM that somebody started by hand."""
+"""Faults of the live process and of its upstream, also of an OptiLLM that was started by hand."""
 
 from __future__ import annotations
 

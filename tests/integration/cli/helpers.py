@@ -156,7 +156,7 @@ def tree(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 
 def configured(root: Path, text: str = "") -> Path:
-    """A root whose optictl.yaml names a port that nobody serves (or holds `text`); the root itself."""
+    """A root whose optictl.yaml names a port without a server (or holds `text`); the root itself."""
     path = root / "etc/optillm-proxy/optictl.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(

@@ -61,7 +61,7 @@ def root(service: Service) -> Path:
 
 
 def is_plain(seen: Seen) -> bool:
-    """A question as it was asked; a strategy adds messages or words of its own."""
+    """A question as it was asked; a strategy adds its own messages or words."""
     messages = (seen.body or {})["messages"]
     return (
         len(messages) == 1
@@ -85,7 +85,7 @@ def respond(seen: Seen) -> Reply | None:
 
 
 def held_after(upstream: StandIn, calls: int) -> threading.Event:
-    """So many calls are answered; the others wait until the event is set."""
+    """N calls are answered; the others wait until the event is set."""
     gate = threading.Event()
 
     def hold(seen: Seen) -> Reply | None:
@@ -113,7 +113,7 @@ def compare(root: Path, home: Path, *arguments: str | Path) -> Outcome:
 
 
 def spent(upstream: StandIn) -> int:
-    """The tokens that the upstream has told, counted anew here."""
+    """The tokens that the upstream reported, counted again here."""
     return sum(
         completion(
             seen.body, (reply := respond(seen)) and reply.body["choices"][0]["message"]["content"]

@@ -84,7 +84,7 @@ for line in sys.stdin:
 
 
 class Installed:
-    """The installed OptiLLM's own parser in a process of its own, and the words that it has loaded."""
+    """The installed OptiLLM's parser in a separate process, and the words that it has loaded."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin

@@ -1,4 +1,4 @@
-"""So many requests run at a time, as many wait in the order in which they came, the next are sent away; /health is answered."""
+"""N requests run, N more wait in FIFO order, the next are refused; /health is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no enabled strategy needs is not imported with OptiLLM, and is there for whoever imports it later."""
+"""What no enabled strategy needs is not imported with OptiLLM, and can be imported later."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def slow(seconds: float) -> Any:
 
 
 def ask_many(pair: Pair, count: int) -> list[httpx.Response]:
-    """Requests side by side, each with a connection of its own."""
+    """Requests side by side, each with its own connection."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda _: pair.server.ask("bon-jerry-xl", MARK), range(count)))
 

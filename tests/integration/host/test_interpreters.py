@@ -257,7 +257,7 @@ class TestCandidates:
 
 class TestInspection:
     def test_a_venv_is_seen_through(self) -> None:
-        """A release must not stand on somebody's virtual environment."""
+        """A release must not stand on a user's virtual environment."""
         seen = uv.inspect(Path(sys.executable))
         assert seen is not None
         assert seen.version == sys.version_info[:3]

@@ -51,7 +51,7 @@ def _one_of_two_at_once(
 def test_the_life_of_a_deployment(
     program: Path, place: Path, plain_environment: dict[str, str]
 ) -> None:
-    """init, install (twice at once), nothing to do, drift mended, a failing build, and on again."""
+    """init, install (twice at once), nothing to do, drift fixed, a failing build, and on again."""
 
     def optictl(*arguments: str) -> subprocess.CompletedProcess[str]:
         return _run(program, *arguments, "--root", str(place), env=plain_environment)

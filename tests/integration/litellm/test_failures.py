@@ -1,6 +1,6 @@
 """A model that fails, seen by a client of LiteLLM: an error, at a bounded price.
 
-Every case has a base model of its own, because LiteLLM keeps one that answered 401 from
+Every case has its own base model, because LiteLLM keeps one that answered 401 from
 being asked again for five seconds.
 """
 

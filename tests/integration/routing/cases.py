@@ -20,7 +20,7 @@ STRATEGIES = ("moa", "bon")
 class Case:
     """One configuration. `loops`: a request for a strategy comes back to OptiLLM; `arrivals`: names it is asked for.
 
-    `process` names the LiteLLM that serves it: cases whose settings are about every model need one of their own.
+    `process` names the LiteLLM that serves it: cases whose settings are about every model need their own.
     """
 
     name: str

@@ -31,7 +31,7 @@ LOOP = "router_settings:\n  fallbacks:\n    - jerry-xl: [moa-jerry-xl]\n"
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """litellm.yaml and litellm.env in a directory of their own; nothing is installed anywhere."""
+    """litellm.yaml and litellm.env in a separate directory; nothing is installed anywhere."""
     (tmp_path / "litellm.yaml").write_text(GOOD)
     (tmp_path / "litellm.env").write_text(f"# LiteLLM's\nKEY='{KEY}'\n")
     return tmp_path

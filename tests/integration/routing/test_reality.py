@@ -1,7 +1,7 @@
 """The graph against a real LiteLLM: for every name of every case, what arrives at OptiLLM and what comes back there.
 
 As few LiteLLMs as possible serve all cases, because each takes long to start: those whose settings are about every model
-have one of their own.
+have their own.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def test_smoke_draws_each_request(
 def test_a_request_through_litellm_is_traced_too(
     deployment: InstalledDeployment, upstream: StandIn, tmp_path: Path
 ) -> None:
-    """LiteLLM has a key of its own and hands the answer's headers on under longer names."""
+    """LiteLLM has its own key and passes the headers of the answer on under longer names."""
 
     def forward(seen: Seen) -> Reply:
         headers = {"Authorization": f"Bearer {PROXY_KEY}"}

@@ -1,7 +1,7 @@
 """A fault at the Nth effect of a block on a deployment's files: an error, a full disk or a SIGKILL.
 
-The effects are seen where Python itself announces them (audit events), so that none is left out because
-nobody thought of it. A process of its own, forked, meets the fault; the caller looks at what it left.
+The effects are seen where Python itself announces them (audit events), so none is left out.
+A forked process meets the fault; the caller looks at what it left.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def _configured(places: Paths) -> Config:
 
 
 def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: None) -> None:
-    """Also when its interpreter is gone: the broken one stays as it is until the new one is in force."""
+    """Also when its interpreter is gone: the broken one stays as it is until the new one is active."""
     places = paths.system(place)
     _start(places)
     broken = places.current.resolve()

@@ -1,4 +1,4 @@
-"""Two optictl at once, and a plan that has become old while somebody looked at it."""
+"""Two optictl at once, and a plan that became old while it was read."""
 
 from __future__ import annotations
 

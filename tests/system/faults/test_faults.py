@@ -1,4 +1,4 @@
-"""Each fault is found, shown as the one cause of all that is red, and mended by the remedy that was printed."""
+"""Each fault is found, shown as the one cause of all failures, and fixed by the printed remedy."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _judged(judges: Path, collection: Path, home: Path, *words: str) -> tuple[in
 def _home(judges: Path, collection: Path) -> Path:
     """A HOME with the virtual environments of ansible-test.
 
-    It makes one for each test, with versions of its own, and hands no variable of the environment on to pip. So the wheels
+    It makes one for each test, with its own versions, and hands no variable of the environment on to pip. So the wheels
     are fetched first, as pip is set up here, and its pip is told to take those.
     """
 

@@ -17,7 +17,7 @@ Record = Callable[[str, object], None]
 
 
 def releases(fleet: Fleet) -> list[str]:
-    """The version in force on each host, by the host's own word; "" where there is none."""
+    """The active version on each host, as the host reports it; "" where there is none."""
     found = [
         host.machine.run("readlink", "/opt/optillm-proxy/current", check=False).stdout
         for host in fleet.hosts

@@ -1,6 +1,6 @@
 """What goes wrong during a roll-out: the report is true, every host that has power serves, and a second run converges.
 
-Each test rolls to the version that is not in force; both releases are on every host since the tests before.
+Each test rolls to the version that is not active; both releases are on every host since the tests before.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def assert_converges(fleet: Fleet, version: str) -> None:
 
 @pytest.fixture
 def versions(fleet: Fleet) -> Iterator[tuple[str, str]]:
-    """The version in force everywhere, and the other one; whatever a test broke is whole afterwards."""
+    """The active version everywhere, and the other one; whatever a test broke is whole afterwards."""
     if len(set(releases(fleet))) > 1:  # a test before has failed
         assert_converges(fleet, OLD)
     (old,) = set(releases(fleet))

@@ -1,4 +1,4 @@
-"""What can go wrong around a deployment: the right state, the right words, and back to work once it is mended."""
+"""What can go wrong around a deployment: the right state, the right words, and back to work once it is fixed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_secret_that_is_missing(host: Host, name: str, words: str) -> None:
 
 
 def test_a_full_disk_leaves_what_runs(host: Host) -> None:
-    """The deployment on a small disk of its own, which fills up before another release is built."""
+    """The deployment on a small separate disk, which fills up before another release is built."""
     host.optictl("stop")
     host.machine.run(
         "sh",

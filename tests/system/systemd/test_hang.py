@@ -1,4 +1,4 @@
-"""A service that hangs is killed and started anew, its stacks are in the journal and nobody is refused meanwhile."""
+"""A service that hangs is killed and restarted, its stacks are in the journal, and no client is refused meanwhile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _watchdog(host: Host) -> float:
 def _recovery(
     host: Host, name: str, record_property: Callable[[str, object], None], lost: int = 0
 ) -> Iterator[None]:
-    """The block hangs the service. It must be back in time, with stacks in the journal and nobody turned away.
+    """The block hangs the service. It must be back in time, with stacks in the journal and no client refused.
 
     `lost`: how many newcomers the dying process may take along.
     """

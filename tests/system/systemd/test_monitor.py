@@ -1,4 +1,4 @@
-"""The timer: it checks from behind its walls, a fault marks it failed once it lasts, and mending that clears it."""
+"""The timer: it checks from inside its sandbox, a lasting fault marks it failed, and the fix clears that."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is in the way of an installation is told before anything is built, with a command that works when it is pasted.
 
-An ordinary user with sudo has optictl in a place of its own, as `uv tool install` leaves it; sudo passes on none of the
+An ordinary user with sudo has optictl in a private place, as `uv tool install` leaves it; sudo passes on none of the
 user's variables and looks for programs in its own directories.
 """
 

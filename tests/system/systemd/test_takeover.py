@@ -1,4 +1,4 @@
-"""`install` over a service that was written by hand and is in use: one transaction, and nobody waits for it."""
+"""`install` over a service that was written by hand and is in use: one transaction, and no client waits for it."""
 
 from __future__ import annotations
 

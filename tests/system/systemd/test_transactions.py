@@ -1,4 +1,4 @@
-"""optictl killed at each of its steps with systemd, two at once, under load, and among files of somebody else."""
+"""optictl killed at each of its steps with systemd, two at once, under load, and among files that optictl did not write."""
 
 from __future__ import annotations
 

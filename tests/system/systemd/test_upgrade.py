@@ -71,7 +71,7 @@ def version(host: Host) -> str:
 
 
 def assert_as_before(host: Host) -> None:
-    """The old release is in force, runs, is configured, and nothing is left over."""
+    """The old release is active, runs, is configured, and nothing is left over."""
     assert version(host) == OLD
     assert f"version: {OLD}" in host.machine.read(f"{ETC}/optictl.yaml")
     assert host.machine.show("optillm-proxy-next.service", "LoadState") == "not-found"
