@@ -1,1 +1,1 @@
-"""The embedded default: a stand-in for LiteLLM, and the demonstration that runs on it."""
+"""The demonstration: a whole deployment in a scratch directory, on the embedded stand-in."""

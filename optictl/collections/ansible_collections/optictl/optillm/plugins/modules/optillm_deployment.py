@@ -123,7 +123,7 @@ from ansible_collections.optictl.optillm.plugins.module_utils.optictl import (
     targets,
 )
 
-_KEY_LINE = re.compile(r"^OPENAI_API_KEY=.*$", re.MULTILINE)
+_KEY_LINE = re.compile(r"^(?:[ \t]*export[ \t]+)?OPENAI_API_KEY=.*$", re.MULTILINE)
 
 
 def read(path):
