@@ -74,7 +74,7 @@ def test_what_it_cannot_take(tmp_path: Path) -> None:
         "not taken  variable OPTILLM_API_KEY:",
     ):
         assert words in outcome.out
-    assert "LiteLLM must send the new one" in outcome.out
+    assert "LiteLLM must send the new key" in outcome.out
     assert not [secret for secret in (key, "hunter2", UPSTREAM) if secret in outcome.out]
 
 

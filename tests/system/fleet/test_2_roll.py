@@ -91,7 +91,7 @@ def test_drift_is_shown_changed_by_no_plan_and_mended(fleet: Fleet) -> None:
     assert [one["data"]["changed"] for one in planned.values()] == [False, True, False]
     assert _files(fleet) == before
     refused = fleet.optictl("apply", "--yes", "--batch", "3", code=1)["gate2"]
-    assert (refused["data"]["state"], refused["data"]["phase"]) == ("failed", "build and prove")
+    assert (refused["data"]["state"], refused["data"]["phase"]) == ("failed", "build and test")
     assert f"{unit}: has local changes" in refused["found"]
     with loaded(fleet.hosts):
         mended = fleet.optictl("apply", "--yes", "--force", "--batch", "3")

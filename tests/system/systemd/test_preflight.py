@@ -166,7 +166,7 @@ def test_everything_is_told_at_once_and_nothing_is_built(desk: Desk) -> None:
         assert desk.machine.run("ls", "-A", f"/opt/{NAME}").stdout == ""
         spoken = desk.type(f"sudo {desk.program} install --yes --name {NAME}")
         assert spoken.returncode == 1
-        assert "nothing was changed: 6 problems above to fix first" in spoken.stderr
+        assert "nothing was changed: fix the 6 problems above first" in spoken.stderr
     finally:
         desk.machine.run("sh", "-c", f"umount /opt/{NAME}; rm -rf /opt/{NAME}")
 
