@@ -109,7 +109,7 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
     name = IN_ORDER[-1].name
     assert results["routing.base-served"].status == "fail"
     assert (
-        f"moa-{name}-jerry -> OptiLLM: the base model '{name}-jerry' is not among"
+        f"moa-{name}-jerry -> OptiLLM: the base model '{name}-jerry' is not in base_models"
         in results["routing.base-served"].found
     )
     assert f"moa-{name}-jerry (http://" in results["routing.retries"].found
