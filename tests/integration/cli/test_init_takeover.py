@@ -138,7 +138,7 @@ def test_a_kept_configuration_that_differs(tmp_path: Path) -> None:
         in outcome.out
     )
     assert (
-        f"not taken  OPENAI_API_KEY of {root}/srv/optillm.env: {root / ETC}/env exists and has none"
+        f"not taken  OPENAI_API_KEY of {root}/srv/optillm.env: {root / ETC}/env exists and has no key"
         in outcome.out
     )
     assert "taken      listen.port" not in outcome.out

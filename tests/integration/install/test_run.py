@@ -307,7 +307,7 @@ def test_smoke_cannot_be_fooled_by_an_optillm_without_the_guard(
 ) -> None:
     deployment.reset()
     program = (
-        "from optictl.demo.standin import StandIn; import time\n"
+        "from optictl.proof.standin import StandIn; import time\n"
         f"with StandIn(models=('moa-jerry-xl',), port={deployment.config.listen.port}).running(): time.sleep(60)"
     )
     process = subprocess.Popen(

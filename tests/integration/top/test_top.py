@@ -126,6 +126,11 @@ class Terminal:
         return termios.tcgetattr(self.theirs)
 
 
+def _restore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(
     *arguments: str | Path, home: Path, variables: dict[str, str] | None = None
@@ -140,6 +145,8 @@ def terminal(
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        # a shell may ignore them for what it starts in the background
+        preexec_fn=_restore_signals,
     )
     try:
         yield Terminal(process, ours, theirs)

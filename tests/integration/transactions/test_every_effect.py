@@ -280,7 +280,7 @@ def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: 
     _start(places)
     broken = places.current.resolve()
     (broken / ".venv/bin/python").unlink()
-    assert "is gone" in integrity.interpreter_problem(broken)
+    assert "is missing" in integrity.interpreter_problem(broken)
     before = sorted(str(p) for p in files.tree(broken))
     planned = installing.plan_install(OLD, places)
     assert [c.action for c in planned.steps] == ["build", "switch"]
