@@ -61,7 +61,7 @@ class Report:
 
     def formatted(self, terminal: Terminal, form: str) -> str:
         """The same in another format than text and JSON, where a command has one."""
-        raise NotImplementedError(form)
+        raise ValueError(f"this command has no format {form}")
 
 
 class _Live(Protocol):
