@@ -561,36 +561,35 @@ class DisableUnit(UnitStep):
 
 
 @dataclass(frozen=True)
-class StopDeployment(SystemdStep):
+class DeploymentStep(SystemdStep):
+    """A step about all units of one deployment."""
+
+    name: str
+
+    @property
+    def target(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class StopDeployment(DeploymentStep):
     """Stop every unit of a deployment that is to be removed."""
 
     action = "stop"
     done = "stopped"
     effect = "remove"
 
-    name: str
-
-    @property
-    def target(self) -> str:
-        return self.name
-
     def run(self, context: Context, systemd: Systemd) -> None:
         service.stop_deployment(context.config, context.paths)
 
 
 @dataclass(frozen=True)
-class DisableDeployment(SystemdStep):
+class DisableDeployment(DeploymentStep):
     """Keep every unit of a deployment from starting at boot."""
 
     action = "disable"
     done = "disabled"
     effect = "remove"
-
-    name: str
-
-    @property
-    def target(self) -> str:
-        return self.name
 
     def run(self, context: Context, systemd: Systemd) -> None:
         service.disable_deployment(context.config, context.paths)
