@@ -1,4 +1,4 @@
-"""What the tests of the guard share: a service with its upstream, and how to read what came back."""
+"""What the tests of the guard share: a service with its upstream, and readers of answers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def guarded_pair(
 
 @contextmanager
 def trickle(pause: float) -> Iterator[str]:
-    """An upstream that sends its headers, and then a space every `pause` seconds for ever: its base URL."""
+    """An upstream that sends its headers, then a space every `pause` seconds: its base URL."""
     ended = threading.Event()
 
     def serve(connection: socket.socket) -> None:

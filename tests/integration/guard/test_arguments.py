@@ -1,4 +1,4 @@
-"""OptiLLM's own argument parser under Python 3.14, where `Optional[str]` is a union that argparse refuses."""
+"""OptiLLM's argument parser under Python 3.14, whose argparse refuses `Optional[str]`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _parsed(release: Path, how: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_bare_refuses_its_own_argument(release: Path) -> None:
-    """Gone when OptiLLM passes something that can be called: `readable_arguments` is then not needed any more."""
+    """If OptiLLM passes a callable, `readable_arguments` is not needed any more."""
     bare = _parsed(release, "bare")
     assert bare.returncode == 1
     assert "str | None is not callable" in bare.stderr

@@ -1,4 +1,4 @@
-"""A base model that is routed back to OptiLLM: bare it loops for ever, guarded it ends at its second pass."""
+"""A base model routed back to OptiLLM: bare it loops for ever, guarded it ends at pass two."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def another_strategy(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_parts(body: dict[str, Any]) -> dict[str, Any]:
-    """The same conversation in other clothes: lists of parts, no empty system message, developer for system."""
+    """The same conversation, written differently: parts, an empty system message, developer."""
     messages = [
         {
             "role": "developer" if message["role"] == "system" else message["role"],
@@ -72,7 +72,7 @@ def pair(running: Pair) -> Pair:
 def send_back(
     pair: Pair, route: Route, *, first: Reply | None = None, most: int = 20
 ) -> list[httpx.Response]:
-    """Script the upstream: every completion goes back to the door. Returns the answers of the door to it.
+    """Script the upstream: every completion goes back to the door. Return the door's answers.
 
     With `first`, the base model fails that way and the way back is LiteLLM's fallback.
     """
@@ -177,7 +177,7 @@ def test_the_same_question_from_many_clients_is_no_loop(pair: Pair) -> None:
 
 
 def test_a_strategy_that_asks_another_one_is_no_loop(pair: Pair) -> None:
-    # LiteLLM routes the base model to a model of its own, which itself uses this service for other questions
+    # LiteLLM routes the base model to another model, which uses this service for other questions
     inner: list[httpx.Response] = []
 
     def respond(seen: Seen) -> Reply | None:

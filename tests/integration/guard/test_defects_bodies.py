@@ -198,7 +198,7 @@ def test_a_text_full_of_tags_does_not_hold_up_everybody(guarded_one: Pair, text:
 
 @pytest.mark.parametrize("whole", [True, False], ids=["as rendered", "provider only"])
 def test_an_outage_is_over_when_it_is_over(release: Path, whole: bool) -> None:
-    # OptiLLM's proxy plugin calls a provider that failed once unhealthy: for half a minute, or for ever
+    # OptiLLM's proxy plugin calls a provider that failed once unhealthy, for 30 s or for ever
     with StandIn(key=UPSTREAM_KEY).running() as upstream:
         config = proxy_config(upstream.base_url)
         config = config if whole else config.split("routing:")[0]

@@ -1,4 +1,4 @@
-"""Connections, load, stops and crashes: bare OptiLLM drops answers on the way, the guarded one does not."""
+"""Connections, load, stops and crashes: bare OptiLLM drops answers, the guarded one does not."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_guarded_finishes_what_is_in_flight_when_it_is_stopped(release: Path) ->
         stream = pool.submit(pair.server.ask, "moa-jerry-xl", stream=True)
         wait_until(lambda: len(pair.upstream.calls()) == 2, what="both requests")
         pair.server.process.terminate()
-        # who comes now is refused at once: not let in, kept waiting until the last answer is out, and then reset
+        # a client that comes now is refused at once: it does not wait for a reset after the drain
         wait_until(lambda: not is_open(pair.server), 5, "the socket to close")
         assert not answer.done()
         assert not stream.done()

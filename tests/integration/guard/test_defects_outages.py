@@ -1,4 +1,4 @@
-"""An upstream that fails: bare OptiLLM answers 200 and calls it again and again, the guarded one says so once."""
+"""An upstream that fails: bare OptiLLM answers 200 and asks again, the guarded one says so once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def scripted(seen: Seen) -> Reply | None:
 
 @pytest.fixture(scope="module")
 def bare_answers(release: Path) -> Iterator[dict[tuple[str, str], tuple[httpx.Response, int]]]:
-    """What bare OptiLLM made of every outage, and how many calls that took: all at once, because it waits long."""
+    """Bare OptiLLM's answer to every outage, and its calls: all at once, because it waits long."""
     kinds = [(strategy, word) for strategy in ("moa", "bon") for word in OUTAGES]
     with bare_pair(release) as pair, ThreadPoolExecutor(len(kinds)) as pool:
         pair.upstream.respond = scripted

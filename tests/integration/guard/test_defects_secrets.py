@@ -26,7 +26,10 @@ from .helpers import MARK, Pair, assert_silent, bare_pair, guarded_pair, text_of
 pytestmark = pytest.mark.slow
 
 SK_KEY = "sk-client-0123456789abcdefghijklmn"
-PLUGIN = "print('a plugin of the working directory ran with', __import__('os').environ['OPENAI_API_KEY'])\n"
+PLUGIN = """\
+import os
+print('a plugin of the working directory ran with', os.environ['OPENAI_API_KEY'])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +172,7 @@ def test_bare_goes_through_a_proxy_that_the_environment_names(release: Path) -> 
 
 @contextmanager
 def forward_proxy() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that notes the first line of what it is asked and hangs up: nothing leaves the machine."""
+    """A proxy that keeps the first line of each request and hangs up: nothing leaves the host."""
     asked: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

@@ -1,4 +1,4 @@
-"""Bad input at the door: refused with a 4xx in OpenAI's shape, before OptiLLM or the upstream sees anything."""
+"""Bad input at the door: a 4xx in OpenAI's shape, before OptiLLM or the upstream sees anything."""
 
 from __future__ import annotations
 
@@ -228,8 +228,11 @@ def test_every_spelling_of_json_is_json(pair: Pair, kind: str) -> None:
     ],
 )
 def test_a_wrong_path(pair: Pair, path: str) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair.server.key}\r\nConnection: close\r\n"
-    answer = raw(pair.server, f"{head}Content-Length: 0\r\n\r\n".encode())
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair.server.key}\r\n"
+        "Connection: close\r\nContent-Length: 0\r\n\r\n"
+    )
+    answer = raw(pair.server, head.encode())
     assert answer.startswith(b"HTTP/1.1 404 "), answer
     assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "not_found"
 
@@ -290,7 +293,10 @@ def test_the_lists_and_the_health_answer(pair: Pair) -> None:
 def test_no_key_or_a_wrong_one(pair: Pair, path: str, header: bytes | None) -> None:
     key = pair.server.key.encode()
     value = header and header.replace(b"KEY", key).replace(b"KE", key[:-1])
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n".encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\n"
+        "Connection: close\r\nContent-Type: application/json\r\n"
+    ).encode()
     if value is not None:
         head += b"Authorization: " + value + b"\r\n"
     body = json.dumps(GOOD).encode()
@@ -309,6 +315,11 @@ def test_the_right_key(pair: Pair, scheme: str) -> None:
     )
 
 
+#: The test puts the service's key in the place of KEY.
+POST_WITH_KEY = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\n"
+POST_JSON_WITH_KEY = POST_WITH_KEY + b"Content-Type: application/json\r\n"
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -317,15 +328,12 @@ def test_the_right_key(pair: Pair, scheme: str) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nAuthorization Bearer KEY\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Length: -1\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Length: KEY\r\n\r\n",
+        POST_WITH_KEY + b"Content-Length: -1\r\n\r\n",
+        POST_WITH_KEY + b"Content-Length: KEY\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX(KEY): y\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Type: application/json\r\n"
-        b"Content-Length: 500\r\n\r\n{",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+        POST_JSON_WITH_KEY + b"Content-Length: 500\r\n\r\n{",
+        POST_JSON_WITH_KEY + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        POST_JSON_WITH_KEY + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
     ],
     ids=range(11),
 )

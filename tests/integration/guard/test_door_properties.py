@@ -1,4 +1,4 @@
-"""Whatever a client sends, the door answers 200 or a 4xx in OpenAI's shape, and the service goes on."""
+"""Whatever a client sends, the door answers 200 or a 4xx in OpenAI's shape, and keeps serving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .helpers import MARK, Pair, assert_silent, error_of, guarded_pair, raw, tex
 pytestmark = pytest.mark.slow
 
 JSON = {"content-type": "application/json"}
-#: One running server for all examples: that it survives every earlier one is a part of the property.
+#: One running server for all examples: the property includes that it survives every earlier one.
 bounded = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 

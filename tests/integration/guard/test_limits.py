@@ -115,7 +115,8 @@ def test_a_larger_body_does_not(pair: Pair, size: int, chunked: bool) -> None:
 
 def test_a_size_that_is_only_claimed_is_refused_unread(pair: Pair) -> None:
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair.server.key}\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {pair.server.key}\r\n"
         "Content-Type: application/json\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\n"
     )
     answer = raw(pair.server, head.encode())

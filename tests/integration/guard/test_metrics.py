@@ -1,4 +1,4 @@
-"""/metrics and /guard/state: what a strategy cost, counted against what the upstream saw, behind the key."""
+"""/metrics and /guard/state: a strategy's cost, compared with the upstream's, behind the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words and the parser of the real OptiLLM, which the grammar of model names must agree with."""
+"""The words and the parser of the real OptiLLM: the grammar of model names must agree with them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_every_strategy_with_the_means_needs_a_permission(release: Path) -> None
     assert with_means | {"z3"} == set(model_names.CODE_EXECUTION)
 
 
-#: Runs in the release: OptiLLM imported, its plugins loaded as at start; a line of names in, a line of what it parsed out.
+#: Runs in the release: OptiLLM imported, its plugins loaded as at start.
+#: For each line of names that it reads, it prints a line of what OptiLLM parsed.
 _PARSER = """
 import json, sys
 sys.argv = ["optillm"]
@@ -78,7 +79,8 @@ server.load_plugins()
 words = {"built_in": list(server.known_approaches), "plugins": list(server.plugin_approaches)}
 print(json.dumps(words), file=answers, flush=True)
 for line in sys.stdin:
-    parsed = [server.parse_combined_approach(n, server.known_approaches, server.plugin_approaches) for n in json.loads(line)]
+    words = server.known_approaches, server.plugin_approaches
+    parsed = [server.parse_combined_approach(name, *words) for name in json.loads(line)]
     print(json.dumps(parsed), file=answers, flush=True)
 """
 

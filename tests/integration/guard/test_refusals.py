@@ -166,7 +166,10 @@ def test_a_key_file_that_is_not_text(release: Path) -> None:
         (
             proxy_config(URL).replace(
                 "routing:",
-                "  - {name: second, base_url: https://api.openai.com/v1, api_key: '${OPENAI_API_KEY}'}\nrouting:",
+                "  - name: second\n"
+                "    base_url: https://api.openai.com/v1\n"
+                "    api_key: '${OPENAI_API_KEY}'\n"
+                "routing:",
             ),
             "has 2 providers",
         ),
@@ -188,7 +191,7 @@ def test_a_proxy_configuration_that_may_not_be(
     ],
 )
 def test_a_proxy_configuration_that_only_optillm_cannot_use(release: Path, config: str) -> None:
-    # good YAML that names the right provider; OptiLLM's loader fails on it and goes on without any provider
+    # good YAML that names the right provider; OptiLLM's loader fails on it and uses no provider
     assert_refused(run_guard(release, config=config), "proxy_config.yaml")
 
 
@@ -255,7 +258,8 @@ def test_every_part_of_every_verified_version_counts(release: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from guard import internals\n"
-        "seen = internals.fingerprints(next(Path(sys.argv[1], '.venv/lib').glob('python3.*')) / 'site-packages')\n"
+        "python = next(Path(sys.argv[1], '.venv/lib').glob('python3.*'))\n"
+        "seen = internals.fingerprints(python / 'site-packages')\n"
         "assert all(seen.values()) and internals.unknown(seen) == []\n"
         "for name in seen: print(name, *internals.unknown({**seen, name: 'another'}))\n"
     )

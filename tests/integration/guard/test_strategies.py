@@ -1,4 +1,4 @@
-"""Every strategy runs for real behind the guard, in both approaches, and its answer says what it cost."""
+"""Every strategy runs behind the guard, in both approaches, and its answer says what it cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .helpers import BOOM, CALLS, MARK, Pair, assert_silent, guarded_pair, spent
 
 pytestmark = pytest.mark.slow
 
-#: Also run when they are enabled. With the stand-in's answers none needs more calls than the limit below.
+#: Also run when they are enabled. With the stand-in's answers each stays below the limit below.
 OTHERS = (
     "none",
     "re2",

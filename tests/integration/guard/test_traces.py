@@ -1,4 +1,4 @@
-"""/guard/traces: the last requests call by call; prompts and answers only for who asked for them."""
+"""/guard/traces: the last requests, call by call; prompts and answers only when asked for."""
 
 from __future__ import annotations
 

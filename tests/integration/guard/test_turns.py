@@ -100,7 +100,7 @@ class TestTurns:
         assert waiting[0].result(10) == "had it"
 
     def test_no_turn_is_lost_among_many(self, pool: ThreadPoolExecutor) -> None:
-        """Those who come, leave, fail and are too late at any moment: in the end all turns are free."""
+        """Requests that come, leave, fail, are late at any moment: in the end all turns are free."""
         turns, running, most = Turns(3), [0], [0]
         lock = threading.Lock()
 
@@ -208,10 +208,12 @@ def test_a_client_that_goes_away_gives_up_its_place(running: Pair) -> None:
     with _full(running, waiting=0) as (gate, _asked):
         port = int(running.server.url.rpartition(":")[2].removesuffix("/v1"))
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(
-                "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\nAuthorization: Bearer {PROXY_KEY}\r\n\r\n{body}".encode()
+            head = (
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: Bearer {PROXY_KEY}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             )
+            client.sendall(f"{head}{body}".encode())
             wait_until(lambda: _waiting(running) == 1)
         wait_until(lambda: _waiting(running) == 0)
     assert not any("gone" in text for text in gate.asked)

@@ -28,7 +28,12 @@ try:
 except RuntimeError as error:
     found["called"] = str(error)
 import aiohttp, cerebras.cloud.sdk, math_verify, optillm.mcts, optillm.rstar, optillm.z3_solver
-real = cerebras.cloud.sdk.Cerebras, optillm.mcts.chat_with_mcts, optillm.z3_solver.Z3SymPySolverSystem, optillm.rstar.RStar
+real = (
+    cerebras.cloud.sdk.Cerebras,
+    optillm.mcts.chat_with_mcts,
+    optillm.z3_solver.Z3SymPySolverSystem,
+    optillm.rstar.RStar,
+)
 found["later"] = [math_verify.parse("$1$") != [], *(one.__name__ for one in real)]
 print(json.dumps(found))
 """

@@ -1,4 +1,4 @@
-"""Several workers on one listening socket: one service to everybody who asks, and none lost with one of them."""
+"""Several workers on one listening socket act as one service; none is lost with another."""
 
 from __future__ import annotations
 
@@ -69,11 +69,12 @@ def ask_many(pair: Pair, count: int) -> list[httpx.Response]:
 
 def counted(server: Server) -> dict[str, Counter[str]]:
     """worker -> what /metrics says of it, with every label but the worker's summed over."""
-    found: dict[str, Counter[str]] = {}
+    by_worker: dict[str, Counter[str]] = {}
     for family in text_string_to_metric_families(server.get("/metrics").text):
         for sample in family.samples:
-            found.setdefault(sample.labels["worker"], Counter())[sample.name] += sample.value  # type: ignore[assignment]
-    return found
+            counts = by_worker.setdefault(sample.labels["worker"], Counter())
+            counts[sample.name] += sample.value  # type: ignore[assignment]
+    return by_worker
 
 
 def test_what_any_of_them_did_is_counted_once(pair: Pair) -> None:
