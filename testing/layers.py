@@ -2,7 +2,7 @@
 
 #: From the bottom to the top. A module may import from the layers below its room, and from its room.
 LAYERS = [
-    {"optictl", "errors", "results", "guard", "collections"},
+    {"optictl", "errors", "records", "results", "guard", "collections"},
     {"deployment"},
     {"host"},
     {"litellm", "takeover", "proof"},

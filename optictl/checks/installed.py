@@ -174,10 +174,10 @@ def release_pinned(deployment: Deployment) -> Iterator[Finding]:
     Why: a dependency that drifted silently degrades strategies, and added code runs with the
     service's keys. The check does not protect against root, which can also change release.json.
     """
-    record = integrity.record(deployment.release) or {}
-    if record["optillm"] != deployment.config.optillm.version:
+    record = deployment.release_record
+    if record.optillm != deployment.config.optillm.version:
         yield Finding(
-            f"OptiLLM {record['optillm']} is active, "
+            f"OptiLLM {record.optillm} is active, "
             f"but {deployment.config.optillm.version} is configured",
             "fail",
             deployment.install,
@@ -188,7 +188,7 @@ def release_pinned(deployment: Deployment) -> Iterator[Finding]:
     ):
         yield Finding(problem, "fail", _rebuild(deployment))
     yield Finding(
-        f"{len(record['distributions'])} distributions of {deployment.release.name} as installed"
+        f"{len(record.distributions)} distributions of {deployment.release.name} as installed"
     )
 
 
@@ -215,8 +215,8 @@ def release_interpreter(deployment: Deployment) -> Iterator[Finding]:
             _rebuild(deployment),
             "the next start of the service will fail",
         )
-    python = (integrity.record(deployment.release) or {}).get("python", {})
-    yield Finding(f"{python.get('path')}, Python {python.get('version')}")
+    python = deployment.release_record.python
+    yield Finding(f"{python.path}, Python {python.version}")
 
 
 @check(
@@ -268,7 +268,7 @@ def release_starts(deployment: Deployment) -> Iterator[Finding]:
     except OptictlError as error:
         yield Finding(error.what, "fail", _rebuild(deployment), error.detail[-300:])
     else:
-        yield Finding(f"{proof['strategy']} ran with {proof['upstream_calls']} upstream calls")
+        yield Finding(f"{proof.strategy} ran with {proof.upstream_calls} upstream calls")
 
 
 @check(

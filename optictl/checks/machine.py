@@ -10,6 +10,7 @@ from pathlib import Path
 from optictl.checks.engine import Finding, Skip, check
 from optictl.facts.deployment import Deployment
 from optictl.host import files
+from optictl.releases import release_record
 
 #: With less free MiB or inodes, a file may be cut off while it is written, and a log may stop.
 _MIN_FREE_MIB = 16
@@ -78,7 +79,7 @@ def host_clock(deployment: Deployment) -> Iterator[Finding]:
     now = time.time()
     remedy = "set the clock of the machine that is wrong: timedatectl set-ntp true"
     built = (
-        files.modified_at(deployment.release / "release.json")
+        files.modified_at(deployment.release / release_record.FILE)
         if deployment.hand_made is None
         else 0
     )

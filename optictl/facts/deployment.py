@@ -21,7 +21,8 @@ from optictl.host.network import Response
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
 from optictl.proof.trial import GUARD_HEADER
-from optictl.releases import store
+from optictl.releases import release_record, store
+from optictl.releases.release_record import ReleaseRecord
 from optictl.takeover import reader
 from optictl.takeover.handmade import HandMade
 from optictl.takeover.proposal import propose
@@ -158,6 +159,14 @@ class Deployment:
                 f"no active release at {self.paths.current}: run {self.paths.command('install')}"
             )
         return self.paths.releases / release
+
+    @cached_property
+    def release_record(self) -> ReleaseRecord:
+        """The record of the active release."""
+        record = release_record.read(self.release)
+        if record is None:
+            raise MissingFact(f"{self.release / release_record.FILE} is missing or damaged")
+        return record
 
     @cached_property
     def units(self) -> dict[str, Unit]:

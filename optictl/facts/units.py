@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.errors import OptictlError
-from optictl.guard import settings
 from optictl.host import files, processes, program
 from optictl.host.systemd import RUNTIME, Systemd, Unit, socket_proxyd
-from optictl.releases import integrity, store
+from optictl.releases import release_record, store
+from optictl.releases.release_record import ReleaseRecord
 
 
 @dataclass(frozen=True)
@@ -61,23 +60,23 @@ def host(paths: Paths, release: str | None = None) -> Host:
     """
     current = store.active_release(paths)
     name = release or current
-    record = (integrity.record(paths.releases / name) if name else None) or {}
-    active_record = {}
-    if not record and current:
-        active_record = integrity.record(paths.releases / current) or {}
+    record = release_record.read(paths.releases / name) if name else None
+    active_record = None
+    if record is None and current:
+        active_record = release_record.read(paths.releases / current)
     return host_of(record, active_record)
 
 
-def host_of(record: Mapping[str, Any], active_record: Mapping[str, Any]) -> Host:
-    """The same for the release of this release.json, {} where the release is not built yet."""
+def host_of(record: ReleaseRecord | None, active_record: ReleaseRecord | None) -> Host:
+    """The same for the release of this record, None where the release is not built yet."""
     # a release that is not built yet will probably use the interpreter of the active one
-    interpreter = (record or active_record).get("python", {}).get("path", "/usr/bin/python3")
-    prefix = Path(interpreter).parent.parent
+    built = record or active_record
+    prefix = Path(built.python.path if built else "/usr/bin/python3").parent.parent
     seen_anyway = prefix.is_relative_to("/usr")
     return Host(
         Systemd("system").version() or Host().systemd,
         None if seen_anyway else prefix,
-        flags=tuple(record.get("flags", settings.flags())),
+        flags=tuple(store.flags_of(record)),
         program=program.own_program() or Host().program,
         socket_proxyd=socket_proxyd() or Host().socket_proxyd,
     )

@@ -13,7 +13,7 @@ from optictl.errors import OptictlError
 from optictl.host import network
 from optictl.operations.proxy_key import new_proxy_key
 from optictl.proof import evidence, trial
-from optictl.releases import integrity
+from optictl.releases import store
 from optictl.results import Progress, Result
 
 
@@ -70,7 +70,7 @@ def ask_release(
     directory, key = paths.releases / release, new_proxy_key()
     moved = config.moved(network.free_port(), config.upstream.base_url, drain=5)
     say(f"starting {release} on port {moved.listen.port}")
-    flags = (integrity.record(directory) or {}).get("flags", ())
+    flags = store.guard_flags(paths, release)
     with trial.started(
         moved,
         directory,

@@ -111,8 +111,8 @@ def read(config: Config, paths: Paths, *, start: bool, release: ReleaseSpec | No
 
 def host_for(want: ReleaseSpec, releases: store.Releases) -> Host:
     """The facts of this machine that the units of this release depend on."""
-    active = releases.records.get(releases.active, {}) if releases.active else {}
-    return units.host_of(releases.records.get(want.name, {}), active)
+    active = releases.records.get(releases.active) if releases.active else None
+    return units.host_of(releases.records.get(want.name), active)
 
 
 def render_artefacts(config: Config, paths: Paths, host: Host) -> list[Artefact]:

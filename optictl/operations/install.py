@@ -43,7 +43,7 @@ from optictl.operations.steps import (
     StopTrial,
 )
 from optictl.proof import trial
-from optictl.releases import integrity, store
+from optictl.releases import release_record, store
 from optictl.releases.locks import ReleaseSpec
 from optictl.results import Progress, Result
 from optictl.takeover import table
@@ -322,7 +322,7 @@ def with_built_release(installation: Installation, context: Context) -> Installa
     facts are others.
     """
     paths, want = installation.paths, installation.want
-    host = units.host_of(integrity.record(want.directory(paths)) or {}, {})
+    host = units.host_of(release_record.read(want.directory(paths)), None)
     if host == installation.host:
         return installation
     context.host = host

@@ -62,7 +62,8 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
     Raises:
         OptictlError: there is none, or it is broken.
     """
-    name = store.previous(paths)
+    releases = store.read(paths)
+    name = releases.previous
     if name is None:
         raise NotInstalled(
             "there is no previous release",
@@ -73,11 +74,11 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
             f"the previous release, {name}, is broken: {wrong[0]}",
             remedy=f"{paths.command('upgrade VERSION')} rebuilds it",
         )
-    record = integrity.record(paths.releases / name) or {}
+    record = releases.records[name]
     optillm = config.optillm.model_copy(
-        update={"version": record["optillm"], "profile": record["profile"]}
+        update={"version": record.optillm, "profile": record.profile}
     )
-    want = ReleaseSpec(record["id"], record["optillm"], record["profile"], Path(), (), name)
+    want = ReleaseSpec(record.id, record.optillm, record.profile, Path(), (), name)
     return _with_proof(
         install.plan_install(config.model_copy(update={"optillm": optillm}), paths, release=want),
         config_path,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
@@ -15,8 +14,9 @@ from optictl.host import files, network, uv
 from optictl.host.uv import Interpreter
 from optictl.proof import evidence, trial
 from optictl.proof.standin import StandIn
-from optictl.releases import integrity, locks
+from optictl.releases import integrity, locks, release_record
 from optictl.releases.locks import ReleaseSpec
+from optictl.releases.release_record import Proof, Python, ReleaseRecord
 from optictl.results import Progress
 
 #: The proxy key of proofs, which call the embedded stand-in only.
@@ -48,9 +48,9 @@ def build(
     proof = prove(directory, config, paths.scratch)
     record = _record(directory, want, python, proof)
     progress("reading every file once, and recording its size and time")
-    stamps = json.dumps(integrity.stamps(directory / ".venv"))
+    stamps = json.dumps(integrity.verified_stamps(directory / ".venv"))
     files.write(directory / integrity.STAMPS, stamps, 0o644)
-    files.write(directory / "release.json", json.dumps(record, indent=1) + "\n", 0o644)
+    release_record.write(directory, record)
 
 
 def _make(
@@ -79,27 +79,23 @@ def _make(
     files.open_to_readers(directory)
 
 
-def _record(
-    directory: Path, want: ReleaseSpec, python: Interpreter, proof: dict[str, Any]
-) -> dict[str, Any]:
-    """The content of release.json."""
-    return {
-        "schema": 1,
-        "id": want.id,
-        "optillm": want.version,
-        "profile": want.profile,
-        "guard": GUARD_VERSION,
-        "flags": settings.flags(),
-        "lock_sha256": files.sha256(want.lock),
-        "python": {"path": str(python.path), "version": ".".join(map(str, python.version))},
-        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "proof": proof,
-        "distributions": integrity.distributions(directory / ".venv"),
-        "files": integrity.own_files(directory),
-    }
+def _record(directory: Path, want: ReleaseSpec, python: Interpreter, proof: Proof) -> ReleaseRecord:
+    return ReleaseRecord(
+        id=want.id,
+        optillm=want.version,
+        profile=want.profile,
+        guard=GUARD_VERSION,
+        flags=tuple(settings.flags()),
+        lock_sha256=files.sha256(want.lock),
+        python=Python(str(python.path), ".".join(map(str, python.version))),
+        built=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        proof=proof,
+        distributions=integrity.distributions(directory / ".venv"),
+        files=integrity.own_files(directory),
+    )
 
 
-def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -> dict[str, Any]:
+def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -> Proof:
     """Start a release on a free port against the stand-in, and run one strategy.
 
     Returns what the strategy did. No token is spent and LiteLLM is not called. `scratch_parent`:
@@ -127,4 +123,4 @@ def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -
                     detail=running.log.read_text()[-2000:],
                 )
     data = dict(result.data or {})
-    return {name: data[name] for name in ("strategy", "upstream_calls", "latency_ms")}
+    return Proof(data["strategy"], data["upstream_calls"], data["latency_ms"])

@@ -11,40 +11,32 @@ import base64
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from optictl.errors import OptictlError
 from optictl.host import files, uv
+from optictl.releases import release_record
+from optictl.releases.release_record import Distribution, Python
 
 STAMPS = "stamps.json"
-
-
-def record(directory: Path) -> dict[str, Any] | None:
-    """A release's release.json, or None if it is missing or broken: the release is incomplete."""
-    try:
-        data = json.loads((directory / "release.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None
+_INCOMPLETE = "its release.json is missing or damaged"
 
 
 def _site_packages(venv: Path) -> Path:
     return next((venv / "lib").glob("python3.*")) / "site-packages"
 
 
-def distributions(venv: Path) -> dict[str, dict[str, str]]:
-    """name -> version and digest of RECORD, for every distribution in a virtual environment."""
-    found = {}
+def distributions(venv: Path) -> dict[str, Distribution]:
+    """name -> distribution, for every distribution in a virtual environment."""
+    installed = {}
     for directory in sorted(_site_packages(venv).glob("*.dist-info")):
         name, version = directory.name.removesuffix(".dist-info").rsplit("-", 1)
-        found[name.lower().replace("_", "-")] = {
-            "version": version,
-            "record_sha256": files.sha256(directory / "RECORD"),
-        }
-    return found
+        installed[name.lower().replace("_", "-")] = Distribution(
+            version, files.sha256(directory / "RECORD")
+        )
+    return installed
 
 
 def own_files(directory: Path) -> dict[str, str]:
@@ -64,7 +56,7 @@ def _record(path: Path) -> Iterator[tuple[str, str]]:
                 yield row[0], row[1].removeprefix("sha256=")
 
 
-def stamps(venv: Path) -> dict[str, list[int] | None]:
+def verified_stamps(venv: Path) -> dict[str, list[int] | None]:
     """path below site-packages -> stamp, for every file with a digest; every digest is verified.
 
     The stamp is None if it is too recent to show the next change.
@@ -74,7 +66,7 @@ def stamps(venv: Path) -> dict[str, list[int] | None]:
     """
     packages = _site_packages(venv)
     # stamp first, then read: a file that changes meanwhile differs from its stamp
-    found = {
+    stamps = {
         name: files.stamp(f"{packages}/{name}")
         for record in _records(packages)
         for name, _ in _record(record)
@@ -85,7 +77,8 @@ def stamps(venv: Path) -> dict[str, list[int] | None]:
             remedy="check the disk, empty uv's cache (uv cache clean), and install again",
         )
     return {
-        name: stamp if stamp and files.settled(stamp[-1]) else None for name, stamp in found.items()
+        name: stamp if stamp and files.settled(stamp[-1]) else None
+        for name, stamp in stamps.items()
     }
 
 
@@ -112,10 +105,10 @@ def _all_changed(site_packages: Path, touched: set[str] | None = None) -> list[s
     if touched is not None and not touched:
         return []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
-        found = pool.map(
+        changed = pool.map(
             lambda record: _changed(site_packages, record, touched), _records(site_packages)
         )
-        return [name for names in found for name in names]
+        return [name for names in changed for name in names]
 
 
 def _changed(site_packages: Path, record: Path, touched: set[str] | None) -> list[str]:
@@ -124,29 +117,33 @@ def _changed(site_packages: Path, record: Path, touched: set[str] | None) -> lis
         if touched is not None and name not in touched:
             continue
         try:
-            found = (
+            present = (
                 base64.urlsafe_b64encode(bytes.fromhex(files.sha256(site_packages / name)))
                 .rstrip(b"=")
                 .decode()
             )
         except OSError:
-            found = ""
-        if found != digest:
+            present = ""
+        if present != digest:
             wrong.append(name)
     return wrong
 
 
 def interpreter_problem(directory: Path) -> str:
     """Why the interpreter of a release can no longer run it, or ""."""
-    python = (record(directory) or {}).get("python", {})
-    built_on = str(python.get("version", ""))
+    record = release_record.read(directory)
+    return _INCOMPLETE if record is None else _interpreter_problem(directory, record.python)
+
+
+def _interpreter_problem(directory: Path, built_with: Python) -> str:
     now = uv.version_of(directory / ".venv/bin/python")
     if now is None:
-        return f"its interpreter {python.get('path', '')} is missing or does not run"
-    if now[:2] != tuple(map(int, built_on.split(".")[:2])):
+        return f"its interpreter {built_with.path} is missing or does not run"
+    if now[:2] != built_with.minor:
         version = ".".join(map(str, now))
         return (
-            f"its interpreter {python.get('path', '')} was Python {built_on}, now it is {version}"
+            f"its interpreter {built_with.path} was Python {built_with.version}, "
+            f"now it is {version}"
         )
     # root's service runs as another user; a release that others cannot enter is a user's private one
     meant_for_others = os.geteuid() == 0 and files.closed_to_others([directory]) is None
@@ -165,23 +162,16 @@ def integrity_problems(
     `plugins`: also report files that were added to the working directory. `touched_only`: of the
     distributions' files, read only those whose stamp changed.
     """
-    if problem := interpreter_problem(directory):
+    record = release_record.read(directory)
+    if record is None:
+        return [_INCOMPLETE]
+    if problem := _interpreter_problem(directory, record.python):
         return [problem]
-    data, venv = record(directory) or {}, directory / ".venv"
-    expected, found = data.get("distributions", {}), distributions(venv)
-    wrong = []
-    for name in sorted({*expected, *found}):
-        if name not in found:
-            wrong.append(f"{name} is missing")
-        elif name not in expected:
-            wrong.append(f"{name} {found[name]['version']} was added")
-        elif found[name]["version"] != expected[name]["version"]:
-            wrong.append(f"{name} is {found[name]['version']}, not {expected[name]['version']}")
-        elif found[name] != expected[name]:
-            wrong.append(f"the file list of {name} was changed")
+    venv = directory / ".venv"
+    wrong = _changed_distributions(record.distributions, distributions(venv))
     changed = _all_changed(_site_packages(venv), _touched(directory) if touched_only else None)
     own = own_files(directory)
-    known = data.get("files", {})
+    known = record.files
     changed += sorted(
         name
         for name in {*own, *known}
@@ -196,6 +186,23 @@ def integrity_problems(
         )
     if changed:
         wrong.append(f"changed since installation: {a_few(changed)}")
+    return wrong
+
+
+def _changed_distributions(
+    built: Mapping[str, Distribution], installed: Mapping[str, Distribution]
+) -> list[str]:
+    wrong = []
+    for name in sorted({*built, *installed}):
+        before, now = built.get(name), installed.get(name)
+        if now is None:
+            wrong.append(f"{name} is missing")
+        elif before is None:
+            wrong.append(f"{name} {now.version} was added")
+        elif now.version != before.version:
+            wrong.append(f"{name} is {now.version}, not {before.version}")
+        elif now != before:
+            wrong.append(f"the file list of {name} was changed")
     return wrong
 
 

@@ -11,7 +11,7 @@ from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.host import uv
 from optictl.host.uv import Interpreter
-from optictl.releases import integrity
+from optictl.releases import release_record
 from optictl.results import Progress
 
 #: The Python version that remedies install: it has long support and wheels for every profile.
@@ -86,8 +86,8 @@ def choose(paths: Paths, others_must_reach: bool, chosen: Path | None) -> Choice
         named = uv.inspect(chosen)
         running, broken = ([named], []) if named else ([], [chosen])
     else:
-        active = (integrity.record(paths.current) or {}).get("python", {}).get("path")
-        running, broken = uv.interpreters([Path(active)] if active else [])
+        record = release_record.read(paths.current)
+        running, broken = uv.interpreters([Path(record.python.path)] if record else [])
     best, passed = choose_interpreter(running, others_must_reach)
     passed += [
         f"{path}: {'it does not run' if path.exists() else 'it does not exist'}" for path in broken

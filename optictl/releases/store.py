@@ -16,20 +16,21 @@ from typing import Any
 from optictl.deployment.paths import Paths
 from optictl.guard import settings
 from optictl.host import files
-from optictl.releases import integrity
+from optictl.releases import integrity, release_record
 from optictl.releases.locks import ReleaseSpec
+from optictl.releases.release_record import ReleaseRecord
 
 
 @dataclass(frozen=True)
 class Releases:
     """The releases on disk, read once.
 
-    `records`: name of each proven release -> its release.json, oldest first. `half_built`: the
+    `records`: name of each proven release -> its record, oldest first. `half_built`: the
     directories that an interrupted build left behind. `previous`: the release that was active
     before.
     """
 
-    records: Mapping[str, dict[str, Any]]
+    records: Mapping[str, ReleaseRecord]
     half_built: Sequence[Path]
     active: str | None
     previous: str | None
@@ -39,15 +40,15 @@ class Releases:
 
         A release that is not built yet gets this guard.
         """
-        return list(self.records.get(name, {}).get("flags", settings.flags()))
+        return flags_of(self.records.get(name))
 
 
 def read(paths: Paths) -> Releases:
     """Read what a plan needs to know about the releases; each release.json once."""
     places = sorted(paths.releases.iterdir()) if paths.releases.is_dir() else []
-    read_records = {place: integrity.record(place) for place in places}
+    read_records = {place: release_record.read(place) for place in places}
     records = {place.name: record for place, record in read_records.items() if record is not None}
-    built = sorted(records, key=lambda name: str(records[name].get("built")))
+    built = sorted(records, key=lambda name: records[name].built)
     active = _target(paths, paths.current)
     previous = _target(paths, paths.previous)
     active = active if active in records else None
@@ -65,7 +66,7 @@ def standing(want: ReleaseSpec, paths: Paths, releases: Releases) -> tuple[Relea
     Returns the release with its directory name (existing or new), whether it exists and is intact,
     and why the active release cannot be used, or "".
     """
-    same = [name for name, record in releases.records.items() if record.get("id") == want.id]
+    same = [name for name, record in releases.records.items() if record.id == want.id]
     reason = ""
     for name in sorted(same, key=lambda name: name != releases.active):
         wrong = integrity.integrity_problems(paths.releases / name)
@@ -81,7 +82,12 @@ def standing(want: ReleaseSpec, paths: Paths, releases: Releases) -> tuple[Relea
 
 def guard_flags(paths: Paths, name: str) -> list[str]:
     """The flags that a release's guard knows; a release that is not built yet gets this guard."""
-    return list((integrity.record(paths.releases / name) or {}).get("flags", settings.flags()))
+    return flags_of(release_record.read(paths.releases / name))
+
+
+def flags_of(record: ReleaseRecord | None) -> list[str]:
+    """The flags that the guard of this release knows; None is one that this optictl will build."""
+    return settings.flags() if record is None else list(record.flags)
 
 
 def complete(paths: Paths) -> list[str]:
@@ -89,11 +95,11 @@ def complete(paths: Paths) -> list[str]:
     if not paths.releases.is_dir():
         return []
     proven = [
-        (p.name, data)
+        (p.name, record)
         for p in sorted(paths.releases.iterdir())
-        if (data := integrity.record(p)) is not None
+        if (record := release_record.read(p)) is not None
     ]
-    return [name for name, _ in sorted(proven, key=lambda pair: str(pair[1].get("built")))]
+    return [name for name, _ in sorted(proven, key=lambda pair: pair[1].built)]
 
 
 def active_release(paths: Paths) -> str | None:
@@ -103,7 +109,7 @@ def active_release(paths: Paths) -> str | None:
 
 def _linked(paths: Paths, link: Path) -> str | None:
     name = _target(paths, link)
-    return name if name is not None and integrity.record(paths.releases / name) else None
+    return name if name is not None and release_record.read(paths.releases / name) else None
 
 
 def _target(paths: Paths, link: Path) -> str | None:
@@ -168,30 +174,30 @@ class StoredRelease:
 
 def listing(paths: Paths) -> list[StoredRelease]:
     """Every release on disk, the newest first, then the half-built ones."""
-    states = {active_release(paths): "active", previous(paths): "previous"}
+    releases = read(paths)
+    states = {releases.active: "active", releases.previous: "previous"}
     stored = []
-    for name in reversed(complete(paths)):
-        data, directory = integrity.record(paths.releases / name) or {}, paths.releases / name
+    for name, record in reversed(list(releases.records.items())):
         stored.append(
             StoredRelease(
                 name,
-                data.get("optillm", ""),
-                data.get("profile", ""),
-                data.get("lock_sha256", "")[:12],
-                data.get("built", ""),
-                files.size(directory),
+                record.optillm,
+                record.profile,
+                record.lock_sha256[:12],
+                record.built,
+                files.size(paths.releases / name),
                 states.get(name, "kept"),
             )
         )
     return stored + [
         StoredRelease(p.name, "", "", "", "", files.size(p), "half-built")
-        for p in half_built(paths)
+        for p in releases.half_built
     ]
 
 
 def remove(directory: Path) -> None:
     """Remove a release. An interrupted removal leaves a half-built release."""
-    files.remove(directory / "release.json")
+    files.remove(directory / release_record.FILE)
     files.remove(directory)
 
 
@@ -200,5 +206,5 @@ def half_built(paths: Paths) -> list[Path]:
     if not paths.releases.is_dir():
         return []
     return [
-        p for p in sorted(paths.releases.iterdir()) if p.is_dir() and integrity.record(p) is None
+        p for p in sorted(paths.releases.iterdir()) if p.is_dir() and release_record.read(p) is None
     ]

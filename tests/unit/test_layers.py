@@ -347,7 +347,7 @@ def test_the_search_for_writers_finds_those_of_host() -> None:
         "host.processes.look",
         "host.systemd.Systemd.show",
         "host.systemd.Systemd.journal",
-        "releases.integrity.record",
+        "releases.release_record.read",
         "releases.store.active_release",
     }
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from optictl.operations.steps import (
 )
 from optictl.releases import store
 from optictl.releases.locks import ReleaseSpec
+from testing import release_records
 
 PACKAGE = Path(optictl.__file__).resolve().parent
 COLLECTION = PACKAGE / "collections/ansible_collections/optictl/optillm/plugins"
@@ -155,8 +155,7 @@ def test_an_operators_file_is_not_undone(tmp_path: Path) -> None:
 
 
 def make_release(places: paths.Paths, name: str) -> None:
-    files.make_directory(places.releases / name)
-    files.write(places.releases / name / "release.json", json.dumps({"id": name}), 0o644)
+    release_records.write(places.releases / name, id=name)
 
 
 @pytest.mark.parametrize("old", [None, "old"])

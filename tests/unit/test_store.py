@@ -10,6 +10,7 @@ from optictl.deployment import paths
 from optictl.deployment.paths import Paths
 from optictl.host import files
 from optictl.releases import store
+from testing import release_records
 
 
 @pytest.fixture
@@ -17,8 +18,7 @@ def places(tmp_path: Path) -> Paths:
     """A deployment with three built releases, none of them active."""
     places = paths.system(tmp_path)
     for name in ("a", "b", "c"):
-        files.make_directory(places.releases / name)
-        files.write(places.releases / name / "release.json", '{"id": "x"}', 0o644)
+        release_records.write(places.releases / name)
     return places
 
 
@@ -35,8 +35,7 @@ def test_a_switch_to_the_active_release_keeps_the_previous_one(places: Paths) ->
 
 
 def test_a_link_that_leads_elsewhere_is_no_release(places: Paths, tmp_path: Path) -> None:
-    files.make_directory(tmp_path / "elsewhere")
-    files.write(tmp_path / "elsewhere/release.json", '{"id": "x"}', 0o644)
+    release_records.write(tmp_path / "elsewhere")
     files.replace_link(places.current, tmp_path / "elsewhere")
     assert store.active_release(places) is None
 

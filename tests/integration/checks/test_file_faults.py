@@ -102,7 +102,9 @@ def spare(installed: InstalledDeployment) -> Iterator[Path]:
     """A copy of the release, known as it is, for tests to break: to copy one and to read all of it takes seconds of CPU."""
     copy = installed.release.with_name(f"{installed.release.name}-spare")
     shutil.copytree(installed.release, copy, symlinks=True)
-    files.write(copy / integrity.STAMPS, json.dumps(integrity.stamps(copy / ".venv")), 0o644)
+    files.write(
+        copy / integrity.STAMPS, json.dumps(integrity.verified_stamps(copy / ".venv")), 0o644
+    )
     yield copy
     files.remove(copy)
 

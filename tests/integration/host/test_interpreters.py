@@ -19,6 +19,8 @@ from optictl.host import uv
 from optictl.host.files import closed_to_others
 from optictl.host.uv import Interpreter
 from optictl.releases import interpreters, locks
+from optictl.releases.release_record import Python
+from testing import release_records
 from testing.support import open_directory
 
 PATHS = paths.system(Path("/srv/gate"))
@@ -120,8 +122,7 @@ class TestChoose:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         places = paths.system(tmp_path)
-        places.current.mkdir(parents=True)
-        (places.current / "release.json").write_text('{"python": {"path": "/gone/python3.12"}}')
+        release_records.write(places.current, python=Python("/gone/python3.12", "3.12.4"))
         asked: list[list[Path]] = []
 
         def seen(places: list[Path]) -> tuple[list[Interpreter], list[Path]]:

@@ -15,6 +15,8 @@ import pytest
 from optictl.errors import OptictlError
 from optictl.host import files
 from optictl.releases import integrity
+from optictl.releases.release_record import Python
+from testing import release_records
 
 NAMES = ("thing/__init__.py", "thing/core.py", "thing/data.bin")
 
@@ -43,16 +45,18 @@ class Tree:
             "\n".join([*lines, "thing/__pycache__/core.pyc,,", "thing-1.0.dist-info/RECORD,,"])
             + "\n"
         )
-        data = {
-            "python": {"path": sys.executable, "version": platform.python_version()},
-            "distributions": integrity.distributions(directory / ".venv"),
-            "files": {},
-        }
-        (directory / "release.json").write_text(json.dumps(data))
+        self.write_record()
+
+    def write_record(self) -> None:
+        release_records.write(
+            self.directory,
+            python=Python(sys.executable, platform.python_version()),
+            distributions=integrity.distributions(self.directory / ".venv"),
+        )
 
     def note(self) -> None:
         (self.directory / integrity.STAMPS).write_text(
-            json.dumps(integrity.stamps(self.directory / ".venv"))
+            json.dumps(integrity.verified_stamps(self.directory / ".venv"))
         )
 
     def damage(self) -> list[str]:
@@ -149,9 +153,7 @@ def test_bytecode_is_no_part_of_a_distribution(tree: Tree) -> None:
     (tree.site_packages / "thing/__pycache__/core.cpython-310.pyc").write_bytes(b"compiled here")
     line = f"thing/__pycache__/core.cpython-310.pyc,sha256={_digest(b'what the wheel brought')},1\n"
     tree.record.write_text(tree.record.read_text() + line)
-    data = json.loads((tree.directory / "release.json").read_text())
-    data["distributions"] = integrity.distributions(tree.directory / ".venv")
-    (tree.directory / "release.json").write_text(json.dumps(data))
+    tree.write_record()
     tree.note()
     assert tree.damage() == []
     assert integrity.integrity_problems(tree.directory) == []

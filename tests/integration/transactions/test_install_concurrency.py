@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +18,8 @@ from optictl.operations import install, preflight, remove
 from optictl.operations.installation import Installation
 from optictl.operations.steps import Remove
 from optictl.releases import build as release_build
-from optictl.releases import integrity, interpreters, locks, store
+from optictl.releases import integrity, interpreters, locks, release_record, store
+from testing import release_records
 
 
 @pytest.fixture
@@ -29,8 +29,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def build(want: locks.ReleaseSpec, places: paths.Paths, *_: object) -> None:
         ids.append(want.id)
-        files.make_directory(want.directory(places))
-        files.write(want.directory(places) / "release.json", json.dumps({"id": want.id}), 0o644)
+        release_records.write(want.directory(places), id=want.id)
 
     monkeypatch.setattr(release_build, "build", build)
     monkeypatch.setattr(integrity, "integrity_problems", lambda _: [])
@@ -130,13 +129,13 @@ def test_a_plan_reads_each_fact_once(
         original = getattr(module, name)
 
         def call(*arguments: object) -> object:
-            calls[name] += 1
+            calls[f"{module.__name__.rpartition('.')[2]}.{name}"] += 1
             return original(*arguments)
 
         monkeypatch.setattr(module, name, call)
 
     for module, name in (
-        (integrity, "record"),
+        (release_record, "read"),
         (render, "unit"),
         (render, "socket"),
         (installed_files, "read_manifest"),
@@ -144,12 +143,17 @@ def test_a_plan_reads_each_fact_once(
     ):
         counted(module, name)
     installation = plan()
-    once = {"unit": 1, "socket": 1, "read_manifest": 1, "read": 1}
-    assert calls == {**once, **({"record": 1} if is_installed else {})}
+    once = {
+        "render.unit": 1,
+        "render.socket": 1,
+        "installed_files.read_manifest": 1,
+        "store.read": 1,
+    }
+    assert calls == {**once, **({"release_record.read": 1} if is_installed else {})}
     calls.clear()
     if is_installed:
         assert installation.steps == []
         return
     apply(installation)
     # cleaning up reads the manifest that the steps left
-    assert {name: calls[name] for name in once} == {**once, "read_manifest": 2}
+    assert {name: calls[name] for name in once} == {**once, "installed_files.read_manifest": 2}
