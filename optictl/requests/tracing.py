@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from optictl import records
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
@@ -39,7 +40,7 @@ class Call:
     completions: int
     prompt_tokens: int
     completion_tokens: int
-    messages: list[Any] | None = None
+    messages: list[dict[str, Any]] | None = None
     answers: list[Any] | None = None
 
     @property
@@ -65,7 +66,7 @@ class Trace:
     prompt_tokens: int
     completion_tokens: int
     calls: tuple[Call, ...]
-    messages: list[Any] | None = None
+    messages: list[dict[str, Any]] | None = None
     answers: list[Any] | None = None
 
     @property
@@ -91,30 +92,23 @@ class Trace:
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape: all fields; prompts and answers only if the trace contains them."""
 
-        def present(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        def present(fields: list[tuple[str, Any]]) -> dict[str, Any]:
             return {
                 name: value
-                for name, value in found
+                for name, value in fields
                 if value is not None or name not in ("messages", "answers")
             }
 
         return asdict(self, dict_factory=present)
 
 
-def parse(data: dict[str, Any]) -> Trace:
+def parse(data: object) -> Trace:
     """The guard's answer as a trace. Unknown fields are ignored.
 
     Raises:
-        KeyError, TypeError: the answer does not have the expected shape.
+        ValueError: the answer does not have the expected shape.
     """
-    calls = tuple(
-        Call(**{f.name: one[f.name] for f in fields(Call) if f.name in one})
-        for one in data["calls"]
-    )
-    return Trace(
-        **{f.name: data[f.name] for f in fields(Trace) if f.name in data and f.name != "calls"},
-        calls=calls,
-    )
+    return records.parse(Trace, data)
 
 
 def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trace:
@@ -123,8 +117,8 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
     Raises:
         OptictlError: there is no trace.
     """
-    trace = evidence.header(answer, "trace")
-    if trace is None:
+    id = evidence.header(answer, "trace")
+    if id is None:
         if answer.status == 200 and evidence.header(answer, "strategy"):
             raise OptictlError(
                 "the active release keeps no traces: it is older than this optictl",
@@ -138,21 +132,19 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
             "the service keeps no traces: limits.max_traces is 0",
             f"raise limits.max_traces, then {paths.command('install')}",
         )
-    found = network.request(
-        "GET", f"{config.url.removesuffix('/v1')}/guard/traces/{trace}", key=proxy_key, timeout=10
-    )
-    if found.status == 404:
+    url = f"{config.url.removesuffix('/v1')}/guard/traces/{id}"
+    response = network.request("GET", url, key=proxy_key, timeout=10)
+    if response.status == 404:
         raise OptictlError(
-            f"the service at {config.url} does not have the trace {trace}: another service ran the "
+            f"the service at {config.url} does not have the trace {id}: another service ran the "
             f"request, or {config.limits.max_traces} newer requests (limits.max_traces) replaced it",
             "send the request again; if the trace is missing again, another deployment served it",
         )
     try:
-        return parse(found.data)
-    except (KeyError, TypeError):
-        raise OptictlError(
-            f"the trace cannot be read: {evidence.error_message(found)}", paths.command("check")
-        ) from None
+        return parse(response.data)
+    except ValueError as error:
+        why = error if response.status == 200 else evidence.error_message(response)
+        raise OptictlError(f"the trace cannot be read: {why}", paths.command("check")) from None
 
 
 def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int]:
@@ -180,7 +172,7 @@ def _placed(trace: Trace, call: Call) -> tuple[Call, float, float]:
     return call, call.start * scale, max(trace.lasted(call) * scale, 0.2)
 
 
-def save(path: Path, found: Sequence[tuple[str, Trace]], content: bool) -> None:
+def save(path: Path, traces: Sequence[tuple[str, Trace]], content: bool) -> None:
     """Write the HTML page; with prompts and answers in it, it is for the caller alone."""
-    text = page(found, time.strftime("%Y-%m-%d %H:%M"))
+    text = page(traces, time.strftime("%Y-%m-%d %H:%M"))
     files.write(path.absolute(), text, 0o600 if content else 0o644)

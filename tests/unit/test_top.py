@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,14 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
+from optictl import records
 from optictl.deployment import paths
 from optictl.deployment.config import Config
+from optictl.errors import MissingFact
+from optictl.facts import guard_state
+from optictl.facts.guard_state import GuardState
 from optictl.guard import metrics
+from optictl.host.network import Response
 from optictl.host.systemd import Unit
 from optictl.observe.top import model, run
 from optictl.observe.top.model import Counts, Snapshot
@@ -83,8 +90,10 @@ def exposed(requests: int, calls: list[float], tokens: int = 0, refused: int = 0
     return generate_latest(registry).decode()
 
 
-def shot(at: float, text: str = "", **fields: Any) -> Snapshot:
-    return Snapshot(at, **{"state": STATE, "unit": UNIT, "counts": model.parse(text), **fields})
+def shot(
+    at: float, text: str = "", state: dict[str, Any] = STATE, unit: Unit | None = UNIT
+) -> Snapshot:
+    return Snapshot(at, "", records.parse(GuardState, state), model.parse(text), unit)
 
 
 class TestMetrics:
@@ -185,18 +194,49 @@ class TestScreen:
 
     def test_a_strategy_in_flight_that_was_never_counted_is_there(self) -> None:
         assert [
-            r.strategy
-            for r in model.screen(None, shot(1, state={**STATE, "strategies": None})).rates
+            r.strategy for r in model.screen(None, shot(1, state={**STATE, "strategies": []})).rates
         ] == ["moa", "bon"]
+
+    def test_what_an_older_guard_does_not_report_is_unknown(self) -> None:
+        seen = model.screen(None, shot(1))
+        assert (seen.queued, seen.max_in_flight, seen.workers, seen.workers_wanted) == (None,) * 4
+        later = {**STATE, "waiting": 3, "max_in_flight": 8, "workers": {"wanted": 2, "serving": 1}}
+        seen = model.screen(None, shot(1, state=later))
+        assert (seen.queued, seen.max_in_flight, seen.workers, seen.workers_wanted) == (3, 8, 1, 2)
+
+
+GUARD = {"x-optillm-guard": "3"}
+
+
+class TestGuardState:
+    def test_fields_of_a_later_guard_are_ignored(self) -> None:
+        later = {**STATE, "colour": "green", "in_flight": [{**STATE["in_flight"][0], "queue": 1}]}
+        state = guard_state.parse(Response(200, json.dumps(later), GUARD))
+        assert [request.trace for request in state.in_flight] == ["aa11"]
+
+    @pytest.mark.parametrize("name", ["ready", "uptime", "in_flight"])
+    def test_an_incomplete_state_is_none(self, name: str) -> None:
+        text = json.dumps({key: value for key, value in STATE.items() if key != name})
+        with pytest.raises(MissingFact, match=f"the guard's state cannot be read: {name}: "):
+            guard_state.parse(Response(200, text, GUARD))
 
     @given(
         st.dictionaries(
             st.sampled_from([*STATE]),
             st.none() | st.integers() | st.text() | st.lists(st.none() | st.text()),
         )
+        | st.text()
+        | st.none()
+        | st.lists(st.integers())
     )
-    def test_no_state_breaks_it(self, state: dict[str, Any]) -> None:
-        model.screen(shot(1), shot(2, state=state)).as_dict()
+    def test_no_state_breaks_it(self, data: object) -> None:
+        with contextlib.suppress(MissingFact):
+            state = guard_state.parse(Response(200, json.dumps(data), GUARD))
+            model.screen(shot(1), Snapshot(2, "", state)).as_dict()
+
+    def test_another_program_on_the_port(self) -> None:
+        with pytest.raises(MissingFact, match="a program without the guard"):
+            guard_state.parse(Response(200, "{}"))
 
 
 class TestQuantile:
@@ -228,8 +268,10 @@ class TestWindow:
     def test_rates_are_over_a_minute_or_over_an_interval(
         self, apart: int, over: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        looks = iter(range(6))
-        monkeypatch.setattr(run, "look", lambda *_: shot(apart * next(looks), exposed(0, [])))
+        times = iter(range(6))
+        monkeypatch.setattr(
+            run, "take_snapshot", lambda *_: shot(apart * next(times), exposed(0, []))
+        )
         seen: list[float] = []
         run.watch(
             Config(),

@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 
+from optictl.deployment import paths
+from optictl.deployment.config import Config
+from optictl.errors import OptictlError
+from optictl.host import network
+from optictl.host.network import Response
 from optictl.requests import tracing
 from optictl.requests.tracing import Trace
 
@@ -101,8 +106,31 @@ def test_what_stands_in_it_without_contents() -> None:
 
 @pytest.mark.parametrize("wrong", [None, [], {}, {"calls": None}, {"calls": [{}]}, "text"])
 def test_what_is_no_trace_is_not_taken_for_one(wrong: Any) -> None:
-    with pytest.raises((KeyError, TypeError)):
+    with pytest.raises(ValueError, match=r"^\w[\w.]*: |^the whole: "):
         tracing.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"seconds": "long"}, r"calls\.0\.seconds"),
+        ({"messages": ["hello"]}, r"calls\.0\.messages\.0"),
+        ({"purpose": None}, r"calls\.0\.purpose"),
+    ],
+)
+def test_a_field_of_another_type_is_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{field}: "):
+        _trace({**_call(0, 1), **changes})
+
+
+def test_a_trace_that_cannot_be_read_is_an_error_with_a_fix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = Response(200, "{}", {"x-optillm-trace": "feed"})
+    monkeypatch.setattr(network, "request", lambda *_, **__: Response(200, '{"calls": []}'))
+    with pytest.raises(OptictlError, match="the trace cannot be read: trace: ") as caught:
+        tracing.read(Config(), paths.system(), "key", answer)
+    assert caught.value.remedy == "optictl check"
 
 
 class _Tags(html.parser.HTMLParser):

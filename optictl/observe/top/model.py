@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from optictl.facts.guard_state import GuardState, RequestInFlight
 from optictl.host.systemd import Unit
 
 #: The guard's counters -> the fields of Counts.
@@ -42,14 +43,13 @@ class Counts:
 class Snapshot:
     """The state of the service at one time.
 
-    `at`: monotonic time. `problem`: why the guard did not report its state, or "". `state`: the
-    answer of /guard/state. `counts`: by worker ("" if there is only one). `unit`: None if systemd
-    does not manage the deployment.
+    `at`: monotonic time. `problem`: why the guard did not report its state, or "". `counts`: by
+    worker ("" if there is only one). `unit`: None if systemd does not manage the deployment.
     """
 
     at: float
     problem: str = ""
-    state: Mapping[str, Any] = field(default_factory=dict)
+    state: GuardState | None = None
     counts: Mapping[str, Counts] = field(default_factory=dict)
     unit: Unit | None = None
 
@@ -115,11 +115,11 @@ def parse(text: str) -> dict[str, Counts]:
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    found: dict[str, Counts] = {}
+    by_worker: dict[str, Counts] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             worker = sample.labels.get("worker", "")
-            counts = found.setdefault(worker, Counts())
+            counts = by_worker.setdefault(worker, Counts())
             if kind := _COUNTERS.get(sample.name):
                 strategy = sample.labels.get("strategy", "")
                 failed = kind == "requests" and sample.labels.get("status") != "2xx"
@@ -130,10 +130,10 @@ def parse(text: str) -> dict[str, Counts]:
                 bound = float(sample.labels["le"])
                 counts.buckets[bound] = counts.buckets.get(bound, 0) + sample.value
             elif sample.name == "optillm_refusals_total":
-                found[worker] = replace(counts, refusals=counts.refusals + sample.value)
+                by_worker[worker] = replace(counts, refusals=counts.refusals + sample.value)
             elif sample.name == "process_resident_memory_bytes":
-                found[worker] = replace(counts, memory=sample.value)
-    return found
+                by_worker[worker] = replace(counts, memory=sample.value)
+    return by_worker
 
 
 def grown(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
@@ -188,7 +188,8 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
 
     Rates are since `before`; None without it, or if a snapshot has a problem.
     """
-    waiting = _waiting(now.state)
+    state = now.state
+    in_flight = state.in_flight if state else ()
     rated = before is not None and not before.problem and not now.problem and now.at > before.at
     seconds = now.at - before.at if before is not None and rated else 0.0
     new = grown(before.counts, now.counts) if before is not None and rated else Counts()
@@ -202,17 +203,12 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
 
     counted = {strategy: None for counts in now.counts.values() for strategy in counts.requests}
     memories = [counts.memory for counts in now.counts.values() if counts.memory is not None]
-    known = now.state.get("strategies")
-    names = list(
-        dict.fromkeys(
-            [*(known if isinstance(known, list) else ()), *counted, *(s for _, s in waiting)]
-        )
-    )
-    each = [rates(name, sum(strategy == name for _, strategy in waiting)) for name in names]
-    reported = now.state.get("workers")
-    workers = reported if isinstance(reported, dict) else {}
+    known = state.strategies if state else ()
+    names = dict.fromkeys([*known, *counted, *(request.strategy for request in in_flight)])
+    each = [rates(name, sum(r.strategy == name for r in in_flight)) for name in names]
+    workers = state.workers if state else None
     unit = now.unit
-    state = (
+    service_state = (
         f"{unit.active_state} ({unit.sub_state})"
         if unit
         else "not answering"
@@ -220,18 +216,17 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
         else "running"
     )
     memory = unit.memory_current if unit else None
-    uptime = now.state.get("uptime")
     return Screen(
-        state=state,
-        ready=not now.problem and bool(now.state.get("ready")),
+        state=service_state,
+        ready=not now.problem and state is not None and state.ready,
         problem=now.problem,
-        uptime=float(uptime) if isinstance(uptime, int | float) else None,
+        uptime=state.uptime if state else None,
         restarts=unit.restarts if unit else None,
         memory=float(memory) if memory is not None else sum(memories) if memories else None,
         seconds=round(seconds, 1),
         total=Rates(
             "all",
-            len(waiting),
+            len(in_flight),
             *(
                 _sum(each, kind) if rated else None
                 for kind in ("requests", "failed", "calls", "tokens")
@@ -242,36 +237,23 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
         upstream_failed=per_minute(sum(new.failures.values())),
         p50=quantile(new.buckets, 0.5) if rated else None,
         p95=quantile(new.buckets, 0.95) if rated else None,
-        in_flight=[w for w, _ in sorted(waiting, key=lambda pair: -pair[0].age)],
-        queued=_whole(now.state.get("waiting")),
-        max_in_flight=_whole(now.state.get("max_in_flight")),
-        workers=_whole(workers.get("serving")),
-        workers_wanted=_whole(workers.get("wanted")),
+        in_flight=[_shown(request) for request in sorted(in_flight, key=lambda r: -r.age)],
+        queued=state.waiting if state else None,
+        max_in_flight=state.max_in_flight if state else None,
+        workers=workers.serving if workers else None,
+        workers_wanted=workers.wanted if workers else None,
     )
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
-
-
 def _sum(each: list[Rates], kind: str) -> float:
-    return round(sum(getattr(one, kind) or 0 for one in each), 2)
+    return round(sum(getattr(rates, kind) or 0 for rates in each), 2)
 
 
-def _waiting(state: Mapping[str, Any]) -> list[tuple[InFlight, str]]:
-    """The requests in flight, each with its strategy."""
-    given = state.get("in_flight")
-    return [
-        (
-            InFlight(
-                str(one.get("trace", "")),
-                f"{one.get('strategy')}-{one.get('base_model')}",
-                float(one.get("age") or 0),
-                int(one.get("upstream_calls") or 0),
-                int(one.get("upstream_open") or 0),
-            ),
-            str(one.get("strategy")),
-        )
-        for one in (given if isinstance(given, list) else ())
-        if isinstance(one, dict)
-    ]
+def _shown(request: RequestInFlight) -> InFlight:
+    return InFlight(
+        request.trace,
+        f"{request.strategy}-{request.base_model}",
+        request.age,
+        request.upstream_calls,
+        request.upstream_open,
+    )

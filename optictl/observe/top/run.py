@@ -8,46 +8,30 @@ from collections.abc import Callable
 
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.host import network, terminal
+from optictl.errors import MissingFact
+from optictl.facts import guard_state
+from optictl.host import terminal
 from optictl.host.systemd import Systemd
 from optictl.observe.top import model
 from optictl.observe.top.model import Screen, Snapshot
-from optictl.proof import evidence
 
 #: Rates are averages over this many seconds, or over one longer interval: shorter ones would jump.
 WINDOW = 60
-_TIMEOUT = 5
 
 
-def look(config: Config, key: str, systemd: Systemd | None, unit: str) -> Snapshot:
+def take_snapshot(config: Config, key: str, systemd: Systemd | None, unit_name: str) -> Snapshot:
     """A snapshot of the guard's state and of the unit. It costs no tokens."""
-    address = config.url.removesuffix("/v1")
-    shown_unit = systemd.show(unit) if systemd else None
-    answers = [
-        network.request("GET", f"{address}{path}", key=key, timeout=_TIMEOUT)
-        for path in ("/guard/state", "/metrics")
-    ]
-    at = time.monotonic()
-    for answer in answers:
-        if answer.status == 404:
-            return Snapshot(
-                at,
-                "the active release does not report its state: it is older than this optictl",
-                unit=shown_unit,
-            )
-        if answer.status != 200:
-            return Snapshot(at, evidence.error_message(answer), unit=shown_unit)
-    state, metrics = answers
+    unit = systemd.show(unit_name) if systemd else None
     try:
-        return Snapshot(
-            at,
-            "",
-            state.data if isinstance(state.data, dict) else {},
-            model.parse(metrics.text),
-            shown_unit,
-        )
+        state = guard_state.read(config, key)
+        metrics = guard_state.ask(config, key, "/metrics")
+        at = time.monotonic()
+        return Snapshot(at, "", state, model.parse(metrics.text), unit)
+    except MissingFact as missing:
+        problem = missing.what
     except ValueError:
-        return Snapshot(at, "the port is served by a program without the guard", unit=shown_unit)
+        problem = "the port is served by a program without the guard"
+    return Snapshot(time.monotonic(), problem, unit=unit)
 
 
 Show = Callable[[Screen, bool], None]
@@ -73,7 +57,7 @@ def watch(
     snapshots: deque[Snapshot] = deque()
     rounds, paused = 0, False
     while True:
-        now = look(config, key, systemd, paths.service_unit)
+        now = take_snapshot(config, key, systemd, paths.service_unit)
         # with a long interval, only the last snapshot remains
         while len(snapshots) > 1 and (snapshots[0].problem or now.at - snapshots[0].at > WINDOW):
             snapshots.popleft()

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from optictl import records
+from optictl.facts.guard_state import GuardState, Workers
 from optictl.proof.standin import Reply, Seen
 from testing.support import PROXY_KEY, STRATEGIES, UPSTREAM_KEY, wait_until
 
@@ -252,6 +254,11 @@ def test_the_state_and_the_build_say_what_runs(pair: Pair, release: Path) -> Non
     assert build["release"] == release.name
     assert state["ready"] is True
     assert state["uptime"] > 0
+    record = records.parse(GuardState, state)
+    assert (record.ready, record.strategies) == (True, tuple(state["strategies"]))
+    assert record.workers == Workers(wanted=1, serving=1)
+    assert record.waiting == 0
+    assert record.max_in_flight is not None
     assert state["strategies"] == sorted([*STRATEGIES, "re2"])
     assert samples[key("process_start_time_seconds")] > 1.7e9
     assert samples[key("process_resident_memory_bytes")] > 2**20

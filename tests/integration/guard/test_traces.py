@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from optictl.proof.standin import Reply
+from optictl.requests import tracing
 from testing.support import PROXY_KEY, STRATEGIES, UPSTREAM_KEY
 
 from .helpers import BOOM, MARK, Pair, assert_refused, assert_silent, guarded_pair, spent
@@ -43,7 +44,13 @@ def trace_of(pair: Pair, answer: httpx.Response) -> dict[str, Any]:
     """The trace that an answer names."""
     response = pair.server.get(f"/guard/traces/{answer.headers['x-optillm-trace']}")
     assert response.status_code == 200, response.text
-    return dict(response.json())
+    data = dict(response.json())
+    # optictl reads each of them, and says the same
+    read = tracing.parse(data).as_dict()
+    assert read == {name: data[name] for name in read if name != "calls"} | {"calls": read["calls"]}
+    for call, shown in zip(data["calls"], read["calls"], strict=True):
+        assert shown == {name: call[name] for name in shown}
+    return data
 
 
 @pytest.mark.parametrize(
