@@ -52,7 +52,7 @@ class GuardState:
 
 
 def ask(config: Config, key: str, path: str) -> Response:
-    """The guard's answer to a GET request for one of the paths that only the guard has. It costs no tokens.
+    """The guard's answer to a GET request for a path that only it has. It costs no tokens.
 
     Raises:
         MissingFact: the answer is not 200; the message says why.

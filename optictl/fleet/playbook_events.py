@@ -5,9 +5,20 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from optictl import records
+from optictl.fleet import event_records
+from optictl.fleet.event_records import (
+    Answer,
+    DeploymentInfo,
+    Difference,
+    EventData,
+    Failure,
+    HostInfo,
+    RequestedDeployment,
+)
 from optictl.results import Result, Status
 
 _OURS = "optictl.optillm."
@@ -37,28 +48,48 @@ PRESENT = "optillm_deployment/present"
 _FEW = 5
 #: Exit codes of optictl.
 INVALID, ROLLED_BACK = 78, 4
+#: The fact of the role that says what the inventory asks for.
+_REQUESTED = "optillm_proxy_wanted"
+_UNREADABLE = "use the collection that is part of this optictl: unset ANSIBLE_COLLECTIONS_PATH, then run it again"
 
 
 @dataclass
 class Host:
     """One host in one play.
 
-    `phase`: its last step. `answers`: step -> its result. `facts`: the facts of set_fact. `failed`:
-    the result that ended the play for this host. `unreachable`: why Ansible cannot connect, or "".
+    `phase`: its last step. `answers`: step -> its result. `info` and `host_info`: the answers of the
+    modules with these names. `requested`: what the inventory asks for. `failed`: the failure that
+    ended the play for this host. `unreachable`: why Ansible cannot connect, or "".
     """
 
     name: str
     phase: str = ""
     changed: bool = False
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    failed: dict[str, Any] | None = None
+    answers: dict[str, Answer] = field(default_factory=dict)
+    info: DeploymentInfo | None = None
+    host_info: HostInfo | None = None
+    requested: RequestedDeployment | None = None
+    failed: Failure | None = None
     unreachable: str = ""
 
     @property
     def bad(self) -> bool:
         """Whether the host failed or is unreachable."""
         return self.failed is not None or bool(self.unreachable)
+
+    def answer(self, step: str, result: Mapping[str, Any]) -> None:
+        """Take the answer of a module of our collection.
+
+        Raises:
+            ValueError: it has another shape.
+        """
+        if step == "optillm_host_info":
+            self.host_info = records.parse(HostInfo, result)
+        elif step == "optillm_info":
+            self.info = records.parse(DeploymentInfo, result)
+        answer = records.parse(Answer, result)
+        self.changed = self.changed or answer.changed
+        self.answers[step] = answer
 
 
 class PlaybookEvents:
@@ -70,56 +101,65 @@ class PlaybookEvents:
 
     def add(self, event: Mapping[str, Any]) -> str:
         """Record an event of ansible-runner. Returns a line to show, or ""."""
-        kind, data = event.get("event", ""), event.get("event_data") or {}
-        name = data.get("host")
-        if not name:
+        parsed = event_records.read_event(event)
+        if parsed is None or not parsed.event_data.host:
             return ""
+        data, name = parsed.event_data, parsed.event_data.host
         host = self.hosts.setdefault(name, Host(name))
         step = _step(data)
         phase = _PHASES.get(step, "")
         if self._foreseen and phase and step != "optillm_host_info":
             phase = "plan"
-        if kind == "runner_on_start":
-            if not phase or (self._foreseen and host.phase == phase):
+        result = data.res or {}
+        match parsed.event:
+            case "runner_on_start":
+                if not phase or (self._foreseen and host.phase == phase):
+                    return ""
+                host.phase = phase
+                return f"{name}  {phase}"
+            case "runner_on_ok":
+                return self._succeeded(host, step, phase, data)
+            case "runner_on_failed" if not data.ignore_errors:
+                return _failed(host, event_records.read_failure(result))
+            case "runner_on_unreachable":
+                words = str(result.get("msg", "unreachable"))
+                host.unreachable = _line(words.removeprefix("Task failed: ").removeprefix(_VIA_SSH))
+                return f"{name}  UNREACHABLE: {host.unreachable}"
+            case _:
                 return ""
-            host.phase = phase
-            return f"{name}  {phase}"
-        res = data.get("res") or {}
-        if kind == "runner_on_ok":
-            host.facts.update(res.get("ansible_facts") or {})
-            if not step:
-                return ""
-            host.changed = host.changed or bool(res.get("changed"))
-            host.answers[step] = res
-            return (
-                f"{name}  {phase}: done{_took(data)}"
-                if res.get("changed") and not self._foreseen
-                else ""
-            )
-        if kind == "runner_on_failed" and not data.get("ignore_errors"):
-            host.failed = {"msg": "the task failed", **res}
-            return f"{name}  FAILED ({host.phase}): {_line(host.failed['msg'])}"
-        if kind == "runner_on_unreachable":
-            host.unreachable = _line(
-                str(res.get("msg", "unreachable"))
-                .removeprefix("Task failed: ")
-                .removeprefix(_VIA_SSH)
-            )
-            return f"{name}  UNREACHABLE: {host.unreachable}"
-        return ""
+
+    def _succeeded(self, host: Host, step: str, phase: str, data: EventData) -> str:
+        result = data.res or {}
+        requested = (result.get("ansible_facts") or {}).get(_REQUESTED)
+        try:
+            if requested is not None:
+                host.requested = records.parse(RequestedDeployment, requested)
+            if step:
+                host.answer(step, result)
+        except ValueError as error:
+            what = f"the answer of {step or _REQUESTED} cannot be read: {error}"
+            return _failed(host, Failure(what, remedy=_UNREADABLE))
+        if not step or not host.answers[step].changed or self._foreseen:
+            return ""
+        return f"{host.name}  {phase}: done{_took(data)}"
 
 
-def _step(data: Mapping[str, Any]) -> str:
+def _failed(host: Host, failure: Failure) -> str:
+    host.failed = failure
+    return f"{host.name}  FAILED ({host.phase}): {_line(failure.msg)}"
+
+
+def _step(data: EventData) -> str:
     """The step of an event: a module of our collection, and its use. "" for other modules."""
-    action = str(data.get("task_action") or data.get("resolved_action") or "")
+    action = data.task_action or data.resolved_action or ""
     if not action.startswith(_OURS):
         return ""
-    use = _USES.get(str(data.get("task", "")).rpartition(" : ")[2], "")
+    use = _USES.get(data.task.rpartition(" : ")[2], "")
     return action.removeprefix(_OURS) + (f"/{use}" if use else "")
 
 
-def _took(data: Mapping[str, Any]) -> str:
-    seconds = round(float(data.get("duration") or 0))
+def _took(data: EventData) -> str:
+    seconds = round(data.duration or 0)
     return f" ({seconds} s)" if seconds else ""
 
 
@@ -169,14 +209,10 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
             remedy,
         )
     if host.failed is not None:
-        why, remedy = _line(host.failed["msg"]), str(host.failed.get("remedy") or "")
-        details = {
-            name: host.failed[name]
-            for name in ("before", "release", "rc", "results")
-            if host.failed.get(name)
-        }
-        if host.failed.get("rolled_back"):
-            now = host.failed.get("release") or "nothing"
+        why, remedy = _line(host.failed.msg), host.failed.remedy or ""
+        details = host.failed.details
+        if host.failed.rolled_back:
+            now = host.failed.release or "nothing"
             return result("fail", "went back", f"rolled back to {now}: {why}", remedy, **details)
         return result("fail", "failed", f"failed ({host.phase}): {why}", remedy, **details)
     if done is None:
@@ -189,7 +225,7 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
         return result(
             "skip", "untouched", f"not switched: the run ended after this step: {host.phase}"
         )
-    release, before = done.get("release", ""), done.get("before", "")
+    release, before = done.release or "", done.before or ""
     words = f"{before or 'nothing'} -> {release}"
     if before == release:
         words = (
@@ -207,11 +243,12 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
 def _changes(host: Host) -> list[str]:
     """The changes on a host, done or planned."""
     # only optillm_deployment lists its actions
-    steps = {step: answer for step, answer in host.answers.items() if answer.get("changed")}
+    steps = {step: answer for step, answer in host.answers.items() if answer.changed}
     changes = ["send wheels"] * ("optillm_wheels" in steps) + ["install optictl"] * any(
         "program" in step for step in steps
     )
-    return changes + list((host.answers.get(PRESENT) or {}).get("actions", []))
+    present = host.answers.get(PRESENT)
+    return [*changes, *(present.actions if present else ())]
 
 
 def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
@@ -231,8 +268,8 @@ def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
             "state": "planned",
             "changed": host.changed,
             "actions": changes,
-            "diff": _diff(answer.get("diff") or []),
-            "before": answer.get("before", ""),
+            "diff": _diff(answer.diff),
+            "before": answer.before or "",
         }
         results.append(
             Result(name, "a host", "pass", "", words if host.changed else "no changes", data=data)
@@ -240,16 +277,15 @@ def planned(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     return results
 
 
-def _diff(differences: Iterable[Mapping[str, Any]]) -> str:
+def _diff(differences: Iterable[Difference]) -> str:
     """Ansible's differences as one text. Each has a prepared text, or two texts to compare."""
     texts = []
     for difference in differences:
         before, after = (
-            str(difference.get(name, "")).splitlines(keepends=True) for name in ("before", "after")
+            text.splitlines(keepends=True) for text in (difference.before, difference.after)
         )
-        names = (str(difference.get("before_header", "")), str(difference.get("after_header", "")))
-        diff = "".join(difflib.unified_diff(before, after, *names))
-        texts.append(str(difference.get("prepared", "")) + diff)
+        names = (difference.before_header, difference.after_header)
+        texts.append(difference.prepared + "".join(difflib.unified_diff(before, after, *names)))
     return "".join(texts)
 
 
@@ -262,7 +298,7 @@ def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> li
         if host is None or host.bad or answer is None:
             host_results.append(_became(name, host, False, module))
         else:
-            results = answer.get("results", [])
+            results = list(answer.results)
             counts = Counter(str(result.get("status")) for result in results)
             words = [f"{count} {status}" for status, count in counts.items()]
             if len(results) < _FEW:
@@ -276,40 +312,39 @@ def answered(names: Iterable[str], hosts: Mapping[str, Host], module: str) -> li
 
 def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     """The result of `fleet status`: the state of each host, and its differences from most hosts."""
-    facts = {
-        name: host.answers["optillm_info"]
-        for name, host in hosts.items()
-        if "optillm_info" in host.answers
-    }
-    usual = majority(facts.values(), ("version", "release"))
+    deployments = {name: host.info for name, host in hosts.items() if host.info is not None}
+    usual = majority(map(asdict, deployments.values()), ("version", "release"))
     results = []
     for name in names:
-        info = facts.get(name)
+        info = deployments.get(name)
         if info is None:
             results.append(_became(name, hosts.get(name), False, "optillm_info"))
             continue
-        fields = ("version", "release", "state", "tiers", "drift", "restarts", "problem")
-        data = {"service" if field == "state" else field: info.get(field) for field in fields}
-        data["differs"] = [name for name, value in usual.items() if info.get(name) != value]
-        wrong = [
-            f"{tier} {status}"
-            for tier, status in (info.get("tiers") or {}).items()
-            if status != "pass"
-        ]
-        problem, drift = str(info.get("problem") or ""), info.get("drift") or []
+        data = {
+            "version": info.version,
+            "release": info.release,
+            "service": info.state,
+            "tiers": info.tiers,
+            "drift": list(info.drift),
+            "restarts": info.restarts,
+            "problem": info.problem,
+            "differs": [name for name, value in usual.items() if getattr(info, name) != value],
+        }
+        wrong = [f"{tier} {status}" for tier, status in info.tiers.items() if status != "pass"]
+        drift = info.drift
         words = [
-            info.get("release") or "no active release",
-            problem or ", ".join(wrong) or "all tiers pass",
+            info.release or "no active release",
+            info.problem or ", ".join(wrong) or "all tiers pass",
         ]
         # a change without a path only follows from the others
         words += [
-            f"drift: {', '.join([one for one in drift if '/' in one] or drift)}"
+            f"drift: {', '.join([step for step in drift if '/' in step] or drift)}"
             if drift
             else "no drift"
         ]
-        words += [f"{info.get('restarts') or 0} restarts"]
+        words += [f"{info.restarts} restarts"]
         words += [f"most hosts have {usual['release'] or 'no release'}"] if data["differs"] else []
-        failed = bool(problem or wrong or drift or not info.get("release"))
+        failed = bool(info.problem or wrong or drift or not info.release)
         status: Status = "fail" if failed else "warn" if data["differs"] else "pass"
         remedy = ""
         if drift:
@@ -317,7 +352,7 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
                 f"optictl fleet plan --limit {name} --force shows the difference, "
                 "and optictl fleet apply fixes it"
             )
-        elif failed and info.get("release"):
+        elif failed and info.release:
             remedy = f"optictl fleet check --limit {name}"
         results.append(
             Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data)
@@ -325,9 +360,9 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
     return results
 
 
-def majority(facts: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> dict[str, Any]:
+def majority(deployments: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> dict[str, Any]:
     """The most frequent value of each field. With equal counts, the greatest value."""
-    hosts = list(facts)
+    hosts = list(deployments)
     values = {}
     for name in fields:
         counts = Counter(str(host.get(name) or "") for host in hosts)
@@ -345,9 +380,9 @@ def code(results: Sequence[Result], interrupted: bool = False) -> int:
     if interrupted:
         return 130
     data = [r.data or {} for r in results if r.status != "pass"]
-    if any(one.get("rc") == INVALID for one in data):
+    if any(details.get("rc") == INVALID for details in data):
         return INVALID
-    if any(one.get("state") == "went back" for one in data):
+    if any(details.get("state") == "went back" for details in data):
         return ROLLED_BACK
     return int(any(r.status in ("fail", "error", "skip") for r in results))
 

@@ -12,8 +12,9 @@ import yaml
 
 from optictl.deployment import config as configuration
 from optictl.deployment.config import Config
-from optictl.errors import ConfigError, OptictlError
+from optictl.errors import ConfigError, MissingFact, OptictlError
 from optictl.fleet import playbook_events, wheelhouse
+from optictl.fleet.event_records import Failure
 from optictl.fleet.playbook_events import PlaybookEvents
 from optictl.fleet.targets import target
 from optictl.host import playbooks
@@ -80,7 +81,7 @@ def _play(
     return events, ended
 
 
-def _look(
+def _read_hosts(
     hosts: Hosts, variables: dict[str, Any], say: Say
 ) -> tuple[PlaybookEvents, Report | None]:
     """Read the facts of every host.
@@ -89,13 +90,13 @@ def _look(
     """
     events, ended = _play("look", hosts, variables, say)
     for host in events.hosts.values():
-        if problems := _problems((host.facts.get("optillm_proxy_wanted") or {}).get("config")):
-            host.failed = {
-                "msg": f"optillm_proxy_config: {'; '.join(problems)}",
-                "rc": playbook_events.INVALID,
-                "remedy": "edit it in the inventory; "
-                "optictl config schema prints all keys and values",
-            }
+        problems = _problems(host.requested.config) if host.requested else []
+        if problems:
+            host.failed = Failure(
+                f"optillm_proxy_config: {'; '.join(problems)}",
+                remedy="edit it in the inventory; optictl config schema prints all keys and values",
+                rc=playbook_events.INVALID,
+            )
     if not ended.interrupted and not any(host.bad for host in events.hosts.values()):
         return events, None
     names = sorted(events.hosts)
@@ -106,15 +107,15 @@ def _look(
     )
 
 
-def _problems(wanted: object) -> list[str]:
+def _problems(inventory_config: object) -> list[str]:
     """The problems of an inventory's optillm_proxy_config. Empty when there is none."""
-    if wanted is None:
+    if inventory_config is None:
         return []
     try:
-        configuration.parse(yaml.safe_dump(wanted), "optillm_proxy_config")
+        configuration.parse(yaml.safe_dump(inventory_config), "optillm_proxy_config")
     except ConfigError as error:
         # without line numbers: they are not those of the inventory
-        return [f"{one.path}: {one.message}" if one.path else one.message for one in error.problems]
+        return [f"{p.path}: {p.message}" if p.path else p.message for p in error.problems]
     return []
 
 
@@ -123,17 +124,22 @@ def _prepared(events: PlaybookEvents, source: Path | None, say: Say) -> dict[str
     made: dict[str, dict[str, Any]] = {}
     needed: dict[str, str] = {}
     for host in events.hosts.values():
-        facts, wanted = host.answers["optillm_host_info"], host.facts["optillm_proxy_wanted"]
-        kind = target(facts["architecture"], facts["python"]["version"], facts["glibc"])
-        version = wanted["version"] or Config().optillm.version
-        key = f"{kind.name} {version} {wanted['profile']}"
+        info, requested = host.host_info, host.requested
+        if info is None or requested is None:
+            raise MissingFact(
+                f"Ansible reported no facts of the host {host.name}",
+                remedy=f"run it again; optictl fleet status --limit {host.name} shows its state",
+            )
+        kind = target(info.architecture, info.python.version, info.glibc)
+        version = requested.version or Config().optillm.version
+        key = f"{kind.name} {version} {requested.profile}"
         if key not in made:
-            made[key] = wheelhouse.make(kind, version, wanted["profile"], source, say).as_dict()
+            made[key] = wheelhouse.make(kind, version, requested.profile, source, say).as_dict()
         needed[host.name] = key
     return {"optillm_fleet_wheelhouses": made, "optillm_fleet_targets": needed}
 
 
-def _wanted(version: str | None, force: bool) -> dict[str, Any]:
+def _variables(version: str | None, force: bool) -> dict[str, Any]:
     return {
         **({"optillm_proxy_version": version} if version else {}),
         **({"optillm_proxy_force": True} if force else {}),
@@ -142,8 +148,8 @@ def _wanted(version: str | None, force: bool) -> dict[str, Any]:
 
 def plan(hosts: Hosts, version: str | None, source: Path | None, force: bool, say: Say) -> Report:
     """What a roll-out would change. Changes nothing on any host."""
-    variables = _wanted(version, force)
-    events, refused = _look(hosts, variables, say)
+    variables = _variables(version, force)
+    events, refused = _read_hosts(hosts, variables, say)
     if refused is not None:
         return refused
     variables |= _prepared(events, source, say)
@@ -164,8 +170,8 @@ def apply(
 
     `ask`: called with the names of the hosts before any change; it raises an error to stop.
     """
-    variables = _wanted(version, force)
-    events, refused = _look(hosts, variables, say)
+    variables = _variables(version, force)
+    events, refused = _read_hosts(hosts, variables, say)
     if refused is not None:
         return refused
     ask(list(events.hosts))

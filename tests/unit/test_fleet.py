@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from optictl.cli.fleet import _numbers
 from optictl.deployment import render
 from optictl.fleet import playbook_events, rollout
+from optictl.fleet.event_records import Failure, HostInfo, Interpreter, RequestedDeployment
 from optictl.fleet.playbook_events import Host, PlaybookEvents
 from optictl.fleet.targets import Pin, pins, target
 from optictl.fleet.wheelhouse import _batches
@@ -139,6 +140,7 @@ def in_force(host: str, **res: Any) -> dict[str, Any]:
 
 
 DONE = playbook_events.PRESENT
+REQUESTED = {"config": {"port": 1}, "version": "0.3.12", "profile": "proxy", "pinned": ""}
 
 
 class TestOutcome:
@@ -225,9 +227,11 @@ class TestOutcome:
     def test_a_task_that_is_not_ours_is_no_phase(self) -> None:
         hosts = told(
             event("runner_on_start", "a", "Settle"),
-            event("runner_on_ok", "a", "Settle", ansible_facts={"x": 1}),
+            event("runner_on_ok", "a", "Settle", ansible_facts={"x": 1}, changed=True),
+            event("runner_on_ok", "a", "Settle", ansible_facts={"optillm_proxy_wanted": REQUESTED}),
         )
-        assert (hosts["a"].phase, hosts["a"].facts) == ("", {"x": 1})
+        assert (hosts["a"].phase, hosts["a"].changed, hosts["a"].answers) == ("", False, {})
+        assert hosts["a"].requested == RequestedDeployment({"port": 1}, "0.3.12", "proxy")
 
     def test_the_lines_of_progress(self) -> None:
         seen = PlaybookEvents()
@@ -238,6 +242,60 @@ class TestOutcome:
         assert seen.add(done) == "a  switch, check and smoke: done (12 s)"
         assert PlaybookEvents(foreseen=True).add(done) == ""
         assert seen.add({"event": "playbook_on_stats", "event_data": {}}) == ""
+
+
+class TestRecords:
+    """What the modules of the collection and others report."""
+
+    FACTS: ClassVar[dict[str, Any]] = {
+        "architecture": "x86_64",
+        "glibc": [2, 36],
+        "python": {"path": "/usr/bin/python3", "version": [3, 12]},
+        "hand_made": [],
+    }
+
+    def test_the_facts_of_a_host(self) -> None:
+        hosts = told(event("runner_on_ok", "a", "Read", "optillm_host_info", **self.FACTS))
+        python = Interpreter("/usr/bin/python3", (3, 12))
+        assert hosts["a"].host_info == HostInfo("x86_64", (2, 36), python)
+
+    def test_an_answer_that_cannot_be_read_is_a_failure_of_its_host(self) -> None:
+        hosts = told(
+            event("runner_on_start", "a", "Read", "optillm_host_info"),
+            event("runner_on_ok", "a", "Read", "optillm_host_info", architecture="x86_64"),
+            event("runner_on_ok", "b", "Choose", ansible_facts={"optillm_proxy_wanted": "x"}),
+        )
+        a, b = playbook_events.outcome(["a", "b"], hosts, False, DONE)
+        assert (a.status, b.status) == ("fail", "fail")
+        assert "the answer of optillm_host_info cannot be read: glibc: " in a.found
+        assert "the answer of optillm_proxy_wanted cannot be read: " in b.found
+        assert a.remedy
+        assert b.remedy
+
+    def test_a_failure_of_another_collection_has_its_message_only(self) -> None:
+        loop = event("runner_on_failed", "a", "Copy", msg=["no", "space"], results="x", rc=78)
+        assert told(loop)["a"].failed == Failure("['no', 'space']")
+        assert told(event("runner_on_failed", "a"))["a"].failed == Failure("the task failed")
+
+    def test_a_failure_that_the_playbook_ignores_is_none(self) -> None:
+        ignored = event("runner_on_failed", "a", "Stop", msg="is not there")
+        ignored["event_data"]["ignore_errors"] = True
+        assert told(ignored)["a"].failed is None
+
+    @pytest.mark.parametrize(
+        "strange",
+        [
+            {},
+            {"event": None, "event_data": None},
+            {"event": "runner_on_ok", "event_data": {"host": 7}},
+            {"event": "runner_on_ok", "event_data": []},
+            {"event": "verbose", "event_data": {}},
+        ],
+    )
+    def test_an_event_about_no_host_says_nothing(self, strange: dict[str, Any]) -> None:
+        events = PlaybookEvents()
+        assert events.add(strange) == ""
+        assert events.hosts == {}
 
 
 class TestPlanned:
