@@ -23,9 +23,24 @@ paragraph that begins with "Fix:" says what to do.
       ToolMissing             tool-missing
       MissingExtra            missing-extra
       MissingFact             missing-fact
-      NotInstalled            not-installed
+        NotInstalled          not-installed
+      NoSystemd               no-systemd
+      NoLock                  no-lock
+      NoPython                no-python
+      NoWheel                 no-wheel
+      NoHosts                 no-hosts
+      ConfigNotEdited         config-not-edited
+      ProgramInHome           program-in-home
+      UnsafePath              unsafe-path
+      PortInUse               port-in-use
+      ReleaseDamaged          release-damaged
+      ProofFailed             proof-failed
       NotReady                not-ready
       UnknownModel            unknown-model
+      NoTrace                 no-trace
+      RequestsFailed          requests-failed
+      BudgetTooSmall          budget-too-small
+      InvalidFile             invalid-file
       NoPermission            permission
       NoSpace                 no-space
       FileFailure             file
@@ -249,13 +264,113 @@ class MissingFact(OptictlError):
     code = "missing-fact"
 
 
-class NotInstalled(OptictlError):
-    """The deployment has no active release, or none to return to.
+class NotInstalled(MissingFact):
+    """The deployment has no active release, or no release or service to return to.
 
     Fix: `optictl install`.
     """
 
     code = "not-installed"
+
+
+class NoSystemd(OptictlError):
+    """The command needs systemd, which does not run here or does not manage the deployment.
+
+    Fix: run the service in the foreground with `optictl run`.
+    """
+
+    code = "no-systemd"
+
+
+class NoLock(OptictlError):
+    """optictl has no lock file for this version and profile of OptiLLM, and cannot make one for it.
+
+    Fix: set optillm.version to a version that `remedy` names, or make a lock file with
+    `optictl upgrade VERSION --resolve`.
+    """
+
+    code = "no-lock"
+
+
+class NoPython(OptictlError):
+    """No interpreter on this machine is suitable for a release. `detail` says why for each.
+
+    Fix: install one; `remedy` is the command for this machine.
+    """
+
+    code = "no-python"
+
+
+class NoWheel(OptictlError):
+    """A wheelhouse has no wheel with a hash in the lock file.
+
+    Fix: remove the wheelhouse, then run the command again.
+    """
+
+    code = "no-wheel"
+
+
+class NoHosts(OptictlError):
+    """Ansible finds no host in the inventory, or none that `--limit` matches.
+
+    Fix: correct the inventory or `--limit`.
+    """
+
+    code = "no-hosts"
+
+
+class ConfigNotEdited(OptictlError):
+    """optictl cannot set a value in the configuration file, because of the way it is written.
+
+    Fix: set the value by hand.
+    """
+
+    code = "config-not-edited"
+
+
+class ProgramInHome(OptictlError):
+    """A unit cannot run this optictl, because it is in a user's home.
+
+    Fix: install optictl for the whole machine, or set monitoring.timer to false.
+    """
+
+    code = "program-in-home"
+
+
+class UnsafePath(OptictlError):
+    """A directory that optictl writes to is a link or belongs to another user. Nothing was changed.
+
+    Fix: check its content, then remove the link or change its owner.
+    """
+
+    code = "unsafe-path"
+
+
+class PortInUse(OptictlError):
+    """Another program listens on the service's port.
+
+    Fix: stop it; `optictl check --only process` names it.
+    """
+
+    code = "port-in-use"
+
+
+class ReleaseDamaged(OptictlError):
+    """The files of a release are not those that were installed.
+
+    Fix: rebuild it with `optictl install` or `optictl upgrade VERSION`.
+    """
+
+    code = "release-damaged"
+
+
+class ProofFailed(OptictlError):
+    """A release, or a service after a change, does not do what it must. `what` says which test failed.
+
+    Fix: `remedy` names it; otherwise correct what `what` and `detail` name.
+    """
+
+    code = "proof-failed"
 
 
 class NotReady(OptictlError):
@@ -274,6 +389,42 @@ class UnknownModel(OptictlError):
     """
 
     code = "unknown-model"
+
+
+class NoTrace(OptictlError):
+    """The service has no trace of a request.
+
+    Fix: see `what`: a release that is too old, a request that ran no strategy, or limits.max_traces.
+    """
+
+    code = "no-trace"
+
+
+class RequestsFailed(OptictlError):
+    """Several requests in succession failed; the comparison stopped. `detail` has the last failure.
+
+    Fix: correct its cause, then continue with the command in `remedy`.
+    """
+
+    code = "requests-failed"
+
+
+class BudgetTooSmall(OptictlError):
+    """The budget of a comparison is too small for its first question.
+
+    Fix: use a larger `--budget-tokens`.
+    """
+
+    code = "budget-too-small"
+
+
+class InvalidFile(OptictlError):
+    """A file that the command line or the configuration names has content that cannot be used.
+
+    Fix: correct the file, or name another one.
+    """
+
+    code = "invalid-file"
 
 
 class NoPermission(OptictlError):

@@ -125,8 +125,11 @@ def _run(check: Check, subject: Any) -> Result:
         # one by one: findings before a crash or a missing fact still count
         for finding in check.run(subject):
             findings.append(finding)
-    except (Skip, MissingFact) as reason:
+    except Skip as reason:
         findings.append(Finding(str(reason), "skip"))
+    except MissingFact as missing:
+        way = f": run {missing.remedy}" if missing.remedy else ""
+        findings.append(Finding(f"{missing.what}{way}", "skip"))
     except PermissionError as error:
         findings.append(
             Finding(f"no permission to read {error.filename}", "skip", "sudo optictl check")

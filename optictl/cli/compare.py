@@ -16,6 +16,7 @@ from optictl.cli.options import (
     deployment,
     refuse_no_directory,
 )
+from optictl.errors import UnknownModel
 
 if TYPE_CHECKING:
     from optictl.requests.compare.session import Options, Session
@@ -119,13 +120,15 @@ def _prices(prompt: float | None, completion: float | None) -> Prices | None:
 
 
 def _begin(call: Call, options: Options) -> Session:
-    from optictl.requests.compare import run, session
+    from optictl.requests.compare import session
 
     explicit = call.config_path if call.explicit else None
     try:
         begun = session.begin(options, call.config(), call.paths, explicit)
-    except run.UnknownModel as unknown:
-        raise typer.BadParameter(str(unknown), param_hint="--models") from None
+    except UnknownModel as unknown:
+        raise typer.BadParameter(
+            f"{unknown.what}; use {unknown.remedy}", param_hint="--models"
+        ) from None
     if options.prices and len({s.base_model for s in begun.comparison.subjects}) > 1:
         raise typer.BadParameter(
             "prices are those of one base model: name its strategies with --models",

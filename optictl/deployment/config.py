@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from optictl.deployment import model_names
-from optictl.errors import ConfigError, OptictlError, Problem
+from optictl.errors import ConfigError, ConfigNotEdited, Problem
 from optictl.guard import invariants
 
 if TYPE_CHECKING:
@@ -536,7 +536,7 @@ def with_version(text: str, source: str, version: str) -> str:
     with suppress(ConfigError):
         if parse(edited, source) == changed:
             return edited
-    raise OptictlError(
+    raise ConfigNotEdited(
         f"optictl cannot set optillm.version in {source}",
         remedy=f"set it to {version} by hand, then run optictl install",
     )

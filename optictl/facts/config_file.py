@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optictl.deployment import config as configuration
 from optictl.deployment.config import Config
-from optictl.errors import ConfigMissing, OptictlError
+from optictl.errors import ConfigMissing, FileFailure
 from optictl.host import files
 
 
@@ -25,7 +25,7 @@ def load(path: Path, *, required: bool = False) -> Config:
             if isinstance(error, PermissionError)
             else "name a file that can be read"
         )
-        raise OptictlError(f"cannot read {path}: {error.strerror}", remedy=remedy) from None
+        raise FileFailure(f"cannot read {path}: {error.strerror}", remedy=remedy) from None
     if text is None:
         if required:
             raise ConfigMissing(

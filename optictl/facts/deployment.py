@@ -153,12 +153,7 @@ class Deployment:
     def release(self) -> Path:
         """The directory of the active release."""
         self.require_managed()
-        release = store.active_release(self.paths)
-        if release is None:
-            raise MissingFact(
-                f"no active release at {self.paths.current}: run {self.paths.command('install')}"
-            )
-        return self.paths.releases / release
+        return self.paths.releases / store.require_active(self.paths)
 
     @cached_property
     def release_record(self) -> ReleaseRecord:

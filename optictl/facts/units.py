@@ -10,7 +10,7 @@ from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
-from optictl.errors import OptictlError
+from optictl.errors import NoSystemd
 from optictl.host import files, processes, program
 from optictl.host.systemd import RUNTIME, Systemd, Unit, socket_proxyd
 from optictl.releases import release_record, store
@@ -45,11 +45,11 @@ def manager(paths: Paths) -> Systemd:
     """
     systemd = Systemd(paths.scope)
     if paths.is_private:
-        raise OptictlError(
+        raise NoSystemd(
             "systemd does not manage a deployment below --root", remedy=paths.command("run")
         )
     if not systemd.available():
-        raise OptictlError("systemd is not running here", remedy=paths.command("run"))
+        raise NoSystemd("systemd is not running here", remedy=paths.command("run"))
     return systemd
 
 

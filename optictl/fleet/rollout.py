@@ -12,7 +12,7 @@ import yaml
 
 from optictl.deployment import config as configuration
 from optictl.deployment.config import Config
-from optictl.errors import ConfigError, MissingFact, OptictlError
+from optictl.errors import ConfigError, MissingFact, NoHosts
 from optictl.fleet import playbook_events, wheelhouse
 from optictl.fleet.event_records import Failure
 from optictl.fleet.playbook_events import PlaybookEvents
@@ -71,7 +71,7 @@ def _play(
             if hosts.limit
             else f"Ansible finds no host in {where}"
         )
-        raise OptictlError(
+        raise NoHosts(
             what,
             remedy=f"use a host of {where} in --limit"
             if hosts.limit

@@ -10,7 +10,7 @@ from typing import Any
 
 from optictl import __version__
 from optictl.deployment import render
-from optictl.errors import Locked, OptictlError
+from optictl.errors import Locked, NoLock, NoWheel, OptictlError
 from optictl.fleet.targets import Pin, Target, pins
 from optictl.host import files, wheels
 from optictl.releases import locks
@@ -88,7 +88,7 @@ def make(
 def _lock(version: str, profile: str) -> str:
     path = locks.shipped_locks() / locks.lock_name(version, profile)
     if not path.is_file():
-        raise OptictlError(
+        raise NoLock(
             f"this optictl has no lock for OptiLLM {version} (profile {profile})",
             remedy=f"use one of {', '.join(locks.locked_versions(None, profile))}",
         )
@@ -127,7 +127,7 @@ def _complete(
                 raise error.reworded(what, remedy) from None
         have = wheels.digests(directory)
         if still := [pin.name for pin in needed if not pin.digests & have.keys()]:
-            raise OptictlError(
+            raise NoWheel(
                 f"{directory} has no wheel with the hash in the lock: {', '.join(still)}",
                 remedy=f"rm -r {directory}, then run it again",
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import ProofFailed
 from optictl.host import network
 from optictl.operations.proxy_key import new_proxy_key
 from optictl.proof import evidence, trial
@@ -98,7 +98,7 @@ def _refuse_unprotected(config: Config, key: str) -> None:
         (config.model not in listed.text, f"does not see {config.model} upstream"),
     ):
         if is_wrong:
-            raise OptictlError(f"the release {what}")
+            raise ProofFailed(f"the release {what}")
 
 
 def smokes(
@@ -118,4 +118,4 @@ def smokes(
 def refuse_failed(results: Sequence[Result]) -> None:
     """Raise OptictlError if a result is no pass."""
     if failed := [f"{r.id}: {r.found}" for r in results if r.status != "pass"]:
-        raise OptictlError("; ".join(failed))
+        raise ProofFailed("; ".join(failed))

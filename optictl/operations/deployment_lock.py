@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from optictl.deployment.paths import Paths
-from optictl.errors import Blocked, LocalChanges, Locked, OptictlError, PlanChanged, denied
+from optictl.errors import Blocked, LocalChanges, Locked, PlanChanged, denied, of_os
 from optictl.host import files
 from optictl.operations import transaction
 from optictl.operations.installation import Installation
@@ -42,7 +42,7 @@ def locked(paths: Paths) -> Iterator[None]:
         raise denied(error.filename) from None
     except OSError as error:
         again = paths.command("install")
-        raise OptictlError(
+        raise of_os(error).reworded(
             transaction.words_of(error),
             remedy=f"fix it and run {again} again; the active release was not changed",
         ) from None

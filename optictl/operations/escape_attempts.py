@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optictl.deployment import render
 from optictl.deployment.paths import Paths
-from optictl.errors import NotInstalled, OptictlError, ToolError
+from optictl.errors import NotInstalled, ToolError
 from optictl.facts import units
 from optictl.facts.deployment import Deployment
 from optictl.host import files, processes
@@ -72,9 +72,7 @@ def attack(deployment: Deployment) -> list[Result]:
     )
     results = [result for text in messages if (result := _result(text)) is not None]
     if not results:
-        raise OptictlError(
-            "the attack could not be started", remedy=f"journalctl -u {unit}", detail=output
-        )
+        raise ToolError("the attack could not be started", output, remedy=f"journalctl -u {unit}")
     return [*results, _as_another_user(deployment.paths)]
 
 

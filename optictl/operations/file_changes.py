@@ -9,7 +9,7 @@ from pathlib import Path
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import FileFailure
 from optictl.host import files
 from optictl.releases import store
 
@@ -39,7 +39,7 @@ def write(artefact: Artefact, *, keep_old: bool) -> None:
     """
     kind = files.file_facts(artefact.path).kind
     if kind == "directory" and not artefact.directory:
-        raise OptictlError(
+        raise FileFailure(
             f"{artefact.path} is a directory, not a file",
             remedy=f"move {artefact.path} to another place",
         )

@@ -12,7 +12,7 @@ from optictl.checks import catalog
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import NotInstalled, OptictlError
+from optictl.errors import MissingFact, NotReady, OptictlError, PortInUse
 from optictl.facts import units
 from optictl.facts.deployment import Deployment
 from optictl.guard.settings import EXIT_CONFIG
@@ -56,7 +56,7 @@ def run(
     if proxy_key is None or env_file is None:
         missing = paths.proxy_key if proxy_key is None else paths.env
         what = f"there is no {missing}: the service cannot start"
-        complain(OptictlError(what, remedy=_fixes(deployment)))
+        complain(MissingFact(what, remedy=_fixes(deployment)))
         return EXIT_CONFIG
     with trial.running(
         config,
@@ -71,7 +71,7 @@ def run(
         say(f"{release} as process {process.pid} on {config.url}")
         code = process.wait()
     if code == EXIT_CONFIG and (commands := _fixes(deployment)):
-        complain(OptictlError("the service refused to start, see its last lines", remedy=commands))
+        complain(NotReady("the service refused to start, see its last lines", remedy=commands))
     return 0 if stop.was_asked and code in (0, -signal.SIGTERM) else abs(code)
 
 
@@ -81,14 +81,10 @@ def _active_release(config: Config, paths: Paths) -> str:
     Raises:
         OptictlError: nothing is installed, or the port is in use.
     """
-    release = store.active_release(paths)
-    if release is None:
-        raise NotInstalled(
-            f"no release is active at {paths.current}", remedy=paths.command("install")
-        )
+    release = store.require_active(paths)
     port = config.listen.port
     if any(listener.port == port for listener in processes.listeners()):
-        raise OptictlError(
+        raise PortInUse(
             f"port {port} is in use",
             remedy=f"{paths.command('check --only process')} names the process; stop it first",
         )

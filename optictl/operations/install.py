@@ -11,7 +11,7 @@ from pathlib import Path
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import NotReady, OptictlError
+from optictl.errors import NotReady, ProgramInHome, ProofFailed, UnsafePath
 from optictl.facts import installed_files, units
 from optictl.host import files, network, program
 from optictl.operations import (
@@ -179,7 +179,7 @@ def _refuse_unfit_program(paths: Paths) -> None:
     what root then runs.
     """
     if problem := program.unfit_reason(as_root=paths.scope == "system"):
-        raise OptictlError(
+        raise ProgramInHome(
             f"monitoring.timer: the unit cannot run this optictl: {problem}",
             remedy="install it for the whole machine (UV_TOOL_DIR=/opt/uv-tools "
             "UV_TOOL_BIN_DIR=/usr/local/bin uv tool install ...) and run that one's "
@@ -204,12 +204,12 @@ def _refuse_foreign(config: Config, paths: Paths) -> None:
             continue
         # these three directories may be links that the operator made
         if facts.kind == "link" and place not in (paths.etc, paths.opt, paths.home):
-            raise OptictlError(
+            raise UnsafePath(
                 f"{place} is a link, not a directory", remedy=f"rm {shlex.quote(str(place))}"
             )
         owners = {facts.uid, files.file_facts(place.resolve()).uid} - {0, uid}
         if owners:
-            raise OptictlError(
+            raise UnsafePath(
                 f"{place} belongs to uid {owners.pop()}, not {uid}: "
                 "that user could change what is put there",
                 remedy=f"chown -R {uid} {shlex.quote(str(place))}, if you trust its content; "
@@ -382,7 +382,7 @@ def verify_serving(installation: Installation, connected: bool) -> None:
         answer = network.request("GET", f"{config.url}/models", key=key, timeout=30)
         if answer.status != 200:
             why = answer.error or answer.status
-            raise OptictlError(f"the service does not reach LiteLLM, which the old one did: {why}")
+            raise ProofFailed(f"the service does not reach LiteLLM, which the old one did: {why}")
 
 
 def clean_up(installation: Installation, context: Context, done: Done) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
-from optictl.errors import ConfigError, OptictlError
+from optictl.errors import ConfigError, NotInstalled
 from optictl.facts import config_file, installed_files, units
 from optictl.host import files
 from optictl.operations import current_state, deployment_lock, plan, previous_service
@@ -37,7 +37,7 @@ def _plan_restoration(paths: Paths) -> list[Step]:
     """
     state = previous_service.read(paths)
     if state is None:
-        raise OptictlError(
+        raise NotInstalled(
             f"{paths.before} holds no service that was there before",
             remedy=paths.command("uninstall"),
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import FileFailure, InvalidFile, NoLock, OptictlError
 from optictl.guard import internals
 from optictl.host import files, uv
 from optictl.releases import locks
@@ -53,7 +53,7 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
         OptictlError: it cannot be resolved.
     """
     if config.optillm.profile != "proxy":
-        raise OptictlError(
+        raise NoLock(
             "only the profile proxy can be resolved", remedy="set optillm.profile to proxy"
         )
     old = locks.lock_file(config.optillm.version, "proxy", paths).read_text()
@@ -130,11 +130,11 @@ def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Pa
     try:
         text = files.read(lock) or ""
     except OSError as error:
-        raise OptictlError(
+        raise FileFailure(
             f"cannot read {lock}: {error.strerror}", remedy="name a file that can be read"
         ) from None
     if _pins(text).get("optillm") != version or "--hash=" not in text:
-        raise OptictlError(
+        raise InvalidFile(
             f"{lock} is no hash lock of OptiLLM {version}",
             remedy=f"make one: {paths.command(f'upgrade {version} --resolve')}",
         )

@@ -17,7 +17,7 @@ from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
-from optictl.errors import NotReady, OptictlError, ToolError
+from optictl.errors import NotReady, ToolError
 from optictl.facts.units import last_problem, manager
 from optictl.host import files, network
 from optictl.host.systemd import Systemd, runtime_units
@@ -90,11 +90,11 @@ def _verify(systemd: Systemd, there: Paths, units: Mapping[str, str]) -> None:
     # it also reports what is wrong with other units of this machine
     names = re.compile("|".join(map(re.escape, units)))
     if objections := [line for line in said.splitlines() if names.search(line)]:
-        raise OptictlError(
+        raise ToolError(
             "systemd objects to the units of this deployment",
+            output="\n".join(objections),
             remedy="report it with the output of systemctl --version "
             f"and {there.command('config show')}",
-            detail="\n".join(objections),
         )
 
 

@@ -10,7 +10,7 @@ from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
-from optictl.errors import NotReady, OptictlError, ToolError
+from optictl.errors import NotReady, ProofFailed, ToolError
 from optictl.facts.units import last_problem, manager, port_taken, units
 from optictl.host import files, processes
 from optictl.host.systemd import RUNTIME, Systemd
@@ -128,7 +128,7 @@ def replace_service(config: Config, paths: Paths, say: Progress) -> None:
         process.directory is not None
         and process.directory != files.identity(paths.current / "work")
     ):
-        raise OptictlError(
+        raise ProofFailed(
             "the restarted service is not a new process of the active release",
             remedy=paths.command("check --only service"),
         )

@@ -14,7 +14,14 @@ from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config, with_version
 from optictl.deployment.paths import Paths
-from optictl.errors import MissingFact, NotInstalled, OptictlError, RolledBack
+from optictl.errors import (
+    MissingFact,
+    NotInstalled,
+    OptictlError,
+    ProofFailed,
+    ReleaseDamaged,
+    RolledBack,
+)
 from optictl.facts.deployment import Deployment
 from optictl.host import files
 from optictl.operations import deployment_lock, install, previous_service, transaction
@@ -70,7 +77,7 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
             remedy=f"{paths.command('releases')} lists what there is",
         )
     if wrong := integrity.integrity_problems(paths.releases / name):
-        raise OptictlError(
+        raise ReleaseDamaged(
             f"the previous release, {name}, is broken: {wrong[0]}",
             remedy=f"{paths.command('upgrade VERSION')} rebuilds it",
         )
@@ -154,9 +161,9 @@ def refuse_worse(before: dict[str, Result], paths: Paths) -> None:
     """Raise OptictlError if what serves now is worse than it was, or no longer serves."""
     after = health(paths)
     if before and not after:
-        raise OptictlError("nothing serves any more")
+        raise ProofFailed("nothing serves any more")
     if wrong := worse(before, after):
-        raise OptictlError("; ".join(f"{r.id}: {r.found}" for r in wrong))
+        raise ProofFailed("; ".join(f"{r.id}: {r.found}" for r in wrong))
 
 
 # -- doing it

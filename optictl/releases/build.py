@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import OptictlError, ProofFailed
 from optictl.guard import GUARD_VERSION, settings
 from optictl.host import files, network, uv
 from optictl.host.uv import Interpreter
@@ -111,14 +111,12 @@ def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -
         with trial.started(moved, directory, keys, scratch_parent=scratch_parent) as running:
             locked = network.request("GET", f"{running.url}/models")
             if locked.status != 401:
-                raise OptictlError(
-                    f"the release answers /v1/models without a key ({locked.status})"
-                )
+                raise ProofFailed(f"the release answers /v1/models without a key ({locked.status})")
             model = f"{moved.strategies[0]}-{moved.model}"
             answer = evidence.run(running.url, _PROOF_KEY, model, evidence.PROMPT, 60)
             result = evidence.judge(model, moved, answer)
             if result.status != "pass":
-                raise OptictlError(
+                raise ProofFailed(
                     f"the test of the release failed: {result.found}",
                     detail=running.log.read_text()[-2000:],
                 )

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from optictl.errors import OptictlError
+from optictl.errors import ReleaseDamaged
 from optictl.host import files, uv
 from optictl.releases import release_record
 from optictl.releases.release_record import Distribution, Python
@@ -72,7 +72,7 @@ def verified_stamps(venv: Path) -> dict[str, list[int] | None]:
         for name, _ in _record(record)
     }
     if changed := _all_changed(packages):
-        raise OptictlError(
+        raise ReleaseDamaged(
             f"installed files do not match the digests of their packages: {a_few(changed)}",
             remedy="check the disk, empty uv's cache (uv cache clean), and install again",
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import NoPython
 from optictl.host import uv
 from optictl.host.uv import Interpreter
 from optictl.releases import release_record
@@ -114,9 +114,7 @@ def interpreter(
     """
     choice = choose(paths, others_must_reach, chosen)
     if choice.interpreter is None:
-        raise OptictlError(
-            choice.problem, remedy=choice.remedy, detail="\n".join(choice.passed_over)
-        )
+        raise NoPython(choice.problem, remedy=choice.remedy, detail="\n".join(choice.passed_over))
     for line in choice.passed_over:
         progress(f"not using {line}")
     return choice.interpreter

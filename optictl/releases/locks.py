@@ -12,7 +12,7 @@ from pathlib import Path
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import InvalidFile, NoLock
 from optictl.host import files
 
 #: The guard of this optictl; every release that it builds contains a copy.
@@ -69,7 +69,7 @@ def lock_file(version: str, profile: str, paths: Paths) -> Path:
     )
     if path is None:
         have = locked_versions(paths, profile)
-        raise OptictlError(
+        raise NoLock(
             f"optictl has no lock file for OptiLLM {version} (profile {profile}), "
             f"only for {', '.join(have)}",
             remedy=f"set optillm.version to {have[-1]} in optictl.yaml, or create a lock file: "
@@ -84,11 +84,11 @@ def wanted(config: Config, paths: Paths) -> ReleaseSpec:
     plugins = tuple((paths.etc / name).resolve() for name in config.plugins)
     for path in plugins:
         if path.suffix != ".py" or not path.is_file():
-            raise OptictlError(
+            raise InvalidFile(
                 f"the plugin {path} is not a Python file", remedy="correct plugins: in optictl.yaml"
             )
     if len({path.name for path in plugins}) < len(plugins):
-        raise OptictlError("two plugins have the same file name", remedy="rename one of them")
+        raise InvalidFile("two plugins have the same file name", remedy="rename one of them")
     digest = hashlib.sha256()
     sources = [p for p in files.tree(GUARD) if p.suffix == ".py"]
     for path in [lock, *sources, *plugins]:

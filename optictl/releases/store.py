@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from optictl.deployment.paths import Paths
+from optictl.errors import NotInstalled
 from optictl.guard import settings
 from optictl.host import files
 from optictl.releases import integrity, release_record
@@ -105,6 +106,20 @@ def complete(paths: Paths) -> list[str]:
 def active_release(paths: Paths) -> str | None:
     """The name of the release that the link `current` points to."""
     return _linked(paths, paths.current)
+
+
+def require_active(paths: Paths) -> str:
+    """The name of the active release.
+
+    Raises:
+        NotInstalled: there is none.
+    """
+    name = active_release(paths)
+    if name is None:
+        raise NotInstalled(
+            f"no release is active at {paths.current}", remedy=paths.command("install")
+        )
+    return name
 
 
 def _linked(paths: Paths, link: Path) -> str | None:

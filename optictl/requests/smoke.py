@@ -9,7 +9,7 @@ from pathlib import Path
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import MissingFact, OptictlError, UnknownModel
+from optictl.errors import MissingFact, OptictlError, UnknownModel, UsageFailure
 from optictl.facts.deployment import Deployment
 from optictl.host import files
 from optictl.host.network import Response
@@ -35,7 +35,7 @@ def names(config: Config, asked: list[str], every: bool) -> list[str]:
     """
     wanted = [*asked, *(name for name in config.published if every)]
     if not wanted:
-        raise OptictlError(
+        raise UsageFailure(
             "no model was named", remedy=f"optictl smoke {next(iter(config.published))}, or --all"
         )
     for name in wanted:

@@ -15,7 +15,7 @@ from optictl import records
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError
+from optictl.errors import NoTrace
 from optictl.host import files, network
 from optictl.host.network import Response
 from optictl.proof import evidence
@@ -120,22 +120,22 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
     id = evidence.header(answer, "trace")
     if id is None:
         if answer.status == 200 and evidence.header(answer, "strategy"):
-            raise OptictlError(
+            raise NoTrace(
                 "the active release keeps no traces: it is older than this optictl",
                 paths.command("install"),
             )
-        raise OptictlError(
+        raise NoTrace(
             f"the request ran no strategy: {evidence.error_message(answer)}", paths.command("check")
         )
     if config.limits.max_traces == 0:
-        raise OptictlError(
+        raise NoTrace(
             "the service keeps no traces: limits.max_traces is 0",
             f"raise limits.max_traces, then {paths.command('install')}",
         )
     url = f"{config.url.removesuffix('/v1')}/guard/traces/{id}"
     response = network.request("GET", url, key=proxy_key, timeout=10)
     if response.status == 404:
-        raise OptictlError(
+        raise NoTrace(
             f"the service at {config.url} does not have the trace {id}: another service ran the "
             f"request, or {config.limits.max_traces} newer requests (limits.max_traces) replaced it",
             "send the request again; if the trace is missing again, another deployment served it",
@@ -144,7 +144,7 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
         return parse(response.data)
     except ValueError as error:
         why = error if response.status == 200 else evidence.error_message(response)
-        raise OptictlError(f"the trace cannot be read: {why}", paths.command("check")) from None
+        raise NoTrace(f"the trace cannot be read: {why}", paths.command("check")) from None
 
 
 def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int]:

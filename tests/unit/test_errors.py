@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import inspect
 import os
 import re
 import runpy
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import optictl
 from optictl import errors
+from optictl.checks import engine
+from optictl.checks.engine import Finding
+from optictl.deployment import paths
+from optictl.deployment.config import Config
 from optictl.errors import OptictlError
+from optictl.facts import units
+from optictl.facts.deployment import Deployment
+from optictl.operations import resolve
+from optictl.releases import locks, store
+from optictl.requests import smoke
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/error_codes_page.py"
 
@@ -40,6 +52,66 @@ def test_the_docstring_of_the_module_shows_the_tree() -> None:
 
 def test_all_of_the_tree_is_in_one_module() -> None:
     assert {error.__module__ for error in errors.classes()} == {"optictl.errors"}
+
+
+def test_no_code_raises_the_base_class() -> None:
+    """Each failure has a class with a code that programs may compare."""
+    package = Path(optictl.__file__).parent
+    uses = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "OptictlError"
+    }
+    # a failure in other words keeps its code; a transaction raises `RolledBack` in its place
+    assert uses <= {"errors.py", "operations/transaction.py"}
+
+
+PRIVATE = paths.system(Path("/nonexistent"))
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "remedy"),
+    [
+        (
+            lambda: locks.lock_file("9.9.9", "proxy", PRIVATE),
+            "no-lock",
+            "upgrade 9.9.9 --resolve",
+        ),
+        (
+            lambda: locks.wanted(Config(plugins=("x.py",)), PRIVATE),
+            "invalid-file",
+            "correct plugins",
+        ),
+        (
+            lambda: resolve.own_lock(Config(), PRIVATE, "0.3.13", Path("/dev/null")),
+            "invalid-file",
+            "--resolve",
+        ),
+        (lambda: units.manager(PRIVATE), "no-systemd", "optictl run --root /nonexistent"),
+        (lambda: store.require_active(PRIVATE), "not-installed", "optictl install --root"),
+        (lambda: Deployment(PRIVATE).release, "not-installed", "optictl install --root"),
+        (lambda: smoke.names(Config(), [], False), "usage", "optictl smoke moa-jerry-xl"),
+    ],
+)
+def test_a_failure_has_a_code_and_a_fix(act: Callable[[], object], code: str, remedy: str) -> None:
+    with pytest.raises(OptictlError) as caught:
+        act()
+    assert caught.value.code == code
+    assert remedy in caught.value.remedy
+
+
+def test_a_missing_release_is_one_message_in_errors_and_in_checks() -> None:
+    with pytest.raises(errors.NotInstalled) as caught:
+        store.require_active(PRIVATE)
+    assert caught.value.what == "no release is active at /nonexistent/opt/optillm-proxy/current"
+
+    def active(deployment: Deployment) -> Iterator[Finding]:
+        yield Finding(deployment.release.name)
+
+    (result,) = engine.run([engine.check("a.b", "title", "expected")(active)], Deployment(PRIVATE))
+    assert result.status == "skip"
+    assert result.found == f"{caught.value.what}: run {caught.value.remedy}"
 
 
 def full(path: str | None = None) -> OSError:

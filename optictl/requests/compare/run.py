@@ -11,7 +11,16 @@ from pathlib import Path
 
 from optictl.deployment import model_names
 from optictl.deployment.config import Config, suggest
-from optictl.errors import Locked, OptictlError, of_os, os_words
+from optictl.errors import (
+    BudgetTooSmall,
+    FileFailure,
+    InvalidFile,
+    Locked,
+    RequestsFailed,
+    UnknownModel,
+    of_os,
+    os_words,
+)
 from optictl.guard.error_texts import is_error_text
 from optictl.host import files, network
 from optictl.host.network import Response
@@ -28,10 +37,6 @@ FAILURES_IN_A_ROW = 3
 #: Characters of an error message that are kept.
 _ERROR_LENGTH = 200
 BUILT_IN = Path(__file__).with_name("questions.jsonl")
-
-
-class UnknownModel(Exception):
-    """This deployment does not serve a model; the message suggests another name."""
 
 
 @dataclass
@@ -90,8 +95,10 @@ def subjects(config: Config, asked: list[str]) -> list[Subject]:
         )
         if base_model not in config.base_models:
             known = [*config.published, *config.base_models]
-            hint = suggest(name, known) or f"; known names: {', '.join(known)}"
-            raise UnknownModel(f"{name} is not an enabled strategy on a base model{hint}")
+            raise UnknownModel(
+                f"{name} is not an enabled strategy on a base model{suggest(name, known)}",
+                remedy=f"one of these: {', '.join(known)}",
+            )
         of_base = found.setdefault(base_model, [Subject(base_model, "", base_model)])
         if (subject := Subject(target, strategy, base_model)) not in of_base:
             of_base.append(subject)
@@ -119,7 +126,7 @@ def begin(
         tuple(s.model for s in compared),
     )
     if kept is not None and resume is not None and kept[0].questions != header.questions:
-        raise OptictlError(
+        raise InvalidFile(
             f"{resume} has other questions than {prompts or 'this version of optictl'}",
             remedy="start a new comparison, without --resume",
         )
@@ -134,7 +141,7 @@ def _kept(path: Path) -> tuple[Header, list[Record]] | None:
     try:
         return summary.read(text)
     except RecordsError as error:
-        raise OptictlError(
+        raise InvalidFile(
             f"{path} cannot be resumed: {error}", remedy="name another file"
         ) from None
 
@@ -142,11 +149,11 @@ def _kept(path: Path) -> tuple[Header, list[Record]] | None:
 def _questions(path: Path | None) -> list[Question]:
     text = files.read(path or BUILT_IN)
     if text is None:
-        raise OptictlError(f"{path} does not exist", remedy="name a questions file with --prompts")
+        raise FileFailure(f"{path} does not exist", remedy="name a questions file with --prompts")
     try:
         return asking.parse(text)
     except QuestionsError as invalid:
-        raise OptictlError(
+        raise InvalidFile(
             f"{path} cannot be used: {len(invalid.problems)} problem(s)",
             remedy='write lines such as {"prompt": "What is 6 times 7?", "expected": {"number": 42}}',
             detail="\n".join(map(str, invalid.problems)),
@@ -209,7 +216,7 @@ def ask(
         Locked: another optictl writes the file.
     """
     if not comparison.records and not comparison.fits(*comparison.left[0], budget):
-        raise OptictlError(
+        raise BudgetTooSmall(
             f"--budget-tokens {budget} may be too small for the first question",
             remedy=f"use --budget-tokens {comparison.enough} (estimate for the whole comparison)",
         )
@@ -271,7 +278,7 @@ def _ask(
         of_model[subject.model] = of_model[subject.model] + 1 if found.error else 0
         say(f"{subject.model}: {found.error or ('right' if found.right else 'wrong')}")
         if failures == FAILURES_IN_A_ROW:
-            raise OptictlError(
+            raise RequestsFailed(
                 f"{failures} consecutive requests failed",
                 remedy=remedy,
                 detail=f"{subject.model}: {found.error}",
