@@ -23,7 +23,7 @@ def status(call: Call) -> int:
     from optictl.observe import status
     from optictl.output.observations import StatusReport
 
-    return call.terminal.finish(StatusReport(status.look(call.paths, call.config_path)))
+    return call.terminal.finish(StatusReport(status.read_status(call.paths, call.config_path)))
 
 
 def logs(

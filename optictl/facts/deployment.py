@@ -166,7 +166,7 @@ class Deployment:
     @cached_property
     def units(self) -> dict[str, Unit]:
         """This deployment's units as systemd knows them."""
-        units = facts_units.facts(self.paths)
+        units = facts_units.read_units(self.paths)
         if units is None:
             raise MissingFact("this deployment is not managed by systemd")
         return units

@@ -16,27 +16,28 @@ from optictl.host.files import FileFacts
 
 
 @dataclass(frozen=True)
-class Found:
+class InstalledFile:
     """What is at an artefact's path now; the text of a link is its target."""
 
-    facts: FileFacts
+    attributes: FileFacts
     text: str | None
 
 
-def look(path: Path, read: bool = True) -> Found:
-    """What is at a path. `read`: whether to read a file's text (a link's target is always read)."""
-    facts = files.file_facts(path)
-    if facts.kind == "link":
-        return Found(facts, files.read_link(path))
-    return Found(facts, files.read(path) if read and facts.kind == "file" else None)
+def read(path: Path, with_text: bool = True) -> InstalledFile:
+    """What is at a path. `with_text`: also read a file's text (a link's target is always read)."""
+    attributes = files.file_facts(path)
+    if attributes.kind == "link":
+        return InstalledFile(attributes, files.read_link(path))
+    text = files.read(path) if with_text and attributes.kind == "file" else None
+    return InstalledFile(attributes, text)
 
 
-def look_at(artefacts: Sequence[Artefact], wrote: Manifest) -> dict[Path, Found]:
+def read_all(artefacts: Sequence[Artefact], wrote: Manifest) -> dict[Path, InstalledFile]:
     """What is at the paths of these artefacts and of the files that optictl wrote."""
     try:
         # a plan does not need the text of secrets
-        found = {a.path: look(a.path, read=not a.keep) for a in artefacts}
-        return {**{path: look(path) for path in map(Path, wrote.files)}, **found}
+        of_artefacts = {a.path: read(a.path, with_text=not a.keep) for a in artefacts}
+        return {**{path: read(path) for path in map(Path, wrote.files)}, **of_artefacts}
     except PermissionError as error:
         raise denied(error.filename) from None
 
@@ -51,10 +52,10 @@ def read_manifest(paths: Paths) -> Manifest:
 
 def as_it_is(wrote: Manifest) -> Manifest:
     """The manifest, reduced to the current text of each file that optictl wrote."""
-    found = {path: look(Path(path)).text for path in wrote.files}
+    texts = {path: read(Path(path)).text for path in wrote.files}
     return Manifest(
         {
-            path: (manifest.digest(str(found[path])),) if wrote.wrote(path, found[path]) else d
+            path: (manifest.digest(str(texts[path])),) if wrote.wrote(path, texts[path]) else d
             for path, d in wrote.files.items()
         }
     )

@@ -21,20 +21,20 @@ from optictl.releases.release_record import ReleaseRecord
 class Running:
     """The state of a deployment's units.
 
-    `wanted`: the units to enable, the service last. `found`: every unit of the deployment.
+    `to_enable`: the units to enable, the service last. `units`: every unit of the deployment.
     `stale`: why the running process must be replaced even if no file changes, or "".
     `sibling`: whether an interrupted restart left the sibling unit behind.
     """
 
-    wanted: Sequence[str]
-    found: Mapping[str, Unit]
+    to_enable: Sequence[str]
+    units: Mapping[str, Unit]
     stale: str = ""
     sibling: bool = False
 
     @property
     def runs(self) -> bool:
         """Whether the service runs on its socket."""
-        return all(self.found[name].active for name in self.wanted[-2:])
+        return all(self.units[name].active for name in self.to_enable[-2:])
 
 
 def manager(paths: Paths) -> Systemd:
@@ -134,7 +134,7 @@ def port_taken(systemd: Systemd, paths: Paths, port: int) -> str:
     return f"another program listens on port {port}: ss -ltnp shows which" if taken else ""
 
 
-def facts(paths: Paths) -> dict[str, Unit] | None:
+def read_units(paths: Paths) -> dict[str, Unit] | None:
     """This deployment's units, or None if systemd does not manage it."""
     if paths.is_private:
         return None
@@ -162,17 +162,17 @@ def drop_ins(paths: Paths, unit: str, read: Sequence[str]) -> list[Path]:
 
 def running(config: Config, paths: Paths) -> Running | None:
     """What a plan needs to know about the running units; None if systemd does not manage them."""
-    found = facts(paths)
-    if found is None:
+    known_units = read_units(paths)
+    if known_units is None:
         return None
     sibling = RUNTIME["system"] / paths.sibling_unit
     left_over = paths.scope == "system" and (
-        files.file_facts(sibling).kind != "missing" or found[paths.sibling_unit].active
+        files.file_facts(sibling).kind != "missing" or known_units[paths.sibling_unit].active
     )
     return Running(
         units(config, paths),
-        found,
-        _stale(config, paths, found[paths.service_unit].main_pid),
+        known_units,
+        _stale(config, paths, known_units[paths.service_unit].main_pid),
         left_over,
     )
 

@@ -21,7 +21,7 @@ from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.errors import denied
 from optictl.facts import installed_files, units
-from optictl.facts.installed_files import Found
+from optictl.facts.installed_files import InstalledFile
 from optictl.facts.units import Running
 from optictl.host import files
 from optictl.operations import sealed_trial
@@ -51,7 +51,7 @@ class CurrentState:
     manifest: Manifest
     host: Host
     artefacts: Sequence[Artefact]
-    installed: Mapping[Path, Found]
+    installed: Mapping[Path, InstalledFile]
     running: Running | None
     hand_made: HandMade | None
     drop_ins: Sequence[Path]
@@ -80,12 +80,14 @@ def read(config: Config, paths: Paths, *, start: bool, release: ReleaseSpec | No
         OptictlError: a file of the deployment may not be read.
     """
     releases = store.read(paths)
-    wanted = release or locks.wanted(config, paths)
-    want, built, broken = (wanted, True, "") if release else store.standing(wanted, paths, releases)
+    required = release or locks.required_release(config, paths)
+    want, built, broken = (
+        (required, True, "") if release else store.standing(required, paths, releases)
+    )
     host = host_for(want, releases)
     manifest = installed_files.read_manifest(paths)
     artefacts = render_artefacts(config, paths, host)
-    installed = installed_files.look_at(artefacts, manifest)
+    installed = installed_files.read_all(artefacts, manifest)
     running = units.running(config, paths) if start else None
     unit_text = files.read(paths.service) or ""
     known_flags = set(releases.guard_flags(want.name))
@@ -138,7 +140,7 @@ def _hand_made(paths: Paths) -> HandMade | None:
 
 
 def _drop_ins(paths: Paths, running: Running | None) -> list[Path]:
-    read_by_systemd = running.found[paths.service_unit].drop_in_paths if running else ()
+    read_by_systemd = running.units[paths.service_unit].drop_in_paths if running else ()
     return units.drop_ins(paths, paths.service_unit, read_by_systemd)
 
 

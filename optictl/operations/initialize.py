@@ -62,8 +62,8 @@ def initialize(paths: Paths, dry_run: bool = False) -> Initialized:
         service = reader.read(paths)
         proposed = _proposed(service, paths)
         artefacts = _operators_files(proposed, service, paths)
-        found = installed_files.look_at(artefacts, Manifest())
-        missing = [a for a in artefacts if found[a.path].facts.kind == "missing"]
+        installed = installed_files.read_all(artefacts, Manifest())
+        missing = [a for a in artefacts if installed[a.path].attributes.kind == "missing"]
         outcome = _initialized(artefacts, missing, service, proposed, paths)
         for artefact in () if dry_run else missing:
             file_changes.put(artefact)

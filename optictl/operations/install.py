@@ -159,7 +159,7 @@ def _preflight(
 ) -> list[Result]:
     """What would make this plan fail, and what should be known before it."""
     running, hand_made = state.running, state.hand_made
-    own_units = [*(running.found if running else ()), *([hand_made.unit] if hand_made else [])]
+    own_units = [*(running.units if running else ()), *([hand_made.unit] if hand_made else [])]
     facts = preflight.read_facts(
         config,
         paths,

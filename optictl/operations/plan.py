@@ -12,7 +12,7 @@ from pathlib import Path
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.manifest import Manifest
 from optictl.deployment.paths import Paths
-from optictl.facts.installed_files import Found
+from optictl.facts.installed_files import InstalledFile
 from optictl.facts.units import Running
 from optictl.host.files import FileFacts
 from optictl.operations.steps import (
@@ -70,12 +70,12 @@ _KINDS = {"link": "a link", "directory": "a directory", "file": "a file"}
 
 
 def file_step(
-    artefact: Artefact, installed: Found, uid: int, manifest: Manifest
+    artefact: Artefact, installed: InstalledFile, uid: int, manifest: Manifest
 ) -> FileStep | None:
     """The step that makes a path what it should be, or None. `uid` is that of the user who
     installs.
     """
-    facts = installed.facts
+    facts = installed.attributes
     if facts.kind == "missing":
         return CreateFile(artefact, reason="it is missing", diff=_diff(artefact, None))
     if artefact.keep:
@@ -157,7 +157,7 @@ class TakenOver:
 
 def installation(
     artefacts: Sequence[Artefact],
-    found: Mapping[Path, Found],
+    installed: Mapping[Path, InstalledFile],
     uid: int,
     manifest: Manifest,
     release: Release,
@@ -168,20 +168,20 @@ def installation(
     """A whole installation's steps, in the order in which they are applied.
 
     The release is built and proven before anything active is touched. After every single step a
-    start of the service finds a whole deployment, the old one or the new one. `found`: what is
-    installed, also of what the manifest names. `running`: None where systemd does not run this
+    start of the service finds a whole deployment, the old one or the new one. `installed`: what is
+    there, also of what the manifest names. `running`: None where systemd does not run this
     deployment. `taken_over`: the service that was written by hand.
     """
     file_steps = {
         artefact.path: step
         for artefact in artefacts
-        if (step := file_step(artefact, found[artefact.path], uid, manifest)) is not None
+        if (step := file_step(artefact, installed[artefact.path], uid, manifest)) is not None
     }
     if taken_over and paths.service in file_steps:
         by_hand = _replacing_by_hand(file_steps[paths.service], taken_over, paths)
         file_steps[paths.service] = by_hand
     parts = _parts(file_steps, release, paths, taken_over)
-    unused = _unused(artefacts, manifest, found)
+    unused = _unused(artefacts, manifest, installed)
     if running is None:
         return parts.without_systemd(unused)
     situation = _Situation(paths, release, running, taken_over)
@@ -268,11 +268,11 @@ class _Situation:
 
     @property
     def service(self) -> str:
-        return self.running.wanted[-1]
+        return self.running.to_enable[-1]
 
     @property
     def socket(self) -> str:
-        return self.running.wanted[-2]
+        return self.running.to_enable[-2]
 
     @property
     def is_bridged(self) -> bool:
@@ -326,7 +326,7 @@ def _relay(now: _Situation, early: Sequence[Step]) -> list[Step]:
         return []
     steps: list[Step] = [_reload()]
     name = paths.upstream_service.name
-    if paths.upstream_service in written and now.running.found[name].active:
+    if paths.upstream_service in written and now.running.units[name].active:
         reason = "its unit changed: upstream calls in flight are cut"
         steps.append(RestartUnit(name, reason=reason))
     return steps
@@ -375,7 +375,7 @@ def _sibling(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
     if running.sibling:
         reason = "an earlier restart left it behind"
         steps.append(StopSibling(paths.sibling_unit, reason=reason))
-    holds_port = running.found[now.service].active and not running.found[now.socket].active
+    holds_port = running.units[now.service].active and not running.units[now.socket].active
     if holds_port and not now.is_bridged:
         reason = "it holds the port without the socket: connections are refused until it is back"
         steps.append(StopUnit(now.service, reason=reason))
@@ -392,15 +392,15 @@ def _supervision(now: _Situation, live: Sequence[Step], stale: str) -> list[Step
     else:
         steps = _started(now, live, stale)
     # last: what does not start must not be started at every boot
-    if any(running.found[name].unit_file_state != "enabled" for name in running.wanted):
+    if any(running.units[name].unit_file_state != "enabled" for name in running.to_enable):
         reason = "they would not start at boot"
-        steps.append(EnableUnits(tuple(running.wanted), reason=reason))
+        steps.append(EnableUnits(tuple(running.to_enable), reason=reason))
     return steps
 
 
 def _started(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
     """The reload, and the start or restart of the service or its socket."""
-    written, units = _written(live), now.running.found.values()
+    written, units = _written(live), now.running.units.values()
     steps: list[Step] = []
     if written or any(unit.need_daemon_reload for unit in units):
         steps.append(_reload())
@@ -423,7 +423,7 @@ def _started(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
 def _monitoring(now: _Situation, watch: Sequence[Step]) -> list[Step]:
     """What systemd has to do so that the timer runs."""
     name, written = now.paths.check_timer.name, _written(watch)
-    timer = now.running.found[name]
+    timer = now.running.units[name]
     steps: list[Step] = []
     if written:
         steps.append(_reload())
@@ -441,12 +441,12 @@ _UNUSED = "it is no longer needed"
 
 
 def _unused(
-    artefacts: Sequence[Artefact], manifest: Manifest, found: Mapping[Path, Found]
+    artefacts: Sequence[Artefact], manifest: Manifest, installed: Mapping[Path, InstalledFile]
 ) -> list[Remove]:
     """The removal of what optictl wrote for an earlier configuration."""
     needed = {str(artefact.path) for artefact in artefacts}
     return [
-        _removal(path, manifest, found[Path(path)], _UNUSED)
+        _removal(path, manifest, installed[Path(path)], _UNUSED)
         for path in manifest.files
         if path not in needed
     ]
@@ -454,7 +454,7 @@ def _unused(
 
 def _stopped(now: _Situation, unused: Sequence[Remove]) -> list[Step]:
     """The same, with the units among them stopped first."""
-    paths, known = now.paths, now.running.found
+    paths, known = now.paths, now.running.units
     names = [step.path.name for step in unused if step.path.parent == paths.units]
     loaded = [name for name in names if name in known and known[name].loaded]
     of_check = (paths.check_timer.name, paths.check_service.name)
@@ -471,8 +471,8 @@ def _stopped(now: _Situation, unused: Sequence[Remove]) -> list[Step]:
     return [*steps, *unused, *last]
 
 
-def _removal(path: str, manifest: Manifest, installed: Found, reason: str) -> Remove:
-    edited = installed.facts.kind != "missing" and not manifest.wrote(path, installed.text)
+def _removal(path: str, manifest: Manifest, installed: InstalledFile, reason: str) -> Remove:
+    edited = installed.attributes.kind != "missing" and not manifest.wrote(path, installed.text)
     reason = "it was edited since optictl wrote it" if edited else reason
     return Remove(Path(path), reason=reason, edited=edited, cleanup=True)
 
@@ -480,7 +480,7 @@ def _removal(path: str, manifest: Manifest, installed: Found, reason: str) -> Re
 def removal(
     paths: Paths,
     manifest: Manifest,
-    found: Mapping[Path, Found],
+    installed: Mapping[Path, InstalledFile],
     places: Sequence[Path],
     supervised: bool,
 ) -> list[Step]:
@@ -495,7 +495,7 @@ def removal(
             DisableDeployment(paths.name, reason=reason),
         ]
     made = "optictl made it"
-    steps += [_removal(path, manifest, found[Path(path)], made) for path in manifest.files]
+    steps += [_removal(path, manifest, installed[Path(path)], made) for path in manifest.files]
     steps += [Remove(path, reason=made) for path in places]
     if supervised:
         steps.append(ReloadSystemd(reason="unit files were removed"))

@@ -70,7 +70,7 @@ class Secrets:
 
 
 @dataclass(frozen=True)
-class Facts:
+class MachineFacts:
     """What an installation depends on besides the configuration.
 
     `systemd` is its version, 0 where it does not run this deployment. `choice` is None where
@@ -101,7 +101,7 @@ def read_facts(
     python: Path | None,
     own_units: Sequence[str],
     drop_ins: Sequence[Path],
-) -> Facts:
+) -> MachineFacts:
     """Read the facts. Nothing is changed.
 
     `builds`: a release has to be built, on `python` where one was named. `starts`: systemd will
@@ -112,7 +112,7 @@ def read_facts(
     others = others_must_reach(paths)
     ground = _existing(paths.releases)
     room = files.free_space(ground)
-    return Facts(
+    return MachineFacts(
         systemd=systemd.version() if starts else 0,
         socket_proxyd=socket_proxyd(),
         choice=interpreters.choose(paths, others, python) if builds else None,
@@ -180,7 +180,7 @@ def _directives(path: Path) -> list[str]:
 
 
 def judge(
-    config: Config, paths: Paths, facts: Facts, *, starts: bool, secrets_come: bool
+    config: Config, paths: Paths, facts: MachineFacts, *, starts: bool, secrets_come: bool
 ) -> list[Result]:
     """Every problem, the blocking ones (`fail`) first. Pure.
 
@@ -208,7 +208,7 @@ def _problem(id: str, title: str, found: str, remedy: str, *, blocking: bool = T
     )
 
 
-def _systemd(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
+def _systemd(config: Config, paths: Paths, facts: MachineFacts) -> Iterator[Result]:
     version = facts.systemd
     if not version:
         return
@@ -256,7 +256,7 @@ def refuse_old_systemd(paths: Paths) -> None:
         raise Blocked(problem.found, remedy=problem.remedy)
 
 
-def _interpreter(paths: Paths, facts: Facts) -> Iterator[Result]:
+def _interpreter(paths: Paths, facts: MachineFacts) -> Iterator[Result]:
     choice = facts.choice
     if choice is None or choice.interpreter is not None:
         return
@@ -268,7 +268,7 @@ def _interpreter(paths: Paths, facts: Facts) -> Iterator[Result]:
     )
 
 
-def _place(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
+def _place(config: Config, paths: Paths, facts: MachineFacts) -> Iterator[Result]:
     title = "The service can use the directory of its release"
     if facts.closed is not None:
         at = shlex.quote(str(facts.closed))
@@ -292,7 +292,7 @@ def _place(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
         )
 
 
-def _port(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
+def _port(config: Config, paths: Paths, facts: MachineFacts) -> Iterator[Result]:
     port = config.listen.port
     for holder in facts.holders:
         if holder.unit:
@@ -313,7 +313,7 @@ def _port(config: Config, paths: Paths, facts: Facts) -> Iterator[Result]:
         )
 
 
-def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Result]:
+def _of_secrets(paths: Paths, facts: MachineFacts, *, blocking: bool) -> Iterator[Result]:
     secrets = facts.secrets
     if secrets.variables is None or secrets.proxy_key is None:
         yield _problem(
@@ -346,7 +346,7 @@ def _of_secrets(paths: Paths, facts: Facts, *, blocking: bool) -> Iterator[Resul
 
 
 def _forbidden_variables(
-    paths: Paths, facts: Facts, variables: Mapping[str, str], *, blocking: bool
+    paths: Paths, facts: MachineFacts, variables: Mapping[str, str], *, blocking: bool
 ) -> Iterator[Result]:
     """Variables of the env file and of systemd's environment that the guard does not start with."""
     title = "No variable switches OptiLLM to another provider"
@@ -378,7 +378,7 @@ def _weak_proxy_key(
         )
 
 
-def _drop_ins(paths: Paths, facts: Facts) -> Iterator[Result]:
+def _drop_ins(paths: Paths, facts: MachineFacts) -> Iterator[Result]:
     for path, names in facts.drop_ins.items():
         if names:
             at = shlex.quote(str(path))

@@ -104,7 +104,7 @@ def restore(paths: Paths, progress: Progress) -> None:
     if (state := read(paths)) is None:
         return
     put_back(paths, state)
-    if units.facts(paths) is not None:
+    if units.read_units(paths) is not None:
         units.manager(paths).reload()
         restored = reader.read(paths)
         port = restored.port if restored is not None else None

@@ -48,8 +48,10 @@ def _plan_restoration(paths: Paths) -> list[Step]:
 
 def _plan_removal(paths: Paths, purge: bool) -> list[Step]:
     wrote = installed_files.read_manifest(paths)
-    found = installed_files.look_at([], wrote)
-    names = [path for path in map(Path, wrote.files) if found[path].facts.kind != "missing"]
+    installed = installed_files.read_all([], wrote)
+    names = [
+        path for path in map(Path, wrote.files) if installed[path].attributes.kind != "missing"
+    ]
     wrote = Manifest(
         {path: digests for path, digests in wrote.files.items() if Path(path) in names}
     )
@@ -70,11 +72,11 @@ def _plan_removal(paths: Paths, purge: bool) -> list[Step]:
         for p in _emptied(paths, purge, [*names, *places])
         if files.file_facts(p).kind == "directory"
     ]
-    known_units = units.facts(paths)
+    known_units = units.read_units(paths)
     supervised = bool(names) and known_units is not None and known_units[paths.service_unit].loaded
     if not names and not places and not directories:
         return []
-    return plan.removal(paths, wrote, found, [*places, *directories], supervised=supervised)
+    return plan.removal(paths, wrote, installed, [*places, *directories], supervised=supervised)
 
 
 def _emptied(paths: Paths, purge: bool, removed: Sequence[Path]) -> list[Path]:

@@ -190,7 +190,7 @@ class FileStep(Step):
         text = context.before.texts[path]
         if text is None:
             files.remove(path)
-        elif installed_files.look(path).text != text:
+        elif installed_files.read(path).text != text:
             mode = context.before.modes[path]
             file_changes.put(replace(self.artefact, text=text, mode=mode))
 

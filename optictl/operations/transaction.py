@@ -32,10 +32,10 @@ def _state_before(installation: Installation) -> StateBefore:
     running = units.running(installation.config, paths) if installation.start else None
     return StateBefore(
         store.active_release(paths),
-        {path: installed_files.look(path).text for path in (*written, *aside)},
+        {path: installed_files.read(path).text for path in (*written, *aside)},
         {path: files.file_facts(path).mode for path in (*written, *aside)},
         running is not None and running.runs,
-        running.found if running is not None else {},
+        running.units if running is not None else {},
     )
 
 
@@ -64,14 +64,14 @@ def rollback_on_failure(installation: Installation, context: Context) -> Iterato
 def _is_touched(before: StateBefore, paths: Paths) -> bool:
     return (
         store.active_release(paths) != before.release
-        or any(installed_files.look(path).text != text for path, text in before.texts.items())
+        or any(installed_files.read(path).text != text for path, text in before.texts.items())
         or _units_differ(before, paths)
     )
 
 
 def _units_differ(before: StateBefore, paths: Paths) -> bool:
     """Whether the service or its socket was started or enabled where neither ran before."""
-    now = units.facts(paths) if before.units and not before.runs else None
+    now = units.read_units(paths) if before.units and not before.runs else None
     if now is None:
         return False
     return any(
@@ -181,7 +181,7 @@ def _stop_again(before: StateBefore, installation: Installation) -> None:
     must not be repeated for ever.
     """
     paths = installation.paths
-    systemd, now = units.manager(paths), units.facts(paths) or {}
+    systemd, now = units.manager(paths), units.read_units(paths) or {}
     systemd.reload()
     stopped = [name for name, unit in now.items() if unit.active and not before.units[name].active]
     if stopped:

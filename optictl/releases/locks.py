@@ -78,7 +78,7 @@ def lock_file(version: str, profile: str, paths: Paths) -> Path:
     return path
 
 
-def wanted(config: Config, paths: Paths) -> ReleaseSpec:
+def required_release(config: Config, paths: Paths) -> ReleaseSpec:
     """The release that `config` requires. Plugin paths are relative to the configuration file."""
     lock = lock_file(config.optillm.version, config.optillm.profile, paths)
     plugins = tuple((paths.etc / name).resolve() for name in config.plugins)

@@ -79,7 +79,7 @@ PRIVATE = paths.system(Path("/nonexistent"))
             "upgrade 9.9.9 --resolve",
         ),
         (
-            lambda: locks.wanted(Config(plugins=("x.py",)), PRIVATE),
+            lambda: locks.required_release(Config(plugins=("x.py",)), PRIVATE),
             "invalid-file",
             "correct plugins",
         ),

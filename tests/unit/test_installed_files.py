@@ -16,14 +16,14 @@ def test_the_text_of_an_operators_file_is_not_read(tmp_path: Path) -> None:
         Artefact(tmp_path / "key", "other", 0o600, keep=True),
         Artefact(tmp_path / "unit", "other", 0o644),
     ]
-    seen = installed_files.look_at(artefacts, Manifest())
+    seen = installed_files.read_all(artefacts, Manifest())
     assert {path.name: item.text for path, item in seen.items()} == {"key": None, "unit": "text"}
-    assert seen[tmp_path / "key"].facts.kind == "file"
+    assert seen[tmp_path / "key"].attributes.kind == "file"
 
 
 def test_a_link_is_read_as_its_target(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
-    assert installed_files.look(tmp_path / "link").text == "gone"
+    assert installed_files.read(tmp_path / "link").text == "gone"
 
 
 def test_the_manifest_keeps_the_present_text_and_never_an_edited_one(tmp_path: Path) -> None:

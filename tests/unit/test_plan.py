@@ -14,7 +14,7 @@ from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.deployment.manifest import Manifest, digest
 from optictl.deployment.render import Host
-from optictl.facts.installed_files import Found
+from optictl.facts.installed_files import InstalledFile
 from optictl.facts.units import Running
 from optictl.host.files import FileFacts
 from optictl.host.systemd import Unit
@@ -102,7 +102,7 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.title)
 def test_facts_in_change_out(row: Row) -> None:
-    change = plan.file_step(row.wanted, Found(row.facts, row.text), UID, WROTE)
+    change = plan.file_step(row.wanted, InstalledFile(row.facts, row.text), UID, WROTE)
     assert (change.action if change else None) == row.action
     if change is not None:
         assert row.reason in change.reason
@@ -113,7 +113,7 @@ def test_facts_in_change_out(row: Row) -> None:
 
 def test_a_diff_shows_what_changes() -> None:
     change = plan.file_step(
-        replace(ORDINARY, text="a\nnew\n"), Found(file(), "a\nold\n"), UID, WROTE
+        replace(ORDINARY, text="a\nnew\n"), InstalledFile(file(), "a\nold\n"), UID, WROTE
     )
     assert change is not None
     assert change.diff.splitlines() == [
@@ -127,7 +127,7 @@ def test_a_diff_shows_what_changes() -> None:
 
 
 def test_a_new_file_is_a_diff_against_nothing() -> None:
-    change = plan.file_step(ORDINARY, Found(MISSING, None), UID, WROTE)
+    change = plan.file_step(ORDINARY, InstalledFile(MISSING, None), UID, WROTE)
     assert change is not None
     assert change.diff.splitlines() == [
         "--- /dev/null",
@@ -147,13 +147,13 @@ def test_a_new_file_is_a_diff_against_nothing() -> None:
     ],
 )
 def test_the_mode_it_is_given(wanted: Artefact, found: int, mended: int) -> None:
-    change = plan.file_step(wanted, Found(file(found), "new\n"), UID, WROTE)
+    change = plan.file_step(wanted, InstalledFile(file(found), "new\n"), UID, WROTE)
     assert change is not None
     assert change.artefact.mode == mended
 
 
 def test_a_mode_has_no_diff() -> None:
-    change = plan.file_step(ORDINARY, Found(file(0o666), "new\n"), UID, WROTE)
+    change = plan.file_step(ORDINARY, InstalledFile(file(0o666), "new\n"), UID, WROTE)
     assert change is not None
     assert change.diff == ""
 
@@ -169,15 +169,15 @@ def kind_of(artefact: Artefact) -> Literal["directory", "link", "file"]:
     return "directory" if artefact.directory else "link" if artefact.link else "file"
 
 
-def as_wanted(artefacts: list[Artefact]) -> dict[Path, Found]:
+def as_wanted(artefacts: list[Artefact]) -> dict[Path, InstalledFile]:
     return {
-        a.path: Found(FileFacts(kind_of(a), a.mode, UID, 1), None if a.keep else a.text)
+        a.path: InstalledFile(FileFacts(kind_of(a), a.mode, UID, 1), None if a.keep else a.text)
         for a in artefacts
     }
 
 
-def nothing(artefacts: list[Artefact]) -> dict[Path, Found]:
-    return {a.path: Found(MISSING, None) for a in artefacts}
+def nothing(artefacts: list[Artefact]) -> dict[Path, InstalledFile]:
+    return {a.path: InstalledFile(MISSING, None) for a in artefacts}
 
 
 NEVER = Manifest()
@@ -193,7 +193,7 @@ def release(
 
 def steps_of(
     artefacts: list[Artefact],
-    found: dict[Path, Found],
+    found: dict[Path, InstalledFile],
     release: Release,
     wrote: Manifest = NEVER,
     running: Running | None = None,
@@ -263,7 +263,7 @@ class TestWholeInstallation:
     @pytest.mark.parametrize("unit_first", [False, True])
     def test_a_unit_never_gives_a_flag_that_its_guard_does_not_know(self, unit_first: bool) -> None:
         artefacts = everything()
-        found = as_wanted(artefacts) | {PLACES.service: Found(file(), "old\n")}
+        found = as_wanted(artefacts) | {PLACES.service: InstalledFile(file(), "old\n")}
         wrote = Manifest({str(PLACES.service): (digest("old\n"),)})
         steps = steps_of(
             artefacts,
@@ -309,7 +309,7 @@ class TestWholeInstallation:
         artefacts = everything()
         found = as_wanted(artefacts)
         mine = str(found[PLACES.service].text).replace("RestartSec=1", "RestartSec=60")
-        found[PLACES.service] = Found(file(), mine)
+        found[PLACES.service] = InstalledFile(file(), mine)
         (step,) = steps_of(artefacts, found, release("r", built=True, current="r"))
         assert "-RestartSec=60" in step.diff
         assert "+RestartSec=1" in step.diff
@@ -364,7 +364,7 @@ class TestWholeInstallation:
 
     def test_a_new_port_cannot_be_had_without_a_gap_and_the_plan_says_so(self) -> None:
         artefacts = everything()
-        found = as_wanted(artefacts) | {PLACES.socket: Found(file(), "old\n")}
+        found = as_wanted(artefacts) | {PLACES.socket: InstalledFile(file(), "old\n")}
         wrote = Manifest({str(PLACES.socket): (digest("old\n"),)})
         steps = steps_of(artefacts, found, release("r", built=True, current="r"), wrote, running())
         told = [(s.action, s.target) for s in steps]
@@ -376,8 +376,8 @@ class TestWholeInstallation:
         """The release is tried in its sandbox before any file is written, and enabled only once it runs."""
         artefacts = everything()
         down = running(service="inactive", socket="inactive")
-        none = {name: replace_state(unit) for name, unit in down.found.items()}
-        nothing_runs = replace(down, found=none)
+        none = {name: replace_state(unit) for name, unit in down.units.items()}
+        nothing_runs = replace(down, units=none)
         first = release("r", built=False, current=None)
         steps = [
             s.action for s in steps_of(artefacts, nothing(artefacts), first, running=nothing_runs)
@@ -389,7 +389,7 @@ class TestWholeInstallation:
     def test_a_service_written_by_hand_is_replaced_with_its_drop_ins(self, bridged: bool) -> None:
         artefacts = everything()
         text = "ExecStart=optillm --optillm-api-key hunter2\n"
-        found = nothing(artefacts) | {PLACES.service: Found(file(), text)}
+        found = nothing(artefacts) | {PLACES.service: InstalledFile(file(), text)}
         drop_in = PLACES.units / f"{SERVICE}.d/old.conf"
         by_hand = TakenOver([drop_in], bridged, lambda text: text.replace("hunter2", "(hidden)"))
         alone = running(service="active" if bridged else "inactive", socket="inactive")
@@ -427,7 +427,7 @@ class TestWholeInstallation:
 
         def steps(
             artefacts: list[Artefact],
-            found: dict[Path, Found],
+            found: dict[Path, InstalledFile],
             wrote: Manifest,
             seen: dict[str, Unit],
         ) -> list[str]:
@@ -461,7 +461,7 @@ class TestWholeInstallation:
 
     def test_what_an_earlier_configuration_needed_goes(self) -> None:
         artefacts = [a for a in everything() if a.path != PLACES.upstream_service]
-        found = as_wanted(artefacts) | {PLACES.upstream_service: Found(file(), "old\n")}
+        found = as_wanted(artefacts) | {PLACES.upstream_service: InstalledFile(file(), "old\n")}
         wrote = Manifest({str(PLACES.upstream_service): (digest("old\n"),)})
         steps = steps_of(artefacts, found, release("r", built=True, current="r"), wrote, running())
         assert [(s.action, s.target) for s in steps] == [
@@ -477,7 +477,7 @@ class TestSecrets:
         artefacts = everything()
         for found in (
             nothing(artefacts),
-            {a.path: Found(LINK, "what was there: " + SECRET) for a in artefacts},
+            {a.path: InstalledFile(LINK, "what was there: " + SECRET) for a in artefacts},
         ):
             steps = steps_of(artefacts, found, release("r", built=False, current=None))
             assert SECRET not in repr([s.as_dict() for s in steps])
@@ -502,6 +502,6 @@ class TestSecrets:
 
 
 def test_a_change_for_programs_has_four_words() -> None:
-    change = plan.file_step(ORDINARY, Found(MISSING, None), UID, WROTE)
+    change = plan.file_step(ORDINARY, InstalledFile(MISSING, None), UID, WROTE)
     assert change is not None
     assert change.as_dict().keys() == {"action", "target", "reason", "diff"}

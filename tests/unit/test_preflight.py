@@ -15,14 +15,14 @@ from optictl.errors import OptictlError
 from optictl.host import files, systemd
 from optictl.host.uv import Interpreter
 from optictl.operations import preflight
-from optictl.operations.preflight import Facts, Holder, Secrets
+from optictl.operations.preflight import Holder, MachineFacts, Secrets
 from optictl.releases.interpreters import Choice
 from optictl.results import Result
 
 PLACES = paths.system()
 KEY = "optillm-0123456789-abcdefghijkl"
 PYTHON = Interpreter(Path("/usr/bin/python3.11"), (3, 11, 2), None)
-GOOD = Facts(
+GOOD = MachineFacts(
     systemd=257,
     socket_proxyd=Path("/usr/lib/systemd/systemd-socket-proxyd"),
     choice=Choice(PYTHON, []),
@@ -38,7 +38,7 @@ GOOD = Facts(
 
 
 def judge(
-    facts: Facts,
+    facts: MachineFacts,
     config: Config | None = None,
     places: Paths = PLACES,
     *,
@@ -54,14 +54,14 @@ def test_a_healthy_machine_has_no_problem() -> None:
     assert judge(GOOD) == []
 
 
-def secrets(**changed: Any) -> Facts:
+def secrets(**changed: Any) -> MachineFacts:
     return replace(GOOD, secrets=replace(GOOD.secrets, **changed))
 
 
 UPSTREAM = {"OPENAI_API_KEY": "sk-upstream"}
 NO_PYTHON = Choice(None, [], "no Python that fits", "apt-get install python3")
 #: name -> facts, the id, a part of what is told, a part of the remedy
-CASES: dict[str, tuple[Facts, str, str, str]] = {
+CASES: dict[str, tuple[MachineFacts, str, str, str]] = {
     "an old systemd": (
         replace(GOOD, systemd=246),
         "systemd",

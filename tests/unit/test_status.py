@@ -25,11 +25,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unit: Unit, *failed: s
         for id in TIERS
     ]
     found = {places.service_unit: unit, places.socket_unit: Unit(places.socket_unit)}
-    monkeypatch.setattr(unit_facts, "facts", lambda _: found)
+    monkeypatch.setattr(unit_facts, "read_units", lambda _: found)
     monkeypatch.setattr(catalog, "run", lambda *_: results)
     monkeypatch.setattr(unit_facts, "port_taken", lambda *_: "")
     monkeypatch.setattr(unit_facts, "last_problem", lambda *_: "the journal's last error")
-    return status.look(places, places.config)
+    return status.read_status(places, places.config)
 
 
 def test_a_unit_that_is_not_there_is_to_be_installed(

@@ -140,7 +140,7 @@ def test_a_written_file_is_undone(
         assert path.stat().st_mode & 0o777 == 0o644
     for _ in range(2):
         step.undo(run)
-        assert installed_files.look(path).text == old
+        assert installed_files.read(path).text == old
     assert old is None or path.stat().st_mode & 0o777 == 0o600
 
 

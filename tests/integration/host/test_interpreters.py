@@ -361,7 +361,7 @@ class TestReleaseId:
         (places.etc / "mine.py").write_text('SLUG = "mine"\n')
 
         def now(**fields: object) -> str:
-            return locks.wanted(Config(**fields), places).id  # type: ignore[arg-type]
+            return locks.required_release(Config(**fields), places).id  # type: ignore[arg-type]
 
         return now
 
