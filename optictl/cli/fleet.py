@@ -116,7 +116,7 @@ def _roll(
     from optictl.fleet import rollout
 
     serial, say = _serial(batch), call.terminal.note
-    found = rollout.apply(call.hosts, version, serial, source, force, _ask(yes), say)
+    found = rollout.roll_out(call.hosts, version, serial, source, force, _ask(yes), say)
     return _end(call, found, shlex.join(["optictl", *sys.argv[1:]]))
 
 

@@ -130,7 +130,7 @@ def port_taken(systemd: Systemd, paths: Paths, port: int) -> str:
     Else "".
     """
     failed = systemd.show(paths.socket_unit).active_state == "failed"
-    taken = failed and any(one.port == port for one in processes.listeners())
+    taken = failed and any(listener.port == port for listener in processes.listeners())
     return f"another program listens on port {port}: ss -ltnp shows which" if taken else ""
 
 

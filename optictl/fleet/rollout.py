@@ -157,7 +157,7 @@ def plan(hosts: Hosts, version: str | None, source: Path | None, force: bool, sa
     return Report(playbook_events.planned(sorted(events.hosts), foreseen.hosts), ended.interrupted)
 
 
-def apply(
+def roll_out(
     hosts: Hosts,
     version: str | None,
     serial: Sequence[int | str],

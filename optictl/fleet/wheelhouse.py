@@ -43,7 +43,7 @@ class Wheelhouse:
     def as_dict(self) -> dict[str, Any]:
         """The wheelhouse as variables of the role."""
         fields = {**asdict(self), "directory": str(self.directory)}
-        return {**fields, "files": [asdict(one) for one in self.files]}
+        return {**fields, "files": [asdict(file) for file in self.files]}
 
 
 def make(

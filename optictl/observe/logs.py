@@ -101,14 +101,14 @@ def entry(record: dict[str, Any]) -> Entry:
     )
 
 
-def cells(one: Entry) -> tuple[str, ...] | None:
+def cells(entry: Entry) -> tuple[str, ...] | None:
     """A request or a refusal as cells of COLUMNS; None for other entries.
 
     Other fields are not shown.
     """
-    event = one.event
+    event = entry.event
     if event.get("event") == "refused":
-        return str(one.status), str(event.get("code") or ""), "", "", "", "", one.trace[:8], ""
+        return str(entry.status), str(event.get("code") or ""), "", "", "", "", entry.trace[:8], ""
     if event.get("event") != "request":
         return None
     tokens = sum(
@@ -118,13 +118,13 @@ def cells(one: Entry) -> tuple[str, ...] | None:
     )
     seconds = event.get("seconds")
     return (
-        str(one.status),
+        str(entry.status),
         f"{event.get('strategy')}-{event.get('base_model')}",
         f"{seconds:.2f}" if isinstance(seconds, int | float) else "",
         str(event.get("upstream_calls", "")),
         str(event.get("upstream_failures", "")),
         str(tokens),
-        one.trace[:8],
+        entry.trace[:8],
         str(event.get("code") or ""),
     )
 
@@ -152,7 +152,7 @@ def line(given: Iterable[str]) -> str:
 
 
 def read(
-    paths: Paths, wanted: Filter, *, follow: bool, since: str | None, lines: int
+    paths: Paths, criteria: Filter, *, follow: bool, since: str | None, lines: int
 ) -> Iterator[Entry]:
     """The newest `lines` matching entries, or those `since` a time; with `follow` also new ones.
 
@@ -163,7 +163,7 @@ def read(
     if since:
         options = [f"--since={since}", *(["--follow", "--no-tail"] if follow else [])]
         try:
-            yield from filter(wanted.takes, map(entry, systemd.stream_journal(unit, *options)))
+            yield from filter(criteria.takes, map(entry, systemd.stream_journal(unit, *options)))
         except ToolError as error:
             raise error.reworded(
                 f"{error.what}: {error.output}",
@@ -173,16 +173,16 @@ def read(
     # read backwards until there are enough: matching entries may be rare
     backwards = systemd.stream_journal(unit, "--reverse")
     first = next(backwards, {})
-    found = (
-        one
-        for one in map(entry, itertools.chain([first] if first else [], backwards))
-        if wanted.takes(one)
+    matching = (
+        candidate
+        for candidate in map(entry, itertools.chain([first] if first else [], backwards))
+        if criteria.takes(candidate)
     )
-    newest = list(itertools.islice(found, lines))
+    newest = list(itertools.islice(matching, lines))
     backwards.close()
     yield from reversed(newest)
     if follow:
         after = f"--after-cursor={first['__CURSOR']}" if first else "--since=now"
         yield from filter(
-            wanted.takes, map(entry, systemd.stream_journal(unit, "--follow", "--no-tail", after))
+            criteria.takes, map(entry, systemd.stream_journal(unit, "--follow", "--no-tail", after))
         )

@@ -49,9 +49,11 @@ class Status:
 def read_status(paths: Paths, config_path: Path) -> Status:
     """The state of the deployment now. Reads only, and costs no tokens."""
     deployment = Deployment(paths, config_path)
-    found = catalog.run(catalog.select(_TIERS), deployment)
-    results = {r.id: r for r in found}
-    worst = next(iter(roots(found)), next((r for r in found if r.status != "pass"), None))
+    tier_results = catalog.run(catalog.select(_TIERS), deployment)
+    results = {r.id: r for r in tier_results}
+    worst = next(iter(roots(tier_results)), None) or next(
+        (r for r in tier_results if r.status != "pass"), None
+    )
     units = facts_units.read_units(paths)
     problem = f"{worst.id}: {worst.found}" if worst else ""
     step = worst.remedy or paths.command("check") if worst else ""

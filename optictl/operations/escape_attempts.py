@@ -103,14 +103,14 @@ def _run_unit(systemd: Systemd, unit: str, text: str) -> tuple[list[str], str]:
 
 def _as_another_user(paths: Paths) -> Result:
     path = Path(f"/run/credentials/{paths.service_unit}/proxy_key")
-    found = {"missing": "the service does not run"}.get(files.file_facts(path).kind)
+    not_tried = {"missing": "the service does not run"}.get(files.file_facts(path).kind)
     readable = processes.readable_as(processes.NOBODY, path)
     return Result(
         id="sandbox.credential-of-another",
         title="From outside: read the service's credential as another user",
-        status="skip" if found else "fail" if readable else "pass",
+        status="skip" if not_tried else "fail" if readable else "pass",
         expected="is refused",
-        found=found or ("another user can read it" if readable else "refused"),
+        found=not_tried or ("another user can read it" if readable else "refused"),
         remedy=paths.command("restart") if readable else "",
     )
 

@@ -46,22 +46,22 @@ class Examination:
             with suppress(ConfigError):
                 config_file.load(self.config_path, required=True)
         since = time.monotonic()
-        found = catalog.run(self.checks, deployment)
+        results = catalog.run(self.checks, deployment)
         if self.attack:
-            found += escape_attempts.attack(deployment)
+            results += escape_attempts.attack(deployment)
         self.seconds = time.monotonic() - since
         if self.textfile is not None:
-            metrics = prometheus.prometheus(found, self.seconds, time.time())
+            metrics = prometheus.prometheus(results, self.seconds, time.time())
             files.write(self.textfile.absolute(), metrics, 0o644)
-        return found
+        return results
 
 
 def damped(
-    found: Sequence[Result], file: Path, fail_after: int, well_after: int
+    results: Sequence[Result], file: Path, fail_after: int, well_after: int
 ) -> tuple[Hysteresis, Hysteresis]:
     """The verdict before and after one more run; the file remembers it."""
     before = nagios.hysteresis(files.read(file))
-    now = before.after(good(found), fail_after, well_after)
+    now = before.after(good(results), fail_after, well_after)
     files.write(file, now.dump(), 0o600)
     return before, now
 

@@ -129,7 +129,7 @@ class Release:
     to change before it. `broken`: why the active one has to be rebuilt.
     """
 
-    wanted: ReleaseSpec
+    spec: ReleaseSpec
     built: bool
     current: str | None
     broken: str = ""
@@ -138,7 +138,7 @@ class Release:
     @property
     def name(self) -> str:
         """The name of its directory."""
-        return self.wanted.name
+        return self.spec.name
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _build(release: Release) -> list[Step]:
     if release.built:
         return []
     reason = release.broken or "this release is not on this machine yet"
-    return [BuildRelease(release.wanted, reason=reason)]
+    return [BuildRelease(release.spec, reason=reason)]
 
 
 def _switch(release: Release) -> list[Step]:
@@ -254,7 +254,7 @@ def _switch(release: Release) -> list[Step]:
         return []
     is_first = release.current is None
     reason = "no release is active" if is_first else f"{release.current} is active"
-    return [SwitchRelease(release.wanted, reason=reason)]
+    return [SwitchRelease(release.spec, reason=reason)]
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ def _trial(now: _Situation, supervision: Sequence[Step], sibling: Sequence[Step]
         "the release has to start in its sandbox, with this key and env file, before any change"
     )
     unit = f"{now.paths.trial_name}.service"
-    return [RunTrial(unit, now.release.wanted, serves_on=now.is_bridged, reason=reason)]
+    return [RunTrial(unit, now.release.spec, serves_on=now.is_bridged, reason=reason)]
 
 
 def _sibling(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
@@ -370,7 +370,7 @@ def _sibling(now: _Situation, live: Sequence[Step], stale: str) -> list[Step]:
     shares_socket = paths.scope == "system" and paths.socket not in _written(live)
     if running.runs and stale and shares_socket:
         reason = "it has to be ready, on the same socket, before the service is touched"
-        return [StartSibling(paths.sibling_unit, now.release.wanted, reason=reason)]
+        return [StartSibling(paths.sibling_unit, now.release.spec, reason=reason)]
     steps: list[Step] = []
     if running.sibling:
         reason = "an earlier restart left it behind"
@@ -388,7 +388,7 @@ def _supervision(now: _Situation, live: Sequence[Step], stale: str) -> list[Step
     if now.is_bridged:
         # it reloads systemd after the old process has ended
         reason = "the old process ends, the trial serves until the new one is ready"
-        steps: list[Step] = [HandOver(now.service, now.release.wanted, reason=reason)]
+        steps: list[Step] = [HandOver(now.service, now.release.spec, reason=reason)]
     else:
         steps = _started(now, live, stale)
     # last: what does not start must not be started at every boot

@@ -187,7 +187,7 @@ def judge(
     `starts`: the service is started at the end; otherwise its secrets may still be missing.
     `secrets_come`: the caller writes them before it installs.
     """
-    found = [
+    problems = [
         *_systemd(config, paths, facts),
         *_interpreter(paths, facts),
         *_place(config, paths, facts),
@@ -195,7 +195,7 @@ def judge(
         *([] if secrets_come else _of_secrets(paths, facts, blocking=starts)),
         *_drop_ins(paths, facts),
     ]
-    return sorted(found, key=lambda result: not result.failed)
+    return sorted(problems, key=lambda result: not result.failed)
 
 
 def _problem(id: str, title: str, found: str, remedy: str, *, blocking: bool = True) -> Result:

@@ -59,8 +59,8 @@ def error_message(answer: Response) -> str:
 def listed_models(answer: Response) -> set[str]:
     """The names in an answer of /v1/models; none where it is something else."""
     data = answer.data.get("data") if isinstance(answer.data, dict) else None
-    found = (m.get("id") for m in data if isinstance(m, dict)) if isinstance(data, list) else ()
-    return {name for name in found if isinstance(name, str)}
+    names = (m.get("id") for m in data if isinstance(m, dict)) if isinstance(data, list) else ()
+    return {name for name in names if isinstance(name, str)}
 
 
 def usage(answer: Response) -> dict[str, int]:

@@ -32,14 +32,14 @@ class Choice:
 
 
 def choose_interpreter(
-    found: list[Interpreter], others_must_reach: bool
+    running: list[Interpreter], others_must_reach: bool
 ) -> tuple[Interpreter | None, list[str]]:
     """The newest suitable interpreter, and why others were not chosen. Pure.
 
     `others_must_reach`: the service runs as a user that cannot enter private home directories.
     """
     fitting, passed = [], []
-    for interpreter in sorted(found, key=lambda i: i.version, reverse=True):
+    for interpreter in sorted(running, key=lambda i: i.version, reverse=True):
         if not interpreter.fits:
             age = "old" if interpreter.version[:2] < uv.OLDEST else "new"
             passed.append(f"{interpreter}: too {age}, the lock file is for Python {uv.SUPPORTED}")

@@ -33,12 +33,12 @@ def names(config: Config, asked: list[str], every: bool) -> list[str]:
     Raises:
         OptictlError: no model was named, or this deployment does not serve one of them.
     """
-    wanted = [*asked, *(name for name in config.published if every)]
-    if not wanted:
+    requested = [*asked, *(name for name in config.published if every)]
+    if not requested:
         raise UsageFailure(
             "no model was named", remedy=f"optictl smoke {next(iter(config.published))}, or --all"
         )
-    for name in wanted:
+    for name in requested:
         if (
             model_names.split(config.publish.get(name, name), config.strategies, config.base_models)
             is None
@@ -47,7 +47,7 @@ def names(config: Config, asked: list[str], every: bool) -> list[str]:
                 f"{name} is not an enabled strategy on a base model",
                 remedy=f"one of these: {', '.join(config.published)}",
             )
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(requested))
 
 
 def keys(paths: Paths, key_file: Path | None) -> Keys:
@@ -104,7 +104,7 @@ def patience(config: Config) -> float:
 def run(
     config: Config,
     keys: Keys,
-    wanted: list[str],
+    requested: list[str],
     prompt: str | None,
     timeout: float | None,
     url: str | None,
@@ -115,7 +115,7 @@ def run(
     text, seconds = prompt or evidence.PROMPT, timeout or patience(config)
     plain: dict[str, dict[str, int]] = {}
     results = []
-    for name in wanted:
+    for name in requested:
         _, base_model = model_names.split(
             config.publish.get(name, name), config.strategies, config.base_models
         ) or (
@@ -141,17 +141,19 @@ def traced(
     """The same results with their traces, and why some have no trace."""
     # read the service's key again: the requests may have used LiteLLM's
     proxy_key = keys(paths, None).proxy
-    found, problems = [], []
-    for one in smoked:
+    with_traces, problems = [], []
+    for request in smoked:
         try:
-            trace = tracing.read(config, paths, proxy_key, one.answer)
+            trace = tracing.read(config, paths, proxy_key, request.answer)
         except OptictlError as problem:
-            found.append(one)
+            with_traces.append(request)
             problems.append(problem)
         else:
-            data = {**(one.result.data or {}), "trace": trace.as_dict()}
-            found.append(replace(one, result=replace(one.result, data=data), trace=trace))
-    return found, problems
+            data = {**(request.result.data or {}), "trace": trace.as_dict()}
+            with_traces.append(
+                replace(request, result=replace(request.result, data=data), trace=trace)
+            )
+    return with_traces, problems
 
 
 def first_smoke(
@@ -163,4 +165,6 @@ def first_smoke(
     ):
         return []
     name = list(config.published)[:1]
-    return [one.result for one in run(config, keys(paths, None), name, None, None, None, say)]
+    return [
+        request.result for request in run(config, keys(paths, None), name, None, None, None, say)
+    ]

@@ -100,7 +100,7 @@ def parse(text: str) -> list[Question]:
     Raises:
         QuestionsError: a line is not valid, or there is no question.
     """
-    found: list[Question] = []
+    questions: list[Question] = []
     problems: list[Problem] = []
     lines: dict[str, int] = {}
     # not splitlines(): JSON strings may contain other line separators
@@ -114,12 +114,12 @@ def parse(text: str) -> list[Question]:
             problems += [Problem(path, number, what) for path, what in wrong]
         elif question is not None:
             lines[question.id] = number
-            found.append(question)
-    if not found and not problems:
+            questions.append(question)
+    if not questions and not problems:
         problems = [Problem("", None, "contains no questions")]
     if problems:
         raise QuestionsError(problems)
-    return found
+    return questions
 
 
 _Wrong = list[tuple[str, str]]

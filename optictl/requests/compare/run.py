@@ -86,7 +86,7 @@ def subjects(config: Config, asked: list[str]) -> list[Subject]:
     Raises:
         UnknownModel: the deployment does not serve one of them.
     """
-    found: dict[str, list[Subject]] = {}
+    by_base_model: dict[str, list[Subject]] = {}
     for name in asked or [*config.base_models, *config.published]:
         target = config.publish.get(name, name)
         strategy, base_model = model_names.split(target, config.strategies, config.base_models) or (
@@ -99,10 +99,10 @@ def subjects(config: Config, asked: list[str]) -> list[Subject]:
                 f"{name} is not an enabled strategy on a base model{suggest(name, known)}",
                 remedy=f"one of these: {', '.join(known)}",
             )
-        of_base = found.setdefault(base_model, [Subject(base_model, "", base_model)])
+        of_base = by_base_model.setdefault(base_model, [Subject(base_model, "", base_model)])
         if (subject := Subject(target, strategy, base_model)) not in of_base:
             of_base.append(subject)
-    return [subject for of_base in found.values() for subject in of_base]
+    return [subject for of_base in by_base_model.values() for subject in of_base]
 
 
 def begin(
@@ -271,16 +271,16 @@ def _ask(
         answer = network.request(
             "POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout
         )
-        found = record(subject, question, answer, keep)
-        append(found.line())
-        comparison.records.append(found)
-        failures = failures + 1 if found.error else 0
-        of_model[subject.model] = of_model[subject.model] + 1 if found.error else 0
-        say(f"{subject.model}: {found.error or ('right' if found.right else 'wrong')}")
+        answered = record(subject, question, answer, keep)
+        append(answered.line())
+        comparison.records.append(answered)
+        failures = failures + 1 if answered.error else 0
+        of_model[subject.model] = of_model[subject.model] + 1 if answered.error else 0
+        say(f"{subject.model}: {answered.error or ('right' if answered.right else 'wrong')}")
         if failures == FAILURES_IN_A_ROW:
             raise RequestsFailed(
                 f"{failures} consecutive requests failed",
                 remedy=remedy,
-                detail=f"{subject.model}: {found.error}",
+                detail=f"{subject.model}: {answered.error}",
             )
     return True

@@ -231,15 +231,13 @@ def rows(
     }
     counts = {}
     for s in subjects:
-        plain = next(
-            (one for one in subjects if one.base_model == s.base_model and not one.strategy), None
-        )
+        plain = next((p for p in subjects if p.base_model == s.base_model and not p.strategy), None)
         if s.strategy and plain is not None:
             counts[s.model] = _pairs(answers[s.model], answers[plain.model])
     adjusted = dict(
         zip(counts, stats.holm([stats.mcnemar(c[1], c[2]) for c in counts.values()]), strict=True)
     )
-    found = []
+    rows = []
     for s in subjects:
         own = [r for r in records if r.model == s.model]
         given = answers[s.model].values()
@@ -248,7 +246,7 @@ def rows(
         ]
         seconds = [r.seconds for r in given]
         hits = sum(r.right for r in given)
-        found.append(
+        rows.append(
             Row(
                 subject=s,
                 right=hits,
@@ -266,7 +264,7 @@ def rows(
                 beside=_beside(counts[s.model], adjusted[s.model]) if s.model in counts else None,
             )
         )
-    return found
+    return rows
 
 
 def _pairs(ours: dict[str, Record], plain: dict[str, Record]) -> tuple[int, int, int, int]:
