@@ -78,13 +78,19 @@ class OptictlError(Exception):
     def __init__(
         self, what: str, remedy: str = "", detail: str = "", problems: Sequence[dict[str, Any]] = ()
     ) -> None:
-        """`detail`: the last lines of a tool or a log. `problems`: where several things are wrong."""
+        """`detail`: the last lines of a tool or a log.
+
+        `problems`: where several things are wrong.
+        """
         super().__init__(what)
         self.what, self.remedy, self.detail = what, remedy, detail
         self._problems = problems
 
     def reworded(self, what: str, remedy: str = "", detail: str = "") -> OptictlError:
-        """The same failure with more words about what it means; `remedy` and `detail` stay unless given."""
+        """The same failure with more words about what it means.
+
+        `remedy` and `detail` stay unless given.
+        """
         new = OptictlError(what, remedy or self.remedy, detail or self.detail, self._problems)
         new.code, new.exit_code = self.code, self.exit_code
         return new
@@ -216,7 +222,8 @@ class Interrupted(OptictlError):
 
 
 class ToolError(OptictlError):
-    """A program that optictl runs (uv, systemctl, journalctl, pip) failed. `output` is the end of its output.
+    """A program that optictl runs (uv, systemctl, journalctl, pip) failed.
+    `output` is the end of its output.
 
     Fix: correct what its output names, then run the command again.
     """
@@ -231,7 +238,8 @@ class ToolError(OptictlError):
 class TimedOut(ToolError):
     """A program or a server did not answer in time.
 
-    Fix: look for what blocks it (`systemctl list-jobs`, a full or slow disk), then run the command again.
+    Fix: look for what blocks it (`systemctl list-jobs`, a full or slow disk),
+    then run the command again.
     """
 
     code = "timeout"
@@ -256,7 +264,8 @@ class MissingExtra(OptictlError):
 
 
 class MissingFact(OptictlError):
-    """Something that the command needs cannot be read on this machine; a check that needs it is skipped.
+    """Something that the command needs cannot be read on this machine;
+    a check that needs it is skipped.
 
     Fix: `what` names what is missing, and often the check that explains it.
     """

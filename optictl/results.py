@@ -23,9 +23,9 @@ class Result:
     """The result of one check or one request.
 
     `expected` and `found` are words for people; `data` is for programs. `fault` says what a failure
-    means, as a sentence without its full stop; `felt`: clients notice it. `root_cause` is the id of
-    the result that explains a failed or a skipped one: its own where no other does, "" where nothing
-    is wrong. `alone`: no other result explains this one.
+    means, as a sentence without its full stop; `felt`: clients notice it. `root_cause` is the id
+    of the result that explains a failed or a skipped one: its own where no other does, "" where
+    nothing is wrong. `alone`: no other result explains this one.
     """
 
     id: str

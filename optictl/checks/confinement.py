@@ -21,7 +21,8 @@ _MAX_EXPOSURE_LOOPBACK = 1.0
 @check(
     "service.exposure",
     "The sandbox of the service is tight",
-    f"systemd-analyze security: at most {_MAX_EXPOSURE_SEALED} if sealed, {_MAX_EXPOSURE_LOOPBACK} on loopback",
+    f"systemd-analyze security: at most {_MAX_EXPOSURE_SEALED} if sealed,"
+    f" {_MAX_EXPOSURE_LOOPBACK} on loopback",
     fault="The sandbox of the service is weaker than the configuration requires",
     timeout=30,
     requires=("config.valid",),

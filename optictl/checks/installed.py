@@ -312,10 +312,11 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
             if "__pycache__" not in p.parts
         }
         if extra := sorted(code - wanted):
+            unwanted = " ".join(shlex.quote(str(directory / name)) for name in extra)
             yield Finding(
                 f"{directory} holds {', '.join(extra[:3])}",
                 "fail",
-                f"rm {' '.join(shlex.quote(str(directory / name)) for name in extra)} && {deployment.restart}",
+                f"rm {unwanted} && {deployment.restart}",
                 "OptiLLM executes ./optillm/plugins/*.py at start",
                 deployment.is_alone,
             )

@@ -26,7 +26,8 @@ def _space_problem(path: Path) -> str:
     space = files.free_space(path)
     if space is None or (space.bytes >= _MIN_FREE_MIB << 20 and space.inodes >= _MIN_FREE_INODES):
         return ""
-    return f"only {space.bytes >> 20} MiB and {space.inodes} inodes are free on the file system of {path}"
+    room = f"{space.bytes >> 20} MiB and {space.inodes} inodes"
+    return f"only {room} are free on the file system of {path}"
 
 
 @check(

@@ -107,7 +107,8 @@ def process_guarded(deployment: Deployment) -> Iterator[Finding]:
         return
     work = files.identity(deployment.release / "work")
     for process in deployment.live.processes:
-        # the argument list names the link `current`, which may point elsewhere now; the directory is exact
+        # the argument list names the link `current`, which may point elsewhere now;
+        # the directory is exact
         if process.directory is not None and process.directory != work:
             yield Finding(f"process {process.pid} runs another release", "fail", deployment.restart)
     yield Finding(f"guard {version} of {deployment.release.name}")

@@ -23,10 +23,12 @@ def prometheus(found: Sequence[Result], seconds: float, now: float) -> str:
             for s in SEVERITY
         ]
     lines += [
-        "# HELP optillm_check_root_cause 1 for a failed check that no other check explains, else 0.",
+        "# HELP optillm_check_root_cause"
+        " 1 for a failed check that no other check explains, else 0.",
         "# TYPE optillm_check_root_cause gauge",
         *(
-            f'optillm_check_root_cause{{id="{_label(r.id)}"}} {int(r.failed and r.root_cause == r.id)}'
+            f'optillm_check_root_cause{{id="{_label(r.id)}"}}'
+            f" {int(r.failed and r.root_cause == r.id)}"
             for r in found
         ),
     ]

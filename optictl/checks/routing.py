@@ -56,7 +56,8 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
             yield Finding(
                 problem,
                 "fail",
-                f"edit {deployment.litellm.config_file}, or name another file: --litellm-config PATH",
+                f"edit {deployment.litellm.config_file},"
+                " or name another file: --litellm-config PATH",
             )
         return
     yield from _findings(deployment, judge.loops, "no route leads back")

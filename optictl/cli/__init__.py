@@ -1,4 +1,4 @@
-"""The command line. Each command parses, calls one function and hands the result to a `Terminal`."""
+"""The command line. A command parses, calls one function and hands its result to a `Terminal`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Install, guard, check and prove OptiLLM as a localhost service behind LiteLLM.",
-    epilog="Try [bold]optictl demo --once[/bold]: everything, on this machine, without root or LiteLLM.",
+    epilog="Try [bold]optictl demo --once[/bold]:"
+    " everything, on this machine, without root or LiteLLM.",
 )
 for module in (init, install, service, observe):
     module.register(app)

@@ -1,4 +1,7 @@
-"""render-*: texts from the configuration, to the standard output. They need no root and no machine."""
+"""render-*: texts from the configuration, to the standard output.
+
+They need no root and no machine.
+"""
 
 from __future__ import annotations
 

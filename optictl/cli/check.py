@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import CHECK_OUTPUT, DEPLOYMENT, Call, command, deployment
+from optictl.cli import options
+from optictl.cli.options import Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,14 +20,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this module's command."""
-    command(
-        app,
+    add = options.deployment_commands(app, "Proof")
+    add(
         "check",
         check,
         example="optictl check --only health --output json",
-        shared=(*DEPLOYMENT, CHECK_OUTPUT),
-        resolve=deployment,
-        panel="Proof",
+        shared=(*options.DEPLOYMENT, options.CHECK_OUTPUT),
     )
 
 
@@ -116,7 +115,8 @@ def check(
         ),
     ] = None,
 ) -> int:
-    """Check every invariant of a deployment and of the live process. It only reads, and costs no token.
+    """Check every invariant of a deployment and of the live process.
+    It only reads, and costs no token.
 
     Ctrl-C ends --watch with the exit code of the last run: 0 if no check failed, else 1.
     """

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import (
-    DEPLOYMENT,
-    OUTPUT,
-    Call,
-    SaveOption,
-    command,
-    deployment,
-    refuse_no_directory,
-)
+from optictl.cli import options
+from optictl.cli.options import Call
 from optictl.errors import UnknownModel
 
 if TYPE_CHECKING:
@@ -25,14 +18,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this module's command."""
-    command(
-        app,
+    add = options.deployment_commands(app, "Proof")
+    add(
         "compare",
         compare,
         example="optictl compare --budget-tokens 200000 --save worth.html",
-        shared=(*DEPLOYMENT, OUTPUT),
-        resolve=deployment,
-        panel="Proof",
+        shared=options.DEPLOYMENT_AND_OUTPUT,
     )
 
 
@@ -71,7 +62,7 @@ def compare(
             "--price-completion", metavar="PRICE", min=0, help="Of a million completion tokens."
         ),
     ] = None,
-    save: SaveOption = None,
+    save: options.SaveOption = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -91,22 +82,24 @@ def compare(
         ),
     ] = None,
 ) -> int:
-    """Ask the plain model and each strategy the same questions: what is right, what it costs, and what is noise.
+    """Ask the plain model and each strategy the same questions:
+    what is right, what it costs, and what is noise.
 
-    The plain model is asked at LiteLLM, strategies at the proxy, one request at a time. Costs tokens.
+    The plain model is asked at LiteLLM, strategies at the proxy, one request at a time.
+    Costs tokens.
 
     Every answer is kept in a file: an interrupted comparison can be resumed.
     """
     from optictl.requests.compare.session import Options
 
     prices = _prices(price_prompt, price_completion)
-    refuse_no_directory("--save", save)
-    refuse_no_directory("--resume", resume)
+    options.refuse_no_directory("--save", save)
+    options.refuse_no_directory("--resume", resume)
     files = [path and path.absolute() for path in (prompts, save, resume)]
-    options = Options(
+    chosen = Options(
         models or [], files[0], budget_tokens, prices, files[1], files[2], content, timeout
     )
-    return _compare(call, _begin(call, options))
+    return _compare(call, _begin(call, chosen))
 
 
 def _prices(prompt: float | None, completion: float | None) -> Prices | None:
@@ -119,17 +112,17 @@ def _prices(prompt: float | None, completion: float | None) -> Prices | None:
     return None if prompt is None or completion is None else Prices(prompt, completion)
 
 
-def _begin(call: Call, options: Options) -> Session:
+def _begin(call: Call, chosen: Options) -> Session:
     from optictl.requests.compare import session
 
     explicit = call.config_path if call.explicit else None
     try:
-        begun = session.begin(options, call.config(), call.paths, explicit)
+        begun = session.begin(chosen, call.config(), call.paths, explicit)
     except UnknownModel as unknown:
         raise typer.BadParameter(
             f"{unknown.what}; use {unknown.remedy}", param_hint="--models"
         ) from None
-    if options.prices and len({s.base_model for s in begun.comparison.subjects}) > 1:
+    if chosen.prices and len({s.base_model for s in begun.comparison.subjects}) > 1:
         raise typer.BadParameter(
             "prices are those of one base model: name its strategies with --models",
             param_hint="--price",

@@ -34,7 +34,10 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 
 def failed(terminal: Terminal, failure: BaseException, *, debug: bool) -> int:
-    """Print why a command failed. Returns the exit code; with `debug` a fault of optictl is raised."""
+    """Print why a command failed. Returns the exit code.
+
+    With `debug` an internal error is raised.
+    """
     from optictl.errors import InternalError, of_exception
 
     if isinstance(failure, BrokenPipeError) or _of_standard_output() is not None:

@@ -88,7 +88,8 @@ def apply(
 ) -> int:
     """Deploy to each host: build, prove, activate, check, smoke.
 
-    The roll-out stops at the first failure, and that host rolls back. The same command continues with the others.
+    The roll-out stops at the first failure, and that host rolls back.
+    The same command continues with the others.
     """
     return _roll(call, None, batch, wheelhouse, yes, force)
 
@@ -101,7 +102,9 @@ def upgrade(
     yes: YesOption = False,
     force: ForceOption = False,
 ) -> int:
-    """Roll another version of OptiLLM out, as `fleet apply` does. Where the inventory pins one, change it there."""
+    """Roll another version of OptiLLM out, as `fleet apply` does.
+    Where the inventory pins one, change it there.
+    """
     return _roll(call, version, batch, wheelhouse, yes, force)
 
 
@@ -121,7 +124,9 @@ def _roll(
 
 
 def rollback(call: FleetCall, batch: BatchOption = _BATCH, yes: YesOption = False) -> int:
-    """Return to the previous release on each host, proven in the same way. The first failure stops it."""
+    """Return to the previous release on each host, proven in the same way.
+    The first failure stops it.
+    """
     from optictl.fleet import rollout
 
     found = rollout.rollback(call.hosts, _serial(batch), _ask(yes), call.terminal.note)
@@ -179,7 +184,9 @@ def wheelhouse(
     profile: Annotated[str, typer.Option("--profile", help="proxy or full.")] = "proxy",
     wheels: SourceOption = None,
 ) -> int:
-    """Make the wheelhouse of one kind of host on this controller: every wheel, checked against the lock, and optictl's."""
+    """Make the wheelhouse of one kind of host on this controller:
+    every wheel, checked against the lock, and optictl's.
+    """
     from optictl.deployment.config import Config
     from optictl.output.hosts import NewWheelhouse
 

@@ -6,20 +6,14 @@ from typing import Annotated
 
 import typer
 
-from optictl.cli.options import OUTPUT, PLACE, Call, command, deployment
+from optictl.cli import options
+from optictl.cli.options import Call
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's command."""
-    command(
-        app,
-        "init",
-        init,
-        example="sudo optictl init",
-        shared=(*PLACE, OUTPUT),
-        resolve=deployment,
-        panel="A deployment",
-    )
+    add = options.deployment_commands(app, "A deployment")
+    add("init", init, example="sudo optictl init", shared=options.PLACE_AND_OUTPUT)
 
 
 def init(
@@ -28,9 +22,11 @@ def init(
         bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")
     ] = False,
 ) -> int:
-    """Write a commented optictl.yaml, a skeleton of the env file and a new proxy key. Overwrites nothing.
+    """Write a commented optictl.yaml, a skeleton of the env file and a new proxy key.
+    Overwrites nothing.
 
-    If a hand-made OptiLLM service exists, the new files get its values. The output lists what is taken and what is not.
+    If a hand-made OptiLLM service exists, the new files get its values.
+    The output lists what is taken and what is not.
     """
     from optictl.operations.initialize import initialize
     from optictl.output.initialized import InitReport

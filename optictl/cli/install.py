@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import (
-    DEPLOYMENT,
-    OUTPUT,
-    PLACE,
-    Call,
-    DryRunOption,
-    ForceOption,
-    PythonOption,
-    SecretsComeOption,
-    WheelhouseOption,
-    YesOption,
-    command,
-    deployment,
-)
+from optictl.cli import options
+from optictl.cli.options import Call
 from optictl.cli.questions import ask, confirm, refuse_blocked
 
 if TYPE_CHECKING:
@@ -31,29 +18,40 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    add = partial(command, app, resolve=deployment, panel="A deployment")
-    add("install", install, example="sudo optictl install --dry-run", shared=(*DEPLOYMENT, OUTPUT))
-    add("uninstall", uninstall, example="sudo optictl uninstall --dry-run", shared=(*PLACE, OUTPUT))
+    add = options.deployment_commands(app, "A deployment")
+    add(
+        "install",
+        install,
+        example="sudo optictl install --dry-run",
+        shared=options.DEPLOYMENT_AND_OUTPUT,
+    )
+    add(
+        "uninstall",
+        uninstall,
+        example="sudo optictl uninstall --dry-run",
+        shared=options.PLACE_AND_OUTPUT,
+    )
 
 
 def install(
     call: Call,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    wheelhouse: WheelhouseOption = None,
-    python: PythonOption = None,
+    dry_run: options.DryRunOption = False,
+    yes: options.YesOption = False,
+    wheelhouse: options.WheelhouseOption = None,
+    python: options.PythonOption = None,
     no_start: Annotated[
         bool, typer.Option("--no-start", help="Write everything, but leave systemd alone.")
     ] = False,
     no_smoke: Annotated[
         bool, typer.Option("--no-smoke", help="Do not end with a real request, which costs tokens.")
     ] = False,
-    force: ForceOption = False,
-    secrets_come: SecretsComeOption = False,
+    force: options.ForceOption = False,
+    secrets_come: options.SecretsComeOption = False,
 ) -> int:
     """Build the pinned release, prove it, write every artefact and activate it.
 
-    Shows the plan first. A second run changes nothing and says so. Under systemd it ends with check and one smoke.
+    Shows the plan first. A second run changes nothing and says so.
+    Under systemd it ends with check and one smoke.
     """
     from optictl.operations.install import plan_install
     from optictl.operations.installation import Circumstances
@@ -116,9 +114,9 @@ def uninstall(
         bool,
         typer.Option("--restore", help="Restore the service that was there before optictl's."),
     ] = False,
-    force: ForceOption = False,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
+    force: options.ForceOption = False,
+    dry_run: options.DryRunOption = False,
+    yes: options.YesOption = False,
 ) -> int:
     """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge.
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
 
-from optictl.cli.options import DEPLOYMENT, OUTPUT, PLACE, Call, command, deployment
+from optictl.cli import options
+from optictl.cli.options import Call
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    add = partial(command, app, resolve=deployment, panel="A deployment")
-    add("status", status, example="optictl status --output json", shared=(*PLACE, OUTPUT))
-    add("logs", logs, example="sudo optictl logs --follow", shared=(*PLACE, OUTPUT))
-    add("top", top, example="sudo optictl top --interval 5", shared=(*DEPLOYMENT, OUTPUT))
+    add = options.deployment_commands(app, "A deployment")
+    add("status", status, example="optictl status --output json", shared=options.PLACE_AND_OUTPUT)
+    add("logs", logs, example="sudo optictl logs --follow", shared=options.PLACE_AND_OUTPUT)
+    add("top", top, example="sudo optictl top --interval 5", shared=options.DEPLOYMENT_AND_OUTPUT)
 
 
 def status(call: Call) -> int:
-    """One screen: state, release, restarts, memory, health tiers, the last problem, the next command."""
+    """One screen: state, release, restarts, memory, health tiers,
+    the last problem, the next command.
+    """
     from optictl.observe import status
     from optictl.output.observations import StatusReport
 
@@ -58,7 +60,9 @@ def logs(
         int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")
     ] = 50,
 ) -> None:
-    """Read the service's journal: requests in columns, all else as it is. It holds no prompt and no key."""
+    """Read the service's journal: requests in columns, all else as it is.
+    It holds no prompt and no key.
+    """
     from optictl.observe.logs import Filter, is_status, read
     from optictl.output import observations
 
@@ -84,9 +88,11 @@ def top(
         int | None, typer.Option("--count", metavar="N", min=1, help="Exit after N refreshes.")
     ] = None,
 ) -> int:
-    """Watch the running service: readiness, requests in flight, rates, tokens, latency, restarts, memory.
+    """Watch the running service: readiness, requests in flight, rates, tokens, latency,
+    restarts, memory.
 
-    In a terminal a live screen: p pauses, q quits. When piped, one line per refresh; with --output json, one object.
+    In a terminal a live screen: p pauses, q quits.
+    When piped, one line per refresh; with --output json, one object.
     """
     from optictl.host import processes
     from optictl.observe.top import run

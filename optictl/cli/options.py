@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,6 +162,8 @@ CHECK_OUTPUT = _shared(
 #: Where a deployment is; and with its configuration.
 PLACE = (ROOT, USER, NAMED)
 DEPLOYMENT = (CONFIG, *PLACE)
+PLACE_AND_OUTPUT = (*PLACE, OUTPUT)
+DEPLOYMENT_AND_OUTPUT = (*DEPLOYMENT, OUTPUT)
 
 INVENTORY = inspect.Parameter(
     "inventory",
@@ -317,10 +320,21 @@ def command(
         *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
         *shared,
     ]
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__name__, run.__doc__ = function.__name__, _paragraphs(function)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(run)
+
+
+def _paragraphs(function: Callable[..., Any]) -> str:
+    """A docstring as a help text: each paragraph on one line, which the terminal's width breaks."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def deployment_commands(app: typer.Typer, panel: str) -> Callable[..., None]:
+    """`command` for the commands of a module that are about one deployment."""
+    return partial(command, app, resolve=deployment, panel=panel)
 
 
 def _run(

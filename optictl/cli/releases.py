@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import (
-    DEPLOYMENT,
-    OUTPUT,
-    PLACE,
-    Call,
-    DryRunOption,
-    ForceOption,
-    PythonOption,
-    SecretsComeOption,
-    WheelhouseOption,
-    YesOption,
-    command,
-    deployment,
-)
+from optictl.cli import options
+from optictl.cli.options import Call
 from optictl.cli.questions import ask, confirm, refuse_blocked
 
 if TYPE_CHECKING:
@@ -33,10 +20,20 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    add = partial(command, app, resolve=deployment, panel="Releases")
-    add("upgrade", upgrade, example="sudo optictl upgrade 0.3.13", shared=(*DEPLOYMENT, OUTPUT))
-    add("rollback", rollback, example="sudo optictl rollback", shared=(*DEPLOYMENT, OUTPUT))
-    add("releases", releases, example="optictl releases --output json", shared=(*PLACE, OUTPUT))
+    add = options.deployment_commands(app, "Releases")
+    add(
+        "upgrade",
+        upgrade,
+        example="sudo optictl upgrade 0.3.13",
+        shared=options.DEPLOYMENT_AND_OUTPUT,
+    )
+    add("rollback", rollback, example="sudo optictl rollback", shared=options.DEPLOYMENT_AND_OUTPUT)
+    add(
+        "releases",
+        releases,
+        example="optictl releases --output json",
+        shared=options.PLACE_AND_OUTPUT,
+    )
 
 
 @dataclass(frozen=True)
@@ -85,16 +82,18 @@ def upgrade(
             help="Build it and start it once; ask no model, do not activate it.",
         ),
     ] = False,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    force: ForceOption = False,
-    wheelhouse: WheelhouseOption = None,
-    python: PythonOption = None,
-    secrets_come: SecretsComeOption = False,
+    dry_run: options.DryRunOption = False,
+    yes: options.YesOption = False,
+    force: options.ForceOption = False,
+    wheelhouse: options.WheelhouseOption = None,
+    python: options.PythonOption = None,
+    secrets_come: options.SecretsComeOption = False,
 ) -> int:
-    """Upgrade to another version of OptiLLM: build it, prove it against the live upstream, activate it, prove it again.
+    """Upgrade to another version of OptiLLM: build it, prove it against the live upstream,
+    activate it, prove it again.
 
-    Every enabled strategy is asked twice: that costs tokens. If anything fails, it is rolled back (exit 4).
+    Every enabled strategy is asked twice: that costs tokens.
+    If anything fails, it is rolled back (exit 4).
     """
     from optictl.operations import upgrade
     from optictl.operations.installation import Circumstances
@@ -118,9 +117,9 @@ def upgrade(
 
 def rollback(
     call: Call,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    force: ForceOption = False,
+    dry_run: options.DryRunOption = False,
+    yes: options.YesOption = False,
+    force: options.ForceOption = False,
 ) -> int:
     """Return to the previous release, proven in the same way as an upgrade. Costs tokens."""
     from optictl.operations import upgrade
@@ -142,7 +141,10 @@ def releases(call: Call) -> int:
 def _new_lock(
     call: Call, version: str, lock: Path | None, resolve: bool, dry_run: bool, yes: bool
 ) -> bool:
-    """Keep a lock with this deployment's own, after showing what it means. True where only that was wanted."""
+    """Keep a lock with this deployment's own, after showing what it means.
+
+    Returns whether the command ends there: only the plan was asked for.
+    """
     from optictl.operations import resolve as resolving
     from optictl.output.release_tables import LockPlan, NewLock
 

@@ -1,4 +1,7 @@
-"""config and schema: the configuration as it is read, and the JSON Schemas of what optictl reads and prints."""
+"""config and schema: the configuration as it is read, and JSON Schemas.
+
+The schemas are those of what optictl reads and prints.
+"""
 
 from __future__ import annotations
 

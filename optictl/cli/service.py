@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import typer
 
-from optictl.cli.options import DEPLOYMENT, OUTPUT, PLACE, Call, command, deployment
+from optictl.cli import options
+from optictl.cli.options import Call
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    add = partial(command, app, resolve=deployment, panel="A deployment")
-    add("start", start, example="sudo optictl start", shared=(*PLACE, OUTPUT))
-    add("stop", stop, example="sudo optictl stop", shared=(*PLACE, OUTPUT))
-    add("restart", restart, example="sudo optictl restart", shared=(*PLACE, OUTPUT))
+    add = options.deployment_commands(app, "A deployment")
+    add("start", start, example="sudo optictl start", shared=options.PLACE_AND_OUTPUT)
+    add("stop", stop, example="sudo optictl stop", shared=options.PLACE_AND_OUTPUT)
+    add("restart", restart, example="sudo optictl restart", shared=options.PLACE_AND_OUTPUT)
 
 
 def register_run(app: typer.Typer) -> None:
     """Add `run`, which stands behind the commands that look."""
-    command(
-        app,
-        "run",
-        run,
-        example="optictl run --root ~/optillm",
-        shared=DEPLOYMENT,
-        resolve=deployment,
-        panel="A deployment",
-    )
+    add = options.deployment_commands(app, "A deployment")
+    add("run", run, example="optictl run --root ~/optillm", shared=options.DEPLOYMENT)
 
 
 def start(call: Call) -> int:
@@ -51,7 +43,9 @@ def stop(call: Call) -> int:
 
 
 def restart(call: Call) -> int:
-    """Restart without a pause: a second process serves on the same socket while the service drains."""
+    """Restart without a pause: a second process serves on the same socket
+    while the service drains.
+    """
     from optictl.operations import service
     from optictl.output.console import Report
 

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import (
-    DEPLOYMENT,
-    OUTPUT,
-    Call,
-    ContentOption,
-    KeyFileOption,
-    SaveOption,
-    command,
-    deployment,
-)
+from optictl.cli import options
+from optictl.cli.options import Call
 from optictl.cli.trace import refuse_unfit, save_page
 
 if TYPE_CHECKING:
@@ -28,15 +20,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this module's command."""
-    command(
-        app,
-        "smoke",
-        smoke,
-        example="optictl smoke moa-jerry-xl",
-        shared=(*DEPLOYMENT, OUTPUT),
-        resolve=deployment,
-        panel="Proof",
-    )
+    add = options.deployment_commands(app, "Proof")
+    add("smoke", smoke, example="optictl smoke moa-jerry-xl", shared=options.DEPLOYMENT_AND_OUTPUT)
 
 
 def smoke(
@@ -59,13 +44,13 @@ def smoke(
     url: Annotated[
         str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
     ] = None,
-    key_file: KeyFileOption = None,
+    key_file: options.KeyFileOption = None,
     trace: Annotated[
         bool,
         typer.Option("--trace", help="Also draw what each request did upstream, call by call."),
     ] = False,
-    save: SaveOption = None,
-    content: ContentOption = False,
+    save: options.SaveOption = None,
+    content: options.ContentOption = False,
 ) -> int:
     """Send one real request per model and prove what it caused upstream. Costs tokens.
 

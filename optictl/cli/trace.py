@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import (
-    DEPLOYMENT,
-    OUTPUT,
-    Call,
-    ContentOption,
-    KeyFileOption,
-    SaveOption,
-    command,
-    deployment,
-    refuse_no_directory,
-)
+from optictl.cli import options
+from optictl.cli.options import Call
 
 if TYPE_CHECKING:
     from optictl.output.console import Terminal
@@ -27,14 +18,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this module's command."""
-    command(
-        app,
+    add = options.deployment_commands(app, "Proof")
+    add(
         "trace",
         trace,
         example="optictl trace moa-jerry-xl 'Why is the sky blue?' --save sky.html",
-        shared=(*DEPLOYMENT, OUTPUT),
-        resolve=deployment,
-        panel="Proof",
+        shared=options.DEPLOYMENT_AND_OUTPUT,
     )
 
 
@@ -42,8 +31,8 @@ def trace(
     call: Call,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Such as moa-jerry-xl.")],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask it.")],
-    content: ContentOption = False,
-    save: SaveOption = None,
+    content: options.ContentOption = False,
+    save: options.SaveOption = None,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", metavar="SECONDS", min=1, help="Default: timeouts.request."),
@@ -51,13 +40,15 @@ def trace(
     url: Annotated[
         str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
     ] = None,
-    key_file: KeyFileOption = None,
+    key_file: options.KeyFileOption = None,
 ) -> int:
-    """Send one request and draw what it did upstream: each call, when, for what, how long. Costs tokens.
+    """Send one request and draw what it did upstream: each call, when, for what, how long.
+    Costs tokens.
 
     The service names the purpose of a call where OptiLLM shows it.
 
-    With --content it also keeps prompts and answers, in memory, until newer requests take their place.
+    With --content it also keeps prompts and answers, in memory,
+    until newer requests take their place.
     """
     from optictl.output.request_results import Traced
     from optictl.proof import evidence
@@ -89,7 +80,7 @@ def refuse_unfit(save: Path | None, content: bool, url: str | None, wanted: bool
         raise typer.BadParameter(
             "LiteLLM does not pass it on: leave --url out", param_hint="--content"
         )
-    refuse_no_directory("--save", save)
+    options.refuse_no_directory("--save", save)
 
 
 def save_page(

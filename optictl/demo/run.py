@@ -28,7 +28,8 @@ from optictl.proof import evidence, trial
 from optictl.proof.standin import StandIn
 from optictl.results import Progress, Result
 
-#: Families of checks about units and LiteLLM's configuration, which the demonstration does not have.
+#: Families of checks about units and LiteLLM's configuration.
+#: The demonstration has neither.
 _ELSEWHERE = ("unit", "socket", "service", "credential", "relay", "routing")
 
 

@@ -26,6 +26,10 @@ from optictl.errors import Locked
 _MOMENT = 2 * 10**9
 
 
+_Kind = Literal["missing", "file", "directory", "link", "other"]
+_KINDS: dict[int, _Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """What lstat() reports about a path. `mode`: permission bits. `size`: bytes.
@@ -33,7 +37,7 @@ class FileFacts:
     For "missing", every number is 0.
     """
 
-    kind: Literal["missing", "file", "directory", "link", "other"]
+    kind: _Kind
     mode: int = 0
     uid: int = 0
     size: int = 0
@@ -46,9 +50,9 @@ def file_facts(path: Path) -> FileFacts:
         info = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return FileFacts("missing")
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
-    kind = kinds.get(stat.S_IFMT(info.st_mode), "other")
-    return FileFacts(kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_size, info.st_gid)  # type: ignore[arg-type]
+    kind = _KINDS.get(stat.S_IFMT(info.st_mode), "other")
+    mode = stat.S_IMODE(info.st_mode)
+    return FileFacts(kind, mode, info.st_uid, info.st_size, info.st_gid)
 
 
 def identity(path: Path) -> tuple[int, int] | None:

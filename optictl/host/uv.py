@@ -59,8 +59,8 @@ for name in {_NEEDED!r}:
     except ImportError:
         lacking.append(name)
 base = getattr(sys, "_base_executable", sys.executable)
-print(repr((os.path.realpath(base), tuple(sys.version_info[:3]), os.path.dirname(os.__file__), sys.implementation.name,
-            "t" in getattr(sys, "abiflags", ""), lacking)))
+print(repr((os.path.realpath(base), tuple(sys.version_info[:3]), os.path.dirname(os.__file__),
+            sys.implementation.name, "t" in getattr(sys, "abiflags", ""), lacking)))
 """
 #: Where administrators and uv install shared interpreters, one directory each.
 _SHARED = Path("/opt/python")

@@ -25,7 +25,8 @@ from optictl.results import Result, good
 class Examination:
     """Runs the checks each time it is called. `seconds` is how long the last run took.
 
-    `explicit`: the configuration was named, so it must be there. `attack`: escape attempts run, too.
+    `explicit`: the configuration was named, so it must be there.
+    `attack`: escape attempts run, too.
     `textfile`: where the metrics are written.
     """
 

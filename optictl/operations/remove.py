@@ -139,7 +139,10 @@ def hints(paths: Paths) -> list[str]:
 
 
 def config_or_default(path: Path) -> Config:
-    """The configuration; the defaults where it is not valid: a removal does not need a valid one."""
+    """The configuration; the defaults where it is not valid.
+
+    A removal does not need a valid one.
+    """
     try:
         return config_file.load(path)
     except ConfigError:

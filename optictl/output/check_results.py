@@ -77,8 +77,9 @@ class InstallResults(Results):
 
 @dataclass
 class Damped(Results):
-    """Results, and the verdict that several runs agree on. All is shown while a check fails, else what changed.
+    """Results, and the verdict that several runs agree on.
 
+    All is shown while a check fails, else what changed.
     `before` and `now` are the verdicts; the next one needs `needed` consecutive runs against it.
     """
 
@@ -170,7 +171,10 @@ def _explain(terminal: Terminal, r: Result) -> None:
 
 
 def round_of_checks(terminal: Terminal, one: Round, *, quiet: bool = False) -> None:
-    """A round of `check --watch`: the first one whole, then what changed, each line with its time."""
+    """A round of `check --watch`: the first one whole, then what changed.
+
+    Each line of a change has its time.
+    """
     if not one.told:
         return
     if terminal.form == "json":

@@ -80,7 +80,10 @@ def _open(stderr: bool) -> Console:
 
 @contextmanager
 def _standard_output() -> Iterator[None]:
-    """Name the standard output in what goes wrong with it; a reader that left is no error of ours."""
+    """Name the standard output in what goes wrong with it.
+
+    A reader that left is no error of ours.
+    """
     try:
         yield
     except BrokenPipeError:

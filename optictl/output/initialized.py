@@ -19,7 +19,10 @@ _VERDICTS = {"take": "taken", "leave": "not taken", "differ": "differs"}
 
 @dataclass
 class InitReport(Report):
-    """The files that `init` made (or with `dry_run` would make), and the values of a hand-made unit."""
+    """The files that `init` made, and the values of a hand-made unit.
+
+    With `dry_run`: the files that it would make.
+    """
 
     done: Initialized
     paths: Paths

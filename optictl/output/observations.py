@@ -65,7 +65,10 @@ def _rows(seen: Status) -> dict[str, str]:
 
 
 def logs(terminal: Terminal, entries: Iterable[Entry]) -> None:
-    """The journal's entries, each as it comes: in columns for people, a JSON object a line for programs."""
+    """The journal's entries, each as it comes.
+
+    In columns for people, a JSON object a line for programs.
+    """
     if terminal.form == "text":
         _log_titles(terminal)
     is_empty = True
@@ -113,7 +116,10 @@ def _now() -> str:
 
 @contextmanager
 def top(terminal: Terminal, name: str, interval: float) -> Iterator[Callable[[Screen, bool], None]]:
-    """Shows a screen, and whether it is paused: on a terminal's whole screen, in a pipe as a line, or as a JSON object."""
+    """Shows a screen, and whether it is paused.
+
+    On a terminal's whole screen, in a pipe as a line, or as a JSON object.
+    """
     console = terminal.out
     if terminal.form == "json":
         yield lambda screen, _: terminal.line(
@@ -170,8 +176,10 @@ def _top_screen(
     most = "" if screen.max_in_flight is None else f" of {screen.max_in_flight}"
     queued = "" if screen.queued is None else f"{screen.queued} wait, "
     head = [
-        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}  up {span(screen.uptime)}  memory {memory(screen.memory)}",
-        f"requests: {screen.total.in_flight}{most} run, {queued}refused {number(screen.refused)}/min{restarts}",
+        f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}"
+        f"  up {span(screen.uptime)}  memory {memory(screen.memory)}",
+        f"requests: {screen.total.in_flight}{most} run,"
+        f" {queued}refused {number(screen.refused)}/min{restarts}",
         f"[bold red]{escape(one_line(screen.problem))}[/]"
         if screen.problem
         else f"upstream: p50 {number(screen.p50, '.2f')} s, p95 {number(screen.p95, '.2f')} s; "

@@ -28,8 +28,8 @@ from optictl.output.console import (
 class Compared(Report):
     """Strategies beside their plain models.
 
-    `file` holds the answers. Where `budget` (tokens) ended it, `again` is the command that continues
-    with a larger one.
+    `file` holds the answers. Where `budget` (tokens) ended it, `again` is the command that
+    continues with a larger one.
     """
 
     rows: Sequence[Row]
@@ -181,18 +181,23 @@ def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
 
 
 def waterfall(terminal: Terminal, model: str, trace: Trace) -> None:
-    """One request, each of its calls as a bar where it was in time; prompts and answers below, where they are in it."""
+    """One request, each of its calls as a bar where it was in time.
+
+    Prompts and answers are below, where the trace holds them.
+    """
     from rich.markup import escape
     from rich.table import Table
 
     from optictl.requests import tracing
 
     console = terminal.out
-    state = f"[{STATUS_STYLE['pass' if trace.status == 200 else 'fail']}]{escape(f'{trace.status} {trace.code}'.rstrip())}[/]"
+    color = STATUS_STYLE["pass" if trace.status == 200 else "fail"]
+    state = f"[{color}]{escape(f'{trace.status} {trace.code}'.rstrip())}[/]"
     tokens = f"{trace.prompt_tokens} + {trace.completion_tokens} tokens"
     at_once = f", {trace.at_once} at once" if trace.at_once > 1 else ""
     console.print(
-        f"\n[bold]{escape(model)}[/]  {state}  {len(trace.calls)} calls{at_once}, {tokens}, {trace.seconds:.2f} s"
+        f"\n[bold]{escape(model)}[/]  {state}"
+        f"  {len(trace.calls)} calls{at_once}, {tokens}, {trace.seconds:.2f} s"
     )
     wide = max([len(c.purpose) for c in trace.calls], default=0)
     width = max(12, min(console.width, 120) - wide - 45)

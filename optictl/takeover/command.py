@@ -187,9 +187,10 @@ def _env(now: Started, rest: list[str]) -> Started | None:
 
 _UV_VALUES = frozenset(
     """
-    --directory --project --python -p --with -w --with-editable --with-requirements --env-file --from --extra --group
-    --only-group --no-group --package --index --default-index --index-url -i --extra-index-url --find-links -f
-    --cache-dir --config-file --constraint -c --resolution --color --config-setting --link-mode --refresh-package
+    --directory --project --python -p --with -w --with-editable --with-requirements --env-file
+    --from --extra --group --only-group --no-group --package --index --default-index --index-url -i
+    --extra-index-url --find-links -f --cache-dir --config-file --constraint -c --resolution
+    --color --config-setting --link-mode --refresh-package
     """.split()  # noqa: SIM905
 )
 
@@ -496,15 +497,16 @@ def _nested(text: str, sign: str) -> tuple[str, int]:
 #: OptiLLM's flags without a value.
 _SWITCHES = frozenset(
     """
-    --return-full-response --launch-gui --log-conversations --batch-mode --ssl-verify --no-ssl-verify --version
-    --help -h
+    --return-full-response --launch-gui --log-conversations --batch-mode --ssl-verify
+    --no-ssl-verify --version --help -h
     """.split()  # noqa: SIM905
 )
 #: OptiLLM's flags with a value. Flags of CePO begin with --cepo_.
 _VALUES = frozenset(
     """
-    --optillm-api-key --approach --mcts-simulations --mcts-exploration --mcts-depth --model --rstar-max-depth
-    --rstar-num-rollouts --rstar-c --n --host --port --log --plugins-dir --conversation-log-dir --best-of-n --best_of_n
+    --optillm-api-key --approach --mcts-simulations --mcts-exploration --mcts-depth --model
+    --rstar-max-depth --rstar-num-rollouts --rstar-c --n --host --port --log --plugins-dir
+    --conversation-log-dir --best-of-n --best_of_n
     --base-url --base_url --ssl-cert-path --batch-size --batch-wait-ms --cepo_config_file
     """.split()  # noqa: SIM905
 )

@@ -18,12 +18,12 @@ _SHORT = 5
 #: Values that are not secrets, whatever the name of the setting is.
 _HARMLESS = frozenset({"", "0", "1", "true", "false", "yes", "no"})
 _USER_INFORMATION = re.compile(r"(?<=://)[^/@\s'\"]+(?=@)")
+#: A secret's value that is not hidden yet, quoted or not.
+_VALUE = r"""(?!\(secret,|\\\s*\n)("[^"\n]*"|'[^'\n]*'|[^\s'"]+)"""
 #: Secrets recognized by the text around them: in comments, and in texts that are not parsed.
-_KEY_FLAG = re.compile(
-    r"(--optillm-api-key(?:\s*\\\s*\n\s*|\s+|=))(?!\(secret,|\\\s*\n)(\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
-)
+_KEY_FLAG = re.compile(rf"(--optillm-api-key(?:\s*\\\s*\n\s*|\s+|=)){_VALUE}")
 _VARIABLE = re.compile(
-    r"\b([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)[A-Z0-9_]*=)(?!\(secret,|\\\s*\n)(\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
+    rf"\b([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)[A-Z0-9_]*=){_VALUE}"
 )
 #: References to a secret, which are not secrets themselves.
 _REFERENCE = re.compile(r"""["']?(\$\{?[A-Za-z_]\w*\}?|@\S+|\$\(.*|`.*)["']?""")

@@ -371,7 +371,8 @@ def _upstream_key(service: HandMade, paths: Paths) -> _Key:
 
 #: Variables without a meaning for a deployment.
 _OF_NO_ACCOUNT = re.compile(
-    r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TERM|LANG|LC_\w+|TZ|VIRTUAL_ENV|PYTHON\w*|XDG_\w+|UV_\w+|TMPDIR|_"
+    r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TERM|LANG|LC_\w+|TZ"
+    r"|VIRTUAL_ENV|PYTHON\w*|XDG_\w+|UV_\w+|TMPDIR|_"
 )
 #: Field -> variables whose values become settings.
 _AS_SETTINGS = {
@@ -530,7 +531,8 @@ _LIMITS = re.compile(
 )
 _RELATIONS = ("After", "Before", "Requires", "Wants", "BindsTo", "PartOf", "Requisite", "OnFailure")
 _COMMON = re.compile(
-    r"(network|network-online|multi-user|syslog|basic|local-fs|nss-lookup|time-sync)\.target|-\.mount"
+    r"(network|network-online|multi-user|syslog|basic|local-fs|nss-lookup|time-sync)\.target"
+    r"|-\.mount"
 )
 
 
@@ -548,9 +550,11 @@ def _directives(service: HandMade, paths: Paths) -> list[NotTaken]:
                 )
             )
     if limits := [
-        name for name in names if _LIMITS.fullmatch(name) and service.settings.last(name)
+        f"{name}={entry.value}"
+        for name in names
+        if _LIMITS.fullmatch(name) and (entry := service.settings.last(name))
     ]:
-        text = ", ".join(f"{name}={service.settings.last(name).value}" for name in limits)  # type: ignore[union-attr]
+        text = ", ".join(limits)
         left.append(
             NotTaken(
                 text, "the unit has its own limits and timeouts", f"add the ones you need to {own}"

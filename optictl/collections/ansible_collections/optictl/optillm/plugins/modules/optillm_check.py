@@ -10,7 +10,9 @@ version_added: 0.1.0
 description:
   - Runs C(optictl check), which changes nothing, and fails when a check fails.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - optictl.optillm.deployment
 options:
   only:
     description: Checks or families of checks. Default, all.

@@ -13,7 +13,9 @@ description:
   - After a failure, the host returns to its previous release, configuration and keys, and the
     module fails with C(rolled_back=true).
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - optictl.optillm.deployment
 options:
   state:
     description:

@@ -11,7 +11,9 @@ description:
   - Reports release, health, restarts, and what C(optictl install) would change. A bad state does
     not fail the module.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - optictl.optillm.deployment
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}

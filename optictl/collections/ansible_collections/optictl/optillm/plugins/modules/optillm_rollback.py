@@ -11,7 +11,9 @@ description:
   - Runs C(optictl rollback). It tests the release like a new one, which costs tokens. When a test
     fails, nothing changes.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - optictl.optillm.deployment
 options:
   release:
     description:

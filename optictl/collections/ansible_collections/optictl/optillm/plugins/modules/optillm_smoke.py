@@ -11,7 +11,9 @@ description:
   - Runs C(optictl smoke), which costs tokens, and fails when a strategy did not run. Skipped in
     check mode.
 author: optictl maintainers (@optictl)
-extends_documentation_fragment: [ansible.builtin.action_common_attributes, optictl.optillm.deployment]
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - optictl.optillm.deployment
 options:
   models:
     description: Strategy models, for example V(moa-jerry-xl). Default, every enabled strategy on
