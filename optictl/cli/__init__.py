@@ -12,6 +12,7 @@ from optictl.cli import (
     compare,
     demo,
     fleet,
+    help_pages,
     init,
     install,
     observe,
@@ -24,6 +25,7 @@ from optictl.cli import (
 
 app = typer.Typer(
     name="optictl",
+    cls=help_pages.Group,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

@@ -72,14 +72,18 @@ def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
     from optictl.errors import UsageFailure
     from optictl.output.console import Terminal
 
-    rich_utils.rich_format_error(wrong)  # type: ignore[arg-type]
     context = getattr(wrong, "ctx", None)
     error = UsageFailure(
         wrong.format_message(),  # type: ignore[attr-defined]
         f"{context.command_path if context else 'optictl'} --help shows what is allowed",
     )
+    terminal = Terminal(command_name(context) if context else "", "json")
     if wants_json(arguments):
-        Terminal(command_name(context) if context else "", "json").envelope_of(error)
+        terminal.envelope_of(error)
+    if not wrong.format_message():  # type: ignore[attr-defined]
+        rich_utils.rich_format_error(wrong)  # type: ignore[arg-type] # no command: the help
+    else:
+        terminal.error(error)
     return error.exit_code
 
 

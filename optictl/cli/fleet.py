@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optictl.cli import help_pages
 from optictl.cli.options import (
     FLEET,
     OUTPUT,
@@ -49,6 +50,7 @@ _BATCH = "1,25%"
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     group = typer.Typer(
+        cls=help_pages.Group,
         no_args_is_help=True,
         help="The same deployment on several hosts, through Ansible"
         " (needs the extra: uv tool install 'optictl\\[fleet]').",

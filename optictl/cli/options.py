@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optictl.cli import help_pages
 from optictl.deployment.paths import NAME
 from optictl.output.console import Terminal
 
@@ -323,7 +324,9 @@ def command(
     run.__name__, run.__doc__ = function.__name__, _paragraphs(function)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(run)
+    app.command(name, cls=help_pages.Command, rich_help_panel=panel, epilog=f"Example: {example}")(
+        run
+    )
 
 
 def _paragraphs(function: Callable[..., Any]) -> str:

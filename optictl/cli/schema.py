@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from optictl.cli import help_pages
 from optictl.cli.options import DEPLOYMENT, Call, command, deployment
 from optictl.output.console import Terminal
 
@@ -14,6 +15,7 @@ from optictl.output.console import Terminal
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     config = typer.Typer(
+        cls=help_pages.Group,
         no_args_is_help=True,
         help="About the configuration file.",
         epilog="Example: optictl config show",
@@ -34,6 +36,7 @@ def register(app: typer.Typer) -> None:
     )
     app.add_typer(config, name="config", rich_help_panel="Artefacts")
     schemas = typer.Typer(
+        cls=help_pages.Group,
         no_args_is_help=True,
         help="JSON Schemas of what optictl prints.",
         epilog="Example: optictl schema envelope",

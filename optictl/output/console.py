@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from optictl.deployment.invocation import Invocation
 from optictl.errors import output_failed
 from optictl.output import envelope
+from optictl.output.tables import broken
 from optictl.results import Result
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
     from optictl.errors import OptictlError
 
@@ -34,6 +34,8 @@ STATUS_STYLE = {
 }
 #: A pipe gets lines as long as they are.
 _PIPE_WIDTH = 1000
+#: Less has no room for a bar beside the text of a step.
+_WIDE = 100
 
 
 class Report:
@@ -233,7 +235,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[str], None]]:
-        """A spinner that says what is being done; in a pipe, a line each."""
+        """A line for everything that is being done, on a terminal above a spinner."""
         if not self._may_move:
             yield self.note
             return
@@ -242,8 +244,7 @@ class Terminal:
         status = self.err.status(f"{escape(title)} ...")
 
         def say(text: str) -> None:
-            self.note(text)
-            status.update(f"{escape(text)} ...")
+            self.note(text)  # the spinner stays below it, and repeats nothing
             status.start()  # a result on the standard output stopped it
 
         with self._moving(status):
@@ -265,11 +266,12 @@ class Terminal:
             TimeRemainingColumn,
         )
 
+        is_narrow = self.err.width < _WIDE
         columns = (
-            BarColumn(20),
+            *(() if is_narrow else (BarColumn(20),)),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            *(() if is_narrow else (TimeRemainingColumn(),)),
             TextColumn("{task.description}"),
         )
         bar = Progress(*columns, console=self.err, transient=True)
@@ -292,27 +294,18 @@ class Terminal:
             self._live = None
 
 
-def wrapped(console: Console, head: str, text: str, style: str = "") -> None:
+def wrapped(console: Console, head: str, text: str | Text, style: str = "") -> None:
     """A text behind `head` (markup) and below it. Lines are broken at spaces: no word is split."""
     from rich.text import Text
 
     begin = Text.from_markup(head)
-    width = max(20, console.width - begin.cell_len)
-    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
     below = " " * begin.cell_len
-    for line in lines if console.is_terminal else [text]:
-        console.print(begin.append(line, style or None), soft_wrap=True)
+    whole = text.copy() if isinstance(text, Text) else Text(text)
+    whole.stylize_before(style)
+    width = max(20, console.width - begin.cell_len)
+    for line in broken(whole, width) if console.is_terminal else [whole]:
+        console.print(begin + line, soft_wrap=True)
         begin = Text(below)
-
-
-def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """A table without lines. Its cells are not wrapped; those of `numbers` stand to the right."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(columns))
-    for title in columns:
-        made.add_column(title, justify="right" if title in numbers else "left", no_wrap=True)
-    return made
 
 
 def one_line(text: str) -> str:

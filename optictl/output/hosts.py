@@ -43,7 +43,7 @@ class Hosts(Report):
         found, console = terminal.spelled(self.found), terminal.out
         for r in found:
             if diff := (r.data or {}).get("diff"):
-                console.print(f"[bold]{escape(r.id)}[/]")
+                console.print(f"[bold]{escape(r.id)}[/]", soft_wrap=True)
                 console.print(diff, markup=False, end="", soft_wrap=True)
         width = max((len(r.id) for r in found), default=0)
         for r in found:

@@ -9,16 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from optictl.output.console import (
+    STATUS_STYLE,
+    Report,
+    Terminal,
+    one_line,
+    printable,
+    wrapped,
+)
+from optictl.output.envelope import SCHEMA
 from optictl.output.figures import memory, number, span
+from optictl.output.tables import Table, broken
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.text import Text
 
     from optictl.observe.logs import Entry
     from optictl.observe.status import Status
-    from optictl.observe.top.model import Screen
-from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, printable
-from optictl.output.envelope import SCHEMA
+    from optictl.observe.top.model import InFlight, Rates, Screen
 
 
 @dataclass
@@ -36,20 +45,23 @@ class StatusReport(Report):
 
     def show(self, terminal: Terminal) -> None:
         from rich.markup import escape
+        from rich.text import Text
 
         seen = self.status
-        tiers = "  ".join(
-            f"[{STATUS_STYLE[status]}]{id.removeprefix('health.')} {status}[/]"
+        tiers = (
+            Text(f"{id.removeprefix('health.')} {status}", STATUS_STYLE[status])
             for id, status in seen.tiers.items()
         )
-        rows = {name: escape(text) for name, text in _rows(seen).items()}
-        rows["health"] = tiers
-        rows["problem"] = f"[bold red]{escape(seen.problem)}[/]" if seen.problem else ""
-        # a command that is broken into lines cannot be pasted
-        rows["next"] = escape(terminal.spell(seen.next))
+        rows = {name: Text(text) for name, text in _rows(seen).items()}
+        rows["health"] = Text("  ").join(tiers)
+        rows["problem"] = Text(seen.problem, "bold red")
         for name, text in rows.items():
             if text:
-                terminal.out.print(f"[dim]{name:<8}[/]  {text}", soft_wrap=True)
+                wrapped(terminal.out, f"[dim]{name:<8}[/]  ", text)
+        if seen.next:
+            # a command that is broken into lines cannot be pasted
+            following = escape(terminal.spell(seen.next))
+            terminal.out.print(f"[dim]{'next':<8}[/]  {following}", soft_wrap=True)
 
 
 def _rows(seen: Status) -> dict[str, str]:
@@ -162,8 +174,42 @@ def _top_screen(
     screen: Screen, name: str, interval: float, paused: bool, width: int, height: int
 ) -> Group:
     from rich.console import Group
+    from rich.text import Text
+
+    head = [line for text in _head(screen, name) for line in broken(text, width)]
+    # the strategies leave room for what is in flight: the busiest are shown
+    busiest = sorted(screen.rates, key=lambda r: (-r.in_flight, -(r.requests or 0)))
+    rates, _ = _most(
+        lambda count: _rates([*(r for r in screen.rates if r in busiest[:count]), screen.total]),
+        max(1, len(busiest)),
+        height // 3 + 2,
+        width,
+    )
+    foot = broken(_foot(screen, interval, paused), width)
+    # two empty lines, and one that says how many are left out
+    room = height - len(head) - rates.lines(width) - len(foot) - 3
+    waiting, shown = _most(
+        lambda count: _in_flight(screen.in_flight[:count]), len(screen.in_flight), room, width
+    )
+    more = len(screen.in_flight) - shown
+    left_out = Text(f"and {more} more" if more > 0 else "")
+    tables = (rates.fitted(width), Text(""), waiting.fitted(width))
+    return Group(*head, Text(""), *tables, left_out, *foot)
+
+
+def _most(table: Callable[[int], Table], rows: int, lines: int, width: int) -> tuple[Table, int]:
+    """The table with as many of its rows as fit these lines, at least one; and how many."""
+    shown = min(rows, max(1, lines))
+    while True:
+        made = table(shown)
+        needed = made.lines(width)
+        if shown <= 1 or needed <= lines:
+            return made, shown
+        shown = max(1, min(shown - 1, shown * lines // needed))
+
+
+def _head(screen: Screen, name: str) -> list[Text]:
     from rich.markup import escape
-    from rich.table import Table
     from rich.text import Text
 
     ready = f"[{STATUS_STYLE['pass']}]ready[/]" if screen.ready else "[bold red]not ready[/]"
@@ -175,7 +221,7 @@ def _top_screen(
     )
     most = "" if screen.max_in_flight is None else f" of {screen.max_in_flight}"
     queued = "" if screen.queued is None else f"{screen.queued} wait, "
-    head = [
+    lines = [
         f"[bold]{escape(name)}[/]  {escape(screen.state)}, {ready}"
         f"  up {span(screen.uptime)}  memory {memory(screen.memory)}",
         f"requests: {screen.total.in_flight}{most} run,"
@@ -184,55 +230,45 @@ def _top_screen(
         if screen.problem
         else f"upstream: p50 {number(screen.p50, '.2f')} s, p95 {number(screen.p95, '.2f')} s; "
         f"failed {number(screen.upstream_failed)} calls/min{workers}",
-        "",
     ]
-    rates = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    rates.add_column("per minute", no_wrap=True)
-    for title in ("in flight", "requests", "failed", "calls", "tokens"):
-        rates.add_column(title, justify="right", no_wrap=True)
-    # the strategies leave room for what is in flight: the busiest are shown
-    busiest = sorted(screen.rates, key=lambda r: (-r.in_flight, -(r.requests or 0)))[
-        : max(1, height // 3)
-    ]
-    for one in (*(r for r in screen.rates if r in busiest), screen.total):
-        figures = (
-            number(one.requests),
-            number(one.failed),
-            number(one.calls),
-            number(one.tokens, ".0f"),
-        )
-        rates.add_row(
+    return [Text.from_markup(line) for line in lines]
+
+
+def _rates(rows: list[Rates]) -> Table:
+    """The rates of strategies; the last row is their sum."""
+    from rich.markup import escape
+
+    titles = ("in flight", "requests", "failed", "calls", "tokens")
+    table = Table("per minute", *titles, numbers=titles)
+    for one in rows:
+        figures = (one.requests, one.failed, one.calls)
+        table.add(
             escape(one.strategy),
             str(one.in_flight),
-            *figures,
-            style="bold" if one is screen.total else "",
+            *map(number, figures),
+            number(one.tokens, ".0f"),
+            style="bold" if one is rows[-1] else "",
         )
-    room = max(1, height - len(head) - len(busiest) - 6)
-    waiting = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    # a long name is cut, and never a figure
-    waiting.add_column(
-        "in flight",
-        no_wrap=True,
-        max_width=max(12, width - len("  23 h 59 min  calls  waiting  feedface  ")),
-    )
-    for title in ("age", "calls", "waiting", "trace"):
-        waiting.add_column(title, justify="left" if title == "trace" else "right", no_wrap=True)
-    for each in screen.in_flight[:room]:
-        waiting.add_row(
-            escape(each.model),
-            span(each.age),
-            str(each.calls),
-            str(each.waiting),
-            escape(each.trace[:8]),
-        )
-    more = len(screen.in_flight) - room
+    return table
+
+
+def _in_flight(requests: Iterable[InFlight]) -> Table:
+    from rich.markup import escape
+
+    titles = ("age", "calls", "waiting", "trace")
+    table = Table("in flight", *titles, numbers=titles[:3])
+    for each in requests:
+        figures = (span(each.age), str(each.calls), str(each.waiting))
+        table.add(escape(each.model), *figures, escape(each.trace[:8]))
+    return table
+
+
+def _foot(screen: Screen, interval: float, paused: bool) -> Text:
+    from rich.text import Text
+
     last = (
         "[reverse] paused [/]  p continues"
         if paused
         else f"every {interval:g} s, rates over {screen.seconds:.0f} s  p pauses"
     )
-    foot = [f"and {more} more" if more > 0 else "", f"[dim]{last}  q quits[/]"]
-    lines = [Text.from_markup(line, overflow="ellipsis") for line in (*head, *foot)]
-    for text in lines:
-        text.no_wrap = True
-    return Group(*lines[: len(head)], rates, Text(""), waiting, *lines[len(head) :])
+    return Text.from_markup(f"[dim]{last}  q quits[/]")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optictl.errors import Blocked
 from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
+from optictl.output.tables import Table
 from optictl.results import Result
 
 if TYPE_CHECKING:
@@ -112,19 +113,14 @@ def problems(terminal: Terminal, found: Sequence[Result]) -> None:
 def takeover(terminal: Terminal, unit: str, rows: Sequence[TakeoverRow], *, forced: bool) -> None:
     """What changes when a service that was written by hand is replaced."""
     from rich.markup import escape
-    from rich.table import Table
 
     console = terminal.out
-    console.print(
-        f"[bold]{escape(unit)} was written by hand. With optictl it changes:[/]", soft_wrap=True
-    )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("", "now", "becomes"):
-        table.add_column(title, no_wrap=not title, overflow="fold")
+    wrapped(console, "", f"{unit} was written by hand. With optictl it changes:", style="bold")
+    table = Table("", "now", "becomes")
     for row in rows:
         style = "" if row.changes else "dim"
-        table.add_row(escape(row.what), escape(row.now), escape(row.becomes), style=style)
-    console.print(table)
+        table.add(escape(row.what), escape(row.now), escape(row.becomes), style=style)
+    table.print(console)
     if not forced:
         wrapped(
             console,
@@ -150,9 +146,8 @@ def changes(terminal: Terminal, planned: Sequence[Step]) -> None:
         )
         if shown.diff.startswith("---"):
             if console.is_terminal:
-                console.print(
-                    Syntax(shown.diff, "diff", background_color="default", word_wrap=True)
-                )
+                highlighted = Syntax("", "diff", background_color="default").highlight(shown.diff)
+                console.print(highlighted, soft_wrap=True, end="")
             else:
                 console.print(shown.diff, markup=False, soft_wrap=True, end="")
         elif shown.diff:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from optictl.output.console import STATUS_STYLE, Report, Terminal, table
+from optictl.output.console import STATUS_STYLE, Report, Terminal, wrapped
+from optictl.output.tables import Table
 from optictl.results import Result
 
 if TYPE_CHECKING:
@@ -25,16 +26,15 @@ class NewLock(Report):
         return [self.resolution.as_dict()]
 
     def show(self, terminal: Terminal) -> None:
-        from rich.markup import escape
 
         found, console = self.resolution, terminal.out
         console.print("[bold]the closure[/]")
         for line in found.closure:
-            console.print(f"  {escape(line)}", soft_wrap=True)
+            wrapped(console, "  ", line)
         console.print("[bold]what the guard relies on[/]")
         for name, diff in found.internals.items():
             known = "not known to the guard" if name in found.unknown else "known to the guard"
-            console.print(f"  {escape(name)} changed ({known})", soft_wrap=True)
+            wrapped(console, "  ", f"{name} changed ({known})")
             if name in found.unknown:
                 console.print(diff, markup=False, style="dim", soft_wrap=True)
         if not found.internals:
@@ -68,11 +68,11 @@ class Comparison(Report):
 
         before = {r.id: r for r in self.proof.current}
         titles = ("", "model", "calls", "tokens", "s", "before", "tokens", "s")
-        shown = table(*titles, numbers=titles[2:])
+        shown = Table(*titles, numbers=titles[2:], heads=2)
         for r in self.proof.new:
             status = f"[{STATUS_STYLE[r.status]}]{r.status}[/]"
-            shown.add_row(status, escape(r.id), *_figures(r), *_figures(before.get(r.id)))
-        terminal.out.print(shown)
+            shown.add(status, escape(r.id), *_figures(r), *_figures(before.get(r.id)))
+        shown.print(terminal.out)
 
 
 def _figures(result: Result | None) -> list[str]:
@@ -137,11 +137,11 @@ class Releases(Report):
             terminal.message("No release is installed.")
             return
         titles = ("release", "state", "profile", "closure", "built", "MB")
-        shown = table(*titles, numbers=("MB",))
+        shown = Table(*titles, numbers=("MB",))
         for one in self.found:
             style = {"active": "green", "half-built": "yellow"}.get(one.state, "")
             state = f"[{style}]{one.state}[/]" if style else one.state
             built, size = one.built[:16].replace("T", " "), f"{one.size / 1e6:.0f}"
             words = (one.profile, one.closure, built, size)
-            shown.add_row(escape(one.name), state, *map(escape, words))
-        terminal.out.print(shown)
+            shown.add(escape(one.name), state, *map(escape, words))
+        shown.print(terminal.out)

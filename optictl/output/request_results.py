@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optictl.output.check_results import Results
 from optictl.output.figures import number, short
+from optictl.output.tables import Table
 from optictl.results import Result
 
 if TYPE_CHECKING:
@@ -69,28 +70,36 @@ class Compared(Report):
         for base_model in dict.fromkeys(r.subject.base_model for r in self.rows):
             rows = [r for r in self.rows if r.subject.base_model == base_model]
             _compared(terminal, base_model, rows)
-        for line in self._notes():
-            terminal.message(line)
+        for paragraph in self._notes():
+            terminal.out.print()
+            for line in paragraph:
+                wrapped(terminal.out, "", line)
+        if self.again:
+            terminal.message(f"More: {self.again}")
         terminal.note(f"every answer is in {self.file}")
 
-    def _notes(self) -> Iterator[str]:
-        for r in self.rows:
-            if r.failed:
-                last = one_line(r.error)
-                yield f"\n{r.subject.model}: {r.failed} requests failed, the last one with: {last}"
-        if self.failed:
-            yield f"Failed requests are not counted; --resume {self.file} repeats them"
+    def _notes(self) -> Iterator[list[str]]:
+        """What the table does not say, in paragraphs."""
+        failed = [r for r in self.rows if r.failed]
+        for r in failed:
+            last = one_line(r.error)
+            line = f"{r.subject.model}: {r.failed} requests failed, the last one with: {last}"
+            kept = f"Failed requests are not counted; --resume {self.file} repeats them"
+            yield [line, *([kept] if r is failed[-1] else [])]
+        spent = []
         if self.again:
             asked = sum(r.answered + r.failed for r in self.rows)
-            yield (
-                f"\nLeft out: {self.left_out} of {asked + self.left_out} requests:"
+            spent.append(
+                f"Left out: {self.left_out} of {asked + self.left_out} requests:"
                 f" one more may pass the budget of {self.budget} tokens"
             )
         if self.budget is not None and self.tokens > self.budget:
             over = self.tokens - self.budget
-            yield f"Passed the budget by {over} tokens: a request took more than any before it."
-        if self.again:
-            yield f"More: {self.again}"
+            spent.append(
+                f"Passed the budget by {over} tokens: a request took more than any before."
+            )
+        if spent:
+            yield spent
 
 
 @dataclass
@@ -140,40 +149,28 @@ class Smoked(Results):
 
 def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from optictl.requests.compare import summary
 
     console = terminal.out
     priced = any(r.cost is not None for r in rows)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(escape(base_model), overflow="fold")
-    for title in (
-        "right",
-        "95 %",
-        "calls",
-        "tokens",
-        "p50 s",
-        "p95 s",
-        *(["cost"] if priced else []),
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    figures = ["right", "95 %", "calls", "tokens", "p50 s", "p95 s", *(["cost"] if priced else [])]
+    table = Table(escape(base_model), *figures, "", numbers=figures)
     styles = {"better": "green", "worse": "red", "within noise": "dim", "": ""}
     for r in rows:
         low, high = r.interval
         verdict = r.beside.verdict if r.beside else ""
         cost = [number(r.cost, ".4f")] if priced else []
         share = f"{100 * low:.0f}-{100 * high:.0f}" if r.answered else "-"
-        figures = (f"{r.right}/{r.answered}", share, str(r.calls), short(r.tokens))
-        words = (*figures, number(r.p50), number(r.p95), *cost)
+        counts = (f"{r.right}/{r.answered}", share, str(r.calls), short(r.tokens))
+        words = (*counts, number(r.p50), number(r.p95), *cost)
         style = styles[verdict]
-        table.add_row(
+        table.add(
             escape(r.subject.strategy or "(plain)"),
             *words,
             f"[{style}]{verdict}[/]" if style else verdict,
         )
-    console.print(table)
+    table.print(console)
     console.print()
     for r in rows:
         if text := summary.sentence(r):
@@ -186,50 +183,61 @@ def waterfall(terminal: Terminal, model: str, trace: Trace) -> None:
     Prompts and answers are below, where the trace holds them.
     """
     from rich.markup import escape
-    from rich.table import Table
-
-    from optictl.requests import tracing
+    from rich.text import Text
 
     console = terminal.out
     color = STATUS_STYLE["pass" if trace.status == 200 else "fail"]
     state = f"[{color}]{escape(f'{trace.status} {trace.code}'.rstrip())}[/]"
     tokens = f"{trace.prompt_tokens} + {trace.completion_tokens} tokens"
     at_once = f", {trace.at_once} at once" if trace.at_once > 1 else ""
-    console.print(
-        f"\n[bold]{escape(model)}[/]  {state}"
-        f"  {len(trace.calls)} calls{at_once}, {tokens}, {trace.seconds:.2f} s"
-    )
+    console.print()
+    counts = f"{len(trace.calls)} calls{at_once}, {tokens}, {trace.seconds:.2f} s"
+    wrapped(console, "", Text.from_markup(f"[bold]{escape(model)}[/]  {state}  {counts}"))
     wide = max([len(c.purpose) for c in trace.calls], default=0)
-    width = max(12, min(console.width, 120) - wide - 45)
-    form = ".3f" if trace.span < 1 else ".2f" if trace.span < 100 else ".0f"
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in (
-        "call",
-        "0 s".ljust(width - 8) + f"{trace.span:{form}} s".rjust(8),
-        "at",
-        "s",
-        "in",
-        "out",
-        "status",
-    ):
-        table.add_column(
-            title, justify="right" if title in ("at", "s", "in", "out") else "left", no_wrap=True
-        )
     full = "━" if console.encoding.startswith("utf") else "="
+    drawn = _calls(trace, full, max(12, min(console.width, 120) - wide - 45))
+    # the figures say the same as the bars
+    shown = drawn if drawn.fits(console.width) else _calls(trace, full, 0)
+    shown.print(console)
+    _contents(terminal, trace)
+
+
+def _form(trace: Trace) -> str:
+    """As many digits as its seconds need."""
+    return ".3f" if trace.span < 1 else ".2f" if trace.span < 100 else ".0f"
+
+
+def _calls(trace: Trace, full: str, width: int) -> Table:
+    """The calls of a request, with bars of at most `width` characters `full`, or without bars."""
+    from rich.markup import escape
+
+    from optictl.requests import tracing
+
+    form = _form(trace)
+    axis = "0 s".ljust(width - 8) + f"{trace.span:{form}} s".rjust(8)
+    figures = ("at", "s", "in", "out")
+    table = Table("call", *([axis] if width else []), *figures, "status", numbers=figures)
     for call in trace.calls:
         seconds = trace.lasted(call)
-        before, length = tracing.bar(call.start, seconds, trace.span, width)
+        before, length = tracing.bar(call.start, seconds, trace.span, width or 1)
         style = STATUS_STYLE["fail"] if call.failed else "cyan"
-        table.add_row(
+        table.add(
             escape(call.purpose),
-            f"{' ' * before}[{style}]{full * length}[/]",
+            *([f"{' ' * before}[{style}]{full * length}[/]"] if width else []),
             f"{call.start:{form}}",
             "open" if call.seconds is None else f"{seconds:{form}}",
             short(call.prompt_tokens),
             short(call.completion_tokens),
             f"[{style}]{escape(call.outcome)}[/]" if call.failed else call.outcome,
         )
-    console.print(table)
+    return table
+
+
+def _contents(terminal: Terminal, trace: Trace) -> None:
+    """The prompts and answers of each call, where the trace holds them."""
+    from rich.markup import escape
+
+    console, form = terminal.out, _form(trace)
     for call in trace.calls if trace.messages is not None else ():
         console.print(f"\n[bold]{escape(call.purpose)}[/] [dim]at {call.start:{form}} s[/]")
         texts = [(str(one.get("role")), one.get("content")) for one in call.messages or ()]

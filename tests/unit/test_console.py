@@ -48,6 +48,21 @@ def test_no_line_holds_a_spinner_and_a_result(columns: int) -> None:
     assert "curl -si http://127.0.0.1:4020/v1/models" in lines(shown)
 
 
+def test_a_spinner_repeats_no_line_above_it() -> None:
+    terminal, shown = screen(80)
+    with terminal.progress("installing") as say:
+        say("building the release in /opt/optillm-proxy")
+    assert sum("building the release" in line for line in lines(shown)) == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_step_beside_a_bar_is_not_cut(columns: int) -> None:
+    terminal, shown = screen(columns)
+    with terminal.steps("comparing", 10, 600) as say:
+        say("self_consistency-jerry-xl: right")
+    assert any("self_consistency-jerry-xl: right" in line for line in lines(shown))
+
+
 def test_only_one_live_display_runs() -> None:
     terminal, shown = screen(80)
     with terminal.progress("outer"), terminal.progress("inner") as say:
