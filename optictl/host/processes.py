@@ -94,12 +94,21 @@ def owners(inodes: set[str]) -> dict[int, set[str]]:
     return holders
 
 
+#: Programs of systemd that hold sockets for a service. A service that is about to start is one of
+#: them for some milliseconds, as root.
+_MANAGERS = ("systemd", "systemd-executor")
+
+
 def _is_manager(pid: int) -> bool:
-    """Whether a process is systemd itself."""
+    """Whether a process is systemd itself, or a service of it that has not become its program."""
+    if executable := _link(f"/proc/{pid}/exe"):
+        # the kernel adds this to the path after an update of systemd
+        return executable.name.removesuffix(" (deleted)") in _MANAGERS
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "systemd"
+        comm = Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return False
+    return comm in [name[:15] for name in _MANAGERS]  # another user's process
 
 
 def _link(path: str) -> Path | None:
