@@ -67,8 +67,9 @@ for host in "$@"; do
   cp -u "$WHEELS"/* "$host/opt/wheels"
   if ! [ -x "$host/opt/optictl/bin/optictl" ]; then
     "$UV" venv --quiet --no-project --python "$PYTHON" "$host/opt/optictl"
-    "$UV" pip install --quiet --python "$host/opt/optictl/bin/python" --no-deps --require-hashes --no-index --link-mode copy \\
-      --compile-bytecode --find-links "$host/opt/wheels" --requirements "$host/opt/wheels/$REQUIREMENTS"
+    "$UV" pip install --quiet --python "$host/opt/optictl/bin/python" --no-deps --require-hashes \\
+      --no-index --link-mode copy --compile-bytecode --find-links "$host/opt/wheels" \\
+      --requirements "$host/opt/wheels/$REQUIREMENTS"
   fi
   cp "$FILES"/* "$host/etc/optillm-proxy"
   "$host/opt/optictl/bin/optictl" install --root "$host" --yes --wheelhouse "$host/opt/wheels" \\
@@ -98,16 +99,18 @@ faster than sequential work. Real hosts use their own cores. A script between An
 of a host therefore records the CPU time of each module, to separate the work of the hosts from the
 work of the controller. For the loop, it is the CPU time of all its processes.
 
-- fleet: `optictl fleet apply --batch 1,{BATCH} --forks {FORKS}`: one canary, then {BATCH} at a time. It reads the facts
-  of every host. Each host gets the wheels and optictl, builds the release, tests all four
-  strategies with the live upstream, switches and checks.
-- loop: a shell loop, one host after the other. It copies the wheels, installs optictl, writes the configuration and the keys,
-  and runs `optictl install --root HOST --yes`, without the facts and the live tests. It is measured for at most {LOOPED}
-  hosts; `~`: extrapolated.
-- "{FIRST}": an empty host. "{LINKED}", for {BUILT_BEFORE} hosts or more: the release is linked from an earlier build,
-  because more builds would only keep the shared cores busy. "{AGAIN}": the same command again.
-- The wheelhouse exists before the measurement. The hosts of both sides share one cache of uv. Memory is the maximum of the
-  controller's processes together. RSS counts a shared page once per process, PSS once.
+- fleet: `optictl fleet apply --batch 1,{BATCH} --forks {FORKS}`: one canary, then {BATCH} at a
+  time. It reads the facts of every host. Each host gets the wheels and optictl, builds the release,
+  tests all four strategies with the live upstream, switches and checks.
+- loop: a shell loop, one host after the other. It copies the wheels, installs optictl, writes the
+  configuration and the keys, and runs `optictl install --root HOST --yes`, without the facts and
+  the live tests. It is measured for at most {LOOPED} hosts; `~`: extrapolated.
+- "{FIRST}": an empty host. "{LINKED}", for {BUILT_BEFORE} hosts or more: the release is linked from
+  an earlier build, because more builds would only keep the shared cores busy. "{AGAIN}": the same
+  command again.
+- The wheelhouse exists before the measurement. The hosts of both sides share one cache of uv.
+  Memory is the maximum of the controller's processes together. RSS counts a shared page once per
+  process, PSS once.
 """
 
 
@@ -287,7 +290,8 @@ class Yard:
             changes
         ] * len(hosts):
             raise RuntimeError(
-                f"not every host was {'changed' if changes else 'left as it was'}:\n{log.read_text()}"
+                f"not every host was {'changed' if changes else 'left as it was'}:\n"
+                f"{log.read_text()}"
             )
         return took, sum(map(float, self.records.read_text().split()))
 
@@ -304,7 +308,8 @@ class Yard:
         took = _measured(command, {**self.environment, **variables}, log)
         if log.read_text().count("No changes.") != (0 if changes else len(hosts)):
             raise RuntimeError(
-                f"not every host was {'changed' if changes else 'left as it was'}:\n{log.read_text()}"
+                f"not every host was {'changed' if changes else 'left as it was'}:\n"
+                f"{log.read_text()}"
             )
         return took
 
@@ -420,18 +425,19 @@ def _forecast(lines: Sequence[Line], wheels: float) -> str:
 ## {MANY:,} hosts
 
 This is a forecast from the figures above, not a measurement. It assumes that a host takes its CPU
-time, which other load
-affects least: {number(built.own)} s for an empty host, {number(again.own)} s without changes. Real hosts use their own
-cores, `--forks` hosts at a time, in the batches of `--batch 1,25%`: one, then {MANY // 4} each. A host costs the
-controller {number(costs[0])} s of CPU time, {number(costs[1])} s without changes. The controller needs {number(base)} MiB
-of memory, {number(a_worker)} more for each active host, and {number(a_host)} for each host in the inventory.
+time, which other load affects least: {number(built.own)} s for an empty host,
+{number(again.own)} s without changes. Real hosts use their own cores, `--forks` hosts at a time,
+in the batches of `--batch 1,25%`: one, then {MANY // 4} each. A host costs the controller
+{number(costs[0])} s of CPU time, {number(costs[1])} s without changes. The controller needs
+{number(base)} MiB of memory, {number(a_worker)} more for each active host, and {number(a_host)} for
+each host in the inventory.
 
 {_table(head, rows)}
 
 When the controller has fewer cores than the table says, it is the bottleneck. A batch waits for its
-slowest host. The loop
-would take {number(hours)} h. These figures do not include SSH (about a dozen tasks per host) and the transfer of the
-wheels, once: {number(wheels)} MB per host, {number(way)} GB in all, {number(minutes)} min at 1 Gbit/s.
+slowest host. The loop would take {number(hours)} h. These figures do not include SSH (about a dozen
+tasks per host) and the transfer of the wheels, once: {number(wheels)} MB per host, {number(way)} GB
+in all, {number(minutes)} min at 1 Gbit/s.
 """
 
 

@@ -71,14 +71,16 @@ PREAMBLE = f"""\
 # Many clients at once
 
 Written by `python -m benchmarks.load`. The clients, the upstream, the program under test and the
-watcher are separate processes
-on the same cores. Clients request `{STRATEGY}` (one upstream call) over kept-alive connections, one request after the other,
-for {SPAN} s. "added": the time of an answer minus the upstream's time, including the queue. RSS, threads and files are maximum
-values. The watcher requests /health ten times a second, each time on a new connection.
+watcher are separate processes on the same cores. Clients request `{STRATEGY}` (one upstream call)
+over kept-alive connections, one request after the other, for {SPAN} s. "added": the time of an
+answer minus the upstream's time, including the queue. RSS, threads and files are maximum values.
+The watcher requests /health ten times a second, each time on a new connection.
 
-- "{GUARDED}": a release as its unit starts it, with `limits.max_in_flight: {UNLIMITED}`: no request waits in the queue.
+- "{GUARDED}": a release as its unit starts it, with `limits.max_in_flight: {UNLIMITED}`: no request
+  waits in the queue.
 - "{TWO}": the same with `workers: 2`.
-- "{LIMITED}": one worker with the default limit, for stages with more clients than half of it. A client that gets 503 sends
+- "{LIMITED}": one worker with the default limit, for stages with more clients than half of it. A
+  client that gets 503 sends
   no more requests (`Retry-After` is longer than the stage).
 - "{BARE}": OptiLLM by hand, the same closure.
 """

@@ -2,7 +2,7 @@
 
 It needs root. It boots a machine, installs a deployment there, and repeats `optictl restart` under
 the constant load of the tests. It adds a line to RESTARTS.md and updates the total of all runs.
-Ctrl-C and SIGTERM end a run after the present restart. Interrupted and failed runs are recorded too.
+Ctrl-C and SIGTERM end a run after the current restart. Interrupted and failed runs are recorded.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ COLUMNS = ("date", "restarts", "minutes", "machine", "load before", *HEAD[1:])
 PREAMBLE = f"""\
 # Restarts under load
 
-Written by `python -m benchmarks.restarts`. The load: {RATE} GET /health a second, each on a new connection, and {CLIENTS}
-clients that request `bon`, one request after the other. Its four upstream calls take {CALL_SECONDS} s each. There are no
-retries. "refused": the connection was refused. "dropped": reset, closed early or incomplete. p99 and worst: of the GETs, in
-seconds. One line per run. "load before": the machine's load average before the run.
+Written by `python -m benchmarks.restarts`. The load: {RATE} GET /health a second, each on a new
+connection, and {CLIENTS} clients that request `bon`, one request after the other. Its four upstream
+calls take {CALL_SECONDS} s each. There are no retries. "refused": the connection was refused.
+"dropped": reset, closed early or incomplete. p99 and worst: of the GETs, in seconds. One line per
+run. "load before": the machine's load average before the run.
 """
 
 

@@ -14,9 +14,10 @@ _HEAD = """\
 
 `python -m scripts.docs` writes this page. `optictl check --explain ID` prints one section of it.
 
-- *Requires*: these checks run first. If one of them fails, this check is skipped and names the failed one.
-  `--only` runs them too.
-- *Explained by*: if one of these checks fails too, it is the root cause of this failure and is shown first.
+- *Requires*: these checks run first. If one of them fails, this check is skipped and names the
+  failed one. `--only` runs them too.
+- *Explained by*: if one of these checks fails too, it is the root cause of this failure and is
+  shown first.
 """
 
 

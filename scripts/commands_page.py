@@ -20,8 +20,9 @@ SHARED_BY = 6
 _HEAD = """\
 # Command line
 
-`python -m scripts.docs` writes this page from the program's help. `optictl COMMAND --help` prints the same text,
-`man optictl` too. [Exit codes](exit-codes.md) and [JSON output](json.md) have separate pages.
+`python -m scripts.docs` writes this page from the program's help. `optictl COMMAND --help` prints
+the same text, `man optictl` too. [Exit codes](exit-codes.md) and [JSON output](json.md) have
+separate pages.
 
 Every command takes `--help`. `NO_COLOR` switches colours off.
 `optictl --install-completion` installs completion for your shell.

@@ -1,4 +1,4 @@
-"""docs/reference/configuration.md from the model of optictl.yaml; `python -m scripts.docs` writes it."""
+"""docs/reference/configuration.md from the model of optictl.yaml, for `python -m scripts.docs`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ PAGE = Path(__file__).resolve().parent.parent / "docs/reference/configuration.md
 _HEAD = """\
 # Configuration
 
-`python -m scripts.docs` writes this page from the model that validates the file. `man optictl.yaml` has the same text.
+`python -m scripts.docs` writes this page from the model that validates the file. `man optictl.yaml`
+has the same text.
 
-`optictl.yaml` describes one deployment. `optictl init` writes it with comments. It lies in `/etc/optillm-proxy` for
-the system, in `~/.config/optillm-proxy` with `--user`, and in `DIR/etc/optillm-proxy` with `--root DIR`;
-`--config PATH` names another file.
+`optictl.yaml` describes one deployment. `optictl init` writes it with comments. It lies in
+`/etc/optillm-proxy` for the system, in `~/.config/optillm-proxy` with `--user`, and in
+`DIR/etc/optillm-proxy` with `--root DIR`; `--config PATH` names another file.
 
-optictl validates the whole file and reports every problem at once, each with its key and line. An unknown key is a
-problem. The exit code of an invalid file is 78. An absent key has its default.
+optictl validates the whole file and reports every problem at once, each with its key and line. An
+unknown key is a problem. The exit code of an invalid file is 78. An absent key has its default.
 
 - `optictl config show` prints the configuration with all defaults.
 - `optictl config schema` prints the JSON Schema. Editors use it: put

@@ -1,4 +1,7 @@
-"""Write docs/grafana/optillm.json with Grafana's own SDK, for Grafana 11.6 and later: `uv run scripts/dashboard.py`."""
+"""Write docs/grafana/optillm.json for Grafana 11.6 and later: `uv run scripts/dashboard.py`.
+
+It uses Grafana's own SDK.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ def _happened(expression: str) -> str:
 
 
 def _quantile(share: float, histogram: str, by: str) -> str:
-    return f"histogram_quantile({share}, sum by (le, {by}) (rate({histogram}_bucket{{{_THESE}}}[$__rate_interval])))"
+    return (
+        f"histogram_quantile({share}, sum by (le, {by}) "
+        f"(rate({histogram}_bucket{{{_THESE}}}[$__rate_interval])))"
+    )
 
 
 def _in_range(metric: str, labels: str = _THESE) -> str:
@@ -265,7 +271,10 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
         ),
         _graph(
             "In flight",
-            "Requests in flight, requests in the queue (limits.max_in_flight), open upstream calls.",
+            (
+                "Requests in flight, requests in the queue (limits.max_in_flight), "
+                "open upstream calls."
+            ),
             "short",
             (f"sum(optillm_requests_waiting{{{_HERE}}})", "in the queue"),
             (

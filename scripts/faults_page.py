@@ -1,4 +1,4 @@
-"""docs/reference/faults.md from the records of tests/system/faults; `python -m scripts.docs` writes it."""
+"""docs/reference/faults.md, from the records of tests/system/faults."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ WAYS = ("systemctl is-active", "curl /health", "curl /v1/models", "LiteLLM /heal
 _HEAD = """\
 # Faults that `check` finds
 
-Each fault was made on a healthy deployment under a booted systemd, with a real LiteLLM in front of it and behind it
-(`tests/system/faults`). In each case `check` named this one cause and no other, and the command that it printed
-fixed the fault. The other columns show whether a simpler probe noticed that anything was wrong:
+Each fault was made on a healthy deployment under a booted systemd, with a real LiteLLM in front of
+it and behind it (`tests/system/faults`). In each case `check` named this one cause and no other,
+and the command that it printed fixed the fault. The other columns show whether a simpler probe
+noticed that anything was wrong:
 
 - `systemctl is-active`: is the unit active?
 - `curl /health`: does the proxy answer?

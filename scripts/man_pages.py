@@ -1,4 +1,4 @@
-"""man/optictl.1 and man/optictl.yaml.5, in roff, from the code; `python -m scripts.docs` writes them."""
+"""man/optictl.1 and man/optictl.yaml.5, in roff, from the code, for `python -m scripts.docs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of the rooms in docs/explanation/architecture.md, from the layers that a test enforces."""
+"""The picture of the rooms in docs/explanation/architecture.md, from the layers of a test."""
 
 from __future__ import annotations
 

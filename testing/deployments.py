@@ -1,4 +1,4 @@
-"""A whole deployment for the tests: installed by optictl, on free ports, in front of a scripted upstream."""
+"""A whole deployment for the tests: installed on free ports, with a scripted upstream."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class InstalledDeployment:
     def litellm_config(self) -> str:
         """What `optictl render-litellm` prints, and a real model behind every base model."""
         bases = (
-            f"  - {{model_name: {base}, litellm_params: {{model: openai/real, api_base: 'http://192.0.2.9/v1'}}}}\n"
+            f"  - {{model_name: {base}, "
+            "litellm_params: {model: openai/real, api_base: 'http://192.0.2.9/v1'}}\n"
             for base in self.config.base_models
         )
         return render.litellm(self.config, self.paths) + "".join(bases)
@@ -76,7 +77,7 @@ class InstalledDeployment:
 
     def standin(self, **options: object) -> StandIn:
         """The scripted upstream in LiteLLM's place, not yet running."""
-        return StandIn(key=UPSTREAM_KEY, port=self.upstream_port, **options)  # type: ignore[arg-type]
+        return StandIn(key=UPSTREAM_KEY, port=self.upstream_port, **options)
 
     @contextmanager
     def serving(self) -> Iterator[subprocess.Popen[bytes]]:

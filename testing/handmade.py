@@ -1,4 +1,4 @@
-"""A hand-made OptiLLM service on a booted machine: what stood there before optictl, running and in use."""
+"""A hand-made OptiLLM service on a booted machine: running and in use, before optictl comes."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ def start_handmade(
     machine.write(f"{HOME}/.optillm/proxy_config.yaml", default if providers is None else providers)
     machine.run("chown", "-R", "-h", f"{USER}:", HOME)
     machine.write(env_path, env, env_mode)
-    words = f"--host 127.0.0.1 --port {made.port} --base-url {upstream.base_url} --approach proxy --model jerry-xl"
+    words = (
+        f"--host 127.0.0.1 --port {made.port} --base-url {upstream.base_url} --approach proxy "
+        "--model jerry-xl"
+    )
     words += f" --optillm-api-key {key}" if key else ""
     text = _UNIT.format(
         user=USER, home=HOME, env=env_path, flags=f"{words} {flags}".strip(), service=service

@@ -16,7 +16,7 @@ from testing.support import PROXY_KEY, UPSTREAM_KEY, free_port
 
 ETC, OPT = "/etc/optillm-proxy", "/opt/optillm-proxy"
 
-#: An OptiLLM plugin, so that another release is wanted: PyDLL does not give the GIL back while it calls.
+#: An OptiLLM plugin, for another release: PyDLL does not release the GIL during a call.
 HANG = '''\
 """Hangs the whole interpreter."""
 import ctypes
@@ -32,7 +32,7 @@ def run(system_prompt, initial_query, client, model):
 
 @dataclass
 class Host:
-    """A machine with optictl on it, a deployment's ports, and the upstream that stands for LiteLLM."""
+    """A machine with optictl, a deployment's ports, and the upstream that stands for LiteLLM."""
 
     machine: Machine
     program: Path
@@ -79,14 +79,14 @@ class Host:
         self.machine.write(f"{ETC}/proxy_key", f"{PROXY_KEY}\n", 0o600)
 
     def uninstall(self, *options: str) -> None:
-        """Uninstall; the releases are put back afterwards, so that the next installation need not build them."""
+        """Uninstall, then put the releases back: the next installation need not build them."""
         self.machine.run("cp", "-al", f"{OPT}/releases", "/opt/kept")
         self.optictl("uninstall", "--yes", *options)
         self.machine.run("test", "!", "-e", OPT)
         self.machine.run("sh", "-c", f"mkdir {OPT} && mv /opt/kept {OPT}/releases")
 
     def renew(self) -> None:
-        """Put a module's deployment in order: as configured, running, and with no restarts counted against it."""
+        """Put a module's deployment in order: as configured, running, with no restarts counted."""
         self.configure()
         # it may have been removed
         self.machine.run("systemctl", "restart", "optillm-proxy.service", check=False)
@@ -97,7 +97,7 @@ class Host:
 def installed(
     machine: Machine, program: Path, respond: Callable[[Seen], Reply | None] | None = None
 ) -> Iterator[Host]:
-    """A deployment that runs on a machine. `respond`: what its upstream answers with, else at once and well."""
+    """A deployment that runs on a machine. `respond`: what its upstream answers, else at once."""
     with StandIn(key=UPSTREAM_KEY, respond=respond).running() as upstream:
         host = Host(machine, program, free_port(), upstream)
         host.configure()

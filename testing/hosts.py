@@ -1,4 +1,4 @@
-"""Hosts for the fleet's tests: each a booted systemd in a private network, with a real sshd, driven by the real Ansible.
+"""Hosts for the fleet's tests: booted systemds in private networks, with a real sshd and Ansible.
 
 A host has python3 and ssh and nothing else of use: the checkout, pip and every virtual environment
 are out of its sight, and its network leads to this machine only. The upstream that stands for
@@ -54,7 +54,7 @@ def _ip(*words: str) -> str:
 
 
 def _free_block() -> int:
-    """A number from 0 to 79 whose three networks are free on this machine: fleets may run side by side."""
+    """A number from 0 to 79 whose three networks are free here: fleets may run side by side."""
     taken = {
         (int(number) - 1) // 3
         for number in re.findall(r"inet 10\.213\.(\d+)\.", _ip("-o", "-4", "address"))
@@ -66,7 +66,7 @@ def _free_block() -> int:
 
 @contextmanager
 def _inside(namespace: Path) -> Iterator[None]:
-    """This thread, and the threads that it starts, in another network; sockets stay where they were opened."""
+    """This thread, and threads that it starts, in another network; open sockets stay in theirs."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/thread-self/ns/net").open() as here, namespace.open() as there:
         if libc.setns(there.fileno(), _CLONE_NEWNET):
@@ -79,7 +79,7 @@ def _inside(namespace: Path) -> Iterator[None]:
 
 @contextmanager
 def _network(name: str, number: int) -> Iterator[tuple[Path, str]]:
-    """A network namespace, joined to this one by a cable, without a way further: its path and the address in it."""
+    """A network namespace with a cable to this one and nowhere else: its path and its address."""
     outer, address = f"{name}o", f"10.213.{number}"
     _ip("netns", "add", name)
     try:
@@ -170,7 +170,7 @@ class Fleet:
 
     @property
     def inventories(self) -> list[str]:
-        """Ansible's options: the guide's inventory, and these hosts in the place of its gateways."""
+        """Ansible's options: the guide's inventory, with these hosts instead of its gateways."""
         return [
             "-i",
             str(self.directory / "inventory.yml"),
@@ -189,7 +189,9 @@ class Fleet:
         )
         common = {
             "ansible_ssh_private_key_file": str(self.directory / key),
-            "ansible_ssh_common_args": f"{arguments} -o ConnectTimeout=5 -o ServerAliveInterval=2 -o ServerAliveCountMax=3",
+            "ansible_ssh_common_args": (
+                f"{arguments} -o ConnectTimeout=5 -o ServerAliveInterval=2 -o ServerAliveCountMax=3"
+            ),
             "ansible_python_interpreter": "/usr/bin/python3",
             "optillm_proxy_key": PROXY_KEY,
         }
@@ -260,7 +262,7 @@ def _key(path: Path) -> str:
 
 
 def _disk() -> Path:
-    """In memory where there is plenty: a host takes 1.2 GB in 40,000 files, which a disk is slow to forget."""
+    """In memory if there is plenty: a host takes 1.2 GB in 40,000 files, slow to delete on disk."""
     available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
     return Path("/dev/shm" if available and int(available.group(1)) > 12e6 else "/var/tmp")
 
@@ -294,7 +296,7 @@ def _host(number: int, mark: int, authorized: str) -> Iterator[Host]:
 
 @contextmanager
 def fleet_of(count: int) -> Iterator[Fleet]:
-    """Boot hosts side by side, without anything of optictl on them; all is gone when the block ends."""
+    """Boot hosts side by side, without optictl; all is gone when the block ends."""
     install_packages("sshd", "openssh-server")
     install_packages("ip", "iproute2")
     with open_directory() as directory, ExitStack() as stack, ThreadPoolExecutor(count) as pool:

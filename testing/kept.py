@@ -33,7 +33,7 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def kept_venv(name: str, *what: str) -> Path:
-    """A venv on the system's Python with `what` in it, its bytecode compiled; kept between sessions."""
+    """A venv on the system's Python with `what` and its bytecode in it; kept between sessions."""
     uv = find_uv_bin()
 
     def make(directory: Path) -> None:

@@ -1,6 +1,6 @@
-"""The layers of optictl: which room may import which. The layer test enforces them; the docs draw them."""
+"""The layers of optictl: which room may import which. A test enforces them; the docs draw them."""
 
-#: From the bottom to the top. A module may import from the layers below its room, and from its room.
+#: From the bottom to the top. A module may import from its room and from rooms in lower layers.
 LAYERS = [
     {"optictl", "errors", "records", "results", "guard", "collections"},
     {"deployment"},

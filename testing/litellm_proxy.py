@@ -74,7 +74,7 @@ class LiteLLM:
 
 @dataclass(frozen=True)
 class Ports:
-    """Where a module's OptiLLMs and the model behind its LiteLLM listen, known before any of them starts."""
+    """Where a module's OptiLLMs and the model behind LiteLLM listen, known before they start."""
 
     optillms: Mapping[str, int]
     model: int
@@ -150,7 +150,7 @@ def _start(
 def litellm(
     program: Path, config: dict[str, Any], port: int, env: Mapping[str, str] | None = None
 ) -> Iterator[LiteLLM]:
-    """LiteLLM on `port` with this configuration, ready to answer; gone with its children afterwards."""
+    """LiteLLM on `port` with this configuration, ready to answer; its children end with it."""
     with support.open_directory() as directory:
         home = directory / "home"
         home.mkdir()
@@ -186,7 +186,8 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float 
         except httpx.TransportError:
             time.sleep(0.1)
     raise AssertionError(
-        f"LiteLLM is not ready (exit code {process.poll()}):\n{log.read_text(errors='replace')[-3000:]}"
+        f"LiteLLM is not ready (exit code {process.poll()}):\n"
+        f"{log.read_text(errors='replace')[-3000:]}"
     )
 
 
@@ -267,7 +268,7 @@ def facts(response: httpx.Response) -> dict[str, str]:
 
 
 def settled(count: Callable[[], int], seconds: float = 2) -> int:
-    """The count after it has been watched for so long; polls, so that a growing one fails at once."""
+    """The count after it was watched for so long; polls, so that a growing one fails at once."""
     first = count()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -31,7 +31,10 @@ _WAITING = 600
 
 @dataclass(frozen=True)
 class Request:
-    """One request: when it began (time.monotonic), how long it took, and "ok", "refused", "dropped" or its status."""
+    """One request: its begin (time.monotonic), its seconds, and how it ended.
+
+    "ok", "refused", "dropped" or its status.
+    """
 
     begun: float
     seconds: float

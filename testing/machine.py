@@ -69,7 +69,7 @@ class Machine:
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file inside."""
-        # through the machine itself: what lies under a booted overlay must not be changed from outside
+        # through the machine: files below a booted overlay must not be changed from outside
         subprocess.run(
             self.inside("sh", "-c", f"cat > {path} && chmod {mode:o} {path}"),
             input=text,
@@ -101,7 +101,7 @@ def _child(pid: int) -> int | None:
 
 @contextmanager
 def _own_cgroups(name: str) -> Iterator[list[Path]]:
-    """Cgroups of this name below this process's own: nspawn would put any two machines of one cgroup into one."""
+    """Cgroups of this name below this process's: nspawn would put two machines of one into one."""
     made = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -127,9 +127,9 @@ def _own_cgroups(name: str) -> Iterator[list[Path]]:
 def overlay(
     hidden: Sequence[str] = (), parent: Path = Path("/var/tmp"), lower: Path = Path("/")
 ) -> Iterator[Path]:
-    """A directory with an overlay in `root`, for `powered`: of this machine's own root, or of a tree that `lower` names.
+    """A directory with an overlay in `root`, for `powered`.
 
-    `hidden` directories are empty there.
+    It overlays this machine's root, or the tree that `lower` names. `hidden` directories are empty.
     """
     install_packages("systemd-nspawn", "systemd-container")
     place = Path(tempfile.mkdtemp(prefix="optictl-machine-", dir=parent))
@@ -154,7 +154,7 @@ def overlay(
 
 
 def _hide(upper: Path, path: Path) -> None:
-    """Have an empty directory in the upper layer of an overlay, with the modes of those below it."""
+    """Make an empty directory in the upper layer of an overlay, with the modes of those below."""
     for one in (*list(reversed(path.parents))[1:], path):
         made = upper / one.relative_to("/")
         made.mkdir(exist_ok=True)
@@ -164,7 +164,7 @@ def _hide(upper: Path, path: Path) -> None:
 
 @contextmanager
 def powered(place: Path, *options: str) -> Iterator[Machine]:
-    """Boot what `overlay` made, with further options of systemd-nspawn; powered off when the block ends."""
+    """Boot what `overlay` made, with more options of systemd-nspawn; off when the block ends."""
     root = place / "root"
     process: subprocess.Popen[bytes] | None = None
     with _own_cgroups(place.name) as groups:
@@ -174,7 +174,10 @@ def powered(place: Path, *options: str) -> Iterator[Machine]:
                     [
                         "sh",
                         "-c",
-                        f'for one in {" ".join(map(str, groups))}; do echo $$ >$one/cgroup.procs; done; exec "$@"',
+                        (
+                            f"for one in {' '.join(map(str, groups))}; "
+                            'do echo $$ >$one/cgroup.procs; done; exec "$@"'
+                        ),
                         "sh",
                         "systemd-nspawn",
                         "--quiet",
@@ -191,7 +194,7 @@ def powered(place: Path, *options: str) -> Iterator[Machine]:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    # BPF is what IPAddressDeny= is made of; nspawn's own filter would silently take it away
+                    # IPAddressDeny= is made of BPF; nspawn's own filter would silently remove it
                     env={
                         **os.environ,
                         "SYSTEMD_SECCOMP": "0",

@@ -30,8 +30,8 @@ STRATEGIES = ("moa", "bon", "plansearch", "self_consistency")
 UNPRIVILEGED = 65534
 
 
-#: Below the ports that the kernel gives to outgoing connections, which could take one before its server starts;
-#: each process begins elsewhere, and gives none out twice.
+#: Below the ports that the kernel gives to outgoing connections, which could take one before its
+#: server starts; each process begins elsewhere, and gives none out twice.
 _ports = itertools.islice(itertools.cycle(range(20000, 32000)), os.getpid() * 97 % 12000, None)
 
 
@@ -76,7 +76,7 @@ def open_directory() -> Iterator[Path]:
 
 @contextmanager
 def packaged() -> Iterator[Path]:
-    """The `optictl` of a wheel built from this checkout, in a venv on the system's Python that every user may enter."""
+    """The `optictl` of this checkout's wheel, in a venv of the system's Python for every user."""
     uv = find_uv_bin()
     with open_directory() as directory:
         subprocess.run(
@@ -151,8 +151,10 @@ class Server:
 def proxy_config(base_url: str) -> str:
     """A proxy_config.yaml like the one that optictl renders."""
     return (
-        f"providers:\n  - name: litellm\n    base_url: {base_url}\n    api_key: ${{OPENAI_API_KEY}}\n"
-        "routing:\n  health_check:\n    enabled: false\nmonitoring:\n  track_errors: false\ntimeouts:\n  request: 600\n"
+        f"providers:\n  - name: litellm\n    base_url: {base_url}\n"
+        "    api_key: ${OPENAI_API_KEY}\n"
+        "routing:\n  health_check:\n    enabled: false\nmonitoring:\n  track_errors: false\n"
+        "timeouts:\n  request: 600\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: a real release of OptiLLM 0.3.12 built from the shipped lock, and optictl installed from its own wheel."""
+"""Fixtures: a real release of OptiLLM 0.3.12 from the shipped lock, and optictl from its wheel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from testing.support import ROOT, open_directory, packaged
 # no test is timed: the machine may be busy
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-#: The directories that take minutes, the longest first: three processes (`-n 3`) are then done at about the same time.
+#: The directories that take minutes, the longest first: three processes (`-n 3`) then end at about
+#: the same time.
 LONGEST_FIRST = (
     "systemd",
     "faults",
@@ -45,13 +46,13 @@ LONGEST_FIRST = (
 )
 
 
-#: Modules of `systemd` that need no deployment beside them, or only a moment of one: with a machine to themselves they
-#: run in another process.
+#: Modules of `systemd` that need no deployment beside them, or only for a moment: with a separate
+#: machine they run in another process.
 _TAKEOVER = ("test_envfiles", "test_handmade", "test_preflight", "test_takeover", "test_unitfile")
 
 
 def _directory(nodeid: str) -> str:
-    """`guard` of `tests/integration/guard/test_door.py::test_a`, `unit` of `tests/unit/test_plan.py::test_b`."""
+    """`guard` of `tests/integration/guard/test_door.py::test_a`, `unit` of `tests/unit/x.py::b`."""
     tier, *rest = nodeid.split("/")[1:]
     directory = tier if len(rest) == 1 else rest[0]
     if directory == "systemd" and rest[1].startswith(_TAKEOVER):
@@ -60,7 +61,7 @@ def _directory(nodeid: str) -> str:
 
 
 class _ByDirectory(LoadScopeScheduling):
-    """With several processes, a directory's tests stay in one of them: they share its servers and machines."""
+    """A directory's tests stay in one process: they share its servers and machines."""
 
     def _split_scope(self, nodeid: str) -> str:
         directory = _directory(nodeid)
@@ -82,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _tell_seconds(terminalreporter: pytest.TerminalReporter) -> None:
-    """The seconds of each directory, fixtures included, after a long run: LONGEST_FIRST follows them."""
+    """After a long run, the seconds of each directory with its fixtures: for LONGEST_FIRST."""
     seconds: dict[str, float] = {}
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
         if isinstance(report, pytest.TestReport):
@@ -96,10 +97,10 @@ def _tell_seconds(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """A test marked `quiet` runs while the other processes of this run wait: it measures how long clients wait."""
+    """While a test marked `quiet` runs, other processes of the run wait: it measures waiting."""
     KEPT.mkdir(mode=0o755, exist_ok=True)
     with (KEPT / "turnstile.lock").open("w") as turnstile, (KEPT / "quiet.lock").open("w") as lock:
-        # a quiet test holds the turnstile until the others' tests have ended, so that none begins meanwhile
+        # a quiet test holds the turnstile until the others' tests have ended: none begins meanwhile
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("quiet") else fcntl.LOCK_SH)
         fcntl.flock(turnstile, fcntl.LOCK_UN)
@@ -121,13 +122,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(table([cells for name, cells in measured if name == "load"]))
     if faults := [cells for name, cells in measured if name == "fault"]:
         terminalreporter.section(
-            "faults, and who saw them: check, systemctl is-active, curl /health, /v1/models, LiteLLM /health"
+            "faults, and who saw them: check, systemctl is-active, curl /health, /v1/models, "
+            "LiteLLM /health"
         )
         terminalreporter.write_line("\n".join(" | ".join(cells) for cells in faults))
 
 
 def _unpack_prometheus(directory: Path) -> None:
-    """Not installed: Debian's package starts a server, which every booted machine would then have, too."""
+    """Not installed: Debian's package would start a server in every booted machine, too."""
     download = ["apt-get", "download", "-q", "prometheus"]
     if subprocess.run(
         download, cwd=directory, capture_output=True
@@ -147,7 +149,10 @@ def prometheus_program() -> Path:
 
 @pytest.fixture(scope="session")
 def locked_venv() -> Path:
-    """A venv with the shipped lock's closure, kept between sessions. OPTICTL_TEST_OPTILLM names another OptiLLM with a lock."""
+    """A venv with the shipped lock's closure, kept between sessions.
+
+    OPTICTL_TEST_OPTILLM names another OptiLLM with a lock.
+    """
     lock = (
         ROOT
         / f"templates/locks/optillm-{os.environ.get('OPTICTL_TEST_OPTILLM', '0.3.12')}-proxy.txt"
@@ -158,7 +163,10 @@ def locked_venv() -> Path:
 
 @pytest.fixture(scope="session")
 def release(locked_venv: Path) -> Iterator[Path]:
-    """A directory with `.venv/`, `guard/` and an empty `work/`, reachable by every user. The guard is this session's own."""
+    """A directory with `.venv/`, `guard/` and an empty `work/`, which every user can read.
+
+    The guard is a copy for this session.
+    """
     with open_directory() as session:
         (session / ".venv").symlink_to(locked_venv)
         (session / "work").mkdir()

@@ -25,14 +25,14 @@ def answers(status: int, body: Any = None, delay: float = 0) -> Step:
     )
 
     def step(b: Bench) -> None:
-        b.upstream.misbehave = lambda _seen: reply  # type: ignore[attr-defined]
+        b.upstream.misbehave = lambda _seen: reply
 
     return step
 
 
 def behave(b: Bench) -> None:
-    b.upstream.misbehave = None  # type: ignore[attr-defined]
-    b.upstream.skew = 0  # type: ignore[attr-defined]
+    b.upstream.misbehave = None
+    b.upstream.skew = 0
 
 
 def _upstream(name: str, breaks: Step, says: str, mends: Step = behave) -> Fault:
@@ -51,11 +51,11 @@ def _upstream(name: str, breaks: Step, says: str, mends: Step = behave) -> Fault
 
 
 def _skewed(b: Bench) -> None:
-    b.upstream.skew = 3600  # type: ignore[attr-defined]
+    b.upstream.skew = 3600
 
 
 UPSTREAM = [
-    _upstream("down", lambda b: b.upstream.stop(), "start LiteLLM", lambda b: b.upstream.start()),  # type: ignore[attr-defined]
+    _upstream("down", lambda b: b.upstream.stop(), "start LiteLLM", lambda b: b.upstream.start()),
     _upstream(
         "slow", lambda b: setattr(b.upstream, "misbehave", lambda _: time.sleep(8)), "LiteLLM"
     ),
@@ -197,7 +197,8 @@ HOST = [
         "host.journal",
         sh(
             "id=$(cat /etc/machine-id); d=/var/log/journal/$id; mount -t tmpfs -o size=24M tmpfs $d"
-            " && (dd if=/dev/zero of=$d/system@$id-0000000000000001-0000000000000001.journal bs=64k; true)"
+            " && (dd if=/dev/zero of=$d/system@$id-0000000000000001-0000000000000001.journal "
+            "bs=64k; true)"
         ),
         after=sh("umount --lazy /var/log/journal/* && systemctl restart systemd-journald"),
     ),

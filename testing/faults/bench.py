@@ -1,4 +1,4 @@
-"""What the faults are made on: a booted machine, one deployment on it, and a real LiteLLM on both sides of it.
+"""Where the faults are made: a booted machine, one deployment, a real LiteLLM on both sides of it.
 
 LiteLLM "moa-jerry-xl" -> OptiLLM -> a relay that can be told to misbehave -> LiteLLM "jerry-xl" ->
 a stand-in
@@ -41,7 +41,8 @@ LITELLM = "/etc/litellm"
 #: Where the healthy deployment is kept, for when a remedy did not mend.
 _KEPT = "/var/tmp/kept"
 _SMALL = " ".join(place.lstrip("/") for place in (ETC, LITELLM, OPT, HOME, UNITS))
-#: Has imported optictl, and runs `optictl check` in a separate fork for every line that it is sent; says where it wrote.
+#: Has imported optictl. For every line that it gets, it runs `optictl check` in a fork and prints
+#: the place of the output.
 _CHECKS = """
 import os, sys, tempfile
 import optictl.cli, optictl.operations.examination, optictl.output.check_results
@@ -115,7 +116,7 @@ class _Relay(StandIn):
 
 @dataclass(frozen=True)
 class Look:
-    """What a deployment looks like: to `check`, and (True: something is seen to be wrong) to what people use without it."""
+    """What `check` says of a deployment, and which probes without optictl see a fault (True)."""
 
     results: list[Result]
     seconds: float = 0.0
@@ -144,7 +145,7 @@ class Bench(Host):
     checks: subprocess.Popen[str] | None = None
 
     def check(self) -> str:
-        """What `optictl check --output json` says, without the time that its imports take: there are hundreds of them."""
+        """`optictl check --output json`, without the time of its imports: there are hundreds."""
         if self.checks is None:
             python = self.program.parent / "python"
             self.checks = subprocess.Popen(
@@ -186,7 +187,8 @@ class Bench(Host):
     def configuration(self) -> str:
         return (
             f"listen: {{port: {self.port}}}\nupstream: {{base_url: '{self.upstream.base_url}'}}\n"
-            f"timeouts: {{request: 60, drain: 5}}\nlitellm: {{config: {LITELLM}/litellm.yaml, env: {LITELLM}/litellm.env}}\n"
+            "timeouts: {request: 60, drain: 5}\n"
+            f"litellm: {{config: {LITELLM}/litellm.yaml, env: {LITELLM}/litellm.env}}\n"
         )
 
     def configure(self, extra: str = "", drain: int = 5) -> None:
@@ -260,7 +262,7 @@ class Bench(Host):
 
     @property
     def others(self) -> dict[str, Callable[[], bool]]:
-        """The usual ways to see whether a service is well; each says whether it sees that something is wrong."""
+        """The usual probes of a service; each says whether it sees that something is wrong."""
         return {
             "systemctl is-active": lambda: (
                 self.machine.run("systemctl", "is-active", UNIT, check=False).returncode != 0
@@ -278,7 +280,8 @@ class Bench(Host):
     def keep(self) -> None:
         """Remember the deployment as it is."""
         self.sh(
-            f"mkdir -p {_KEPT} && tar -C / -cf {_KEPT}/small.tar --exclude=releases {_SMALL} && cp -a {OPT}/releases {_KEPT}"
+            f"mkdir -p {_KEPT} && tar -C / -cf {_KEPT}/small.tar --exclude=releases {_SMALL} && "
+            f"cp -a {OPT}/releases {_KEPT}"
         )
 
     def restore(self) -> None:
@@ -290,12 +293,16 @@ class Bench(Host):
         self.upstream.stop()
         self.upstream.start()
         self.sh(
-            f"systemctl stop {SOCKET} {UNIT} stranger; systemctl reset-failed; umount --lazy {HOME} /var/log/journal/*",
+            (
+                f"systemctl stop {SOCKET} {UNIT} stranger; systemctl reset-failed; "
+                f"umount --lazy {HOME} /var/log/journal/*"
+            ),
             check=False,
         )
         self.sh(f"rm -rf {OPT}/releases && cp -a {_KEPT}/releases {OPT}")
         self.sh(
-            f"rm -rf {ETC} {LITELLM} {HOME} {UNITS}/optillm* /run/systemd/system/optillm* && tar -C / -xf {_KEPT}/small.tar"
+            f"rm -rf {ETC} {LITELLM} {HOME} {UNITS}/optillm* /run/systemd/system/optillm* && "
+            f"tar -C / -xf {_KEPT}/small.tar"
             f" && systemctl daemon-reload && systemctl start {RELAY} {SOCKET} {UNIT}"
         )
 
@@ -321,7 +328,7 @@ def running(program: Path, litellm_program: Path) -> Iterator[Bench]:
         upstream.start()
         stack.callback(upstream.stop)
         machine = stack.enter_context(booted())
-        bench = Bench(machine, program, port, upstream, litellm_port, model.base_url)  # type: ignore[arg-type]
+        bench = Bench(machine, program, port, upstream, litellm_port, model.base_url)
         stack.callback(bench.close)
         bench.configure()
         key = {render.LITELLM_KEY_VARIABLE: PROXY_KEY}

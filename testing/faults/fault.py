@@ -55,7 +55,8 @@ def drop_in(*lines: str, unit: str = UNIT, then: str = "true") -> Step:
     section = unit.rpartition(".")[2].capitalize()
     text = "\\n".join((f"[{section}]", *lines))
     return sh(
-        f"mkdir -p {UNITS}/{unit}.d && printf '{text}\\n' > {UNITS}/{unit}.d/local.conf && systemctl daemon-reload && {then}"
+        f"mkdir -p {UNITS}/{unit}.d && printf '{text}\\n' > {UNITS}/{unit}.d/local.conf && "
+        f"systemctl daemon-reload && {then}"
     )
 
 

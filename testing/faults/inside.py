@@ -91,9 +91,12 @@ def _unreadable() -> list[Fault]:
 def _live_variable(b: Bench) -> None:
     """Another variable in the place of PYTHONUNBUFFERED=1, in the memory of the running service."""
     code = (
-        "import sys; pid = int(sys.argv[1]); fields = open(f'/proc/{pid}/stat').read().rpartition(')')[2].split();"
-        "start, end = int(fields[47]), int(fields[48]); memory = open(f'/proc/{pid}/mem', 'r+b', 0); memory.seek(start);"
-        "text = memory.read(end - start); at = text.index(b'PYTHONUNBUFFERED=1'); memory.seek(start + at);"
+        "import sys; pid = int(sys.argv[1]); "
+        "fields = open(f'/proc/{pid}/stat').read().rpartition(')')[2].split();"
+        "start, end = int(fields[47]), int(fields[48]); "
+        "memory = open(f'/proc/{pid}/mem', 'r+b', 0); memory.seek(start);"
+        "text = memory.read(end - start); at = text.index(b'PYTHONUNBUFFERED=1'); "
+        "memory.seek(start + at);"
         "memory.write(b'OPTILLM_API_KEY=ab')"
     )
     b.machine.run("python3", "-c", code, b.worker)
@@ -136,7 +139,8 @@ ENVIRONMENT = [
 _LISTEN = (
     "import os, socket, sys, time; host, port = sys.argv[1], int(sys.argv[2]);"
     "s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET);"
-    "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.setsockopt(socket.SOL_SOCKET, 25, b'lo');"
+    "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); "
+    "s.setsockopt(socket.SOL_SOCKET, 25, b'lo');"
     "host == '::' and s.setsockopt(41, 26, 1); s.bind((host, port)); s.listen();"
     "print(os.getpid(), flush=True); time.sleep(600)"
 )
@@ -149,7 +153,8 @@ def _shares_the_socket(host: str) -> Step:
         b.machine.write("/run/stranger.py", _LISTEN, 0o644)
         b.machine.write(
             "/run/systemd/system/stranger.service",
-            f"[Service]\nSockets={SOCKET}\nUser=nobody\nAmbientCapabilities=CAP_NET_RAW\nWorkingDirectory={CURRENT}/work\n"
+            f"[Service]\nSockets={SOCKET}\nUser=nobody\nAmbientCapabilities=CAP_NET_RAW\n"
+            f"WorkingDirectory={CURRENT}/work\n"
             f"Environment=HOME={b.sh(f'dirname $(readlink -f {HOME}/.optillm)').strip()}\n"
             f"ExecStart=/usr/bin/python3 /run/stranger.py {host} {b.other_port}\n",
         )
@@ -201,8 +206,10 @@ BINDS = [
         "the socket was read with another port",
         "socket.owner",
         lambda b: b.sh(
-            f"cp -p {SOCKET_FILE} /run/kept.socket; sed -i s/:{b.port}/:{b.other_port}/ {SOCKET_FILE}; systemctl daemon-reload;"
-            f"systemctl restart {SOCKET}; cp -p /run/kept.socket {SOCKET_FILE}; systemctl daemon-reload"
+            f"cp -p {SOCKET_FILE} /run/kept.socket; "
+            f"sed -i s/:{b.port}/:{b.other_port}/ {SOCKET_FILE}; systemctl daemon-reload;"
+            f"systemctl restart {SOCKET}; cp -p /run/kept.socket {SOCKET_FILE}; "
+            "systemctl daemon-reload"
         ),
     ),
     Fault(
@@ -263,9 +270,10 @@ KEYS = [
         "keys",
         "the key in the argument list",
         "unit.matches",
-        # a start with it would be refused by the guard, so what runs goes on with the unit of before
+        # the guard would refuse a start with it, so the running service keeps the unit from before
         sh(
-            f"sed -i 's,@${{CREDENTIALS_DIRECTORY}}/proxy_key,{PROXY_KEY},' {SERVICE_FILE} && systemctl daemon-reload"
+            f"sed -i 's,@${{CREDENTIALS_DIRECTORY}}/proxy_key,{PROXY_KEY},' {SERVICE_FILE} && "
+            "systemctl daemon-reload"
         ),
     ),
     Fault(
@@ -428,7 +436,8 @@ FILES = [
         "a plugin in the working directory",
         "workdir.empty",
         sh(
-            f"mkdir -p {CURRENT}/work/optillm/plugins && echo 'SLUG = \"evil\"' > {CURRENT}/work/optillm/plugins/evil.py"
+            f"mkdir -p {CURRENT}/work/optillm/plugins && "
+            f"echo 'SLUG = \"evil\"' > {CURRENT}/work/optillm/plugins/evil.py"
         ),
     ),
     Fault(

@@ -6,7 +6,7 @@ from testing.faults.around import HOST, ROUTING, UPSTREAM
 from testing.faults.inside import BINDS, ENVIRONMENT, FILES, KEYS, PROVIDER_FILE
 from testing.faults.supervised import PROCESS, RELEASE, UNIT_FAULTS
 
-# those that activate another copy of the release come last: all files of a copy are read in every check
+# faults that activate another copy of the release come last: a check reads all files of a new copy
 FAULTS = [
     *ENVIRONMENT,
     *BINDS,

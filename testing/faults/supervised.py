@@ -124,7 +124,8 @@ UNIT_FAULTS = [
         "the service's copy of the proxy key is world-readable",
         "credential.mode",
         sh(
-            f"mount -o remount,rw {CREDENTIALS}; chmod 755 {CREDENTIALS} && chmod o+r {CREDENTIALS}/proxy_key; "
+            f"mount -o remount,rw {CREDENTIALS}; chmod 755 {CREDENTIALS} && "
+            f"chmod o+r {CREDENTIALS}/proxy_key; "
             f"mount -o remount,ro {CREDENTIALS}; true"
         ),
     ),
@@ -143,7 +144,8 @@ def _other_release(words: str = "true", restart: bool = False) -> Step:
     """A copy of the release is activated."""
     then = f"systemctl restart {UNIT}" if restart else "true"
     return sh(
-        f"cd {OPT}/releases && cp -al $(readlink -f {CURRENT}) other.$$ && {{ cd other.$$; {words}; }}"
+        f"cd {OPT}/releases && cp -al $(readlink -f {CURRENT}) other.$$ && {{ cd other.$$; "
+        f"{words}; }}"
         f" && ln -sfn releases/other.$$ {CURRENT} && {then}"
     )
 
@@ -175,7 +177,8 @@ RELEASE = [
         "a package was added",
         "release.pinned",
         spare(
-            "cd .venv/lib/python3*/site-packages && mkdir extra-1.0.dist-info && touch extra-1.0.dist-info/RECORD"
+            "cd .venv/lib/python3*/site-packages && mkdir extra-1.0.dist-info && "
+            "touch extra-1.0.dist-info/RECORD"
         ),
     ),
     Fault(
@@ -201,7 +204,8 @@ RELEASE = [
         "its interpreter is root's alone",
         "release.interpreter",
         spare(
-            "cp --remove-destination $(readlink -f .venv/bin/python) .venv/bin/python && chmod 0700 .venv/bin/python"
+            "cp --remove-destination $(readlink -f .venv/bin/python) .venv/bin/python && "
+            "chmod 0700 .venv/bin/python"
         ),
     ),
     Fault("release", "no active release", "release.in-force", sh(f"rm {CURRENT}")),

@@ -1,4 +1,4 @@
-"""The table of systems on which the walk was taken: docs/reference/systems.md, from the rows in rows.json."""
+"""docs/reference/systems.md, the table of systems of the walk, from the rows in rows.json."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ _SYSTEMS = {
 _HEAD = """\
 # Systems
 
-Each row is one walk through the [quick start](../quick-start.md), from its first command to `uninstall --purge`, on a
-system that debootstrap made and that booted with its systemd. "Python asked for" is given to uv and to optictl with
-`--python`; "own" means that no option is given and the tools find the system's Python. All systems share the kernel
-of the machine that boots them. The architecture is x86_64.
+Each row is one walk through the [quick start](../quick-start.md), from its first command to
+`uninstall --purge`, on a system that debootstrap made and that booted with its systemd. "Python
+asked for" is given to uv and to optictl with `--python`; "own" means that no option is given and
+the tools find the system's Python. All systems share the kernel of the machine that boots them. The
+architecture is x86_64.
 
-`uv run python -m testing.systems` makes the rows (as root, on a Debian). `--suite trixie --python 3.12` repeats some
-rows and keeps the others.
+`uv run python -m testing.systems` makes the rows (as root, on a Debian). `--suite trixie
+--python 3.12` repeats some rows and keeps the others.
 
 """
 
@@ -95,7 +96,8 @@ def take(suite: str, asked: str, say: Callable[[str], None]) -> Row:
         outcomes = []
         for outcome in walk.take(system):
             say(
-                f"{suite} {asked}: {outcome.step}: {outcome.problem or 'passed'} ({outcome.seconds:.1f} s)"
+                f"{suite} {asked}: {outcome.step}: "
+                f"{outcome.problem or 'passed'} ({outcome.seconds:.1f} s)"
             )
             outcomes.append(outcome)
         return Row(

@@ -15,7 +15,8 @@ from pathlib import Path
 #: Variables by which pip, uv and the libraries below them find an index, and trust it.
 _VARIABLE = re.compile(
     r"PIP_\w+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(https?|all|no)_proxy"
-    r"|UV_(\w*INDEX\w*|FIND_LINKS|SYSTEM_CERTS|NATIVE_TLS|INSECURE_HOST|KEYRING_PROVIDER|HTTP_TIMEOUT|EXCLUDE_NEWER)",
+    r"|UV_(\w*INDEX\w*|FIND_LINKS|SYSTEM_CERTS|NATIVE_TLS|INSECURE_HOST|KEYRING_PROVIDER)"
+    r"|UV_(HTTP_TIMEOUT|EXCLUDE_NEWER)",
     re.IGNORECASE,
 )
 _MACHINE_FILES = ("etc/pip.conf", "etc/xdg/pip/pip.conf", "etc/uv/uv.toml", "etc/xdg/uv/uv.toml")
@@ -35,7 +36,7 @@ def paths(text: str) -> Iterator[Path]:
 
 
 def _files(root: Path, home: Path) -> dict[Path, Path]:
-    """Configuration files of this machine and user, and their places below a root with that home."""
+    """Configuration files of this machine and user, and their paths below a root with that home."""
     pairs = [(Path("/", name), root / name) for name in _MACHINE_FILES]
     pairs += [(Path.home() / name, root / home.relative_to("/") / name) for name in _USER_FILES]
     return {here: there for here, there in pairs if here.is_file()}

@@ -18,7 +18,7 @@ from pathlib import Path
 from testing.kept import KEPT, kept
 from testing.machine import install_packages
 
-#: What the walk needs beside Debian's required packages: systemd with logins, sudo, Python with pip.
+#: What the walk needs besides Debian's required packages: systemd with logins, sudo, Python, pip.
 PACKAGES = (
     "ca-certificates",
     "dbus",
@@ -41,14 +41,14 @@ class NoTree(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """An archive with a whole Debian. `signed_by`: a keyring's path, a key, or "" (apt's keyrings)."""
+    """An archive with a whole Debian. `signed_by`: a keyring's path, a key, or "" (apt's keys)."""
 
     uri: str
     signed_by: str
 
 
 def _stanzas(text: str) -> Iterator[dict[str, str]]:
-    """The paragraphs of a deb822 file. Continued values keep their line breaks; "." is an empty line."""
+    """The paragraphs of a deb822 file. Values keep their line breaks; "." is an empty line."""
     fields: dict[str, str] = {}
     last = ""
     for line in [*text.splitlines(), ""]:
@@ -170,5 +170,5 @@ def tree(suite: str) -> Path:
 
 
 def forget(suite: str) -> None:
-    """Have the next `tree` made from what the mirror holds then. Only while no machine runs on the kept one."""
+    """Make the next `tree` from the mirror. Not while a machine runs on the kept one."""
     shutil.rmtree(KEPT / _name(suite), ignore_errors=True)

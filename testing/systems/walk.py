@@ -39,7 +39,7 @@ NOT_RUN = "not run"
 INTERPRETERS = Path("/opt/python")
 #: A step that takes longer has failed; seconds.
 LONGEST = 900.0
-#: Runs its arguments at a terminal of their own and ends as they end. (`script` spins when its input is a pipe.)
+#: Runs its arguments at a new terminal and ends as they end. (`script` spins with a pipe.)
 _TERMINAL = "import os, pty, sys; sys.exit(os.WEXITSTATUS(pty.spawn(sys.argv[1:])))"
 #: What the operator changes in a file that `init` wrote, instead of an editor's keys.
 _EDITOR = "/usr/local/bin/fill-in"
@@ -69,7 +69,7 @@ class Outcome:
 
 @dataclass
 class Learnt:
-    """What a walk learnt of a system: the versions of the Pythons that optictl and the release really run on."""
+    """What a walk learnt of a system: the Pythons that optictl and the release really run on."""
 
     optictl: str = ""
     release: str = ""
@@ -116,7 +116,7 @@ class Walk:
         return self.machine.run(python, "-I", "-c", ask, check=False).stdout.strip()
 
     def unfit(self) -> str:
-        """Why this walk cannot begin: the interpreter that it asks for does not run on this system."""
+        """Why this walk cannot begin: the Python that it asks for does not run on this system."""
         python = self.pythons.optictl
         return (
             ""
@@ -373,7 +373,7 @@ def restart(walk: Walk) -> None:
 
 
 def kill(walk: Walk) -> None:
-    """`kill -9` under load: only requests in flight are lost, and systemd starts the service again."""
+    """`kill -9` under load: only requests in flight are lost, and systemd restarts the service."""
     before = walk.machine.show(UNIT, "MainPID")
     with _load(walk, lost=CLIENTS + 1):
         walk.type(f"sudo sh -c 'kill -9 {before}'")
@@ -436,7 +436,8 @@ def two(walk: Walk) -> None:
     walk.type(f"sudo {OPTICTL} install {named}{_on(walk.pythons.release)}")
     walk.must(walk.healthy(walk.port) and walk.healthy(walk.second), "not both of them answer")
     walk.type(
-        f"sudo {OPTICTL} check {named} && sudo {OPTICTL} smoke moa-jerry-xl {named} && sudo {OPTICTL} check"
+        f"sudo {OPTICTL} check {named} && sudo {OPTICTL} smoke moa-jerry-xl {named} && "
+        f"sudo {OPTICTL} check"
     )
     walk.type(f"sudo {OPTICTL} uninstall --purge {named}")
     walk.must(

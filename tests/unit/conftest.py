@@ -1,4 +1,4 @@
-"""The tests of this directory start no process and open no socket: they stay fast, and run everywhere."""
+"""The tests of this directory start no process and open no socket: fast, and at home everywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-#: What Python announces before it starts a process or makes a socket (the audit events of its documentation).
+#: The audit events that Python's documentation names for a new process or socket.
 _FORBIDDEN = frozenset(
     {
         "os.exec",

@@ -27,7 +27,8 @@ timeouts: {request: 1800, drain: 60}
 limits: {max_upstream_calls: 200, max_body_bytes: 1048576}
 workers: 2
 isolation: loopback
-monitoring: {timer: true, fail_after: 5, well_after: 1, textfile: "/var/lib/node exporter/optillm.prom"}
+monitoring:
+  {timer: true, fail_after: 5, well_after: 1, textfile: "/var/lib/node exporter/optillm.prom"}
 """
 
 #: name -> the configuration's text and where the deployment lives

@@ -360,7 +360,7 @@ class TestRootCause:
 
 
 class TestDeclared:
-    """What the registered checks say of each other is right; a wrong id or a circle is an error in the program."""
+    """What the registered checks say of each other is right; a wrong id or a cycle is an error."""
 
     CHECKS = {c.id: c for c in catalog.all_checks()}  # noqa: RUF012
 

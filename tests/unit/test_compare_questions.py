@@ -95,7 +95,10 @@ def test_a_number_is_found_however_it_is_written(number: int) -> None:
 class TestFiles:
     def test_what_may_stand_in_it(self) -> None:
         messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hm?"}]
-        text = f"\ufeff{line(id='first')}\r\n\n{json.dumps({'messages': messages, 'expected': ['a', 'b']})}\n"
+        text = (
+            f"\ufeff{line(id='first')}\r\n\n"
+            f"{json.dumps({'messages': messages, 'expected': ['a', 'b']})}\n"
+        )
         first, second = questions.parse(text)
         assert (first.id, first.messages) == ("first", ({"role": "user", "content": "What?"},))
         assert (second.id, list(second.messages), len(second.expected)) == ("3", messages, 2)

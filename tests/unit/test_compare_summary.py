@@ -41,7 +41,7 @@ def record(model: str, question: str, right: bool = True, **fields: Any) -> Reco
 
 
 def answered(plain: str, moa: str) -> list[Record]:
-    """What each got right (+), wrong (-), failed at (!) or was not asked (blank), question by question."""
+    """Per question: right (+), wrong (-), failed (!) or not asked (blank), for each."""
     found = []
     for model, signs in (("jerry-xl", plain), ("moa-jerry-xl", moa)):
         for number, sign in enumerate(signs):
@@ -198,7 +198,8 @@ class TestRows:
 
     def test_in_words(self) -> None:
         assert summary.sentence(worth("------------", "++++++------")) == (
-            "moa: better. Of 12 questions, right on 6 that the plain model had wrong, wrong on 0 that it had right: "
+            "moa: better. Of 12 questions, right on 6 that the plain model had wrong, "
+            "wrong on 0 that it had right: "
             "p = 0.031, +15 to +75 percentage points at 95 %, 100 tokens per question"
         )
         # the interval alone would exclude that there is none: no sentence says both

@@ -1,4 +1,4 @@
-"""The configuration: its defaults are the specification, and a bad file is told all that is wrong with it."""
+"""The configuration: its defaults are the specification; all errors of a bad file are reported."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ optillm:
 
     def test_a_wrong_value_does_not_hide_what_contradicts_another_key(self) -> None:
         found = places(
-            "listen:\n  port: 70000\nstrategies:\n  - moe\npublish:\n  x: moa-tom\nbase_models: [tom]\n"
+            "listen:\n  port: 70000\nstrategies:\n  - moe\npublish:\n  x: moa-tom\n"
+            "base_models: [tom]\n"
         )
         assert {("listen.port", 2), ("strategies.0", 4), ("base_models", 7)} <= set(found)
 

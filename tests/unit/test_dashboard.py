@@ -1,7 +1,8 @@
-"""docs/grafana/optillm.json is a dashboard by Grafana's own models: every key is known and every value of its type.
+"""docs/grafana/optillm.json is a dashboard by Grafana's models: every key and type is known.
 
-The models are those of grafana-foundation-sdk, which Grafana generates from its schemas; panels and queries are
-judged by those of their kind. That the queries tell something is shown in tests/integration/top.
+The models are those of grafana-foundation-sdk, which Grafana generates from its schemas; panels and
+queries are judged by those of their kind. That the queries tell something is shown in
+tests/integration/top.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reader of env files. That it agrees with systemd is for tests/system/systemd/test_envfiles.py."""
+"""The reader of env files. tests/system/systemd/test_envfiles.py compares it with systemd."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ GOOD = {
         (
             b"export OPENAI_API_KEY=k\n",
             [
-                "the env file, line 1 (OPENAI_API_KEY): systemd ignores a line that begins with export"
+                "the env file, line 1 (OPENAI_API_KEY): "
+                "systemd ignores a line that begins with export"
             ],
         ),
         (b"OPENAI_API_KEY=\n", ["OPENAI_API_KEY is missing: OptiLLM would ignore --base-url"]),
@@ -144,11 +145,13 @@ GOOD = {
         (
             b"OPENAI_API_KEY=\xe9\n",
             [
-                "the env file, line 1 (OPENAI_API_KEY): it is not UTF-8, and systemd refuses the file"
+                "the env file, line 1 (OPENAI_API_KEY): "
+                "it is not UTF-8, and systemd refuses the file"
             ],
         ),
     ],
 )
 def test_the_guard_names_the_line(content: bytes, reasons: list[str]) -> None:
     env_file = envfile.read(content)
-    assert invariants.refusals(**GOOD, environ=env_file.variables, env_file=env_file) == reasons  # type: ignore[arg-type]
+    refusals = invariants.refusals(**GOOD, environ=env_file.variables, env_file=env_file)
+    assert refusals == reasons

@@ -1,4 +1,4 @@
-"""The architecture, read from the source: imports point down, effects live in one place, one module prints."""
+"""The architecture, read from the source: imports point down, effects and prints have one place."""
 
 from __future__ import annotations
 
@@ -154,7 +154,8 @@ FUNCTIONS = {
     "shutil": {"rmtree", "copytree", "copy", "copy2", "copyfile", "move", "chown"},
     "tempfile": {"mkstemp", "mkdtemp", "TemporaryDirectory", "NamedTemporaryFile"},
 }
-#: host is where effects live; guard and the stand-in are servers of their own; Ansible takes the collection to other hosts.
+#: host is where effects live; guard and the stand-in are servers; Ansible takes the collection to
+#: other hosts.
 FREE = ("host", "guard", "proof.standin", "collections")
 
 
@@ -220,7 +221,7 @@ def is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method: its module, its body, and what the names that its module imports stand for."""
+    """A function or method: its module, its body, and what the names that it imports stand for."""
 
     module: str
     body: ast.FunctionDef
@@ -234,8 +235,10 @@ class Function:
         )
 
     def uses(self) -> set[str]:
-        """The functions that it names, called or not, as `host.files.write`; methods of a manager of systemd as
-        `host.systemd.Systemd.stop`."""
+        """The functions that it names, called or not, as `host.files.write`.
+
+        Methods of a manager of systemd are named as `host.systemd.Systemd.stop`.
+        """
         named = set()
         for node in ast.walk(self.body):
             if isinstance(node, ast.Name):
@@ -312,7 +315,7 @@ def writers() -> set[str]:
 
 #: Rooms that only read.
 READING = ("checks", "facts", "observe")
-#: The exception, and what it reaches: `release.starts` runs a release in a temporary directory, and removes it.
+#: The exception, and what it reaches: `release.starts` runs a release in a temporary directory.
 MAY_WRITE = {"checks.installed.release_starts": {"releases.build.prove"}}
 
 
@@ -328,7 +331,7 @@ def test_checks_facts_and_observations_only_read() -> None:
 
 
 def test_the_search_for_writers_finds_those_of_host() -> None:
-    """The test above is worth something: it knows functions that write themselves, through others, and through systemd."""
+    """The test above can fail: it sees writes by a function itself, by another, and by systemd."""
     known = writers()
     assert known >= {
         "host.files.write",
@@ -353,7 +356,7 @@ def test_the_search_for_writers_finds_those_of_host() -> None:
 
 
 def test_one_module_prints() -> None:
-    """report, and the line of --version. The guard runs in the service and writes to its journal."""
+    """report, and the line of --version. The guard in the service writes to the journal."""
     printers = {
         "print",
         "sys.stdout.write",

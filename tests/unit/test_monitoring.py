@@ -82,7 +82,8 @@ def test_what_no_round_left_is_a_fresh_start(text: str | None) -> None:
 def families(text: str) -> dict[str, Metric]:
     """The metrics of an exposition, as two parsers of Prometheus's own client read it.
 
-    The one for OpenMetrics is strict: it refuses duplicates, what is not described first, and samples out of their family.
+    The one for OpenMetrics is strict: it refuses duplicates, metrics without a description, and
+    samples outside their family.
     """
     assert text.endswith("\n")
     found = list(text_string_to_metric_families(text))

@@ -45,7 +45,7 @@ DIRECTORY = FileFacts("directory", 0o755, UID, 4)
 
 @dataclass(frozen=True)
 class Row:
-    """What is wanted, what is found (text None: not read), and the action with a part of its reason; None: no change."""
+    """A wanted file, the present one (text None: not read), the action (None: none) and why."""
 
     title: str
     wanted: Artefact
@@ -373,7 +373,7 @@ class TestWholeInstallation:
         assert "refused until" in steps[-1].reason
 
     def test_what_does_not_start_is_not_enabled(self) -> None:
-        """The release is tried in its sandbox before any file is written, and enabled only once it runs."""
+        """The release is tried in its sandbox before any file is written; start precedes enable."""
         artefacts = everything()
         down = running(service="inactive", socket="inactive")
         none = {name: replace_state(unit) for name, unit in down.found.items()}

@@ -275,7 +275,10 @@ class TestFacts:
 
     @pytest.mark.parametrize("port", [4020, 20])
     def test_socket_units_by_port(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        lines = "127.0.0.1:4020 a.socket a.service\n[::]:22 sshd.socket sshd.service\n/run/x x.socket -\n"
+        lines = (
+            "127.0.0.1:4020 a.socket a.service\n[::]:22 sshd.socket sshd.service\n"
+            "/run/x x.socket -\n"
+        )
         answer = type("Answer", (), {"stdout": lines})
         monkeypatch.setattr(systemd.Systemd, "_run", lambda *_: answer)
         found = systemd.Systemd("system").listening_sockets(port)

@@ -43,7 +43,7 @@ class TestGolden:
 
 
 def unit_lines(text: str) -> list[str]:
-    """A unit's assignments, comments dropped and continuation lines joined, as systemd reads them."""
+    """A unit's assignments, without comments and with joined lines, as systemd reads them."""
     joined = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace(
         "\\\n", " "
     )
@@ -387,7 +387,7 @@ class TestTemplates:
         assert {path.stem for path in render.template_directory().glob("*.j2")} == set(ARTEFACTS)
 
     def test_rendering_knows_no_secret(self) -> None:
-        """Nothing that looks like a key: all that is rendered follows from the configuration and the paths."""
+        """Nothing that looks like a key: all text follows from the configuration and the paths."""
         for name in CASES:
             for path, text in artefacts(name):
                 for line in text.splitlines():

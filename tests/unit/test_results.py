@@ -6,7 +6,8 @@ from optictl.results import Result, Status, good, roots, summary
 
 
 def result(id: str, status: Status = "fail", root_cause: str = "", **fields: object) -> Result:
-    return Result(id, f"The title of {id}", status, root_cause=root_cause, **fields)  # type: ignore[arg-type]
+    title = f"The title of {id}"
+    return Result(id, title, status, root_cause=root_cause, **fields)
 
 
 ENV = result(
@@ -50,7 +51,8 @@ def test_nothing_wrong_has_no_root() -> None:
 
 def test_the_line_names_what_clients_notice_then_the_root_and_what_fixes_it() -> None:
     assert summary([ENV, DOWN, result("health.alive", "skip", "env.forbidden")]) == (
-        "The service does not run: OPTILLM_API_KEY is set in /etc/optillm-proxy/env (it switches OptiLLM to local inference). "
+        "The service does not run: OPTILLM_API_KEY is set in /etc/optillm-proxy/env (it switches "
+        "OptiLLM to local inference). "
         "Fix: sed -i /x/d env && optictl restart"
     )
 

@@ -36,7 +36,7 @@ def answer(
     seconds: float = 1.25,
     **headers: str,
 ) -> Response:
-    """A good answer to moa-jerry-xl, but for what is given. Headers by the end of their names, _ for -."""
+    """A good answer to moa-jerry-xl, except for what is given. Header names without x-optillm-."""
     given = {
         **PROOF,
         **{f"x-optillm-{name.replace('_', '-')}": value for name, value in headers.items()},

@@ -1,4 +1,4 @@
-"""Which Pythons are supported: one constant, what else names them, and a wheel of every pin for each of them."""
+"""The supported Pythons: one constant, what else names them, and a wheel of every pin for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from optictl.releases import locks
 from testing.support import ROOT
 
 COLLECTION = ROOT / "optictl/collections/ansible_collections/optictl/optillm"
-#: The locks of OptiLLM without the packages that a proxy does not need; uv.lock has the first one's OptiLLM.
+#: The locks of OptiLLM without the packages that a proxy does not need. uv.lock has the OptiLLM of
+#: the first one.
 PROXY_LOCKS = [
     locks.lock_name(version, "proxy") for version in locks.locked_versions(None, "proxy")
 ]
@@ -95,6 +96,6 @@ def test_every_pin_has_a_wheel(lock: str, architecture: str, python: tuple[int, 
             for digest in pin.digests & names.keys()
         )
     }
-    # the one package of a later lock that uv.lock has in another version; its wheel is for every platform
+    # the one package of a later lock with another version in uv.lock; its wheel is for any platform
     assert missing == (set() if lock in ("optictl.txt", PROXY_LOCKS[0]) else {"optillm"})
     assert len(wanted) > 15

@@ -18,8 +18,8 @@ from optictl.takeover.handmade import HIDDEN, HandMade, redacted
 KEY = "kept-by-hand-0123456789-abcdef"
 ME = getpass.getuser()
 FLAGS = (
-    "--host 127.0.0.1 --port 5220 --base-url http://127.0.0.1:4000/v1 --approach proxy --model jerry-xl"
-    f" --optillm-api-key {KEY}"
+    "--host 127.0.0.1 --port 5220 --base-url http://127.0.0.1:4000/v1 --approach proxy"
+    f" --model jerry-xl --optillm-api-key {KEY}"
 )
 #: What the flags come to.
 FACTS: dict[str, Any] = {
@@ -32,7 +32,10 @@ FACTS: dict[str, Any] = {
     "extra_flags": (),
     "runs_optillm": True,
 }
-SEVERAL = "OPTILLM_PORT=5220\nOPTILLM_MODEL='jerry-xl'\nOPTILLM_APPROACH=proxy\nOPTILLM_BASE_URL=http://127.0.0.1:4000/v1\n"
+SEVERAL = (
+    "OPTILLM_PORT=5220\nOPTILLM_MODEL='jerry-xl'\nOPTILLM_APPROACH=proxy\n"
+    "OPTILLM_BASE_URL=http://127.0.0.1:4000/v1\n"
+)
 
 
 class Place:
@@ -51,7 +54,10 @@ class Place:
         return path
 
     def unit(self, service: str, more: str = "", name: str = "optillm-proxy") -> Path:
-        text = f"[Unit]\nDescription=OptiLLM\n\n[Service]\n{service}\n{more}\n[Install]\nWantedBy=multi-user.target\n"
+        text = (
+            f"[Unit]\nDescription=OptiLLM\n\n[Service]\n{service}\n{more}\n[Install]\n"
+            "WantedBy=multi-user.target\n"
+        )
         return self.file(f"etc/systemd/system/{name}.service", text.replace("ROOT", str(self.root)))
 
     def read(self) -> HandMade:
@@ -69,15 +75,18 @@ def test_the_one_of_the_specification(place: Place) -> None:
     env = place.file("etc/optillm-proxy/env", "OPENAI_API_KEY=sk-litellm-1234\n", 0o600)
     config = place.file(
         "home/u/.optillm/proxy_config.yaml",
-        "providers:\n- {name: litellm, base_url: 'http://127.0.0.1:4000/v1', api_key: a-provider-key,"
-        " model_map: {a: jerry-xl}}\n- {name: far, base_url: 'https://api.openai.com/v1', api_key: '${OPENAI_API_KEY}'}\n",
+        "providers:\n- {name: litellm, base_url: 'http://127.0.0.1:4000/v1', api_key: "
+        "a-provider-key,"
+        " model_map: {a: jerry-xl}}\n"
+        "- {name: far, base_url: 'https://api.openai.com/v1', api_key: '${OPENAI_API_KEY}'}\n",
     )
     (place.root / "home/u/.venv/lib/python3.12/site-packages/optillm-0.3.10.dist-info").mkdir(
         parents=True
     )
     path = place.unit(
         f"Type=simple\nUser={ME}\nWorkingDirectory=ROOT/home/u\nEnvironment=HOME=ROOT/home/u\n"
-        f"EnvironmentFile=ROOT/etc/optillm-proxy/env\nExecStart=ROOT/home/u/.venv/bin/optillm {FLAGS}\nRestart=always"
+        "EnvironmentFile=ROOT/etc/optillm-proxy/env\n"
+        f"ExecStart=ROOT/home/u/.venv/bin/optillm {FLAGS}\nRestart=always"
     )
     service = place.read()
     assert {name: getattr(service, name) for name in FACTS} == FACTS
@@ -106,7 +115,10 @@ def test_the_one_of_the_specification(place: Place) -> None:
     [
         # one flag a line, with comments between them
         (
-            f"ExecStart=/x/optillm \\\n  # a comment\n  {' '.join(FLAGS.split()[:6])} \\\n  {' '.join(FLAGS.split()[6:])}",
+            (
+                f"ExecStart=/x/optillm \\\n  # a comment\n  {' '.join(FLAGS.split()[:6])} \\\n"
+                f"  {' '.join(FLAGS.split()[6:])}"
+            ),
             {},
         ),
         (f"ExecStart=-@/x/optillm optillm {FLAGS}", {}),
@@ -126,11 +138,17 @@ def test_the_one_of_the_specification(place: Place) -> None:
         (f"ExecStart=/bin/sh -c 'exec /x/optillm {FLAGS}'", {}),
         (f'ExecStart=/bin/bash -lc "source .venv/bin/activate && optillm {FLAGS}"', {}),
         (
-            f'ExecStart=/bin/bash -c "cd /x && . .venv/bin/activate; exec optillm {FLAGS} >> /var/log/o.log 2>&1"',
+            (
+                'ExecStart=/bin/bash -c "cd /x && . .venv/bin/activate; '
+                f'exec optillm {FLAGS} >> /var/log/o.log 2>&1"'
+            ),
             {},
         ),
         (
-            f"ExecStart=/bin/sh -c 'umask 077; HOST=127.0.0.1; optillm {FLAGS.replace('127.0.0.1', '$${HOST}', 1)}'",
+            (
+                "ExecStart=/bin/sh -c 'umask 077; HOST=127.0.0.1; "
+                f"optillm {FLAGS.replace('127.0.0.1', '$${HOST}', 1)}'"
+            ),
             {},
         ),
         (f"ExecStart=/usr/bin/env PATH=/x LOG=1 optillm {FLAGS}", {}),
@@ -148,7 +166,10 @@ def test_the_one_of_the_specification(place: Place) -> None:
         (f"EnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key {KEY}", {}),
         # the flag wins over the variable
         (
-            f"Environment=OPTILLM_PORT=1 OPTILLM_HOST=0.0.0.0 OPENAI_BASE_URL=http://x\nExecStart=/x/optillm {FLAGS}",
+            (
+                "Environment=OPTILLM_PORT=1 OPTILLM_HOST=0.0.0.0 OPENAI_BASE_URL=http://x\n"
+                f"ExecStart=/x/optillm {FLAGS}"
+            ),
             {},
         ),
         # OptiLLM's own defaults
@@ -163,19 +184,32 @@ def test_the_one_of_the_specification(place: Place) -> None:
             },
         ),
         (
-            "Environment=OPENAI_BASE_URL=http://127.0.0.1:4000/v1\nExecStart=/x/optillm --port 5220",
+            (
+                "Environment=OPENAI_BASE_URL=http://127.0.0.1:4000/v1\n"
+                "ExecStart=/x/optillm --port 5220"
+            ),
             {"approach": "auto", "model": "gpt-4o-mini", "proxy_key": ""},
         ),
         (
-            f"Environment=OPTILLM_API_KEY={KEY} OPTILLM_HOST=0.0.0.0\nEnvironmentFile=ROOT/env\nExecStart=/x/optillm",
+            (
+                f"Environment=OPTILLM_API_KEY={KEY} OPTILLM_HOST=0.0.0.0\n"
+                "EnvironmentFile=ROOT/env\n"
+                "ExecStart=/x/optillm"
+            ),
             {"host": "0.0.0.0"},
         ),
         (
-            f"EnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key ${{O_KEY}}\nEnvironment=O_KEY={KEY}",
+            (
+                "EnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key ${O_KEY}\n"
+                f"Environment=O_KEY={KEY}"
+            ),
             {},
         ),
         (
-            f"UnsetEnvironment=OPTILLM_MODEL\nEnvironmentFile=ROOT/env\nExecStart=/x/optillm --optillm-api-key {KEY}",
+            (
+                "UnsetEnvironment=OPTILLM_MODEL\nEnvironmentFile=ROOT/env\n"
+                f"ExecStart=/x/optillm --optillm-api-key {KEY}"
+            ),
             {"model": "gpt-4o-mini"},
         ),
     ],
@@ -194,14 +228,14 @@ def test_a_script_in_between(place: Place) -> None:
     place.file(".env", "export MODEL=jerry-xl\n")
     script = place.file(
         "start.sh",
-        "#!/usr/bin/env bash\nset -euo pipefail\n# starts it\ncd ROOT\nset -a; source .env; set +a\n"
-        'PORT=${PORT:-5220}\nif [ -n "$PORT" ]; then\n  exec ./.venv/bin/optillm --host 127.0.0.1 --port "$PORT" \\\n'
-        '    --base-url http://127.0.0.1:4000/v1 --model $MODEL --optillm-api-key "$(cat key)" "$@"\nfi\n'.replace(
-            "ROOT", str(place.root)
-        ),
+        "#!/usr/bin/env bash\nset -euo pipefail\n# starts it\n"
+        f"cd {place.root}\nset -a; source .env; set +a\n"
+        'PORT=${PORT:-5220}\nif [ -n "$PORT" ]; then\n'
+        '  exec ./.venv/bin/optillm --host 127.0.0.1 --port "$PORT" \\\n'
+        "    --base-url http://127.0.0.1:4000/v1 --model $MODEL \\\n"
+        '    --optillm-api-key "$(cat key)" "$@"\nfi\n',
         0o755,
     )
-    script.write_text(script.read_text().replace("cd ROOT", f"cd {place.root}"))
     place.unit(f"ExecStart={script} --approach proxy")
     found = place.read()
     assert {name: getattr(found, name) for name in FACTS} == FACTS
@@ -268,7 +302,8 @@ def test_env_files_over_environment_optional_ones_and_patterns(place: Place) -> 
     place.file("a.env", "A=2\nB=2\n")
     place.file("d/1.env", "B=3\n")
     place.unit(
-        "ExecStart=/x/optillm\nEnvironment=A=1 C=1\nEnvironmentFile=ROOT/a.env\nEnvironmentFile=-/no/such"
+        "ExecStart=/x/optillm\nEnvironment=A=1 C=1\nEnvironmentFile=ROOT/a.env\n"
+        "EnvironmentFile=-/no/such"
         "\nEnvironmentFile=ROOT/d/*.env"
     )
     found = place.read()

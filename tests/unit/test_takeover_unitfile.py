@@ -54,7 +54,9 @@ class TestSettings:
         assert found.names("Unit") == ["User", "After"]
 
     def test_spaces_around_the_sign(self) -> None:
-        assert settings("[Service]\n  User = me you \n").last("User").value == "me you"  # type: ignore[union-attr]
+        user = settings("[Service]\n  User = me you \n").last("User")
+        assert user is not None
+        assert user.value == "me you"
 
     def test_what_systemd_warns_about_is_told_without_its_text(self) -> None:
         found = settings("User=a\n[Service\nhunter2\n[Service]\nUser=b\n=x\n")

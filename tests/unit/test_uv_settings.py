@@ -41,7 +41,11 @@ class TestKeptSettings:
             'required-version = "<0.5"',
             'constraint-dependencies = ["six<1"]',
             "[pip]\nrequire-hashes = false\nno-deps = true\nuniversal = false\n",
-            '[pip]\nexclude-newer = "2020-01-01"\nno-binary = [":all:"]\ntarget = "/elsewhere"\nno-index = true\n',
+            (
+                '[pip]\nexclude-newer = "2020-01-01"\nno-binary = [":all:"]\n'
+                'target = "/elsewhere"\n'
+                "no-index = true\n"
+            ),
         ],
     )
     def test_what_changes_the_outcome_is_not(self, text: str) -> None:
@@ -50,15 +54,31 @@ class TestKeptSettings:
     @pytest.mark.parametrize(
         "text",
         [
-            '[[index]]\nname = "in house"\nurl = "https://me:p%40ss@index.example/simple"\ndefault = true\n'
+            '[[index]]\nname = "in house"\nurl = "https://me:p%40ss@index.example/simple"\n'
+            "default = true\n"
             'ignore-error-codes = [403]\ncache-control = {api = "max-age=600"}\n',
-            'index-url = "https://index.example/simple"\nextra-index-url = ["https://other.example/simple"]\n',
+            (
+                'index-url = "https://index.example/simple"\n'
+                'extra-index-url = ["https://other.example/simple"]\n'
+            ),
             'find-links = ["/srv/wheels"]\nno-index = true\n',
             'index-strategy = "unsafe-best-match"\nkeyring-provider = "subprocess"\n',
-            'allow-insecure-host = ["index.example:8080"]\nnative-tls = true\nsystem-certs = true\n',
-            'http-proxy = "http://proxy:3128"\nhttps-proxy = "http://proxy:3128"\nno-proxy = ["localhost"]\n',
-            'cache-dir = "/srv/uv \\"cache\\" \u00e9\\u007f\\\\"\nno-cache = true\nconcurrent-downloads = 4\n',
-            '[pip]\nindex-url = "https://index.example/simple"\nfind-links = ["/srv/wheels"]\nno-index = true\n',
+            (
+                'allow-insecure-host = ["index.example:8080"]\nnative-tls = true\n'
+                "system-certs = true\n"
+            ),
+            (
+                'http-proxy = "http://proxy:3128"\nhttps-proxy = "http://proxy:3128"\n'
+                'no-proxy = ["localhost"]\n'
+            ),
+            (
+                'cache-dir = "/srv/uv \\"cache\\" \u00e9\\u007f\\\\"\nno-cache = true\n'
+                "concurrent-downloads = 4\n"
+            ),
+            (
+                '[pip]\nindex-url = "https://index.example/simple"\nfind-links = ["/srv/wheels"]\n'
+                "no-index = true\n"
+            ),
             'no-index = true\n[pip]\nfind-links = ["/srv/wheels"]\n',
             '[[pip.index]]\nurl = "https://index.example/simple"\n',
         ],
@@ -71,7 +91,8 @@ class TestKeptSettings:
         user = 'index-url = "https://user/simple"\nextra-index-url = ["https://a/simple"]\n'
         user += '[pip]\nindex-strategy = "first-index"\n'
         system = (
-            'index-url = "https://system/simple"\nextra-index-url = ["https://b/simple"]\nnative-tls = true\n'
+            'index-url = "https://system/simple"\nextra-index-url = ["https://b/simple"]\n'
+            "native-tls = true\n"
             '[pip]\nindex-strategy = "unsafe-best-match"\nkeyring-provider = "disabled"\n'
         )
         assert kept(user, system) == {
@@ -218,7 +239,10 @@ class TestFailure:
                 "cache-dir",
             ),
             (
-                "Failed to initialize cache at `/x`\n  cause: No space left on device (os error 28)",
+                (
+                    "Failed to initialize cache at `/x`\n"
+                    "  cause: No space left on device (os error 28)"
+                ),
                 "the disk is full",
                 "free space",
             ),
@@ -281,7 +305,10 @@ class TestFailure:
         "secret", ["me:secret", "secret", "me:s@cret-secret", "__token__:secret"]
     )
     def test_no_credential_is_shown(self, secret: str) -> None:
-        words = f"Failed to fetch: `https://{secret}@index.example/simple/six/` (https://{secret}@other.example)"
+        words = (
+            f"Failed to fetch: `https://{secret}@index.example/simple/six/` "
+            f"(https://{secret}@other.example)"
+        )
         shown = failure("uv pip install", words).detail
         assert "secret" not in shown
         assert (

@@ -1,4 +1,4 @@
-"""Plain words in everything that people read, and no comment names a file or an option that does not exist."""
+"""Plain words in every text, and no comment names a file or an option that does not exist."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_no_result_quotes_a_secret(deployment: InstalledDeployment) -> None:
 
 @pytest.fixture(scope="module")
 def spare(installed: InstalledDeployment) -> Iterator[Path]:
-    """A copy of the release, known as it is, for tests to break: to copy one and to read all of it takes seconds of CPU."""
+    """A copy of the release for tests to break: to copy and to read it takes seconds of CPU."""
     copy = installed.release.with_name(f"{installed.release.name}-spare")
     shutil.copytree(installed.release, copy, symlinks=True)
     files.write(
@@ -111,7 +111,7 @@ def spare(installed: InstalledDeployment) -> Iterator[Path]:
 
 @contextmanager
 def _in_force(deployment: InstalledDeployment, spare: Path, touched: Path) -> Iterator[None]:
-    """`current` leads to the copy meanwhile; what a test does to this file or directory of it is undone."""
+    """`current` leads to the copy meanwhile; a test's change of this path in it is undone."""
     good = deployment.release
     with open_directory() as kept:
         was_there = touched.exists()
@@ -234,7 +234,8 @@ def test_a_deployment_that_nobody_finished_is_one_fault(deployment: InstalledDep
         "health.alive",
     }
     assert summary(results).startswith(
-        f"The service does not answer: {current} does not point to a complete release. Fix: optictl install"
+        f"The service does not answer: {current} does not point to a complete release. Fix: "
+        "optictl install"
     )
 
 

@@ -83,7 +83,10 @@ def test_an_optillm_without_a_key_is_not_locked(deployment: InstalledDeployment)
 
 @pytest.mark.root
 def test_a_service_that_runs_as_root(deployment: InstalledDeployment) -> None:
-    program = f"import socket, time; s = socket.create_server(('127.0.0.1', {deployment.config.listen.port})); time.sleep(60)"
+    program = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', "
+        f"{deployment.config.listen.port})); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
         result = _until_live(deployment, "process.non-root")
@@ -108,7 +111,8 @@ def test_a_service_that_other_machines_can_reach(deployment: InstalledDeployment
     # in a network namespace of its own 0.0.0.0 is nobody's address but ours
     port = deployment.config.listen.port
     program = (
-        f"import json, socket; from pathlib import Path; s = socket.create_server(('0.0.0.0', {port}));"
+        "import json, socket; from pathlib import Path; "
+        f"s = socket.create_server(('0.0.0.0', {port}));"
         "from optictl.deployment import paths; from optictl.checks import catalog;"
         "from optictl.facts.deployment import Deployment;"
         f"site = Deployment(paths.system(Path({str(deployment.root)!r})));"

@@ -1,4 +1,4 @@
-"""How the tests run optictl: the installed console script, in an environment that holds nothing of this machine's."""
+"""How the tests run optictl: the installed console script, without this machine's settings."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def in_terminal(
     prompt: str = "",
     variables: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Run optictl in a terminal of that width, and type something into it once `prompt` stands there."""
+    """Run optictl in a terminal of that width, and type something when `prompt` is on it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
@@ -132,7 +132,7 @@ def in_terminal(
 
 
 def without_privileges() -> None:
-    """Before a program starts: root gives up the right to pass over file modes, so that they count for it too."""
+    """Before a program starts: root drops the right to ignore file modes, so that they count."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
@@ -141,7 +141,7 @@ def without_privileges() -> None:
 
 
 def tree(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """path below the directory -> mode, inode, time of change, content: equal only if nothing was touched."""
+    """path below the directory -> mode, inode, time of change, content: equal if all unchanged."""
     found = {}
     for path in sorted(directory.rglob("*")):
         info = path.lstat()
@@ -156,18 +156,19 @@ def tree(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 
 def configured(root: Path, text: str = "") -> Path:
-    """A root whose optictl.yaml names a port without a server (or holds `text`); the root itself."""
+    """A root whose optictl.yaml names a port without a server (or is `text`); the root itself."""
     path = root / "etc/optillm-proxy/optictl.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(
         text
-        or f"listen: {{port: {free_port()}}}\nupstream: {{base_url: 'http://127.0.0.1:{free_port()}/v1'}}\n"
+        or f"listen: {{port: {free_port()}}}\n"
+        f"upstream: {{base_url: 'http://127.0.0.1:{free_port()}/v1'}}\n"
     )
     return root
 
 
 def attached(root: Path, proxy: str, upstream: str) -> Path:
-    """A root whose configuration and keys are those of a proxy and of an upstream at these base URLs; the root itself."""
+    """A root configured, with keys, for a proxy and an upstream at these URLs; the root itself."""
     port = proxy.removesuffix("/v1").rpartition(":")[2]
     configured(root, f"listen: {{port: {port}}}\nupstream: {{base_url: '{upstream}'}}\n")
     (root / "etc/optillm-proxy/env").write_text(f"OPENAI_API_KEY={UPSTREAM_KEY}\n")
@@ -176,7 +177,7 @@ def attached(root: Path, proxy: str, upstream: str) -> Path:
 
 
 def fits(line: str, columns: int) -> bool:
-    """Whether a line fits a terminal. A command to copy is not wrapped, and no path is ever split."""
+    """Whether a line fits a terminal. A command to copy is not wrapped; a path is never split."""
     is_command = re.match(r"(fix|next|continue:|\s+fix:?)\s", line.lower()) is not None
     longest = max(map(len, line.split()), default=0)
     return is_command or len(line) <= max(columns, longest + columns // 2)

@@ -1,4 +1,4 @@
-"""render-* and config: the artefact on stdout and nothing else, and what a configuration they cannot use is told."""
+"""render-* and config: only the artefact on stdout, and errors for an invalid configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command with --output json prints one envelope that its published schema allows, in success and in failure."""
+"""Every command with --output json prints one valid envelope, in success and in failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""init where a hand-made service stands: its values, what cannot be taken, and never a word of a secret."""
+"""init next to a hand-made service: its values, what cannot be taken, and no word of a secret."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def hand_made(
     unit = (root / UNIT).with_name(f"{name}.service")
     unit.parent.mkdir(parents=True, exist_ok=True)
     unit.write_text(
-        f"[Service]\nUser=nobody\nEnvironmentFile={env_file}\nExecStart=/home/u/.venv/bin/optillm --host 127.0.0.1 --port 5220"
-        f" --base-url http://127.0.0.1:1/v1 --approach proxy --model tom --optillm-api-key {key} {flags}\n"
+        f"[Service]\nUser=nobody\nEnvironmentFile={env_file}\n"
+        "ExecStart=/home/u/.venv/bin/optillm --host 127.0.0.1 --port 5220"
+        f" --base-url http://127.0.0.1:1/v1 --approach proxy --model tom --optillm-api-key {key} "
+        f"{flags}\n"
     )
     return unit
 
@@ -138,8 +140,8 @@ def test_a_kept_configuration_that_differs(tmp_path: Path) -> None:
         in outcome.out
     )
     assert (
-        f"not taken  OPENAI_API_KEY of {root}/srv/optillm.env: {root / ETC}/env exists and has no key"
-        in outcome.out
+        f"not taken  OPENAI_API_KEY of {root}/srv/optillm.env: "
+        f"{root / ETC}/env exists and has no key" in outcome.out
     )
     assert "taken      listen.port" not in outcome.out
     assert UPSTREAM not in outcome.out
@@ -170,8 +172,8 @@ def test_services_of_other_names(tmp_path: Path) -> None:
     hand_made(tmp_path / "root", name="Opti_LLM")
     outcome = optictl("init", "--root", "root", home=tmp_path)
     assert (
-        "optillm.service runs OptiLLM and is not optictl's. To take that one over: optictl init --name optillm"
-        in outcome.out
+        "optillm.service runs OptiLLM and is not optictl's. To take that one over: "
+        "optictl init --name optillm" in outcome.out
     )
     assert (
         "Opti_LLM.service runs OptiLLM and is not optictl's. optictl cannot take it over"

@@ -1,4 +1,4 @@
-"""install before it does anything: the plan, and the question. (What it builds is tested in tests/integration/install/.)"""
+"""install before it acts: the plan and the question. tests/integration/install/ has the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--output json when a command cannot do its work: a program still finds one envelope on stdout, and why."""
+"""--output json when a command cannot do its work: one envelope on stdout, with the reason."""
 
 from __future__ import annotations
 

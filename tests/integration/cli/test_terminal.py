@@ -1,4 +1,4 @@
-"""How it looks: no line wider than the terminal, no colour where none is wanted, no traceback for people."""
+"""No line wider than the terminal, no colour where it is switched off, no traceback for people."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_a_program_gets_an_envelope_a_line(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("colour", [True, False])
 def test_a_terminal(colour: bool, root: Path, tmp_path: Path) -> None:
-    """At 80 columns no line is cut or wider, NO_COLOR is obeyed, and Ctrl-C ends it without a word."""
+    """At 80 columns no line is cut or wider, NO_COLOR is obeyed, and Ctrl-C ends it silently."""
     missing = tmp_path / "no such directory" / "optillm.prom"
     outcome = in_terminal(
         "check",

@@ -100,7 +100,7 @@ class TestTurns:
         assert waiting[0].result(10) == "had it"
 
     def test_no_turn_is_lost_among_many(self, pool: ThreadPoolExecutor) -> None:
-        """Requests that come, leave, fail, are late at any moment: in the end all turns are free."""
+        """Requests that come, leave, fail, are late at any moment: all turns end free."""
         turns, running, most = Turns(3), [0], [0]
         lock = threading.Lock()
 

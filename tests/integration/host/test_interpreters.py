@@ -262,7 +262,8 @@ class TestInspection:
         seen = uv.inspect(Path(sys.executable))
         assert seen is not None
         assert seen.version == sys.version_info[:3]
-        assert seen.path == Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
+        base_executable = sys._base_executable  # type: ignore[attr-defined]
+        assert seen.path == Path(os.path.realpath(base_executable))
 
     @pytest.mark.parametrize(
         "text", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho hello\n", "no program\n"]
@@ -294,7 +295,7 @@ class TestInspection:
     def test_what_a_release_cannot_run_on_says_why(
         self, preamble: str, unfit: str, tmp_path: Path
     ) -> None:
-        """An interpreter whose every program begins with `preamble`; Debian's python3-minimal is of the first kind."""
+        """An interpreter that runs `preamble` first. Debian's python3-minimal is the first case."""
         program = tmp_path / "python"
         begin = shlex.quote(f"import sys; {preamble}\n")
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -c {begin}"$3"\n')
@@ -350,7 +351,7 @@ class TestReleaseId:
 
     @pytest.fixture
     def id_now(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-        """Today's release id, with the lock, the guard and the plugins in `tmp_path`, free to be edited."""
+        """Today's release id, with lock, guard and plugins in `tmp_path` for a test to edit."""
         templates = tmp_path / "templates"
         shutil.copytree(render.template_directory() / "locks", templates / "locks")
         shutil.copytree(locks.GUARD, tmp_path / "guard")

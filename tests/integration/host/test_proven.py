@@ -148,7 +148,7 @@ def test_a_file_written_a_moment_ago_is_read_every_time(
 
 
 def test_bytecode_is_no_part_of_a_distribution(tree: Tree) -> None:
-    """numpy 2.2.6 names one in its RECORD, with the digest that it had before it was compiled here."""
+    """numpy 2.2.6 names one in its RECORD, with its digest from before it was compiled here."""
     (tree.site_packages / "thing/__pycache__").mkdir()
     (tree.site_packages / "thing/__pycache__/core.cpython-310.pyc").write_bytes(b"compiled here")
     line = f"thing/__pycache__/core.cpython-310.pyc,sha256={_digest(b'what the wheel brought')},1\n"

@@ -69,7 +69,8 @@ def test_what_is_installed_renders_from_its_own_templates(wheel: Path, tmp_path:
 
     def unit(package: Path) -> str:
         program = (
-            "import sys; from optictl.deployment import render; print(render.template_directory(), file=sys.stderr);"
+            "import sys; from optictl.deployment import render; "
+            "print(render.template_directory(), file=sys.stderr);"
             "from optictl.cli import main; sys.argv = ['optictl', 'render-unit']; main()"
         )
         result = subprocess.run(

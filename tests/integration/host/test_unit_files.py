@@ -13,14 +13,14 @@ from optictl.deployment.config import Config
 from optictl.deployment.render import Host
 from tests.unit.golden_cases import case
 
-#: `systemd-analyze security` of the check's unit: it is root and sees other processes, which the score counts.
+#: `systemd-analyze security` of the check's unit: it is root and sees other processes.
 EXPOSURE = 2.1
 
 
 @pytest.mark.parametrize("scope", ["system", "user"])
 @pytest.mark.parametrize("directory", ["plain", "with blanks and 100%"])
 def test_systemd_has_nothing_to_say(scope: str, directory: str, tmp_path: Path) -> None:
-    """`systemd-analyze verify` prints nothing: with a real executable behind ExecStart, as it demands."""
+    """`systemd-analyze verify` prints nothing. It requires a real executable in ExecStart."""
     root = tmp_path / directory
     places = paths.system(root) if scope == "system" else paths.user({"HOME": str(root)})
     python = places.current / ".venv/bin/python"

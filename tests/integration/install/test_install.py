@@ -1,4 +1,4 @@
-"""`optictl install` for real: a first run, a second, drift, failures, an offline wheelhouse, another user."""
+"""`optictl install`: first and second run, drift, failures, offline wheelhouse, another user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def _with_key(place: Path) -> None:
 def _one_of_two_at_once(
     command: list[str], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Start two installations at once: how the one ended that installed. The other is refused, and nothing of them mixes."""
+    """Start two installations at once: the outcome of the one that installed.
+
+    The other is refused, and their files do not mix.
+    """
     both = [
         subprocess.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -108,7 +111,8 @@ def test_the_life_of_a_deployment(
     # a configuration that asks for another release, which cannot be built
     plugin = place / "etc/optillm-proxy/mine.py"
     plugin.write_text(
-        'SLUG = "mine"\n\n\ndef run(system_prompt, initial_query, client, model):\n    return initial_query, 0\n'
+        'SLUG = "mine"\n\n\ndef run(system_prompt, initial_query, client, model):\n'
+        "    return initial_query, 0\n"
     )
     config = place / "etc/optillm-proxy/optictl.yaml"
     config.write_text(config.read_text().replace("plugins: []", "plugins: [mine.py]"))

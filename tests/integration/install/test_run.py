@@ -200,7 +200,10 @@ def test_an_env_file_that_is_not_read_as_it_is_meant(
 def test_all_that_is_wrong_is_told_at_once_and_one_paste_serves(
     deployment: InstalledDeployment,
 ) -> None:
-    content = f"export OPENAI_API_KEY={UPSTREAM_KEY}\nHTTP_PROXY={SECRET}\nstray\nexport ALL_PROXY={SECRET}\n"
+    content = (
+        f"export OPENAI_API_KEY={UPSTREAM_KEY}\nHTTP_PROXY={SECRET}\nstray\n"
+        f"export ALL_PROXY={SECRET}\n"
+    )
     said = _refuses(deployment, content.encode())
     for words in (
         "line 1 (OPENAI_API_KEY)",
@@ -308,7 +311,8 @@ def test_smoke_cannot_be_fooled_by_an_optillm_without_the_guard(
     deployment.reset()
     program = (
         "from optictl.proof.standin import StandIn; import time\n"
-        f"with StandIn(models=('moa-jerry-xl',), port={deployment.config.listen.port}).running(): time.sleep(60)"
+        f"with StandIn(models=('moa-jerry-xl',), port={deployment.config.listen.port}).running(): "
+        "time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""uv for real, on a machine whose own settings of uv would break a build, or are the only way to an index."""
+"""The real uv on a machine whose settings of uv would break a build, or name the only index."""
 
 from __future__ import annotations
 
@@ -56,13 +56,17 @@ VARIABLES = {
 
 
 def _wheel() -> bytes:
-    """A wheel of a module, a package's tests and a source for another Python, the same every time."""
+    """A wheel of a module, a package's tests and a source for another Python, always the same."""
     content = {
         "optictl_sample.py": "VALUE = 1\n",
         "optictl_pack/tests/__init__.py": "VALUE = 1\n",
         "optictl_pack/older.py": "print 'for Python 2'\n",
-        "optictl_sample-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: optictl-sample\nVersion: 1.0\n",
-        "optictl_sample-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "optictl_sample-1.0.dist-info/METADATA": (
+            "Metadata-Version: 2.1\nName: optictl-sample\nVersion: 1.0\n"
+        ),
+        "optictl_sample-1.0.dist-info/WHEEL": (
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
     }
     record = "".join(f"{name},,\n" for name in (*content, "optictl_sample-1.0.dist-info/RECORD"))
     packed = io.BytesIO()
@@ -73,7 +77,7 @@ def _wheel() -> bytes:
 
 
 class Machine:
-    """The user's settings of uv, a directory of wheels, a lock, and the venv that it is installed into."""
+    """The user's settings of uv, a directory of wheels, a lock, and the venv to install into."""
 
     def __init__(self, directory: Path) -> None:
         self.settings, self.venv = directory / "config/uv/uv.toml", directory / "venv"
@@ -127,7 +131,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 class Index:
-    """An index on loopback that wants a password. `asked` has the paths of the requests that had it."""
+    """An index on loopback with a password. `asked` has the paths of the requests that had it."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -274,7 +278,7 @@ def test_a_file_of_another_hash(machine: Machine, index: Index) -> None:
 def test_a_cache_that_cannot_be_used(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plan needs none: it lists the interpreters and writes nothing. The build says what is wrong."""
+    """A plan needs none: it lists the interpreters and writes nothing. The build says the fault."""
     monkeypatch.delenv("UV_CACHE_DIR")
     (tmp_path / "file").write_text("")
     machine.settings.write_text(f'cache-dir = "{tmp_path}/file/cache"\n')

@@ -1,4 +1,4 @@
-"""One LiteLLM for all modules: it takes twenty seconds of CPU to start. What each is in front of starts with the module."""
+"""One LiteLLM for all modules: a start takes 20 s of CPU. Each module starts what is behind it."""
 
 from __future__ import annotations
 

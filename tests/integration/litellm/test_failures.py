@@ -155,7 +155,7 @@ def test_litellms_own_retries_stay_the_only_ones(site: Site, approach: str) -> N
 
 
 def test_bare_optillm_answers_200_after_many_calls(site: Site) -> None:
-    """Defect: `moa` turns an outage into an answer, and its SDK asks three times for each of its calls."""
+    """Defect: `moa` turns an outage into an answer, and its SDK asks three times per call."""
     names = {status: base(status, "bare") for status in STATUSES}
     answers = helpers.ask_at_once(site.litellm, [f"moa-{name}" for name in names.values()])
     for response in answers:

@@ -49,7 +49,7 @@ FALLING_BACK = tuple(name for name in BASES if name.startswith(("fallback", "mid
 
 
 def _respond(seen: Seen) -> Reply | None:
-    """The models behind LiteLLM: one always fails, one fails after a good first call, one is slow."""
+    """Models behind LiteLLM: one fails always, one after a good first call, one is slow."""
     failure = Reply(500, {"error": {"message": "the model is down", "code": "500"}})
     if seen.model.startswith(("fallback", "patient")):
         return failure

@@ -1,6 +1,7 @@
-"""Runs in LiteLLM's own venv: for every provider's prefix, where a call goes that is given an `api_base`. Prints JSON.
+"""Runs in LiteLLM's venv: where a call with an `api_base` goes, for every provider's prefix.
 
-Argument: a JSON list of prefixes. Answer: {"known": every prefix that LiteLLM has, "sent": {prefix: [[path, model], ...]}}.
+Argument: a JSON list of prefixes. It prints JSON: {"known": every prefix that LiteLLM has,
+"sent": {prefix: [[path, model], ...]}}.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
-"""LiteLLM configurations as data, each with what its author says of it; compared with a real LiteLLM in test_reality.
+"""LiteLLM configurations as data, each with what its author says of it; test_reality compares.
 
-In the texts NN is the case's own name, so that many cases fit into one LiteLLM, and OPTILLM, LITELLM and REAL are
-the addresses of OptiLLM, of LiteLLM itself and of a real model. A real model whose name holds `down` answers 500,
-with `long` that the context is too long, with `rude` that a policy forbids it.
+In the texts NN is the case's name, so that many cases fit into one LiteLLM, and OPTILLM, LITELLM
+and REAL are the addresses of OptiLLM, of LiteLLM itself and of a real model. A real model whose
+name holds `down` answers 500, with `long` that the context is too long, with `rude` that a policy
+forbids it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ STRATEGIES = ("moa", "bon")
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration. `loops`: a request for a strategy comes back to OptiLLM; `arrivals`: names it is asked for.
+    """One configuration. `loops`: a request for a strategy comes back to OptiLLM.
 
-    `process` names the LiteLLM that serves it: cases whose settings are about every model need their own.
+    `arrivals`: the names that OptiLLM is asked for. `process` names the LiteLLM that serves it:
+    cases whose settings are about every model need a separate one.
     """
 
     name: str
@@ -45,7 +47,10 @@ class Case:
 
 def entry(name: str, model: str, base: str, more: str = "") -> str:
     """One line of a model_list."""
-    return f'- {{model_name: "{name}", litellm_params: {{model: "{model}", api_base: "{base}", api_key: MASTER{more}}}}}'
+    return (
+        f'- {{model_name: "{name}", litellm_params: {{model: "{model}", '
+        f'api_base: "{base}", api_key: MASTER{more}}}}}'
+    )
 
 
 def listed(*entries: str, rest: str = "") -> str:
@@ -74,7 +79,7 @@ LOOPS = ("moa-NN-jerry", "NN-jerry")
 
 
 def _spelled(name: str, base: str, **environment: str) -> list[Case]:
-    """The same two configurations with another spelling of OptiLLM's address: one good, one that loops."""
+    """The same two configurations with another OptiLLM address: one good, one that loops."""
     moa = entry("moa-NN-jerry", "openai/moa-NN-jerry", base)
     back = entry("NN-jerry", "openai/moa-NN-jerry", base)
     return [
@@ -327,11 +332,15 @@ CASES = [
     ),
     Case(
         "credential",
-        "credential_list:\n  - {credential_name: NN-c, credential_values: {api_base: OPTILLM, api_key: any},"
+        "credential_list:\n  - {credential_name: NN-c, "
+        "credential_values: {api_base: OPTILLM, api_key: any},"
         " credential_info: {}}\n"
         + listed(
             MOA,
-            "- {model_name: NN-jerry, litellm_params: {model: openai/moa-NN-jerry, litellm_credential_name: NN-c}}",
+            (
+                "- {model_name: NN-jerry, "
+                "litellm_params: {model: openai/moa-NN-jerry, litellm_credential_name: NN-c}}"
+            ),
         ),
         True,
         ARRIVES,

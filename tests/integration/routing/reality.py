@@ -1,4 +1,4 @@
-"""A real LiteLLM between a stand-in for OptiLLM, which counts, and a real model's, which may fail."""
+"""A real LiteLLM between two stand-ins: OptiLLM's, which counts, and a model's, which may fail."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class _V6(ThreadingHTTPServer):
 
 @dataclass
 class Passes:
-    """What arrived at OptiLLM's stand-in for one question: the models it was asked for, and whether one came back."""
+    """What one question brought to OptiLLM's stand-in: the models, and whether one came back."""
 
     names: set[str] = field(default_factory=set)
     back: set[str] = field(default_factory=set)
 
 
 class CountingOptiLLM:
-    """Does what OptiLLM does, guarded by nothing: takes the strategies off the name and asks LiteLLM for the rest.
+    """Like OptiLLM without the guard: takes the strategies off the name, asks LiteLLM for the rest.
 
     A request that came back is counted and refused, so that none goes round for ever.
     """
@@ -103,7 +103,10 @@ _FAILURES = {
         400,
         {
             "error": {
-                "message": "This model's maximum context length is 8 tokens. However, your messages resulted in 9 tokens.",
+                "message": (
+                    "This model's maximum context length is 8 tokens. "
+                    "However, your messages resulted in 9 tokens."
+                ),
                 "type": "invalid_request_error",
                 "code": "context_length_exceeded",
             }
@@ -113,7 +116,10 @@ _FAILURES = {
         400,
         {
             "error": {
-                "message": "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
+                "message": (
+                    "Invalid prompt: your prompt was flagged as potentially violating "
+                    "our usage policy."
+                ),
                 "type": "invalid_request_error",
                 "code": "content_policy_violation",
             }
@@ -145,7 +151,7 @@ class Site:
     addresses: Mapping[str, str]
 
     def ask(self, model: str, expected: Passes) -> Passes:
-        """Ask for a model until what arrived is what was expected: LiteLLM draws lots, and one draw of four may suffice."""
+        """Ask for a model until all has arrived that was expected: LiteLLM draws one of four."""
         found = Passes()
         for attempt in range(60):
             question = f"question {next(_numbers)}"

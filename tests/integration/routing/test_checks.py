@@ -1,4 +1,4 @@
-"""The checks: with nothing installed, by the options, by optictl.yaml, and beside a running LiteLLM."""
+"""The checks: nothing installed, by options, by optictl.yaml, and next to a running LiteLLM."""
 
 from __future__ import annotations
 

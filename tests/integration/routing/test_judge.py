@@ -1,4 +1,4 @@
-"""What is said of a configuration: the way, the entry's line, the remedy; and what is not said without knowing."""
+"""What the judge says of a configuration: the way, the line, the remedy; and when it is silent."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ def test_what_render_litellm_prints_is_not_accused(bases: tuple[str, ...]) -> No
     config = Config(base_models=bases, publish={"boost": "moa-jerry-xl"})
     text = render.litellm(config, system())
     for base in bases:
-        text += f"  - {{model_name: {base}, litellm_params: {{model: openai/{base}, api_base: 'http://10.0.0.7/v1'}}}}\n"
+        text += (
+            f"  - {{model_name: {base}, "
+            f"litellm_params: {{model: openai/{base}, api_base: 'http://10.0.0.7/v1'}}}}\n"
+        )
     assert every(graph(text, {render.LITELLM_KEY_VARIABLE: KEY}, config)) == []
 
 
@@ -94,12 +97,18 @@ def test_what_render_litellm_prints_is_not_accused(bases: tuple[str, ...]) -> No
             14,
         ),
         (
-            "router_settings:\n  model_group_alias:\n    jerry-xl: {model: moa-jerry-xl, hidden: true}\n",
+            (
+                "router_settings:\n  model_group_alias:\n"
+                "    jerry-xl: {model: moa-jerry-xl, hidden: true}\n"
+            ),
             "jerry-xl -> [alias] moa-jerry-xl -> OptiLLM -> jerry-xl",
             14,
         ),
         (
-            "  - model_name: jerry-xl\n    litellm_params: {model: openai/moa-jerry-xl, api_base: 'http://vm.lan:4020'}\n",
+            (
+                "  - model_name: jerry-xl\n"
+                "    litellm_params: {model: openai/moa-jerry-xl, api_base: 'http://vm.lan:4020'}\n"
+            ),
             "jerry-xl -> OptiLLM, as 'moa-jerry-xl' -> jerry-xl",
             12,
         ),
@@ -154,7 +163,11 @@ def test_an_address_without_v1_is_told() -> None:
 def test_a_name_that_the_door_refuses(
     model: str, judged: Callable[[Graph], Iterator[Fault]], reason: str
 ) -> None:
-    more = f"  - model_name: plan\n    litellm_params: {{model: '{model}', api_base: 'http://127.0.0.1:4020/v1', api_key: k}}\n"
+    more = (
+        "  - model_name: plan\n"
+        "    litellm_params:\n"
+        f"      {{model: '{model}', api_base: 'http://127.0.0.1:4020/v1', api_key: k}}\n"
+    )
     faults = list(judged(graph(GOOD + more)))
     assert len(faults) == 1
     assert reason in faults[0].found
@@ -203,8 +216,8 @@ def test_a_base_model_that_nobody_serves(text: str, found: str) -> None:
             "2 in router_settings.retry_policy",
         ),
         (
-            GOOD
-            + "router_settings: {model_group_retry_policy: {moa-jerry-xl: {TimeoutErrorRetries: 1}}}\n",
+            GOOD + "router_settings:\n"
+            "  model_group_retry_policy: {moa-jerry-xl: {TimeoutErrorRetries: 1}}\n",
             "1 in router_settings.model_group_retry_policy",
         ),
         (GOOD.replace("timeout: 630", "timeout: 30"), "gives up after 30 s (timeout in the entry)"),

@@ -1,4 +1,4 @@
-"""Reading: what LiteLLM would not start with is told with its place and never ends in a traceback."""
+"""Reading: LiteLLM's own errors are reported with their place and never end in a traceback."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ class TestIncludes:
 
 def test_a_merge_key_and_an_anchor_keep_their_lines() -> None:
     found = _load(
-        "x: &x\n  api_base: http://h\nmodel_list:\n  - model_name: a\n    litellm_params: {<<: *x, model: openai/a}\n"
+        "x: &x\n  api_base: http://h\nmodel_list:\n  - model_name: a\n"
+        "    litellm_params: {<<: *x, model: openai/a}\n"
     )
     assert found.entries[0].parameters == {"api_base": "http://h", "model": "openai/a"}
     assert found.entries[0].place.line == 4
@@ -200,7 +201,7 @@ _keys = {
 @settings(max_examples=400)
 @given(st.fixed_dictionaries({}, optional=_keys))
 def test_no_configuration_ends_in_a_traceback(data: dict[str, object]) -> None:
-    """Every key that is read, with values of every type: problems with places, or a graph that can be judged."""
+    """Every key, with values of every type: problems with places, or a graph to judge."""
     import yaml
 
     try:

@@ -1,7 +1,7 @@
-"""The graph against a real LiteLLM: for every name of every case, what arrives at OptiLLM and what comes back there.
+"""The graph against a real LiteLLM: for every name, what arrives at OptiLLM and what comes back.
 
-As few LiteLLMs as possible serve all cases, because each takes long to start: those whose settings are about every model
-have their own.
+As few LiteLLMs as possible serve all cases, because each takes long to start: cases whose settings
+are about every model have a separate one.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
     config = Config().moved(where.optillm.port, f"http://127.0.0.1:{where.litellm.port}/v1")
     place.etc.mkdir(parents=True)
     place.config.write_text(
-        f"listen: {{port: {config.listen.port}}}\nupstream: {{base_url: '{config.upstream.base_url}'}}\n"
+        f"listen: {{port: {config.listen.port}}}\n"
+        f"upstream: {{base_url: '{config.upstream.base_url}'}}\n"
         "strategies: [moa]\nbase_models: [jerry-xl]\n"
     )
 
@@ -127,7 +128,8 @@ def test_how_many_were_compared(record_property: Callable[[str, object], None]) 
     names = sum(number for number, _ in COMPARED.values())
     record_property(
         "said",
-        f"routing: {len(COMPARED)} configurations ({looping} loop, {len(COMPARED) - looping} do not), {names} names: "
+        f"routing: {len(COMPARED)} configurations ({looping} loop, "
+        f"{len(COMPARED) - looping} do not), {names} names: "
         f"the graph and LiteLLM {LITELLM} agree",
     )
     assert looping >= 20

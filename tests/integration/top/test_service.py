@@ -1,4 +1,4 @@
-"""The dashboard's queries and `optictl top` in front of the real service, which a real Prometheus scrapes."""
+"""The dashboard's queries and `optictl top`, with the real service and a real Prometheus."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Prometheus:
 
 
 def filled(query: str, **chosen: str) -> str:
-    """A query with what Grafana puts in the place of its variables: everything where nothing is chosen."""
+    """A query with Grafana's values for its variables: everything where nothing is chosen."""
     values = {
         "__rate_interval": "10m",
         "__range": "10m",
@@ -200,17 +200,19 @@ def pair(release: Path) -> Iterator[Pair]:
         yield pair
 
 
+def _has_ended(prometheus: Prometheus, count: int) -> bool:
+    """Whether calls that outlast their request, which are accounted for last, are scraped."""
+    ended = prometheus.value('sum(optillm_upstream_failures_total{reason="ended"})')
+    return ended == count
+
+
 @pytest.fixture(scope="module")
 def prometheus(prometheus_program: Path, pair: Pair) -> Iterator[Prometheus]:
-    """It has scraped the service before, between and after two rounds of traffic: a rate needs a growth."""
+    """It scraped the service before, between and after two rounds of traffic: rates need growth."""
     with scraping(prometheus_program, pair) as prometheus:
         for count in (1, 2):
             traffic(pair)
-            # what is accounted for last: a call that outlasts its request
-            ended = partial(
-                prometheus.value, 'sum(optillm_upstream_failures_total{reason="ended"})'
-            )
-            wait_until(lambda count=count, ended=ended: ended() == count, 30, "a scrape", pause=0.3)  # type: ignore[misc]
+            wait_until(partial(_has_ended, prometheus, count), 30, "a scrape", pause=0.3)
         yield prometheus
 
 
@@ -269,7 +271,9 @@ def test_what_can_be_chosen(prometheus: Prometheus) -> None:
     choices = {}
     for variable in BOARD["templating"]["list"]:
         if variable["type"] == "query":
-            metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
+            parts = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+            assert parts
+            metric, label = parts.groups()
             choices[variable["name"]] = set(
                 prometheus.get(f"label/{label}/values", **{"match[]": filled(metric)})
             )

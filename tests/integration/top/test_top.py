@@ -1,4 +1,4 @@
-"""`optictl top` in a terminal and in a pipe, in front of a guard that tells what a test wants it to tell."""
+"""`optictl top` in a terminal and in a pipe, with a guard that reports what a test sets."""
 
 from __future__ import annotations
 
@@ -70,8 +70,10 @@ def guard() -> Iterator[StandIn]:
                     f'optillm_requests_total{{{labels},status="2xx"}} {looks}\n'
                     f'optillm_upstream_calls_total{{{labels},status="2xx"}} {2 * looks}\n'
                     f'optillm_upstream_tokens_total{{{labels},kind="prompt"}} {100 * looks}\n'
-                    f'optillm_upstream_call_duration_seconds_bucket{{{labels},le="1.0"}} {2 * looks}\n'
-                    f'optillm_upstream_call_duration_seconds_bucket{{{labels},le="+Inf"}} {2 * looks}\n'
+                    f'optillm_upstream_call_duration_seconds_bucket{{{labels},le="1.0"}} '
+                    f"{2 * looks}\n"
+                    f'optillm_upstream_call_duration_seconds_bucket{{{labels},le="+Inf"}} '
+                    f"{2 * looks}\n"
                     "process_resident_memory_bytes 1.048576e+08\n"
                 ).encode()
             )
@@ -210,7 +212,8 @@ class TestTerminal:
     def test_a_defect_puts_the_terminal_back(self, root: Path, tmp_path: Path) -> None:
         (tmp_path / "sitecustomize.py").write_text(
             "import optictl.observe.top.model as model\nreal, seen = model.screen, []\n"
-            "def broken(*a):\n    seen.append(1)\n    if len(seen) > 2: raise RuntimeError('injected')\n    return real(*a)\n"
+            "def broken(*a):\n    seen.append(1)\n"
+            "    if len(seen) > 2: raise RuntimeError('injected')\n    return real(*a)\n"
             "model.screen = broken\n"
         )
         variables = {"PYTHONPATH": str(tmp_path)}

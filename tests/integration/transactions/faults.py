@@ -36,7 +36,10 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 @dataclass(frozen=True)
 class Outcome:
-    """`effects` that were begun; `ended`: "well", "told" (an error for a person), "killed" or another exception's name."""
+    """The number of `effects` that began, and how it `ended`.
+
+    "well", "told" (an error for a person), "killed", or another exception's name.
+    """
 
     effects: int
     ended: str

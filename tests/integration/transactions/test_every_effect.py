@@ -1,7 +1,7 @@
-"""An error, a full disk and a kill at every effect in turn: it is the old deployment or the new one, and whole.
+"""An error, a full disk and a kill at every effect in turn: the old or the new deployment, whole.
 
-Only what takes minutes is replaced: a release here is a small one with a real interpreter, and its proof is skipped
-(tests/integration/install and tests/system/systemd have the real ones).
+Only what takes minutes is replaced: a release here is a small one with a real interpreter, and its
+proof is skipped (tests/integration/install and tests/system/systemd have the real ones).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def empty_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: Path) -> None:
-    """A release that is built in a moment: the real interpreter, one package, a guard of two files."""
+    """A release that is built in a moment: a real interpreter, a package, a guard of two files."""
     guard = tmp_path / "guard"
     guard.mkdir()
     for name in ("__init__.py", "__main__.py"):
@@ -137,7 +137,7 @@ def operators_files(config: Config, places: Paths) -> None:
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done, to what was there before, and which configuration is active before and after it (None: nothing)."""
+    """What is done, to what, and the active configuration before and after it (None: nothing)."""
 
     before: tuple[Callable[[Paths], None], ...]
     act: Callable[[Paths], None]
@@ -170,7 +170,7 @@ def state_of(config: Config | None) -> tuple[str, str] | None:
 
 
 def in_force(places: Paths) -> tuple[str, str] | None:
-    """The release and the upstream of what a start of the service would run; None where there is nothing to start.
+    """The release and the upstream that a start of the service would use; None: nothing to start.
 
     Fails where that would not be one whole deployment.
     """
@@ -275,7 +275,7 @@ def _configured(places: Paths) -> Config:
 
 
 def test_wanted_is_built_beside_one_that_is_broken(place: Path, small_releases: None) -> None:
-    """Also when its interpreter is gone: the broken one stays as it is until the new one is active."""
+    """Also without its interpreter: the broken one stays as it is until the new one is active."""
     places = paths.system(place)
     _start(places)
     broken = places.current.resolve()
@@ -307,7 +307,7 @@ def test_an_edited_file_is_kept_beside(place: Path, small_releases: None) -> Non
 def test_what_changed_while_a_plan_was_looked_at_is_not_run_over(
     place: Path, small_releases: None
 ) -> None:
-    """Whatever another did between the shown plan and the lock: nothing is done that was not shown."""
+    """Another process changes things between the plan and the lock: only what was shown is done."""
     places = paths.system(place)
     _start(places)
     changed = "changed while the plan was shown"

@@ -86,7 +86,7 @@ def test_one_at_a_time(what: str, tmp_path: Path, built: list[str]) -> None:
 def test_systemd_that_is_installed_and_did_not_boot_this_machine_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container with the package systemd: /run/systemd exists, /run/systemd/system does not (sd_booted(3))."""
+    """A container with the package systemd: see sd_booted(3) for /run/systemd/system."""
     (tmp_path / "systemd/ask-password").mkdir(parents=True)
     monkeypatch.setitem(systemd.RUNTIME, "system", tmp_path / "systemd/system")
     monkeypatch.setattr(systemd.Systemd, "version", lambda _: 252)
@@ -110,9 +110,12 @@ def test_a_timer_that_would_run_a_program_in_a_home_is_refused_before_anything_e
 def test_a_plan_reads_each_fact_once(
     is_installed: bool, tmp_path: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each release.json, each rendered unit, the manifest. The plan under the lock is a second reading, on purpose:
-    between the plan that was shown and the lock anything may have changed. After a build the release's own facts are
-    read again, and the texts rendered again only where those facts are others than expected."""
+    """Each release.json, each rendered unit, the manifest.
+
+    The plan under the lock is a second reading, on purpose: between the plan that was shown and the
+    lock anything may have changed. After a build the facts of the release are read again. The texts
+    are rendered again only where those facts differ from what was expected.
+    """
     places = paths.system(tmp_path)
 
     def plan() -> Installation:

@@ -1,4 +1,4 @@
-"""Locks for versions of OptiLLM that none is shipped for: an operator's own, and one that is made."""
+"""Locks for versions of OptiLLM without a shipped one: an operator's own, and one that is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The collection by Ansible's own judges: `ansible-test sanity`, and ansible-lint at its production profile."""
+"""The collection by Ansible's judges: `ansible-test sanity`, and ansible-lint for production."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from testing.support import ROOT
 pytestmark = pytest.mark.slow
 
 CORE, LINT, PIP = "2.19.14", "26.10.1", "24.2"
-#: There is neither PowerShell nor a shell script in the collection, nor a changelog made of fragments; what pylint finds, ruff
-#: finds in a tenth of the time. The tests that run on several Pythons (`compile`, `import`) take the system's.
+#: The collection has neither PowerShell nor a shell script, nor a changelog made of fragments; ruff
+#: finds what pylint finds in a tenth of the time. The tests that run on several Pythons (`compile`,
+#: `import`) take the system's.
 LEFT_OUT = ("changelog", "pslint", "pylint", "shellcheck")
 #: What ansible-test begins a virtual environment with, instead of a script that it would fetch.
 _BEGIN = """\
@@ -76,8 +77,8 @@ def _judged(judges: Path, collection: Path, home: Path, *words: str) -> tuple[in
 def _home(judges: Path, collection: Path) -> Path:
     """A HOME with the virtual environments of ansible-test.
 
-    It makes one for each test, with its own versions, and hands no variable of the environment on to pip. So the wheels
-    are fetched first, as pip is set up here, and its pip is told to take those.
+    It makes one for each test, with its own versions, and hands no variable of the environment on
+    to pip. So the wheels are fetched first, as pip is set up here, and its pip has to take those.
     """
 
     def make(directory: Path) -> None:

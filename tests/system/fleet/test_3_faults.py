@@ -1,6 +1,7 @@
-"""What goes wrong during a roll-out: the report is true, every host that has power serves, and a second run converges.
+"""Faults during a roll-out: the report is true, every host with power serves, a rerun converges.
 
-Each test rolls to the version that is not active; both releases are on every host since the tests before.
+Each test rolls to the version that is not active; both releases are on every host since the tests
+before.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def assert_converges(fleet: Fleet, version: str) -> None:
 
 @pytest.fixture
 def versions(fleet: Fleet) -> Iterator[tuple[str, str]]:
-    """The active version everywhere, and the other one; whatever a test broke is whole afterwards."""
+    """The active version everywhere, and the other one; what a test broke is whole afterwards."""
     if len(set(releases(fleet))) > 1:  # a test before has failed
         assert_converges(fleet, OLD)
     (old,) = set(releases(fleet))
@@ -129,7 +130,7 @@ def wait_for_the_switch(host: Host, process: subprocess.Popen[str]) -> None:
 
 
 def test_an_interrupted_controller(fleet: Fleet, versions: tuple[str, str]) -> None:
-    """By Ctrl-C, then by SIGKILL when it has been started again; the third run has nothing in its way."""
+    """By Ctrl-C, then by SIGKILL after another start; nothing is in the way of the third run."""
     old, new = versions
     with loaded(fleet.hosts):
         first = fleet.start("upgrade", new, "--yes", "--batch", "1")

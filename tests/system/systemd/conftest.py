@@ -14,7 +14,7 @@ from testing.machine import Machine, booted, install_packages
 @pytest.fixture(scope="session")
 def machine(program: Path, locked_venv: Path) -> Iterator[Machine]:
     install_packages("sudo", "sudo")
-    # both are there before the overlay is mounted: what changes below one later may not be seen in it
+    # both exist before the overlay is mounted: later changes below one may not be visible in it
     with booted() as machine:
         yield machine
 

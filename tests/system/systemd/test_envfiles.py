@@ -1,4 +1,4 @@
-"""The reader of env files against systemd itself: many generated files, a unit for each, one booted machine."""
+"""The reader of env files against systemd: generated files, a unit for each, one booted machine."""
 
 from __future__ import annotations
 
@@ -187,7 +187,10 @@ def systemd(machine: Machine) -> Iterator[int]:
     machine.run(
         "sh",
         "-c",
-        f"systemctl stop 'envfile@*'; systemctl reset-failed; rm -r {PLACE} /run/systemd/system/envfile@.service",
+        (
+            "systemctl stop 'envfile@*'; systemctl reset-failed; "
+            f"rm -r {PLACE} /run/systemd/system/envfile@.service"
+        ),
     )
     machine.run("systemctl", "daemon-reload")
 

@@ -1,4 +1,4 @@
-"""What can go wrong around a deployment: the right state, the right words, and back to work once it is fixed."""
+"""Faults around a deployment: the right state, the right words, and work goes on after the fix."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_secret_that_is_missing(host: Host, name: str, words: str) -> None:
             30,
             pause=0.2,
         )
-        # it is started again every second: for a moment of each, it is starting and has not failed yet
+        # it is started again every second: for a moment it is starting and has not failed yet
         wait_until(lambda: words in _status(host), 30, pause=0.2)
         assert host.machine.show(SOCKET, "ActiveState") == "active"
     finally:
@@ -113,7 +113,10 @@ def test_a_full_disk_leaves_what_runs(host: Host) -> None:
     host.machine.run(
         "sh",
         "-c",
-        f"mkdir {OPT}.disk && mount -t tmpfs -o size=1000M,nr_inodes=40000,mode=0755 tmpfs {OPT}.disk",
+        (
+            f"mkdir {OPT}.disk && mount -t tmpfs -o size=1000M,nr_inodes=40000,mode=0755 tmpfs "
+            f"{OPT}.disk"
+        ),
     )
     host.machine.run("sh", "-c", f"cp -a {OPT}/. {OPT}.disk && mount --bind {OPT}.disk {OPT}")
     try:

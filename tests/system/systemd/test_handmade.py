@@ -285,8 +285,8 @@ def test_it_is_found_where_systemd_has_it(
     with handmade(own_machine, upstream, locked_venv, name="optillm"):
         told = own_machine.run(program, "init", "--dry-run").stdout.replace(str(program), "optictl")
         assert (
-            "optillm.service runs OptiLLM and is not optictl's. To take that one over: optictl init --name optillm"
-            in told
+            "optillm.service runs OptiLLM and is not optictl's. To take that one over: "
+            "optictl init --name optillm" in told
         )
         found, _ = look(own_machine, program, "--name", "optillm", "--only", "unit.managed")
         assert (

@@ -1,4 +1,4 @@
-"""A service that hangs is killed and restarted, its stacks are in the journal, and no client is refused meanwhile."""
+"""A hanging service is killed and restarted, with stacks in the journal and no client refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _watchdog(host: Host) -> float:
 def _recovery(
     host: Host, name: str, record_property: Callable[[str, object], None], lost: int = 0
 ) -> Iterator[None]:
-    """The block hangs the service. It must be back in time, with stacks in the journal and no client refused.
+    """The block hangs the service. It is back in time, stacks in the journal, no client refused.
 
     `lost`: how many newcomers the dying process may take along.
     """
@@ -65,7 +65,7 @@ def _recovery(
             waiting.append(pool.submit(ask, host.port, "GET", "/health"))
             time.sleep(0.5)
         answered = [one.result() for one in waiting]
-    # an answer alone would not do: a process that is continued in order to be aborted may still give one
+    # an answer is not enough: a process that is continued in order to be aborted may still give one
     while _restarts(host) == restarts or host.machine.show(UNIT, "ActiveState") != "active":
         assert time.monotonic() - began < 120
         time.sleep(0.1)
@@ -73,8 +73,10 @@ def _recovery(
     results = [request.result for request in answered]
     record_property(
         "said",
-        f"{name}: WatchdogSec={watchdog:.0f}, serving again after {seconds:.1f} s (a restart alone takes {start:.1f} s); "
-        f"of {len(answered)} newcomers {results.count('refused')} refused, {results.count('dropped')} dropped",
+        f"{name}: WatchdogSec={watchdog:.0f}, serving again after {seconds:.1f} s "
+        f"(a restart alone takes {start:.1f} s); "
+        f"of {len(answered)} newcomers {results.count('refused')} refused, "
+        f"{results.count('dropped')} dropped",
     )
     assert set(results) <= {"ok", "dropped"}
     assert results.count("dropped") <= lost
@@ -96,7 +98,7 @@ def test_a_stopped_process_is_replaced(
     host: Host, record_property: Callable[[str, object], None]
 ) -> None:
     """As shipped: WatchdogSec=15."""
-    # in order to be aborted it is continued: until its stacks are printed it may accept a few of those who wait
+    # to be aborted it is continued: until its stacks are printed it may accept a few who wait
     with _recovery(host, "SIGSTOP", record_property, lost=5):
         assert _watchdog(host) == 15
         host.machine.run("systemctl", "kill", "--signal=STOP", UNIT)
@@ -119,7 +121,7 @@ def test_a_deadlocked_interpreter_is_replaced(
             assert _watchdog(host) == 5
             lost = pool.submit(host.ask, "hang-jerry-xl")
             time.sleep(0.5)
-        # the request that hung it is gone with the process, and the client is told by the connection
+        # the request that hung it is gone with the process; the client learns it by the connection
         assert lost.exception(10) is not None
         host.machine.run("systemctl", "is-active", UNIT)
         assert host.ask().status_code == 200

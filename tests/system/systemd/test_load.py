@@ -1,4 +1,4 @@
-"""What clients notice of restarts and kills under a constant load, beside a plain unit that does without all this."""
+"""What clients notice of restarts and kills under constant load, compared with a plain unit."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Description=A bare OptiLLM, to compare with
 StartLimitIntervalSec=0
 
 [Service]
-ExecStart=/opt/optillm-proxy/current/.venv/bin/optillm --host 127.0.0.1 --port {port} --base-url {upstream} \\
-  --model jerry-xl --optillm-api-key {key}
+ExecStart=/opt/optillm-proxy/current/.venv/bin/optillm --host 127.0.0.1 --port {port} \\
+  --base-url {upstream} --model jerry-xl --optillm-api-key {key}
 Environment=OPENAI_API_KEY={upstream_key} HOME=%S/plain-optillm
 User=nobody
 StateDirectory=plain-optillm
@@ -40,7 +40,7 @@ SHORT = 0.5
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(host: Host) -> Iterator[None]:
-    """A running deployment, whatever the module before left; every call to its upstream takes a while."""
+    """A running deployment, whatever the module before left; its upstream calls take a while."""
     host.renew()
     host.upstream.respond = slow_upstream
     yield
@@ -65,7 +65,7 @@ def _answers(port: int, seconds: float = 60) -> None:
 def _loaded(
     port: int, times: int, disturb: Callable[[], object], settle: float = 0.5
 ) -> tuple[Load, list[float]]:
-    """Disturb the service `times` times under load: the load, and the moments at which each disturbance was over."""
+    """Disturb the service `times` times under load: the load, and the end of each disturbance."""
     moments = []
     with Load(port, PROXY_KEY).running() as load:
         time.sleep(settle)

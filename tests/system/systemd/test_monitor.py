@@ -1,4 +1,4 @@
-"""The timer: it checks from inside its sandbox, a lasting fault marks it failed, and the fix clears that."""
+"""The timer checks from inside its sandbox; a lasting fault marks it failed, a fix clears that."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _journal(host: Host) -> str:
 
 
 def _rested(host: Host) -> str:
-    """The state that the last round left; here one follows the other without a gap, so the timer is stopped first."""
+    """The state after the last round. Rounds follow without a gap here: the timer stops first."""
     host.machine.run("systemctl", "stop", TIMER)
     wait_until(lambda: host.machine.show(UNIT, "ActiveState") != "activating", 90, pause=0.3)
     return host.machine.show(UNIT, "ActiveState")

@@ -1,7 +1,7 @@
-"""What is in the way of an installation is told before anything is built, with a command that works when it is pasted.
+"""Obstacles to an installation are named before a build, with a command that works when pasted.
 
-An ordinary user with sudo has optictl in a private place, as `uv tool install` leaves it; sudo passes on none of the
-user's variables and looks for programs in its own directories.
+An ordinary user with sudo has optictl in a private place, as `uv tool install` leaves it; sudo
+passes on none of the user's variables and looks for programs in its own directories.
 """
 
 from __future__ import annotations
@@ -70,8 +70,14 @@ def configured(desk: Desk) -> None:
 
 
 def _hold_the_port(desk: Desk) -> None:
-    python = f"import socket, time; s = socket.create_server(('127.0.0.1', {desk.port})); time.sleep(1000)"
-    unit = f'[Service]\nExecStart=/usr/bin/python3 -c "{python}"\n[Install]\nWantedBy=multi-user.target\n'
+    python = (
+        f"import socket, time; s = socket.create_server(('127.0.0.1', {desk.port})); "
+        "time.sleep(1000)"
+    )
+    unit = (
+        f'[Service]\nExecStart=/usr/bin/python3 -c "{python}"\n[Install]\n'
+        "WantedBy=multi-user.target\n"
+    )
     desk.machine.write(f"/etc/systemd/system/{HOLDER}", unit)
     desk.machine.run("systemctl", "enable", "--now", "--quiet", HOLDER)
     until = f"until ss -ltn | grep -q 127.0.0.1:{desk.port}; do sleep 0.1; done"
@@ -180,7 +186,7 @@ def test_an_interpreter_that_does_not_fit_is_told_by_dry_run(desk: Desk) -> None
 
 
 def test_links_to_the_directories_are_followed(desk: Desk) -> None:
-    """As on ostree systems, where /opt is a link to var/opt: the units name what systemd can bind."""
+    """As on ostree systems, where /opt is a link to var/opt: units name what systemd can bind."""
     machine = desk.machine
     machine.run("sh", "-c", f"mkdir -p /var/opt-{NAME} && ln -sfn /var/opt-{NAME} /opt/{NAME}")
     try:

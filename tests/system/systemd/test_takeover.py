@@ -1,4 +1,4 @@
-"""`install` over a service that was written by hand and is in use: one transaction, and no client waits for it."""
+"""`install` over a hand-made service in use: one transaction, and no client waits for it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,10 @@ def bed(machine: Machine, program: Path, locked_venv: Path) -> Iterator[Bed]:
         service = start_handmade(machine, upstream, locked_venv, name=NAME, env_path=f"{PLACE}/env")
         machine.write(
             f"{PLACE}/optictl.yaml",
-            f"listen: {{port: {service.port}}}\nupstream: {{base_url: '{upstream.base_url}'}}\ntimeouts: {{drain: 10}}\n",
+            (
+                f"listen: {{port: {service.port}}}\nupstream: {{base_url: '{upstream.base_url}'}}\n"
+                "timeouts: {drain: 10}\n"
+            ),
         )
         machine.write(f"{PLACE}/proxy_key", f"{HAND_KEY}\n", 0o600)
         bed = Bed(machine, program, upstream, service)

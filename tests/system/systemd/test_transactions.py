@@ -1,4 +1,4 @@
-"""optictl killed at each of its steps with systemd, two at once, under load, and among files that optictl did not write."""
+"""optictl killed at each step with systemd, two at once, under load, and among foreign files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ SIBLING = "optillm-proxy-next.service"
 OLD, NEW = "0.3.12", "0.3.13"
 #: Where a program lies that is called in systemctl's place, and what it was told and did.
 PLACE = "/run/faults"
-#: It lets questions through, counts everything else, and at the call whose number is in `at` does what is in `what`.
+#: It lets questions through and counts everything else. At call number `at` it does `what`.
 SYSTEMCTL = f"""\
 #!/bin/sh
-case " $* " in *" show "*|*" --version "*|*" show-environment "*) exec /usr/bin/systemctl "$@";; esac
+case " $* " in
+  *" show "*|*" --version "*|*" show-environment "*) exec /usr/bin/systemctl "$@";;
+esac
 cd {PLACE}
 echo "$*" >>calls
 if [ "$(wc -l <calls)" = "$(cat at)" ]; then
@@ -40,7 +42,7 @@ Record = Callable[[str, object], None]
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(host: Host) -> Iterator[None]:
-    """A running deployment, whatever the module before left; one strategy, so that proofs are short."""
+    """A running deployment, whatever the module before left; one strategy: proofs are short."""
     host.renew()
     host.machine.run("mkdir", "-p", PLACE)
     host.machine.write(f"{PLACE}/systemctl", SYSTEMCTL, 0o755)
@@ -91,7 +93,7 @@ def _call(host: Host) -> str:
 
 
 def _serves(host: Host, *allowed: int, release: str = "") -> None:
-    """The port answers, and each process behind it has one of the `allowed` timeouts and the active `release`."""
+    """The port answers, and each process behind it has an `allowed` timeout and the `release`."""
     answer = host.ask()
     assert (answer.status_code, answer.headers["x-optillm-strategy"]) == (200, "bon"), answer.text
     pids = [
@@ -105,12 +107,15 @@ def _serves(host: Host, *allowed: int, release: str = "") -> None:
         seconds = words[words.index("--request-timeout") + 1]
         assert int(seconds) in allowed
         if release:
-            # a sealed process has an own view of the directories, so only the inode tells which one it is
+            # a sealed process has its own view of the directories: only the inode tells which it is
             places = (f"/proc/{pid}/cwd/.", f"{OPT}/releases/{release}/work/.")
             identities = host.machine.run("stat", "-c", "%d:%i", *places).stdout.split()
             assert identities[0] == identities[1]
         # its own HOME, so its own provider file
-        read = f"cat $(tr '\\0' '\\n' </proc/{pid}/environ | sed -n s/^HOME=//p)/.optillm/proxy_config.yaml"
+        read = (
+            f"cat $(tr '\\0' '\\n' </proc/{pid}/environ | "
+            "sed -n s/^HOME=//p)/.optillm/proxy_config.yaml"
+        )
         assert f"request: {seconds}" in host.machine.run("sh", "-c", read).stdout
 
 
@@ -163,7 +168,7 @@ def test_a_reinstallation_killed_before_every_step(host: Host, record_property: 
 
 
 def test_an_upgrade_killed_on_its_way(host: Host, record_property: Record) -> None:
-    """systemctl itself goes on, as it does when a terminal is lost. Later calls are those of a reinstallation."""
+    """systemctl itself goes on, as when a terminal is lost. Later calls are a reinstallation's."""
     seconds = 60
     _configure(host, seconds)
     _converges(host, seconds)
@@ -190,7 +195,7 @@ def _active_release(host: Host) -> str:
 
 
 def test_two_at_once_under_load(host: Host, record_property: Record) -> None:
-    """A reinstallation that restarts, and a second optictl in the middle of it: it is refused, and no client notices."""
+    """A second optictl during a reinstallation that restarts: refused, and no client notices."""
     pid = host.machine.show(UNIT, "MainPID")
     host.upstream.respond = slow_upstream
     with Load(host.port, PROXY_KEY).running() as load:

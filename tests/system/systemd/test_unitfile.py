@@ -1,4 +1,4 @@
-"""Unit files as optictl reads them and as the real systemd runs them: the same words, the same variables."""
+"""Unit files as optictl reads them and as systemd runs them: the same words, the same variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.root]
 TELL = """#!/usr/bin/python3
 import json, os, sys
 with open("/run/told/" + sys.argv[1], "a") as out:
-    out.write(json.dumps([sys.argv[2:], {k: v for k, v in os.environ.items() if k in "ABCD"}]) + "\\n")
+    variables = {name: value for name, value in os.environ.items() if name in "ABCD"}
+    out.write(json.dumps([sys.argv[2:], variables]) + "\\n")
 """
 #: What lines are made of; a value is a random row of these.
 PIECES = (
@@ -155,7 +156,8 @@ def test_the_same_words_and_variables(machine: Machine) -> None:
             "-c",
             "import json, pathlib\n"
             "told = pathlib.Path('/run/told').iterdir()\n"
-            "print(json.dumps({p.name: [json.loads(l) for l in p.read_text().splitlines()] for p in told}))",
+            "print(json.dumps({p.name: [json.loads(l) for l in p.read_text().splitlines()] "
+            "for p in told}))",
         ).stdout
     )
     wrong = {

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.root]
 UNIT = "optillm-proxy.service"
 FILE = f"/etc/systemd/system/{UNIT}"
 OLD, NEW = "0.3.12", "0.3.13"
-#: Written by a person, after the specification; the key stands in it because OptiLLM takes it from nowhere else.
+#: Written by a person, after the specification; it has the key because OptiLLM reads it only there.
 BY_HAND = """\
 [Unit]
 Description=made by hand
@@ -28,8 +28,8 @@ Description=made by hand
 User=nobody
 Environment=HOME={place} OPENAI_API_KEY=upstream-test-key
 WorkingDirectory={place}
-ExecStart={place}/.venv/bin/python {place}/.venv/bin/optillm --host 127.0.0.1 --port {port} --base-url {upstream} \\
-  --model jerry-xl --optillm-api-key {key} --approach proxy
+ExecStart={place}/.venv/bin/python {place}/.venv/bin/optillm --host 127.0.0.1 --port {port} \\
+  --base-url {upstream} --model jerry-xl --optillm-api-key {key} --approach proxy
 Restart=on-failure
 [Install]
 WantedBy=multi-user.target
@@ -134,7 +134,7 @@ def test_a_release_that_cannot_start(host: Host) -> None:
 
 @pytest.mark.parametrize("switched", [False, True], ids=["before-the-switch", "after-it"])
 def test_an_upstream_that_fails_in_the_middle(host: Host, switched: bool) -> None:
-    """Before the canary is through, and after it: then the last proof fails, with the new release active already."""
+    """Before the canary has passed, and after it: then the new release fails the last proof."""
     seen = 0
 
     def dying(request: Seen) -> Reply | None:

@@ -1,4 +1,4 @@
-"""What the walk stands on: apt's sources, the settings of pip and uv, the table. No machine is booted."""
+"""Parts of the walk: apt's sources, the settings of pip and uv, the table. No machine is booted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Signed-By:
 ONE_LINE = """\
 # deb http://off.example/debian stable main
 deb-src http://source.example/debian stable main
-deb [arch=amd64 signed-by=/etc/apt/keyrings/a.gpg] http://mirror.example/debian/ stable main # the main one
+deb [arch=amd64 signed-by=/etc/apt/keyrings/a.gpg] http://mirror.example/debian/ stable main # main
 deb http://mirror.example/security stable-security main
 deb cdrom:[Debian]/ stable main
 deb http://partial.example/debian stable contrib

@@ -1,4 +1,4 @@
-"""The walk on Debian 13, with its own Python; `python -m testing.systems` takes it on the other systems."""
+"""The walk on Debian 13, with its Python; `python -m testing.systems` takes it on other systems."""
 
 from __future__ import annotations
 
