@@ -374,7 +374,9 @@ class ReleaseDamaged(OptictlError):
 
 
 class ProofFailed(OptictlError):
-    """A release, or a service after a change, does not do what it must. `what` says which test failed.
+    """A release, or a service after a change, does not do what it must.
+
+    `what` says which test failed.
 
     Fix: `remedy` names it; otherwise correct what `what` and `detail` name.
     """
@@ -403,7 +405,8 @@ class UnknownModel(OptictlError):
 class NoTrace(OptictlError):
     """The service has no trace of a request.
 
-    Fix: see `what`: a release that is too old, a request that ran no strategy, or limits.max_traces.
+    Fix: see `what`: a release that is too old, a request that ran no strategy, or
+    limits.max_traces.
     """
 
     code = "no-trace"

@@ -73,17 +73,18 @@ def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
     from optictl.output.console import Terminal
 
     context = getattr(wrong, "ctx", None)
+    message = wrong.format_message()  # type: ignore[attr-defined]
     error = UsageFailure(
-        wrong.format_message(),  # type: ignore[attr-defined]
+        message,
         f"{context.command_path if context else 'optictl'} --help shows what is allowed",
     )
     terminal = Terminal(command_name(context) if context else "", "json")
     if wants_json(arguments):
         terminal.envelope_of(error)
-    if not wrong.format_message():  # type: ignore[attr-defined]
-        rich_utils.rich_format_error(wrong)  # type: ignore[arg-type] # no command: the help
-    else:
+    if message:
         terminal.error(error)
+    else:
+        rich_utils.rich_format_error(wrong)  # type: ignore[arg-type] # no command: the help
     return error.exit_code
 
 

@@ -1,4 +1,7 @@
-"""Help pages. Typer's tables cut names where a terminal is narrow; there a list takes their place."""
+"""Help pages.
+
+Typer's tables cut names where a terminal is narrow; there a list takes their place.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ if TYPE_CHECKING:
 TABLE_WIDTH = 80
 
 
-class Command(TyperCommand):
+class _Fitting:
+    """Typer's help page, or a list where the terminal is too narrow for it."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if not _print_list(self, ctx):  # type: ignore[arg-type]
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class Command(_Fitting, TyperCommand):
     """A command whose help page fits any terminal."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        if not _print_list(self, ctx):
-            super().format_help(ctx, formatter)
 
-
-class Group(TyperGroup):
+class Group(_Fitting, TyperGroup):
     """A group of commands whose help page fits any terminal."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        if not _print_list(self, ctx):
-            super().format_help(ctx, formatter)
 
 
 def _print_list(command: Command | Group, context: Any) -> bool:

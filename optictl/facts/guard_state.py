@@ -25,7 +25,10 @@ class Workers:
 
 @dataclass(frozen=True)
 class RequestInFlight:
-    """A request that runs a strategy. `age`: in seconds. `upstream_open`: calls without an answer."""
+    """A request that runs a strategy.
+
+    `age`: in seconds. `upstream_open`: calls without an answer.
+    """
 
     trace: str
     strategy: str

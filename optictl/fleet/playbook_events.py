@@ -50,16 +50,19 @@ _FEW = 5
 INVALID, ROLLED_BACK = 78, 4
 #: The fact of the role that says what the inventory asks for.
 _REQUESTED = "optillm_proxy_wanted"
-_UNREADABLE = "use the collection that is part of this optictl: unset ANSIBLE_COLLECTIONS_PATH, then run it again"
+_UNREADABLE = (
+    "use the collection that is part of this optictl: "
+    "unset ANSIBLE_COLLECTIONS_PATH, then run it again"
+)
 
 
 @dataclass
 class Host:
     """One host in one play.
 
-    `phase`: its last step. `answers`: step -> its result. `info` and `host_info`: the answers of the
-    modules with these names. `requested`: what the inventory asks for. `failed`: the failure that
-    ended the play for this host. `unreachable`: why Ansible cannot connect, or "".
+    `phase`: its last step. `answers`: step -> its result. `info` and `host_info`: the answers of
+    the modules with these names. `requested`: what the inventory asks for. `failed`: the failure
+    that ended the play for this host. `unreachable`: why Ansible cannot connect, or "".
     """
 
     name: str

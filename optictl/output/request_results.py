@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optictl.output.check_results import Results
-from optictl.output.figures import number, short
-from optictl.output.tables import Table
-from optictl.results import Result
-
-if TYPE_CHECKING:
-    from optictl.errors import OptictlError
-    from optictl.requests.compare.summary import Row
-    from optictl.requests.tracing import Trace
 from optictl.output.console import (
     STATUS_STYLE,
     Report,
@@ -23,6 +15,14 @@ from optictl.output.console import (
     printable,
     wrapped,
 )
+from optictl.output.figures import number, short
+from optictl.output.tables import Table
+from optictl.results import Result
+
+if TYPE_CHECKING:
+    from optictl.errors import OptictlError
+    from optictl.requests.compare.summary import Row
+    from optictl.requests.tracing import Trace
 
 
 @dataclass

@@ -115,20 +115,17 @@ class Table:
         from rich.text import Text
 
         for row in self._rows:
-            head = Text(" " * _GAP).join(cell for cell in row.cells[: self._heads] if cell.plain)
+            heads = [cell for cell in row.cells[: self._heads] if cell.plain]
             pairs = [
                 Text(" ").join(filter(len, (Text(title.plain, "dim"), cell)))
                 for title, cell in zip(self._titles, row.cells, strict=True)
                 if cell.plain
             ]
-            lines = [head, *_filled(pairs[self._first(row) :], width - _GAP)]
+            head = Text(" " * _GAP).join(heads)
+            lines = [head, *_filled(pairs[len(heads) :], width - _GAP)]
             for line in lines:
                 line.stylize_before(row.style)
             yield lines
-
-    def _first(self, row: _Row) -> int:
-        """Where behind the head of a row its pairs begin."""
-        return sum(1 for cell in row.cells[: self._heads] if cell.plain)
 
 
 def broken(text: Text, width: int) -> list[Text]:

@@ -145,7 +145,7 @@ def _interpreter_problem(directory: Path, built_with: Python) -> str:
             f"its interpreter {built_with.path} was Python {built_with.version}, "
             f"now it is {version}"
         )
-    # root's service runs as another user; a release that others cannot enter is a user's private one
+    # root's service runs as another user; a release that others cannot enter is private to a user
     meant_for_others = os.geteuid() == 0 and files.closed_to_others([directory]) is None
     if meant_for_others and (closed := files.closed_to_others([directory / ".venv/bin/python"])):
         return (

@@ -31,7 +31,10 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Python:
-    """The interpreter of a release: where it was at the build, and its version, such as "3.12.4"."""
+    """The interpreter of a release.
+
+    `path`: where it was at the build. `version`: such as "3.12.4".
+    """
 
     path: str
     version: Annotated[str, Field(pattern=r"^\d+\.\d+")]

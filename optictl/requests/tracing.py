@@ -137,7 +137,8 @@ def read(config: Config, paths: Paths, proxy_key: str, answer: Response) -> Trac
     if response.status == 404:
         raise NoTrace(
             f"the service at {config.url} does not have the trace {id}: another service ran the "
-            f"request, or {config.limits.max_traces} newer requests (limits.max_traces) replaced it",
+            f"request, or {config.limits.max_traces} newer requests (limits.max_traces) "
+            "replaced it",
             "send the request again; if the trace is missing again, another deployment served it",
         )
     try:

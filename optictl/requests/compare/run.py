@@ -155,7 +155,8 @@ def _questions(path: Path | None) -> list[Question]:
     except QuestionsError as invalid:
         raise InvalidFile(
             f"{path} cannot be used: {len(invalid.problems)} problem(s)",
-            remedy='write lines such as {"prompt": "What is 6 times 7?", "expected": {"number": 42}}',
+            remedy="write lines such as "
+            '{"prompt": "What is 6 times 7?", "expected": {"number": 42}}',
             detail="\n".join(map(str, invalid.problems)),
             problems=[vars(problem) for problem in invalid.problems],
         ) from None

@@ -302,6 +302,7 @@ def sentence(row: Row) -> str:
     tokens = f", {row.tokens / row.answered:.0f} tokens per question" if row.answered else ""
     return (
         f"{row.subject.strategy}: {beside.verdict}. Of {beside.pairs} questions, right on "
-        f"{beside.gained} that the plain model had wrong, wrong on {beside.lost} that it had right: "
+        f"{beside.gained} that the plain model had wrong, "
+        f"wrong on {beside.lost} that it had right: "
         f"p = {beside.p:.2g}, {low} to {high} percentage points at 95 %{tokens}"
     )
