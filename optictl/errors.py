@@ -34,6 +34,7 @@ paragraph that begins with "Fix:" says what to do.
       UnsafePath              unsafe-path
       PortInUse               port-in-use
       ReleaseDamaged          release-damaged
+      ReleaseFailed           release-failed
       ProofFailed             proof-failed
       NotReady                not-ready
       UnknownModel            unknown-model
@@ -371,6 +372,15 @@ class ReleaseDamaged(OptictlError):
     """
 
     code = "release-damaged"
+
+
+class ReleaseFailed(OptictlError):
+    """The release to return to was rolled back before. `what` says when and why.
+
+    Fix: `optictl upgrade VERSION` tries it again.
+    """
+
+    code = "release-failed"
 
 
 class ProofFailed(OptictlError):

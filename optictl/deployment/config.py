@@ -538,7 +538,7 @@ def with_version(text: str, source: str, version: str) -> str:
             return edited
     raise ConfigNotEdited(
         f"optictl cannot set optillm.version in {source}",
-        remedy=f"set it to {version} by hand, then run optictl install",
+        remedy=f"set it to {version} by hand, then run the command again",
     )
 
 

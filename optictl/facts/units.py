@@ -53,6 +53,12 @@ def manager(paths: Paths) -> Systemd:
     return systemd
 
 
+def explaining_command(paths: Paths) -> str:
+    """The command that shows why the service failed; only systemd keeps its log."""
+    managed = not paths.is_private and Systemd(paths.scope).available()
+    return paths.command("logs --errors" if managed else "check")
+
+
 def host(paths: Paths, release: str | None = None) -> Host:
     """The facts of this machine that the units depend on.
 

@@ -25,7 +25,7 @@ class StateBefore:
 
     `texts`: each file that a start of the service reads, None where it was missing; `modes` are
     theirs. `runs`: the service ran on its socket. `units`: how systemd knew each unit; empty where
-    systemd does not manage the deployment.
+    systemd does not manage the deployment. `previous_release` is what `rollback` returned to.
     """
 
     release: str | None
@@ -33,6 +33,7 @@ class StateBefore:
     modes: Mapping[Path, int]
     runs: bool
     units: Mapping[str, Unit]
+    previous_release: str | None = None
 
 
 @dataclass

@@ -41,10 +41,9 @@ def locked(paths: Paths) -> Iterator[None]:
     except PermissionError as error:
         raise denied(error.filename) from None
     except OSError as error:
-        again = paths.command("install")
         raise of_os(error).reworded(
             transaction.words_of(error),
-            remedy=f"fix it and run {again} again; the active release was not changed",
+            remedy="fix it, then run the command again; the active release was not changed",
         ) from None
 
 

@@ -227,7 +227,9 @@ def _surplus(config: Config, paths: Paths, state: CurrentState) -> list[Remove]:
     reason = f"releases.keep is {config.releases.keep}"
     return [
         Remove(paths.releases / name, reason=reason, cleanup=True)
-        for name in store.surplus(names, config.releases.keep, want, previous)
+        for name in store.surplus(
+            names, config.releases.keep, want, previous, state.releases.failed
+        )
     ]
 
 

@@ -161,8 +161,9 @@ class SwitchRelease(Step):
         store.switch(context.paths, self.release.name)
 
     def undo(self, context: Context) -> None:
-        if context.before is not None and context.before.release is not None:
-            store.switch(context.paths, context.before.release)
+        before = context.before
+        if before is not None:
+            store.restore(context.paths, before.release, before.previous_release)
         else:
             files.remove(context.paths.current)
 

@@ -15,7 +15,7 @@ from optictl.operations import file_changes, previous_service, service
 from optictl.operations.context import Context, StateBefore
 from optictl.operations.installation import Installation
 from optictl.operations.steps import FileStep, MoveAside
-from optictl.releases import store
+from optictl.releases import failures, store
 
 
 def _state_before(installation: Installation) -> StateBefore:
@@ -36,6 +36,7 @@ def _state_before(installation: Installation) -> StateBefore:
         {path: files.file_facts(path).mode for path in (*written, *aside)},
         running is not None and running.runs,
         running.units if running is not None else {},
+        store.previous(paths),
     )
 
 
@@ -56,9 +57,19 @@ def rollback_on_failure(installation: Installation, context: Context) -> Iterato
             raise  # without systemd a second run continues a first installation
         why = failure if isinstance(failure, OptictlError) else OptictlError(words_of(failure))
         detail = why.detail or _end_of_journal(paths, bool(before.units))
+        if not isinstance(failure, KeyboardInterrupt):
+            _record_failure(before, installation, why.what)
         now = _roll_back(before, installation, context, why.what)
-        remedy = why.remedy or paths.command("logs --errors")
+        remedy = why.remedy or units.explaining_command(paths)
         raise RolledBack(f"{why.what}; {now}", remedy=remedy, detail=detail) from None
+
+
+def _record_failure(before: StateBefore, installation: Installation, reason: str) -> None:
+    """The release that was activated in the place of another one failed."""
+    name, paths = installation.want.name, installation.paths
+    if before.release not in (None, name) and store.active_release(paths) == name:
+        with suppress(OSError):  # nothing may keep the release that was active from serving again
+            failures.record(paths.releases / name, reason)
 
 
 def _is_touched(before: StateBefore, paths: Paths) -> bool:

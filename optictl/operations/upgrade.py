@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from optictl.errors import (
     OptictlError,
     ProofFailed,
     ReleaseDamaged,
+    ReleaseFailed,
     RolledBack,
 )
+from optictl.facts import units
 from optictl.facts.deployment import Deployment
 from optictl.host import files
 from optictl.operations import deployment_lock, install, previous_service, transaction
@@ -38,7 +41,7 @@ from optictl.operations.steps import (
     Step,
     SwitchRelease,
 )
-from optictl.releases import integrity, store
+from optictl.releases import failures, integrity, store
 from optictl.releases.locks import ReleaseSpec
 from optictl.results import Progress, Result
 
@@ -67,20 +70,10 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
     """What returning to the previous release would do now. Reads, never writes.
 
     Raises:
-        OptictlError: there is none, or it is broken.
+        OptictlError: there is none, it failed, or it is broken.
     """
     releases = store.read(paths)
-    name = releases.previous
-    if name is None:
-        raise NotInstalled(
-            "there is no previous release",
-            remedy=f"{paths.command('releases')} lists what there is",
-        )
-    if wrong := integrity.integrity_problems(paths.releases / name):
-        raise ReleaseDamaged(
-            f"the previous release, {name}, is broken: {wrong[0]}",
-            remedy=f"{paths.command('upgrade VERSION')} rebuilds it",
-        )
+    name = _previous(releases, paths)
     record = releases.records[name]
     optillm = config.optillm.model_copy(
         update={"version": record.optillm, "profile": record.profile}
@@ -90,6 +83,27 @@ def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installati
         install.plan_install(config.model_copy(update={"optillm": optillm}), paths, release=want),
         config_path,
     )
+
+
+def _previous(releases: store.Releases, paths: Paths) -> str:
+    """The name of the release to return to."""
+    name = releases.previous
+    if name is None:
+        raise NotInstalled(
+            "there is no previous release",
+            remedy=f"{paths.command('releases')} lists what there is",
+        )
+    again = paths.command(f"upgrade {releases.records[name].optillm}")
+    if failure := releases.failed.get(name):
+        raise ReleaseFailed(
+            f"the previous release, {name}, failed on {failure}",
+            remedy=f"{again} tries it again",
+        )
+    if wrong := integrity.integrity_problems(paths.releases / name):
+        raise ReleaseDamaged(
+            f"the previous release, {name}, is broken: {wrong[0]}", remedy=f"{again} rebuilds it"
+        )
+    return name
 
 
 def _with_proof(installation: Installation, config_path: Path) -> Installation:
@@ -244,13 +258,25 @@ def _prove(
         context.canary = canary(bool(before))
         install.apply_steps(_of(now, ProveCanary), context, done)
     except OptictlError as failure:
+        _record_failure(now, failure.what)
         active = f"{active_release} is still active" if active_release else "no release is active"
         raise RolledBack(
             f"{now.want.name} did not prove itself: {failure.what}; {active}",
-            remedy=failure.remedy or now.paths.command("logs --errors"),
+            remedy=failure.remedy or units.explaining_command(now.paths),
             detail=failure.detail,
         ) from None
     return before
+
+
+def _record_failure(now: Installation, reason: str) -> None:
+    """A release that was built and did not prove itself failed.
+
+    Not the previous one: it has served, and the proof also fails where the upstream does.
+    """
+    name, paths = now.want.name, now.paths
+    if name in store.complete(paths) and name != store.previous(paths):
+        with suppress(OSError):
+            failures.record(paths.releases / name, reason)
 
 
 def _of(installation: Installation, kind: type[ProofStep]) -> list[Step]:

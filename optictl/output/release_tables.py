@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from optictl.output.console import STATUS_STYLE, Report, Terminal, wrapped
+from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
 from optictl.output.tables import Table
 from optictl.results import Result
 
@@ -121,6 +121,9 @@ class Built(Report):
         terminal.message(f"{self.release} is built and was not activated.")
 
 
+_STATE_STYLE = {"active": "green", "failed": "bold red", "half-built": "yellow"}
+
+
 @dataclass
 class Releases(Report):
     """The releases on the disk."""
@@ -139,9 +142,13 @@ class Releases(Report):
         titles = ("release", "state", "profile", "closure", "built", "MB")
         shown = Table(*titles, numbers=("MB",))
         for one in self.found:
-            style = {"active": "green", "half-built": "yellow"}.get(one.state, "")
+            style = _STATE_STYLE.get(one.state, "")
             state = f"[{style}]{one.state}[/]" if style else one.state
             built, size = one.built[:16].replace("T", " "), f"{one.size / 1e6:.0f}"
             words = (one.profile, one.closure, built, size)
             shown.add(escape(one.name), state, *map(escape, words))
         shown.print(terminal.out)
+        for one in self.found:
+            if one.failure is not None:
+                head = f"[bold]{escape(one.name)}[/] failed: "
+                wrapped(terminal.out, head, one_line(str(one.failure)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from optictl.deployment.config import Config
@@ -34,15 +35,32 @@ def build(
     """Build and prove a release next to the others. Replaces a half-built one of the same name.
 
     Raises:
-        OptictlError: the build or the proof failed; the active release was not changed.
+        OptictlError: the build or the proof failed, and nothing of it is left; the active release
+            was not changed.
     """
+    try:
+        _build(want, paths, config, python, wheelhouse, progress)
+    except BaseException:
+        with suppress(OSError):
+            files.remove(want.directory(paths))
+        raise
+
+
+def _build(
+    want: ReleaseSpec,
+    paths: Paths,
+    config: Config,
+    python: Interpreter,
+    wheelhouse: Path | None,
+    progress: Progress,
+) -> None:
     directory = want.directory(paths)
     try:
         _make(directory, want, python, wheelhouse, progress)
     except OptictlError as error:
         raise error.reworded(
             f"the release could not be built: {error.what}",
-            f"{error.remedy or 'fix the problem'}; then run {paths.command('install')} again",
+            f"{error.remedy or 'fix the problem'}; then run the command again",
         ) from None
     progress("testing the release: starting it and running one strategy against the stand-in")
     proof = prove(directory, config, paths.scratch)

@@ -8,7 +8,7 @@ is not repaired: the same release is rebuilt next to it, as `releases/ID.2`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from optictl.deployment.paths import Paths
 from optictl.errors import NotInstalled
 from optictl.guard import settings
 from optictl.host import files
-from optictl.releases import integrity, release_record
+from optictl.releases import failures, integrity, release_record
+from optictl.releases.failures import Failure
 from optictl.releases.locks import ReleaseSpec
 from optictl.releases.release_record import ReleaseRecord
 
@@ -28,13 +29,14 @@ class Releases:
 
     `records`: name of each proven release -> its record, oldest first. `half_built`: the
     directories that an interrupted build left behind. `previous`: the release that was active
-    before.
+    before. `failed`: those that were rolled back.
     """
 
     records: Mapping[str, ReleaseRecord]
     half_built: Sequence[Path]
     active: str | None
     previous: str | None
+    failed: Mapping[str, Failure]
 
     def guard_flags(self, name: str) -> list[str]:
         """The flags that a release's guard knows.
@@ -58,6 +60,7 @@ def read(paths: Paths) -> Releases:
         [place for place in places if read_records[place] is None and place.is_dir()],
         active,
         previous if previous in records and previous != active else None,
+        {name: failure for name in built if (failure := failures.of(paths.releases / name))},
     )
 
 
@@ -140,8 +143,18 @@ def switch(paths: Paths, release: str) -> None:
     current = active_release(paths)
     if current is not None and current != release:
         files.replace_link(paths.previous, Path("releases") / current)
+        failures.forget(paths.releases / current)  # it has served since
     # relative, so that the links of a deployment under --root also work under another path
     files.replace_link(paths.current, Path("releases") / release)
+
+
+def restore(paths: Paths, active: str | None, previous: str | None) -> None:
+    """Put both links back to what they were, as after a roll-back."""
+    for link, name in ((paths.current, active), (paths.previous, previous)):
+        if name is None:
+            files.remove(link)
+        elif _target(paths, link) != name:
+            files.replace_link(link, Path("releases") / name)
 
 
 def previous(paths: Paths) -> str | None:
@@ -151,14 +164,19 @@ def previous(paths: Paths) -> str | None:
 
 
 def surplus(
-    names: Sequence[str], keep: int, current: str | None, previous: str | None
+    names: Sequence[str],
+    keep: int,
+    current: str | None,
+    previous: str | None,
+    failed: Collection[str] = (),
 ) -> list[str]:
     """Which of these releases (oldest first) to remove so that `keep` stay. Pure.
 
-    The active release stays first, then the previous one, then the newest ones.
+    The active release stays first, then the previous one, then the newest ones, failed ones last.
     """
     ranked = [name for name in (current, previous) if name is not None and name in names]
-    ranked += [name for name in reversed(names) if name not in ranked]
+    others = [name for name in reversed(names) if name not in ranked]
+    ranked += sorted(others, key=lambda name: name in failed)
     return [name for name in ranked[max(1, keep) :] if name != current]
 
 
@@ -166,8 +184,8 @@ def surplus(
 class StoredRelease:
     """One release on disk.
 
-    `state`: active, previous, kept or half-built. `size`: in bytes. `closure`: the beginning of the
-    lock file's digest.
+    `state`: active, previous, kept, failed or half-built. `size`: in bytes. `closure`: the
+    beginning of the lock file's digest. `failure`: why and when it was rolled back.
     """
 
     name: str
@@ -177,12 +195,13 @@ class StoredRelease:
     built: str
     size: int
     state: str
+    failure: Failure | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape: a result with these fields as its data."""
         return {
             "id": self.name,
-            "status": "fail" if self.state == "half-built" else "pass",
+            "status": "fail" if self.state in ("failed", "half-built") else "pass",
             "data": asdict(self),
         }
 
@@ -193,6 +212,7 @@ def listing(paths: Paths) -> list[StoredRelease]:
     states = {releases.active: "active", releases.previous: "previous"}
     stored = []
     for name, record in reversed(list(releases.records.items())):
+        failure = releases.failed.get(name)
         stored.append(
             StoredRelease(
                 name,
@@ -201,13 +221,19 @@ def listing(paths: Paths) -> list[StoredRelease]:
                 record.lock_sha256[:12],
                 record.built,
                 files.size(paths.releases / name),
-                states.get(name, "kept"),
+                _state(states.get(name, "kept"), failure),
+                failure,
             )
         )
     return stored + [
         StoredRelease(p.name, "", "", "", "", files.size(p), "half-built")
         for p in releases.half_built
     ]
+
+
+def _state(place: str, failure: Failure | None) -> str:
+    """The active release serves, whatever failed before."""
+    return "failed" if failure and place != "active" else place
 
 
 def remove(directory: Path) -> None:

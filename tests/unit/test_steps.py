@@ -158,6 +158,20 @@ def make_release(places: paths.Paths, name: str) -> None:
     release_records.write(places.releases / name, id=name)
 
 
+def test_an_undone_switch_leaves_the_previous_release_alone(tmp_path: Path) -> None:
+    places, run = paths.system(tmp_path), context(tmp_path)
+    for name in ("older", "old", "new"):
+        make_release(places, name)
+    for name in ("older", "old"):
+        store.switch(places, name)
+    run.before = replace(state_before(release="old"), previous_release="older")
+    step = SwitchRelease(wanted("new"), reason="x")
+    step.apply(run)
+    assert store.previous(places) == "old"
+    step.undo(run)
+    assert (store.active_release(places), store.previous(places)) == ("old", "older")
+
+
 @pytest.mark.parametrize("old", [None, "old"])
 def test_a_switch_is_undone(old: str | None, tmp_path: Path) -> None:
     places, run = paths.system(tmp_path), context(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from optictl.deployment import paths
 from optictl.deployment.paths import Paths
 from optictl.host import files
-from optictl.releases import store
+from optictl.releases import failures, store
 from testing import release_records
 
 
@@ -32,6 +32,50 @@ def test_a_switch_to_the_active_release_keeps_the_previous_one(places: Paths) ->
     for name in ("a", "b", "b"):
         store.switch(places, name)
     assert (store.active_release(places), store.previous(places)) == ("b", "a")
+
+
+def test_links_are_restored(places: Paths) -> None:
+    """Whatever was switched since, also twice."""
+    for name in ("a", "b", "c"):
+        store.switch(places, name)
+    for _ in range(2):
+        store.restore(places, "b", "a")
+        assert (store.active_release(places), store.previous(places)) == ("b", "a")
+    store.restore(places, None, None)
+    assert not places.current.is_symlink()
+    assert not places.previous.is_symlink()
+
+
+def test_a_record_of_a_failure(places: Paths) -> None:
+    directory = places.releases / "a"
+    assert failures.of(directory) is None
+    failures.record(directory, "it did not answer")
+    failure = failures.of(directory)
+    assert failure is not None
+    assert str(failure) == f"{failure.time[:10]} {failure.time[11:16]} UTC: it did not answer"
+    assert store.read(places).failed == {"a": failure}
+    failures.forget(directory)
+    assert failures.of(directory) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"reason": 1}', "null"])
+def test_a_damaged_record_is_one_of_a_failure(places: Paths, text: str) -> None:
+    files.write(places.releases / "a/failed.json", text, 0o644)
+    failure = failures.of(places.releases / "a")
+    assert failure is not None
+    assert failure.reason == "its record is damaged"
+
+
+def test_a_release_that_served_did_not_fail(places: Paths) -> None:
+    store.switch(places, "a")
+    failures.record(places.releases / "a", "once")
+    store.switch(places, "b")
+    assert failures.of(places.releases / "a") is None
+
+
+def test_failed_releases_are_removed_first() -> None:
+    assert store.surplus(["a", "b", "c", "d"], 3, "a", None, {"d"}) == ["d"]
+    assert store.surplus(["a", "b", "c"], 2, "a", "c", {"c"}) == ["b"]
 
 
 def test_a_link_that_leads_elsewhere_is_no_release(places: Paths, tmp_path: Path) -> None:

@@ -1,0 +1,168 @@
+"""A release that was rolled back is failed, with reason and time; no roll-back leads to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from optictl.deployment import paths
+from optictl.deployment.paths import Paths
+from optictl.errors import OptictlError, RolledBack
+from optictl.host import files
+from optictl.releases import build, locks, store
+from optictl.releases.store import StoredRelease
+from tests.integration.transactions.test_every_effect import (
+    LATER,
+    OLD,
+    go_back,
+    go_to,
+    install,
+    operators_files,
+)
+
+
+def _failure(
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    failure: BaseException,
+    act: Callable[[], None],
+) -> RolledBack:
+    """How an act ends in which a function of optictl fails."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(function, fail)
+        with pytest.raises(RolledBack) as ended:
+            act()
+    return ended.value
+
+
+LAST_PROOF = "optictl.operations.upgrade._prove_again"
+CANARY = "optictl.operations.canary.ask_release"
+
+
+@pytest.fixture
+def places(place: Path, small_releases: None) -> Paths:
+    """The old release is active."""
+    places = paths.system(place)
+    operators_files(OLD, places)
+    install(OLD, places)
+    return places
+
+
+def listed(places: Paths) -> dict[str, StoredRelease]:
+    """version -> release."""
+    return {release.version: release for release in store.listing(places)}
+
+
+def _upgrade_fails_at_the_end(places: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = _failure(
+        monkeypatch,
+        LAST_PROOF,
+        OptictlError("health.alive: no"),
+        lambda: go_to(OLD, "0.3.13", places),
+    )
+    assert ended.what.startswith("health.alive: no; rolled back to 0.3.12")
+
+
+def test_after_a_roll_back_there_is_no_way_forward(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _upgrade_fails_at_the_end(places, monkeypatch)
+    found = listed(places)
+    assert (found["0.3.12"].state, found["0.3.13"].state) == ("active", "failed")
+    failure = found["0.3.13"].failure
+    assert failure is not None
+    assert failure.reason == "health.alive: no"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", failure.time)
+    assert found["0.3.13"].as_dict()["data"]["failure"]["reason"] == "health.alive: no"
+    with pytest.raises(OptictlError, match="there is no previous release"):
+        go_back(OLD, places)
+
+
+def test_the_previous_release_stays_what_it_was(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_to(OLD, "0.3.13", places)
+    lock = places.locks / locks.lock_name("0.3.14", "proxy")
+    files.make_directory(lock.parent)
+    files.write(lock, "optillm==0.3.14 --hash=sha256:aa\n", 0o644)
+    _failure(monkeypatch, LAST_PROOF, OptictlError("no"), lambda: go_to(LATER, "0.3.14", places))
+    assert {v: r.state for v, r in listed(places).items()} == {
+        "0.3.12": "previous",
+        "0.3.13": "active",
+        "0.3.14": "failed",
+    }
+    go_back(LATER, places)
+    assert listed(places)["0.3.12"].state == "active"
+
+
+def test_a_failed_release_may_be_tried_again(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _upgrade_fails_at_the_end(places, monkeypatch)
+    go_to(OLD, "0.3.13", places)
+    assert {v: r.state for v, r in listed(places).items()} == {
+        "0.3.12": "previous",
+        "0.3.13": "active",
+    }
+    # it served: what failed once is no longer said of it
+    go_back(LATER, places)
+    assert listed(places)["0.3.13"].state == "previous"
+
+
+def test_a_previous_release_that_failed_is_no_goal(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_to(OLD, "0.3.13", places)
+    go_back(LATER, places)
+    _upgrade_fails_at_the_end(places, monkeypatch)
+    with pytest.raises(OptictlError, match=r"0\.3\.13-\w+, failed on .*: health.alive: no") as no:
+        go_back(OLD, places)
+    assert no.value.remedy == f"{places.command('upgrade 0.3.13')} tries it again"
+
+
+def test_a_release_that_did_not_prove_itself_failed(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = _failure(
+        monkeypatch, CANARY, OptictlError("moa: 500"), lambda: go_to(OLD, "0.3.13", places)
+    )
+    assert "did not prove itself: moa: 500" in ended.what
+    failure = listed(places)["0.3.13"].failure
+    assert failure is not None
+    assert failure.reason == "moa: 500"
+
+
+def test_the_previous_release_has_not_failed_where_the_upstream_does(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_to(OLD, "0.3.13", places)
+    _failure(monkeypatch, CANARY, OptictlError("moa: 500"), lambda: go_back(LATER, places))
+    assert listed(places)["0.3.12"].state == "previous"
+    go_back(LATER, places)
+    assert listed(places)["0.3.12"].state == "active"
+
+
+def test_an_interruption_is_no_failure(places: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    _failure(monkeypatch, LAST_PROOF, KeyboardInterrupt(), lambda: go_to(OLD, "0.3.13", places))
+    assert listed(places)["0.3.13"].state == "kept"
+
+
+@pytest.mark.parametrize("failure", [OptictlError("no"), KeyboardInterrupt()])
+def test_a_failed_build_is_removed_at_once(
+    failure: BaseException, places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(build, "prove", fail)
+    with pytest.raises((RolledBack, KeyboardInterrupt)):
+        go_to(OLD, "0.3.13", places)
+    assert list(listed(places)) == ["0.3.12"]
+    assert len(list(places.releases.iterdir())) == 1
