@@ -14,7 +14,8 @@ from uv import find_uv_bin
 #: What is kept between sessions: virtual environments, keyed by what is in them.
 KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
 
-LITELLM = "1.106.2"
+#: The LiteLLM of the tests: the newest that can be installed. OPTICTL_TEST_LITELLM names another.
+LITELLM = os.environ.get("OPTICTL_TEST_LITELLM", "1.110.2")
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -57,3 +58,15 @@ def kept_venv(name: str, *what: str) -> Path:
         )
 
     return kept(name, make) / ".venv"
+
+
+def litellm_venv(version: str = LITELLM) -> Path:
+    """A venv with this LiteLLM and its proxy; kept between sessions."""
+    overrides = Path(__file__).with_name("litellm-overrides.txt")
+    options = ["--override", str(overrides)] if _needs_overrides(version) else []
+    return kept_venv(f"litellm-{version}", *options, f"litellm[proxy]=={version}")
+
+
+def _needs_overrides(version: str) -> bool:
+    """Whether LiteLLM's own pins cannot be installed: from 1.108.8 on they are not published."""
+    return tuple(map(int, version.split("."))) >= (1, 108, 8)

@@ -16,7 +16,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from testing.kept import KEPT, LITELLM, kept, kept_venv
+from testing.kept import KEPT, kept, kept_venv, litellm_venv
 from testing.load import table
 from testing.support import ROOT, open_directory, packaged
 
@@ -185,5 +185,5 @@ def program() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def litellm_program() -> Path:
-    """The `litellm` program of a venv that is kept between sessions, keyed by LiteLLM's version."""
-    return kept_venv(f"litellm-{LITELLM}", f"litellm[proxy]=={LITELLM}") / "bin/litellm"
+    """The `litellm` program of a kept venv. OPTICTL_TEST_LITELLM names another version."""
+    return litellm_venv() / "bin/litellm"

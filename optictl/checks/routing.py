@@ -22,8 +22,8 @@ def _findings(
     reported = set()
     for graph in filter(None, (routing.configured, routing.running)):
         for fault in judge(graph):
-            # skips come from the configuration only: it knows which variables have no value
-            is_relevant = fault.status != "skip" or graph is not routing.running
+            # most skips come from the configuration only: it knows which variables have no value
+            is_relevant = fault.status != "skip" or fault.always or graph is not routing.running
             if is_relevant and fault.found not in reported:
                 reported.add(fault.found)
                 yield Finding(fault.found, fault.status, fault.remedy, fault.cause)

@@ -16,6 +16,11 @@ from optictl.deployment.config import Config
 from optictl.litellm import providers
 from optictl.litellm.read import Chain, ModelEntry, Place, Settings, Unknown
 
+#: Parameters of an entry whose name fits the pattern below, and that the graph follows or that do
+#: not choose another entry or server.
+PARAMETERS = frozenset({"fallbacks", "max_fallbacks", "silent_model", "provider_affinity_header"})
+_ROUTING_PARAMETER = re.compile(r"fallback|alias|router|routing|silent|mirror|shadow|redirect")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -73,8 +78,11 @@ class Arrival:
 
     @property
     def is_understood(self) -> bool:
-        """Whether it uses OpenAI's chat completions, the only protocol of OptiLLM."""
-        return self.provider in providers.OPENAI_SHAPED
+        """Whether it uses OpenAI's chat completions, the only protocol of OptiLLM.
+
+        A prefix that optictl does not know counts: it may.
+        """
+        return self.provider in providers.OPENAI_SHAPED or not providers.is_known(self.provider)
 
     @property
     def is_lost(self) -> bool:
@@ -96,7 +104,14 @@ class Elsewhere:
     where: str
 
 
-Destination = Arrival | Back | Elsewhere | Unknown
+@dataclass(frozen=True)
+class UnknownPrefix:
+    """An entry whose provider prefix optictl does not know: LiteLLM may ignore it or serve it."""
+
+    prefix: str
+
+
+Destination = Arrival | Back | Elsewhere | Unknown | UnknownPrefix
 
 
 def written(way: Way) -> str:
@@ -158,7 +173,7 @@ class Graph:
             entry.parameters.get("custom_llm_provider"),
         )
         unknown = isinstance(model, Unknown) or isinstance(named, Unknown)
-        return not unknown and providers.split(model, named, self.settings.own_providers) is None
+        return not unknown and providers.split(model, named) is None
 
     # names that clients may use
 
@@ -317,18 +332,20 @@ class Graph:
         model, named = parameters["model"], parameters.get("custom_llm_provider")
         if unknown := next((v for v in (model, named) if isinstance(v, Unknown)), None):
             return unknown
-        provider_and_name = providers.split(model, named, self.settings.own_providers)
+        provider_and_name = providers.split(model, named)
         if provider_and_name is None:
             return None
         provider, name = provider_and_name
+        is_known = providers.is_known(provider) or provider in self.settings.own_providers
+        elsewhere = Elsewhere(provider) if is_known else UnknownPrefix(provider)
         base = self._base(provider, parameters)
         if not isinstance(base, str):
-            return base or Elsewhere(provider)
+            return base or elsewhere
         try:
             url = urlsplit(base.strip())
             port = url.port or {"http": 80, "https": 443}.get(url.scheme)
         except ValueError:
-            return Elsewhere(f"{base!r}, which is not a URL")
+            return Elsewhere(f"{base!r}, which is not a URL") if is_known else elsewhere
         if (
             url.scheme in ("http", "https")
             and url.hostname
@@ -339,7 +356,7 @@ class Graph:
             upstream = urlsplit(self.config.upstream.base_url)
             if port == (upstream.port or {"http": 80, "https": 443}[upstream.scheme]):
                 return Back(name)
-        return Elsewhere(url.netloc or base)
+        return Elsewhere(url.netloc or base) if is_known else elsewhere
 
     def _base(self, provider: str, parameters: Mapping[str, Any]) -> str | Unknown | None:
         """The base URL of a call. None: the provider's public address."""
@@ -454,8 +471,45 @@ class Graph:
             model = entry.parameters["model"]
             if isinstance(model, str) and model.startswith("auto_router/"):
                 yield f"{model} (a router inside an entry, {entry.place})"
-            if entry.parameters.get("context_window_fallback_dict"):
-                yield f"context_window_fallback_dict of {entry.name} ({entry.place})"
+                continue
+            for name, value in entry.parameters.items():
+                if value and name not in PARAMETERS and _ROUTING_PARAMETER.search(name):
+                    yield f"{name} of {entry.name} ({entry.place})"
+
+    def unknown_names(self) -> list[str]:
+        """The names that a newer LiteLLM may know and optictl does not, each with what has it."""
+        prefixes = [
+            f"the provider prefix {destination.prefix}"
+            for _, destination in self.ways
+            if isinstance(destination, UnknownPrefix)
+        ]
+        prefixes += [
+            f"the provider prefix {arrival.provider}"
+            for _, arrival in self.arrivals
+            if not providers.is_known(arrival.provider)
+        ]
+        keys = {c.group for chains in self.settings.chains for c in chains}
+        shortened = [
+            f"the provider prefix {prefix}"
+            for prefix, _, rest in (name.partition("/") for name in self._named)
+            if rest in keys and not providers.is_known(prefix)
+        ]
+        matched = [
+            f"the provider of the model {base}, which may match {pattern}"
+            for base in self.config.base_models
+            for pattern in self.possible_patterns(base)
+        ]
+        return list(dict.fromkeys([*prefixes, *shortened, *matched]))
+
+    def possible_patterns(self, name: str) -> list[str]:
+        """The wildcards with a provider that match a name, if LiteLLM infers this provider."""
+        if name in self._named or "/" in name or providers.provider_of(name) or self._matched(name):
+            return []
+        return [
+            pattern
+            for pattern, compiled in self._patterns
+            if "/" in pattern and compiled.match(f"{pattern.partition('/')[0]}/{name}")
+        ]
 
 
 def _hit(entry: ModelEntry, way: Way) -> Hit:

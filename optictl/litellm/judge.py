@@ -7,19 +7,40 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from optictl.deployment import model_names
-from optictl.litellm.graph import Arrival, Graph, Way, written
+from optictl.litellm.graph import Arrival, Graph, UnknownPrefix, Way, written
 from optictl.litellm.read import DEFAULT_RETRIES, ModelEntry, Place, Unknown
 from optictl.results import Status
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A problem in a route. With the status "skip": something that cannot be determined."""
+    """A problem in a route. With the status "skip": something that cannot be determined.
+
+    `always`: a skip that also counts if only the running LiteLLM has what causes it.
+    """
 
     found: str
     remedy: str = ""
     cause: str = ""
     status: Status = "fail"
+    always: bool = False
+
+
+#: The names in LiteLLM's retry policies.
+RETRY_NAMES = frozenset(
+    f"{kind}Retries"
+    for kind in (
+        "AuthenticationError",
+        "BadRequestError",
+        "ContentPolicyViolationError",
+        "Default",
+        "InternalServerError",
+        "NotFoundError",
+        "RateLimitError",
+        "ServiceUnavailableError",
+        "TimeoutError",
+    )
+)
 
 
 def loops(graph: Graph) -> Iterator[Fault]:
@@ -76,23 +97,40 @@ def unserved(graph: Graph, whole: bool = True) -> Iterator[Fault]:
     )
     for base in graph.config.base_models:
         servers = graph.served(base)
-        if any(not isinstance(server, Arrival | Unknown) for server in servers):
+        if any(not isinstance(server, Arrival | Unknown | UnknownPrefix) for server in servers):
             continue
         variables = [server.variable for server in servers if isinstance(server, Unknown)]
         if variables:
             yield Fault(f"the server of {base} depends on {', '.join(variables)}", status="skip")
+        elif _may_be_served(graph, base, servers):
+            continue  # the names on which it depends are reported once, below
+        elif not servers and graph.settings.uncovered:
+            what = ", ".join(graph.settings.uncovered)
+            yield Fault(f"whether a model serves {base} depends on {what}", status="skip")
         elif servers or whole:
             what = f"only OptiLLM itself serves {base}" if servers else f"nothing serves {base}"
             yield Fault(
                 what, f"add an entry for {base} to LiteLLM's model_list that leads to a real model"
             )
     for dropped in graph.dropped:
+        model = dropped.parameters["model"]
         yield Fault(
-            f"LiteLLM ignores {dropped.name} ({dropped.place})",
-            f"at {dropped.place}: write model: openai/{dropped.parameters['model']}",
+            f"LiteLLM ignores {dropped.name} unless it knows the provider of {model} "
+            f"({dropped.place})",
+            f"at {dropped.place}: write model: openai/{model}",
             "its model does not name a provider",
             "warn",
         )
+    yield from _unknown_names(graph)
+
+
+def _may_be_served(graph: Graph, base: str, servers: list[Any]) -> bool:
+    """Whether a base model is served if LiteLLM knows a name that optictl does not know."""
+    return (
+        any(isinstance(server, UnknownPrefix) for server in servers)
+        or any(dropped.name == base for dropped in graph.dropped)
+        or bool(graph.possible_patterns(base))
+    )
 
 
 def repeats(graph: Graph) -> Iterator[Fault]:
@@ -119,7 +157,20 @@ def repeats(graph: Graph) -> Iterator[Fault]:
                     "entries)",
                     "each retry runs the strategy again",
                 )
+        yield from _unknown_retries(graph, entry)
         yield from _timeouts(graph, entry, label)
+
+
+def _unknown_retries(graph: Graph, entry: ModelEntry) -> Iterator[Fault]:
+    setting, policy = _policy(graph, entry)
+    for name, value in policy.items():
+        if name not in RETRY_NAMES and (_number(value) or 0) > 0:
+            yield Fault(
+                f"optictl does not know router_settings.{setting}.{name}, which may retry "
+                f"{entry.name}",
+                f"remove {name}, or write {name}: 0",
+                status="skip",
+            )
 
 
 def _timeouts(graph: Graph, entry: ModelEntry, label: str) -> Iterator[Fault]:
@@ -151,6 +202,14 @@ def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
         key = entry.parameters.get("api_key") or graph.settings.library.get("api_key")
         if key is None or key == "":
             key = graph.settings.variable(f"{provider.removeprefix('custom_').upper()}_API_KEY")
+            if key is None and provider not in ("openai", "custom_openai"):
+                yield Fault(
+                    f"{label} has no api_key, and optictl does not know which key LiteLLM sends "
+                    f"for {provider}/",
+                    remedy,
+                    status="skip",
+                )
+                continue
         if isinstance(key, Unknown):
             yield Fault(
                 f"the key of {label} is in {key.variable}, whose value is not known",
@@ -194,6 +253,18 @@ def _unclear(graph: Graph) -> Iterator[Fault]:
             "or litellm.env in optictl.yaml",
             status="skip",
         )
+    yield from _unknown_names(graph)
+
+
+def _unknown_names(graph: Graph) -> Iterator[Fault]:
+    for name in graph.unknown_names():
+        yield Fault(
+            f"optictl does not know {name}",
+            "update optictl, or use a prefix that it knows: openai/ fits every server with "
+            "OpenAI's protocol",
+            status="skip",
+            always=True,
+        )
 
 
 def _culprit(way: Way, arrival: Arrival) -> Place:
@@ -217,18 +288,24 @@ def _number(value: Any) -> float | None:
         return None
 
 
+def _policy(graph: Graph, entry: ModelEntry) -> tuple[str, Mapping[Any, Any]]:
+    """The retry policy for an entry, and the name of its setting."""
+    policies = graph.settings.router.get("model_group_retry_policy")
+    own = policies.get(entry.name) if isinstance(policies, Mapping) else None
+    name = "model_group_retry_policy" if own else "retry_policy"
+    policy = own or graph.settings.router.get("retry_policy")
+    return name, policy if isinstance(policy, Mapping) else {}
+
+
 def _retries(graph: Graph, entry: ModelEntry) -> tuple[Any, str]:
     """The number of retries that LiteLLM's router makes after a failure, and the setting for it."""
     router, library = graph.settings.router, graph.settings.library
-    policies = router.get("model_group_retry_policy")
-    policy = policies.get(entry.name) if isinstance(policies, dict) else None
-    name = "model_group_retry_policy" if policy else "retry_policy"
-    policy = policy or router.get("retry_policy")
-    allowed = (
-        [n for n in map(_number, policy.values()) if n is not None]
-        if isinstance(policy, Mapping)
-        else []
-    )
+    name, policy = _policy(graph, entry)
+    allowed = [
+        number
+        for kind, value in policy.items()
+        if kind in RETRY_NAMES and (number := _number(value)) is not None
+    ]
     candidates: list[tuple[Any, str]] = [
         (entry.parameters.get("num_retries"), "in the entry"),
         (router.get("num_retries"), "in router_settings"),

@@ -1,6 +1,7 @@
 """How LiteLLM reads a model name: the provider, the name that the provider gets, its variables.
 
-Source: LiteLLM 1.106.2; a test compares the lists below with it.
+A test compares the lists below with real LiteLLMs (`versions`). A prefix that is in none of them
+is unknown: a newer LiteLLM may know it.
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ OPENAI_VARIABLES = {
 }
 #: Prefixes with the same protocol that have a public address when `api_base` is missing.
 _CLOUDS = """
-abliteration ai21 ai21_chat aihubmix aiml aiohttp_openai amazon_nova apertis assemblyai azure_ai
-baseten bedrock_mantle cerebras charity_engine chutes cloudflare codestral cognition cometapi
-compactifai cortecs crusoe darkbloom dashscope databricks deepinfra deepseek docker_model_runner
-edenai empiriolabs empower featherless_ai friendliai galadriel github gmi groq helicone huggingface
-hyperbolic inception lambda_ai lemonade libertai llamagate maritalk meta meta_llama minimax mistral
-modelscope moonshot morph nadir nano-gpt nebius neosantara novita nscale nvidia_nim openrouter
-ovhcloud parasail perplexity pinstripes poe prism publicai qwen_ai_platform qwencloud reka sail
-sambanova sarvam scaleway scx-ai synthetic tencent tensormesh together_ai v0 veniceai
-vercel_ai_gateway volcengine wandb xai xiaomi_mimo xinference zai
+abliteration ai21 ai21_chat aiand aihubmix aiml aiohttp_openai amazon_nova apertis assemblyai
+azure_ai baseten bedrock_mantle cerebras charity_engine chutes clf_ai_gateway cloudflare codestral
+cognition cometapi compactifai coralbricks cortecs crusoe darkbloom dashscope databricks deepinfra
+deepseek docker_model_runner edenai empiriolabs empower featherless_ai friendliai galadriel github
+gmi groq helicone hostinger_router huggingface hyperbolic inception inferenceapis kyma lambda_ai
+lemonade libertai llamagate maritalk meta meta_llama minimax mistral modelscope moonshot morph nadir
+nano-gpt nebius neosantara novita nscale nvidia_nim opencode_go openinfer openrouter ovhcloud
+parasail perplexity pinstripes poe prism publicai qwen_ai_platform qwencloud refuseless reka sail
+sambanova sarvam scaleway scx-ai streamlake synthetic tencent tensormesh together_ai v0 veniceai
+vercel_ai_gateway volcengine wally wandb xai xiaomi_mimo xinference zai zerogpu
 """
 #: Prefixes with another protocol, other paths, or another model name.
 _OTHERS = """
 a2a a2a_agent anthropic anthropic_text auto_router aws_polly aws_textract azure azure_speech
-azure_text bedrock black_forest_labs bytez chatgpt clarifai cohere cohere_chat cursor custom
-datarobot deepgram dotprompt elevenlabs fal_ai fireworks_ai gdc gemini gigachat github_copilot
-gradient_ai heroku humanloop infinity jina_ai langflow langfuse langgraph litellm_agent manus milvus
-mongodb nlp_cloud nvidia_riva oci ollama ollama_chat oobabooga openai_like petals pg_vector
-predibase ragflow recraft reducto replicate runwayml s3_vectors sagemaker sagemaker_chat
-sagemaker_nova sap snowflake soniox stability strands_decider text-completion-codestral
+azure_text bedrock bespoke bigmodel black_forest_labs bytez chatgpt clarifai cohere cohere_chat
+cursor custom databricks_agent datarobot deepgram dotprompt elevenlabs eu_jev fal_ai fireworks_ai
+gdc gemini gigachat github_copilot gradient_ai heroku humanloop infinity jina_ai langflow langfuse
+langgraph laya litellm_agent manus microsoft_365_copilot milvus mongodb nace nlp_cloud nvidia_riva
+oci ollama ollama_chat oobabooga openai_like opensearch parallel_ai petals pg_vector predibase
+ragflow recraft reducto replicate runwayml s3_vectors sagemaker sagemaker_chat sagemaker_nova sap
+scaledown snowflake soniox stability strands_decider text-completion-codestral
 text-completion-inception text-completion-openai topaz transcribe triton typesafe valkey vertex_ai
 vertex_ai_beta vllm voyage watsonx watsonx_text
 """
@@ -63,17 +66,21 @@ def provider_of(name: str) -> str | None:
     )
 
 
-def split(
-    model: str, named: str | None, own: frozenset[str] = frozenset()
-) -> tuple[str, str] | None:
-    """The provider of a `model`, and the name that it gets. None when LiteLLM knows no provider.
+def split(model: str, named: str | None) -> tuple[str, str] | None:
+    """The provider of a `model`, and the name that it gets. None for a name without a provider.
 
-    `named`: the entry's `custom_llm_provider`. `own`: prefixes in `custom_provider_map`.
+    `named`: the entry's `custom_llm_provider`. The provider may be unknown: see `is_known`.
     """
     if named and model.partition("/")[0] != named:
         model = f"{named}/{model}"
     prefix, slash, rest = model.partition("/")
-    if slash and (prefix in PROVIDERS or prefix in own):
+    if slash and prefix in PROVIDERS:
         return prefix, rest
-    provider = provider_of(model)
-    return (provider, model) if provider else None
+    if provider := provider_of(model):
+        return provider, model
+    return (prefix, rest) if slash and prefix and rest else None
+
+
+def is_known(provider: str) -> bool:
+    """Whether optictl knows the protocol of this provider prefix."""
+    return provider in PROVIDERS

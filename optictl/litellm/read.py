@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,39 @@ _UNCOVERED = {
     "general_settings": {"store_model_in_db": "models in LiteLLM's database"},
     "litellm_settings": {"model_fallbacks": "fallbacks of LiteLLM's library"},
 }
+#: The names of router_settings that are followed, or that do not change a route.
+ROUTER_SETTINGS = frozenset(
+    """
+    alerting_config allowed_fails allowed_fails_policy assistants_config auto_router_capability_limit
+    background_health_check_model_groups cache_kwargs cache_responses caching_groups client_ttl
+    content_policy_fallbacks context_window_fallbacks cooldown_time debug_level default_fallbacks
+    default_litellm_params default_max_parallel_requests default_priority
+    deployment_affinity_ttl_seconds disable_cooldowns enable_health_check_routing
+    enable_mid_stream_fallback_continuation enable_pre_call_checks enable_tag_filtering
+    enable_weighted_failover fallback_access_check fallback_budget_check
+    fallback_on_unsupported_params fallbacks guardrail_list health_check_ignore_transient_errors
+    health_check_staleness_threshold ignore_invalid_deployments max_fallbacks model_group_affinity_config
+    model_group_alias model_group_retry_policy model_list num_retries optional_pre_call_checks plugins
+    polling_interval provider_budget_config redis_db redis_host redis_password redis_port redis_url
+    retry_after retry_policy router_general_settings routing_groups routing_strategy
+    routing_strategy_args search_tools session_affinity_repin_on_failover set_verbose stream_timeout
+    tag_filtering_match_any tag_routing_prefix timeout
+    """.split()  # noqa: SIM905  (a list of sixty lines would hide it)
+)
+#: Other sections have hundreds of names. One that looks like routing and is not here is unknown.
+_OTHER_SETTINGS = frozenset(
+    """
+    allowed_routes autorouter_presets_url completion_model content_policy_fallbacks
+    context_window_fallbacks default_fallbacks disable_fallbacks_on_per_model_rate_limits
+    enable_key_alias_format_validation enforce_fallback_model_access expose_fallback_errors
+    expose_router_debug_in_errors fallbacks key_alias_pattern longer_context_model_fallback_dict
+    max_fallbacks maximum_autorouter_session_retention_period model_alias_map model_fallbacks
+    num_retries num_retries_per_request openrouter_key openrouter_models
+    prometheus_user_budget_label_include_email_alias public_routes retry return_wildcard_routes
+    route_all_chat_openai_to_responses
+    """.split()  # noqa: SIM905
+)
+_ROUTING_SETTING = re.compile(r"fallback|alias|rout(e|ing|er)|mirror|silent|shadow|redirect")
 
 
 @dataclass(frozen=True)
@@ -247,6 +281,13 @@ def _includes(data: _Mapping, file: str) -> list[tuple[str, Place]]:
     return list(zip(names, names.places, strict=True))
 
 
+def _is_known_setting(section: str, name: str) -> bool:
+    """Whether the graph follows a setting, or the setting does not change a route."""
+    if section == "router_settings":
+        return name in ROUTER_SETTINGS
+    return name in _OTHER_SETTINGS or not _ROUTING_SETTING.search(name)
+
+
 class _Reader:
     """Reads a merged configuration and collects its problems."""
 
@@ -391,6 +432,11 @@ class _Reader:
                 f"{name}.{key} ({what}, {self.place(section, key)})"
                 for key, what in keys.items()
                 if section.get(key)
+            ]
+            settings += [
+                f"{name}.{key} (a setting that optictl does not know, {self.place(section, key)})"
+                for key in section
+                if not _is_known_setting(name, str(key))
             ]
         return tuple(settings)
 

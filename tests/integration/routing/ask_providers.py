@@ -1,11 +1,13 @@
 """Runs in LiteLLM's venv: where a call with an `api_base` goes, for every provider's prefix.
 
 Argument: a JSON list of prefixes. It prints JSON: {"known": every prefix that LiteLLM has,
-"sent": {prefix: [[path, model], ...]}}.
+"sent": {prefix: [[path, model], ...]}, "router": the names of router_settings,
+"retries": those of a retry policy}.
 """
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import sys
@@ -16,6 +18,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
 from litellm.llms.openai_like.json_loader import JSONProviderRegistry
+from litellm.types.router import RetryPolicy
 
 seen: list[list[str]] = []
 
@@ -54,7 +57,13 @@ async def main():
         JSONProviderRegistry.list_providers()
     )
     answer = {prefix: await sent(prefix, base) for prefix in json.loads(sys.argv[1])}
-    print(json.dumps({"known": sorted(known), "sent": answer}))
+    router = [
+        name for name in inspect.signature(litellm.Router.__init__).parameters if name != "self"
+    ]
+    retries = sorted(RetryPolicy.model_fields)
+    print(
+        json.dumps({"known": sorted(known), "sent": answer, "router": router, "retries": retries})
+    )
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""What optictl knows of LiteLLM's provider prefixes, against LiteLLM itself."""
+"""The names of LiteLLM that optictl knows, against LiteLLM itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from optictl.litellm import providers
+from optictl.litellm import judge, providers, read, versions
+from testing.kept import LITELLM
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +29,27 @@ def reality(litellm_program: Path) -> Any:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def assert_known(known: list[str], listed: frozenset[str]) -> None:
+    """The lists have every name of every compared LiteLLM, and none that the newest lacks."""
+    assert set(known) <= listed
+    if LITELLM == versions.NEWEST:
+        assert set(known) == listed
+
+
+def test_the_range_has_this_litellm() -> None:
+    assert versions.position(LITELLM) == "compared"
+
+
 def test_every_prefix_is_known(reality: Any) -> None:
-    assert set(reality["known"]) == providers.PROVIDERS
+    assert_known(reality["known"], providers.PROVIDERS)
+
+
+def test_every_router_setting_is_known(reality: Any) -> None:
+    assert_known(reality["router"], read.ROUTER_SETTINGS)
+
+
+def test_every_name_of_a_retry_policy_is_known(reality: Any) -> None:
+    assert_known(reality["retries"], judge.RETRY_NAMES)
 
 
 def test_those_of_the_openai_shape_send_the_name_without_their_prefix(reality: Any) -> None:
@@ -38,4 +58,4 @@ def test_those_of_the_openai_shape_send_the_name_without_their_prefix(reality: A
         for prefix, sent in reality["sent"].items()
         if sent == [["/v1/chat/completions", "moa-x"]]
     }
-    assert right == providers.OPENAI_SHAPED
+    assert right == providers.OPENAI_SHAPED & set(reality["known"])
