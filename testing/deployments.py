@@ -15,10 +15,11 @@ from optictl.deployment.config import Config, LiteLLM
 from optictl.deployment.paths import Paths
 from optictl.facts.deployment import Deployment
 from optictl.host import files, uv
+from optictl.litellm import versions
 from optictl.operations import install as installing
 from optictl.operations.installation import Installation
 from optictl.proof import trial
-from optictl.proof.standin import StandIn
+from optictl.proof.standin import Reply, Seen, StandIn
 from optictl.results import Result
 from testing.support import PROXY_KEY, UPSTREAM_KEY, free_port
 
@@ -77,6 +78,7 @@ class InstalledDeployment:
 
     def standin(self, **options: object) -> StandIn:
         """The scripted upstream in LiteLLM's place, not yet running."""
+        options.setdefault("respond", _version_of_litellm)
         return StandIn(key=UPSTREAM_KEY, port=self.upstream_port, **options)
 
     @contextmanager
@@ -90,6 +92,13 @@ class InstalledDeployment:
             log=self.root / "service.log",
         ) as running:
             yield running.process
+
+
+def _version_of_litellm(seen: Seen) -> Reply | None:
+    """Where LiteLLM reports its version."""
+    if seen.path == "/public/model_hub/info":
+        return Reply(body={"litellm_version": versions.NEWEST})
+    return None
 
 
 def make(root: Path, venv: Path) -> InstalledDeployment:

@@ -88,6 +88,31 @@ class LiteLLM:
         )
 
     @cached_property
+    def version(self) -> str:
+        """The version that the running LiteLLM reports.
+
+        Raises:
+            MissingFact: it does not answer, or it reports no version.
+        """
+        root = self._config.upstream.base_url.removesuffix("/").removesuffix("/v1")
+        try:
+            key = self._upstream_key()
+        except (MissingFact, PermissionError):
+            key = None
+        # the first needs no key; an old LiteLLM has only the second, which needs none there
+        paths = ["/public/model_hub/info", "/health/readiness"]
+        requests: list[tuple[str, str | None]] = [(path, None) for path in paths]
+        requests += [("/health/readiness/details", key)] if key else []
+        for path, sent in requests:
+            answer = network.request("GET", f"{root}{path}", key=sent, timeout=4)
+            if not answer.status:
+                raise MissingFact(f"LiteLLM at {root} does not answer: {answer.error}")
+            data = answer.data if isinstance(answer.data, dict) else {}
+            if isinstance(version := data.get("litellm_version"), str):
+                return version
+        raise MissingFact(f"the server at {root} reports no version of LiteLLM")
+
+    @cached_property
     def _environment(self) -> dict[str, str] | None:
         if self.env_file is None:
             return None
