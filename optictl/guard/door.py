@@ -151,6 +151,8 @@ class Door:
         if request.path == "/guard/state":
             states = [self.state(), *map(json.loads, self._of_others(request).values())]
             return Response(json.dumps(joined(states)), mimetype="application/json")
+        if request.path == "/health":
+            return Response.from_app(self.app, request.environ, buffered=True)
         return self._models(request)
 
     def _of_others(self, request: Request) -> dict[int, bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import httpx
 import pytest
 
 from optictl.guard import GUARD_VERSION
+from optictl.proof.standin import Reply
 
 from .helpers import MARK, Pair, assert_refused, assert_silent, error_of, guarded_pair, raw, text_of
 
@@ -269,6 +272,24 @@ def test_the_lists_and_the_health_answer(pair: Pair) -> None:
         timeout=30,
     )
     assert (head.status_code, head.content) == (200, b"")
+
+
+def test_health_answers_while_many_wait_for_the_model_list(pair: Pair) -> None:
+    pair.fresh()
+    late = Reply(body={"data": []}, delay=4)
+    pair.upstream.respond = lambda seen: late if seen.method == "GET" else None
+    asking = [threading.Thread(target=pair.server.get, args=["/v1/models"]) for _ in range(20)]
+    try:
+        for thread in asking:
+            thread.start()
+        while len(pair.upstream.seen) < 8:
+            assert any(thread.is_alive() for thread in asking)
+            time.sleep(0.01)
+        assert pair.server.get("/health", key=None).status_code == 200
+    finally:
+        for thread in asking:
+            thread.join()
+        pair.fresh()
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/nowhere"])
