@@ -99,6 +99,7 @@ def in_terminal(
     typed: str = "",
     prompt: str = "",
     variables: Mapping[str, str] | None = None,
+    seconds: float = SECONDS,
 ) -> Outcome:
     """Run optictl in a terminal of that width, and type something when `prompt` is on it."""
     ours, theirs = pty.openpty()
@@ -114,7 +115,7 @@ def in_terminal(
         preexec_fn=_own_terminal,
     )
     os.close(theirs)
-    shown, deadline, again = b"", time.monotonic() + SECONDS, 0.0
+    shown, deadline, again = b"", time.monotonic() + seconds, 0.0
     try:
         with suppress(OSError):  # the end of a terminal is an error
             while time.monotonic() < deadline:
