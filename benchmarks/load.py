@@ -80,8 +80,7 @@ The watcher requests /health ten times a second, each time on a new connection.
   waits in the queue.
 - "{TWO}": the same with `workers: 2`.
 - "{LIMITED}": one worker with the default limit, for stages with more clients than half of it. A
-  client that gets 503 sends
-  no more requests (`Retry-After` is longer than the stage).
+  client that gets 503 sends no more requests (`Retry-After` is longer than the stage).
 - "{BARE}": OptiLLM by hand, the same closure.
 """
 

@@ -18,6 +18,7 @@ from scripts import (
     faults_page,
     man_pages,
     metrics_page,
+    performance_page,
     rooms_page,
 )
 from testing.faults.rows import FAULTS
@@ -50,6 +51,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     faults_page.PAGE: lambda: faults_page.page(FAULTS, faults_page.seen()),
     matrix.PAGE: lambda: matrix.page(matrix.read()),
     metrics_page.PAGE: lambda: filled(metrics_page.PAGE, metrics_page.tables()),
+    performance_page.PAGE: lambda: filled(performance_page.PAGE, performance_page.parts()),
     rooms_page.PAGE: lambda: filled(rooms_page.PAGE, {"rooms": rooms_page.picture()}),
     man_pages.COMMAND: man_pages.command_page,
     man_pages.FILE: man_pages.file_page,
