@@ -228,7 +228,7 @@ def _apply(
         call.terminal.preview(Comparison(proof))
 
     with call.terminal.progress("changing") as say, processes.raise_on_signals():
-        upgrade.apply(
+        upgrade.prove_and_switch(
             installation,
             plan,
             call.config(),

@@ -259,7 +259,7 @@ def apply_install(
             now = with_built_release(now, context)
         with transaction.rollback_on_failure(now, context):
             connected = previous_service.was_connected(now.hand_made)
-            apply(now, context, done)
+            activate(now, context, done)
             verify_serving(now, connected)
         clean_up(now, context, done)
 
@@ -339,8 +339,8 @@ def with_built_release(installation: Installation, context: Context) -> Installa
     return replace(installation, steps=steps, artefacts=artefacts, host=host)
 
 
-def apply(installation: Installation, context: Context, done: Done) -> None:
-    """Apply every step between the proof and the cleaning up, in order. To be called with the lock
+def activate(installation: Installation, context: Context, done: Done) -> None:
+    """Apply every step between the proof and the cleaning up, in order. Call it with the lock
     held.
 
     The manifest names each text before it is written, so that optictl knows its own after a kill at

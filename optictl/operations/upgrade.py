@@ -183,7 +183,7 @@ def refuse_worse(before: dict[str, Result], paths: Paths) -> None:
 # -- doing it
 
 
-def apply(
+def prove_and_switch(
     shown: Installation,
     plan_again: Callable[[], Installation],
     config: Config,
@@ -218,7 +218,7 @@ def apply(
         now = install.with_built_release(now, context)
         with transaction.rollback_on_failure(now, context):
             connected = previous_service.was_connected(now.hand_made)
-            install.apply(now, context, done)
+            install.activate(now, context, done)
             install.verify_serving(now, connected)
             _prove_again(now, before, proxy_key, progress)
         install.clean_up(now, context, done)

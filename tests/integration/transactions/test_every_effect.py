@@ -60,7 +60,7 @@ def install(
 def _apply(plan: Callable[[], Installation], config: Config, meanwhile: Meanwhile) -> None:
     planned = plan()
     meanwhile()
-    upgrade.apply(planned, plan, config, None, None, quiet, quiet, report_proof=quiet)
+    upgrade.prove_and_switch(planned, plan, config, None, None, quiet, quiet, report_proof=quiet)
 
 
 def go_to(config: Config, version: str, places: Paths, meanwhile: Meanwhile = lambda: None) -> None:
