@@ -20,7 +20,7 @@ from optictl.deployment import model_names
 from optictl.proof.standin import Reply, Seen, StandIn, completion
 from testing import litellm_proxy, support
 
-from .cases import Case, merged, parsed
+from .cases.case import Case, merged, parsed
 
 _numbers = itertools.count(1)
 #: Put after a question's number by OptiLLM's stand-in each time that it asks LiteLLM.

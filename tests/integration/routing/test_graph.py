@@ -8,7 +8,8 @@ from optictl.deployment.config import Config
 from optictl.litellm import graph, read
 from optictl.litellm.graph import Graph
 
-from .cases import CASES, STRATEGIES, Case
+from .cases import CASES
+from .cases.case import STRATEGIES, Case
 
 ADDRESSES = {
     "OPTILLM": "http://127.0.0.1:4020/v1",

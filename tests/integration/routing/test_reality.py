@@ -22,7 +22,8 @@ from testing.kept import LITELLM
 from testing.litellm_proxy import MASTER_KEY
 
 from . import reality
-from .cases import CASES, Case
+from .cases import CASES
+from .cases.case import Case
 from .reality import Passes, Site
 from .test_graph import made
 
