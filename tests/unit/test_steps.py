@@ -44,11 +44,17 @@ COLLECTION = PACKAGE / "collections/ansible_collections/optictl/optillm/plugins"
 
 def kinds() -> list[type[Step]]:
     """Every class of step that a plan can hold."""
-    return [
-        kind
-        for _, kind in inspect.getmembers(steps, inspect.isclass)
-        if issubclass(kind, Step) and hasattr(kind, "action")
-    ]
+
+    def below(kind: type[Any]) -> Iterator[type[Any]]:
+        for subclass in kind.__subclasses__():
+            yield subclass
+            yield from below(subclass)
+
+    return [kind for kind in dict.fromkeys(below(Step)) if hasattr(kind, "action")]
+
+
+def test_every_kind_is_one_of_the_package() -> None:
+    assert {kind.__name__ for kind in kinds()} <= set(steps.__all__)
 
 
 def test_every_kind_has_its_words_and_can_be_applied() -> None:

@@ -1,0 +1,81 @@
+"""Steps that build, prove and activate a release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optictl.host import files
+from optictl.operations.context import Context
+from optictl.operations.preflight import others_must_reach
+from optictl.operations.steps.base import Step
+from optictl.releases import build, interpreters, store
+from optictl.releases.locks import ReleaseSpec
+
+
+class ProofStep(Step):
+    """A step that leaves everything active alone: it builds or proves a release."""
+
+
+@dataclass(frozen=True)
+class BuildRelease(ProofStep):
+    """Build a release next to those that exist, and prove that it starts."""
+
+    action = "build"
+    done = "built and proven"
+    effect = "add"
+
+    release: ReleaseSpec
+
+    @property
+    def target(self) -> str:
+        return self.release.name
+
+    def apply(self, context: Context) -> None:
+        paths, say = context.paths, context.say
+        interpreter = interpreters.interpreter(paths, others_must_reach(paths), context.python, say)
+        files.make_directory(paths.releases)
+        if files.file_facts(self.release.directory(paths)).kind != "missing":
+            say(f"removing the half-built {self.release.name}")
+        build.build(self.release, paths, context.config, interpreter, context.wheelhouse, say)
+
+
+@dataclass(frozen=True)
+class ProveCanary(ProofStep):
+    """Ask every enabled strategy of the release, on a free port and through the live upstream."""
+
+    action = "canary"
+    done = "proven against the live upstream:"
+
+    release: ReleaseSpec
+
+    @property
+    def target(self) -> str:
+        return self.release.name
+
+    def apply(self, context: Context) -> None:
+        assert context.canary is not None, "only upgrade and rollback plan a canary"
+        context.canary.prove(context.config, context.paths, self.release.name, context.say)
+
+
+@dataclass(frozen=True)
+class SwitchRelease(Step):
+    """Activate a release, in one step."""
+
+    action = "switch"
+    done = "activated"
+
+    release: ReleaseSpec
+
+    @property
+    def target(self) -> str:
+        return self.release.name
+
+    def apply(self, context: Context) -> None:
+        store.switch(context.paths, self.release.name)
+
+    def undo(self, context: Context) -> None:
+        before = context.before
+        if before is not None:
+            store.restore(context.paths, before.release, before.previous_release)
+        else:
+            files.remove(context.paths.current)
