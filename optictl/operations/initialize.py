@@ -26,7 +26,8 @@ from optictl.operations.steps import CreateFile
 from optictl.proof import evidence
 from optictl.takeover import proposal, reader
 from optictl.takeover.handmade import HandMade
-from optictl.takeover.proposal import NotTaken, Proposal, Setting
+from optictl.takeover.proposal import Proposal
+from optictl.takeover.taken import NotTaken, Setting
 
 
 @dataclass(frozen=True)

@@ -113,11 +113,11 @@ _PLAIN: dict[str, tuple[frozenset[str], int]] = {
 def _without(now: Started, rest: list[str], flags: frozenset[str], operands: int) -> Started | None:
     at = _options_end(rest, flags)
     wrapper = _name(now.words[0])
-    left = rest[at + operands :]
-    if wrapper == "dotenv" and left[:1] == ["run"]:
-        left = left[1:]
-    left = left[1:] if left[:1] == ["--"] else left
-    return _inside(now, left, wrapper)
+    remaining = rest[at + operands :]
+    if wrapper == "dotenv" and remaining[:1] == ["run"]:
+        remaining = remaining[1:]
+    remaining = remaining[1:] if remaining[:1] == ["--"] else remaining
+    return _inside(now, remaining, wrapper)
 
 
 def _options_end(words: Sequence[str], with_value: frozenset[str]) -> int:

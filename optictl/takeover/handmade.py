@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optictl.guard import invariants
 from optictl.takeover.unitfile import Settings
 
 #: The text that replaces a secret.
@@ -101,6 +102,11 @@ class HandMade:
             (p for p in self.env_files if str(p) == where),
             (*self.env_files, None)[-1] if self.env_files else None,
         )
+
+    @property
+    def own_providers(self) -> list[Provider]:
+        """The providers at the address that OptiLLM itself calls."""
+        return [p for p in self.providers if invariants.same_endpoint(p.base_url, self.base_url)]
 
     def redact(self, text: str) -> str:
         """The text with every secret replaced: known secrets, and text that looks like one."""

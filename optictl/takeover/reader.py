@@ -1,4 +1,4 @@
-"""Find a hand-made service and read its facts. This module never writes."""
+"""Find a hand-made service and read its file_reader. This module never writes."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _FIELDS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 
 @dataclass
-class _Facts:
-    """Collects the problems while files are read."""
+class _FileReader:
+    """Reads files, and collects what could not be read and other problems."""
 
     denied: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ def read(paths: Paths) -> HandMade | None:
 def others(paths: Paths) -> list[HandMade]:
     """Other services in the directory of units that run OptiLLM without optictl."""
     services = []
-    for path in _Facts().listed(paths.units, "*.service"):
+    for path in _FileReader().listed(paths.units, "*.service"):
         if path.name == paths.service_unit or files.file_facts(path).kind != "file":
             continue
         try:
@@ -138,7 +138,7 @@ def _unit_file(paths: Paths) -> Path | None:
     return None
 
 
-def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> list[Path]:
+def _drop_ins(paths: Paths, unit: str, shown: Unit | None, file_reader: _FileReader) -> list[Path]:
     """The drop-ins that systemd will read at its next reload, and others that it has read."""
     *own, kind = unitfile.drop_in_directories(unit)
     places = _places(paths)
@@ -146,7 +146,8 @@ def _drop_ins(paths: Paths, unit: str, shown: Unit | None, facts: _Facts) -> lis
         place / kind for place in places
     ]
     on_disk = unitfile.in_order(
-        [str(d) for d in directories], lambda d: [p.name for p in facts.listed(Path(d), "*.conf")]
+        [str(d) for d in directories],
+        lambda d: [p.name for p in file_reader.listed(Path(d), "*.conf")],
     )
     read_by_systemd = shown.drop_in_paths if shown is not None else ()
     names = {Path(path).name: path for path in (*read_by_systemd, *on_disk)}
@@ -202,13 +203,13 @@ def _specifiers(paths: Paths, unit: str) -> dict[str, str]:
 
 
 def _gathered(paths: Paths, unit: str, path: Path, text: str, shown: Unit | None) -> HandMade:
-    facts = _Facts()
+    file_reader = _FileReader()
     drop_ins = []
-    for drop_in in _drop_ins(paths, unit, shown, facts):
-        if (own := facts.text(drop_in)) is not None:
+    for drop_in in _drop_ins(paths, unit, shown, file_reader):
+        if (own := file_reader.text(drop_in)) is not None:
             drop_ins.append((drop_in, own))
     settings = unitfile.settings((str(path), text), *((str(p), t) for p, t in drop_ins))
-    facts.problems += settings.problems
+    file_reader.problems += settings.problems
     table = _specifiers(paths, unit)
     service = HandMade(
         unit=unit,
@@ -221,13 +222,13 @@ def _gathered(paths: Paths, unit: str, path: Path, text: str, shown: Unit | None
         main_pid=shown.main_pid if shown else 0,
     )
     service = _with_account(service, paths, table)
-    service = _with_environment(service, table, facts)
-    service = _with_command(service, table, facts)
-    service = _with_providers(service, facts)
+    service = _with_environment(service, table, file_reader)
+    service = _with_command(service, table, file_reader)
+    service = _with_providers(service, file_reader)
     return replace(
         service,
-        problems=tuple(dict.fromkeys(facts.problems)),
-        denied=tuple(dict.fromkeys(facts.denied)),
+        problems=tuple(dict.fromkeys(file_reader.problems)),
+        denied=tuple(dict.fromkeys(file_reader.denied)),
     )
 
 
@@ -246,25 +247,31 @@ def _with_account(service: HandMade, paths: Paths, table: Mapping[str, str]) -> 
     return replace(service, user=user, home=home)
 
 
-def _with_environment(service: HandMade, table: Mapping[str, str], facts: _Facts) -> HandMade:
+def _with_environment(
+    service: HandMade, table: Mapping[str, str], file_reader: _FileReader
+) -> HandMade:
     """Set the environment: HOME and USER of the account, then Environment=, then the env files."""
     settings = service.settings
     values, places, problems = unitfile.assigned(settings.all("Environment"), table)
-    facts.problems += problems
+    file_reader.problems += problems
     own = {"HOME": str(service.home), "USER": service.user} if service.home else {}
     values = {**own, **values}
     env_files: list[Path] = []
     for entry in settings.all("EnvironmentFile"):
-        for path in _env_files(unitfile.specified(entry.value, table), entry.where, facts):
+        for path in _env_files(unitfile.specified(entry.value, table), entry.where, file_reader):
             env_files.append(path)
-            for name, value in envfile.read((facts.text(path) or "").encode()).variables.items():
+            for name, value in envfile.read(
+                (file_reader.text(path) or "").encode()
+            ).variables.items():
                 values[name], places[name] = value, str(path)
     for entry in settings.all("UnsetEnvironment"):
-        for word in _words(entry.value, facts, entry.where):
+        for word in _words(entry.value, file_reader, entry.where):
             name, sign, value = word.partition("=")
             if not sign or values.get(name) == value:
                 values.pop(name, None)
-    passed = [w for e in settings.all("PassEnvironment") for w in _words(e.value, facts, e.where)]
+    passed = [
+        w for e in settings.all("PassEnvironment") for w in _words(e.value, file_reader, e.where)
+    ]
     return replace(
         service,
         environment=values,
@@ -274,51 +281,61 @@ def _with_environment(service: HandMade, table: Mapping[str, str], facts: _Facts
     )
 
 
-def _words(value: str, facts: _Facts, where: str) -> list[str]:
+def _words(value: str, file_reader: _FileReader, where: str) -> list[str]:
     try:
         return unitfile.words(value)
     except Unreadable as why:
-        facts.problems.append(f"{where}: {why}")
+        file_reader.problems.append(f"{where}: {why}")
         return []
 
 
-def _env_files(value: str, where: str, facts: _Facts) -> list[Path]:
+def _env_files(value: str, where: str, file_reader: _FileReader) -> list[Path]:
     """The files of an EnvironmentFile= line, which may be a pattern."""
     name = value.removeprefix("-")
     if not name.startswith("/"):
-        facts.problems.append(
+        file_reader.problems.append(
             f"{where}: EnvironmentFile= is not an absolute path: systemd ignores it"
         )
         return []
     if set(name) & set("*?["):
-        return facts.listed(Path("/"), name.lstrip("/"))
+        return file_reader.listed(Path("/"), name.lstrip("/"))
     path = Path(name)
     try:
         missing = files.file_facts(path).kind == "missing"
     except PermissionError:
-        facts.denied.append(path)
+        file_reader.denied.append(path)
         return []
     if missing and not value.startswith("-"):
-        facts.problems.append(f"{where}: {path} is missing: systemd does not start the unit")
+        file_reader.problems.append(f"{where}: {path} is missing: systemd does not start the unit")
     return [] if missing else [path]
 
 
-def _with_command(service: HandMade, table: Mapping[str, str], facts: _Facts) -> HandMade:
-    """Read ExecStart=: the program, its flags, and the variables for their defaults."""
-    directory = _value(service.settings, "WorkingDirectory", table).removeprefix("-")
-    directory = str(service.home or "/") if directory == "~" else directory
-    lines = []
+def _exec_lines(
+    service: HandMade, table: Mapping[str, str], file_reader: _FileReader
+) -> list[unitfile.ExecLine]:
+    lines: list[unitfile.ExecLine] = []
     for entry in service.settings.all("ExecStart"):
         try:
             lines += unitfile.exec_lines(entry, table)
         except Unreadable as why:
-            facts.problems.append(f"{entry.where}: ExecStart= cannot be read: {why}")
+            file_reader.problems.append(f"{entry.where}: ExecStart= cannot be read: {why}")
     if not lines:
-        facts.problems.append(f"{service.path} has no readable ExecStart=")
+        file_reader.problems.append(f"{service.path} has no readable ExecStart=")
+    return lines
+
+
+def _with_command(
+    service: HandMade, table: Mapping[str, str], file_reader: _FileReader
+) -> HandMade:
+    """Read ExecStart=: the program, its flags, and the variables for their defaults."""
+    directory = _value(service.settings, "WorkingDirectory", table).removeprefix("-")
+    directory = str(service.home or "/") if directory == "~" else directory
+    lines = _exec_lines(service, table, file_reader)
+    if not lines:
         return replace(service, directory=Path(directory) if directory else None)
 
     def script(name: str) -> str | None:
-        return facts.text(Path(name)) if name.startswith("/") else None
+        return file_reader.text(Path(name)) if name.startswith("/") else None
 
     # of several commands (Type=oneshot), use the one that starts OptiLLM
     commands = [
@@ -329,7 +346,7 @@ def _with_command(service: HandMade, table: Mapping[str, str], facts: _Facts) ->
     ]
     chosen = next((started for started in commands if started.is_optillm), commands[-1])
     if not chosen.is_optillm:
-        facts.problems.append(
+        file_reader.problems.append(
             f"{lines[-1].where}: ExecStart= does not start OptiLLM in a recognizable way"
         )
     service = replace(
@@ -342,17 +359,17 @@ def _with_command(service: HandMade, table: Mapping[str, str], facts: _Facts) ->
         directory=Path(chosen.directory) if chosen.directory else None,
     )
     return (
-        _with_flags(service, chosen.arguments, lines[-1].where, facts)
+        _with_flags(service, chosen.arguments, lines[-1].where, file_reader)
         if chosen.is_optillm
         else service
     )
 
 
 def _with_flags(
-    service: HandMade, arguments: tuple[str, ...], where: str, facts: _Facts
+    service: HandMade, arguments: tuple[str, ...], where: str, file_reader: _FileReader
 ) -> HandMade:
     given, problems = command.flags(arguments)
-    facts.problems += problems
+    file_reader.problems += problems
     values: dict[str, Any] = {}
     places = dict(service.where)
     for name, (flag, variables, default) in _FIELDS.items():
@@ -366,12 +383,12 @@ def _with_flags(
                 f"{variable} in {service.where.get(variable, where)}",
             )
         if command.UNKNOWN in value:
-            facts.problems.append(f"{place}: its value is the output of a program")
+            file_reader.problems.append(f"{place}: its value is the output of a program")
             value = ""
         values[name], places[name] = value, place
     port = values.pop("port")
     if not (port.isdecimal() and 0 < int(port) < 65536):
-        facts.problems.append(
+        file_reader.problems.append(
             f"{places['port']}: not a port number" if port else "its port is not known"
         )
         port = None
@@ -387,20 +404,22 @@ def _with_flags(
     )
 
 
-def _with_providers(service: HandMade, facts: _Facts) -> HandMade:
+def _with_providers(service: HandMade, file_reader: _FileReader) -> HandMade:
     """Read OptiLLM's files below its HOME and its working directory."""
     plugins = (
-        facts.listed(service.directory / "optillm" / "plugins", "*.py") if service.directory else []
+        file_reader.listed(service.directory / "optillm" / "plugins", "*.py")
+        if service.directory
+        else []
     )
-    service = replace(service, plugins=tuple(plugins), version=_version(service, facts))
+    service = replace(service, plugins=tuple(plugins), version=_version(service, file_reader))
     home = service.environment.get("HOME")
     if not home or not service.runs_optillm:
         return service
     for name in ("proxy_config.yaml", "proxy_config.yml"):
         path = Path(home) / ".optillm" / name
-        denied = len(facts.denied)
-        text = facts.text(path)
-        if text is not None or len(facts.denied) > denied:
+        denied = len(file_reader.denied)
+        text = file_reader.text(path)
+        if text is not None or len(file_reader.denied) > denied:
             providers, keys = _providers(text)
             return replace(
                 service,
@@ -437,12 +456,14 @@ def _model_map(model_map: Any) -> dict[str, str]:
     return {str(name): str(target) for name, target in model_map.items()}
 
 
-def _version(service: HandMade, facts: _Facts) -> str:
+def _version(service: HandMade, file_reader: _FileReader) -> str:
     """The version of its OptiLLM, from the metadata in its virtual environment. "" if unknown."""
     program = Path(service.program[0]) if service.program else Path()
     if not program.is_absolute():
         program = (service.directory or Path()) / program
     if not program.is_absolute():
         return ""
-    metadata = facts.listed(program.parent.parent, "lib/python3*/site-packages/optillm-*.dist-info")
+    metadata = file_reader.listed(
+        program.parent.parent, "lib/python3*/site-packages/optillm-*.dist-info"
+    )
     return metadata[0].name.removeprefix("optillm-").removesuffix(".dist-info") if metadata else ""

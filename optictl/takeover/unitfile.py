@@ -153,8 +153,8 @@ def words(text: str) -> list[str]:
     """
     result = []
     rest = text
-    while (taken := _first_word(rest)) is not None:
-        word, rest = taken
+    while (parsed := _first_word(rest)) is not None:
+        word, rest = parsed
         result.append(word)
     return result
 
@@ -226,10 +226,10 @@ def exec_lines(entry: Entry, table: Mapping[str, str]) -> list[ExecLine]:
     commands = []
     rest = entry.value
     while rest:
-        taken = _first_word(rest)
-        if taken is None:
+        parsed = _first_word(rest)
+        if parsed is None:
             break
-        first, rest = taken
+        first, rest = parsed
         program = first.lstrip(_PREFIXES)
         prefixes = first[: len(first) - len(program)]
         if not program:
@@ -252,11 +252,11 @@ def _arguments(text: str, table: Mapping[str, str]) -> tuple[list[str], str]:
                 return arguments, rest
             arguments.append(";")
             continue
-        taken = _first_word(rest)
-        if taken is None:
+        parsed = _first_word(rest)
+        if parsed is None:
             break
-        arguments.append(specified(taken[0], table))
-        rest = taken[1]
+        arguments.append(specified(parsed[0], table))
+        rest = parsed[1]
     return arguments, ""
 
 

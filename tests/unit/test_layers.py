@@ -398,6 +398,7 @@ def test_every_module_says_what_it_is() -> None:
         *("fleet.targets", "fleet.playbook_events"),
         "host.uv_settings",
         *("takeover.unitfile", "takeover.command", "takeover.handmade", "takeover.proposal"),
+        *("takeover.taken", "takeover.taken_settings", "takeover.taken_keys", "takeover.not_taken"),
         *("takeover.record", "takeover.table", "deployment.invocation", "deployment.remedies"),
     ],
 )

@@ -15,7 +15,8 @@ from optictl.deployment import model_names, paths, render
 from optictl.deployment.config import Config
 from optictl.takeover import proposal, unitfile
 from optictl.takeover.handmade import HandMade, Provider
-from optictl.takeover.proposal import NotTaken, Proposal, propose
+from optictl.takeover.proposal import Proposal, propose
+from optictl.takeover.taken import NotTaken
 
 PLACES = paths.system()
 KEY = "kept-by-hand-0123456789-abcdef"
