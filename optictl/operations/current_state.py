@@ -26,7 +26,7 @@ from optictl.facts.units import Running
 from optictl.host import files
 from optictl.operations import sealed_trial
 from optictl.operations.proxy_key import new_proxy_key
-from optictl.releases import locks, store
+from optictl.releases import activations, locks, store
 from optictl.releases.locks import ReleaseSpec
 from optictl.takeover import reader
 from optictl.takeover.handmade import HandMade
@@ -156,6 +156,13 @@ def leftovers(
     """What a killed optictl may have left: half-built releases, texts that were not renamed,
     scratch files.
     """
-    written = [*(a.path for a in artefacts), paths.manifest, paths.current, paths.previous]
+    records = map(activations.path, sorted(paths.releases.glob("*")))
+    written = [
+        *(a.path for a in artefacts),
+        paths.manifest,
+        paths.current,
+        paths.previous,
+        *records,
+    ]
     possible = [*map(files.temporary, written), paths.scratch]
     return [*half_built, *(path for path in possible if files.file_facts(path).kind != "missing")]

@@ -29,6 +29,7 @@ from optictl.operations.deployment_lock import Done
 from optictl.operations.installation import PLAIN, Circumstances, Installation
 from optictl.operations.steps import (
     BuildRelease,
+    ConfirmRelease,
     CreateFile,
     FileStep,
     HandOver,
@@ -107,6 +108,9 @@ def _steps(state: CurrentState, config: Config, paths: Paths, start: bool) -> li
         state.running,
         _taken_over(state, config, paths),
     )
+    if state.releases.active == state.want.name and not state.releases.links.is_proven:
+        reason = "an interrupted optictl activated it and did not prove it"
+        steps.append(ConfirmRelease(state.want, reason=reason))
     if unrecorded := state.unrecorded:
         reason = f"it does not name {len(unrecorded)} files of this deployment"
         steps.append(RecordFiles(paths.manifest, reason=reason))
@@ -221,8 +225,7 @@ def _surplus(config: Config, paths: Paths, state: CurrentState) -> list[Remove]:
     """The removal of releases beyond `releases.keep`, as they will be when the wanted one is
     active.
     """
-    want, active = state.want.name, state.releases.active
-    previous = state.releases.previous if active in (None, want) else active
+    want, previous = state.want.name, state.releases.links.previous_of(state.want.name)
     names = [*(name for name in state.releases.records if name != want), want]
     reason = f"releases.keep is {config.releases.keep}"
     return [
@@ -261,6 +264,7 @@ def apply_install(
             connected = previous_service.was_connected(now.hand_made)
             activate(now, context, done)
             verify_serving(now, connected)
+            store.confirm(now.paths)
         clean_up(now, context, done)
 
 

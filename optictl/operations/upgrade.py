@@ -34,6 +34,7 @@ from optictl.operations.deployment_lock import Done
 from optictl.operations.installation import PLAIN, Circumstances, Installation
 from optictl.operations.steps import (
     BuildRelease,
+    ConfirmRelease,
     EditConfiguration,
     ProofStep,
     ProveCanary,
@@ -111,7 +112,7 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
     that was proven.
     """
     steps = list(installation.steps)
-    if any(isinstance(step, SwitchRelease) for step in steps):
+    if any(isinstance(step, (SwitchRelease, ConfirmRelease)) for step in steps):
         builds = sum(isinstance(step, BuildRelease) for step in steps)
         reason = (
             "every enabled strategy is asked on a free port, through the live upstream; "
@@ -221,6 +222,7 @@ def prove_and_switch(
             install.activate(now, context, done)
             install.verify_serving(now, connected)
             _prove_again(now, before, proxy_key, progress)
+            store.confirm(now.paths)
         install.clean_up(now, context, done)
 
 

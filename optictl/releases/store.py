@@ -8,7 +8,7 @@ is not repaired: the same release is rebuilt next to it, as `releases/ID.2`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,45 @@ from optictl.deployment.paths import Paths
 from optictl.errors import NotInstalled
 from optictl.guard import settings
 from optictl.host import files
-from optictl.releases import failures, integrity, release_record
+from optictl.releases import activations, failures, integrity, release_record
 from optictl.releases.failures import Failure
 from optictl.releases.locks import ReleaseSpec
 from optictl.releases.release_record import ReleaseRecord
+
+
+@dataclass(frozen=True)
+class Links:
+    """The releases that matter beside the stored ones.
+
+    `previous`: the last proven release before the active one. `linked`: what its link points to,
+    which follows once the active one is proven (`is_proven`).
+    """
+
+    active: str | None
+    previous: str | None
+    linked: str | None
+    is_proven: bool
+
+    def previous_of(self, name: str) -> str | None:
+        """The previous release once this one is active and proven. Never an unproven one."""
+        if self.is_proven and self.active not in (None, name):
+            return self.active
+        known = (self.previous, self.linked)
+        return next((release for release in known if release not in (None, name)), None)
+
+
+def _links(paths: Paths, is_complete: Callable[[str], bool]) -> Links:
+    targets = (_target(paths, link) for link in (paths.current, paths.previous))
+    active, linked = (name if name and is_complete(name) else None for name in targets)
+    activation = activations.of(paths.releases / active) if active else None
+    previous = activation.replaced if activation else linked
+    is_other = previous is not None and previous != active and is_complete(previous)
+    return Links(active, previous if is_other else None, linked, activation is None)
+
+
+def links(paths: Paths) -> Links:
+    """Which releases are the active and the previous one."""
+    return _links(paths, lambda name: release_record.read(paths.releases / name) is not None)
 
 
 @dataclass(frozen=True)
@@ -28,15 +63,21 @@ class Releases:
     """The releases on disk, read once.
 
     `records`: name of each proven release -> its record, oldest first. `half_built`: the
-    directories that an interrupted build left behind. `previous`: the release that was active
-    before. `failed`: those that were rolled back.
+    directories that an interrupted build left behind. `failed`: those that were rolled back.
     """
 
     records: Mapping[str, ReleaseRecord]
     half_built: Sequence[Path]
-    active: str | None
-    previous: str | None
+    links: Links
     failed: Mapping[str, Failure]
+
+    @property
+    def active(self) -> str | None:
+        return self.links.active
+
+    @property
+    def previous(self) -> str | None:
+        return self.links.previous
 
     def guard_flags(self, name: str) -> list[str]:
         """The flags that a release's guard knows.
@@ -52,14 +93,10 @@ def read(paths: Paths) -> Releases:
     read_records = {place: release_record.read(place) for place in places}
     records = {place.name: record for place, record in read_records.items() if record is not None}
     built = sorted(records, key=lambda name: records[name].built)
-    active = _target(paths, paths.current)
-    previous = _target(paths, paths.previous)
-    active = active if active in records else None
     return Releases(
         {name: records[name] for name in built},
         [place for place in places if read_records[place] is None and place.is_dir()],
-        active,
-        previous if previous in records and previous != active else None,
+        _links(paths, lambda name: name in records),
         {name: failure for name in built if (failure := failures.of(paths.releases / name))},
     )
 
@@ -108,7 +145,7 @@ def complete(paths: Paths) -> list[str]:
 
 def active_release(paths: Paths) -> str | None:
     """The name of the release that the link `current` points to."""
-    return _linked(paths, paths.current)
+    return links(paths).active
 
 
 def require_active(paths: Paths) -> str:
@@ -125,11 +162,6 @@ def require_active(paths: Paths) -> str:
     return name
 
 
-def _linked(paths: Paths, link: Path) -> str | None:
-    name = _target(paths, link)
-    return name if name is not None and release_record.read(paths.releases / name) else None
-
-
 def _target(paths: Paths, link: Path) -> str | None:
     """The name of the directory below `releases` that a link points to."""
     if files.file_facts(link).kind != "link":
@@ -139,28 +171,43 @@ def _target(paths: Paths, link: Path) -> str | None:
 
 
 def switch(paths: Paths, release: str) -> None:
-    """Make a release the active one, atomically. `rollback` returns to the one before it."""
-    current = active_release(paths)
-    if current is not None and current != release:
-        files.replace_link(paths.previous, Path("releases") / current)
-        failures.forget(paths.releases / current)  # it has served since
+    """Make a release the active one, atomically. It is not proven until `confirm`."""
+    activations.record(paths.releases / release, links(paths).previous_of(release))
     # relative, so that the links of a deployment under --root also work under another path
     files.replace_link(paths.current, Path("releases") / release)
 
 
+def confirm(paths: Paths) -> None:
+    """The active release passed the proof that follows its activation.
+
+    Only now is the release that it replaced the previous one: a kill before the proof must not make
+    an unproven release the one that `rollback` returns to.
+    """
+    now = links(paths)
+    if now.active is None or now.is_proven:
+        return
+    _link(paths.previous, now.previous)
+    failures.forget(paths.releases / now.active)
+    activations.forget(paths.releases / now.active)
+
+
 def restore(paths: Paths, active: str | None, previous: str | None) -> None:
     """Put both links back to what they were, as after a roll-back."""
-    for link, name in ((paths.current, active), (paths.previous, previous)):
-        if name is None:
-            files.remove(link)
-        elif _target(paths, link) != name:
-            files.replace_link(link, Path("releases") / name)
+    _link(paths.current, active)
+    _link(paths.previous, previous)
+
+
+def _link(link: Path, name: str | None) -> None:
+    target = Path("releases") / name if name is not None else None
+    if target is None:
+        files.remove(link)
+    elif not link.is_symlink() or link.readlink() != target:
+        files.replace_link(link, target)
 
 
 def previous(paths: Paths) -> str | None:
-    """The release that was active before, if it still exists."""
-    name = _linked(paths, paths.previous)
-    return None if name == active_release(paths) else name
+    """The last proven release before the active one, if it still exists."""
+    return links(paths).previous
 
 
 def surplus(

@@ -170,6 +170,7 @@ def test_an_undone_switch_leaves_the_previous_release_alone(tmp_path: Path) -> N
         make_release(places, name)
     for name in ("older", "old"):
         store.switch(places, name)
+        store.confirm(places)
     run.before = replace(state_before(release="old"), previous_release="older")
     step = SwitchRelease(wanted("new"), reason="x")
     step.apply(run)

@@ -22,22 +22,71 @@ def places(tmp_path: Path) -> Paths:
     return places
 
 
-def test_a_switch_names_the_release_before_it(places: Paths) -> None:
-    for name in ("a", "b"):
+def activate(places: Paths, *names: str) -> None:
+    """Activate and prove releases, one after the other."""
+    for name in names:
         store.switch(places, name)
+        store.confirm(places)
+
+
+def test_a_switch_names_the_release_before_it(places: Paths) -> None:
+    activate(places, "a", "b")
     assert (store.active_release(places), store.previous(places)) == ("b", "a")
 
 
 def test_a_switch_to_the_active_release_keeps_the_previous_one(places: Paths) -> None:
-    for name in ("a", "b", "b"):
-        store.switch(places, name)
+    activate(places, "a", "b", "b")
     assert (store.active_release(places), store.previous(places)) == ("b", "a")
+
+
+def test_a_release_is_previous_once_the_next_one_is_proven(places: Paths) -> None:
+    activate(places, "a", "b")
+    store.switch(places, "c")
+    assert not store.links(places).is_proven
+    # a roll-back in between leads to the release that served
+    assert (store.previous(places), store.links(places).linked) == ("b", "a")
+    store.confirm(places)
+    assert store.links(places).is_proven
+    assert (store.previous(places), store.links(places).linked) == ("b", "b")
+
+
+def test_an_unproven_release_never_becomes_the_previous_one(places: Paths) -> None:
+    activate(places, "a", "b")
+    store.switch(places, "c")
+    assert store.links(places).previous_of("b") == "a"
+    store.switch(places, "b")
+    assert (store.active_release(places), store.previous(places)) == ("b", "a")
+    store.confirm(places)
+    assert (store.active_release(places), store.previous(places)) == ("b", "a")
+
+
+def test_nor_does_one_of_several(places: Paths) -> None:
+    activate(places, "a")
+    store.switch(places, "b")
+    store.switch(places, "c")
+    store.confirm(places)
+    assert store.previous(places) == "a"
+
+
+def test_a_first_release_that_is_unproven_leaves_no_previous_one(places: Paths) -> None:
+    store.switch(places, "a")
+    activate(places, "b")
+    assert store.previous(places) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"replaced": 1}', "null"])
+def test_a_damaged_record_is_one_of_an_activation(places: Paths, text: str) -> None:
+    activate(places, "a", "b")
+    files.write(places.releases / "b/activating.json", text, 0o644)
+    assert (store.links(places).is_proven, store.previous(places)) == (False, None)
+    store.switch(places, "c")
+    assert store.previous(places) == "a"
 
 
 def test_links_are_restored(places: Paths) -> None:
     """Whatever was switched since, also twice."""
-    for name in ("a", "b", "c"):
-        store.switch(places, name)
+    activate(places, "a", "b")
+    store.switch(places, "c")
     for _ in range(2):
         store.restore(places, "b", "a")
         assert (store.active_release(places), store.previous(places)) == ("b", "a")
@@ -66,10 +115,11 @@ def test_a_damaged_record_is_one_of_a_failure(places: Paths, text: str) -> None:
     assert failure.reason == "its record is damaged"
 
 
-def test_a_release_that_served_did_not_fail(places: Paths) -> None:
-    store.switch(places, "a")
+def test_a_release_that_is_proven_did_not_fail(places: Paths) -> None:
     failures.record(places.releases / "a", "once")
-    store.switch(places, "b")
+    store.switch(places, "a")
+    assert failures.of(places.releases / "a") is not None
+    store.confirm(places)
     assert failures.of(places.releases / "a") is None
 
 

@@ -21,7 +21,13 @@ from optictl.operations.steps.files import (
     SetMode,
     SetOwner,
 )
-from optictl.operations.steps.releases import BuildRelease, ProofStep, ProveCanary, SwitchRelease
+from optictl.operations.steps.releases import (
+    BuildRelease,
+    ConfirmRelease,
+    ProofStep,
+    ProveCanary,
+    SwitchRelease,
+)
 from optictl.operations.steps.units import (
     DeploymentStep,
     DisableDeployment,
@@ -48,6 +54,7 @@ from optictl.operations.steps.units import (
 
 __all__ = [
     "BuildRelease",
+    "ConfirmRelease",
     "CreateFile",
     "DeploymentStep",
     "Description",

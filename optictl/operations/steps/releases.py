@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optictl.host import files
+from optictl.errors import NotReady
+from optictl.host import files, processes
 from optictl.operations.context import Context
 from optictl.operations.preflight import others_must_reach
 from optictl.operations.steps.base import Step
+from optictl.proof import trial
 from optictl.releases import build, interpreters, store
 from optictl.releases.locks import ReleaseSpec
 
@@ -79,3 +81,24 @@ class SwitchRelease(Step):
             store.restore(context.paths, before.release, before.previous_release)
         else:
             files.remove(context.paths.current)
+
+
+@dataclass(frozen=True)
+class ConfirmRelease(Step):
+    """Prove the active release, which an interrupted run activated and did not prove."""
+
+    action = "confirm"
+    done = "proven:"
+
+    release: ReleaseSpec
+
+    @property
+    def target(self) -> str:
+        return self.release.name
+
+    def apply(self, context: Context) -> None:
+        """The caller's proof follows; here, whether it answers where it serves."""
+        port = context.config.listen.port
+        serves = any(listener.port == port for listener in processes.listeners())
+        if serves and (problem := trial.health_problem(context.config)):
+            raise NotReady(f"the service does not answer: {problem}")

@@ -166,10 +166,11 @@ def test_after_every_fault_it_is_one_or_the_other(
     start = place / "start"
     # always at the same path: units name it
     root = place / "root"
-    for step in operation.before:
-        step(paths.system(root))
-    shutil.copytree(root, start, symlinks=True)
     places = paths.system(root)
+    for step in operation.before:
+        step(places)
+    shutil.copytree(root, start, symlinks=True)
+    previous = {state_of(operation.start): store.previous(places)}
 
     def afresh() -> None:
         shutil.rmtree(root)
@@ -181,6 +182,7 @@ def test_after_every_fault_it_is_one_or_the_other(
     start_state, end_state = state_of(operation.start), state_of(operation.end)
     assert in_force(places) == end_state
     assert _configured(places) == operation.end
+    previous[end_state] = store.previous(places)
     tried = 0
     after_a_kill = set()
     for kind in KINDS:
@@ -206,6 +208,8 @@ def test_after_every_fault_it_is_one_or_the_other(
             install(config, places)
             assert in_force(places) == state_of(config), where
             assert installing.plan_install(config, places).steps == [], where
+            # no release that was activated and never proven
+            assert store.previous(places) == previous[state_of(config)], where
             assert nothing_left(places) == [], where
     assert after_a_kill == {start_state, end_state}
     with capsys.disabled():

@@ -12,6 +12,8 @@ from optictl.deployment import paths
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError, RolledBack
 from optictl.host import files
+from optictl.operations import install as installing
+from optictl.operations import upgrade
 from optictl.releases import build, locks, store
 from optictl.releases.store import StoredRelease
 from tests.integration.transactions.test_every_effect import (
@@ -152,6 +154,54 @@ def test_the_previous_release_has_not_failed_where_the_upstream_does(
 def test_an_interruption_is_no_failure(places: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     _failure(monkeypatch, LAST_PROOF, KeyboardInterrupt(), lambda: go_to(OLD, "0.3.13", places))
     assert listed(places)["0.3.13"].state == "kept"
+
+
+class Killed(BaseException):
+    """optictl ends at once, as after SIGKILL: nothing is rolled back."""
+
+
+def _upgrade_is_killed_before_its_proof(places: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LAST_PROOF, fail)
+        with pytest.raises(Killed):
+            go_to(OLD, "0.3.13", places)
+
+
+def test_a_release_that_was_never_proven_does_not_become_the_previous_one(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _upgrade_is_killed_before_its_proof(places, monkeypatch)
+    states = {v: r.state for v, r in listed(places).items()}
+    assert states == {"0.3.12": "previous", "0.3.13": "active"}
+    operators_files(OLD, places)  # as it was before the last steps of the upgrade
+    install(OLD, places)
+    states = {v: r.state for v, r in listed(places).items()}
+    assert states == {"0.3.12": "active", "0.3.13": "kept"}
+    with pytest.raises(OptictlError, match="there is no previous release"):
+        go_back(OLD, places)
+
+
+@pytest.mark.parametrize("again", ["install", "upgrade"])
+def test_a_release_that_was_never_proven_is_proven_by_the_next_run(
+    again: str, places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _upgrade_is_killed_before_its_proof(places, monkeypatch)
+    if again == "install":
+        planned = installing.plan_install(LATER, places).steps
+    else:
+        planned = upgrade.plan_upgrade(LATER, places.config, places, "0.3.13").steps
+    proofs = ["canary", "confirm"] if again == "upgrade" else ["confirm"]
+    assert [step.action for step in planned] == proofs
+    assert "did not prove it" in planned[-1].reason
+    if again == "install":
+        install(LATER, places)
+    else:
+        go_to(LATER, "0.3.13", places)
+    assert installing.plan_install(LATER, places).steps == []
+    assert listed(places)["0.3.12"].state == "previous"
 
 
 @pytest.mark.parametrize("failure", [OptictlError("no"), KeyboardInterrupt()])
