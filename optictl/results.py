@@ -49,12 +49,12 @@ class Result:
         """The JSON shape; `data`, `fault` and `root_cause` only where they hold something."""
         fields = asdict(self)
         del fields["felt"], fields["alone"]
-        for name, told in (
+        for name, has_value in (
             ("data", self.data is not None),
             ("fault", self.failed and self.fault),
             ("root_cause", self.root_cause),
         ):
-            if not told:
+            if not has_value:
                 del fields[name]
         return fields
 
@@ -64,32 +64,32 @@ def good(results: Iterable[Result]) -> bool:
     return not any(result.failed for result in results)
 
 
-def roots(found: Sequence[Result]) -> list[Result]:
+def roots(results: Sequence[Result]) -> list[Result]:
     """The failures that no other one explains; those that explain most come first."""
-    explained = Counter(r.root_cause for r in found if r.root_cause != r.id)
+    explained = Counter(r.root_cause for r in results if r.root_cause != r.id)
     return sorted(
-        (r for r in found if r.failed and r.root_cause in ("", r.id)),
+        (r for r in results if r.failed and r.root_cause in ("", r.id)),
         key=lambda r: -explained[r.id],
     )
 
 
-def _passed(found: Sequence[Result]) -> str:
-    passed = sum(r.status == "pass" for r in found)
-    return f"{passed} of {len(found)} checks passed" if passed < len(found) else "All good"
+def _passed(results: Sequence[Result]) -> str:
+    passed = sum(r.status == "pass" for r in results)
+    return f"{passed} of {len(results)} checks passed" if passed < len(results) else "All good"
 
 
-def _noticed(found: Sequence[Result], root: Result) -> Result:
+def _noticed(results: Sequence[Result], root: Result) -> Result:
     """The consequence of a failure that clients notice, or the failure itself."""
-    return next((r for r in found if r.failed and r.felt and r.root_cause == root.id), root)
+    return next((r for r in results if r.failed and r.felt and r.root_cause == root.id), root)
 
 
-def summary(found: Sequence[Result]) -> str:
+def summary(results: Sequence[Result]) -> str:
     """One line: what is wrong, why, and what fixes it; or how many checks passed."""
-    if good(found):
-        return _passed(found)
-    root, *others = roots(found)
+    if good(results):
+        return _passed(results)
+    root, *others = roots(results)
     # clients notice the consequence, the operator fixes the root
-    noticed = _noticed(found, root)
+    noticed = _noticed(results, root)
     cause = " ".join(root.cause.split())
     cause = f"{cause[:_CAUSE_LENGTH]}..." if len(cause) > _CAUSE_LENGTH else cause
     line = f"{noticed.fault or noticed.id}: {root.found}{f' ({cause})' if cause else ''}."
@@ -100,12 +100,12 @@ def summary(found: Sequence[Result]) -> str:
     return line
 
 
-def headline(found: Sequence[Result]) -> str:
+def headline(results: Sequence[Result]) -> str:
     """What is wrong and the check that explains it, where the check's own words stand above."""
-    if good(found):
-        return _passed(found)
-    root, *others = roots(found)
-    noticed = _noticed(found, root)
+    if good(results):
+        return _passed(results)
+    root, *others = roots(results)
+    noticed = _noticed(results, root)
     line = f"{noticed.fault}: see {root.id}" if noticed.fault else f"{noticed.id} failed"
     if others:
         line += f" (also failed: {', '.join(r.id for r in others)})"

@@ -103,24 +103,8 @@ def relay_active(deployment: Deployment) -> Iterator[Finding]:
     loaded_service(deployment)
     if not render.is_sealed(deployment.config, deployment.paths):
         raise Skip("only a sealed service needs the relay")
+    yield from _failed_relay(deployment)
     socket = deployment.units[deployment.paths.upstream_socket.name]
-    relay = deployment.units[deployment.paths.upstream_service.name]
-    # a restart loop is "auto-restart" between two attempts, and "activating" during one
-    is_looping = relay.active_state == "activating" and relay.restarts > 0
-    if relay.active_state == "failed" or relay.sub_state == "auto-restart" or is_looping:
-        found = f"{relay.name} does not start ({relay.sub_state}, {relay.restarts} restarts)"
-        cause = unit_facts.last_problem(
-            Systemd(deployment.paths.scope), deployment.paths, relay.name
-        )
-        if socket_proxyd() is None:
-            remedy = (
-                "install systemd's systemd-socket-proxyd, or set isolation: loopback, "
-                f"then {deployment.install}"
-            )
-        else:
-            restart = systemctl(deployment, f"restart {relay.name}")
-            remedy = f"{deployment.restore} && {restart}"
-        yield Finding(found, "fail", remedy, cause)
     path = render.relay_socket(deployment.paths)
     if not socket.active:
         yield Finding(f"{socket.name} is {socket.active_state}", "fail", deployment.start)
@@ -133,3 +117,25 @@ def relay_active(deployment: Deployment) -> Iterator[Finding]:
             "systemd listens on a socket file that was removed",
         )
     yield Finding("listening")
+
+
+def _failed_relay(deployment: Deployment) -> Iterator[Finding]:
+    relay = deployment.units[deployment.paths.upstream_service.name]
+    # a restart loop is "auto-restart" between two attempts, and "activating" during one
+    is_looping = relay.active_state == "activating" and relay.restarts > 0
+    if relay.active_state != "failed" and relay.sub_state != "auto-restart" and not is_looping:
+        return
+    if socket_proxyd() is None:
+        remedy = (
+            "install systemd's systemd-socket-proxyd, or set isolation: loopback, "
+            f"then {deployment.install}"
+        )
+    else:
+        restart = systemctl(deployment, f"restart {relay.name}")
+        remedy = f"{deployment.restore} && {restart}"
+    yield Finding(
+        f"{relay.name} does not start ({relay.sub_state}, {relay.restarts} restarts)",
+        "fail",
+        remedy,
+        unit_facts.last_problem(Systemd(deployment.paths.scope), deployment.paths, relay.name),
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
@@ -12,6 +14,7 @@ from optictl.facts import config_file
 from optictl.facts.deployment import Deployment
 from optictl.guard import envfile, invariants
 from optictl.host import files
+from optictl.host.processes import Process
 
 
 @check(
@@ -134,47 +137,68 @@ def env_forbidden(deployment: Deployment) -> Iterator[Finding]:
     Why: OPTILLM_API_KEY switches OptiLLM to local inference and CEREBRAS_API_KEY to another
     provider, both silently. The guard refuses to start with them.
     """
-    searched = []
-    try:
-        live = [p for p in deployment.live.processes if p.environ is not None]
-    except MissingFact:
-        live = []
-    in_live = {name for p in live for name in invariants.forbidden_variables(p.environ or ())}
-
-    def with_restart(command: str, name: str) -> str:
-        # a process without the variable need not restart
-        return command if live and name not in in_live else f"{command} && {deployment.restart}"
-
-    for place, path, names in _sources(deployment):
-        searched.append(place)
-        for name, effect in invariants.forbidden_variables(names).items():
-            remedy = (
-                with_restart(remedies.unset(path, name), name) if path else deployment.take_over
-            )
-            yield Finding(
-                f"{name} is set in {place}", "fail", remedy, f"it {effect}", deployment.is_alone
-            )
-    try:
-        names = deployment.manager_environment
-        searched.append("systemd's environment")
-        for name, effect in invariants.forbidden_variables(names).items():
-            flags = "--user " if deployment.paths.scope == "user" else ""
-            remedy = with_restart(f"systemctl {flags}unset-environment {name}", name)
-            yield Finding(f"{name} is set in systemd's environment", "fail", remedy, f"it {effect}")
-    except MissingFact:
-        pass
-    for process in live:
-        searched.append(f"process {process.pid}")
-        for name, effect in invariants.forbidden_variables(process.environ or ()).items():
-            yield Finding(
-                f"{name} is set in process {process.pid}",
-                "fail",
-                deployment.restart,
-                f"it {effect}",
-            )
-    if not searched:
+    live = _readable_processes(deployment)
+    places = [*_files(deployment), *_manager(deployment), *_processes(deployment, live)]
+    if not places:
         raise Skip("there is no env file and no live process")
-    yield Finding(f"none in {', '.join(searched)}")
+    in_live = {name for p in live for name in invariants.forbidden_variables(p.environ or ())}
+    for place in places:
+        for variable, effect in invariants.forbidden_variables(place.variables).items():
+            remedy = place.unset(variable)
+            # a process without the variable need not restart
+            if place.needs_restart and (not live or variable in in_live):
+                remedy = f"{remedy} && {deployment.restart}"
+            what = f"{variable} is set in {place.name}"
+            yield Finding(what, "fail", remedy, f"it {effect}", place.is_alone)
+    yield Finding(f"none in {', '.join(place.name for place in places)}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place that sets environment variables. `unset` is the fix for one of them, by its name.
+
+    `needs_restart`: a process that has the variable keeps it until it restarts.
+    """
+
+    name: str
+    variables: Collection[str]
+    unset: Callable[[str], str]
+    needs_restart: bool = False
+    is_alone: bool = False
+
+
+def _readable_processes(deployment: Deployment) -> list[Process]:
+    """The processes that serve the port, if their environment can be read."""
+    try:
+        return [p for p in deployment.live.processes if p.environ is not None]
+    except MissingFact:
+        return []
+
+
+def _files(deployment: Deployment) -> Iterator[_Place]:
+    for name, path, variables in _sources(deployment):
+        unset = partial(remedies.unset, path) if path else lambda _: deployment.take_over
+        yield _Place(name, variables, unset, path is not None, deployment.is_alone)
+
+
+def _manager(deployment: Deployment) -> Iterator[_Place]:
+    flags = "--user " if deployment.paths.scope == "user" else ""
+    try:
+        variables = deployment.manager_environment
+    except MissingFact:
+        return
+    yield _Place(
+        "systemd's environment",
+        variables,
+        lambda variable: f"systemctl {flags}unset-environment {variable}",
+        needs_restart=True,
+    )
+
+
+def _processes(deployment: Deployment, live: Sequence[Process]) -> Iterator[_Place]:
+    for process in live:
+        environ = process.environ or ()
+        yield _Place(f"process {process.pid}", environ, lambda _: deployment.restart)
 
 
 def _sources(deployment: Deployment) -> list[tuple[str, Path | None, list[str]]]:
@@ -278,9 +302,8 @@ def _hand_made_key(deployment: Deployment) -> Iterator[Finding]:
         deployment.proxy_key, deployment.env.get("OPENAI_API_KEY", "").strip()
     )
     if weakness:
-        found = f"the key of {deployment.hand_made.path} {weakness}"
         yield Finding(
-            found,
+            f"the key of {deployment.hand_made.path} {weakness}",
             "fail",
             deployment.take_over,
             "LiteLLM also needs the new key, as LITELLM_OPTILLM_KEY",

@@ -154,12 +154,12 @@ def upstream_base_model(deployment: Deployment) -> Iterator[Finding]:
         )
         yield Finding(f"LiteLLM refuses OPENAI_API_KEY ({answer.status})", "fail", remedy)
     elif answer.status != 200 or not isinstance(answer.data, dict):
-        found = (
+        what = (
             evidence.error_message(answer)
             if answer.status != 200
             else "200 without a list of models"
         )
-        yield Finding(found, "fail", _upstream_remedy(deployment, answer))
+        yield Finding(what, "fail", _upstream_remedy(deployment, answer))
     else:
         listed = evidence.listed_models(answer)
         for model in deployment.config.base_models:

@@ -12,6 +12,7 @@ from optictl.errors import MissingFact, OptictlError
 from optictl.facts.deployment import Deployment
 from optictl.guard import invariants
 from optictl.host import files
+from optictl.host.files import FileFacts
 from optictl.releases import build, integrity, store
 
 
@@ -82,44 +83,58 @@ def files_ownership(deployment: Deployment) -> Iterator[Finding]:
         if deployment.paths.etc.parent == Path("/etc")
         else files.file_facts(deployment.paths.etc).uid
     )
-    paths = deployment.paths
-    # only a service of the system manager runs as another user
-    others = owner == 0 and deployment.paths.scope == "system"
-    seen = 0
+    count = 0
     for path, mode, needed, kind in _modes(deployment):
         # a hand-made unit may be a link into a checkout: judge its target
-        facts = files.file_facts(path.resolve() if deployment.hand_made is not None else path)
-        if facts.kind == "missing":
+        info = files.file_facts(path.resolve() if deployment.hand_made is not None else path)
+        if info.kind == "missing":
             continue
-        seen += 1
-        at = shlex.quote(str(path))
-        if facts.kind != kind:
-            is_operators_file = path in (paths.config, paths.env, paths.proxy_key)
-            remedy = (
-                f"cp --remove-destination $(readlink -f {at}) {at}"
-                if is_operators_file
-                else f"rm -r {at} && {deployment.install}"
-            )
-            yield Finding(f"{path} is a {facts.kind}, not a {kind}", "fail", remedy)
-        elif facts.uid != owner:
-            yield Finding(
-                f"{path} belongs to uid {facts.uid}, not {owner}",
-                "fail",
-                f"chown {owner} {at}",
-                alone=deployment.is_alone,
-            )
-        elif facts.mode & ~mode:
-            found = f"the mode of {path} is {facts.mode:04o}, wider than {mode:04o}"
-            yield Finding(found, "fail", f"chmod {mode:o} {at}", alone=deployment.is_alone)
-        elif others and facts.mode & needed != needed:
-            yield Finding(
-                f"the service cannot read {path}: its mode is {facts.mode:04o}",
-                "fail",
-                f"chmod {mode:o} {at}",
-            )
-    if not seen:
+        count += 1
+        if info.kind != kind:
+            remedy = _replace_wrong_kind(deployment, path)
+            yield Finding(f"{path} is a {info.kind}, not a {kind}", "fail", remedy)
+        else:
+            yield from _access(deployment, path, info, owner, mode, needed)
+    if not count:
         raise Skip(f"nothing is installed: run {deployment.install}")
-    yield Finding(f"{seen} paths have the right owner and mode")
+    yield Finding(f"{count} paths have the right owner and mode")
+
+
+def _replace_wrong_kind(deployment: Deployment, path: Path) -> str:
+    """The command that puts a file or directory in the place of something else."""
+    paths, at = deployment.paths, shlex.quote(str(path))
+    if path in (paths.config, paths.env, paths.proxy_key):  # the operator's own
+        return f"cp --remove-destination $(readlink -f {at}) {at}"
+    return f"rm -r {at} && {deployment.install}"
+
+
+def _access(
+    deployment: Deployment, path: Path, info: FileFacts, owner: int, mode: int, needed: int
+) -> Iterator[Finding]:
+    """Who else can read or change the file. `needed`: what the service's user must be allowed."""
+    at = shlex.quote(str(path))
+    # only a service of the system manager runs as another user
+    is_other_user = owner == 0 and deployment.paths.scope == "system"
+    if info.uid != owner:
+        yield Finding(
+            f"{path} belongs to uid {info.uid}, not {owner}",
+            "fail",
+            f"chown {owner} {at}",
+            alone=deployment.is_alone,
+        )
+    elif info.mode & ~mode:
+        yield Finding(
+            f"the mode of {path} is {info.mode:04o}, wider than {mode:04o}",
+            "fail",
+            f"chmod {mode:o} {at}",
+            alone=deployment.is_alone,
+        )
+    elif is_other_user and info.mode & needed != needed:
+        yield Finding(
+            f"the service cannot read {path}: its mode is {info.mode:04o}",
+            "fail",
+            f"chmod {mode:o} {at}",
+        )
 
 
 @check(
@@ -287,31 +302,15 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
     Why: OptiLLM executes every ./optillm/plugins/*.py when it starts, no matter where the file came
     from.
     """
-    directories: dict[Path, int | None] = {}
-    try:
-        own = None if deployment.hand_made is not None else deployment.release / "work"
-        places = (
-            (own if own and p.directory == files.identity(own) else p.cwd, p.uid)
-            for p in deployment.live.processes
-        )
-        directories = {place: uid for place, uid in places if place is not None}
-    except MissingFact:
-        service = deployment.hand_made
-        if service is not None and service.directory is None:
-            raise Skip("the unit names no working directory") from None
-        directories = {
-            service.directory
-            if service and service.directory
-            else deployment.release / "work": None
-        }
-    wanted = {f"optillm/plugins/{Path(name).name}" for name in deployment.config.plugins}
+    configured = {f"optillm/plugins/{Path(name).name}" for name in deployment.config.plugins}
+    directories = _work_directories(deployment)
     for directory, uid in directories.items():
         code = {
             str(p.relative_to(directory))
             for p in files.tree(directory / "optillm")
             if "__pycache__" not in p.parts
         }
-        if extra := sorted(code - wanted):
+        if extra := sorted(code - configured):
             unwanted = " ".join(shlex.quote(str(directory / name)) for name in extra)
             yield Finding(
                 f"{directory} holds {', '.join(extra[:3])}",
@@ -320,8 +319,8 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
                 "OptiLLM executes ./optillm/plugins/*.py at start",
                 deployment.is_alone,
             )
-        facts, at = files.file_facts(directory), shlex.quote(str(directory))
-        if facts.mode & 0o022 or (uid is not None and uid != os.geteuid() and facts.uid == uid):
+        info, at = files.file_facts(directory), shlex.quote(str(directory))
+        if info.mode & 0o022 or (uid is not None and uid != os.geteuid() and info.uid == uid):
             yield Finding(
                 f"the service or other users can write to the working directory {directory}",
                 "fail",
@@ -329,3 +328,21 @@ def workdir_empty(deployment: Deployment) -> Iterator[Finding]:
                 "OptiLLM executes ./optillm/plugins/*.py at start",
             )
     yield Finding(", ".join(map(str, directories)))
+
+
+def _work_directories(deployment: Deployment) -> dict[Path, int | None]:
+    """The working directories of the live processes, with the user of each; else the next one's."""
+    service = deployment.hand_made
+    try:
+        own = None if service is not None else deployment.release / "work"
+        places = (
+            (own if own and p.directory == files.identity(own) else p.cwd, p.uid)
+            for p in deployment.live.processes
+        )
+        return {place: uid for place, uid in places if place is not None}
+    except MissingFact:
+        if service is None:
+            return {deployment.release / "work": None}
+        if service.directory is None:
+            raise Skip("the unit names no working directory") from None
+        return {service.directory: None}

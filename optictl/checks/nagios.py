@@ -14,12 +14,12 @@ OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 _WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"}
 
 
-def nagios_code(found: Sequence[Result]) -> int:
+def nagios_code(results: Sequence[Result]) -> int:
     """2 if a check failed.
 
     3 if a check ended with an error, or all were skipped; 1 for warnings; else 0.
     """
-    statuses = {r.status for r in found}
+    statuses = {r.status for r in results}
     if "fail" in statuses:
         return CRITICAL
     if "error" in statuses or not statuses & {"pass", "warn"}:
@@ -32,20 +32,20 @@ def _clean(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
 
 
-def nagios(found: Sequence[Result], seconds: float) -> str:
+def nagios(results: Sequence[Result], seconds: float) -> str:
     """The output line of a Nagios plugin: state, problem, performance data.
 
     `seconds`: how long the checks took.
     """
-    code = nagios_code(found)
-    warned = next((r for r in found if r.status == "warn"), None)
+    code = nagios_code(results)
+    warned = next((r for r in results if r.status == "warn"), None)
     text = (
         f"{warned.id}: {warned.found}. Fix: {warned.remedy}"
         if code == WARNING and warned
-        else summary(found)
+        else summary(results)
     )
     counts = " ".join(
-        f"{status}={sum(r.status == status for r in found)};;;0" for status in SEVERITY
+        f"{status}={sum(r.status == status for r in results)};;;0" for status in SEVERITY
     )
     return f"OPTILLM {_WORDS[code]} - {_clean(text)} | time={seconds:.3f}s;;;0 {counts}\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
@@ -13,6 +13,7 @@ from optictl.deployment import remedies
 from optictl.facts import units as unit_facts
 from optictl.facts.deployment import Deployment
 from optictl.host import files, processes
+from optictl.host.processes import Listener
 from optictl.host.systemd import RUNTIME, Systemd, Unit
 from optictl.releases import store
 
@@ -46,7 +47,7 @@ def socket_owner(deployment: Deployment) -> Iterator[Finding]:
     loaded_service(deployment)
     socket = deployment.units[deployment.paths.socket_unit]
     port = deployment.config.listen.port
-    listening = [one for one in processes.listeners() if one.port == port]
+    listeners = [listener for listener in processes.listeners() if listener.port == port]
     if not socket.active:
         stranger = (
             f", and process {deployment.live.pids} listens on port {port}"
@@ -58,7 +59,7 @@ def socket_owner(deployment: Deployment) -> Iterator[Finding]:
             f"{deployment.paths.socket_unit} is {socket.active_state}{stranger}", "fail", remedy
         )
         return
-    if not listening:
+    if not listeners:
         yield Finding(
             f"nothing listens on port {port}",
             "fail",
@@ -67,16 +68,20 @@ def socket_owner(deployment: Deployment) -> Iterator[Finding]:
         )
         return
     if deployment.paths.scope == "system":
-        # only root can see which sockets PID 1 holds
-        held = processes.sockets_of(1)
-        strangers = [one for one in listening if held and one.inode not in held]
-        for pid, inodes in processes.owners({one.inode for one in strangers}).items():
-            addresses = ", ".join(
-                f"{one.address}:{port}" for one in strangers if one.inode in inodes
-            )
-            found = f"process {pid} listens on {addresses}, not on systemd's socket"
-            yield Finding(found, "fail", deployment.without(pid))
+        yield from _strangers(deployment, listeners)
     yield Finding(f"{deployment.paths.socket_unit} listens on port {port}")
+
+
+def _strangers(deployment: Deployment, listeners: Sequence[Listener]) -> Iterator[Finding]:
+    """Processes other than systemd that listen on the port. Only root can see PID 1's sockets."""
+    held = processes.sockets_of(1)
+    others = [listener for listener in listeners if held and listener.inode not in held]
+    for pid, inodes in processes.owners({listener.inode for listener in others}).items():
+        addresses = ", ".join(
+            f"{listener.address}:{listener.port}" for listener in others if listener.inode in inodes
+        )
+        what = f"process {pid} listens on {addresses}, not on systemd's socket"
+        yield Finding(what, "fail", deployment.without(pid))
 
 
 @check(
@@ -112,8 +117,8 @@ def service_active(deployment: Deployment) -> Iterator[Finding]:
         return
     if deployment.hand_made is not None:
         cause = deployment.hand_made.redact(cause)
-    found = f"{unit.active_state} ({unit.sub_state}), result {unit.result}"
-    yield Finding(found, "fail", deployment.start, cause, deployment.is_alone)
+    state = f"{unit.active_state} ({unit.sub_state}), result {unit.result}"
+    yield Finding(state, "fail", deployment.start, cause, deployment.is_alone)
 
 
 @check(

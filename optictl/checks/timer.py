@@ -45,6 +45,27 @@ def timer_active(deployment: Deployment) -> Iterator[Finding]:
             yield Finding(f"{path} exists, but monitoring.timer is off", "fail", deployment.install)
         yield Finding("monitoring.timer is off, and there is no timer")
         return
+    yield from _unit_files(deployment)
+    if installed_units and timer.unit_file_state != "enabled":
+        yield Finding(
+            f"{timer.name} is {timer.unit_file_state or 'unknown'}", "fail", deployment.install
+        )
+    if installed_units and (not timer.active or timer.sub_state == "elapsed"):
+        yield Finding(
+            f"{timer.name} is {timer.active_state} ({timer.sub_state})", "fail", deployment.install
+        )
+    if monitoring.textfile and not (directory := Path(monitoring.textfile).parent).is_dir():
+        yield Finding(
+            f"the directory of monitoring.textfile, {directory}, does not exist",
+            "fail",
+            f"mkdir -p {shlex.quote(str(directory))}",
+        )
+    yield Finding(f"{timer.name} is {timer.active_state}")
+
+
+def _unit_files(deployment: Deployment) -> Iterator[Finding]:
+    """The units of the timer and the check differ from the rendered ones, or run no program."""
+    paths = deployment.paths
     command = render.check_command(files.read(paths.check_service) or "")
     # another installation of optictl may have written the unit: its program is fine while it exists
     program = Path(command[0]) if command else Host().program
@@ -60,19 +81,3 @@ def timer_active(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(
             f"{program} does not exist; {paths.check_service} runs it", "fail", deployment.install
         )
-    if installed_units and timer.unit_file_state != "enabled":
-        yield Finding(
-            f"{timer.name} is {timer.unit_file_state or 'unknown'}", "fail", deployment.install
-        )
-    if installed_units and (not timer.active or timer.sub_state == "elapsed"):
-        yield Finding(
-            f"{timer.name} is {timer.active_state} ({timer.sub_state})", "fail", deployment.install
-        )
-    if monitoring.textfile and not Path(monitoring.textfile).parent.is_dir():
-        directory = Path(monitoring.textfile).parent
-        yield Finding(
-            f"the directory of monitoring.textfile, {directory}, does not exist",
-            "fail",
-            f"mkdir -p {shlex.quote(str(directory))}",
-        )
-    yield Finding(f"{timer.name} is {timer.active_state}")

@@ -94,7 +94,7 @@ def unit_matches(deployment: Deployment) -> Iterator[Finding]:
     difference means a local edit, or a change of the configuration that is not installed yet.
     """
     deployment.require_managed()
-    seen = 0
+    count = 0
     host = unit_facts.host(deployment.paths)
     for artefact in artefacts.rendered_files(deployment.config, deployment.paths, host):
         if artefact.path.suffix not in (".service", ".socket"):
@@ -106,8 +106,8 @@ def unit_matches(deployment: Deployment) -> Iterator[Finding]:
             yield Finding(
                 f"{artefact.path} differs from the rendered file", "fail", deployment.restore
             )
-        seen += text is not None
-    if not seen:
+        count += text is not None
+    if not count:
         raise Skip(f"nothing is installed: run {deployment.install}")
     version = Systemd("system").version()
     missing = missing_protections(version)

@@ -12,23 +12,23 @@ from optictl.results import Result, good
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `found` holds all results, `changed` those to report.
+    """One round. `results` holds all results, `changed` those to report.
 
     The `first` round with results reports all of them; later rounds report what changed.
     `at`: when the round ended, in seconds since the epoch. `error`: why the round has no results;
-    `found` then holds those of the previous round. `told`: whether there is anything to report.
+    `results` then holds those of the previous round. `has_news`: there is something to report.
     """
 
     at: float
     first: bool
-    found: Sequence[Result]
+    results: Sequence[Result]
     changed: Sequence[Result]
     error: str = ""
-    told: bool = True
+    has_news: bool = True
 
     @property
     def good(self) -> bool:
-        return not self.error and good(self.found)
+        return not self.error and good(self.results)
 
 
 def changed(before: Sequence[Result], now: Sequence[Result]) -> list[Result]:
@@ -67,7 +67,7 @@ def rounds(judge: Callable[[], Sequence[Result]], pause: Callable[[], None]) -> 
             error = os_words(problem)
         except Exception as problem:  # noqa: BLE001  (the next round may succeed)
             error = f"the checks crashed: {type(problem).__name__}: {problem}"
-        found = last or []
-        new = [] if error else list(found) if before is None else changed(before, found)
-        yield Round(time.time(), before is None, found, new, error, bool(new) or error != was)
+        results = last or []
+        new = [] if error else list(results) if before is None else changed(before, results)
+        yield Round(time.time(), before is None, results, new, error, bool(new) or error != was)
         pause()

@@ -23,43 +23,43 @@ class Results(Report):
     `seconds`: how long they took; monitoring systems are told.
     """
 
-    found: Sequence[Result]
+    items: Sequence[Result]
     quiet: bool = False
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:  # type: ignore[override]
-        return good(self.found)
+        return good(self.items)
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
-        return [r.as_dict() for r in terminal.spelled(self.found)]
+        return [r.as_dict() for r in terminal.spelled(self.items)]
 
     def more(self, terminal: Terminal) -> dict[str, Any]:
-        return {"summary": one_line(summary(terminal.spelled(self.found)))}
+        return {"summary": one_line(summary(terminal.spelled(self.items)))}
 
     def show(self, terminal: Terminal) -> None:
-        found = terminal.spelled(self.found)
-        _list(terminal, [r for r in found if not (self.quiet and r.status == "pass")])
-        first = roots(found)
-        explained = [r for r in found if r.failed and r not in first]
-        for r in [*first, *explained, *(r for r in found if r.status == "warn")]:
+        spelled = terminal.spelled(self.items)
+        _list(terminal, [r for r in spelled if not (self.quiet and r.status == "pass")])
+        first = roots(spelled)
+        explained = [r for r in spelled if r.failed and r not in first]
+        for r in [*first, *explained, *(r for r in spelled if r.status == "warn")]:
             _explain(terminal, r)
         counts = [
             f"{n} {status}"
             for status in reversed(SEVERITY)
-            if (n := sum(r.status == status for r in found))
+            if (n := sum(r.status == status for r in spelled))
         ]
         terminal.out.print()
         style = "bold green" if self.ok else "bold red"
-        wrapped(terminal.out, "", one_line(headline(found)), style=style)
+        wrapped(terminal.out, "", one_line(headline(spelled)), style=style)
         terminal.out.print(f"[dim]({', '.join(counts)})[/dim]")
 
     def formatted(self, terminal: Terminal, form: str) -> str:
         from optictl.checks import nagios, prometheus
 
         if form == "nagios":
-            return nagios.nagios(terminal.spelled(self.found), self.seconds)
-        return prometheus.prometheus(self.found, self.seconds, time.time())
+            return nagios.nagios(terminal.spelled(self.items), self.seconds)
+        return prometheus.prometheus(self.items, self.seconds, time.time())
 
 
 @dataclass
@@ -71,7 +71,7 @@ class InstallResults(Results):
     def show(self, terminal: Terminal) -> None:
         terminal.headline("check")
         super().show(terminal)
-        if self.ok and not any(r.id == "process.guarded" for r in self.found):
+        if self.ok and not any(r.id == "process.guarded" for r in self.items):
             terminal.message(f"Next: {self.next}")
 
 
@@ -107,7 +107,7 @@ class NagiosResults(Results):
     def exit_code(self) -> int:
         from optictl.checks import nagios
 
-        return nagios.nagios_code(self.found)
+        return nagios.nagios_code(self.items)
 
 
 @dataclass
@@ -122,19 +122,21 @@ class Catalog(Report):
 
         return [
             {
-                "id": one.id,
-                "title": one.title,
-                "expected": one.expected,
-                **({"explanation": engine.explanation(one)} if self.explained else {}),
+                "id": check.id,
+                "title": check.title,
+                "expected": check.expected,
+                **({"explanation": engine.explanation(check)} if self.explained else {}),
             }
-            for one in self.checks
+            for check in self.checks
         ]
 
     def show(self, terminal: Terminal) -> None:
         from optictl.checks import engine
 
-        for one in self.checks:
-            text = engine.explanation(one) if self.explained else f"{one.id:<28} {one.expected}"
+        for check in self.checks:
+            text = (
+                engine.explanation(check) if self.explained else f"{check.id:<28} {check.expected}"
+            )
             terminal.message(text)
 
 
@@ -170,40 +172,40 @@ def _explain(terminal: Terminal, r: Result) -> None:
         terminal.out.print(f"  [dim]{'fix':<9}[/]{remedy}", soft_wrap=True)
 
 
-def round_of_checks(terminal: Terminal, one: Round, *, quiet: bool = False) -> None:
+def round_of_checks(terminal: Terminal, checked: Round, *, quiet: bool = False) -> None:
     """A round of `check --watch`: the first one whole, then what changed.
 
     Each line of a change has its time.
     """
-    if not one.told:
+    if not checked.has_news:
         return
     if terminal.form == "json":
         said = (
-            {"error": {"code": "failed", "what": one.error, "remedy": ""}}
-            if one.error
-            else {"summary": one_line(summary(one.found))}
+            {"error": {"code": "failed", "what": checked.error, "remedy": ""}}
+            if checked.error
+            else {"summary": one_line(summary(checked.results))}
         )
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.at))
-        changed = [r.as_dict() for r in terminal.spelled(one.changed)]
-        terminal.envelope_line(changed, one.good, time=at, **said)
-    elif one.first and not one.error:
-        Results(one.found, quiet).show(terminal)
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(checked.at))
+        changed = [r.as_dict() for r in terminal.spelled(checked.changed)]
+        terminal.envelope_line(changed, checked.good, time=at, **said)
+    elif checked.first and not checked.error:
+        Results(checked.results, quiet).show(terminal)
     else:
-        _news(terminal, one)
+        _news(terminal, checked)
     terminal.flush()  # a reader behind a pipe gets it now
 
 
-def _news(terminal: Terminal, one: Round) -> None:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
+def _news(terminal: Terminal, checked: Round) -> None:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(checked.at))
 
     def say(status: str, text: str) -> None:
         head = f"[dim]{at}[/] [{STATUS_STYLE[status]}]{status:<5}[/] "
         wrapped(terminal.out, head, one_line(text))
 
-    if one.error:
-        say("error", one.error)
+    if checked.error:
+        say("error", checked.error)
         return
-    for r in one.changed:
+    for r in checked.changed:
         say(r.status, f"{r.id}: {r.found}")
     # the line above has what a failed check found
-    say("pass" if one.good else "fail", summary(terminal.spelled(one.found)))
+    say("pass" if checked.good else "fail", summary(terminal.spelled(checked.results)))

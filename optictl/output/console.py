@@ -136,9 +136,9 @@ class Terminal:
         """The text with every command as this caller has to type it."""
         return self.invocation.spell(text)
 
-    def spelled(self, found: Sequence[Result]) -> list[Result]:
+    def spelled(self, results: Sequence[Result]) -> list[Result]:
         """The same results with commands that can be pasted."""
-        return [replace(r, remedy=self.spell(r.remedy), found=self.spell(r.found)) for r in found]
+        return [replace(r, remedy=self.spell(r.remedy), found=self.spell(r.found)) for r in results]
 
     # -- what a command did
 

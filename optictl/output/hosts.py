@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Hosts(Report):
     """What happened on each host. `again` is the command that continues, or ""."""
 
-    found: Sequence[Result]
+    items: Sequence[Result]
     headline: str
     code: int
     again: str = ""
@@ -31,7 +31,7 @@ class Hosts(Report):
         return self.code
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
-        return [r.as_dict() for r in terminal.spelled(self.found)]
+        return [r.as_dict() for r in terminal.spelled(self.items)]
 
     def more(self, terminal: Terminal) -> dict[str, Any]:
         again = {"continue": terminal.spell(self.again)} if self.again else {}
@@ -40,13 +40,13 @@ class Hosts(Report):
     def show(self, terminal: Terminal) -> None:
         from rich.markup import escape
 
-        found, console = terminal.spelled(self.found), terminal.out
-        for r in found:
+        spelled, console = terminal.spelled(self.items), terminal.out
+        for r in spelled:
             if diff := (r.data or {}).get("diff"):
                 console.print(f"[bold]{escape(r.id)}[/]", soft_wrap=True)
                 console.print(diff, markup=False, end="", soft_wrap=True)
-        width = max((len(r.id) for r in found), default=0)
-        for r in found:
+        width = max((len(r.id) for r in spelled), default=0)
+        for r in spelled:
             head = f"[{STATUS_STYLE[r.status]}]{r.status:<5}[/] {escape(r.id):<{width}}  "
             fix = f"fix: {one_line(r.remedy)}" if r.remedy else ""
             if not console.is_terminal:  # one line for each host, for grep and awk
@@ -73,6 +73,6 @@ class NewWheelhouse(Report):
         return [{"id": self.made.target, "status": "pass", "data": self.made.as_dict()}]
 
     def show(self, terminal: Terminal) -> None:
-        size = sum(one.size for one in self.made.files) / 1e6
+        size = sum(file.size for file in self.made.files) / 1e6
         count = len(self.made.files)
         terminal.message(f"{self.made.directory}: {count} files, {size:.0f} MB")

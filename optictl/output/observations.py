@@ -47,32 +47,32 @@ class StatusReport(Report):
         from rich.markup import escape
         from rich.text import Text
 
-        seen = self.status
+        status = self.status
         tiers = (
-            Text(f"{id.removeprefix('health.')} {status}", STATUS_STYLE[status])
-            for id, status in seen.tiers.items()
+            Text(f"{id.removeprefix('health.')} {tier}", STATUS_STYLE[tier])
+            for id, tier in status.tiers.items()
         )
-        rows = {name: Text(text) for name, text in _rows(seen).items()}
+        rows = {name: Text(text) for name, text in _rows(status).items()}
         rows["health"] = Text("  ").join(tiers)
-        rows["problem"] = Text(seen.problem, "bold red")
+        rows["problem"] = Text(status.problem, "bold red")
         for name, text in rows.items():
             if text:
                 wrapped(terminal.out, f"[dim]{name:<8}[/]  ", text)
-        if seen.next:
+        if status.next:
             # a command that is broken into lines cannot be pasted
-            following = escape(terminal.spell(seen.next))
+            following = escape(terminal.spell(status.next))
             terminal.out.print(f"[dim]{'next':<8}[/]  {following}", soft_wrap=True)
 
 
-def _rows(seen: Status) -> dict[str, str]:
+def _rows(status: Status) -> dict[str, str]:
     return {
-        "state": f"{seen.state}, since {seen.since}" if seen.since else seen.state,
-        "doing": seen.doing,
-        "process": str(seen.main_pid or ""),
-        "release": seen.release,
-        "restarts": str(seen.restarts) if seen.state else "",
-        "memory": "" if seen.memory is None else f"{seen.memory / 2**20:.0f} MiB",
-        "drop-ins": " ".join(seen.drop_ins),
+        "state": f"{status.state}, since {status.since}" if status.since else status.state,
+        "doing": status.doing,
+        "process": str(status.main_pid or ""),
+        "release": status.release,
+        "restarts": str(status.restarts) if status.state else "",
+        "memory": "" if status.memory is None else f"{status.memory / 2**20:.0f} MiB",
+        "drop-ins": " ".join(status.drop_ins),
     }
 
 
@@ -150,7 +150,7 @@ def top(terminal: Terminal, name: str, interval: float) -> Iterator[Callable[[Sc
 
 def _top_line(screen: Screen) -> str:
     total = screen.total
-    facts = {
+    figures = {
         "state": screen.state.replace(" ", ""),
         "ready": "yes" if screen.ready else "no",
         "uptime_s": number(screen.uptime, ".0f"),
@@ -166,7 +166,7 @@ def _top_line(screen: Screen) -> str:
         "restarts": "-" if screen.restarts is None else str(screen.restarts),
         "memory_mib": number(None if screen.memory is None else screen.memory / 2**20, ".0f"),
     }
-    line = f"{_now()} {' '.join(f'{name}={value}' for name, value in facts.items())}"
+    line = f"{_now()} {' '.join(f'{name}={value}' for name, value in figures.items())}"
     return f"{line} problem={json.dumps(one_line(screen.problem))}" if screen.problem else line
 
 
@@ -240,14 +240,14 @@ def _rates(rows: list[Rates]) -> Table:
 
     titles = ("in flight", "requests", "failed", "calls", "tokens")
     table = Table("per minute", *titles, numbers=titles)
-    for one in rows:
-        figures = (one.requests, one.failed, one.calls)
+    for rates in rows:
+        figures = (rates.requests, rates.failed, rates.calls)
         table.add(
-            escape(one.strategy),
-            str(one.in_flight),
+            escape(rates.strategy),
+            str(rates.in_flight),
             *map(number, figures),
-            number(one.tokens, ".0f"),
-            style="bold" if one is rows[-1] else "",
+            number(rates.tokens, ".0f"),
+            style="bold" if rates is rows[-1] else "",
         )
     return table
 

@@ -94,19 +94,19 @@ def blocked(blockers: Sequence[Result]) -> Blocked:
     )
 
 
-def problems(terminal: Terminal, found: Sequence[Result]) -> None:
+def problems(terminal: Terminal, results: Sequence[Result]) -> None:
     """What preflight found: what is wrong and the command that fixes it, the blocking ones
     first.
     """
     from rich.markup import escape
 
     console = terminal.out
-    for r in terminal.spelled(found):
+    for r in terminal.spelled(results):
         word = "blocked" if r.failed else "note"
         wrapped(console, f"[{STATUS_STYLE[r.status]}]{word:<7}[/] ", one_line(r.found))
         if r.remedy:
             console.print(f"        fix: {escape(one_line(r.remedy))}", soft_wrap=True)
-    if found:
+    if results:
         console.print()
 
 

@@ -27,19 +27,19 @@ class NewLock(Report):
 
     def show(self, terminal: Terminal) -> None:
 
-        found, console = self.resolution, terminal.out
+        resolution, console = self.resolution, terminal.out
         console.print("[bold]the closure[/]")
-        for line in found.closure:
+        for line in resolution.closure:
             wrapped(console, "  ", line)
         console.print("[bold]what the guard relies on[/]")
-        for name, diff in found.internals.items():
-            known = "not known to the guard" if name in found.unknown else "known to the guard"
+        for name, diff in resolution.internals.items():
+            known = "not known to the guard" if name in resolution.unknown else "known to the guard"
             wrapped(console, "  ", f"{name} changed ({known})")
-            if name in found.unknown:
+            if name in resolution.unknown:
                 console.print(diff, markup=False, style="dim", soft_wrap=True)
-        if not found.internals:
+        if not resolution.internals:
             console.print("  nothing changed")
-        if found.unknown:
+        if resolution.unknown:
             console.print("[bold yellow]The guard will refuse to run on it.[/]")
 
 
@@ -59,7 +59,7 @@ class LockPlan(Report):
 
 @dataclass
 class Comparison(Report):
-    """What each strategy did in a new release, beside the active one."""
+    """What each strategy did in a new release, beside the active release."""
 
     proof: Proof
 
@@ -128,27 +128,27 @@ _STATE_STYLE = {"active": "green", "failed": "bold red", "half-built": "yellow"}
 class Releases(Report):
     """The releases on the disk."""
 
-    found: Sequence[StoredRelease]
+    stored: Sequence[StoredRelease]
 
     def results(self, terminal: Terminal) -> list[Any]:
-        return [one.as_dict() for one in self.found]
+        return [release.as_dict() for release in self.stored]
 
     def show(self, terminal: Terminal) -> None:
         from rich.markup import escape
 
-        if not self.found:
+        if not self.stored:
             terminal.message("No release is installed.")
             return
         titles = ("release", "state", "profile", "closure", "built", "MB")
         shown = Table(*titles, numbers=("MB",))
-        for one in self.found:
-            style = _STATE_STYLE.get(one.state, "")
-            state = f"[{style}]{one.state}[/]" if style else one.state
-            built, size = one.built[:16].replace("T", " "), f"{one.size / 1e6:.0f}"
-            words = (one.profile, one.closure, built, size)
-            shown.add(escape(one.name), state, *map(escape, words))
+        for release in self.stored:
+            style = _STATE_STYLE.get(release.state, "")
+            state = f"[{style}]{release.state}[/]" if style else release.state
+            built, size = release.built[:16].replace("T", " "), f"{release.size / 1e6:.0f}"
+            words = (release.profile, release.closure, built, size)
+            shown.add(escape(release.name), state, *map(escape, words))
         shown.print(terminal.out)
-        for one in self.found:
-            if one.failure is not None:
-                head = f"[bold]{escape(one.name)}[/] failed: "
-                wrapped(terminal.out, head, one_line(str(one.failure)))
+        for release in self.stored:
+            if release.failure is not None:
+                head = f"[bold]{escape(release.name)}[/] failed: "
+                wrapped(terminal.out, head, one_line(str(release.failure)))

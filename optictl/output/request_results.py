@@ -240,7 +240,9 @@ def _contents(terminal: Terminal, trace: Trace) -> None:
     console, form = terminal.out, _form(trace)
     for call in trace.calls if trace.messages is not None else ():
         console.print(f"\n[bold]{escape(call.purpose)}[/] [dim]at {call.start:{form}} s[/]")
-        texts = [(str(one.get("role")), one.get("content")) for one in call.messages or ()]
+        texts = [
+            (str(message.get("role")), message.get("content")) for message in call.messages or ()
+        ]
         for who, text in [*texts, *(("answer", text) for text in call.answers or ())]:
             lines = "\n".join(map(printable, str(text).splitlines()))
             console.print(f"[dim]{escape(who)}:[/] {escape(lines)}", soft_wrap=True)

@@ -62,10 +62,10 @@ def test_the_first_round_is_told_whole_and_then_what_is_different() -> None:
         [result("a", "pass"), result("b", "fail", "broken")],
     )
     one, two, three, four = told_by(good, good, bad, good)
-    assert (one.first, one.told, list(one.changed)) == (True, True, good)
-    assert (two.first, two.told, two.good) == (False, False, True)
+    assert (one.first, one.has_news, list(one.changed)) == (True, True, good)
+    assert (two.first, two.has_news, two.good) == (False, False, True)
     assert ([r.id for r in three.changed], three.good) == (["b"], False)
-    assert ([(r.id, r.status) for r in four.changed], four.told, four.good) == (
+    assert ([(r.id, r.status) for r in four.changed], four.has_news, four.good) == (
         [("b", "pass")],
         True,
         True,
@@ -79,16 +79,16 @@ def test_a_round_that_fails_is_told_once_and_the_next_ones_go_on() -> None:
         *told_by(good, *problems, good)[1:],
         told_by(OSError(28, "No space", "/run/x"))[0],
     ]
-    assert (before.error, before.told, before.good) == ("no. Fix: sudo", True, False)
-    assert again.told is False
-    assert other.told
+    assert (before.error, before.has_news, before.good) == ("no. Fix: sudo", True, False)
+    assert again.has_news is False
+    assert other.has_news
     assert "KeyError: 'x'" in other.error
-    assert (well.told, well.good, list(well.changed)) == (True, True, [])
+    assert (well.has_news, well.good, list(well.changed)) == (True, True, [])
     assert full.error == "No space: /run/x"
 
 
 def test_results_that_come_late_are_a_first_round() -> None:
     failed, first = told_by(OptictlError("no"), [result("a", "pass")])
-    assert (failed.told, failed.good) == (True, False)
+    assert (failed.has_news, failed.good) == (True, False)
     assert first.first
     assert len(first.changed) == 1
