@@ -29,91 +29,101 @@ def register(app: typer.Typer) -> None:
     )
 
 
+_OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="ID", help="One check or one family (health). May be repeated."),
+]
+_ListedOption = Annotated[
+    bool, typer.Option("--list", help="List the checks and what each expects; run none.")
+]
+_AttackOption = Annotated[
+    bool,
+    typer.Option(
+        "--attack",
+        help="Also run escape attempts inside the installed sandbox, from another unit (root).",
+    ),
+]
+_ExplainOption = Annotated[
+    str | None,
+    typer.Option(
+        "--explain",
+        metavar="ID",
+        help="Say what one check proves, how, and why it matters; run none.",
+    ),
+]
+_TextfileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--textfile",
+        metavar="PATH",
+        help="Also write the metrics there, whole, for node_exporter (*.prom).",
+    ),
+]
+_WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without", metavar="ID", help="Leave out one check or one family. May be repeated."
+    ),
+]
+_DampOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--damp",
+        metavar="FILE",
+        help="Remember runs there: exit with 1 only after several consecutive failures.",
+    ),
+]
+_FailAfterOption = Annotated[
+    int,
+    typer.Option(
+        "--fail-after", metavar="N", min=1, help="With --damp: consecutive failures until 1."
+    ),
+]
+_WellAfterOption = Annotated[
+    int,
+    typer.Option("--well-after", metavar="N", min=1, help="With --damp: recovers after N passes."),
+]
+_WatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--watch",
+        metavar="SECONDS",
+        min=1,
+        max=86_400,
+        help="Repeat with pauses of SECONDS, and print only what changed, until Ctrl-C.",
+    ),
+]
+_LitellmConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--litellm-config",
+        metavar="PATH",
+        help="LiteLLM's configuration, instead of the one optictl.yaml names.",
+    ),
+]
+_LitellmEnvOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--litellm-env", metavar="PATH", help="The file with LiteLLM's environment variables."
+    ),
+]
+
+
 def check(
     call: Call,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only", metavar="ID", help="One check or one family (health). May be repeated."
-        ),
-    ] = None,
-    listed: Annotated[
-        bool, typer.Option("--list", help="List the checks and what each expects; run none.")
-    ] = False,
-    attack: Annotated[
-        bool,
-        typer.Option(
-            "--attack",
-            help="Also run escape attempts inside the installed sandbox, from another unit (root).",
-        ),
-    ] = False,
-    explain: Annotated[
-        str | None,
-        typer.Option(
-            "--explain",
-            metavar="ID",
-            help="Say what one check proves, how, and why it matters; run none.",
-        ),
-    ] = None,
-    textfile: Annotated[
-        Path | None,
-        typer.Option(
-            "--textfile",
-            metavar="PATH",
-            help="Also write the metrics there, whole, for node_exporter (*.prom).",
-        ),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--without", metavar="ID", help="Leave out one check or one family. May be repeated."
-        ),
-    ] = None,
-    damp: Annotated[
-        Path | None,
-        typer.Option(
-            "--damp",
-            metavar="FILE",
-            help="Remember runs there: exit with 1 only after several consecutive failures.",
-        ),
-    ] = None,
-    fail_after: Annotated[
-        int,
-        typer.Option(
-            "--fail-after", metavar="N", min=1, help="With --damp: consecutive failures until 1."
-        ),
-    ] = 3,
-    well_after: Annotated[
-        int,
-        typer.Option(
-            "--well-after", metavar="N", min=1, help="With --damp: recovers after N passes."
-        ),
-    ] = 2,
-    watch: Annotated[
-        int | None,
-        typer.Option(
-            "--watch",
-            metavar="SECONDS",
-            min=1,
-            max=86_400,
-            help="Repeat with pauses of SECONDS, and print only what changed, until Ctrl-C.",
-        ),
-    ] = None,
+    only: _OnlyOption = None,
+    listed: _ListedOption = False,
+    attack: _AttackOption = False,
+    explain: _ExplainOption = None,
+    textfile: _TextfileOption = None,
+    without: _WithoutOption = None,
+    damp: _DampOption = None,
+    fail_after: _FailAfterOption = 3,
+    well_after: _WellAfterOption = 2,
+    watch: _WatchOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out passed checks.")] = False,
-    litellm_config: Annotated[
-        Path | None,
-        typer.Option(
-            "--litellm-config",
-            metavar="PATH",
-            help="LiteLLM's configuration, instead of the one optictl.yaml names.",
-        ),
-    ] = None,
-    litellm_env: Annotated[
-        Path | None,
-        typer.Option(
-            "--litellm-env", metavar="PATH", help="The file with LiteLLM's environment variables."
-        ),
-    ] = None,
+    litellm_config: _LitellmConfigOption = None,
+    litellm_env: _LitellmEnvOption = None,
 ) -> int:
     """Check every invariant of a deployment and of the live process.
     It only reads, and costs no token.
@@ -154,7 +164,7 @@ def _selected(
 ) -> list[Check]:
     chosen = _named("--explain" if explain else "--only", only)
     left_out = _named("--without", without) if without else []
-    return [one for one in chosen if one not in left_out]
+    return [check for check in chosen if check not in left_out]
 
 
 def _named(option: str, names: Sequence[str] | None) -> list[Check]:
@@ -173,9 +183,9 @@ def _once(call: Call, examination: Examination, quiet: bool) -> int:
     from optictl.output.check_results import NagiosResults, Results
 
     with call.terminal.progress("checking"):
-        found = examination()
+        results = examination()
     kind = NagiosResults if call.terminal.form == "nagios" else Results
-    return call.terminal.finish(kind(found, quiet, examination.seconds))
+    return call.terminal.finish(kind(results, quiet, examination.seconds))
 
 
 def _damped(
@@ -184,10 +194,10 @@ def _damped(
     from optictl.operations import examination as examinations
     from optictl.output.check_results import Damped
 
-    found = examination()
-    before, now = examinations.damped(found, file, fail_after, well_after)
+    results = examination()
+    before, now = examinations.damped(results, file, fail_after, well_after)
     needed = well_after if now.failed else fail_after
-    return call.terminal.finish(Damped(found, quiet, before=before, now=now, needed=needed))
+    return call.terminal.finish(Damped(results, quiet, before=before, now=now, needed=needed))
 
 
 def _watch(call: Call, examination: Examination, seconds: int, quiet: bool) -> int:
@@ -197,7 +207,7 @@ def _watch(call: Call, examination: Examination, seconds: int, quiet: bool) -> i
 
     code = 130
     with suppress(KeyboardInterrupt):
-        for one in examinations.rounds(examination, seconds):
-            code = 0 if one.good else 1
-            check_results.round_of_checks(call.terminal, one, quiet=quiet)
+        for checked in examinations.rounds(examination, seconds):
+            code = 0 if checked.good else 1
+            check_results.round_of_checks(call.terminal, checked, quiet=quiet)
     return code

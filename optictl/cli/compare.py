@@ -27,60 +27,70 @@ def register(app: typer.Typer) -> None:
     )
 
 
+_ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models", metavar="MODEL", help="Such as moa-jerry-xl. May be repeated. Default: all."
+    ),
+]
+_PromptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Your own questions, a line each:"
+        ' {"prompt": ..., "expected": text, {"number": ...} or {"regex": ...}}.',
+    ),
+]
+_BudgetTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--budget-tokens", metavar="N", min=1, help="Stop before it takes more than N tokens."
+    ),
+]
+_PricePromptOption = Annotated[
+    float | None,
+    typer.Option("--price-prompt", metavar="PRICE", min=0, help="Of a million prompt tokens."),
+]
+_PriceCompletionOption = Annotated[
+    float | None,
+    typer.Option(
+        "--price-completion", metavar="PRICE", min=0, help="Of a million completion tokens."
+    ),
+]
+_ResumeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        metavar="FILE",
+        dir_okay=False,
+        help="Resume from (or create) this results file.",
+    ),
+]
+_ContentOption = Annotated[
+    bool, typer.Option("--content", help="Keep the texts of the answers, too.")
+]
+_TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", metavar="SECONDS", min=1, help="Per request. Default: timeouts.request."
+    ),
+]
+
+
 def compare(
     call: Call,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--models", metavar="MODEL", help="Such as moa-jerry-xl. May be repeated. Default: all."
-        ),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            "--prompts",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Your own questions, a line each:"
-            ' {"prompt": ..., "expected": text, {"number": ...} or {"regex": ...}}.',
-        ),
-    ] = None,
-    budget_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--budget-tokens", metavar="N", min=1, help="Stop before it takes more than N tokens."
-        ),
-    ] = None,
-    price_prompt: Annotated[
-        float | None,
-        typer.Option("--price-prompt", metavar="PRICE", min=0, help="Of a million prompt tokens."),
-    ] = None,
-    price_completion: Annotated[
-        float | None,
-        typer.Option(
-            "--price-completion", metavar="PRICE", min=0, help="Of a million completion tokens."
-        ),
-    ] = None,
+    models: _ModelsOption = None,
+    prompts: _PromptsOption = None,
+    budget_tokens: _BudgetTokensOption = None,
+    price_prompt: _PricePromptOption = None,
+    price_completion: _PriceCompletionOption = None,
     save: options.SaveOption = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            "--resume",
-            metavar="FILE",
-            dir_okay=False,
-            help="Resume from (or create) this results file.",
-        ),
-    ] = None,
-    content: Annotated[
-        bool, typer.Option("--content", help="Keep the texts of the answers, too.")
-    ] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout", metavar="SECONDS", min=1, help="Per request. Default: timeouts.request."
-        ),
-    ] = None,
+    resume: _ResumeOption = None,
+    content: _ContentOption = False,
+    timeout: _TimeoutOption = None,
 ) -> int:
     """Ask the plain model and each strategy the same questions:
     what is right, what it costs, and what is noise.

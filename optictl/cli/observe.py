@@ -28,37 +28,43 @@ def status(call: Call) -> int:
     return call.terminal.finish(StatusReport(status.read_status(call.paths, call.config_path)))
 
 
+_SinceOption = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="As journalctl takes it: '1 hour ago'."),
+]
+_ErrorsOption = Annotated[
+    bool, typer.Option("--errors", help="Failed requests, refusals and problems only.")
+]
+_StrategyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--strategy",
+        metavar="NAME",
+        help="Only requests of this strategy. May be repeated.",
+    ),
+]
+_StatusOption = Annotated[
+    list[str] | None,
+    typer.Option("--status", metavar="STATUS", help="Such as 502 or 5xx. May be repeated."),
+]
+_TraceOption = Annotated[
+    str,
+    typer.Option(
+        "--trace", metavar="ID", help="The request of this trace; the first characters will do."
+    ),
+]
+_LinesOption = Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")]
+
+
 def logs(
     call: Call,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new entries.")] = False,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="TIME", help="As journalctl takes it: '1 hour ago'."),
-    ] = None,
-    errors: Annotated[
-        bool, typer.Option("--errors", help="Failed requests, refusals and problems only.")
-    ] = False,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--strategy",
-            metavar="NAME",
-            help="Only requests of this strategy. May be repeated.",
-        ),
-    ] = None,
-    status: Annotated[
-        list[str] | None,
-        typer.Option("--status", metavar="STATUS", help="Such as 502 or 5xx. May be repeated."),
-    ] = None,
-    trace: Annotated[
-        str,
-        typer.Option(
-            "--trace", metavar="ID", help="The request of this trace; the first characters will do."
-        ),
-    ] = "",
-    lines: Annotated[
-        int, typer.Option("--lines", "-n", min=1, help="How many of the newest.")
-    ] = 50,
+    since: _SinceOption = None,
+    errors: _ErrorsOption = False,
+    strategy: _StrategyOption = None,
+    status: _StatusOption = None,
+    trace: _TraceOption = "",
+    lines: _LinesOption = 50,
 ) -> None:
     """Read the service's journal: requests in columns, all else as it is.
     It holds no prompt and no key.

@@ -46,42 +46,49 @@ class _Choices:
     wheelhouse: Path | None = None
 
 
+_VersionArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="Of OptiLLM, such as 0.3.13. Default: what the configuration asks for.",
+    ),
+]
+_LockOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--lock",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Your own hash lock for this version.",
+    ),
+]
+_ResolveOption = Annotated[
+    bool,
+    typer.Option(
+        "--resolve",
+        help="Make a lock for a version that has none, and show what changes.",
+    ),
+]
+_CanaryOnlyOption = Annotated[
+    bool, typer.Option("--canary-only", help="Build and prove it; do not activate it.")
+]
+_BuildOnlyOption = Annotated[
+    bool,
+    typer.Option(
+        "--build-only",
+        help="Build it and start it once; ask no model, do not activate it.",
+    ),
+]
+
+
 def upgrade(
     call: Call,
-    version: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[VERSION]",
-            help="Of OptiLLM, such as 0.3.13. Default: what the configuration asks for.",
-        ),
-    ] = None,
-    lock: Annotated[
-        Path | None,
-        typer.Option(
-            "--lock",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Your own hash lock for this version.",
-        ),
-    ] = None,
-    resolve: Annotated[
-        bool,
-        typer.Option(
-            "--resolve",
-            help="Make a lock for a version that has none, and show what changes.",
-        ),
-    ] = False,
-    canary_only: Annotated[
-        bool, typer.Option("--canary-only", help="Build and prove it; do not activate it.")
-    ] = False,
-    build_only: Annotated[
-        bool,
-        typer.Option(
-            "--build-only",
-            help="Build it and start it once; ask no model, do not activate it.",
-        ),
-    ] = False,
+    version: _VersionArgument = None,
+    lock: _LockOption = None,
+    resolve: _ResolveOption = False,
+    canary_only: _CanaryOnlyOption = False,
+    build_only: _BuildOnlyOption = False,
     dry_run: options.DryRunOption = False,
     yes: options.YesOption = False,
     force: options.ForceOption = False,

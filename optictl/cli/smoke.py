@@ -24,31 +24,39 @@ def register(app: typer.Typer) -> None:
     add("smoke", smoke, example="optictl smoke moa-jerry-xl", shared=options.DEPLOYMENT_AND_OUTPUT)
 
 
+_ModelsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")
+]
+_EveryOption = Annotated[
+    bool, typer.Option("--all", help="Every enabled strategy of every base model.")
+]
+_PromptOption = Annotated[
+    str | None, typer.Option("--prompt", help="Ask this instead of the built-in riddle.")
+]
+_TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", metavar="SECONDS", min=1, help="Per model. Default: timeouts.request."
+    ),
+]
+_UrlOption = Annotated[
+    str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
+]
+_TraceOption = Annotated[
+    bool,
+    typer.Option("--trace", help="Also draw what each request did upstream, call by call."),
+]
+
+
 def smoke(
     call: Call,
-    models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")
-    ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Every enabled strategy of every base model.")
-    ] = False,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Ask this instead of the built-in riddle.")
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout", metavar="SECONDS", min=1, help="Per model. Default: timeouts.request."
-        ),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
-    ] = None,
+    models: _ModelsArgument = None,
+    every: _EveryOption = False,
+    prompt: _PromptOption = None,
+    timeout: _TimeoutOption = None,
+    url: _UrlOption = None,
     key_file: options.KeyFileOption = None,
-    trace: Annotated[
-        bool,
-        typer.Option("--trace", help="Also draw what each request did upstream, call by call."),
-    ] = False,
+    trace: _TraceOption = False,
     save: options.SaveOption = None,
     content: options.ContentOption = False,
 ) -> int:

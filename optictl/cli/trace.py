@@ -27,19 +27,23 @@ def register(app: typer.Typer) -> None:
     )
 
 
+_TimeoutOption = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", min=1, help="Default: timeouts.request."),
+]
+_UrlOption = Annotated[
+    str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
+]
+
+
 def trace(
     call: Call,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Such as moa-jerry-xl.")],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask it.")],
     content: options.ContentOption = False,
     save: options.SaveOption = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=1, help="Default: timeouts.request."),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option("--url", help="Another base URL, with /v1 (LiteLLM's, say).")
-    ] = None,
+    timeout: _TimeoutOption = None,
+    url: _UrlOption = None,
     key_file: options.KeyFileOption = None,
 ) -> int:
     """Send one request and draw what it did upstream: each call, when, for what, how long.
@@ -63,10 +67,10 @@ def trace(
         headers = tracing.CONTENT_HEADERS if content else {}
         answer = smoke.ask(config, keys.proxy, model, prompt, timeout, url, headers)
         own_key = smoke.keys(call.paths, None).proxy
-        found = tracing.read(config, call.paths, own_key, answer)
+        recorded = tracing.read(config, call.paths, own_key, answer)
     problem = "" if answer.status == 200 else evidence.error_message(answer)
-    code = call.terminal.finish(Traced(model, found, problem))
-    save_page(call.terminal, save, [(model, found)], content)
+    code = call.terminal.finish(Traced(model, recorded, problem))
+    save_page(call.terminal, save, [(model, recorded)], content)
     return code
 
 

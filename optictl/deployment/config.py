@@ -455,30 +455,31 @@ def _short(value: Any) -> str:
         return "a very large number"
 
 
+def _read_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
+    """The text as YAML: with the places of its values, and as data."""
+    import yaml  # a fast command without a configuration file does not need it
+
+    line: int | None = None
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else None
+        why = getattr(error, "problem", None) or "cannot be read"
+    except RecursionError:
+        why = "nested too deep"
+    except (ValueError, OverflowError) as error:  # 2024-13-45, which PyYAML lets through
+        why = str(error)
+    raise ConfigError(source, [Problem("", line, f"not valid YAML: {why}")])
+
+
 def parse(text: str, source: str) -> Config:
     """The configuration in a YAML text. An empty text means the defaults.
 
     Raises:
         ConfigError: the text is not valid. It lists every problem; `source` names the file.
     """
-    import yaml  # a fast command without a configuration file does not need it
-
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or "cannot be read"
-        raise ConfigError(
-            source, [Problem("", mark.line + 1 if mark else None, f"not valid YAML: {what}")]
-        ) from None
-    except RecursionError:
-        raise ConfigError(source, [Problem("", None, "not valid YAML: nested too deep")]) from None
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # a scalar like 2024-13-45, which PyYAML lets through
-        raise ConfigError(source, [Problem("", None, f"not valid YAML: {error}")]) from None
+    node, data = _read_yaml(text, source)
     if data is None:
         return Config()
     if not isinstance(data, dict):
@@ -503,14 +504,26 @@ def with_version(text: str, source: str, version: str) -> str:
     Raises:
         OptictlError: the version cannot be replaced safely in this text.
     """
-    import yaml
-
     config = parse(text, source)
     changed = config.model_copy(
         update={"optillm": config.optillm.model_copy(update={"version": version})}
     )
     if config == changed:
         return text
+    edited = _edited_version(text, version)
+    with suppress(ConfigError):
+        if parse(edited, source) == changed:
+            return edited
+    raise ConfigNotEdited(
+        f"optictl cannot set optillm.version in {source}",
+        remedy=f"set it to {version} by hand, then run the command again",
+    )
+
+
+def _edited_version(text: str, version: str) -> str:
+    """The text with the version where YAML has it, or in the place for it. It may not be valid."""
+    import yaml
+
     sections = {
         key.value: value
         for key, value in (
@@ -526,20 +539,12 @@ def with_version(text: str, source: str, version: str) -> str:
     word = version if isinstance(yaml.safe_load(version), str) else f'"{version}"'
     if "version" in values:
         mark = values["version"][1]
-        edited = text[: mark.start_mark.index] + word + text[mark.end_mark.index :]
-    elif values:
+        return text[: mark.start_mark.index] + word + text[mark.end_mark.index :]
+    if values:
         first = next(iter(values.values()))[0].start_mark
         between = ", " if optillm is not None and optillm.flow_style else "\n" + " " * first.column
-        edited = f"{text[: first.index]}version: {word}{between}{text[first.index :]}"
-    else:
-        edited = f"{text.rstrip()}\n\noptillm:\n  version: {word}\n" if optillm is None else text
-    with suppress(ConfigError):
-        if parse(edited, source) == changed:
-            return edited
-    raise ConfigNotEdited(
-        f"optictl cannot set optillm.version in {source}",
-        remedy=f"set it to {version} by hand, then run the command again",
-    )
+        return f"{text[: first.index]}version: {word}{between}{text[first.index :]}"
+    return f"{text.rstrip()}\n\noptillm:\n  version: {word}\n" if optillm is None else text
 
 
 def schema() -> dict[str, Any]:

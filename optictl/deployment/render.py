@@ -260,6 +260,29 @@ def _lies_in(places: Iterable[Path], directories: Iterable[Path]) -> bool:
 
 def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
     """The text of optillm-proxy-check.service."""
+    textfile = config.monitoring.textfile
+    directory = Path(textfile).parent if textfile else None
+    litellm_files = [Path(path) for path in (config.litellm.config, config.litellm.env) if path]
+    visible = [paths.etc, paths.opt, paths.home, host.program, *litellm_files]
+    visible += [directory] if directory else []
+    # a user's systemd may not have the XDG variables of the shell that ran `install`
+    xdg = {"XDG_CONFIG_HOME": paths.etc, "XDG_DATA_HOME": paths.opt, "XDG_STATE_HOME": paths.home}
+    variables = [_systemd_word(f"{name}={place.parent}", dollar="$") for name, place in xdg.items()]
+    return _render(
+        "optillm-proxy-check.service.j2",
+        name=paths.name,
+        exec_start=" \\\n  ".join(map(" ".join, _timed_check(config, paths, host))),
+        environment=" ".join(variables) if paths.scope == "user" else "",
+        scope=paths.scope,
+        textfile_directory=directory and _systemd_word(f"-{directory}", dollar="$"),
+        systemd=host.systemd,
+        below_home=_lies_in(visible, HOMES),
+        below_tmp=_lies_in(visible, _TEMPORARY),
+    )
+
+
+def _timed_check(config: Config, paths: Paths, host: Host) -> list[list[str]]:
+    """The command of the timer, as lines of words that systemd reads as they are."""
     monitoring = config.monitoring
     lines = [
         [str(host.program), "check", *shlex.split(paths.flags), "--quiet"],
@@ -275,34 +298,8 @@ def check_service(config: Config, paths: Paths, host: Host = Host()) -> str:
         *([["--textfile", monitoring.textfile]] if monitoring.textfile else []),
     ]
     # %t is the runtime directory. For a user's unit only systemd knows its path
-    quoted = [
-        [_systemd_word(word).replace("@RUNTIME/", f"%t/{paths.check_name}/") for word in line]
-        for line in lines
-    ]
-    directory = Path(monitoring.textfile).parent if monitoring.textfile else None
-    others = [Path(path) for path in (config.litellm.config, config.litellm.env) if path]
-    seen = [
-        paths.etc,
-        paths.opt,
-        paths.home,
-        host.program,
-        *others,
-        *([directory] if directory else []),
-    ]
-    # a user's systemd may not have the XDG variables of the shell that ran `install`
-    xdg = {"XDG_CONFIG_HOME": paths.etc, "XDG_DATA_HOME": paths.opt, "XDG_STATE_HOME": paths.home}
-    variables = [_systemd_word(f"{name}={place.parent}", dollar="$") for name, place in xdg.items()]
-    return _render(
-        "optillm-proxy-check.service.j2",
-        name=paths.name,
-        exec_start=" \\\n  ".join(map(" ".join, quoted)),
-        environment=" ".join(variables) if paths.scope == "user" else "",
-        scope=paths.scope,
-        textfile_directory=directory and _systemd_word(f"-{directory}", dollar="$"),
-        systemd=host.systemd,
-        below_home=_lies_in(seen, HOMES),
-        below_tmp=_lies_in(seen, _TEMPORARY),
-    )
+    runtime = f"%t/{paths.check_name}/"
+    return [[_systemd_word(word).replace("@RUNTIME/", runtime) for word in line] for line in lines]
 
 
 def check_timer(paths: Paths) -> str:

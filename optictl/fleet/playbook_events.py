@@ -193,41 +193,58 @@ def outcome(
     return [_became(name, roll.get(name), interrupted, module) for name in names]
 
 
-def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Result:
-    def result(status: Status, state: str, found: str, remedy: str = "", **data: Any) -> Result:
-        phase = host.phase if host else ""
-        facts = {"state": state, "changed": bool(host and host.changed), "phase": phase, **data}
-        expected = "all checks pass" if module in (PRESENT, "optillm_rollback") else "an answer"
-        return Result(name, "a host", status, expected, found, remedy=remedy, data=facts)
+@dataclass(frozen=True)
+class _Ending:
+    """How a run ended for a host: the fields of its result that differ from host to host."""
 
-    done = host.answers.get(module) if host else None
+    status: Status
+    state: str
+    found: str
+    remedy: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Result:
+    ending = _ending(name, host, interrupted, module)
+    data = {
+        "state": ending.state,
+        "changed": bool(host and host.changed),
+        "phase": host.phase if host else "",
+        **ending.data,
+    }
+    expected = "all checks pass" if module in (PRESENT, "optillm_rollback") else "an answer"
+    return Result(
+        name, "a host", ending.status, expected, ending.found, remedy=ending.remedy, data=data
+    )
+
+
+def _ending(name: str, host: Host | None, interrupted: bool, module: str) -> _Ending:
     if host is None or not (host.phase or host.bad):
-        return result("skip", "untouched", "not started: the run ended before this host")
+        return _Ending("skip", "untouched", "not started: the run ended before this host")
     if host.unreachable:
+        words = f"unreachable ({host.phase or 'at the start'}): {host.unreachable}"
         remedy = f"check that `ssh {name}` works, or leave the host out: --limit 'all:!{name}'"
-        return result(
-            "fail",
-            "unreachable",
-            f"unreachable ({host.phase or 'at the start'}): {host.unreachable}",
-            remedy,
-        )
+        return _Ending("fail", "unreachable", words, remedy)
     if host.failed is not None:
         why, remedy = _line(host.failed.msg), host.failed.remedy or ""
-        details = host.failed.details
+        state, words = "failed", f"failed ({host.phase}): {why}"
         if host.failed.rolled_back:
-            now = host.failed.release or "nothing"
-            return result("fail", "went back", f"rolled back to {now}: {why}", remedy, **details)
-        return result("fail", "failed", f"failed ({host.phase}): {why}", remedy, **details)
-    if done is None:
-        if interrupted:
-            words = (
-                f"interrupted ({host.phase}): "
-                "optictl on the host completes the change, or rolls it back"
-            )
-            return result("fail", "interrupted", words, f"optictl fleet status --limit {name}")
-        return result(
-            "skip", "untouched", f"not switched: the run ended after this step: {host.phase}"
+            state, words = "went back", f"rolled back to {host.failed.release or 'nothing'}: {why}"
+        return _Ending("fail", state, words, remedy, host.failed.details)
+    if (done := host.answers.get(module)) is not None:
+        return _done(host, done, module)
+    if interrupted:
+        words = (
+            f"interrupted ({host.phase}): "
+            "optictl on the host completes the change, or rolls it back"
         )
+        return _Ending("fail", "interrupted", words, f"optictl fleet status --limit {name}")
+    words = f"not switched: the run ended after this step: {host.phase}"
+    return _Ending("skip", "untouched", words)
+
+
+def _done(host: Host, done: Answer, module: str) -> _Ending:
+    """The end of a host whose last step was done."""
     release, before = done.release or "", done.before or ""
     words = f"{before or 'nothing'} -> {release}"
     if before == release:
@@ -237,10 +254,9 @@ def _became(name: str, host: Host | None, interrupted: bool, module: str) -> Res
             else f"{release}, unchanged"
         )
     if module == PRESENT and "optillm_program/current" not in host.answers:
-        return result(
-            "skip", "switched", f"{words}; the run ended before the new optictl was activated"
-        )
-    return result("pass", "done", words, release=release, before=before)
+        words += "; the run ended before the new optictl was activated"
+        return _Ending("skip", "switched", words)
+    return _Ending("pass", "done", words, data={"release": release, "before": before})
 
 
 def _changes(host: Host) -> list[str]:
@@ -323,44 +339,43 @@ def state(names: Iterable[str], hosts: Mapping[str, Host]) -> list[Result]:
         if info is None:
             results.append(_became(name, hosts.get(name), False, "optillm_info"))
             continue
-        data = {
-            "version": info.version,
-            "release": info.release,
-            "service": info.state,
-            "tiers": info.tiers,
-            "drift": list(info.drift),
-            "restarts": info.restarts,
-            "problem": info.problem,
-            "differs": [name for name, value in usual.items() if getattr(info, name) != value],
-        }
-        wrong = [f"{tier} {status}" for tier, status in info.tiers.items() if status != "pass"]
-        drift = info.drift
-        words = [
-            info.release or "no active release",
-            info.problem or ", ".join(wrong) or "all tiers pass",
-        ]
-        # a change without a path only follows from the others
-        words += [
-            f"drift: {', '.join([step for step in drift if '/' in step] or drift)}"
-            if drift
-            else "no drift"
-        ]
-        words += [f"{info.restarts} restarts"]
-        words += [f"most hosts have {usual['release'] or 'no release'}"] if data["differs"] else []
-        failed = bool(info.problem or wrong or drift or not info.release)
-        status: Status = "fail" if failed else "warn" if data["differs"] else "pass"
-        remedy = ""
-        if drift:
-            remedy = (
-                f"optictl fleet plan --limit {name} --force shows the difference, "
-                "and optictl fleet apply fixes it"
-            )
-        elif failed and info.release:
-            remedy = f"optictl fleet check --limit {name}"
-        results.append(
-            Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data)
-        )
+        results.append(_state_of(name, info, usual))
     return results
+
+
+def _state_of(name: str, info: DeploymentInfo, usual: Mapping[str, Any]) -> Result:
+    """The state of one host. `usual`: what most hosts have."""
+    data = {
+        "version": info.version,
+        "release": info.release,
+        "service": info.state,
+        "tiers": info.tiers,
+        "drift": list(info.drift),
+        "restarts": info.restarts,
+        "problem": info.problem,
+        "differs": [name for name, value in usual.items() if getattr(info, name) != value],
+    }
+    wrong = [f"{tier} {status}" for tier, status in info.tiers.items() if status != "pass"]
+    # a change without a path only follows from the others
+    drift = ", ".join([step for step in info.drift if "/" in step] or info.drift)
+    words = [
+        info.release or "no active release",
+        info.problem or ", ".join(wrong) or "all tiers pass",
+        f"drift: {drift}" if info.drift else "no drift",
+        f"{info.restarts} restarts",
+        *([f"most hosts have {usual['release'] or 'no release'}"] if data["differs"] else []),
+    ]
+    failed = bool(info.problem or wrong or info.drift or not info.release)
+    status: Status = "fail" if failed else "warn" if data["differs"] else "pass"
+    remedy = ""
+    if info.drift:
+        remedy = (
+            f"optictl fleet plan --limit {name} --force shows the difference, "
+            "and optictl fleet apply fixes it"
+        )
+    elif failed and info.release:
+        remedy = f"optictl fleet check --limit {name}"
+    return Result(name, "a host", status, "", "; ".join(words), remedy=remedy, data=data)
 
 
 def majority(deployments: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> dict[str, Any]:

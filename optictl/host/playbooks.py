@@ -87,6 +87,14 @@ def _environment() -> dict[str, str]:
     }
 
 
+def _options(hosts: Hosts, variables: Path, check: bool) -> list[str]:
+    """The options of ansible-playbook."""
+    options = ["--extra-vars", f"@{variables}", *(["--check", "--diff"] if check else [])]
+    if hosts.vault_password_file is not None:
+        options += ["--vault-password-file", str(hosts.vault_password_file)]
+    return options
+
+
 def run(
     playbook: str,
     hosts: Hosts,
@@ -105,13 +113,6 @@ def run(
     with files.scratch(0o700) as directory, _stop_requested() as stop:
         # in a file, because the length of an argument list is limited
         files.write(directory / "variables.json", json.dumps(variables), 0o600)
-        options = [
-            "--extra-vars",
-            f"@{directory / 'variables.json'}",
-            *(["--check", "--diff"] if check else []),
-        ]
-        if hosts.vault_password_file is not None:
-            options += ["--vault-password-file", str(hosts.vault_password_file)]
 
         def handle(event: dict[str, Any]) -> bool:
             on_event(event)
@@ -124,7 +125,7 @@ def run(
                 name if "," in name else str(Path(name).absolute()) for name in hosts.inventory
             ],
             envvars=_environment(),
-            cmdline=shlex.join(options),
+            cmdline=shlex.join(_options(hosts, directory / "variables.json", check)),
             limit=hosts.limit or None,
             forks=hosts.forks or None,
             settings={"suppress_ansible_output": True, "pexpect_timeout": 1},

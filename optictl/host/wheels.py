@@ -16,6 +16,11 @@ from optictl.host import files
 from optictl.host.uv import failure
 
 PACKAGE = Path(__file__).resolve().parent.parent
+_PIP_DOWNLOAD = (
+    *(sys.executable, "-m", "pip", "download"),
+    *("-qq", "--disable-pip-version-check", "--no-input"),
+    *("--no-deps", "--require-hashes", "--only-binary=:all:", "--implementation=cp"),
+)
 #: The earliest time of a zip entry. A constant time makes the wheel reproducible.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -49,17 +54,7 @@ def download(
         lock = scratch / "lock.txt"
         files.write(lock, requirements, 0o644)
         command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-qq",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--no-deps",
-            "--require-hashes",
-            "--only-binary=:all:",
-            "--implementation=cp",
+            *_PIP_DOWNLOAD,
             f"--python-version={python}",
             *(f"--platform={platform}" for platform in platforms),
             "--dest",

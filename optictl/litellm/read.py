@@ -445,18 +445,7 @@ class _Reader:
         router, library, general = (
             self.section(n) for n in ("router_settings", "litellm_settings", "general_settings")
         )
-        plain = self.list_of_chains("fallbacks", "fallback", router, library) + self.default_chains(
-            router, library
-        )
         only = general.get("completion_model")
-        environment = self.environment
-        if environment is not None:
-            stated = {
-                str(k): str(v)
-                for k, v in self.section("environment_variables").items()
-                if isinstance(v, str | int)
-            }
-            environment = {**environment, **stated}
         return Settings(
             entries=self.entries(),
             aliases=self.names(router, "model_group_alias"),
@@ -464,25 +453,30 @@ class _Reader:
             only_model=(only, self.place(general, "completion_model"))
             if isinstance(only, str)
             else None,
-            chains=(
-                tuple(plain),
-                tuple(
-                    self.list_of_chains(
-                        "context_window_fallbacks", "context window fallback", router, library
-                    )
-                ),
-                tuple(
-                    self.list_of_chains(
-                        "content_policy_fallbacks", "content policy fallback", router, library
-                    )
-                ),
-            ),
+            chains=self.chains(router, library),
             max_fallbacks=self.number(DEFAULT_MAX_FALLBACKS, "max_fallbacks", router, library),
             router=self.value(router),
             library=self.value(library),
-            environment=environment,
+            environment=self.whole_environment(),
             uncovered=self.uncovered(),
         )
+
+    def chains(self, *sections: _Mapping) -> tuple[tuple[Chain, ...], ...]:
+        """The fallbacks for a failure, for a prompt that is too long, and for a refused one."""
+        plain = self.list_of_chains("fallbacks", "fallback", *sections)
+        long = self.list_of_chains("context_window_fallbacks", "context window fallback", *sections)
+        refused = self.list_of_chains(
+            "content_policy_fallbacks", "content policy fallback", *sections
+        )
+        return tuple(plain + self.default_chains(*sections)), tuple(long), tuple(refused)
+
+    def whole_environment(self) -> Mapping[str, str] | None:
+        """LiteLLM's environment with the variables that its configuration sets."""
+        if self.environment is None:
+            return None
+        stated = self.section("environment_variables").items()
+        own = {str(name): str(value) for name, value in stated if isinstance(value, str | int)}
+        return {**self.environment, **own}
 
 
 def load(

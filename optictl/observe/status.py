@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,17 @@ class Status:
     `problem` and `next`: what is wrong, and the command that fixes it.
     """
 
-    state: str
-    since: str
-    doing: str
-    release: str
-    restarts: int
-    memory: int | None
-    main_pid: int
-    drop_ins: list[str]
-    tiers: dict[str, str]
-    problem: str
-    next: str
+    state: str = ""
+    since: str = ""
+    doing: str = ""
+    release: str = ""
+    restarts: int = 0
+    memory: int | None = None
+    main_pid: int = 0
+    drop_ins: list[str] = field(default_factory=list)
+    tiers: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+    next: str = ""
 
     @property
     def good(self) -> bool:
@@ -49,61 +49,55 @@ class Status:
 def read_status(paths: Paths, config_path: Path) -> Status:
     """The state of the deployment now. Reads only, and costs no tokens."""
     deployment = Deployment(paths, config_path)
-    tier_results = catalog.run(catalog.select(_TIERS), deployment)
-    results = {r.id: r for r in tier_results}
-    worst = next(iter(roots(tier_results)), None) or next(
-        (r for r in tier_results if r.status != "pass"), None
+    results = catalog.run(catalog.select(_TIERS), deployment)
+    worst = next(iter(roots(results)), None) or next(
+        (r for r in results if r.status != "pass"), None
+    )
+    statuses = {r.id: r.status for r in results}
+    status = Status(
+        release=store.active_release(paths) or "",
+        tiers={id: statuses[id] for id in _TIERS},
+        problem=f"{worst.id}: {worst.found}" if worst else "",
+        next=worst.remedy or paths.command("check") if worst else "",
     )
     units = facts_units.read_units(paths)
-    problem = f"{worst.id}: {worst.found}" if worst else ""
-    step = worst.remedy or paths.command("check") if worst else ""
     if units is None:
-        memory, pid = _memory(deployment, None), _pid(deployment)
-        return Status(
-            "",
-            "",
-            "",
-            store.active_release(paths) or "",
-            0,
-            memory,
-            pid,
-            [],
-            _tiers(results),
-            problem,
-            step,
-        )
+        return replace(status, memory=_memory(deployment), main_pid=_pid(deployment))
     unit = units[paths.service_unit]
     if not unit.loaded:
-        step = paths.command("install")
+        status = replace(status, next=paths.command("install"))
     elif worst and unit.active_state != "active":
-        systemd = Systemd(paths.scope)
-        failed = (
-            ""
-            if _was_stopped(unit, units[paths.socket_unit])
-            else facts_units.last_problem(systemd, paths)
-        )
-        problem = (
-            facts_units.port_taken(systemd, paths, deployment.config.listen.port)
-            or failed
-            or problem
-        )
+        problem = _why_stopped(deployment, unit, units[paths.socket_unit])
+        status = replace(status, problem=problem or status.problem)
+    return _of_unit(status, unit, deployment)
+
+
+def _of_unit(status: Status, unit: Unit, deployment: Deployment) -> Status:
+    """The status with what systemd says of the service."""
+    accounted = unit.memory_current
     state = f"{unit.active_state} ({unit.sub_state})"
     if unit.exec_main_status == 78 and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"
-    return Status(
+    return replace(
+        status,
         state=state,
         since=unit.state_change_timestamp,
         # systemd keeps the last status text of a stopped service
         doing=unit.status_text if unit.active else "",
-        release=store.active_release(paths) or "",
         restarts=unit.restarts,
-        memory=_memory(deployment, unit.memory_current),
+        # without accounting, the memory of the processes
+        memory=_memory(deployment) if accounted is None else accounted,
         main_pid=unit.main_pid,
         drop_ins=list(unit.drop_in_paths),
-        tiers=_tiers(results),
-        problem=problem,
-        next=step,
     )
+
+
+def _why_stopped(deployment: Deployment, service: Unit, socket: Unit) -> str:
+    """Why the service does not run: its port is taken, or its journal says so. "" if neither."""
+    paths, systemd = deployment.paths, Systemd(deployment.paths.scope)
+    if taken := facts_units.port_taken(systemd, paths, deployment.config.listen.port):
+        return taken
+    return "" if _was_stopped(service, socket) else facts_units.last_problem(systemd, paths)
 
 
 def _was_stopped(service: Unit, socket: Unit) -> bool:
@@ -118,14 +112,8 @@ def _was_stopped(service: Unit, socket: Unit) -> bool:
     )
 
 
-def _tiers(results: dict[str, Any]) -> dict[str, str]:
-    return {id: results[id].status for id in _TIERS}
-
-
-def _memory(deployment: Deployment, counted: int | None) -> int | None:
-    """The memory that systemd accounts; without accounting, the memory of the processes."""
-    if counted is not None:
-        return counted
+def _memory(deployment: Deployment) -> int | None:
+    """The memory of the processes that serve the port."""
     try:
         return deployment.memory or None
     except MissingFact:

@@ -9,6 +9,7 @@ from typing import Any
 from optictl.errors import classes
 
 SCHEMA = 1
+_TEXT = {"type": "string"}
 
 
 def envelope(command: str, results: Sequence[Any], ok: bool, **more: Any) -> dict[str, Any]:
@@ -30,26 +31,6 @@ def dump(data: dict[str, Any], indent: int | None = 2) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of the envelope."""
-    text = {"type": "string"}
-    error = {
-        "type": "object",
-        "description": "Why the command failed. Present only with status failed.",
-        "required": ["code", "what", "remedy"],
-        "properties": {
-            "code": {
-                "enum": sorted(error.code for error in classes()),
-                "description": "Stable; see docs/reference/error-codes.md.",
-            },
-            "what": {**text, "description": "What is wrong, for people."},
-            "remedy": {**text, "description": "The command that fixes it, or an empty string."},
-            "problems": {
-                "type": "array",
-                "items": {"type": "object"},
-                "description": "Each problem, where several things are wrong.",
-            },
-        },
-        "additionalProperties": False,
-    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "What an optictl command prints with --output json",
@@ -60,13 +41,35 @@ def schema() -> dict[str, Any]:
         "required": ["schema", "command", "status", "results"],
         "properties": {
             "schema": {"const": SCHEMA},
-            "command": {**text, "description": "Without optictl itself, such as fleet status."},
+            "command": {**_TEXT, "description": "Without optictl itself, such as fleet status."},
             "status": {"enum": ["ok", "failed"]},
             "results": {"type": "array", "items": {"type": "object"}},
-            "summary": {**text, "description": "One line: what is wrong and what fixes it."},
-            "error": error,
+            "summary": {**_TEXT, "description": "One line: what is wrong and what fixes it."},
+            "error": _error_schema(),
         },
         # a failure has a cause: an error, or a result that says so
         "if": {"required": ["error"]},
         "then": {"properties": {"status": {"const": "failed"}}},
+    }
+
+
+def _error_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "Why the command failed. Present only with status failed.",
+        "required": ["code", "what", "remedy"],
+        "properties": {
+            "code": {
+                "enum": sorted(error.code for error in classes()),
+                "description": "Stable; see docs/reference/error-codes.md.",
+            },
+            "what": {**_TEXT, "description": "What is wrong, for people."},
+            "remedy": {**_TEXT, "description": "The command that fixes it, or an empty string."},
+            "problems": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "Each problem, where several things are wrong.",
+            },
+        },
+        "additionalProperties": False,
     }

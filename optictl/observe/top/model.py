@@ -5,7 +5,7 @@ Pure. Times are in seconds, memory in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -188,55 +188,25 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
 
     Rates are since `before`; None without it, or if a snapshot has a problem.
     """
-    state = now.state
+    state, unit = now.state, now.unit
     in_flight = state.in_flight if state else ()
-    rated = before is not None and not before.problem and not now.problem and now.at > before.at
-    seconds = now.at - before.at if before is not None and rated else 0.0
-    new = grown(before.counts, now.counts) if before is not None and rated else Counts()
-
-    def per_minute(count: float) -> float | None:
-        return round(60 * count / seconds, 2) if rated else None
-
-    def rates(strategy: str, count: int) -> Rates:
-        kinds = (new.requests, new.failed, new.calls, new.tokens)
-        return Rates(strategy, count, *(per_minute(counted.get(strategy, 0)) for counted in kinds))
-
-    counted = {strategy: None for counts in now.counts.values() for strategy in counts.requests}
-    memories = [counts.memory for counts in now.counts.values() if counts.memory is not None]
-    known = state.strategies if state else ()
-    names = dict.fromkeys([*known, *counted, *(request.strategy for request in in_flight)])
-    each = [rates(name, sum(r.strategy == name for r in in_flight)) for name in names]
+    since = _since(before, now)
+    rates = _rates(now, in_flight, since)
     workers = state.workers if state else None
-    unit = now.unit
-    service_state = (
-        f"{unit.active_state} ({unit.sub_state})"
-        if unit
-        else "not answering"
-        if now.problem
-        else "running"
-    )
-    memory = unit.memory_current if unit else None
     return Screen(
-        state=service_state,
+        state=_service_state(now),
         ready=not now.problem and state is not None and state.ready,
         problem=now.problem,
         uptime=state.uptime if state else None,
         restarts=unit.restarts if unit else None,
-        memory=float(memory) if memory is not None else sum(memories) if memories else None,
-        seconds=round(seconds, 1),
-        total=Rates(
-            "all",
-            len(in_flight),
-            *(
-                _sum(each, kind) if rated else None
-                for kind in ("requests", "failed", "calls", "tokens")
-            ),
-        ),
-        rates=each,
-        refused=per_minute(new.refusals),
-        upstream_failed=per_minute(sum(new.failures.values())),
-        p50=quantile(new.buckets, 0.5) if rated else None,
-        p95=quantile(new.buckets, 0.95) if rated else None,
+        memory=_memory(now),
+        seconds=round(since.seconds, 1),
+        total=_total(rates, len(in_flight), is_known=bool(since.seconds)),
+        rates=rates,
+        refused=since.per_minute(since.new.refusals),
+        upstream_failed=since.per_minute(sum(since.new.failures.values())),
+        p50=quantile(since.new.buckets, 0.5) if since.seconds else None,
+        p95=quantile(since.new.buckets, 0.95) if since.seconds else None,
         in_flight=[_shown(request) for request in sorted(in_flight, key=lambda r: -r.age)],
         queued=state.waiting if state else None,
         max_in_flight=state.max_in_flight if state else None,
@@ -245,8 +215,62 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
     )
 
 
-def _sum(each: list[Rates], kind: str) -> float:
-    return round(sum(getattr(rates, kind) or 0 for rates in each), 2)
+@dataclass(frozen=True)
+class _Since:
+    """What was counted since the last snapshot, in how many seconds. 0 seconds: not known."""
+
+    seconds: float = 0.0
+    new: Counts = field(default_factory=Counts)
+
+    def per_minute(self, count: float) -> float | None:
+        return round(60 * count / self.seconds, 2) if self.seconds else None
+
+
+def _since(before: Snapshot | None, now: Snapshot) -> _Since:
+    if before is None or before.problem or now.problem or now.at <= before.at:
+        return _Since()
+    return _Since(now.at - before.at, grown(before.counts, now.counts))
+
+
+def _rates(now: Snapshot, in_flight: Sequence[RequestInFlight], since: _Since) -> list[Rates]:
+    """The rates of every strategy that is enabled, was counted or is in flight."""
+    known = now.state.strategies if now.state else ()
+    counted = [strategy for counts in now.counts.values() for strategy in counts.requests]
+    names = dict.fromkeys([*known, *counted, *(request.strategy for request in in_flight)])
+    new = since.new
+    return [
+        Rates(
+            name,
+            sum(request.strategy == name for request in in_flight),
+            *(
+                since.per_minute(counts.get(name, 0))
+                for counts in (new.requests, new.failed, new.calls, new.tokens)
+            ),
+        )
+        for name in names
+    ]
+
+
+def _total(rates: Sequence[Rates], in_flight: int, *, is_known: bool) -> Rates:
+    sums = (
+        round(sum(getattr(strategy, kind) or 0 for strategy in rates), 2) if is_known else None
+        for kind in ("requests", "failed", "calls", "tokens")
+    )
+    return Rates("all", in_flight, *sums)
+
+
+def _service_state(now: Snapshot) -> str:
+    if now.unit:
+        return f"{now.unit.active_state} ({now.unit.sub_state})"
+    return "not answering" if now.problem else "running"
+
+
+def _memory(now: Snapshot) -> float | None:
+    """The memory that systemd accounts; without accounting, the memory of the processes."""
+    if now.unit and now.unit.memory_current is not None:
+        return float(now.unit.memory_current)
+    memories = [counts.memory for counts in now.counts.values() if counts.memory is not None]
+    return sum(memories) if memories else None
 
 
 def _shown(request: RequestInFlight) -> InFlight:

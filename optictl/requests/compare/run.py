@@ -194,48 +194,44 @@ def record(subject: Subject, question: Question, answer: Response, keep: bool) -
     )
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How the questions of a comparison are asked.
+
+    `timeout`: seconds per request; None: as the deployment's own. `budget`: tokens in total,
+    earlier runs included. `keep`: keep the texts of the answers. `remedy`: what to do if nothing
+    answers.
+    """
+
+    timeout: float | None
+    budget: int | None
+    keep: bool
+    remedy: str
+
+
 def ask(
-    comparison: Comparison,
-    config: Config,
-    keys: Keys,
-    *,
-    timeout: float | None,
-    budget: int | None,
-    keep: bool,
-    remedy: str,
-    say: Callable[[str], None],
+    comparison: Comparison, config: Config, keys: Keys, terms: Terms, say: Callable[[str], None]
 ) -> bool:
     """Send the requests that are left; False if the budget stopped the comparison.
 
-    Each answer is on disk before the next request. `timeout`: seconds per request. `budget`: tokens
-    in total, earlier runs included. `remedy`: what to do if nothing answers. `say` receives a
-    progress line for each finished request.
+    Each answer is on disk before the next request. `say` receives a progress line for each finished
+    request.
 
     Raises:
         OptictlError: too many consecutive requests failed, the budget is too small for one request,
             or the file cannot be written.
         Locked: another optictl writes the file.
     """
-    if not comparison.records and not comparison.fits(*comparison.left[0], budget):
+    if not comparison.records and not comparison.fits(*comparison.left[0], terms.budget):
         raise BudgetTooSmall(
-            f"--budget-tokens {budget} may be too small for the first question",
+            f"--budget-tokens {terms.budget} may be too small for the first question",
             remedy=f"use --budget-tokens {comparison.enough} (estimate for the whole comparison)",
         )
     try:
         with files.appending(comparison.file) as append:
             if not comparison.records and not files.read(comparison.file):
                 append(comparison.header.line())
-            return _ask(
-                comparison,
-                config,
-                keys,
-                timeout or patience(config),
-                budget,
-                keep,
-                remedy,
-                append,
-                say,
-            )
+            return _ask(comparison, config, keys, terms, append, say)
     except Locked as holder:
         raise Locked(
             str(holder), remedy="wait for it, or name another file with --resume"
@@ -250,18 +246,16 @@ def _ask(
     comparison: Comparison,
     config: Config,
     keys: Keys,
-    timeout: float,
-    budget: int | None,
-    keep: bool,
-    remedy: str,
+    terms: Terms,
     append: Callable[[str], None],
     say: Callable[[str], None],
 ) -> bool:
+    timeout = terms.timeout or patience(config)
     failures, of_model = 0, Counter[str]()
     for subject, question in comparison.left:
         if of_model[subject.model] == FAILURES_IN_A_ROW:
             continue
-        if not comparison.fits(subject, question, budget):
+        if not comparison.fits(subject, question, terms.budget):
             return False
         url, key = (
             (config.url, keys.proxy)
@@ -272,7 +266,7 @@ def _ask(
         answer = network.request(
             "POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout
         )
-        answered = record(subject, question, answer, keep)
+        answered = record(subject, question, answer, terms.keep)
         append(answered.line())
         comparison.records.append(answered)
         failures = failures + 1 if answered.error else 0
@@ -281,7 +275,7 @@ def _ask(
         if failures == FAILURES_IN_A_ROW:
             raise RequestsFailed(
                 f"{failures} consecutive requests failed",
-                remedy=remedy,
+                remedy=terms.remedy,
                 detail=f"{subject.model}: {answered.error}",
             )
     return True

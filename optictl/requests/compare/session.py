@@ -70,16 +70,9 @@ class Session:
         """Ask what is left. False where the budget ended it."""
         check = self.paths.command("check")
         remedy = f"{check} names what is wrong; then go on: {self.again(self.options.budget)}"
-        return run.ask(
-            self.comparison,
-            self.config,
-            self.keys,
-            timeout=self.options.timeout,
-            budget=self.options.budget,
-            keep=self.options.content,
-            remedy=remedy,
-            say=say,
-        )
+        chosen = self.options
+        terms = run.Terms(chosen.timeout, chosen.budget, chosen.content, remedy)
+        return run.ask(self.comparison, self.config, self.keys, terms, say)
 
     def rows(self) -> list[Row]:
         return self.comparison.rows(self.options.prices)

@@ -7,7 +7,7 @@ interrupted comparison resumes from this file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -221,50 +221,54 @@ def rows(
 ) -> list[Row]:
     """One row per subject, in their order."""
     last = newest(records)
-    answers = {
-        s.model: {
-            q.id: r
-            for q in questions
-            if (r := last.get((s.model, q.id))) is not None and not r.error
-        }
+    # of each model the newest record of every question that was asked
+    asked = {
+        s.model: [r for q in questions if (r := last.get((s.model, q.id))) is not None]
         for s in subjects
     }
-    counts = {}
-    for s in subjects:
-        plain = next((p for p in subjects if p.base_model == s.base_model and not p.strategy), None)
-        if s.strategy and plain is not None:
-            counts[s.model] = _pairs(answers[s.model], answers[plain.model])
-    adjusted = dict(
-        zip(counts, stats.holm([stats.mcnemar(c[1], c[2]) for c in counts.values()]), strict=True)
-    )
+    beside = _all_beside(subjects, asked)
     rows = []
     for s in subjects:
         own = [r for r in records if r.model == s.model]
-        given = answers[s.model].values()
-        errors = [
-            r.error for q in questions if (r := last.get((s.model, q.id))) is not None and r.error
-        ]
-        seconds = [r.seconds for r in given]
-        hits = sum(r.right for r in given)
+        answers = [r for r in asked[s.model] if not r.error]
+        errors = [r.error for r in asked[s.model] if r.error]
+        seconds = [r.seconds for r in answers]
+        hits = sum(r.right for r in answers)
         rows.append(
             Row(
                 subject=s,
                 right=hits,
-                answered=len(given),
+                answered=len(answers),
                 failed=len(errors),
                 error=errors[-1] if errors else "",
-                left_out=len(questions) - len(given) - len(errors),
-                interval=stats.wilson(hits, len(given)),
+                left_out=len(questions) - len(answers) - len(errors),
+                interval=stats.wilson(hits, len(answers)),
                 calls=sum(r.calls for r in own),
                 prompt_tokens=sum(r.prompt_tokens for r in own),
                 completion_tokens=sum(r.completion_tokens for r in own),
                 p50=stats.percentile(seconds, 50),
                 p95=stats.percentile(seconds, 95),
                 cost=prices.cost(own) if prices else None,
-                beside=_beside(counts[s.model], adjusted[s.model]) if s.model in counts else None,
+                beside=beside.get(s.model),
             )
         )
     return rows
+
+
+def _all_beside(
+    subjects: Sequence[Subject], asked: Mapping[str, Sequence[Record]]
+) -> dict[str, Beside]:
+    """Each strategy beside its plain model, with p-values that allow for all comparisons."""
+    answers = {model: {r.question: r for r in of if not r.error} for model, of in asked.items()}
+    counts = {}
+    for s in subjects:
+        plain = next((p for p in subjects if p.base_model == s.base_model and not p.strategy), None)
+        if s.strategy and plain is not None:
+            counts[s.model] = _pairs(answers[s.model], answers[plain.model])
+    adjusted = stats.holm([stats.mcnemar(gained, lost) for _, gained, lost, _ in counts.values()])
+    return {
+        model: _beside(pairs, p) for (model, pairs), p in zip(counts.items(), adjusted, strict=True)
+    }
 
 
 def _pairs(ours: dict[str, Record], plain: dict[str, Record]) -> tuple[int, int, int, int]:

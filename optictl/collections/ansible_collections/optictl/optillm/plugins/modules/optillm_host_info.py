@@ -269,6 +269,56 @@ class Deployed:
         return os.path.basename(os.path.realpath(path)), record
 
 
+def host_facts(deployed):
+    """The facts about the host and its deployment."""
+    name, record = deployed.release("current")
+    return {
+        "architecture": platform.machine(),
+        "glibc": glibc() or [],
+        "distribution": distribution(),
+        "systemd": systemd(),
+        "hand_made": deployed.hand_made,
+        "release": name,
+        "version": record.get("optillm", ""),
+        "profile": record.get("profile", ""),
+        "configured": deployed.configured,
+        "previous": deployed.release("previous")[0],
+    }
+
+
+def problems_of_wheels(facts):
+    """Why the wheels of a release do not run on this host."""
+    problems = []
+    if facts["architecture"] not in ARCHITECTURES:
+        problems.append(
+            f"there are no wheels for {facts['architecture']}: use a host with x86_64 or aarch64"
+        )
+    if not facts["glibc"]:
+        problems.append("there are no wheels for this C library: use a host with glibc")
+    return problems
+
+
+def problems_of_system(params, facts, deployed, as_root):
+    """Why a deployment of the whole host cannot be installed."""
+    problems = []
+    if not as_root:
+        problems.append(
+            "the module does not run as root: log in as root, or set ansible_become: true"
+        )
+    if not facts["systemd"]:
+        problems.append("systemd does not run: use a host with systemd, or set optillm_proxy_root")
+    if deployed.hand_made and not params["force"]:
+        problems.append(
+            f"{', '.join(deployed.hand_made)} was not written by optictl: "
+            "remove it, or set optillm_proxy_force to replace it"
+        )
+    if not deployed.ours and not deployed.hand_made and listens(params["port"]):
+        problems.append(
+            f"another program listens on port {params['port']}: stop it, or set listen.port"
+        )
+    return problems
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -285,24 +335,8 @@ def main():
     as_root = os.geteuid() == 0
     deployed = Deployed(params["name"], params["root"])
     python, passed = judged(interpreters(params["python"]), as_root)
-    facts = {
-        "architecture": platform.machine(),
-        "glibc": glibc() or [],
-        "distribution": distribution(),
-        "systemd": systemd(),
-        "hand_made": deployed.hand_made,
-    }
-    name, record = deployed.release("current")
-    facts.update(release=name, version=record.get("optillm", ""), profile=record.get("profile", ""))
-    facts["configured"] = deployed.configured
-    facts["previous"] = deployed.release("previous")[0]
-    problems = []
-    if facts["architecture"] not in ARCHITECTURES:
-        problems.append(
-            f"there are no wheels for {facts['architecture']}: use a host with x86_64 or aarch64"
-        )
-    if not facts["glibc"]:
-        problems.append("there are no wheels for this C library: use a host with glibc")
+    facts = host_facts(deployed)
+    problems = problems_of_wheels(facts)
     if python is None:
         why = "; ".join(passed) or "none was found"
         # apt would install the same unusable version again
@@ -311,23 +345,7 @@ def main():
     else:
         facts["python"] = {"path": python["path"], "version": python["version"]}
     if not params["root"]:
-        if not as_root:
-            problems.append(
-                "the module does not run as root: log in as root, or set ansible_become: true"
-            )
-        if not facts["systemd"]:
-            problems.append(
-                "systemd does not run: use a host with systemd, or set optillm_proxy_root"
-            )
-        if deployed.hand_made and not params["force"]:
-            problems.append(
-                f"{', '.join(deployed.hand_made)} was not written by optictl: "
-                "remove it, or set optillm_proxy_force to replace it"
-            )
-        if not deployed.ours and not deployed.hand_made and listens(params["port"]):
-            problems.append(
-                f"another program listens on port {params['port']}: stop it, or set listen.port"
-            )
+        problems += problems_of_system(params, facts, deployed, as_root)
     facts["problems"] = problems
     if problems and params["fail"]:
         module.fail_json(msg="; ".join(problems), **facts)

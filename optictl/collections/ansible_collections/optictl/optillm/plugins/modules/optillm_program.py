@@ -99,44 +99,40 @@ def unpack_uv(module, directory):
     return target
 
 
+OFFLINE = {
+    "UV_NO_CACHE": "1",
+    "UV_OFFLINE": "1",
+    "UV_NO_CONFIG": "1",
+    "UV_PYTHON_DOWNLOADS": "never",
+}
+
+
+def commands_of_uv(uv, params, place):
+    """The commands that make the virtual environment from the wheels, every hash checked."""
+    python = os.path.join(place, "bin/python")
+    requirements = os.path.join(params["wheels"], params["requirements"])
+    return (
+        [uv, "venv", "--quiet", "--no-project", "--python", params["python"], place],
+        [
+            *(uv, "pip", "install", "--quiet", "--python", python),
+            *("--no-deps", "--require-hashes", "--no-build"),
+            *("--no-index", "--find-links", params["wheels"]),
+            *("--link-mode", "copy", "--compile-bytecode"),
+            *("--requirements", requirements),
+        ],
+    )
+
+
 def build(module, place):
     """Create the virtual environment. The file `complete` comes last and marks it as complete."""
     params = module.params
     shutil.rmtree(place, ignore_errors=True)
     os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix=".build-", dir=params["path"])
-    environment = {
-        "UV_NO_CACHE": "1",
-        "UV_OFFLINE": "1",
-        "UV_NO_CONFIG": "1",
-        "UV_PYTHON_DOWNLOADS": "never",
-    }
     try:
         uv = unpack_uv(module, scratch)
-        requirements = os.path.join(params["wheels"], params["requirements"])
-        for command in (
-            [uv, "venv", "--quiet", "--no-project", "--python", params["python"], place],
-            [
-                uv,
-                "pip",
-                "install",
-                "--quiet",
-                "--python",
-                os.path.join(place, "bin/python"),
-                "--no-deps",
-                "--require-hashes",
-                "--no-build",
-                "--no-index",
-                "--find-links",
-                params["wheels"],
-                "--link-mode",
-                "copy",
-                "--compile-bytecode",
-                "--requirements",
-                requirements,
-            ],
-        ):
-            rc, out, err = module.run_command(command, environ_update=environment, cwd="/")
+        for command in commands_of_uv(uv, params, place):
+            rc, out, err = module.run_command(command, environ_update=OFFLINE, cwd="/")
             if rc:
                 shutil.rmtree(place, ignore_errors=True)
                 module.fail_json(msg=f"installing optictl failed: {(err or out).strip()[-1000:]}")
@@ -158,6 +154,13 @@ def point(link, target):
 
 def target_of(link):
     return os.readlink(link) if os.path.islink(link) else None
+
+
+def runs(module, place):
+    """Whether the virtual environment is complete and its optictl starts."""
+    if not os.path.exists(os.path.join(place, "complete")):
+        return False
+    return not module.run_command([os.path.join(place, "bin/optictl"), "--version"])[0]
 
 
 def main():
@@ -186,19 +189,16 @@ def main():
     links = [(link, target) for link, target in links if target_of(link) != target]
     before = target_of(current)
     in_force = os.path.join(params["path"], before, "bin/optictl") if before else ""
-    there = (
-        os.path.exists(os.path.join(place, "complete"))
-        and not module.run_command([os.path.join(place, "bin/optictl"), "--version"])[0]
-    )
+    is_built = runs(module, place)
     if not module.check_mode:
-        if not there:
+        if not is_built:
             build(module, place)
         for link, target in links:
             point(link, target)
         for path in others:
             shutil.rmtree(path)
     module.exit_json(
-        changed=bool(not there or links or others),
+        changed=bool(not is_built or links or others),
         program=os.path.join(place, "bin/optictl"),
         in_force=in_force if in_force and os.path.exists(in_force) else "",
     )
