@@ -7,7 +7,8 @@ codes. Other names become `other`. No label contains a prompt, a key or a client
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,8 +24,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from . import ledger
-from .desk import desk
+from . import accounting
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
@@ -42,6 +42,8 @@ _ERRORS = (
     "strategy_failed",
     "draining",
     "request_timeout",
+    "client_gone",
+    "answer_truncated",
 )
 _CALL_STATUSES = (*_STATUSES, "none")
 _REASONS = ("connection", "timeout", "ended", "rate_limited", "4xx", "5xx")
@@ -63,6 +65,9 @@ _REFUSALS = (
     "internal_error",
     "overloaded",
     "draining",
+    "read_timeout",
+    "head_too_large",
+    "model_unknown",
 )
 _CALLS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64, 128)
 
@@ -126,11 +131,19 @@ class _Process(ProcessCollector):
         )
 
 
+@dataclass(frozen=True)
+class Load:
+    """What runs now: the requests in flight, and the number of those that wait."""
+
+    requests: list[accounting.Request]
+    waiting: int
+
+
 class _InFlight:
     """Gauges for requests and calls in flight, counted at each collection."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, meter: Meter, load: Callable[[], Load]) -> None:
+        self._meter, self._load = meter, load
 
     def collect(self) -> Iterator[Metric]:
         requests = GaugeMetricFamily(
@@ -140,25 +153,28 @@ class _InFlight:
             "optillm_upstream_calls_in_flight", "Upstream calls in flight now.", labels=_LABELS
         )
         count: dict[tuple[str, str], list[int]] = {labels: [0, 0] for labels in self._meter.known}
-        for request in desk.requests():
-            found = count.setdefault(self._meter.labels(request), [0, 0])
-            found[0] += 1
-            found[1] += request.open_calls
+        load = self._load()
+        for request in load.requests:
+            counts = count.setdefault(self._meter.labels(request), [0, 0])
+            counts[0] += 1
+            counts[1] += request.open_calls
         for labels, (open_requests, open_calls) in count.items():
             requests.add_metric(labels, open_requests)
             calls.add_metric(labels, open_calls)
         yield requests
         yield calls
-        yield GaugeMetricFamily(
-            "optillm_requests_waiting", "Requests in the queue.", desk.turns.waiting
-        )
+        yield GaugeMetricFamily("optillm_requests_waiting", "Requests in the queue.", load.waiting)
 
 
 class Meter:
     """The metrics of one process."""
 
     def __init__(
-        self, strategies: Iterable[str], base_models: Iterable[str], build: Mapping[str, str]
+        self,
+        strategies: Iterable[str],
+        base_models: Iterable[str],
+        build: Mapping[str, str],
+        load: Callable[[], Load] = lambda: Load([], 0),
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.known = {
@@ -207,7 +223,7 @@ class Meter:
             dict(build)
         )
         registry.register(_Process())
-        registry.register(_InFlight(self))
+        registry.register(_InFlight(self, load))
         zeros = (
             (self._requests, _STATUSES),
             (self._errors, _ERRORS),
@@ -224,12 +240,12 @@ class Meter:
         for code in _REFUSALS:
             self._refusals(code)
 
-    def labels(self, request: ledger.Request) -> tuple[str, str]:
+    def labels(self, request: accounting.Request) -> tuple[str, str]:
         """The labels strategy and base model. `other` for names that are not configured."""
         labels = request.strategy, request.base_model
         return labels if labels in self.known else (OTHER, OTHER)
 
-    def call_ended(self, request: ledger.Request, call: ledger.Call) -> None:
+    def call_ended(self, request: accounting.Request, call: accounting.Call) -> None:
         """Count an upstream call. It may end after its request."""
         labels = self.labels(request)
         self._calls(*labels, status_class(call.status)).inc()
@@ -241,7 +257,7 @@ class Meter:
         if call.completion_tokens:
             self._tokens(*labels, "completion").inc(call.completion_tokens)
 
-    def request_ended(self, request: ledger.Request, status: int, code: str) -> None:
+    def request_ended(self, request: accounting.Request, status: int, code: str) -> None:
         """Count a request that ran a strategy. `code`: its error code, or ""."""
         labels = self.labels(request)
         self._requests(*labels, status_class(status)).inc()

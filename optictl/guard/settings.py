@@ -42,6 +42,10 @@ class Settings:
     max_traces: int
     max_in_flight: int
     workers: int
+    head_timeout: float = 10.0
+    body_timeout: float = 30.0
+    read_timeout: float = 30.0
+    max_connections: int = 1024
     env_file: envfile.EnvFile | None = None
 
 
@@ -70,6 +74,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-retries", type=int, default=0)
     parser.add_argument("--request-timeout", type=float, default=600.0, help="seconds")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds")
+    parser.add_argument(
+        "--head-timeout", type=float, default=10.0, help="seconds for a request head to arrive"
+    )
+    parser.add_argument(
+        "--body-timeout", type=float, default=30.0, help="seconds for a request body to arrive"
+    )
+    parser.add_argument(
+        "--read-timeout",
+        type=float,
+        default=30.0,
+        help="seconds without progress after which an answer counts as not read",
+    )
+    parser.add_argument("--max-connections", type=int, default=1024, help="open at the same time")
     parser.add_argument("--max-upstream-calls", type=int, default=64)
     parser.add_argument("--max-body-bytes", type=int, default=4 * 1024 * 1024)
     parser.add_argument(
@@ -172,5 +189,9 @@ def parse(argv: list[str]) -> Settings:
         max_traces=options.max_traces,
         max_in_flight=options.max_in_flight,
         workers=options.workers,
+        head_timeout=options.head_timeout,
+        body_timeout=options.body_timeout,
+        read_timeout=options.read_timeout,
+        max_connections=options.max_connections,
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
     )

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from . import ledger
+from . import accounting
 
 #: With this header and the value 1, the trace keeps the prompts and answers of the request.
 CONTENT_HEADER = "x-optillm-trace-content"
@@ -54,8 +54,8 @@ def purpose(strategy: str, messages: Any) -> str:
     )
 
 
-def _call(request: ledger.Request, call: ledger.Call) -> dict[str, Any]:
-    told: dict[str, Any] = {
+def _entry(request: accounting.Request, call: accounting.Call) -> dict[str, Any]:
+    entry: dict[str, Any] = {
         "purpose": call.purpose,
         "model": call.model,
         "thread": call.thread,
@@ -68,11 +68,11 @@ def _call(request: ledger.Request, call: ledger.Call) -> dict[str, Any]:
         "completion_tokens": call.completion_tokens,
     }
     if request.keeps_content:
-        told["messages"], told["answers"] = call.messages, call.answers
-    return told
+        entry["messages"], entry["answers"] = call.messages, call.answers
+    return entry
 
 
-def summary(request: ledger.Request) -> dict[str, Any]:
+def summary(request: accounting.Request) -> dict[str, Any]:
     """The main numbers of a request. `began`: Unix time. Durations are in seconds."""
     calls = list(request.calls)
     return {
@@ -90,7 +90,7 @@ def summary(request: ledger.Request) -> dict[str, Any]:
     }
 
 
-def whole(request: ledger.Request) -> dict[str, Any]:
+def whole(request: accounting.Request) -> dict[str, Any]:
     """A request with its calls, in order. `start` of a call: seconds since the request's start."""
     content = (
         {"messages": request.messages, "answers": request.answers} if request.keeps_content else {}
@@ -98,7 +98,7 @@ def whole(request: ledger.Request) -> dict[str, Any]:
     return {
         **summary(request),
         **content,
-        "calls": [_call(request, call) for call in list(request.calls)],
+        "calls": [_entry(request, call) for call in list(request.calls)],
     }
 
 
@@ -108,10 +108,10 @@ class Traces:
     def __init__(self, most: int, max_bytes: int = MAX_BYTES) -> None:
         self._most, self._max_bytes = most, max_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[ledger.Request, int]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[accounting.Request, int]] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, request: ledger.Request) -> None:
+    def keep(self, request: accounting.Request) -> None:
         """Add a request that has ended, and drop the oldest ones."""
         size = _REQUEST_BYTES + _CALL_BYTES * len(request.calls) + request.content_bytes
         with self._lock:
@@ -130,5 +130,5 @@ class Traces:
     def get(self, trace: str) -> dict[str, Any] | None:
         """A trace with its calls. None when it is not in memory."""
         with self._lock:
-            found = self._kept.get(trace)
-        return whole(found[0]) if found else None
+            kept = self._kept.get(trace)
+        return whole(kept[0]) if kept else None

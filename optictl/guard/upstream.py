@@ -1,34 +1,59 @@
-"""The upstream client: one HTTP client per process. It records every call.
+"""The upstream client: one HTTP client per process. It marks and records every call.
 
-OptiLLM 0.3.12 to 0.4.0 builds an HTTP client with a TLS context for every request, which takes
-about
-30 ms of CPU time under the GIL.
+OptiLLM 0.3.12 to 0.4.0 builds an HTTP client with a TLS context for every request, and the SDK
+validates every answer. Both take far more CPU time than the call itself.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import openai
-from openai._constants import DEFAULT_CONNECTION_LIMITS
-from openai.types.chat import ChatCompletion
 
-from . import ledger, traces
+from . import accounting, loops, traces, watchdog
+from .completions import Completion
 from .settings import Settings
 
-#: Arguments of plain JSON. A call with any other argument uses the SDK's full code.
-_PLAIN = {"model", "messages", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p"}
+_PATH = "chat/completions"
+#: Seconds for the model list and for a probe.
+_SHORT_TIMEOUT = 20.0
+_ERRORS: dict[int, type[openai.APIStatusError]] = {
+    400: openai.BadRequestError,
+    401: openai.AuthenticationError,
+    403: openai.PermissionDeniedError,
+    404: openai.NotFoundError,
+    409: openai.ConflictError,
+    422: openai.UnprocessableEntityError,
+    429: openai.RateLimitError,
+}
+Ended = Callable[[accounting.Request, accounting.Call], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response of the upstream. `raw`: the whole body. `request`: as it was sent."""
+
+    status: int
+    headers: httpx2.Headers
+    raw: bytes
+    request: httpx2.Request
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
 
 
 def _json(raw: bytes) -> dict[str, Any]:
     try:
         data = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
@@ -44,9 +69,15 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _enter_answer(call: ledger.Call, body: dict[str, Any]) -> None:
-    usage = body.get("usage") or {}
-    call.completions = len(body.get("choices") or ())
+def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    choices = body.get("choices")
+    choices = choices if isinstance(choices, list) else []
+    call.completions = len(choices)
+    call.truncated = any(
+        isinstance(choice, dict) and choice.get("finish_reason") == "length" for choice in choices
+    )
     call.prompt_tokens = _number(usage.get("prompt_tokens"))
     call.completion_tokens = _number(usage.get("completion_tokens"))
     details = usage.get("completion_tokens_details")
@@ -69,138 +100,267 @@ def _texts(body: dict[str, Any]) -> list[Any]:
     return [message.get("content") for message in messages if isinstance(message, dict)]
 
 
-class CountingClient(openai.DefaultHttpxClient):  # type: ignore[misc]
-    """The SDK's HTTP client. `send` records each call in its request.
+class Upstream:
+    """The calls to LiteLLM. Any thread may use it.
 
-    `ended`: called after each call.
+    `ended`: called after each call, in its thread. `conversations`: those of the calls in flight.
     """
 
     def __init__(
-        self, ended: Callable[[ledger.Request, ledger.Call], None], **options: Any
+        self,
+        settings: Settings,
+        key: str,
+        ended: Ended,
+        conversations: loops.Conversations,
     ) -> None:
-        super().__init__(**options)
-        self._ended = ended
-
-    def send(self, request: Any, **options: Any) -> Any:
-        owner = ledger.current.get()
-        if owner is None or request.method != "POST":
-            return super().send(request, **options)
-        body = _json(request.content)
-        messages = body.get("messages")
-        call = ledger.Call(
-            model=str(body.get("model", "")), purpose=traces.purpose(owner.strategy, messages)
+        self._settings, self._ended, self._conversations = settings, ended, conversations
+        self._headers = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # it is on this machine
+        }
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=128)
+        # without TLS no certificates are needed, and loading them takes long
+        way: dict[str, Any] = {"verify": not settings.base_url.startswith("http://")}
+        if settings.upstream_socket:
+            way["transport"] = httpx2.HTTPTransport(
+                uds=settings.upstream_socket, limits=limits, **way
+            )
+        self._http = httpx2.Client(
+            base_url=settings.base_url,
+            timeout=settings.request_timeout,
+            limits=limits,
+            trust_env=False,  # proxy variables have no effect
+            follow_redirects=False,  # a redirect could send prompts off this machine
+            **way,
         )
-        owner.enter(call)
-        if owner.keeps_content and owner.may_keep(len(request.content), traces.MAX_CONTENT_BYTES):
-            call.messages = messages if isinstance(messages, list) else []
+        self._sdk = openai.OpenAI(
+            api_key=key,
+            base_url=settings.base_url,
+            max_retries=settings.max_retries,
+            timeout=settings.request_timeout,
+            http_client=_SdkTransport(self),
+        )
+
+    def client(self, request: accounting.Request, *, plain: bool) -> Any:
+        """The client for the strategy of a request.
+
+        `plain`: without the SDK, for strategies that read answers only as `completions` has them.
+        The SDK makes the retries, so it is used when there are any.
+        """
+        if plain and self._settings.max_retries == 0:
+            return PlainClient(self, request)
+        return SdkClient(self._sdk, request)
+
+    def post(
+        self,
+        request: accounting.Request,
+        body: dict[str, Any],
+        timeout: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Send one call of a request, and record it. Returns the answer, which may be an error.
+
+        Raises:
+            Abort: the request has ended.
+            httpx2.HTTPError: there is no response.
+        """
+        messages = body.get("messages")
+        call = accounting.Call(
+            model=str(body.get("model", "")), purpose=traces.purpose(request.strategy, messages)
+        )
+        request.enter(call)
         try:
-            return self._send_for(owner, call, body, request, options)
+            content = json.dumps(loops.marked(body, request.id)).encode()
+            if request.keeps_content and request.may_keep(len(content), traces.MAX_CONTENT_BYTES):
+                call.messages = messages if isinstance(messages, list) else []
+            return self._send(request, call, content, messages, timeout, headers or {})
         finally:
             call.is_open = False
-            self._ended(owner, call)
+            self._ended(request, call)
 
-    def _send_for(
+    def _send(
         self,
-        owner: ledger.Request,
-        call: ledger.Call,
-        body: dict[str, Any],
-        request: Any,
-        options: dict[str, Any],
-    ) -> Any:
+        request: accounting.Request,
+        call: accounting.Call,
+        content: bytes,
+        messages: Any,
+        timeout: float | None,
+        headers: dict[str, str],
+    ) -> Answer:
         # a call may not take longer than its request
-        left = max(owner.remaining(), 0.1)
-        limits = request.extensions.get("timeout", {})
-        request.extensions["timeout"] = {
-            k: min(left, limits.get(k) or left) for k in ("connect", "read", "write", "pool")
-        }
+        left = max(request.remaining(), 0.1)
         try:
-            with ledger.in_flight.waiting(ledger.fingerprint(body.get("messages") or ()), owner):
-                response = super().send(request, **options)
-                raw = response.read()
+            with self._conversations.waiting(messages or (), request):
+                answer = self._exchange(
+                    request,
+                    content,
+                    {**headers, **self._headers, loops.MARK_HEADER: request.id},
+                    min(left, timeout or left),
+                )
         except Exception as error:
             call.error = f"{type(error).__name__}: {error}"[:500]
             call.reason = "timeout" if isinstance(error, httpx2.TimeoutException) else "connection"
             raise
         finally:
             call.seconds = time.monotonic() - call.started
-            if owner.remaining() <= 0:  # the deadline is the reason, whatever the call returned
-                owner.abort(owner.too_late())
+            if request.remaining() <= 0:  # the deadline is the reason, whatever the call returned
+                request.abort(request.too_late())
             # the request may have been ended meanwhile: stop, whatever the call returned
-            if owner.aborted is not None:
+            if request.aborted is not None:
                 call.reason = "ended"
-                raise owner.aborted
-        call.status = response.status_code
-        if call.failed:
-            call.error, call.reason = error_text(raw), _reason(call.status)
-            # LiteLLM renames the headers of a model
-            call.retry_after = response.headers.get("retry-after") or response.headers.get(
-                "llm_provider-retry-after", ""
+                raise request.aborted
+        self._enter(request, call, answer)
+        return answer
+
+    def _exchange(
+        self, request: accounting.Request, content: bytes, headers: dict[str, str], timeout: float
+    ) -> Answer:
+        with self._http.stream(
+            "POST", _PATH, content=content, headers=headers, timeout=timeout
+        ) as response:
+            parts = []
+            for part in response.iter_raw():
+                parts.append(part)
+                # a byte now and then would keep the read from timing out for ever
+                if request.aborted is not None or request.remaining() <= 0:
+                    break
+        return Answer(response.status_code, response.headers, b"".join(parts), response.request)
+
+    def _enter(self, request: accounting.Request, call: accounting.Call, answer: Answer) -> None:
+        call.status = answer.status
+        if not call.failed:
+            body = _json(answer.raw)
+            _enter_answer(call, body)
+            size = len(answer.raw)
+            if request.keeps_content and request.may_keep(size, traces.MAX_CONTENT_BYTES):
+                call.answers = _texts(body)
+            return
+        call.error, call.reason = error_text(answer.raw), _reason(call.status)
+        # LiteLLM renames the headers of a model
+        call.retry_after = answer.headers.get("retry-after") or answer.headers.get(
+            "llm_provider-retry-after", ""
+        )
+        if call.status == 421:  # the guard's own answer to a loop, here or in another process
+            request.abort(loops.loop(call.model))
+            raise request.aborted or loops.loop(call.model)
+
+    def pass_on(self, request: httpx2.Request) -> httpx2.Response:
+        """Send another request of the SDK, for example for the model list. It is not recorded."""
+        return self._http.send(request)
+
+    def models(self) -> tuple[int, list[str], str]:
+        """LiteLLM's model list: status, names, error text. Status 0 without a response."""
+        try:
+            response = self._http.get("models", headers=self._headers, timeout=_SHORT_TIMEOUT)
+        except httpx2.HTTPError as error:
+            return 0, [], f"{type(error).__name__}: {error}"[:500]
+        if not response.is_success:
+            return response.status_code, [], error_text(response.content)
+        data = _json(response.content).get("data")
+        if not isinstance(data, list):
+            return response.status_code, [], "its answer is not a model list"
+        names = [entry.get("id") for entry in data if isinstance(entry, dict)]
+        return response.status_code, [name for name in names if isinstance(name, str)], ""
+
+    def probe(self, base_model: str, text: str, answered: Callable[[str], None]) -> None:
+        """Send a probe (see `loops`) in a thread. `answered` is called in it afterwards."""
+        body = {
+            "model": base_model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": 1,
+        }
+
+        def send() -> None:
+            watchdog.leave_abort_to_main()
+            try:
+                self._http.post(
+                    _PATH,
+                    content=json.dumps(body).encode(),
+                    headers=self._headers,
+                    timeout=_SHORT_TIMEOUT,
+                )
+            except httpx2.HTTPError:
+                pass  # only its arrival counts
+            finally:
+                answered(text)
+
+        threading.Thread(target=send, name="probe", daemon=True).start()
+
+
+class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
+    """The SDK's HTTP client: calls of a request go through `Upstream.post`."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__(verify=False, trust_env=False)  # it opens no connection itself
+        self._upstream = upstream
+
+    def send(self, request: Any, **_options: Any) -> Any:
+        owner = accounting.current.get()
+        if owner is None or request.method != "POST" or not request.url.path.endswith(_PATH):
+            return self._upstream.pass_on(request)
+        limits = [limit for limit in request.extensions.get("timeout", {}).values() if limit]
+        answer = self._upstream.post(owner, _json(request.content), max(limits, default=None))
+        return httpx2.Response(
+            answer.status,
+            headers=answer.headers,
+            content=answer.raw,
+            request=request,
+        )
+
+
+class PlainClient:
+    """An OpenAI client for one request: `chat.completions.create` without the SDK."""
+
+    def __init__(self, upstream: Upstream, request: accounting.Request) -> None:
+        self._upstream, self._request = upstream, request
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
+
+    def _create(
+        self,
+        *,
+        timeout: float | None = None,
+        extra_body: dict[str, Any] | None = None,
+        extra_headers: dict[str, str] | None = None,
+        **body: Any,
+    ) -> Completion:
+        try:
+            answer = self._upstream.post(
+                self._request, {**body, **(extra_body or {})}, timeout, extra_headers
             )
-        else:
-            answer = _json(raw)
-            _enter_answer(call, answer)
-            if owner.keeps_content and owner.may_keep(len(raw), traces.MAX_CONTENT_BYTES):
-                call.answers = _texts(answer)
-        return response
+        except httpx2.TimeoutException as error:
+            raise openai.APITimeoutError(request=error.request) from None
+        except httpx2.HTTPError as error:
+            raise openai.APIConnectionError(request=error.request) from None
+        if not answer.is_success:
+            raise _status_error(answer)
+        return Completion(_json(answer.raw))
 
 
-def build(
-    settings: Settings, upstream_key: str, ended: Callable[[ledger.Request, ledger.Call], None]
-) -> openai.OpenAI:
-    """The only OpenAI client of the process. `trust_env=False`: proxy variables have no effect."""
-    # without TLS no certificates are needed, and loading them takes half of this function's time
-    way: dict[str, Any] = {"verify": not settings.base_url.startswith("http://")}
-    if settings.upstream_socket:
-        # the library of the SDK's own client class
-        way["transport"] = httpx2.HTTPTransport(
-            uds=settings.upstream_socket, limits=DEFAULT_CONNECTION_LIMITS, **way
-        )
-    client = openai.OpenAI(
-        api_key=upstream_key,
-        base_url=settings.base_url,
-        max_retries=settings.max_retries,
-        timeout=settings.request_timeout,
-        http_client=CountingClient(
-            ended,
-            trust_env=False,
-            base_url=settings.base_url,
-            timeout=settings.request_timeout,
-            follow_redirects=False,  # a redirect could send prompts off this machine
-            **way,
-        ),
+def _status_error(answer: Answer) -> openai.APIStatusError:
+    """The SDK's exception for a status. Some strategies read its class and its text."""
+    status, data = answer.status, _json(answer.raw)
+    kind = _ERRORS.get(
+        status, openai.InternalServerError if status >= 500 else openai.APIStatusError
     )
-    completions: Any = client.chat.completions
-    completions.create = _straight(client, completions.create)
-    return client
+    text = data or answer.raw.decode("utf-8", "replace")[:500]
+    response = httpx2.Response(status, content=answer.raw, request=answer.request)
+    return kind(
+        f"Error code: {status} - {text}", response=response, body=data.get("error", data) or None
+    )
 
 
-def _straight(client: openai.OpenAI, create: Callable[..., Any]) -> Callable[..., Any]:
-    """`create` without the SDK's transformation of the body, a fifth of the CPU time of a call.
+class SdkClient:
+    """The SDK's client for one request, in every thread of its strategy."""
 
-    The SDK compares every message with every message type to rename fields. Chat completions have
-    no such fields. `post` is the SDK's public method for a complete body.
-    """
-
-    def straight(*, timeout: float = client.timeout, **body: Any) -> Any:
-        if not {"model", "messages"} <= body.keys() <= _PLAIN:
-            return create(timeout=timeout, **body)
-        return client.post(
-            "/chat/completions", cast_to=ChatCompletion, body=body, options={"timeout": timeout}
-        )
-
-    return straight
-
-
-class BoundClient:
-    """An upstream client for one request, in every thread of its strategy."""
-
-    def __init__(self, client: Any, request: ledger.Request) -> None:
-        self._client, self._request = client, request
+    def __init__(self, sdk: openai.OpenAI, request: accounting.Request) -> None:
+        self._sdk, self._request = sdk, request
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
 
     def _create(self, **arguments: Any) -> Any:
-        with ledger.attributed_to(self._request):
-            return self._client.chat.completions.create(**arguments)
+        with accounting.attributed_to(self._request):
+            return self._sdk.chat.completions.create(**arguments)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
+        # plugins may use any part of the SDK's client
+        return getattr(self._sdk, name)

@@ -42,7 +42,7 @@ def attack_unit(service: str, target: str, name: str) -> str:
             program, guard = line.removeprefix("ExecStart=").removesuffix("\\").split(" -I ")
             lines += [
                 "Type=oneshot",
-                f"ExecStart={program} -I {guard.strip()}/attack.py {target}",
+                f"ExecStart={program} -I {guard.strip()}/sandbox_probe.py {target}",
                 f"SyslogIdentifier={name}",
             ]
             inside = line.endswith("\\")

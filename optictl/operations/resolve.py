@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import FileFailure, InvalidFile, NoLock, OptictlError
-from optictl.guard import internals
+from optictl.guard import fingerprints
 from optictl.host import files, uv
 from optictl.releases import locks
 from optictl.results import Progress
@@ -60,7 +61,7 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
     progress(f"resolving OptiLLM {version} and its closure")
     text = _resolved(version, old)
     progress(f"reading what the guard relies on in OptiLLM {version}")
-    changed, unknown = _internals(config.optillm.version, version)
+    changed, unknown = _internals(config.optillm.version, version, config.strategies)
     path = paths.locks / locks.lock_name(version, "proxy")
     return Resolution(path, text, closure_difference(old, text), changed, unknown)
 
@@ -78,22 +79,26 @@ def _resolved(version: str, old: str) -> str:
         ) from None
 
 
-def _internals(old_version: str, version: str) -> tuple[dict[str, str], list[str]]:
-    """What changed in the parts that the guard relies on, name -> diff; and the parts that are
-    of no verified version.
+def _internals(
+    old_version: str, version: str, strategies: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """What changed in the parts that the guard calls, name -> diff; and the parts that are of no
+    verified version.
     """
     old_sources, new_sources = (
         uv.sources(f"optillm=={old_version}"),
         uv.sources(f"optillm=={version}"),
     )
     with old_sources as old_package, new_sources as new_package:
-        old, new = internals.sources(old_package), internals.sources(new_package)
+        old = fingerprints.sources(old_package, strategies)
+        new = fingerprints.sources(new_package, strategies)
         changed = {
-            name: _diff(text, new[name])
-            for name, text in old.items()
-            if internals.fingerprint(text) != internals.fingerprint(new[name])
+            name: _diff(old.get(name, ""), new.get(name, ""))
+            for name in sorted({*old, *new})
+            if fingerprints.fingerprint(old.get(name, ""))
+            != fingerprints.fingerprint(new.get(name, ""))
         }
-        return changed, internals.unknown(internals.fingerprints(new_package))
+        return changed, fingerprints.unknown(new_package, strategies)
 
 
 def _diff(old: str, new: str) -> str:

@@ -97,7 +97,7 @@ def test_optictl_packs_itself(tmp_path: Path) -> None:
         listed = {line.split(",")[0] for line in wheel.read(record).decode().splitlines()}
     assert listed == names
     assert {
-        "optictl/guard/door.py",
+        "optictl/guard/app.py",
         "optictl/templates/locks/optictl.txt",
         "optictl/cli/fleet.py",
     } <= names

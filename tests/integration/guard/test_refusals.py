@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -183,18 +180,6 @@ def test_a_proxy_configuration_that_may_not_be(
     assert "proxy_config.yaml" in outcome[1]
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        proxy_config(URL).replace("routing:\n  health_check:\n    enabled: false\n", "routing:\n"),
-        proxy_config(URL).replace("routing:", "    weight: heavy\nrouting:"),
-    ],
-)
-def test_a_proxy_configuration_that_only_optillm_cannot_use(release: Path, config: str) -> None:
-    # good YAML that names the right provider; OptiLLM's loader fails on it and uses no provider
-    assert_refused(run_guard(release, config=config), "proxy_config.yaml")
-
-
 def test_the_proxy_configuration_does_not_matter_without_the_proxy(release: Path) -> None:
     # a reason of another kind makes it end; the file is not among them
     code, output = run_guard(release, config=None, approach="auto", environment={"OPTILLM_N": "2"})
@@ -222,58 +207,16 @@ def test_every_reason_at_once(release: Path) -> None:
 @pytest.mark.parametrize("base_model", ["proxy-large", "moa-x", "a&b-c"])
 def test_a_base_model_that_optillm_would_mangle(release: Path, base_model: str) -> None:
     assert_refused(
-        run_guard(release, base_models=[base_model]), f"on {base_model}: rename the base model"
+        run_guard(release, base_models=[base_model]),
+        f"the base model {base_model} begins with a strategy or has & or |: rename",
     )
 
 
 def test_a_second_base_model_is_judged_as_well(release: Path) -> None:
     assert_refused(
         run_guard(release, base_models=["jerry-xl", "bon-small"]),
-        "on bon-small: rename the base model",
+        "the base model bon-small begins with a strategy or has & or |: rename",
     )
-
-
-@pytest.fixture(scope="module")
-def foreign_release() -> Iterator[Path]:
-    with open_directory() as directory:
-        (directory / "work").mkdir(mode=0o755)
-        yield directory
-
-
-def test_an_optillm_that_the_guard_does_not_know(release: Path, foreign_release: Path) -> None:
-    # the same OptiLLM, and a guard that was verified with another text of one part
-    (foreign_release / ".venv").symlink_to(release / ".venv")
-    shutil.copytree(release / "guard", foreign_release / "guard")
-    internals = foreign_release / "guard" / "internals.py"
-    text = internals.read_text()
-    edited = re.sub(r'("optillm/server.py:get_config": )"[0-9a-f]{12}"', r'\1"000000000000"', text)
-    assert edited != text
-    internals.write_text(edited)
-    outcome = run_guard(foreign_release)
-    assert_refused(outcome, "differ from every tested version: optillm/server.py:get_config")
-
-
-def test_every_part_of_every_verified_version_counts(release: Path) -> None:
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path\n"
-        "from guard import internals\n"
-        "python = next(Path(sys.argv[1], '.venv/lib').glob('python3.*'))\n"
-        "seen = internals.fingerprints(python / 'site-packages')\n"
-        "assert all(seen.values()) and internals.unknown(seen) == []\n"
-        "for name in seen: print(name, *internals.unknown({**seen, name: 'another'}))\n"
-    )
-    python = str(release / ".venv/bin/python")
-    done = subprocess.run(
-        [python, "-I", "-c", script, str(release)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    lines = done.stdout.splitlines()
-    assert len(lines) > 10
-    assert all(len(set(line.split())) == 1 for line in lines)
 
 
 @pytest.mark.root

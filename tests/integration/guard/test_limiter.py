@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optictl.guard.turns import Full, Turns
+from optictl.guard.limiter import Full, Left, Limiter
 from optictl.proof.standin import Reply, Seen
 from testing.support import PROXY_KEY, STRATEGIES, wait_until
 
@@ -23,108 +25,118 @@ from .helpers import Pair, assert_refused, guarded_pair, text_of
 MOST = 2
 
 
-class Left(Exception):
-    pass
+def _settled() -> Coroutine[None, None, None]:
+    """Everything that can run has run."""
+    return asyncio.sleep(0.01)
 
 
-def _stay() -> None:
-    pass
-
-
-class TestTurns:
+class TestLimiter:
     """The queue by itself."""
 
-    @pytest.fixture
-    def pool(self) -> Iterator[ThreadPoolExecutor]:
-        with ThreadPoolExecutor(8) as pool:
-            yield pool
+    def test_first_come_first_served(self) -> None:
+        async def scenario() -> None:
+            limiter, order = Limiter(3), list[int]()
 
-    def test_whoever_came_first_is_served_first(self, pool: ThreadPoolExecutor) -> None:
-        turns, order = Turns(3), list[int]()
+            async def take(number: int) -> None:
+                async with limiter.turn(30):
+                    order.append(number)
 
-        def have_turn(number: int) -> None:
-            with turns.turn(30, _stay):
-                order.append(number)
+            async with limiter.turn(0), limiter.turn(0):
+                async with limiter.turn(0):
+                    waiting = []
+                    for number in range(3):
+                        waiting.append(asyncio.ensure_future(take(number)))
+                        await _settled()
+                        assert limiter.waiting == len(waiting)
+                    with pytest.raises(Full):
+                        async with limiter.turn(30):
+                            pass
+                    assert order == []
+                # one place is free: they have it one after the other
+                await asyncio.wait_for(asyncio.gather(*waiting), 10)
+            assert order == [0, 1, 2]
+            assert (limiter.waiting, limiter.running) == (0, 0)
 
-        waiting: list[Future[None]] = []
-        with turns.turn(0, _stay), turns.turn(0, _stay):
-            with turns.turn(0, _stay):
-                for number in range(3):
-                    waiting.append(pool.submit(have_turn, number))
-                    wait_until(lambda: turns.waiting == len(waiting))
-                with pytest.raises(Full), turns.turn(30, _stay):
-                    pass
-                assert order == []
-            # one turn is free: they have it one after the other
-            for one in waiting:
-                one.result(10)
-        assert order == [0, 1, 2]
-        assert turns.waiting == 0
+        asyncio.run(scenario())
 
-    def test_nobody_waits_longer_than_told(self) -> None:
-        turns = Turns(1)
-        with turns.turn(0, _stay):
-            with pytest.raises(Full), turns.turn(0.01, _stay):
-                pass
-            assert turns.waiting == 0
+    def test_no_request_waits_longer_than_allowed(self) -> None:
+        async def scenario() -> None:
+            limiter = Limiter(1)
+            async with limiter.turn(0):
+                with pytest.raises(Full):
+                    async with limiter.turn(0.01):
+                        pass
+                assert limiter.waiting == 0
 
-    def test_who_leaves_gives_up_the_place(self) -> None:
-        turns = Turns(1)
+        asyncio.run(scenario())
 
-        def leave() -> None:
-            raise Left
+    def test_a_request_that_leaves_gives_up_its_place(self) -> None:
+        async def scenario() -> None:
+            limiter = Limiter(1)
+            gone = asyncio.get_running_loop().create_future()
+            async with limiter.turn(0):
+                asyncio.get_running_loop().call_later(0.01, gone.set_result, None)
+                with pytest.raises(Left):
+                    async with limiter.turn(30, (gone,)):
+                        pass
+                assert limiter.waiting == 0
+            async with limiter.turn(0):
+                assert limiter.running == 1
 
-        with turns.turn(0, _stay):
-            with pytest.raises(Left), turns.turn(30, leave):
-                pass
-            assert turns.waiting == 0
-        with turns.turn(0, _stay):
-            pass
+        asyncio.run(scenario())
 
-    def test_a_turn_that_fails_is_handed_on(self, pool: ThreadPoolExecutor) -> None:
-        turns = Turns(1)
+    def test_the_place_of_a_request_that_fails_is_handed_on(self) -> None:
+        async def scenario() -> None:
+            limiter = Limiter(1)
 
-        def have_turn() -> str:
-            with turns.turn(30, _stay):
-                return "had it"
+            async def take() -> str:
+                async with limiter.turn(30):
+                    return "had it"
 
-        def fail() -> None:
-            with turns.turn(0, _stay):
-                waiting.append(pool.submit(have_turn))
-                wait_until(lambda: turns.waiting == 1)
-                raise Left
+            async def fail() -> None:
+                async with limiter.turn(0):
+                    waiting.append(asyncio.ensure_future(take()))
+                    await _settled()
+                    assert limiter.waiting == 1
+                    raise ZeroDivisionError
 
-        waiting: list[Future[str]] = []
-        with pytest.raises(Left):
-            fail()
-        assert waiting[0].result(10) == "had it"
+            waiting = list[asyncio.Future[str]]()
+            with pytest.raises(ZeroDivisionError):
+                await fail()
+            assert await asyncio.wait_for(waiting[0], 10) == "had it"
 
-    def test_no_turn_is_lost_among_many(self, pool: ThreadPoolExecutor) -> None:
-        """Requests that come, leave, fail, are late at any moment: all turns end free."""
-        turns, running, most = Turns(3), [0], [0]
-        lock = threading.Lock()
+        asyncio.run(scenario())
 
-        def once(number: int) -> None:
-            def leave() -> None:
+    def test_no_place_is_lost_among_many(self) -> None:
+        """Requests that come, leave, fail, are late at any moment: all places end free."""
+
+        async def scenario() -> None:
+            limiter, running, most = Limiter(3), [0], [0]
+            loop = asyncio.get_running_loop()
+
+            async def once(number: int) -> None:
+                gone = loop.create_future()
                 if number % 7 == 0:
-                    raise Left
-
-            try:
-                with turns.turn(0.001 * (number % 5), leave):
-                    with lock:
+                    loop.call_later(0.0002 * (number % 13), gone.set_result, None)
+                with contextlib.suppress(Full, Left, ZeroDivisionError):
+                    async with limiter.turn(0.001 * (number % 5), (gone,)):
                         running[0] += 1
                         most[0] = max(most[0], running[0])
-                    with lock:
+                        await asyncio.sleep(0.0001 * (number % 3))
                         running[0] -= 1
-                    if number % 11 == 0:
-                        raise Left
-            except (Full, Left):
-                pass
+                        if number % 11 == 0:
+                            raise ZeroDivisionError
 
-        for done in [pool.submit(once, number) for number in range(2000)]:
-            done.result(30)
-        assert most[0] <= 3
-        assert (turns.waiting, turns._taken) == (0, 0)
+            for start in range(0, 2000, 8):
+                tasks = [asyncio.ensure_future(once(start + i)) for i in range(8)]
+                if start % 3 == 0:
+                    loop.call_later(0.001, tasks[0].cancel)
+                await asyncio.gather(*tasks, return_exceptions=True)
+            # a task that was cancelled during its turn did not count down
+            assert most[0] >= 3
+            assert (limiter.waiting, limiter.running) == (0, 0)
+
+        asyncio.run(scenario())
 
 
 class Gate:

@@ -14,6 +14,7 @@ import pytest
 
 from optictl.guard import GUARD_VERSION
 from optictl.proof.standin import Reply
+from testing.support import STRATEGIES
 
 from .helpers import MARK, Pair, assert_refused, assert_silent, error_of, guarded_pair, raw, text_of
 
@@ -223,7 +224,6 @@ def test_every_spelling_of_json_is_json(pair: Pair, kind: str) -> None:
         "/v1/responses",
         "/v1//chat/completions",
         "/V1/CHAT/COMPLETIONS",
-        "/v1/models/jerry-xl",
         "/health/",
         "/static/x",
         "/v1/chat/../models",
@@ -249,7 +249,7 @@ def test_a_wrong_path(pair: Pair, path: str) -> None:
         ("DELETE", "/v1/models", "GET"),
         ("POST", "/v1/models", "GET"),
         ("POST", "/health", "GET"),
-        ("BREW", "/health", "GET"),
+        ("POST", "/v1/models/moa-jerry-xl", "GET"),
     ],
 )
 def test_a_wrong_method(pair: Pair, method: str, path: str, allowed: str) -> None:
@@ -264,7 +264,9 @@ def test_a_wrong_method(pair: Pair, method: str, path: str, allowed: str) -> Non
 def test_the_lists_and_the_health_answer(pair: Pair) -> None:
     assert pair.server.get("/health", key=None).json() == {"status": "ok"}
     models = pair.server.get("/v1/models")
-    assert [model["id"] for model in models.json()["data"]] == ["jerry-xl"]
+    assert [model["id"] for model in models.json()["data"]] == [
+        f"{strategy}-jerry-xl" for strategy in sorted(STRATEGIES)
+    ]
     assert models.headers["x-optillm-guard"] == GUARD_VERSION
     head = httpx.head(
         f"{pair.server.url}/models",
@@ -272,6 +274,43 @@ def test_the_lists_and_the_health_answer(pair: Pair) -> None:
         timeout=30,
     )
     assert (head.status_code, head.content) == (200, b"")
+
+
+def test_a_method_that_http_does_not_have(pair: Pair) -> None:
+    answer = raw(pair.server, b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b'"code": "invalid_request"' in answer
+
+
+def test_one_model_of_the_list(pair: Pair) -> None:
+    model = pair.server.get("/v1/models/moa-jerry-xl").json()
+    assert (model["id"], model["object"], model["owned_by"]) == ("moa-jerry-xl", "model", "optillm")
+    for name in ("jerry-xl", "moa-jerry", "z3-jerry-xl", "moa-jerry-xl/x"):
+        assert_refused(pair.server.get(f"/v1/models/{name}"), 404, "model_unknown")
+
+
+def test_a_base_model_that_the_upstream_does_not_serve_is_not_offered(release: Path) -> None:
+    with guarded_pair(release, base_models=["jerry-xl", "kaatje"]) as pair:
+        models = pair.server.get("/v1/models").json()["data"]
+        assert {model["id"].rpartition("moa-")[2] for model in models} >= {"jerry-xl"}
+        assert not any("kaatje" in model["id"] for model in models)
+        assert_refused(pair.server.get("/v1/models/moa-kaatje"), 404, "model_unknown")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(500, {"error": {"message": "the database is down"}}),
+        Reply(200, {"object": "list"}),
+        Reply(200, []),
+        Reply(302, {}, {"Location": "http://127.0.0.1:1/"}),
+    ],
+)
+def test_without_the_upstreams_list_there_is_none(pair: Pair, reply: Reply) -> None:
+    pair.fresh().upstream.respond = lambda seen: reply if seen.method == "GET" else None
+    for path in ("/v1/models", "/v1/models/moa-jerry-xl"):
+        assert_refused(pair.server.get(path), 502, "upstream_failed")
+    pair.fresh()
 
 
 def test_health_answers_while_many_wait_for_the_model_list(pair: Pair) -> None:

@@ -1,24 +1,20 @@
-"""Accounting: the upstream calls of each request, and the calls in flight.
+"""Accounting: each upstream call belongs to a request.
 
-`upstream.CountingClient.send` records a call when it leaves the process. This includes retries of
-the SDK. A context variable holds the request of a call. The strategy's client sets it in the thread
+`upstream.Upstream.post` records a call when it leaves the process. This includes retries of the
+SDK. A context variable holds the request of a call. The strategy's client sets it in the thread
 that makes the call.
 """
 
 from __future__ import annotations
 
 import contextvars
-import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .workers import Marks
+from typing import Any
 
 
 class Abort(BaseException):
@@ -52,6 +48,8 @@ class Call:
     retry_after: str = ""
     reason: str = ""
     purpose: str = ""
+    #: an answer of the model ended at the token limit
+    truncated: bool = False
     #: the number of its thread, from 0 in each request; calls of different threads may overlap
     thread: int = 0
     #: prompt and answers; empty unless the request keeps contents
@@ -88,8 +86,14 @@ class Request:
     messages: list[Any] = field(default_factory=list, repr=False)
     answers: list[Any] = field(default_factory=list, repr=False)
     content_bytes: int = 0
+    #: the chain of requests that this one may belong to (see `loops`)
+    chain_length: int = 0
+    chain_started: float = 0.0
     _threads: dict[int, int] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.chain_started = self.started
 
     def abort(self, reason: Abort) -> None:
         """Refuse further upstream calls of this request. Only the first reason is kept."""
@@ -167,87 +171,3 @@ def attributed_to(request: Request) -> Iterator[None]:
         yield
     finally:
         current.reset(token)
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return " ".join(
-            part["text"]
-            for part in content
-            if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
-    return ""
-
-
-def fingerprint(messages: Iterable[Any]) -> bytes:
-    """A digest of a conversation, the same before and after LiteLLM. 16 bytes.
-
-    It ignores messages without text: strategies add empty system messages, and some providers drop
-    them. The roles `developer` and `system` are equal.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for message in messages:
-        if not isinstance(message, dict):
-            continue
-        text = _text(message.get("content")).strip()
-        if text:
-            role = message.get("role")
-            digest.update(
-                f"{'system' if role == 'developer' else role}\0{text}\0".encode(
-                    "utf-8", "surrogatepass"
-                )
-            )
-    return digest.digest()
-
-
-def loop(model: object) -> Abort:
-    """The error of a request whose upstream call came back as a request for `model`."""
-    return Abort(
-        421,
-        "loop_detected",
-        f"routing loop: LiteLLM sent OptiLLM's own call for {model!r} back to OptiLLM; "
-        "LiteLLM must send base models to a real model. `optictl check` finds the entry",
-    )
-
-
-class InFlight:
-    """The conversations of upstream calls in flight in this process, by fingerprint.
-
-    `shared`: the table of all workers, or None with one worker.
-    """
-
-    def __init__(self) -> None:
-        self.shared: Marks | None = None
-        self._lock = threading.Lock()
-        self._waiting: dict[bytes, list[Request]] = {}
-
-    @contextmanager
-    def waiting(self, mark: bytes, request: Request) -> Iterator[None]:
-        """Record a conversation during the block. Abort the request if it came back."""
-        with self._lock:
-            self._waiting.setdefault(mark, []).append(request)
-        row = self.shared.enter(mark) if self.shared is not None else None
-        try:
-            yield
-        finally:
-            if row is not None and self.shared is not None and self.shared.leave(row):
-                request.abort(loop(request.base_model))
-            with self._lock:
-                requests = self._waiting[mark]
-                requests.remove(request)
-                if not requests:
-                    del self._waiting[mark]
-
-    def owners(self, mark: bytes) -> list[Request]:
-        """The requests with an upstream call for exactly this conversation."""
-        with self._lock:
-            return list(self._waiting.get(mark, ()))
-
-    def is_anothers(self, mark: bytes) -> bool:
-        """Whether another worker waits for it. That worker then ends its request."""
-        return self.shared is not None and self.shared.report(mark)
-
-
-in_flight = InFlight()

@@ -140,7 +140,7 @@ def test_what_an_upstream_quotes_is_not_repeated(pair: Pair, strategy: str) -> N
     # OptiLLM's own messages are reduced to the place that wrote them
     others = [line for line in lines if line["event"] != "request"]
     assert others
-    assert all(set(line) <= {"event", "level", "at", "exception"} for line in others)
+    assert all(set(line) <= {"event", "level", "at", "exception", "strategy"} for line in others)
     assert_silent(pair.server)
 
 

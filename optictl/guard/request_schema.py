@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .answers import Refused
+from .responses import Refused
 
 #: OptiLLM's pattern for a strategy in a message. Source: extract_optillm_approach in server.py.
 _TAG = re.compile(r"<optillm_approach>(.*?)</optillm_approach>")
@@ -46,16 +46,12 @@ class Body:
     choice: str | None
     dropped: list[str]
 
-    def for_optillm(self, strategy: str, base_model: str) -> bytes:
-        """The JSON for OptiLLM. It has known fields only."""
-        return json.dumps(
-            {
-                "model": f"{strategy}-{base_model}",
-                "messages": self.messages,
-                "n": self.n,
-                **self.limits,
-            }
-        ).encode()
+    def token_limits(self) -> dict[str, int]:
+        """The token limits for a strategy. Strategies read `max_tokens` only."""
+        limits = dict(self.limits)
+        if "max_completion_tokens" in limits:
+            limits["max_tokens"] = limits["max_completion_tokens"]
+        return limits
 
 
 def _bad(message: str, code: str = "invalid_request") -> Refused:

@@ -1,4 +1,4 @@
-"""The books and the breaker's memory, as plain objects."""
+"""Accounting and conversations, as plain objects."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.guard import ledger
+from optictl.guard import accounting, loops
 
 
-def request(calls: int = 3, timeout: float = 60) -> ledger.Request:
-    return ledger.Request("moa", "jerry-xl", max_calls=calls, timeout=timeout)
+def request(calls: int = 3, timeout: float = 60) -> accounting.Request:
+    return accounting.Request("moa", "jerry-xl", max_calls=calls, timeout=timeout)
 
 
-def answered(**numbers: int) -> ledger.Call:
-    return ledger.Call("jerry-xl", status=200, **numbers)
+def answered(**numbers: int) -> accounting.Call:
+    return accounting.Call("jerry-xl", status=200, **numbers)
 
 
 def test_the_call_beyond_the_limit_is_not_entered() -> None:
     one = request(calls=2)
     one.enter(answered())
     one.enter(answered())
-    with pytest.raises(ledger.Abort) as first:
+    with pytest.raises(accounting.Abort) as first:
         one.enter(answered())
     assert (first.value.status, first.value.code) == (429, "upstream_call_limit")
     assert len(one.calls) == 2
@@ -32,7 +32,7 @@ def test_the_call_beyond_the_limit_is_not_entered() -> None:
 def test_every_call_counts_its_tokens_and_failures() -> None:
     one = request()
     one.enter(answered(prompt_tokens=2, completion_tokens=1))
-    one.enter(ledger.Call("jerry-xl", status=503))
+    one.enter(accounting.Call("jerry-xl", status=503))
     one.enter(answered(prompt_tokens=10, completion_tokens=5))
     assert (one.total("prompt_tokens"), one.total("completion_tokens")) == (12, 6)
     assert [call.status for call in one.failures] == [503]
@@ -43,12 +43,12 @@ def test_every_call_counts_its_tokens_and_failures() -> None:
     [(0, True), (199, True), (200, False), (204, False), (302, True), (404, True)],
 )
 def test_only_a_2xx_is_a_success(status: int, failed: bool) -> None:
-    assert ledger.Call("jerry-xl", status=status).failed is failed
+    assert accounting.Call("jerry-xl", status=status).failed is failed
 
 
 def test_a_request_without_time_makes_no_call() -> None:
     one = request(timeout=0)
-    with pytest.raises(ledger.Abort) as reason:
+    with pytest.raises(accounting.Abort) as reason:
         one.enter(answered())
     assert (reason.value.status, reason.value.code) == (504, "request_timeout")
     assert one.calls == []
@@ -57,20 +57,20 @@ def test_a_request_without_time_makes_no_call() -> None:
 def test_the_first_reason_stands() -> None:
     one = request()
     first, second = (
-        ledger.Abort(421, "loop_detected", "a"),
-        ledger.Abort(504, "request_timeout", "b"),
+        accounting.Abort(421, "loop_detected", "a"),
+        accounting.Abort(504, "request_timeout", "b"),
     )
     one.abort(first)
     one.abort(second)
     assert one.aborted is first
-    with pytest.raises(ledger.Abort) as reason:
+    with pytest.raises(accounting.Abort) as reason:
         one.enter(answered())
     assert reason.value is first
 
 
 def test_a_strategy_cannot_catch_an_abort() -> None:
     # they all write `except Exception` and try again
-    assert not issubclass(ledger.Abort, Exception)
+    assert not issubclass(accounting.Abort, Exception)
 
 
 def test_the_limit_holds_with_many_threads() -> None:
@@ -81,7 +81,7 @@ def test_the_limit_holds_with_many_threads() -> None:
         for _ in range(20):
             try:
                 one.enter(answered())
-            except ledger.Abort as reason:
+            except accounting.Abort as reason:
                 refused.append(reason)
 
     threads = [threading.Thread(target=spend) for _ in range(10)]
@@ -95,19 +95,19 @@ def test_the_limit_holds_with_many_threads() -> None:
 
 def test_attribution_is_a_matter_of_the_thread() -> None:
     mine, theirs = request(), request()
-    seen: list[ledger.Request | None] = []
+    seen: list[accounting.Request | None] = []
 
     def other() -> None:
-        seen.append(ledger.current.get())
-        with ledger.attributed_to(theirs):
-            seen.append(ledger.current.get())
+        seen.append(accounting.current.get())
+        with accounting.attributed_to(theirs):
+            seen.append(accounting.current.get())
 
-    with ledger.attributed_to(mine):
+    with accounting.attributed_to(mine):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-        assert ledger.current.get() is mine
-    assert ledger.current.get() is None
+        assert accounting.current.get() is mine
+    assert accounting.current.get() is None
     assert seen == [None, theirs]
 
 
@@ -131,7 +131,7 @@ def test_a_conversation_keeps_its_fingerprint_on_the_way(messages: list[dict[str
     ]
     padded = [{"role": "system", "content": ""}, *messages, {"role": "assistant", "content": None}]
     stripped = [{**m, "content": f"\n{m['content']} "} for m in messages]
-    marks = {ledger.fingerprint(one) for one in (messages, parts, developer, padded, stripped)}
+    marks = {loops.fingerprint(one) for one in (messages, parts, developer, padded, stripped)}
     assert len(marks) == 1
 
 
@@ -142,7 +142,7 @@ def test_other_conversations_have_other_fingerprints(
     def meaning(messages: list[dict[str, str]]) -> list[tuple[str, str]]:
         return [(message["role"], message["content"].strip()) for message in messages]
 
-    assert (ledger.fingerprint(left) == ledger.fingerprint(right)) == (
+    assert (loops.fingerprint(left) == loops.fingerprint(right)) == (
         meaning(left) == meaning(right)
     )
 
@@ -159,21 +159,22 @@ _JSON = st.recursive(
 
 @given(st.lists(_JSON, max_size=4))
 def test_anything_has_a_fingerprint(messages: list[object]) -> None:
-    assert len(ledger.fingerprint(messages)) == 16
+    assert len(loops.fingerprint(messages)) == 16
 
 
-def test_only_those_who_wait_are_owners() -> None:
-    flight, one, two = ledger.InFlight(), request(), request()
-    with flight.waiting(b"a", one):
-        with flight.waiting(b"a", two), flight.waiting(b"a", one):
-            assert flight.owners(b"a") == [one, two, one]
-            assert flight.owners(b"b") == []
-        assert flight.owners(b"a") == [one]
-    assert flight.owners(b"a") == []
+def test_only_waiting_calls_have_owners() -> None:
+    conversations, first, second = loops.Conversations(), request(), request()
+    a, b = [{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]
+    with conversations.waiting(a, first):
+        with conversations.waiting(a, second), conversations.waiting(a, first):
+            assert conversations.owners(a) == [first, second, first]
+            assert conversations.owners(b) == []
+        assert conversations.owners(a) == [first]
+    assert conversations.owners(a) == []
 
 
-def test_a_failing_call_waits_no_longer() -> None:
-    flight = ledger.InFlight()
-    with pytest.raises(OSError, match="gone"), flight.waiting(b"a", request()):
+def test_a_failing_call_does_not_wait_any_more() -> None:
+    conversations, messages = loops.Conversations(), [{"role": "user", "content": "a"}]
+    with pytest.raises(OSError, match="gone"), conversations.waiting(messages, request()):
         raise OSError("gone")
-    assert flight.owners(b"a") == []
+    assert conversations.owners(messages) == []

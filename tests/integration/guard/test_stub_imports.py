@@ -18,8 +18,8 @@ PARTS = {"optillm.mcts", "optillm.z3_solver", "optillm.rstar", "math_verify", "c
 _SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from guard import unneeded
-with unneeded.left_out(sys.argv[2].split(",")):
+from guard import stub_imports
+with stub_imports.left_out(sys.argv[2].split(",")):
     import optillm.server as server
 names = set(sys.argv[3].split(","))
 found = {"at once": sorted(names.intersection(sys.modules))}

@@ -13,14 +13,14 @@ pytestmark = pytest.mark.slow
 _SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-correct = sys.argv.pop(1) == "corrected"
+correct = sys.argv.pop(1) == "patched"
 import optillm.server as server
-from guard import corrections
+from guard import patches
 field = server.CepoConfig.__dataclass_fields__["rating_model"]
 assert str(field.type) in ("typing.Optional[str]", "str | None"), field.type
 field.type = str | None
 if correct:
-    corrections.readable_arguments(server)
+    patches.apply(server)
 sys.argv += ["--cepo_rating_model", "judge", "--cepo_planning_n", "7"]
 arguments = server.parse_args()
 print(arguments.cepo_rating_model, arguments.cepo_planning_n + 1)
@@ -33,13 +33,13 @@ def _parsed(release: Path, how: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_bare_refuses_its_own_argument(release: Path) -> None:
-    """If OptiLLM passes a callable, `readable_arguments` is not needed any more."""
+    """If OptiLLM passes a callable, the patch is not needed any more."""
     bare = _parsed(release, "bare")
     assert bare.returncode == 1
     assert "str | None is not callable" in bare.stderr
 
 
-def test_corrected_reads_it_and_leaves_the_other_types(release: Path) -> None:
-    corrected = _parsed(release, "corrected")
-    assert corrected.stderr == ""
-    assert corrected.stdout == "judge 8\n"
+def test_patched_reads_it_and_leaves_the_other_types(release: Path) -> None:
+    patched = _parsed(release, "patched")
+    assert patched.stderr == ""
+    assert patched.stdout == "judge 8\n"

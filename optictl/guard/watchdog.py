@@ -1,9 +1,8 @@
 """Notifications to systemd (READY, WATCHDOG, STATUS), and stack traces of a hung process.
 
 Each notification follows a successful request to this process's own /health, through the same
-accept loop, thread pool and parser as requests of clients. The request uses a socket pair instead
-of the port: another process may serve the same listening socket, and a sealed service cannot
-connect.
+event loop and parser as requests of clients. The request uses a socket pair instead of the port:
+another process may serve the same listening socket, and a sealed service cannot connect.
 """
 
 from __future__ import annotations
@@ -21,10 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker
-
-from . import journal
-from .workers import take_in
+from . import logs
 
 _QUESTION = b"GET /health HTTP/1.1\r\nHost: guard\r\nConnection: close\r\n\r\n"
 #: Seconds between two STATUS= without a watchdog.
@@ -68,21 +64,27 @@ def manager() -> Manager | None:
     )
 
 
-def answers(worker: ThreadWorker, timeout: float) -> bool:
-    """Whether this worker answers /health through its accept loop within `timeout` seconds."""
+Serve = Callable[[socket.socket], None]
+
+
+def answers(serve: Serve, timeout: float) -> bool:
+    """Whether this process answers /health within `timeout` seconds.
+
+    `serve` serves a connection as if it came through the listening socket.
+    """
     ours, theirs = socket.socketpair()
-    take_in(worker, theirs)
     with ours:
         ours.settimeout(timeout)
         try:
+            serve(theirs)
             ours.sendall(_QUESTION)
             return b" 200 " in ours.recv(64)
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: the event loop is closed
             return False
 
 
 @dataclass(frozen=True)
-class Word:
+class Report:
     """The report of a worker after each answer."""
 
     pid: int
@@ -94,7 +96,7 @@ class Word:
         return f"{self.pid} {self.state} {self.in_flight} {self.waiting}"
 
     @classmethod
-    def read(cls, text: str) -> Word:
+    def read(cls, text: str) -> Report:
         pid, state, in_flight, waiting = text.split()
         return cls(int(pid), state, int(in_flight), int(waiting))
 
@@ -111,14 +113,14 @@ class Relay:
         self.manager = manager
         self._workers = workers
         self._is_ready = False
-        self._words: dict[int, Word] = {}
+        self._reports: dict[int, Report] = {}
         #: worker -> number of reports of other workers since its own
         self._silence: dict[int, int] = {}
         self._read, self._write = os.pipe()
 
-    def say(self, word: Word) -> None:
+    def say(self, report: Report) -> None:
         """Send a report. Called in the worker. It is short enough for one atomic write."""
-        os.write(self._write, f"{word}\0".encode())
+        os.write(self._write, f"{report}\0".encode())
 
     def start(self, alive: Collection[int]) -> None:
         """Forward the workers' reports. Called in the master. `alive`: the worker processes."""
@@ -129,29 +131,29 @@ class Relay:
         while data := os.read(self._read, select.PIPE_BUF):
             *whole, rest = (rest + data).split(b"\0")
             for message in whole:
-                self._hear(Word.read(message.decode()), set(alive))
+                self._hear(Report.read(message.decode()), set(alive))
 
-    def _hear(self, word: Word, alive: set[int]) -> None:
-        if word.pid not in alive:  # the last report of a dead worker
+    def _hear(self, report: Report, alive: set[int]) -> None:
+        if report.pid not in alive:  # the last report of a dead worker
             return
-        self._words[word.pid] = word
-        self._words = {pid: known for pid, known in self._words.items() if pid in alive}
-        self._silence = {pid: self._silence.get(pid, 0) + 1 for pid in self._words}
-        self._silence[word.pid] = 0
+        self._reports[report.pid] = report
+        self._reports = {pid: known for pid, known in self._reports.items() if pid in alive}
+        self._silence = {pid: self._silence.get(pid, 0) + 1 for pid in self._reports}
+        self._silence[report.pid] = 0
         self._end_silent()
         lines = ["WATCHDOG=1", f"STATUS={self._status()}"]
-        if not self._is_ready and len(self._words) >= self._workers:
+        if not self._is_ready and len(self._reports) >= self._workers:
             self._is_ready = True
             lines.insert(0, "READY=1")
         self.manager.notify(*lines)
 
     def _status(self) -> str:
-        words = self._words.values()
-        state = "serving" if any(word.state == "serving" for word in words) else "draining"
-        workers = f" with {len(words)} of {self._workers} workers" if self._workers > 1 else ""
+        reports = self._reports.values()
+        state = "serving" if any(report.state == "serving" for report in reports) else "draining"
+        workers = f" with {len(reports)} of {self._workers} workers" if self._workers > 1 else ""
         in_flight, waiting = (
-            sum(word.in_flight for word in words),
-            sum(word.waiting for word in words),
+            sum(report.in_flight for report in reports),
+            sum(report.waiting for report in reports),
         )
         return f"{state}{workers}, {in_flight} in flight" + (
             f", {waiting} waiting" if waiting else ""
@@ -159,12 +161,12 @@ class Relay:
 
     def _end_silent(self) -> None:
         """Kill hung workers. Counts reports, not seconds: a suspended machine must not kill one."""
-        others = len(self._words) - 1
-        for pid, words in self._silence.items():
-            if words == _SILENT_ROUNDS * others + 1:  # it prints its stacks and dies
-                journal.write("worker_hung", pid=pid)
+        others = len(self._reports) - 1
+        for pid, reports in self._silence.items():
+            if reports == _SILENT_ROUNDS * others + 1:  # it prints its stacks and dies
+                logs.write("worker_hung", pid=pid)
                 kill = signal.SIGABRT
-            elif words > (_SILENT_ROUNDS + 1) * others + 1:
+            elif reports > (_SILENT_ROUNDS + 1) * others + 1:
                 kill = signal.SIGKILL
             else:
                 continue
@@ -175,17 +177,17 @@ class Relay:
 class Watch(threading.Thread):
     """Reports this worker to the master for as long as it answers."""
 
-    def __init__(self, relay: Relay, worker: ThreadWorker, word: Callable[[], Word]) -> None:
+    def __init__(self, relay: Relay, serve: Serve, report: Callable[[], Report]) -> None:
         super().__init__(name="watch", daemon=True)
-        self.relay, self.worker, self.word = relay, worker, word
+        self.relay, self.serve, self.report = relay, serve, report
 
     def run(self) -> None:
         leave_abort_to_main()
         interval = min(self.relay.manager.watchdog / 3 or _STATUS_INTERVAL, _STATUS_INTERVAL)
         has_answered = False
         while True:
-            if answers(self.worker, timeout=interval):
-                self.relay.say(self.word())
+            if answers(self.serve, timeout=interval):
+                self.relay.say(self.report())
                 has_answered = True
             time.sleep(interval if has_answered else 0.05)
 

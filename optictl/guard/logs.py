@@ -18,7 +18,9 @@ _EVENT = "guard"
 class JsonLines(logging.Formatter):
     """One JSON object per record. Only the guard's own records keep their text."""
 
-    loading = True
+    def __init__(self) -> None:
+        super().__init__()
+        self.loading = True
 
     def format(self, record: logging.LogRecord) -> str:
         event = getattr(record, _EVENT, None)
@@ -30,7 +32,7 @@ class JsonLines(logging.Formatter):
             }
             if self.loading:
                 event["message"] = record.getMessage()
-            elif record.name.startswith("gunicorn"):
+            elif record.name.startswith(("gunicorn", "uvicorn")):
                 # after a colon may be a malformed header line with a key; after " /" a path
                 event["message"] = record.getMessage().split(": ")[0].split(" /")[0]
             elif record.exc_info and record.exc_info[0]:
@@ -41,7 +43,7 @@ class JsonLines(logging.Formatter):
 class UnusedPlugins(logging.Filter):
     """Holds back OptiLLM's errors about packaged plugins that the closure omits on purpose.
 
-    `serving` logs them when an enabled strategy is missing.
+    `ServiceLog.serving` logs them when an enabled strategy is missing.
     """
 
     def __init__(self) -> None:
@@ -57,38 +59,38 @@ class UnusedPlugins(logging.Filter):
         return True
 
 
-_formatter = JsonLines()
-_unused = UnusedPlugins()
 _log = logging.getLogger("guard")
 
 
-def start() -> None:
-    """Configure the root logger before OptiLLM does. It logs warnings and errors."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_formatter)
-    handler.addFilter(_unused)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    _log.setLevel(logging.INFO)
-    logging.captureWarnings(True)  # pydantic's warnings quote what an upstream sent
+class ServiceLog:
+    """The log of this process. Create it before OptiLLM configures logging."""
 
+    def __init__(self) -> None:
+        self._formatter, self._unused = JsonLines(), UnusedPlugins()
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(self._formatter)
+        handler.addFilter(self._unused)
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(logging.WARNING)
+        _log.setLevel(logging.INFO)
+        logging.captureWarnings(True)  # pydantic's warnings quote what an upstream sent
 
-def serving(explain: list[str]) -> None:
-    """From now on, log only the source line of a message: it may contain a client's data.
+    def serving(self, explain: list[str]) -> None:
+        """From now on, log only the source line of a message: it may contain a client's data.
 
-    `explain`: enabled strategies that OptiLLM did not load. If there are any, log OptiLLM's errors
-    about its plugins.
-    """
-    if explain:
-        for message in _unused.held:
-            write("plugin_failed", message=message)
-    _unused.held.clear()
-    _formatter.loading = False
-    # OptiLLM sets a lower level on some loggers: raise it, and save the work for dropped records
-    for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
-        if logger is not _log:
-            logger.setLevel(max(logger.level, logging.WARNING))
+        `explain`: enabled strategies that OptiLLM did not load. If there are any, log OptiLLM's
+        errors about its plugins.
+        """
+        if explain:
+            for message in self._unused.held:
+                write("plugin_failed", message=message)
+        self._unused.held.clear()
+        self._formatter.loading = False
+        # OptiLLM sets a lower level on some loggers: raise it, to save the work for dropped records
+        for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
+            if logger is not _log:
+                logger.setLevel(max(logger.level, logging.WARNING))
 
 
 def write(event: str, **fields: Any) -> None:

@@ -1,0 +1,226 @@
+"""HTTP connections with limits: a slow client costs some memory, and never a thread.
+
+uvicorn's protocol has no time limit for a request head or for an answer that is not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from . import GUARD_VERSION, logs, responses
+from .metrics import Meter
+
+#: The largest request head. Bytes.
+MAX_HEAD_BYTES = 64 * 1024
+#: Answers that wait for slow readers, all together. Bytes.
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
+#: Seconds for the request of a connection that a stopping service has just accepted.
+_LAST_REQUEST_SECONDS = 1.0
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+@dataclass
+class Connections:
+    """The connections of a process, and their limits. Times are in seconds.
+
+    `waiting`: connections without a complete request head, the oldest first. `unread`: connections
+    whose client does not read its answer, the oldest first.
+    """
+
+    meter: Meter
+    head_timeout: float
+    read_timeout: float
+    most: int
+    count: int = 0
+    draining: bool = False
+    waiting: dict[Connection, None] = field(default_factory=dict)
+    unread: dict[Connection, None] = field(default_factory=dict)
+    _closed: Counter[str] = field(default_factory=Counter)
+    _reported: float = 0.0
+
+    def report_closed(self, reason: str) -> None:
+        """Log closed connections, at most once a second."""
+        self._closed[reason] += 1
+        if time.monotonic() - self._reported >= 1:
+            self._reported = time.monotonic()
+            logs.write("connections_closed", **self._closed)
+            self._closed.clear()
+
+    def make_room(self, newest: Connection) -> None:
+        """Close the connection that has waited longest when there are too many."""
+        if self.count > self.most:
+            oldest = next(iter(self.waiting), newest)
+            oldest.abandon("too_many_connections")
+
+    def bound_unread(self) -> None:
+        """Close the oldest connections with unread answers when these need too much memory."""
+        sizes = {c: c.transport.get_write_buffer_size() for c in self.unread}
+        total = sum(sizes.values())
+        for connection, size in sizes.items():
+            if total <= MAX_UNREAD_BYTES:
+                break
+            total -= size
+            connection.abandon("answers_unread")
+
+
+class Connection(HttpToolsProtocol):  # type: ignore[misc]
+    """A connection of a client."""
+
+    def __init__(self, *, connections: Connections, **options: Any) -> None:
+        super().__init__(**options)
+        self._all = connections
+        self._head_bytes = 0
+        self._has_head = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
+
+    # the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        # call pause_writing as soon as the kernel takes no more
+        transport.set_write_buffer_limits(high=0)
+        self._all.count += 1
+        self._await_head(_LAST_REQUEST_SECONDS if self._all.draining else self._all.head_timeout)
+        self._all.make_room(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.count -= 1
+        self._stop_waiting()
+        self._stop_reading()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self.cycle is None and self._head_timer is not None:
+            # its request is on the way: refuse it, and a client would see a dropped connection
+            self._await_head(_LAST_REQUEST_SECONDS)
+        else:
+            super().shutdown()
+
+    def abandon(self, reason: str) -> None:
+        """Close the connection at once."""
+        self._all.report_closed(reason)
+        self.transport.abort()
+
+    # the request head
+
+    def _await_head(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._head_timer = self.loop.call_later(seconds, self._head_too_late)
+        self._all.waiting[self] = None
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        self._all.waiting.pop(self, None)
+
+    def _head_too_late(self) -> None:
+        self._all.waiting.pop(self, None)
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self._head_bytes == 0:
+            self.transport.close()  # it has sent nothing: there is no request to answer
+        else:
+            self._refuse(408, "read_timeout", "the request head did not arrive in time")
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if not self._has_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, "head_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
+        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            # empty lines before a request: they ended the time limit of an idle connection
+            self._await_head(self._all.head_timeout)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._has_head = False
+        if self._head_timer is None:  # the next request of the connection
+            self._await_head(self._all.head_timeout)
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        self._has_head, self._head_bytes = True, 0
+        super().on_headers_complete()
+        if self._all.draining:
+            self.cycle.keep_alive = False
+
+    def eof_received(self) -> None:
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and not cycle.response_started:
+            self._refuse(400, "invalid_request", "the body is incomplete")
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "invalid_request", "the request is not valid HTTP")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer without the application, and close."""
+        self._all.meter.refused(code)
+        logs.write("refused", status=status, code=code)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # the application has no client any more
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+        body = responses.error_body(status, code, message)
+        head = [
+            b"HTTP/1.1 %d %s" % (status, _REASONS[status]),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"x-optillm-guard: %s" % GUARD_VERSION.encode(),
+            b"connection: close",
+        ]
+        self.transport.write(b"\r\n".join([*head, b"", body]))
+        self.transport.close()
+
+    # the answer
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or self.pipeline:
+            return
+        if self._all.draining:
+            self.transport.close()
+        else:
+            self._all.waiting[self] = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._read_timer is None:
+            self._all.unread[self] = None
+            self._await_reader()
+        self._all.bound_unread()
+
+    def _await_reader(self) -> None:
+        size = self.transport.get_write_buffer_size()
+        self._read_timer = self.loop.call_later(self._all.read_timeout, self._check_reader, size)
+
+    def _check_reader(self, size: int) -> None:
+        if self.transport.get_write_buffer_size() < size:  # it reads, slowly
+            self._await_reader()
+        else:
+            self.abandon("answer_unread")
+
+    def resume_writing(self) -> None:
+        self._stop_reading()
+        super().resume_writing()
+
+    def _stop_reading(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+        self._all.unread.pop(self, None)
