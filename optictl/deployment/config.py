@@ -112,6 +112,22 @@ class Timeouts(_Section):
     drain: int = Field(
         300, ge=0, le=86_400, description="The longest time that a stopping service may drain."
     )
+    head: int = Field(
+        10,
+        ge=1,
+        le=3600,
+        description="The longest time for the head of a request to arrive; then 408 or close.",
+    )
+    body: int = Field(
+        30, ge=1, le=3600, description="The longest time for the body to arrive; then 408."
+    )
+    read: int = Field(
+        30,
+        ge=1,
+        le=3600,
+        description="The longest time without progress of a client that reads an answer; "
+        "then the connection is closed.",
+    )
 
 
 class Limits(_Section):
@@ -134,6 +150,13 @@ class Limits(_Section):
         ge=1,
         le=512,
         description="Requests that run at the same time; the same number may wait.",
+    )
+    max_connections: int = Field(
+        1024,
+        ge=16,
+        le=2048,
+        description="Connections that are open at the same time; the one that waits longest "
+        "without a request is closed for a new one.",
     )
     max_traces: int = Field(
         200,

@@ -119,6 +119,14 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         str(config.timeouts.request),
         "--drain-timeout",
         str(config.timeouts.drain),
+        "--head-timeout",
+        str(config.timeouts.head),
+        "--body-timeout",
+        str(config.timeouts.body),
+        "--read-timeout",
+        str(config.timeouts.read),
+        "--max-connections",
+        str(config.limits.max_connections),
         "--max-upstream-calls",
         str(config.limits.max_upstream_calls),
         "--max-body-bytes",
@@ -234,7 +242,7 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         proxy_key_file=_literal(paths.proxy_key),
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         workers=config.workers,
-        # a waiting request needs one thread, a running one a second and those of its strategy
+        # a running request has a thread and those of its strategy, a waiting one has none
         tasks_max=(128 + REQUEST_THREADS * config.limits.max_in_flight) * config.workers,
         scope=paths.scope,
         sealed=sealed,
