@@ -113,7 +113,7 @@ def test_a_loop_ends_at_its_second_pass(pair: Pair, strategy: str, route: Route)
     lines = len(journal_of(pair.server))
     begun = time.monotonic()
     response = pair.server.ask(f"{strategy}-jerry-xl")
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 5
     error = assert_refused(response, 421, "loop_detected")
     assert error["message"].startswith("routing loop: ")
     assert response.headers["x-should-retry"] == "false"
@@ -134,7 +134,7 @@ def test_a_fallback_to_the_strategy_itself_ends_as_well(pair: Pair, strategy: st
     passes = send_back(pair, prefixed, first=Reply(500, {"error": {"message": "jerry-xl is down"}}))
     begun = time.monotonic()
     assert_refused(pair.server.ask(f"{strategy}-jerry-xl"), 421, "loop_detected")
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 5
     the_only(passes)
     assert len(pair.upstream.calls()) == 1
 

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 APPROACHES = ("proxy", "auto")
 LOOPS = ("around", "twice", "fallback")
-#: Seconds. One takes about 0.15 on an idle machine.
-ABOUT_A_SECOND = 1.5
+#: Seconds. A loop takes about 0.15 on an idle machine; without a guard it never ends.
+SOON = 5.0
 
 both_approaches = pytest.mark.parametrize("approach", APPROACHES)
 
@@ -149,7 +149,7 @@ def test_a_loop_ends_within_a_second(site: Site, loop: str, approach: str, strea
         seconds = time.monotonic() - started
         _assert_loop_named(response)
         assert site.passes() - before <= 2, strategy
-        assert seconds < ABOUT_A_SECOND, strategy
+        assert seconds < SOON, strategy
     helpers.settled(site.passes)
 
 
@@ -165,7 +165,7 @@ def test_a_model_that_begins_to_fail_midway_loops_no_more(
     _assert_loop_named(response)
     assert int(helpers.facts(response)["upstream-completions"]) >= 3
     assert site.passes() - before <= 2
-    assert seconds < ABOUT_A_SECOND
+    assert seconds < SOON
 
 
 @both_approaches
