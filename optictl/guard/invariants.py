@@ -26,8 +26,7 @@ FORBIDDEN = {
 }
 _OPTILLM_DEFAULT = "changes one of OptiLLM's defaults"
 
-#: Threads of a running request, those of its strategy included. It sizes TasksMax= of the unit, and
-#: the table of upstream calls that all workers share.
+#: Threads of a running request, those of its strategy included. It sizes TasksMax= of the unit.
 REQUEST_THREADS = 8
 MIN_KEY_LENGTH = 24
 MIN_KEY_VARIETY = 8
