@@ -13,7 +13,7 @@ from optictl.facts.deployment import Deployment
 from optictl.guard import invariants
 from optictl.host import files
 from optictl.host.files import FileFacts
-from optictl.releases import build, integrity, store
+from optictl.releases import build, integrity, store, verification
 
 
 @check(
@@ -205,6 +205,41 @@ def release_pinned(deployment: Deployment) -> Iterator[Finding]:
     yield Finding(
         f"{len(record.distributions)} distributions of {deployment.release.name} as installed"
     )
+
+
+@check(
+    "release.verified",
+    "The guard's promises hold on this OptiLLM",
+    "its texts are known to the guard, or a conformance run passed here",
+    fault="The guard's promises may not hold on this OptiLLM",
+    requires=("config.valid", "release.in-force"),
+    explained_by=("release.pinned",),
+)
+def release_verified(deployment: Deployment) -> Iterator[Finding]:
+    """The active release is verified, or conformant here.
+
+    How: compares the texts of OptiLLM that the guard relies on with those of the versions that
+    passed the guard's tests, and reads the outcome of the conformance run from release.json. It is
+    skipped if neither can be read.
+    Why: another OptiLLM may answer 200 without the strategy that a client asked for.
+    """
+    release, record = deployment.release, deployment.release_record
+    verdict = verification.of(release, record, deployment.config.strategies)
+    match verdict.state:
+        case "verified":
+            yield Finding("verified")
+        case "conformant":
+            yield Finding(f"conformant here: {verdict.reason}")
+        case "refused":
+            yield Finding(f"refused: {verdict.reason}", "fail", _other_release(deployment))
+        case "unknown":
+            raise Skip(verdict.reason)
+
+
+def _other_release(deployment: Deployment) -> str:
+    """The command that leads from a refused release to another one."""
+    command = deployment.paths.command
+    return command("rollback" if store.previous(deployment.paths) else "upgrade --list")
 
 
 @check(

@@ -12,7 +12,8 @@ from optictl.errors import MissingFact
 from optictl.facts import units as facts_units
 from optictl.facts.deployment import Deployment
 from optictl.host.systemd import Systemd, Unit
-from optictl.releases import store
+from optictl.releases import store, verification
+from optictl.releases.verification import Verification
 from optictl.results import roots
 
 _TIERS = ("health.alive", "health.locked", "health.connected")
@@ -23,7 +24,8 @@ class Status:
     """The state of a deployment.
 
     `state`: systemd's state, "" without systemd. `tiers`: check id -> status. `memory`: in bytes.
-    `problem` and `next`: what is wrong, and the command that fixes it.
+    `problem` and `next`: what is wrong, and the command that fixes it. `verification`:
+    whether the guard's promises hold on the release; None without one.
     """
 
     state: str = ""
@@ -37,6 +39,7 @@ class Status:
     tiers: dict[str, str] = field(default_factory=dict)
     problem: str = ""
     next: str = ""
+    verification: Verification | None = None
 
     @property
     def good(self) -> bool:
@@ -59,6 +62,7 @@ def read_status(paths: Paths, config_path: Path) -> Status:
         tiers={id: statuses[id] for id in _TIERS},
         problem=f"{worst.id}: {worst.found}" if worst else "",
         next=worst.remedy or paths.command("check") if worst else "",
+        verification=_verification(deployment),
     )
     units = facts_units.read_units(paths)
     if units is None:
@@ -110,6 +114,14 @@ def _was_stopped(service: Unit, socket: Unit) -> bool:
         and service.result == "success"
         and socket.active_state != "failed"
     )
+
+
+def _verification(deployment: Deployment) -> Verification | None:
+    try:
+        release, record = deployment.release, deployment.release_record
+        return verification.of(release, record, deployment.config.strategies)
+    except MissingFact:
+        return None
 
 
 def _memory(deployment: Deployment) -> int | None:

@@ -69,11 +69,16 @@ def _rows(status: Status) -> dict[str, str]:
         "state": f"{status.state}, since {status.since}" if status.since else status.state,
         "doing": status.doing,
         "process": str(status.main_pid or ""),
-        "release": status.release,
+        "release": _release(status),
         "restarts": str(status.restarts) if status.state else "",
         "memory": "" if status.memory is None else f"{status.memory / 2**20:.0f} MiB",
         "drop-ins": " ".join(status.drop_ins),
     }
+
+
+def _release(status: Status) -> str:
+    verdict = status.verification
+    return f"{status.release} ({verdict.words})" if verdict else status.release
 
 
 def logs(terminal: Terminal, entries: Iterable[Entry]) -> None:

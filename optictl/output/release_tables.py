@@ -139,13 +139,14 @@ class Releases(Report):
         if not self.stored:
             terminal.message("No release is installed.")
             return
-        titles = ("release", "state", "profile", "closure", "built", "MB")
+        titles = ("release", "state", "verified", "profile", "closure", "built", "MB")
         shown = Table(*titles, numbers=("MB",))
         for release in self.stored:
             style = _STATE_STYLE.get(release.state, "")
             state = f"[{style}]{release.state}[/]" if style else release.state
             built, size = release.built[:16].replace("T", " "), f"{release.size / 1e6:.0f}"
-            words = (release.profile, release.closure, built, size)
+            verified = release.verification.words if release.verification else ""
+            words = (verified, release.profile, release.closure, built, size)
             shown.add(escape(release.name), state, *map(escape, words))
         shown.print(terminal.out)
         for release in self.stored:

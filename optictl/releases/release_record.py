@@ -55,11 +55,20 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Conformance:
+    """The outcome of a conformance run on this machine. `at`: when, in UTC."""
+
+    passed: bool
+    at: str
+
+
+@dataclass(frozen=True)
 class ReleaseRecord:
     """The content of release.json.
 
     `id`: see `ReleaseSpec`. `guard`: the version of the guard; `flags`: those that it knows.
     `built`: a time in UTC. `files`: path below the release -> digest, for those that optictl added.
+    `conformance`: None where no conformance run took place.
     """
 
     id: str
@@ -73,6 +82,7 @@ class ReleaseRecord:
     proof: Proof
     distributions: Mapping[str, Distribution]
     files: Mapping[str, str]
+    conformance: Conformance | None = None
 
 
 def read(directory: Path) -> ReleaseRecord | None:

@@ -17,10 +17,11 @@ from optictl.deployment.paths import Paths
 from optictl.errors import NotInstalled
 from optictl.guard import settings
 from optictl.host import files
-from optictl.releases import activations, failures, integrity, release_record
+from optictl.releases import activations, failures, integrity, release_record, verification
 from optictl.releases.failures import Failure
 from optictl.releases.locks import ReleaseSpec
 from optictl.releases.release_record import ReleaseRecord
+from optictl.releases.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,7 @@ class StoredRelease:
 
     `state`: active, previous, kept, failed or half-built. `size`: in bytes. `closure`: the
     beginning of the lock file's digest. `failure`: why and when it was rolled back.
+    `verification`: whether the guard's promises hold on it.
     """
 
     name: str
@@ -243,12 +245,19 @@ class StoredRelease:
     size: int
     state: str
     failure: Failure | None = None
+    verification: Verification | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may be activated."""
+        refused = self.verification is not None and self.verification.state == "refused"
+        return self.state not in ("failed", "half-built") and not refused
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape: a result with these fields as its data."""
         return {
             "id": self.name,
-            "status": "fail" if self.state in ("failed", "half-built") else "pass",
+            "status": "pass" if self.is_usable else "fail",
             "data": asdict(self),
         }
 
@@ -257,7 +266,7 @@ def listing(paths: Paths) -> list[StoredRelease]:
     """Every release on disk, the newest first, then the half-built ones."""
     releases = read(paths)
     states = {releases.active: "active", releases.previous: "previous"}
-    stored = []
+    stored, strategies = [], verification.enabled(paths)
     for name, record in reversed(list(releases.records.items())):
         failure = releases.failed.get(name)
         stored.append(
@@ -270,6 +279,7 @@ def listing(paths: Paths) -> list[StoredRelease]:
                 files.size(paths.releases / name),
                 _state(states.get(name, "kept"), failure),
                 failure,
+                verification.of(paths.releases / name, record, strategies),
             )
         )
     return stored + [

@@ -10,7 +10,7 @@ import pytest
 
 from optictl.deployment import paths
 from optictl.releases import integrity, release_record, store
-from optictl.releases.release_record import Distribution
+from optictl.releases.release_record import Conformance, Distribution
 from testing import release_records
 
 FLASK = {"flask": Distribution("3.1.0", "0" * 64)}
@@ -42,7 +42,25 @@ def test_the_shape_on_disk(tmp_path: Path) -> None:
         "proof": {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1200},
         "distributions": {"flask": {"version": "3.1.0", "record_sha256": "0" * 64}},
         "files": {},
+        "conformance": None,
     }
+
+
+def test_a_conformance_run_is_on_record(tmp_path: Path) -> None:
+    run = Conformance(True, "2026-11-29T09:00:00Z")
+    release_records.write(tmp_path, conformance=run)
+    record = release_record.read(tmp_path)
+    assert record is not None
+    assert record.conformance == run
+
+
+def test_a_release_of_an_earlier_optictl_has_no_conformance_run(tmp_path: Path) -> None:
+    release_records.write(tmp_path)
+    file = tmp_path / "release.json"
+    data = json.loads(file.read_text())
+    del data["conformance"]
+    file.write_text(json.dumps(data))
+    assert release_record.read(tmp_path) == release_records.SAMPLE
 
 
 def test_fields_of_a_later_version_are_ignored(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from optictl.output.release_tables import Comparison, NewLock, Releases, Switche
 from optictl.output.request_results import Compared, Traced
 from optictl.output.tables import Table
 from optictl.releases.store import StoredRelease
+from optictl.releases.verification import Verification
 from optictl.requests.compare.summary import Beside, Row, Subject
 from optictl.requests.tracing import Call, Trace
 from optictl.results import Result
@@ -88,7 +89,16 @@ def smoke(model: str, seconds: float) -> Result:
 
 
 STORED = [
-    StoredRelease(RELEASE, "0.3.12", "proxy", "0123456789ab", "2026-11-01T10:00:00", n, state)
+    StoredRelease(
+        RELEASE,
+        "0.3.12",
+        "proxy",
+        "0123456789ab",
+        "2026-11-01T10:00:00",
+        n,
+        state,
+        verification=Verification("conformant", "the conformance run passed"),
+    )
     for n, state in ((10**9, "active"), (10**8, "half-built"))
 ]
 TRACE = Trace(
@@ -143,6 +153,7 @@ STATUS = Status(
     tiers={"health.alive": "pass", "health.locked": "fail", "health.connected": "skip"},
     problem=f"health.locked: {PATH} names another provider than {PATH}.before, and nothing else",
     next=f"sudo optictl install --config {PATH}",
+    verification=Verification("conformant", "the conformance run passed"),
 )
 FAILED = Result(
     "fleet.host",

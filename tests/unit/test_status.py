@@ -12,7 +12,10 @@ from optictl.facts import units as unit_facts
 from optictl.host.systemd import Unit
 from optictl.observe import status
 from optictl.observe.status import Status
+from optictl.releases import store
+from optictl.releases.release_record import Conformance
 from optictl.results import Result
+from testing import release_records
 
 TIERS = ("health.alive", "health.locked", "health.connected")
 
@@ -64,3 +67,16 @@ def test_a_unit_that_was_stopped_has_no_problem_of_its_journal(
 ) -> None:
     unit = Unit("x", load_state="loaded", active_state="inactive", result="success")
     assert seen(monkeypatch, tmp_path, unit, *TIERS).problem == "health.alive: health.alive found"
+
+
+def test_it_says_whether_the_release_is_verified(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unit = Unit("x", load_state="loaded", active_state="active")
+    assert seen(monkeypatch, tmp_path, unit).verification is None
+    places = paths.system(tmp_path)
+    conformance = Conformance(True, "2026-11-29T09:00:00Z")
+    release_records.write(places.releases / "a", conformance=conformance)
+    store.switch(places, "a")
+    data = seen(monkeypatch, tmp_path, unit).as_dict()["data"]
+    assert data["verification"]["state"] == "conformant"
