@@ -26,6 +26,8 @@ paragraph that begins with "Fix:" says what to do.
         NotInstalled          not-installed
       NoSystemd               no-systemd
       NoLock                  no-lock
+      NoSuchVersion           no-such-version
+      ReleaseRefused          release-refused
       NoPython                no-python
       NoWheel                 no-wheel
       NoHosts                 no-hosts
@@ -295,11 +297,29 @@ class NoSystemd(OptictlError):
 class NoLock(OptictlError):
     """optictl has no lock file for this version and profile of OptiLLM, and cannot make one for it.
 
-    Fix: set optillm.version to a version that `remedy` names, or make a lock file with
+    Fix: upgrade to the version that `remedy` names, or make a lock file with
     `optictl upgrade VERSION --resolve`.
     """
 
     code = "no-lock"
+
+
+class NoSuchVersion(OptictlError):
+    """The package index has no such version of OptiLLM.
+
+    Fix: `optictl upgrade --list` shows the versions.
+    """
+
+    code = "no-such-version"
+
+
+class ReleaseRefused(OptictlError):
+    """The guard's promises do not hold on this version of OptiLLM. Nothing was built or kept.
+
+    Fix: upgrade to a version that works; `optictl upgrade --list` shows them.
+    """
+
+    code = "release-refused"
 
 
 class NoPython(OptictlError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from optictl.cli.questions import ask, confirm, refuse_blocked
 if TYPE_CHECKING:
     from optictl.operations.canary import Proof
     from optictl.operations.installation import Installation
+    from optictl.operations.resolve import Resolution
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +26,7 @@ def register(app: typer.Typer) -> None:
     add(
         "upgrade",
         upgrade,
-        example="sudo optictl upgrade 0.3.13",
+        example="optictl upgrade --list && sudo optictl upgrade 0.3.13",
         shared=options.DEPLOYMENT_AND_OUTPUT,
     )
     add("rollback", rollback, example="sudo optictl rollback", shared=options.DEPLOYMENT_AND_OUTPUT)
@@ -70,6 +72,13 @@ _ResolveOption = Annotated[
         help="Make a lock for a version that has none, and show what changes.",
     ),
 ]
+_ListOption = Annotated[
+    bool,
+    typer.Option(
+        "--list",
+        help="List the versions: with a lock, verified, released here, newest on the index.",
+    ),
+]
 _CanaryOnlyOption = Annotated[
     bool, typer.Option("--canary-only", help="Build and prove it; do not activate it.")
 ]
@@ -87,6 +96,7 @@ def upgrade(
     version: _VersionArgument = None,
     lock: _LockOption = None,
     resolve: _ResolveOption = False,
+    list_versions: _ListOption = False,
     canary_only: _CanaryOnlyOption = False,
     build_only: _BuildOnlyOption = False,
     dry_run: options.DryRunOption = False,
@@ -101,25 +111,83 @@ def upgrade(
 
     Every enabled strategy is asked twice: that costs tokens.
     If anything fails, it is rolled back (exit 4).
+
+    `optictl upgrade --list` shows the versions, and asks no model.
     """
+    if list_versions:
+        return _list(call, alone=not (version or lock or resolve or canary_only or build_only))
+    wanted = _wanted(call, version)
+    choices = _Choices(yes, force, python, wheelhouse.absolute() if wheelhouse else None)
+    ends = _Ends(dry_run, canary_only, build_only)
+    with _new_lock(call, wanted, lock, resolve) as new:
+        return _upgrade(call, wanted, new, choices, ends, secrets_come)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where an upgrade ends before it activates anything."""
+
+    dry_run: bool
+    canary_only: bool
+    build_only: bool
+
+
+def _upgrade(
+    call: Call,
+    wanted: str,
+    new: _NewLock | None,
+    choices: _Choices,
+    ends: _Ends,
+    secrets_come: bool,
+) -> int:
     from optictl.operations import upgrade
     from optictl.operations.installation import Circumstances
+    from optictl.output.release_tables import LockPlan
 
-    given = Circumstances(python, secrets_come)
-    wanted = version or call.config().optillm.version
-    if (lock is not None or resolve) and _new_lock(call, wanted, lock, resolve, dry_run, yes):
-        return 0
+    given = Circumstances(choices.python, secrets_come, new.file if new else None)
 
     def plan() -> Installation:
         place = (call.config(), call.config_path, call.paths)
         planned = upgrade.plan_upgrade(*place, wanted, given)
-        return upgrade.up_to_the_proof(planned) if canary_only else planned
+        return upgrade.up_to_the_proof(planned) if ends.canary_only else planned
 
-    choices = _Choices(yes, force, python, wheelhouse.absolute() if wheelhouse else None)
-    if build_only and not dry_run:
+    if ends.dry_run and new is not None:
+        report = LockPlan(str(new.target), plan(), choices.force, new.resolution)
+        return call.terminal.finish(report)
+    if ends.build_only and not ends.dry_run:
         return _build(call, plan(), choices)
-    following = f"upgrade {wanted}" if canary_only else "rollback"
-    return _change(call, plan, choices, dry_run=dry_run, canary=canary_only, following=following)
+    canary = ends.canary_only
+    following = f"upgrade {wanted}" if canary else "rollback"
+    return _change(call, plan, choices, dry_run=ends.dry_run, canary=canary, following=following)
+
+
+def _list(call: Call, *, alone: bool) -> int:
+    """The versions of OptiLLM. `alone`: nothing else was asked for."""
+    from optictl.output.release_tables import Versions
+    from optictl.releases import versions
+
+    if not alone:
+        raise typer.BadParameter("--list takes no version and no other way to upgrade")
+    profile = call.config().optillm.profile
+    with call.terminal.progress("asking the package index") as say:
+        say("asking the package index for the newest OptiLLM")
+        found = versions.read(call.paths, profile)
+    return call.terminal.finish(Versions(found))
+
+
+def _wanted(call: Call, version: str | None) -> str:
+    """The version to upgrade to.
+
+    Raises:
+        UsageFailure: the command line names none that OptiLLM could have.
+    """
+    from optictl.releases import versions
+
+    optillm = call.config().optillm
+    if version is None:
+        return optillm.version
+    versions.refuse_malformed(version, call.paths, optillm.profile)
+    return version
 
 
 def rollback(
@@ -145,36 +213,64 @@ def releases(call: Call) -> int:
     return call.terminal.finish(Releases(store.listing(call.paths)))
 
 
-def _new_lock(
-    call: Call, version: str, lock: Path | None, resolve: bool, dry_run: bool, yes: bool
-) -> bool:
-    """Keep a lock with this deployment's own, after showing what it means.
+@dataclass(frozen=True)
+class _NewLock:
+    """A lock that is not kept yet: a file with it, where it belongs, and how it was made."""
 
-    Returns whether the command ends there: only the plan was asked for.
+    file: Path
+    target: Path
+    resolution: Resolution | None = None
+
+
+@contextmanager
+def _new_lock(
+    call: Call, version: str, lock: Path | None, resolve: bool
+) -> Iterator[_NewLock | None]:
+    """The lock that the command line brings or asks for, None without one.
+
+    Raises:
+        Exit: the lock leads to a release that is refused; it was said.
     """
     from optictl.operations import resolve as resolving
-    from optictl.output.release_tables import LockPlan, NewLock
 
-    config, found = call.config(), None
     if lock is not None and resolve:
         raise typer.BadParameter("--lock and --resolve exclude each other")
+    if lock is None and not resolve:
+        yield None
+        return
+    found = _resolution(call, version) if lock is None else None
     if lock is not None:
-        target, text = resolving.own_lock(config, call.paths, version, lock)
+        target, text = resolving.own_lock(call.config(), call.paths, version, lock)
     else:
-        with call.terminal.progress("resolving") as say:
-            found = resolving.resolve(config, call.paths, version, say)
-        call.terminal.preview(NewLock(found))
+        assert found is not None
         target, text = found.path, found.text
-    if dry_run:
-        call.terminal.finish(LockPlan(str(target), found))
-        return True
-    ask(yes, f"Keep this lock as {target}?")
-    resolving.keep_lock(target, text)
-    return False
+    with resolving.unkept(target.name, text) as file:
+        yield _NewLock(file, target, found)
+
+
+def _resolution(call: Call, version: str) -> Resolution:
+    """A new lock, once it is shown what it means.
+
+    Raises:
+        Exit: it leads to a release that is refused.
+    """
+    from optictl.errors import ReleaseRefused
+    from optictl.operations import resolve as resolving
+    from optictl.output.release_tables import NewLock, RefusedLock
+
+    config = call.config()
+    with call.terminal.progress("resolving") as say:
+        found = resolving.resolve(config, call.paths, version, say)
+    call.terminal.preview(NewLock(found))
+    try:
+        resolving.refuse_unknown(found, config, call.paths, version)
+    except ReleaseRefused as refused:
+        raise typer.Exit(call.terminal.finish(RefusedLock(found, refused))) from None
+    return found
 
 
 def _build(call: Call, installation: Installation, choices: _Choices) -> int:
-    from optictl.operations import install
+    from optictl.operations import install, upgrade
     from optictl.operations.steps import BuildRelease
     from optictl.output import plans
     from optictl.output.release_tables import Built
@@ -185,6 +281,7 @@ def _build(call: Call, installation: Installation, choices: _Choices) -> int:
         done = plans.done(terminal)
         with terminal.progress("building") as say:
             install.build_beside(installation, choices.python, choices.wheelhouse, say, done)
+    upgrade.keep_lock(installation)
     return terminal.finish(Built(release))
 
 
@@ -212,7 +309,8 @@ def _change(
         proofs = _apply(call, installation, plan, choices, force)
     words = "Activate it" if canary else "To return to the previous release"
     hint = f"{words}: {call.paths.command(following)}" if following else ""
-    done = Switched(installation.want.name, bool(installation.steps), not canary, proofs, hint)
+    changed, problems = bool(installation.steps), installation.problems
+    done = Switched(installation.want.name, changed, not canary, proofs, hint, problems)
     return call.terminal.finish(done)
 
 

@@ -208,7 +208,7 @@ class Deployment:
         main = self._main
         if self.supervised and (main is None or self._is_own(main)):
             return self.paths.command("restart")
-        return self.start if main is None else f"{self._end(main)} && {self.start}"
+        return self.start if main is None else f"{self.end(main)} && {self.start}"
 
     def _systemctl(self, verb: str) -> str:
         """The systemctl command for a hand-made service."""
@@ -227,7 +227,7 @@ class Deployment:
         """
         if self.hand_made is not None and self._is_own(pid):
             return self.take_over
-        return self.restart if pid == self._main or self._is_own(pid) else self._end(pid)
+        return self.restart if pid == self._main or self._is_own(pid) else self.end(pid)
 
     def _is_own(self, pid: int) -> bool:
         units = (self.paths.service_unit, self.paths.sibling_unit)
@@ -236,7 +236,7 @@ class Deployment:
             or processes.service_of(pid) in units
         )
 
-    def _end(self, pid: int) -> str:
+    def end(self, pid: int) -> str:
         """The command that ends a process permanently."""
         unit = processes.service_of(pid)
         if unit is None:
@@ -261,6 +261,17 @@ class Deployment:
             if self.is_live
             else None
         )
+
+    @property
+    def own_process(self) -> int | None:
+        """The process that serves a release of this deployment, None if there is none."""
+        try:
+            serving = self.live.processes
+        except MissingFact:
+            return None
+        directories = {files.identity(path) for path in self.paths.releases.glob("*/work")}
+        own = [process.pid for process in serving if process.directory in directories]
+        return min(own, key=processes.started_at) if own else None
 
     @cached_property
     def live(self) -> Live:

@@ -90,7 +90,7 @@ def _lock(version: str, profile: str) -> str:
     if not path.is_file():
         raise NoLock(
             f"this optictl has no lock for OptiLLM {version} (profile {profile})",
-            remedy=f"use one of {', '.join(locks.locked_versions(None, profile))}",
+            remedy=f"use one of {', '.join(locks.shipped_versions(profile))}",
         )
     return path.read_text()
 

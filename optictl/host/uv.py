@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from optictl.errors import FileFailure, ToolError, ToolMissing
+from optictl.errors import FileFailure, TimedOut, ToolError, ToolMissing
 from optictl.host import uv_settings
 from optictl.host.files import closed_to_others, scratch, write
 
@@ -108,26 +108,33 @@ def _settings() -> str:
     return uv_settings.kept_settings(tables)
 
 
-def _uv(*arguments: str) -> str:
+def _uv(*arguments: str, timeout: float | None = None) -> str:
     """Run uv with the kept settings, and return its standard output.
 
-    It runs in the root directory: there is no project.
+    It runs in the root directory: there is no project. `timeout` is in seconds.
 
     Raises:
-        ToolError: uv failed. The error has the end of its output, and a remedy for a known cause.
+        ToolError: uv failed, or did not end in time. The error has the end of its output, and a
+            remedy for a known cause.
     """
     with scratch(mode=0o700) as directory:
         settings = directory / "uv.toml"
         write(settings, _settings(), 0o600)  # an index's address may hold a password
-        result = subprocess.run(
-            [str(program()), "--config-file", str(settings), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=uv_settings.kept_environment(os.environ),
-            cwd="/",
-        )
+        try:
+            result = subprocess.run(
+                [str(program()), "--config-file", str(settings), *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env=uv_settings.kept_environment(os.environ),
+                cwd="/",
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            what = f"uv did not end within {timeout:g} s"
+            remedy = "look for what blocks it: the package index, or a proxy in between"
+            raise TimedOut(what, "", remedy) from None
     if result.returncode:
         what = " ".join(["uv", *itertools.takewhile(str.isalpha, arguments)])
         raise failure(what, result.stderr or result.stdout)
@@ -328,6 +335,53 @@ def resolve(requirements: str, excludes: str, preferred: str) -> str:
         ]
         _uv(*command)
         return lock.read_text(encoding="utf-8")
+
+
+#: How long the index may take to answer a question, in seconds.
+_INDEX_TIMEOUT = 30
+
+
+def newest_version(package: str) -> str:
+    """The newest final version of a package on uv's index, for the supported Pythons.
+
+    Raises:
+        OptictlError: the index does not answer, or does not have the package.
+    """
+    listed = re.search(rf"^{package}==([^\s;\\]+)", _pin(package), re.MULTILINE)
+    if listed is None:
+        raise ToolError(f"uv names no version of {package}", "")
+    return listed[1]
+
+
+def has_version(package: str, version: str) -> bool:
+    """Whether uv's index has a version of a package.
+
+    Raises:
+        OptictlError: the index does not answer.
+    """
+    try:
+        _pin(f"{package}=={version}")
+    except ToolError as error:
+        if is_missing_version(error):
+            return False
+        raise
+    return True
+
+
+def is_missing_version(error: ToolError) -> bool:
+    """Whether uv failed because the index does not have a version."""
+    return bool(re.search(r"there (is|are) no versions? of \S+==", " ".join(error.output.split())))
+
+
+def _pin(requirement: str) -> str:
+    """What uv makes of a requirement, without its dependencies."""
+    with scratch() as directory:
+        source = directory / "requirements.in"
+        write(source, requirement + "\n", 0o644)
+        command = ["pip", "compile", "--no-deps", "--universal", "--python-version"]
+        options = ["--no-annotate", "--no-header", "--quiet"]
+        oldest = ".".join(map(str, OLDEST))
+        return _uv(*command, oldest, *options, str(source), timeout=_INDEX_TIMEOUT)
 
 
 @contextmanager

@@ -70,17 +70,24 @@ class CurrentState:
         ]
 
 
-def read(config: Config, paths: Paths, *, start: bool, release: ReleaseSpec | None) -> CurrentState:
+def read(
+    config: Config,
+    paths: Paths,
+    *,
+    start: bool,
+    release: ReleaseSpec | None,
+    lock: Path | None = None,
+) -> CurrentState:
     """Read the facts. Nothing is changed.
 
     `start`: systemd, where it runs, is to run the deployment. `release`: one that is there already,
-    instead of the one that the configuration asks for.
+    instead of the one that the configuration asks for. `lock`: the lock to build it from.
 
     Raises:
         OptictlError: a file of the deployment may not be read.
     """
     releases = store.read(paths)
-    required = release or locks.required_release(config, paths)
+    required = release or locks.required_release(config, paths, lock)
     want, built, broken = (
         (required, True, "") if release else store.standing(required, paths, releases)
     )

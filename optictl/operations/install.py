@@ -72,7 +72,7 @@ def plan_install(
     if config.monitoring.timer and not paths.is_private:
         _refuse_unfit_program(paths)
     _refuse_foreign(config, paths)
-    state = current_state.read(config, paths, start=start, release=release)
+    state = current_state.read(config, paths, start=start, release=release, lock=given.lock)
     steps = _steps(state, config, paths, start)
     aside = {step.path for step in steps if isinstance(step, MoveAside)}
     drop_ins = [path for path in state.drop_ins if path not in aside]

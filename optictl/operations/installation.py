@@ -52,11 +52,13 @@ class Circumstances:
     """What the caller knows and the plan cannot read.
 
     `python` is the interpreter to build on. `secrets_come`: the caller writes the env file and the
-    proxy key before it installs, so the plan does not check them.
+    proxy key before it installs, so the plan does not check them. `lock`: the lock to build from,
+    which is kept once its release is proven.
     """
 
     python: Path | None = None
     secrets_come: bool = False
+    lock: Path | None = None
 
 
 #: No interpreter was named, and the secrets are checked.

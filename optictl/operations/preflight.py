@@ -378,6 +378,28 @@ def _weak_proxy_key(
         )
 
 
+def foreground(paths: Paths, pid: int, end: str) -> Result:
+    """A process outside systemd serves the active release. `end` is the command that ends it."""
+    return _problem(
+        "foreground",
+        "No process outside systemd serves the active release",
+        f"process {pid} serves this deployment in the foreground; "
+        "an upgrade cannot restart it, and it would continue with the active release",
+        f"{end}, then run the command again, then {paths.command('run')}",
+    )
+
+
+def older(version: str, active: str, remedy: str) -> Result:
+    """The version to upgrade to is older than the active one."""
+    return _problem(
+        "older",
+        "The version is not older than the active one",
+        f"OptiLLM {version} is older than {active}, which is active",
+        remedy,
+        blocking=False,
+    )
+
+
 def _drop_ins(paths: Paths, facts: MachineFacts) -> Iterator[Result]:
     for path, names in facts.drop_ins.items():
         if names:

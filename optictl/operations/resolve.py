@@ -6,17 +6,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import FileFailure, InvalidFile, NoLock, OptictlError
+from optictl.errors import (
+    FileFailure,
+    InvalidFile,
+    NoLock,
+    OptictlError,
+    ReleaseRefused,
+    ToolError,
+)
 from optictl.guard import fingerprints
 from optictl.host import files, uv
-from optictl.releases import locks
+from optictl.releases import locks, verification, versions
 from optictl.results import Progress
 
 
@@ -59,24 +67,49 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
         )
     old = locks.lock_file(config.optillm.version, "proxy", paths).read_text()
     progress(f"resolving OptiLLM {version} and its closure")
-    text = _resolved(version, old)
+    text = _resolved(config, paths, version, old)
     progress(f"reading what the guard relies on in OptiLLM {version}")
     changed, unknown = _internals(config.optillm.version, version, config.strategies)
     path = paths.locks / locks.lock_name(version, "proxy")
     return Resolution(path, text, closure_difference(old, text), changed, unknown)
 
 
-def _resolved(version: str, old: str) -> str:
+def refuse_unknown(found: Resolution, config: Config, paths: Paths, version: str) -> None:
+    """Raise ReleaseRefused if the guard refuses the release that this lock leads to."""
+    verdict = verification.judge(found.unknown, None)
+    if verdict.state != "refused":
+        return
+    works = locks.recommended(paths, config.optillm.profile)
+    instead = f"{paths.command(f'upgrade {works}')}, a version that works; or: " if works else ""
+    raise ReleaseRefused(
+        f"OptiLLM {version} is refused: {verdict.reason}; nothing was built and no lock was kept",
+        f"{instead}{paths.command('upgrade --list')} shows the versions",
+    )
+
+
+def _resolved(config: Config, paths: Paths, version: str, old: str) -> str:
     """The text of the new lock, as close to the old one as may be."""
     shipped = locks.shipped_locks()
     pins, excluded = (shipped / "proxy.in").read_text(), (shipped / "proxy.exclude").read_text()
     try:
         return uv.resolve(f"optillm=={version}\n{pins}", excluded, old)
     except OptictlError as error:
+        if isinstance(error, ToolError) and uv.is_missing_version(error):
+            raise versions.no_such_version(
+                version, _newest(), paths, config.optillm.profile
+            ) from None
         remedy = error.remedy or "check the version's number: uv's output names what does not fit"
         raise error.reworded(
             f"OptiLLM {version} cannot be resolved: {error.what}", remedy
         ) from None
+
+
+def _newest() -> str:
+    """The newest version on the index, "" without an answer."""
+    try:
+        return uv.newest_version("optillm")
+    except OptictlError:
+        return ""
 
 
 def _internals(
@@ -146,7 +179,13 @@ def own_lock(config: Config, paths: Paths, version: str, lock: Path) -> tuple[Pa
     return paths.locks / locks.lock_name(version, config.optillm.profile), text
 
 
-def keep_lock(path: Path, text: str) -> None:
-    """Put a lock next to the configuration, where `install` and `upgrade` find it."""
-    files.make_directory(path.parent)
-    files.write(path, text, 0o644)
+@contextmanager
+def unkept(name: str, text: str) -> Iterator[Path]:
+    """A file with this lock, for as long as it is not proven: `KeepLock` keeps it afterwards.
+
+    Its name is part of a release's identity.
+    """
+    with files.scratch() as directory:
+        path = directory / name
+        files.write(path, text, 0o644)
+        yield path

@@ -5,8 +5,8 @@ back.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from optictl.deployment.config import Config, with_version
 from optictl.deployment.paths import Paths
 from optictl.errors import (
     MissingFact,
+    NoLock,
     NotInstalled,
+    NotReady,
     OptictlError,
     ProofFailed,
     ReleaseDamaged,
@@ -27,7 +29,13 @@ from optictl.errors import (
 from optictl.facts import units
 from optictl.facts.deployment import Deployment
 from optictl.host import files
-from optictl.operations import deployment_lock, install, previous_service, transaction
+from optictl.operations import (
+    deployment_lock,
+    install,
+    preflight,
+    previous_service,
+    transaction,
+)
 from optictl.operations.canary import Canary, Proof, refuse_failed, smokes
 from optictl.operations.context import Context
 from optictl.operations.deployment_lock import Done
@@ -36,14 +44,16 @@ from optictl.operations.steps import (
     BuildRelease,
     ConfirmRelease,
     EditConfiguration,
+    KeepLock,
     ProofStep,
     ProveCanary,
     Remove,
     Step,
     SwitchRelease,
 )
-from optictl.releases import failures, integrity, store
+from optictl.releases import failures, integrity, locks, store, versions
 from optictl.releases.locks import ReleaseSpec
+from optictl.releases.release_record import ReleaseRecord
 from optictl.results import Progress, Result
 
 #: The tiers of health that cost nothing. What they say before a change must not be worse after it.
@@ -64,7 +74,41 @@ def plan_upgrade(
     wanted = config.model_copy(
         update={"optillm": config.optillm.model_copy(update={"version": version})}
     )
-    return _with_proof(install.plan_install(wanted, paths, given=given), config_path)
+    try:
+        installation = install.plan_install(wanted, paths, given=given)
+    except NoLock:
+        versions.refuse_missing(version, paths, config.optillm.profile)
+        raise
+    planned = _with_proof(installation, config_path)
+    planned = _with_lock(planned, given.lock)
+    return replace(planned, problems=[*planned.problems, *_older(planned)])
+
+
+def _older(installation: Installation) -> list[Result]:
+    """A note where the version is older than the active one."""
+    paths, version = installation.paths, installation.want.version
+    releases = store.read(paths)
+    active = releases.records[releases.active] if releases.active else None
+    if active is None or not versions.is_older(version, active.optillm):
+        return []
+    previous = releases.records[releases.previous] if releases.previous else None
+    is_previous = previous is not None and previous.optillm == version
+    back = f"{paths.command('rollback')} returns to this version" if is_previous else ""
+    return [preflight.older(version, active.optillm, back)]
+
+
+def _with_lock(installation: Installation, lock: Path | None) -> Installation:
+    """With a step that keeps a new lock once its release is proven."""
+    if lock is None:
+        return installation
+    text, path = lock.read_text(encoding="utf-8"), installation.paths.locks / lock.name
+    if files.read(path) == text:
+        return installation
+    steps = list(installation.steps)
+    at = sum(isinstance(step, ProofStep) for step in steps)
+    reason = "its release is proven"
+    steps.insert(at, KeepLock(Artefact(path, text, 0o644), reason=reason))
+    return replace(installation, steps=steps)
 
 
 def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installation:
@@ -94,17 +138,22 @@ def _previous(releases: store.Releases, paths: Paths) -> str:
             "there is no previous release",
             remedy=f"{paths.command('releases')} lists what there is",
         )
-    again = paths.command(f"upgrade {releases.records[name].optillm}")
+    again = _again(releases.records[name], paths)
     if failure := releases.failed.get(name):
         raise ReleaseFailed(
             f"the previous release, {name}, failed on {failure}",
-            remedy=f"{again} tries it again",
+            remedy=again,
         )
     if wrong := integrity.integrity_problems(paths.releases / name):
-        raise ReleaseDamaged(
-            f"the previous release, {name}, is broken: {wrong[0]}", remedy=f"{again} rebuilds it"
-        )
+        raise ReleaseDamaged(f"the previous release, {name}, is broken: {wrong[0]}", remedy=again)
     return name
+
+
+def _again(record: ReleaseRecord, paths: Paths) -> str:
+    """The command that builds or tries a release again, where its version still has a lock."""
+    if locks.has_lock(record.optillm, record.profile, paths):
+        return f"{paths.command(f'upgrade {record.optillm}')} tries it again"
+    return f"{paths.command('upgrade --list')} shows the versions that have a lock"
 
 
 def _with_proof(installation: Installation, config_path: Path) -> Installation:
@@ -124,7 +173,24 @@ def _with_proof(installation: Installation, config_path: Path) -> Installation:
         # the old one
         at = next((i for i, step in enumerate(steps) if isinstance(step, Remove)), len(steps))
         steps.insert(at, edit)
-    return replace(installation, steps=steps)
+    problems = [*_foreground(installation, config_path), *installation.problems]
+    return replace(installation, steps=steps, problems=problems)
+
+
+#: The problem of a service that `optictl run` serves: it would serve the old release on.
+_FOREGROUND = "preflight.foreground"
+
+
+def _foreground(installation: Installation, config_path: Path) -> list[Result]:
+    """The problem of a service that `optictl run` serves, where a release is activated."""
+    paths = installation.paths
+    switches = any(isinstance(step, SwitchRelease) for step in installation.steps)
+    if not switches or units.read_units(paths) is not None:
+        return []
+    deployment = Deployment(paths, config_path)
+    if (pid := deployment.own_process) is None:
+        return []
+    return [preflight.foreground(paths, pid, deployment.end(pid))]
 
 
 def _edit(installation: Installation, config_path: Path) -> EditConfiguration | None:
@@ -146,8 +212,9 @@ def _edit(installation: Installation, config_path: Path) -> EditConfiguration | 
 
 def up_to_the_proof(installation: Installation) -> Installation:
     """The same, ended before anything active is touched."""
-    steps: list[Step] = [s for s in installation.steps if isinstance(s, ProofStep)]
-    return replace(installation, steps=steps)
+    steps: list[Step] = [s for s in installation.steps if isinstance(s, (ProofStep, KeepLock))]
+    problems = [p for p in installation.problems if p.id != _FOREGROUND]
+    return replace(installation, steps=steps, problems=problems)
 
 
 # -- proof
@@ -214,10 +281,11 @@ def prove_and_switch(
             return Canary(config, active_release, upstream_key, proxy_key, serves, report_proof)
 
         before = _prove(now, context, active_release, canary, done)
-        if all(isinstance(step, ProofStep) for step in shown.steps):
+        if all(isinstance(step, (ProofStep, KeepLock)) for step in shown.steps):
+            install.apply_steps(_of(now, KeepLock), context, done)
             return
         now = install.with_built_release(now, context)
-        with transaction.rollback_on_failure(now, context):
+        with _without_failed_lock(now), transaction.rollback_on_failure(now, context):
             connected = previous_service.was_connected(now.hand_made)
             install.activate(now, context, done)
             install.verify_serving(now, connected)
@@ -260,7 +328,7 @@ def _prove(
         context.canary = canary(bool(before))
         install.apply_steps(_of(now, ProveCanary), context, done)
     except OptictlError as failure:
-        _record_failure(now, failure.what)
+        _record_failure(now, failure)
         active = f"{active_release} is still active" if active_release else "no release is active"
         raise RolledBack(
             f"{now.want.name} did not prove itself: {failure.what}; {active}",
@@ -270,7 +338,7 @@ def _prove(
     return before
 
 
-def _record_failure(now: Installation, reason: str) -> None:
+def _record_failure(now: Installation, failure: OptictlError) -> None:
     """A release that was built and did not prove itself failed.
 
     Not the previous one: it has served, and the proof also fails where the upstream does.
@@ -278,10 +346,45 @@ def _record_failure(now: Installation, reason: str) -> None:
     name, paths = now.want.name, now.paths
     if name in store.complete(paths) and name != store.previous(paths):
         with suppress(OSError):
-            failures.record(paths.releases / name, reason)
+            failures.record(paths.releases / name, failure.what)
+    if failure.code in _UNPROVEN:
+        _remove_lock(now)
 
 
-def _of(installation: Installation, kind: type[ProofStep]) -> list[Step]:
+#: The codes of failures that are the release's, not those of a tool or a disk.
+_UNPROVEN = (ProofFailed.code, NotReady.code)
+
+
+def _remove_lock(now: Installation) -> None:
+    """Remove a kept lock whose release was built now and failed; nothing may recommend it.
+
+    A new lock is not there yet. One whose release was proven before stays: it is not to blame.
+    """
+    lock = now.want.lock
+    if lock.parent == now.paths.locks and any(isinstance(s, BuildRelease) for s in now.steps):
+        with suppress(OSError):
+            files.remove(lock)
+
+
+def keep_lock(built: Installation) -> None:
+    """Keep the lock of a release that was built and not activated."""
+    for step in built.steps:
+        if isinstance(step, KeepLock):
+            step.keep()
+
+
+@contextmanager
+def _without_failed_lock(now: Installation) -> Iterator[None]:
+    """Remove a kept lock if its release is activated and rolled back as a failed one."""
+    try:
+        yield
+    except RolledBack:
+        if failures.of(now.want.directory(now.paths)) is not None:
+            _remove_lock(now)
+        raise
+
+
+def _of(installation: Installation, kind: type[Step]) -> list[Step]:
     return [step for step in installation.steps if isinstance(step, kind)]
 
 

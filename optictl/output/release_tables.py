@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
+from optictl.output.plans import Plan
 from optictl.output.tables import Table
 from optictl.results import Result
 
 if TYPE_CHECKING:
+    from optictl.errors import OptictlError
     from optictl.operations.canary import Proof
+    from optictl.operations.installation import Installation
     from optictl.operations.resolve import Resolution
     from optictl.releases.store import StoredRelease
+    from optictl.releases.versions import Offers
 
 
 @dataclass
@@ -39,22 +43,53 @@ class NewLock(Report):
                 console.print(diff, markup=False, style="dim", soft_wrap=True)
         if not resolution.internals:
             console.print("  nothing changed")
-        if resolution.unknown:
-            console.print("[bold yellow]The guard will refuse to run on it.[/]")
 
 
 @dataclass
 class LockPlan(Report):
-    """A lock that would be kept."""
+    """An upgrade with a lock that would be kept."""
 
     target: str
+    installation: Installation
+    force: bool = False
     resolution: Resolution | None = None
+
+    @property
+    def _plan(self) -> Plan:
+        return Plan(self.installation, self.force)
+
+    @property
+    def ok(self) -> bool:  # type: ignore[override]
+        return self._plan.ok
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [self.resolution.as_dict()] if self.resolution else []
 
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        return {"plan": self._plan.results(terminal), **self._plan.more(terminal)}
+
     def show(self, terminal: Terminal) -> None:
+        self._plan.show(terminal)
         terminal.note(f"the lock would be kept as {self.target}")
+
+
+@dataclass
+class RefusedLock(Report):
+    """A new lock that leads to a release that is refused. People have seen the lock."""
+
+    resolution: Resolution
+    error: OptictlError
+    ok = False
+
+    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
+        return [self.resolution.as_dict()]
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        error = self.error.as_dict()
+        return {"error": {**error, "remedy": terminal.spell(self.error.remedy)}}
+
+    def show(self, terminal: Terminal) -> None:
+        terminal.error(self.error)
 
 
 @dataclass
@@ -85,20 +120,27 @@ def _figures(result: Result | None) -> list[str]:
 
 @dataclass
 class Switched(Report):
-    """How an upgrade or a rollback ended. `next`: the line about the command that follows."""
+    """How an upgrade or a rollback ended. `next`: the line about the command that follows.
+
+    `problems`: the notes of its plan.
+    """
 
     release: str
     changed: bool
     switched: bool
     proofs: Sequence[Proof] = field(default_factory=list)
     next: str = ""
+    problems: Sequence[Result] = ()
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [r.as_dict() for proof in self.proofs for r in proof.new]
 
     def more(self, terminal: Terminal) -> dict[str, Any]:
         beside = [r.as_dict() for proof in self.proofs for r in proof.current]
-        return {"release": self.release, "current": beside, "switched": self.switched}
+        more = {"release": self.release, "current": beside, "switched": self.switched}
+        if self.problems:
+            more["problems"] = [r.as_dict() for r in terminal.spelled(self.problems)]
+        return more
 
     def show(self, terminal: Terminal) -> None:
         if self.changed or not self.switched:
@@ -153,3 +195,32 @@ class Releases(Report):
             if release.failure is not None:
                 head = f"[bold]{escape(release.name)}[/] failed: "
                 wrapped(terminal.out, head, one_line(str(release.failure)))
+
+
+@dataclass
+class Versions(Report):
+    """The versions of OptiLLM, and the newest one on the index."""
+
+    offers: Offers
+
+    def results(self, terminal: Terminal) -> list[Any]:
+        return [offer.as_dict() for offer in self.offers.versions]
+
+    def more(self, terminal: Terminal) -> dict[str, Any]:
+        return {"index": {"newest": self.offers.newest, "problem": self.offers.problem}}
+
+    def show(self, terminal: Terminal) -> None:
+        from rich.markup import escape
+
+        shown = Table("version", "lock", "verified", "state", "release")
+        for offer in self.offers.versions:
+            style = _STATE_STYLE.get(offer.state, "")
+            state = f"[{style}]{offer.state}[/]" if style else offer.state
+            lock = "" if offer.lock == "none" else offer.lock
+            words = (lock, offer.verification.words)
+            shown.add(escape(offer.version), *words, state, escape(offer.release))
+        shown.print(terminal.out)
+        if self.offers.newest:
+            terminal.message(f"The newest on the package index is {self.offers.newest}.")
+        else:
+            terminal.message(f"The package index cannot be asked: {self.offers.problem}")

@@ -22,9 +22,7 @@ from testing.support import ROOT
 COLLECTION = ROOT / "optictl/collections/ansible_collections/optictl/optillm"
 #: The locks of OptiLLM without the packages that a proxy does not need. uv.lock has the OptiLLM of
 #: the first one.
-PROXY_LOCKS = [
-    locks.lock_name(version, "proxy") for version in locks.locked_versions(None, "proxy")
-]
+PROXY_LOCKS = [locks.lock_name(version, "proxy") for version in locks.shipped_versions("proxy")]
 PYTHONS = [(3, minor) for minor in range(OLDEST[1], NEWEST[1] + 1)]
 
 

@@ -86,6 +86,23 @@ class EditConfiguration(FileStep):
 
 
 @dataclass(frozen=True)
+class KeepLock(FileStep):
+    """Keep the lock of a proven release next to the configuration, where `install` finds it."""
+
+    action = "keep"
+    done = "kept"
+    effect = "add"
+
+    def apply(self, context: Context) -> None:
+        self.keep()
+
+    def keep(self) -> None:
+        """Write it."""
+        files.make_directory(self.artefact.path.parent)
+        file_changes.write(self.artefact, keep_old=False)
+
+
+@dataclass(frozen=True)
 class SetMode(FileStep):
     """Give a file its mode."""
 

@@ -182,6 +182,21 @@ def test_a_changed_release_is_found(
         assert result.remedy == deployment.paths.command("install")
 
 
+def test_an_edited_optillm_is_refused_and_the_edit_is_the_cause(
+    deployment: InstalledDeployment, spare: Path
+) -> None:
+    server = _site_packages(spare) / "optillm/server.py"
+    with _in_force(deployment, spare, server):
+        assert deployment.check("release.verified")["release.verified"].found == "verified"
+        text = server.read_text()
+        server.write_text(text.replace("def parse_args(", "def parse_args(  # edited\n"))
+        results = deployment.check("release")
+    verified = results["release.verified"]
+    assert verified.status == "fail"
+    assert "the guard does not know optillm/server.py:parse_args" in verified.found
+    assert verified.root_cause == "release.pinned"
+
+
 def test_a_release_that_cannot_start_is_found(deployment: InstalledDeployment, spare: Path) -> None:
     settings = spare / ".venv/pyvenv.cfg"
     with _in_force(deployment, spare, settings):

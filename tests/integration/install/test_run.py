@@ -98,6 +98,46 @@ def test_it_runs_as_the_unit_would(deployment: InstalledDeployment) -> None:
     assert results["process.guarded"].status == "pass"
 
 
+def test_an_upgrade_says_that_it_has_to_be_stopped_first(
+    deployment: InstalledDeployment,
+) -> None:
+    """Before it builds anything, with the command that stops it."""
+    command = [
+        str(OPTICTL),
+        "upgrade",
+        "0.3.13",
+        "--root",
+        str(deployment.root),
+        "--output",
+        "json",
+    ]
+    with deployment.standin().running():
+        process = _start(deployment)
+        try:
+            plan = subprocess.run(
+                [*command, "--dry-run"], capture_output=True, text=True, check=False
+            )
+            asked = subprocess.run([*command, "--yes"], capture_output=True, text=True, check=False)
+            said = json.loads(plan.stdout)
+            stop, *_, start = said["error"]["remedy"].split(", then ")
+            subprocess.run(["sh", "-c", stop], check=True, timeout=60)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.communicate()
+        again = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
+    assert (plan.returncode, asked.returncode, again.returncode) == (1, 1, 0)
+    assert json.loads(asked.stdout)["error"] == {
+        **said["error"],
+        "problems": json.loads(asked.stdout)["error"]["problems"],
+    }
+    assert "serves this deployment in the foreground" in said["error"]["what"]
+    assert start.endswith(f"run --root {deployment.root}")
+    assert [release.name for release in deployment.paths.releases.iterdir()] == [
+        deployment.release.name
+    ]
+
+
 def test_killing_optictl_ends_the_service(deployment: InstalledDeployment) -> None:
     with deployment.standin().running():
         process = _start(deployment)

@@ -10,7 +10,6 @@ from optictl.deployment import paths
 from optictl.deployment.config import Config
 from optictl.errors import OptictlError
 from optictl.operations import resolve
-from optictl.releases import locks
 
 A = "openai==3.54.0 \\\n    --hash=sha256:aa\nflask==3.1.3\ngone==1 ; python_version < '3.11'\n"
 B = "openai==3.60.1 \\\n    --hash=sha256:bb\nflask==3.1.3\nnew.one==2\n"
@@ -39,15 +38,6 @@ def test_a_file_that_is_no_lock_of_the_version(tmp_path: Path, text: str, words:
     with pytest.raises(OptictlError, match=words) as refused:
         resolve.own_lock(Config(), paths.system(tmp_path), "0.3.13", file)
     assert "--resolve" in refused.value.remedy
-
-
-def test_a_lock_is_kept_where_install_finds_it(tmp_path: Path) -> None:
-    places = paths.system(tmp_path)
-    file = tmp_path / "lock.txt"
-    file.write_text("optillm==9.9.9 \\\n    --hash=sha256:aa\n")
-    resolve.keep_lock(*resolve.own_lock(Config(), places, "9.9.9", file))
-    assert locks.lock_file("9.9.9", "proxy", places).read_text() == file.read_text()
-    assert "9.9.9" in locks.locked_versions(places, "proxy")
 
 
 @pytest.mark.slow

@@ -95,6 +95,7 @@ def test_the_one_of_the_specification(
         } == {
             "release.in-force",
             "release.pinned",
+            "release.verified",
             "release.interpreter",
             "release.bytecode",
             "release.starts",
