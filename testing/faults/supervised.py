@@ -185,7 +185,7 @@ RELEASE = [
         "release",
         "the guard changed",
         "release.pinned",
-        spare("sed -i '1a # edited' guard/door.py"),
+        spare("sed -i '1a # edited' guard/app.py"),
     ),
     Fault(
         "release",

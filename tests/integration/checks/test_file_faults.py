@@ -156,7 +156,7 @@ RELEASE_FAULTS: list[tuple[str, Callable[[Path], Path], Callable[[Path], object]
         lambda r: next(_site_packages(r).glob("openai-*.dist-info")) / "RECORD",
         lambda p: _append(p, "x,,\n"),
     ),
-    ("guard/door.py", lambda r: r / "guard/door.py", lambda p: _append(p, "# edited\n")),
+    ("guard/app.py", lambda r: r / "guard/app.py", lambda p: _append(p, "# edited\n")),
     ("guard/extra.py", lambda r: r / "guard/extra.py", lambda p: p.write_text("")),
 ]
 

@@ -233,14 +233,14 @@ def _plan(host: Host) -> subprocess.CompletedProcess[str]:
 def test_files_of_somebody_else(host: Host) -> None:
     """Said by the plan; files are made root's, directories are for a person to look at."""
     release = host.machine.run("readlink", "-f", f"{OPT}/current").stdout.strip()
-    host.machine.run("chown", "nobody", FILE, f"{ETC}/env", f"{release}/guard/door.py")
+    host.machine.run("chown", "nobody", FILE, f"{ETC}/env", f"{release}/guard/app.py")
     said = " ".join(_plan(host).stdout.split())
     assert f"replace {FILE} (it belongs to uid 65534, not 0)" in said
     assert f"owner {ETC}/env (it belongs to uid 65534, not 0)" in said
     assert "the active release is broken:" in said
-    assert "guard/door.py belongs to uid 65534, not 0" in said
+    assert "guard/app.py belongs to uid 65534, not 0" in said
     # it would be built anew; tests/integration/transactions does
-    host.machine.run("chown", "root", f"{release}/guard/door.py")
+    host.machine.run("chown", "root", f"{release}/guard/app.py")
     host.machine.run("chown", "nobody", "/var/lib/optillm-proxy")
     refused = host.optictl("install", "--yes", check=False)
     assert refused.returncode == 1
