@@ -40,6 +40,12 @@ class _Listener(socket.socket):
     def listen(self, backlog: int = 0, /) -> None:
         pass
 
+    def accept(self) -> tuple[socket.socket, Any]:
+        # another process that gets the socket shares its flags: systemd makes it blocking for one
+        # without NonBlocking=, and the event loop would hang in the next call
+        os.set_blocking(self.fileno(), False)
+        return super().accept()
+
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
     """uvicorn's server. It drains for a limited time, and then answers the rest with 503.
