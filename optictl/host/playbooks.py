@@ -87,6 +87,11 @@ def _environment() -> dict[str, str]:
     }
 
 
+def _sources(hosts: Hosts) -> list[str]:
+    """The inventories: files by their absolute path, lists of names such as `a,b` as they are."""
+    return [name if "," in name else str(Path(name).absolute()) for name in hosts.inventory]
+
+
 def _options(hosts: Hosts, variables: Path, check: bool) -> list[str]:
     """The options of ansible-playbook."""
     options = ["--extra-vars", f"@{variables}", *(["--check", "--diff"] if check else [])]
@@ -121,9 +126,7 @@ def run(
         ran = ansible_runner.run(
             private_data_dir=str(directory),
             playbook=str(PLAYBOOKS / f"{playbook}.yml"),
-            inventory=[
-                name if "," in name else str(Path(name).absolute()) for name in hosts.inventory
-            ],
+            inventory=_sources(hosts),
             envvars=_environment(),
             cmdline=shlex.join(_options(hosts, directory / "variables.json", check)),
             limit=hosts.limit or None,

@@ -80,42 +80,47 @@ def read(
 ) -> CurrentState:
     """Read the facts. Nothing is changed.
 
-    `start`: systemd, where it runs, is to run the deployment. `release`: one that is there already,
-    instead of the one that the configuration asks for. `lock`: the lock to build it from.
+    `start`: have systemd run it. `release`: one that is there already. `lock`: to build it from.
 
     Raises:
         OptictlError: a file of the deployment may not be read.
     """
     releases = store.read(paths)
     required = release or locks.required_release(config, paths, lock)
-    want, built, broken = (
-        (required, True, "") if release else store.standing(required, paths, releases)
-    )
+    standing = (required, True, "") if release else store.standing(required, paths, releases)
+    want, built, broken = standing
     host = host_for(want, releases)
     manifest = installed_files.read_manifest(paths)
     artefacts = render_artefacts(config, paths, host)
-    installed = installed_files.read_all(artefacts, manifest)
     running = units.running(config, paths) if start else None
-    unit_text = files.read(paths.service) or ""
-    known_flags = set(releases.guard_flags(want.name))
-    left_over = leftovers(paths, artefacts, releases.half_built)
     return CurrentState(
         want=want,
         built=built,
         broken=broken,
-        unit_first=releases.active is not None and not render.flags_in(unit_text) <= known_flags,
+        unit_first=_has_unknown_flags(paths, releases, want),
         releases=releases,
         manifest=manifest,
         host=host,
         artefacts=artefacts,
-        installed=installed,
+        installed=installed_files.read_all(artefacts, manifest),
         running=running,
         hand_made=None if paths.is_private else _hand_made(paths),
         drop_ins=_drop_ins(paths, running),
-        leftovers=[path for path in left_over if path.name != want.name],
+        leftovers=_others(leftovers(paths, artefacts, releases.half_built), want),
         metrics=metrics(paths),
         has_left_over_trial=running is not None and sealed_trial.leftover(paths),
     )
+
+
+def _others(leftover: list[Path], want: ReleaseSpec) -> list[Path]:
+    return [path for path in leftover if path.name != want.name]
+
+
+def _has_unknown_flags(paths: Paths, releases: store.Releases, want: ReleaseSpec) -> bool:
+    """Whether the installed unit has flags that the guard of the wanted release does not know."""
+    unit_text = files.read(paths.service) or ""
+    known_flags = set(releases.guard_flags(want.name))
+    return releases.active is not None and not render.flags_in(unit_text) <= known_flags
 
 
 def host_for(want: ReleaseSpec, releases: store.Releases) -> Host:

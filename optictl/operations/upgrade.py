@@ -269,8 +269,7 @@ def prove_and_switch(
 
     Raises:
         RolledBack: a step or a proof failed; the release that was active is active.
-        OptictlError: nothing was changed: the machine changed since the plan was made, or a secret
-            is missing, or a file was edited and `force` not given.
+        OptictlError: nothing was changed: another plan is due, a secret is missing, or `force` is.
     """
     upstream_key, proxy_key = _keys(shown.paths)
     with deployment_lock.decided(shown, plan_again, force) as now:
