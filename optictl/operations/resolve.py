@@ -34,8 +34,7 @@ class Resolution:
     on.
 
     `closure` has a line for each package: "openai 3.54.0 -> 3.60.1"; `internals` name -> diff;
-    `unknown` are the parts that no verified version has, with which the guard would refuse to
-    start.
+    `unknown` are the parts that no verified version has: with them the release is refused.
     """
 
     path: Path
@@ -63,7 +62,8 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
     """
     if config.optillm.profile != "proxy":
         raise NoLock(
-            "only the profile proxy can be resolved", remedy="set optillm.profile to proxy"
+            "only the profile proxy can be resolved",
+            remedy=f"set optillm.profile to proxy in {paths.config}",
         )
     old = locks.lock_file(config.optillm.version, "proxy", paths).read_text()
     progress(f"resolving OptiLLM {version} and its closure")
@@ -75,7 +75,7 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
 
 
 def refuse_unknown(found: Resolution, config: Config, paths: Paths, version: str) -> None:
-    """Raise ReleaseRefused if the guard refuses the release that this lock leads to."""
+    """Raise ReleaseRefused if the release that this lock leads to is refused."""
     verdict = verification.judge(found.unknown, None)
     if verdict.state != "refused":
         return
