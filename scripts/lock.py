@@ -5,8 +5,7 @@
 It also writes the inputs of `upgrade --resolve`. `proxy` is exported from uv.lock (dependency group
 `optillm`), which is the single source. `full` has everything that OptiLLM declares; uv.lock
 excludes most of it, so `full` is resolved separately from the same pins. The LATER versions of
-OptiLLM, which the guard also supports, are resolved as by `optictl upgrade --resolve`: same pins,
-locked versions kept.
+OptiLLM are resolved as by `optictl upgrade --resolve`: same pins, locked versions kept.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from optictl.host import uv
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
-#: The versions that `optictl upgrade` can install; verified with the guard's tests.
-LATER = ("0.3.13",)
+#: The later versions that locks are shipped for.
+LATER = ("0.3.13", "0.3.22", "0.4.0")
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:

@@ -18,6 +18,7 @@ from optictl.fleet.wheelhouse import _batches
 from optictl.host import playbooks, wheels
 from optictl.releases import locks
 
+SHIPPED = sorted(path.name for path in locks.shipped_locks().glob("*-proxy.txt"))
 LOCK = """# a lock
 both==1.0 ; sys_platform == 'linux' \\
     --hash=sha256:aa \\
@@ -66,9 +67,7 @@ class TestTargets:
         assert "manylinux2014_aarch64" in tags
         assert not {"manylinux_2_32_aarch64", "manylinux_2_28_x86_64"} & set(tags)
 
-    @pytest.mark.parametrize(
-        "lock", ["optictl.txt", "optillm-0.3.12-proxy.txt", "optillm-0.3.13-proxy.txt"]
-    )
+    @pytest.mark.parametrize("lock", ["optictl.txt", *SHIPPED])
     @pytest.mark.parametrize("python", [(3, 10), (3, 13)])
     def test_the_shipped_locks_can_be_read(self, lock: str, python: tuple[int, int]) -> None:
         found = pins((locks.shipped_locks() / lock).read_text(), target("aarch64", python, (2, 34)))

@@ -433,5 +433,5 @@ class TestReleaseId:
     ) -> None:
         with pytest.raises(OptictlError, match=r"9\.9\.9") as caught:
             id_now(optillm={"version": "9.9.9"})
-        assert "0.3.13" in caught.value.remedy
-        assert "only for 0.3.12, 0.3.13" in caught.value.what
+        assert "0.4.0" in caught.value.remedy
+        assert "only for 0.3.12, 0.3.13, 0.3.22, 0.4.0" in caught.value.what

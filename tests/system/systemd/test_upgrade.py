@@ -164,9 +164,9 @@ def test_an_upstream_that_fails_in_the_middle(host: Host, switched: bool) -> Non
 
 
 def test_a_version_without_a_lock(host: Host) -> None:
-    refused = host.optictl("upgrade", "0.4.0", "--yes", check=False)
+    refused = host.optictl("upgrade", "0.3.14", "--yes", check=False)
     assert refused.returncode == 1
-    assert "has no lock file for OptiLLM 0.4.0" in " ".join(refused.stderr.split())
+    assert "has no lock file for OptiLLM 0.3.14" in " ".join(refused.stderr.split())
     assert "--resolve" in refused.stderr
 
 
