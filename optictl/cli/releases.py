@@ -86,7 +86,7 @@ _BuildOnlyOption = Annotated[
     bool,
     typer.Option(
         "--build-only",
-        help="Build it and start it once; ask no model, do not activate it.",
+        help="Build it and try its promises; ask no model, do not activate it.",
     ),
 ]
 

@@ -14,5 +14,5 @@ ERROR_TEXTS = (
 
 
 def is_error_text(text: str) -> bool:
-    """Whether an answer is one of OptiLLM's error texts."""
-    return text.startswith(ERROR_TEXTS)
+    """Whether an answer is one of OptiLLM's error texts. MARS puts its own into thinking tags."""
+    return text.removeprefix("<think>").lstrip().startswith(ERROR_TEXTS)

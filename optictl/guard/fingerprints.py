@@ -10,6 +10,7 @@ import ast
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from .verified import VERIFIED
 
@@ -79,6 +80,32 @@ def sources(site_packages: Path, strategies: Collection[str]) -> dict[str, str]:
                 if text := path.read_text(encoding="utf-8"):
                     texts[path.relative_to(site_packages).as_posix()] = text
     return texts
+
+
+def words(site_packages: Path) -> frozenset[str]:
+    """The words that this OptiLLM reads as strategies. Empty where it cannot be read."""
+    package = site_packages / "optillm"
+    names: set[str] = set()
+    for path, name in [
+        (package / "server.py", "known_approaches"),
+        *((plugin, "SLUG") for plugin in sorted(package.glob("plugins/*_plugin.py"))),
+    ]:
+        try:
+            value = _assigned(path.read_text(encoding="utf-8"), name)
+        except (OSError, SyntaxError, ValueError):
+            continue
+        names.update([value] if isinstance(value, str) else value or ())
+    return frozenset(names)
+
+
+def _assigned(text: str, name: str) -> Any:
+    """The literal that a module assigns to a name at its top level, or None."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in node.targets
+        ):
+            return ast.literal_eval(node.value)
+    return None
 
 
 def fingerprints(site_packages: Path, strategies: Collection[str]) -> dict[str, str]:

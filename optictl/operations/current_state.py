@@ -26,7 +26,7 @@ from optictl.facts.units import Running
 from optictl.host import files
 from optictl.operations import sealed_trial
 from optictl.operations.proxy_key import new_proxy_key
-from optictl.releases import activations, locks, store
+from optictl.releases import activations, locks, release_record, store
 from optictl.releases.locks import ReleaseSpec
 from optictl.takeover import reader
 from optictl.takeover.handmade import HandMade
@@ -168,7 +168,11 @@ def leftovers(
     """What a killed optictl may have left: half-built releases, texts that were not renamed,
     scratch files.
     """
-    records = map(activations.path, sorted(paths.releases.glob("*")))
+    records = [
+        path
+        for place in sorted(paths.releases.glob("*"))
+        for path in (activations.path(place), place / release_record.FILE)
+    ]
     written = [
         *(a.path for a in artefacts),
         paths.manifest,

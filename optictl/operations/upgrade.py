@@ -50,6 +50,7 @@ from optictl.operations.steps import (
     Remove,
     Step,
     SwitchRelease,
+    TryPromises,
 )
 from optictl.releases import failures, integrity, locks, store, versions
 from optictl.releases.locks import ReleaseSpec
@@ -79,7 +80,7 @@ def plan_upgrade(
     except NoLock:
         versions.refuse_missing(version, paths, config.optillm.profile)
         raise
-    planned = _with_proof(installation, config_path)
+    planned = _with_promises(_with_proof(installation, config_path))
     planned = _with_lock(planned, given.lock)
     return replace(planned, problems=[*planned.problems, *_older(planned)])
 
@@ -109,6 +110,15 @@ def _with_lock(installation: Installation, lock: Path | None) -> Installation:
     reason = "its release is proven"
     steps.insert(at, KeepLock(Artefact(path, text, 0o644), reason=reason))
     return replace(installation, steps=steps)
+
+
+def _with_promises(installation: Installation) -> Installation:
+    """With a conformance run of a release that is there already; a build has its own."""
+    steps = installation.steps
+    if not steps or not isinstance(steps[0], ProveCanary):
+        return installation
+    reason = "its promises are tried on a free port, against the stand-in"
+    return replace(installation, steps=[TryPromises(installation.want, reason=reason), *steps])
 
 
 def plan_rollback(config: Config, config_path: Path, paths: Paths) -> Installation:
@@ -322,7 +332,8 @@ def _prove(
         RolledBack: it could not be built, or did not prove itself.
     """
     try:
-        install.apply_steps(_of(now, BuildRelease), context, done)
+        for kind in (BuildRelease, TryPromises):
+            install.apply_steps(_of(now, kind), context, done)
         before = health(now.paths)
         context.canary = canary(bool(before))
         install.apply_steps(_of(now, ProveCanary), context, done)

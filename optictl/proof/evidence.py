@@ -19,9 +19,9 @@ PROMPT = (
 )
 #: Strategies that make one call by design, with their own prompt (re2.py, cot_reflection.py of
 #: OptiLLM 0.3.12).
-_ONE_CALL = frozenset({"re2", "cot_reflection"})
+ONE_CALL = frozenset({"re2", "cot_reflection"})
 #: Their prompt is at least this many times the plain one; `re2` repeats all of it.
-_LONGER = 1.3
+LONGER = 1.3
 _REMEDY = "optictl check names what is wrong"
 
 
@@ -119,7 +119,7 @@ def judge(model: str, config: Config, answer: Response, plain: Mapping[str, int]
         problems = ["OptiLLM runs without the guard: the answer has no proof of what it did"]
     else:
         problems = list(_problems(seen, strategy, base_model, plain))
-    how = "once, with its own prompt" if strategy in _ONE_CALL else "more than once"
+    how = "once, with its own prompt" if strategy in ONE_CALL else "more than once"
     return Result(
         id=model,
         title=f"{strategy} on {base_model}",
@@ -144,12 +144,12 @@ def _problems(
     seen: _Evidence, strategy: str, base_model: str, plain: Mapping[str, int]
 ) -> Iterator[str]:
     """Why an answer of the guard does not prove that the strategy ran."""
-    is_one_call, prompt = strategy in _ONE_CALL, plain.get("prompt")
+    is_one_call, prompt = strategy in ONE_CALL, plain.get("prompt")
     if seen.ran != strategy:
         yield f"{seen.ran} ran, not {strategy}"
     if seen.completions < (1 if is_one_call else 2):
         yield f"{seen.completions} completion(s) sampled upstream: no strategy ran"
-    elif is_one_call and prompt and seen.tokens["prompt"] < _LONGER * prompt:
+    elif is_one_call and prompt and seen.tokens["prompt"] < LONGER * prompt:
         length = seen.tokens["prompt"]
         yield f"a prompt of {length} tokens, {prompt} without a strategy: no strategy ran"
     if seen.models != [base_model]:

@@ -1,10 +1,11 @@
-"""Building a release, and proving that it starts and runs a strategy."""
+"""Building a release, and proving that it starts and keeps the promises of the guard."""
 
 from __future__ import annotations
 
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from optictl.deployment.config import Config
@@ -13,15 +14,13 @@ from optictl.errors import OptictlError, ProofFailed
 from optictl.guard import GUARD_VERSION, settings
 from optictl.host import files, network, uv
 from optictl.host.uv import Interpreter
-from optictl.proof import evidence, trial
+from optictl.proof import conformance, evidence, trial
+from optictl.proof.attempts import PROXY_KEY, UPSTREAM_KEY
 from optictl.proof.standin import StandIn
 from optictl.releases import integrity, locks, release_record
 from optictl.releases.locks import ReleaseSpec
-from optictl.releases.release_record import Proof, Python, ReleaseRecord
-from optictl.results import Progress
-
-#: The proxy key of proofs, which call the embedded stand-in only.
-_PROOF_KEY = "optillm-proof-of-a-release-0123"
+from optictl.releases.release_record import Conformance, Proof, Python, ReleaseRecord
+from optictl.results import Progress, Result
 
 
 def build(
@@ -62,8 +61,8 @@ def _build(
             f"the release could not be built: {error.what}",
             f"{error.remedy or 'fix the problem'}; then run the command again",
         ) from None
-    progress("testing the release: starting it and running one strategy against the stand-in")
-    proof = prove(directory, config, paths.scratch)
+    progress("testing the release: starting it and trying the guard's promises on the stand-in")
+    proof = conform(directory, config, progress, paths.scratch)
     record = _record(directory, want, python, proof)
     progress("reading every file once, and recording its size and time")
     stamps = json.dumps(integrity.verified_stamps(directory / ".venv"))
@@ -106,11 +105,48 @@ def _record(directory: Path, want: ReleaseSpec, python: Interpreter, proof: Proo
         flags=tuple(settings.flags()),
         lock_sha256=files.sha256(want.lock),
         python=Python(str(python.path), ".".join(map(str, python.version))),
-        built=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        built=_now(),
         proof=proof,
+        conformance=Conformance(passed=True, at=_now()),
         distributions=integrity.distributions(directory / ".venv"),
         files=integrity.own_files(directory),
     )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def conform(
+    directory: Path, config: Config, progress: Progress, scratch_parent: Path | None = None
+) -> Proof:
+    """Try the promises of the guard on a release, against the stand-in. No token is spent.
+
+    Returns what its first strategy did. `scratch_parent`: the directory of temporary files.
+
+    Raises:
+        OptictlError: the release did not start, or broke a promise.
+    """
+    return _proof(conformance.run(config, directory, progress, scratch_parent))
+
+
+def conform_again(directory: Path, config: Config, progress: Progress, scratch: Path) -> None:
+    """Try the promises of the guard on a stored release, and record the outcome.
+
+    Raises:
+        OptictlError: the release did not start, or broke a promise.
+    """
+    try:
+        conform(directory, config, progress, scratch)
+    except OptictlError:
+        _record_conformance(directory, passed=False)
+        raise
+    _record_conformance(directory, passed=True)
+
+
+def _record_conformance(directory: Path, *, passed: bool) -> None:
+    if record := release_record.read(directory):
+        release_record.write(directory, replace(record, conformance=Conformance(passed, _now())))
 
 
 def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -> Proof:
@@ -123,20 +159,24 @@ def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -
         OptictlError: the release did not start, accepted a request without the key, or did not run
             the strategy.
     """
-    with StandIn(models=config.base_models, key="stand-in").running() as upstream:
+    with StandIn(models=config.base_models, key=UPSTREAM_KEY).running() as upstream:
         moved = config.moved(network.free_port(), upstream.base_url, request=60, drain=1)
-        keys = trial.Secrets.of(_PROOF_KEY, "stand-in")
+        keys = trial.Secrets.of(PROXY_KEY, UPSTREAM_KEY)
         with trial.started(moved, directory, keys, scratch_parent=scratch_parent) as running:
             locked = network.request("GET", f"{running.url}/models")
             if locked.status != 401:
                 raise ProofFailed(f"the release answers /v1/models without a key ({locked.status})")
             model = f"{moved.strategies[0]}-{moved.model}"
-            answer = evidence.run(running.url, _PROOF_KEY, model, evidence.PROMPT, 60)
+            answer = evidence.run(running.url, PROXY_KEY, model, evidence.PROMPT, 60)
             result = evidence.judge(model, moved, answer)
             if result.status != "pass":
                 raise ProofFailed(
                     f"the test of the release failed: {result.found}",
                     detail=running.log.read_text()[-2000:],
                 )
+    return _proof(result)
+
+
+def _proof(result: Result) -> Proof:
     data = dict(result.data or {})
     return Proof(data["strategy"], data["upstream_calls"], data["latency_ms"])

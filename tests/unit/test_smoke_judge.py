@@ -168,7 +168,10 @@ class TestFail:
     def test_a_call_failed(self) -> None:
         assert found(answer(upstream_failures="2")) == "2 of 3 upstream calls failed"
 
-    @pytest.mark.parametrize("text", [*ERROR_TEXTS, ERROR_TEXTS[0] + ": 429", "", None])
+    @pytest.mark.parametrize(
+        "text",
+        [*ERROR_TEXTS, ERROR_TEXTS[0] + ": 429", f"<think>\n{ERROR_TEXTS[3]} 503", "", None],
+    )
     def test_the_answer_is_an_error_text(self, text: str | None) -> None:
         assert "the answer is an error text" in found(answer(text))
 

@@ -28,6 +28,7 @@ from optictl.operations.steps.releases import (
     ProofStep,
     ProveCanary,
     SwitchRelease,
+    TryPromises,
 )
 from optictl.operations.steps.units import (
     DeploymentStep,
@@ -93,5 +94,6 @@ __all__ = [
     "StopUnit",
     "SwitchRelease",
     "SystemdStep",
+    "TryPromises",
     "UnitStep",
 ]

@@ -42,6 +42,25 @@ class BuildRelease(ProofStep):
 
 
 @dataclass(frozen=True)
+class TryPromises(ProofStep):
+    """Try the promises of the guard on a release that is there already, against the stand-in."""
+
+    action = "conform"
+    done = "keeps the promises of the guard:"
+
+    release: ReleaseSpec
+
+    @property
+    def target(self) -> str:
+        return self.release.name
+
+    def apply(self, context: Context) -> None:
+        context.say(f"starting {self.release.name} against the stand-in")
+        directory, scratch = self.release.directory(context.paths), context.paths.scratch
+        build.conform_again(directory, context.config, context.say, scratch)
+
+
+@dataclass(frozen=True)
 class ProveCanary(ProofStep):
     """Ask every enabled strategy of the release, on a free port and through the live upstream."""
 

@@ -16,6 +16,7 @@ from optictl.host import files, uv
 from optictl.host.uv import Interpreter
 from optictl.operations import canary, preflight
 from optictl.releases import build, interpreters, locks
+from optictl.releases.release_record import Proof
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,7 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     monkeypatch.setattr(uv, "make_venv", make_venv)
     monkeypatch.setattr(uv, "install", install)
     monkeypatch.setattr(uv, "compile_tree", lambda *_: None)
-    monkeypatch.setattr(
-        build, "prove", lambda *_: {"strategy": "moa", "upstream_calls": 3, "latency_ms": 1}
-    )
+    monkeypatch.setattr(build, "conform", lambda *_: Proof("moa", 3, 1))
     here = Interpreter(Path(sys.executable), sys.version_info[:3], None)
     monkeypatch.setattr(interpreters, "interpreter", lambda *_: here)
     monkeypatch.setattr(canary, "ask_release", lambda *_: [])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from optictl.deployment import paths
 from optictl.deployment.paths import Paths
-from optictl.errors import OptictlError, RolledBack
+from optictl.errors import OptictlError, ProofFailed, RolledBack
 from optictl.host import files
 from optictl.operations import install as installing
 from optictl.operations import upgrade
-from optictl.releases import build, locks, store
+from optictl.releases import build, locks, release_record, store
+from optictl.releases.release_record import Conformance
 from optictl.releases.store import StoredRelease
 from tests.integration.transactions.test_every_effect import (
     LATER,
@@ -193,7 +195,7 @@ def test_a_release_that_was_never_proven_is_proven_by_the_next_run(
         planned = installing.plan_install(LATER, places).steps
     else:
         planned = upgrade.plan_upgrade(LATER, places.config, places, "0.3.13").steps
-    proofs = ["canary", "confirm"] if again == "upgrade" else ["confirm"]
+    proofs = ["conform", "canary", "confirm"] if again == "upgrade" else ["confirm"]
     assert [step.action for step in planned] == proofs
     assert "did not prove it" in planned[-1].reason
     if again == "install":
@@ -211,8 +213,55 @@ def test_a_failed_build_is_removed_at_once(
     def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(build, "prove", fail)
+    monkeypatch.setattr(build, "conform", fail)
     with pytest.raises((RolledBack, KeyboardInterrupt)):
         go_to(OLD, "0.3.13", places)
     assert list(listed(places)) == ["0.3.12"]
     assert len(list(places.releases.iterdir())) == 1
+
+
+def conformance_of(places: Paths, version: str) -> Conformance | None:
+    record = store.read(places).records[listed(places)[version].name]
+    return record.conformance
+
+
+def test_an_upgrade_to_a_stored_release_tries_its_promises_again(places: Paths) -> None:
+    go_to(OLD, "0.3.13", places)
+    go_back(LATER, places)
+    release = places.releases / listed(places)["0.3.13"].name
+    release_record.write(
+        release, replace(store.read(places).records[release.name], conformance=None)
+    )
+    planned = upgrade.plan_upgrade(OLD, places.config, places, "0.3.13").steps
+    assert [step.action for step in planned][:2] == ["conform", "canary"]
+    go_to(OLD, "0.3.13", places)
+    conformance = conformance_of(places, "0.3.13")
+    assert conformance is not None
+    assert conformance.passed
+
+
+def test_a_roll_back_tries_no_promises(places: Paths) -> None:
+    go_to(OLD, "0.3.13", places)
+    planned = upgrade.plan_rollback(LATER, places.config, places).steps
+    assert "conform" not in [step.action for step in planned]
+
+
+def test_a_stored_release_that_breaks_a_promise_is_refused(
+    places: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _upgrade_fails_at_the_end(places, monkeypatch)
+    broken = ProofFailed("the release breaks a promise (moa runs): it made no upstream call")
+    ended = _failure(
+        monkeypatch,
+        "optictl.releases.build.conform",
+        broken,
+        lambda: go_to(OLD, "0.3.13", places),
+    )
+    assert "breaks a promise (moa runs)" in ended.what
+    assert listed(places)["0.3.12"].state == "active"
+    failure = listed(places)["0.3.13"].failure
+    assert failure is not None
+    assert failure.reason == broken.what
+    conformance = conformance_of(places, "0.3.13")
+    assert conformance is not None
+    assert not conformance.passed

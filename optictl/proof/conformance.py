@@ -1,0 +1,73 @@
+"""The conformance run: the guard is started on a release, and its promises are tried.
+
+The upstream is the stand-in: no token is spent. It decides about versions of OptiLLM that are not
+verified, which may change a strategy in ways that no fingerprint tells.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optictl.deployment import model_names
+from optictl.deployment.config import Config
+from optictl.errors import ProofFailed
+from optictl.host import network
+from optictl.proof import cases, evidence, trial
+from optictl.proof.attempts import PROXY_KEY, TIMEOUT, UPSTREAM_KEY, Attempts
+from optictl.proof.standin import StandIn
+from optictl.results import Progress, Result
+
+#: More than any strategy needs with the stand-in's answers.
+_MAX_CALLS = 1000
+
+
+def run(
+    config: Config, release: Path, progress: Progress, scratch_parent: Path | None = None
+) -> Result:
+    """Start a release on a free port against the stand-in, and try every promise.
+
+    Returns what the first strategy did. `scratch_parent`: the directory of temporary files.
+
+    Raises:
+        OptictlError: the release did not start, or it broke a promise, which the error names.
+    """
+    keys = trial.Secrets.of(PROXY_KEY, UPSTREAM_KEY)
+    with StandIn(models=config.base_models, key=UPSTREAM_KEY).running() as upstream:
+        moved = _moved(config, upstream)
+        with trial.started(moved, release, keys, scratch_parent=scratch_parent) as running:
+            return try_all(Attempts(running.config, upstream), progress, running.log)
+
+
+def _moved(config: Config, upstream: StandIn) -> Config:
+    moved = config.moved(network.free_port(), upstream.base_url, request=TIMEOUT, drain=1)
+    limits = moved.limits.model_copy(update={"max_upstream_calls": _MAX_CALLS})
+    # the pauses between retries would take minutes
+    no_retries = moved.upstream.model_copy(update={"max_retries": 0})
+    return moved.model_copy(update={"limits": limits, "upstream": no_retries, "workers": 1})
+
+
+def try_all(to: Attempts, progress: Progress, log: Path) -> Result:
+    """Try every promise of a running release. `log`: of the release.
+
+    Raises:
+        OptictlError: it broke one.
+    """
+    enabled = to.config.strategies
+    model = to.named(enabled[0])
+    first = evidence.judge(model, to.config, to.ask(model).answer)
+    if first.status != "pass":
+        raise _broken(f"{enabled[0]} runs", first.found, log)
+    # a plugin may need packages that the release does not have
+    present = {*to.loaded(), *model_names.BUILT_IN}
+    for case in cases.cases([name for name in enabled if name in present]):
+        progress(f"trying a promise: {case.name}")
+        if problem := case.attempt(to):
+            raise _broken(case.name, problem, log)
+    return first
+
+
+def _broken(promise: str, problem: str, log: Path) -> ProofFailed:
+    return ProofFailed(
+        f"the release breaks a promise ({promise}): {problem}",
+        detail=log.read_text(errors="replace")[-2000:],
+    )
