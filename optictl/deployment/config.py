@@ -291,10 +291,13 @@ class Config(_Section):
     def _strategies(cls, names: tuple[str, ...], seen: ValidationInfo) -> tuple[str, ...]:
         # a plugin file adds its own strategy
         known = model_names.WORDS if not seen.data.get("plugins", True) else None
+        optillm = seen.data.get("optillm")
+        if optillm is not None and not model_names.are_known(optillm.version):
+            known = None  # the build of the release decides
         problems: list[tuple[int | str | None, str]] = []
         for i, name in enumerate(names):
             if name in model_names.NOT_STRATEGIES:
-                problems.append((i, f"{name!r} is not a strategy"))
+                problems.append((i, f"{name!r} {model_names.NOT_STRATEGIES[name]}"))
             elif not model_names.is_slug(name):
                 problems.append((i, f"{name!r} cannot be a strategy's name"))
             elif known and name not in known:

@@ -1,6 +1,7 @@
 """OptiLLM's grammar of model names: `moa-jerry-xl` is strategy `moa` on base model `jerry-xl`.
 
-Source: `parse_combined_approach` in server.py of OptiLLM 0.3.12. Pure.
+Source: `parse_combined_approach` in server.py of OptiLLM 0.3.12. The words of a release are read
+from the release (see `fingerprints.words`); those here count where there is none. Pure.
 """
 
 from __future__ import annotations
@@ -48,8 +49,14 @@ PLUGINS = (
 )
 #: Words that OptiLLM removes from the front of a model name.
 WORDS = frozenset(BUILT_IN) | frozenset(PLUGINS)
-#: Words that are not strategies: "none" does nothing, "proxy" is the upstream client.
-NOT_STRATEGIES = frozenset({"none", "proxy"})
+#: Words of any version that are not strategies -> the reason.
+NOT_STRATEGIES = {
+    "none": "is not a strategy: it does nothing",
+    "proxy": "is not a strategy: it is the upstream client",
+    "compact": "is not a strategy: it makes no upstream call and answers with the question",
+}
+#: The newest version whose strategies have the words above.
+KNOWN_UNTIL = (0, 4, 0)
 #: Strategies that need a permission, because they act on the text of a model or a prompt -> what
 #: each does.
 CODE_EXECUTION = {
@@ -71,6 +78,12 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9_]*")
 def is_slug(word: str) -> bool:
     """Whether a word has the form of a strategy name."""
     return bool(_SLUG.fullmatch(word))
+
+
+def are_known(version: str) -> bool:
+    """Whether the strategies of this version of OptiLLM are known without the release."""
+    parts = tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+    return parts <= KNOWN_UNTIL
 
 
 def code_execution(strategies: Iterable[str]) -> dict[str, str]:
@@ -147,15 +160,18 @@ def parse(model: str, words: Collection[str] = WORDS) -> tuple[list[str], str]:
 
 
 def refusal(
-    model: str, strategies: tuple[str, ...], base_models: tuple[str, ...]
+    model: str,
+    strategies: tuple[str, ...],
+    base_models: tuple[str, ...],
+    words: Collection[str] = WORDS,
 ) -> tuple[Literal["prefix", "strategy", "base model"], str] | None:
     """Why the guard refuses a model name: the kind of problem and the reason.
 
-    None for a valid name.
+    None for a valid name. `words`: those that OptiLLM reads as strategies.
     """
     if split(model, strategies, base_models):
         return None
-    words = WORDS.union(strategies)
+    words = {*words, *strategies}
     first, _, rest = model.partition("-")
     known = max((b for b in base_models if model.endswith(f"-{b}")), key=len, default=None)
     if any(sign in first for sign in _OPERATORS):

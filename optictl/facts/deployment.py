@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import ConfigError, MissingFact, OptictlError
 from optictl.facts import config_file
 from optictl.facts import units as facts_units
 from optictl.facts.litellm import LiteLLM
-from optictl.guard import envfile
+from optictl.guard import envfile, fingerprints
 from optictl.guard.envfile import EnvFile
 from optictl.host import files, network, processes
 from optictl.host.network import Response
@@ -345,5 +346,21 @@ class Deployment:
     def litellm(self) -> LiteLLM:
         """The facts about this deployment's LiteLLM."""
         return LiteLLM(
-            self.config, self.config_path, *self._litellm_files, lambda: self.upstream_key
+            self.config,
+            self.config_path,
+            *self._litellm_files,
+            lambda: self.upstream_key,
+            self.strategy_words,
         )
+
+    @cached_property
+    def strategy_words(self) -> frozenset[str]:
+        """The words that OptiLLM reads as strategies: those of the active release.
+
+        Without a release, those that optictl knows.
+        """
+        try:
+            packages = (self.release / ".venv/lib").glob("python3.*/site-packages")
+        except (MissingFact, OptictlError):
+            return model_names.WORDS
+        return next(map(fingerprints.words, packages), frozenset()) or model_names.WORDS

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.errors import MissingFact
 from optictl.guard import envfile
@@ -36,7 +37,8 @@ class LiteLLM:
     """The facts about the LiteLLM of one deployment, each read once.
 
     `config_file` and `env_file` override the files that the configuration names. A relative name
-    in the configuration is relative to optictl.yaml (`config_path`).
+    in the configuration is relative to optictl.yaml (`config_path`). `words`: those that OptiLLM
+    reads as strategies.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class LiteLLM:
         config_file: Path | None,
         env_file: Path | None,
         upstream_key: Callable[[], str],
+        words: Collection[str] = model_names.WORDS,
     ) -> None:
-        self._config = config
+        self._config, self._words = config, words
         self._config_path = config_path
         self._upstream_key = upstream_key
         self.config_file = config_file or self._named(config.litellm.config)
@@ -78,12 +81,12 @@ class LiteLLM:
             raise MissingFact("LiteLLM's configuration is not valid: see routing.no-loop")
         settings = self._read[0]
         names = network.local_names()
-        configured = graph.Graph(settings, self._config, names) if settings else None
+        configured = graph.Graph(settings, self._config, names, self._words) if settings else None
         rows, live = self._rows
         running = (settings or read.Settings()).running(rows, self._config.upstream.base_url)
         return Routing(
             configured,
-            graph.Graph(running, self._config, names) if running.entries else None,
+            graph.Graph(running, self._config, names, self._words) if running.entries else None,
             live,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -143,13 +143,18 @@ def _pattern(name: str) -> re.Pattern[str]:
 class Graph:
     """The routes through a LiteLLM with these settings, around one deployment of OptiLLM.
 
-    `own_names`: see `is_local`.
+    `own_names`: see `is_local`. `words`: those that OptiLLM reads as strategies.
     """
 
     def __init__(
-        self, settings: Settings, config: Config, own_names: frozenset[str] = frozenset()
+        self,
+        settings: Settings,
+        config: Config,
+        own_names: frozenset[str] = frozenset(),
+        words: Collection[str] = model_names.WORDS,
     ) -> None:
         self.settings, self.config, self.own_names = settings, config, own_names
+        self.words = frozenset(words)
         #: entries that LiteLLM ignores at start
         self.dropped = tuple(d for d in settings.entries if self._is_dropped(d))
         self.entries = tuple(d for d in settings.entries if not self._is_dropped(d))
@@ -427,7 +432,7 @@ class Graph:
 
     def base_of(self, arrival: Arrival) -> str:
         """The model that OptiLLM requests from LiteLLM. OptiLLM's own parser reads the name."""
-        return model_names.parse(arrival.name, model_names.WORDS.union(self.config.strategies))[1]
+        return model_names.parse(arrival.name, self.words.union(self.config.strategies))[1]
 
     @cached_property
     def loops(self) -> list[tuple[Way, Arrival]]:

@@ -236,7 +236,9 @@ def _refused(
     config = graph.config
     example = next(iter(config.published))
     for way, arrival in graph.arrivals:
-        refusal = model_names.refusal(arrival.name, config.strategies, config.base_models)
+        refusal = model_names.refusal(
+            arrival.name, config.strategies, config.base_models, graph.words
+        )
         if refusal and refusal[0] == kind:
             place = _culprit(way, arrival)
             yield Fault(

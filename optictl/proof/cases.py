@@ -42,7 +42,7 @@ def cases(strategies: Sequence[str]) -> Iterator[Case]:
     yield from _lists(strategies)
     for strategy in tried(strategies):
         yield from _strategy_cases(strategy)
-    yield from _refusals(strategies[0])
+    yield from _refusals()
     if first := tried(strategies)[:1]:
         yield _streams(first[0])
         yield _loops(first[0])
@@ -146,13 +146,13 @@ def _loops(strategy: str) -> Case:
     return Case("a loop is 421", attempt)
 
 
-def _refusals(strategy: str) -> Iterator[Case]:
+def _refusals() -> Iterator[Case]:
     def refusal(name: str, model: Callable[[Attempts], str], status: int, code: str) -> Case:
         return Case(name, lambda to: promises.refused(to.ask(model(to)), status, code))
 
     def locked(key: str | None) -> Callable[[Attempts], str]:
         return lambda to: promises.refused(
-            to.ask(to.named(strategy), key=key), 401, "invalid_api_key"
+            to.ask(to.named(to.config.strategies[0]), key=key), 401, "invalid_api_key"
         )
 
     def list_locked(to: Attempts) -> str:

@@ -6,11 +6,13 @@ verified, which may change a strategy in ways that no fingerprint tells.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.errors import ProofFailed
+from optictl.guard import fingerprints
 from optictl.host import network
 from optictl.proof import cases, evidence, trial
 from optictl.proof.attempts import PROXY_KEY, TIMEOUT, UPSTREAM_KEY, Attempts
@@ -35,7 +37,13 @@ def run(
     with StandIn(models=config.base_models, key=UPSTREAM_KEY).running() as upstream:
         moved = _moved(config, upstream)
         with trial.started(moved, release, keys, scratch_parent=scratch_parent) as running:
-            return try_all(Attempts(running.config, upstream), progress, running.log)
+            to = Attempts(running.config, upstream)
+            return try_all(to, _words(release), progress, running.log)
+
+
+def _words(release: Path) -> frozenset[str]:
+    packages = (release / ".venv/lib").glob("python3.*/site-packages")
+    return next(map(fingerprints.words, packages), frozenset())
 
 
 def _moved(config: Config, upstream: StandIn) -> Config:
@@ -46,8 +54,10 @@ def _moved(config: Config, upstream: StandIn) -> Config:
     return moved.model_copy(update={"limits": limits, "upstream": no_retries, "workers": 1})
 
 
-def try_all(to: Attempts, progress: Progress, log: Path) -> Result:
-    """Try every promise of a running release. `log`: of the release.
+def try_all(to: Attempts, words: Collection[str], progress: Progress, log: Path) -> Result:
+    """Try every promise of a running release.
+
+    `words`: the strategies of its OptiLLM, none where they cannot be read. `log`: of the release.
 
     Raises:
         OptictlError: it broke one.
@@ -57,13 +67,28 @@ def try_all(to: Attempts, progress: Progress, log: Path) -> Result:
     first = evidence.judge(model, to.config, to.ask(model).answer)
     if first.status != "pass":
         raise _broken(f"{enabled[0]} runs", first.found, log)
-    # a plugin may need packages that the release does not have
-    present = {*to.loaded(), *model_names.BUILT_IN}
-    for case in cases.cases([name for name in enabled if name in present]):
+    for case in cases.cases(_tried(to, words, log)):
         progress(f"trying a promise: {case.name}")
         if problem := case.attempt(to):
             raise _broken(case.name, problem, log)
     return first
+
+
+def _tried(to: Attempts, words: Collection[str], log: Path) -> list[str]:
+    """The enabled strategies of OptiLLM that can run.
+
+    A plugin of OptiLLM may need packages that the release does not have. A strategy that is not
+    OptiLLM's is one of the operator's plugins, which promise nothing.
+
+    Raises:
+        ProofFailed: OptiLLM has no such strategy.
+    """
+    enabled, known = to.config.strategies, frozenset(words or to.config.strategies)
+    unknown = [name for name in enabled if name not in known]
+    if unknown and not to.config.plugins:
+        raise _broken("every enabled strategy exists", f"OptiLLM has no {unknown[0]}", log)
+    present = {*to.loaded(), *model_names.BUILT_IN}
+    return [name for name in enabled if name in known & present]
 
 
 def _broken(promise: str, problem: str, log: Path) -> ProofFailed:

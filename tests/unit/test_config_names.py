@@ -135,6 +135,7 @@ class TestStrategies:
             ("self-consistency", "cannot be a strategy's name"),
             ("proxy", "is not a strategy"),
             ("none", "is not a strategy"),
+            ("compact", "makes no upstream call"),
             ("MOA", "cannot be a strategy's name"),
             ("moa&bon", "cannot be a strategy's name"),
             ("zzz", "OptiLLM has no 'zzz'"),
@@ -144,6 +145,10 @@ class TestStrategies:
         problem = only_problem(f"strategies:\n  - moa\n  - {name}\n")
         assert reason in problem.message
         assert (problem.path, problem.line) == ("strategies.1", 3)
+
+    def test_a_later_version_may_have_other_strategies(self) -> None:
+        later = "optillm: {version: 0.9.0}\nstrategies: [moa, zzz]"
+        assert config.parse(later, "f").strategies == ("moa", "zzz")
 
     def test_every_unknown_one_is_told(self) -> None:
         assert places("strategies:\n  - moe\n  - zzz\n  - proxy\n") == [

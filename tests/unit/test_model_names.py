@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl.deployment import model_names
+from optictl.guard import optillm
 
 STRATEGIES = ("moa", "bon", "self_consistency")
 BASES = ("jerry-xl", "xl", "a-b")
@@ -108,7 +109,33 @@ def test_a_name_that_the_door_lets_in(name: str) -> None:
 
 def test_those_that_need_a_permission_are_words() -> None:
     assert set(model_names.CODE_EXECUTION) <= model_names.WORDS
-    assert model_names.NOT_STRATEGIES <= model_names.WORDS
+
+
+def test_what_the_guard_does_not_offer_is_no_strategy() -> None:
+    assert set(model_names.NOT_STRATEGIES) == {"none", *optillm.NOT_OFFERED}
+    for word, reason in optillm.NOT_OFFERED.items():
+        assert model_names.NOT_STRATEGIES[word].endswith(reason)
+
+
+def test_the_words_of_a_release_decide() -> None:
+    words = {*model_names.WORDS, "compact"}
+    name = "compact-jerry-xl"
+    assert model_names.refusal(name, STRATEGIES, BASES) == (
+        "prefix",
+        "it has no strategy prefix",
+    )
+    assert model_names.refusal(name, STRATEGIES, BASES, words) == (
+        "strategy",
+        "'compact' is not an enabled strategy",
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "are_known"),
+    [("0.3.12", True), ("0.3.22", True), ("0.4.0", True), ("0.4.1", False), ("1.0", False)],
+)
+def test_the_versions_whose_words_are_known(version: str, are_known: bool) -> None:
+    assert model_names.are_known(version) is are_known
 
 
 @pytest.mark.parametrize(

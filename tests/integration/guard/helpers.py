@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from testing.support import PROXY_KEY, UPSTREAM_KEY, Server, bare, guarded
 
 #: Calls that one request of each strategy causes, when every answer is good.
 CALLS = {"moa": 3, "bon": 4, "self_consistency": 5, "plansearch": 4}
+#: The version of the OptiLLM under test. Later ones do not have every defect of bare OptiLLM.
+OPTILLM = tuple(map(int, os.environ.get("OPTICTL_TEST_OPTILLM", "0.3.12").split(".")))
 #: Stands in prompts, so that a log can be searched for it.
 MARK = "xyzzy-prompt-mark"
 #: What OptiLLM answers with status 200 when it got nothing from the upstream.

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from .helpers import CALLS, Pair, asks_for, assert_refused, bare_pair, events, guarded_pair, text_of
+from .helpers import (
+    CALLS,
+    OPTILLM,
+    Pair,
+    asks_for,
+    assert_refused,
+    bare_pair,
+    events,
+    guarded_pair,
+    text_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -50,9 +60,10 @@ def user(content: Any) -> dict[str, Any]:
 def test_bare_runs_no_strategy_behind_the_proxy(release: Path) -> None:
     with bare_pair(release, arguments=["--approach", "proxy"]) as pair:
         assert text_of(pair.server.ask("moa-jerry-xl", "What is 2 + 2?"))
-        probe = pair.upstream.calls()[0].body or {}
-        # first a hidden question, which is the same for every request
-        assert (probe["max_tokens"], probe["messages"][0]["content"]) == (1, "test")
+        if OPTILLM < (0, 4, 0):
+            probe = pair.upstream.calls()[0].body or {}
+            # first a hidden question, which is the same for every request
+            assert (probe["max_tokens"], probe["messages"][0]["content"]) == (1, "test")
         assert [
             seen.body.get("n", 1)
             for seen in pair.upstream.calls()

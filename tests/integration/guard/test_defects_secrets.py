@@ -21,7 +21,7 @@ from testing.support import (
     wait_until,
 )
 
-from .helpers import MARK, Pair, assert_silent, bare_pair, guarded_pair, text_of
+from .helpers import MARK, OPTILLM, Pair, assert_silent, bare_pair, guarded_pair, text_of
 
 pytestmark = pytest.mark.slow
 
@@ -201,6 +201,9 @@ def test_bare_without_a_proxy_configuration_asks_public_providers(release: Path)
             release, config=None, arguments=["--approach", "proxy"], environment=environment
         ) as pair:
             assert text_of(pair.server.ask("jerry-xl"))
+            if OPTILLM >= (0, 4, 0):  # it writes a file without a provider, and uses another client
+                assert not asked
+                return
             wait_until(
                 lambda: "CONNECT api.openai.com:443 HTTP/1.1" in asked,
                 what="a call to a public provider",

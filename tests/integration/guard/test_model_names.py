@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optictl.deployment import model_names
+from optictl.guard import fingerprints
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,22 @@ def test_the_plugin_words_are_those_of_the_real_optillm(release: Path) -> None:
     slugs = {
         _assigned(path, "SLUG") for path in (_package(release) / "plugins").glob("*_plugin.py")
     }
-    assert set(model_names.PLUGINS) == slugs
+    assert set(model_names.PLUGINS) == slugs - {"compact"}
+
+
+def test_the_words_are_read_from_the_release(release: Path) -> None:
+    words = fingerprints.words(_package(release).parent)
+    assert words - {"compact"} == model_names.WORDS
+    assert ("compact" in words) is (_package(release) / "plugins/compact_plugin.py").is_file()
+
+
+def test_a_package_that_cannot_be_read_has_no_words(tmp_path: Path) -> None:
+    (tmp_path / "optillm/plugins").mkdir(parents=True)
+    assert fingerprints.words(tmp_path) == frozenset()
+    (tmp_path / "optillm/server.py").write_text("known_approaches = [")
+    (tmp_path / "optillm/plugins/a_plugin.py").write_text("SLUG = 'a'\n")
+    (tmp_path / "optillm/plugins/b_plugin.py").write_text("SLUG = name()\n")
+    assert fingerprints.words(tmp_path) == {"a"}
 
 
 #: What a module needs to run a model's code, to start programs or to open addresses.
@@ -122,7 +138,7 @@ def installed(release: Path) -> Iterator[Installed]:
 
 def test_the_installed_optillm_has_no_word_that_is_not_known(installed: Installed) -> None:
     assert set(installed.built_in) == set(model_names.BUILT_IN)
-    assert set(installed.plugins) <= set(model_names.PLUGINS)
+    assert set(installed.plugins) <= {*model_names.PLUGINS, "compact"}
     assert "proxy" in installed.plugins
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from optictl.deployment import paths
-from optictl.deployment.config import Config
+from optictl.deployment.config import Config, OptiLLM
 from optictl.deployment.paths import Paths
 from optictl.errors import NotReady, ProofFailed
 from optictl.guard import fingerprints
@@ -231,3 +231,16 @@ def test_a_stored_release_is_tried_again(places: Paths, monkeypatch: pytest.Monk
     assert record is not None
     assert record.conformance is not None
     assert not record.conformance.passed
+
+
+def test_a_strategy_that_the_release_does_not_have(release: Path) -> None:
+    config = Config(optillm=OptiLLM(version="0.9.0"), strategies=("moa", "brand_new"))
+    with pytest.raises(ProofFailed, match="OptiLLM has no brand_new"):
+        conformance.run(config, release, lambda _: None)
+
+
+def test_a_plugin_of_the_operator_promises_nothing(release: Path) -> None:
+    config = Config(plugins=("mine.py",), strategies=("moa", "mine"))
+    said: list[str] = []
+    conformance.run(config, release, said.append)
+    assert not any("mine" in line for line in said)
