@@ -6,7 +6,8 @@ uvicorn's protocol has no time limit for a request head or for an answer that is
 from __future__ import annotations
 
 import asyncio
-import time
+import itertools
+import socket
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from . import GUARD_VERSION, logs, responses
 from .metrics import Meter
 
-#: The largest request head. Bytes.
+#: The largest request head, and the most bytes between two parts of a body. Bytes.
 MAX_HEAD_BYTES = 64 * 1024
+#: What the kernel keeps of an answer that is not read, for each connection. Bytes.
+_KERNEL_BYTES = 128 * 1024
+#: Connections that are examined for one that has its answer already.
+_EXAMINED = 100
+#: Requests of a connection that wait for the answer to an earlier one.
+MAX_PIPELINED = 16
 #: Answers that wait for slow readers, all together. Bytes.
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
 #: Seconds for the request of a connection that a stopping service has just accepted.
@@ -29,8 +36,8 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 class Connections:
     """The connections of a process, and their limits. Times are in seconds.
 
-    `waiting`: connections without a complete request head, the oldest first. `unread`: connections
-    whose client does not read its answer, the oldest first.
+    `waiting`: connections without a complete request head. `sending`: those without a complete
+    body. `unread`: those whose client does not read its answer. In each, the oldest is the first.
     """
 
     meter: Meter
@@ -40,23 +47,34 @@ class Connections:
     count: int = 0
     draining: bool = False
     waiting: dict[Connection, None] = field(default_factory=dict)
+    sending: dict[Connection, None] = field(default_factory=dict)
     unread: dict[Connection, None] = field(default_factory=dict)
     _closed: Counter[str] = field(default_factory=Counter)
-    _reported: float = 0.0
+    _log_timer: asyncio.TimerHandle | None = None
 
     def report_closed(self, reason: str) -> None:
         """Log closed connections, at most once a second."""
         self._closed[reason] += 1
-        if time.monotonic() - self._reported >= 1:
-            self._reported = time.monotonic()
+        if self._log_timer is None:
+            self._log_closed()
+
+    def _log_closed(self) -> None:
+        self._log_timer = None
+        if self._closed:
             logs.write("connections_closed", **self._closed)
             self._closed.clear()
+            self._log_timer = asyncio.get_running_loop().call_later(1, self._log_closed)
 
     def make_room(self, newest: Connection) -> None:
-        """Close the connection that has waited longest when there are too many."""
+        """Close the connection that has waited longest when there are too many.
+
+        A connection whose request runs is never closed.
+        """
         if self.count > self.most:
-            oldest = next(iter(self.waiting), newest)
-            oldest.abandon("too_many_connections")
+            oldest = itertools.islice(self.sending, _EXAMINED)
+            refused = (c for c in oldest if c.cycle.response_started)
+            order = itertools.chain(refused, self.waiting, self.unread, self.sending)
+            next(order, newest).abandon("too_many_connections")
 
     def bound_unread(self) -> None:
         """Close the oldest connections with unread answers when these need too much memory."""
@@ -70,13 +88,16 @@ class Connections:
 
 
 class Connection(HttpToolsProtocol):  # type: ignore[misc]
-    """A connection of a client."""
+    """A connection of a client. `is_own`: of this service itself, which the limit does not count.
 
-    def __init__(self, *, connections: Connections, **options: Any) -> None:
+    `_undelivered`: bytes received since the last complete head or part of a body.
+    """
+
+    def __init__(self, *, connections: Connections, is_own: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._all = connections
-        self._head_bytes = 0
-        self._has_head = False
+        self._is_own = is_own
+        self._undelivered = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
 
@@ -84,16 +105,19 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES
+        )
         # call pause_writing as soon as the kernel takes no more
         transport.set_write_buffer_limits(high=0)
-        self._all.count += 1
         self._await_head(_LAST_REQUEST_SECONDS if self._all.draining else self._all.head_timeout)
-        self._all.make_room(self)
+        if not self._is_own:
+            self._all.count += 1
+            self._all.make_room(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.count -= 1
-        self._stop_waiting()
-        self._stop_reading()
+        self._all.count -= not self._is_own
+        self._forget()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -105,15 +129,22 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def abandon(self, reason: str) -> None:
         """Close the connection at once."""
+        self._forget()  # `connection_lost` follows later
         self._all.report_closed(reason)
         self.transport.abort()
+
+    def _forget(self) -> None:
+        self._stop_waiting()
+        self._stop_reading()
+        self._all.sending.pop(self, None)
 
     # the request head
 
     def _await_head(self, seconds: float) -> None:
         self._stop_waiting()
         self._head_timer = self.loop.call_later(seconds, self._head_too_late)
-        self._all.waiting[self] = None
+        if not self._is_own:
+            self._all.waiting[self] = None
 
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:
@@ -126,7 +157,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         self._head_timer = None
         if self.transport.is_closing():
             return
-        if self._head_bytes == 0:
+        if self._undelivered == 0:
             self.transport.close()  # it has sent nothing: there is no request to answer
         else:
             self._refuse(408, "read_timeout", "the request head did not arrive in time")
@@ -134,12 +165,11 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if not self._has_head:
-            self._head_bytes += len(data)
+        self._undelivered += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._undelivered > MAX_HEAD_BYTES:  # a head, a trailer or an extension of a chunk
             self._refuse(431, "head_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             # empty lines before a request: they ended the time limit of an idle connection
@@ -147,16 +177,28 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._has_head = False
         if self._head_timer is None:  # the next request of the connection
             self._await_head(self._all.head_timeout)
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
-        self._has_head, self._head_bytes = True, 0
+        self._undelivered = 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.abandon("too_many_requests")
+            raise ValueError("too many requests")  # the parser stops
         super().on_headers_complete()
+        self._all.sending[self] = None
         if self._all.draining:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._undelivered = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._undelivered = 0
+        self._all.sending.pop(self, None)
+        super().on_message_complete()
 
     def eof_received(self) -> None:
         cycle = self.cycle
@@ -164,7 +206,8 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
             self._refuse(400, "invalid_request", "the body is incomplete")
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "invalid_request", "the request is not valid HTTP")
+        if not self.transport.is_closing():
+            self._refuse(400, "invalid_request", "the request is not valid HTTP")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer without the application, and close."""
@@ -195,7 +238,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
             return
         if self._all.draining:
             self.transport.close()
-        else:
+        elif not self._is_own:
             self._all.waiting[self] = None
 
     def pause_writing(self) -> None:

@@ -135,6 +135,7 @@ class GuardWorker(Worker):  # type: ignore[misc]
         def connection() -> Connection:
             return Connection(
                 connections=context.connections,
+                is_own=True,
                 config=config,
                 server_state=server.server_state,
                 app_state={},
