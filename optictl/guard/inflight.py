@@ -33,10 +33,15 @@ class Threads:
     """Daemon threads for strategies. Free threads are reused: a start costs as much as an answer.
 
     A pool of `concurrent.futures` would wait at exit for a strategy that never ends.
+
+    Args:
+        ready: threads that start now.
+        keep: free threads that are kept.
     """
 
-    def __init__(self, ready: int = 0) -> None:
+    def __init__(self, ready: int = 0, keep: int = 0) -> None:
         self._lock = threading.Lock()
+        self._keep = max(ready, keep)
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._free = ready
         for _ in range(ready):
@@ -59,6 +64,8 @@ class Threads:
         while True:
             self._work.get()()
             with self._lock:
+                if self._free >= self._keep:  # strategies ran on after their clients had left
+                    return
                 self._free += 1
 
 

@@ -113,8 +113,9 @@ def _context(settings: Settings, workers: Workers, server: Any) -> GuardContext:
         "guard": GUARD_VERSION,
         "release": _release_name(Path(__file__).resolve().parent.parent),
     }
-    threads = inflight.Threads(min(settings.max_in_flight, inflight.READY_THREADS))
-    in_flight, limiter = inflight.InFlight(threads), Limiter(settings.max_in_flight)
+    most = settings.max_in_flight
+    threads = inflight.Threads(min(most, inflight.READY_THREADS), keep=most)
+    in_flight, limiter = inflight.InFlight(threads), Limiter(most)
     meter = metrics.Meter(
         settings.strategies,
         settings.base_models,
