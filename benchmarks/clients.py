@@ -30,10 +30,11 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._model = model
 
-    def ask(self) -> float:
+    def ask(self, model: str = "", *, stream: bool = False) -> float:
         """Send a request with a unique question. Returns the seconds until the answer is read."""
         message = {"role": "user", "content": f"What is {next(_numbers)} + 2?"}
-        body = json.dumps({"model": self._model, "messages": [message]}).encode()
+        fields = {"model": model or self._model, "messages": [message], "stream": stream}
+        body = json.dumps(fields).encode()
         since = time.perf_counter()
         self._connection.request("POST", "/v1/chat/completions", body, _HEADERS)
         response = self._connection.getresponse()
