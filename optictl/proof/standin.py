@@ -77,6 +77,12 @@ def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
     }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    #: many clients may come at once
+    request_queue_size = 1024
+
+
 class StandIn:
     """An upstream on a free loopback port.
 
@@ -94,8 +100,7 @@ class StandIn:
     ) -> None:
         self.models, self.key, self.respond = models, key, respond
         self.seen: list[Seen] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), self._handler())
 
     @property
     def base_url(self) -> str:
