@@ -73,7 +73,9 @@ class Connections:
         if self.count > self.most:
             oldest = itertools.islice(self.sending, _EXAMINED)
             refused = (c for c in oldest if c.cycle.response_started)
-            order = itertools.chain(refused, self.waiting, self.unread, self.sending)
+            # the newest one waits too: it goes last
+            waiting = (c for c in self.waiting if c is not newest)
+            order = itertools.chain(refused, waiting, self.unread, self.sending)
             next(order, newest).abandon("too_many_connections")
 
     def bound_unread(self) -> None:
