@@ -44,7 +44,7 @@ Memory is the resident memory of the whole service. The slope is a least squares
 
 @dataclass(frozen=True)
 class Sample:
-    """The service after so many requests. Memory in MB."""
+    """The service after this number of requests. Memory in MB."""
 
     requests: int
     memory: float
