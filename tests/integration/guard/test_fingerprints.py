@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import verified
 from testing.support import open_directory
 
 from .helpers import Pair, events, guarded_pair, text_of
@@ -64,6 +65,10 @@ def test_every_part_counts(release: Path) -> None:
     assert known == []
 
 
+def test_the_known_texts_are_those_of_the_tested_versions() -> None:
+    assert verified.FILE.read_text(encoding="utf-8") == verified.written()
+
+
 @pytest.fixture
 def changed(release: Path) -> Iterator[Pair]:
     """The same OptiLLM, and a guard that knows another text of one enabled strategy."""
@@ -71,10 +76,10 @@ def changed(release: Path) -> Iterator[Pair]:
         (directory / "work").mkdir(mode=0o755)
         (directory / ".venv").symlink_to(release / ".venv")
         shutil.copytree(release / "guard", directory / "guard")
-        verified = directory / "guard" / "verified.py"
-        text = verified.read_text()
+        known = directory / "guard" / "verified.py"
+        text = known.read_text()
         assert '"optillm/moa.py": ("' in text
-        verified.write_text(text.replace('"optillm/moa.py": ("', '"optillm/moa.py": ("0'))
+        known.write_text(text.replace('"optillm/moa.py": ("', '"optillm/moa.py": ("0'))
         with guarded_pair(directory) as pair:
             yield pair
 
