@@ -237,9 +237,15 @@ def _many_restarts(b: Bench) -> None:
 
 
 def _few_descriptors(b: Bench) -> None:
-    """The limit of the running worker is lowered, and clients that say nothing hold connections."""
-    b.sh(f"prlimit --pid {b.worker} --nofile=90")
-    b.held += [socket.create_connection(("127.0.0.1", b.port)) for _ in range(55)]
+    """Clients keep their connections, and the limit of the running worker is lowered."""
+    for _ in range(55):
+        client = socket.create_connection(("127.0.0.1", b.port))
+        # without a request, the service would close the connection soon
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.recv(4096)
+        b.held.append(client)
+    used = int(b.sh(f"ls /proc/{b.worker}/fd | wc -l"))
+    b.sh(f"prlimit --pid {b.worker} --nofile={used + 8}")
 
 
 PROCESS = [

@@ -381,7 +381,7 @@ def test_threads_of_clients_that_left_end(service: Attacked) -> None:
             client.close()
     service.pair.upstream.respond = None
     assert text_of(service.server.ask("re2-jerry-xl"))
-    wait_until(lambda: threads_of(service.server) <= before, 10, "the threads to end")
+    wait_until(lambda: threads_of(service.server) <= before, 60, "the threads to end")
 
 
 # limits

@@ -103,7 +103,7 @@ def test_a_canary_switches_nothing(host: Host) -> None:
     shown = json.loads(
         host.optictl("upgrade", NEW, "--canary-only", "--dry-run", "--output", "json").stdout
     )
-    assert {change["action"] for change in shown["results"]} <= {"build", "canary"}
+    assert {change["action"] for change in shown["results"]} <= {"build", "conform", "canary"}
     proven = json.loads(
         host.optictl("upgrade", NEW, "--canary-only", "--yes", "--output", "json").stdout
     )
