@@ -271,7 +271,7 @@ def withstands(service: Attacked, attack: AbstractContextManager[object], second
             assert measurement < MEASUREMENTS, said
         assert memory_of(service.server) - memory < MEMORY
     assert service.manager.longest_silence(began) < WATCHDOG_SECONDS
-    wait_until(lambda: connections_of(service.server) == 0, 10, "the connections to end")
+    wait_until(lambda: connections_of(service.server) == 0, 30, "the connections to end")
 
 
 # many clients at once
@@ -364,8 +364,8 @@ def test_clients_that_leave(
     for client in clients:
         leave(client)
 
-    wait_until(lambda: connections_of(server) == 0, 10, "the connections to end")
-    wait_until(lambda: not server.get("/guard/state").json()["in_flight"], 10, "the requests")
+    wait_until(lambda: connections_of(server) == 0, 30, "the connections to end")
+    wait_until(lambda: not server.get("/guard/state").json()["in_flight"], 30, "the requests")
     assert text_of(server.ask("re2-jerry-xl"))
     assert memory_of(server) - memory < MEMORY
 
@@ -387,7 +387,7 @@ def test_threads_of_clients_that_left_end(service: Attacked) -> None:
 # limits
 
 MOST = 100
-LIMITS = ["--head-timeout", "1", "--body-timeout", "1", "--read-timeout", "1"]
+LIMITS = ["--head-timeout", "3", "--body-timeout", "3", "--read-timeout", "3"]
 LIMITS += ["--max-connections", str(MOST)]
 
 
@@ -405,7 +405,7 @@ def limited(release: Path) -> Iterator[Attacked]:
 def small(limited: Attacked) -> Attacked:
     limited.pair.fresh()
     # connections of an earlier test count
-    wait_until(lambda: connections_of(limited.server) == 0, 10, "the connections to end")
+    wait_until(lambda: connections_of(limited.server) == 0, 30, "the connections to end")
     return limited
 
 
@@ -442,7 +442,7 @@ def test_a_request_must_arrive_in_time(small: Attacked, data: bytes, drips: bool
         response = response_of(client)
     assert response.startswith(b"HTTP/1.1 408 ")
     assert b'"code": "read_timeout"' in response
-    assert 0.9 < time.monotonic() - since < 10
+    assert 2.9 < time.monotonic() - since < 15
 
 
 def test_the_limit_holds_for_each_request_of_a_connection(small: Attacked) -> None:
@@ -453,7 +453,7 @@ def test_the_limit_holds_for_each_request_of_a_connection(small: Attacked) -> No
             received = b""
             while b'"ok"}' not in received:
                 received += client.recv(4096)
-            time.sleep(1.5)  # an idle connection may wait
+            time.sleep(3.5)  # an idle connection may wait
         client.sendall(HALF_HEAD)
         assert response_of(client).startswith(b"HTTP/1.1 408 ")
 
@@ -462,7 +462,7 @@ def test_a_client_that_sends_nothing_is_closed_without_a_word(small: Attacked) -
     since = time.monotonic()
     with connect(small.port) as client:
         assert response_of(client) == b""
-    assert 0.9 < time.monotonic() - since < 10
+    assert 2.9 < time.monotonic() - since < 15
 
 
 def test_half_a_body_without_a_key_is_refused_at_once(small: Attacked) -> None:
@@ -498,7 +498,7 @@ def test_a_head_has_a_size(small: Attacked, data: bytes) -> None:
         response = response_of(client)
     # the response is lost when the client sends on: the kernel resets the connection
     assert response.startswith(b"HTTP/1.1 431 ") or (not response and len(data) > FAR_TOO_LARGE)
-    wait_until(lambda: refusals() == before + 1, 5, "the log")
+    wait_until(lambda: refusals() == before + 1, 30, "the log")
 
 
 def test_a_head_up_to_the_limit_passes(small: Attacked) -> None:
@@ -514,7 +514,7 @@ def test_an_answer_must_be_read(small: Attacked) -> None:
         wait_until(
             lambda: closed_events(small).get("answer_unread", 0) == before + 3, 20, "the log"
         )
-        wait_until(lambda: connections_of(small.server) == 0, 10, "the connections to end")
+        wait_until(lambda: connections_of(small.server) == 0, 30, "the connections to end")
 
 
 def test_an_answer_may_be_read_slowly(small: Attacked) -> None:
@@ -536,9 +536,9 @@ def test_the_connection_that_waits_longest_makes_room(small: Attacked) -> None:
     )
     before = closed_events(small).get("too_many_connections", 0)
     with connect(small.port, chat()) as working, crowd(small.port, MOST - 1, HALF_HEAD) as clients:
-        wait_until(lambda: connections_of(small.server) >= MOST, 5, "the connections")
+        wait_until(lambda: connections_of(small.server) >= MOST, 30, "the connections")
         with crowd(small.port, 3, HALF_HEAD):
-            wait_until(lambda: all(map(is_closed, clients[:3])), 5, "the oldest to be closed")
+            wait_until(lambda: all(map(is_closed, clients[:3])), 30, "the oldest to be closed")
             assert not any(map(is_closed, clients[10:]))
         # a request that runs is not closed, and a new one is served
         assert b" 200 " in working.recv(4096)
@@ -555,7 +555,7 @@ def test_full_of_hostile_clients_it_still_serves(small: Attacked, data: bytes) -
     since = time.monotonic()
     with crowd(small.port, 2 * MOST, data):
         assert all(served_in_spite(small) for _ in range(10))
-        wait_until(lambda: small.manager.heard[-1] > since, 5, "the watchdog")
+        wait_until(lambda: small.manager.heard[-1] > since, 30, "the watchdog")
 
 
 def served_in_spite(service: Attacked) -> bool:
@@ -566,12 +566,12 @@ def served_in_spite(service: Attacked) -> bool:
 
 def test_the_watchdog_needs_no_free_place(small: Attacked) -> None:
     small.pair.upstream.respond = lambda seen: (
-        Reply(body=completion(seen.body or {}), delay=4) if seen.body else None
+        Reply(body=completion(seen.body or {}), delay=8) if seen.body else None
     )
     with crowd(small.port, MOST, chat()) as clients:
         calls = small.pair.upstream.calls
-        wait_until(lambda: len(calls()) >= 64, 10, "the requests")
+        wait_until(lambda: len(calls()) >= 64, 30, "the requests")
         since = time.monotonic()
-        wait_until(lambda: small.manager.heard[-1] > since, 2.5, "the watchdog")
+        wait_until(lambda: small.manager.heard[-1] > since, 6, "the watchdog")
         for client in clients:
             assert b" 200 " in client.recv(4096)
