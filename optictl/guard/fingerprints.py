@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from .verified import VERIFIED
 
 _SERVER = "optillm/server.py"
+_PARSING = threading.Lock()
 #: The functions of server.py that the guard calls.
 _FUNCTIONS = ("execute_single_approach", "load_plugins", "none_approach", "parse_args")
 #: strategy -> its files, for the strategies that are no plugins
@@ -46,12 +48,22 @@ def fingerprint(source: str) -> str:
     return hashlib.sha256("\n".join(line for line in lines if line).encode()).hexdigest()[:12]
 
 
+def _parse(text: str) -> ast.Module:
+    """The syntax tree of a source text.
+
+    One at a time: CPython 3.11 counts the depth of all trees in one number, and may raise a
+    SystemError when two threads parse (gh-106905). Checks run in threads.
+    """
+    with _PARSING:
+        return ast.parse(text)
+
+
 def _functions(text: str) -> dict[str, str]:
     """The source texts of the functions. "" for one that is missing."""
     lines = text.encode().splitlines(keepends=True)
     sources = {
         node.name: b"".join(lines[node.lineno - 1 : node.end_lineno]).decode()
-        for node in ast.parse(text).body
+        for node in _parse(text).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in _FUNCTIONS
     }
     return {name: sources.get(name, "") for name in _FUNCTIONS}
@@ -100,7 +112,7 @@ def words(site_packages: Path) -> frozenset[str]:
 
 def _assigned(text: str, name: str) -> Any:
     """The literal that a module assigns to a name at its top level, or None."""
-    for node in ast.parse(text).body:
+    for node in _parse(text).body:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == name for target in node.targets
         ):

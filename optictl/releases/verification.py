@@ -17,6 +17,7 @@ from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.guard import fingerprints
 from optictl.host import files
+from optictl.releases import integrity
 from optictl.releases.release_record import Conformance, ReleaseRecord
 
 #: `conformant`: with texts that no verified version has, a conformance run passed on this machine.
@@ -63,7 +64,15 @@ def _listed(names: Sequence[str]) -> str:
 
 def of(directory: Path, record: ReleaseRecord, strategies: Collection[str]) -> Verification:
     """The verdict on a stored release, with the enabled strategies."""
-    return judge(_unknown_parts(directory, strategies), record.conformance)
+    unknown, conformance = _unknown_parts(directory, strategies), record.conformance
+    if unknown and conformance is not None and conformance.passed and _is_edited(directory):
+        conformance = None  # it tried other texts
+    return judge(unknown, conformance)
+
+
+def _is_edited(directory: Path) -> bool:
+    """Whether a file of the release changed since the build."""
+    return bool(integrity.integrity_problems(directory, plugins=False, touched_only=True))
 
 
 def enabled(paths: Paths) -> Collection[str]:

@@ -380,6 +380,7 @@ def test_threads_of_clients_that_left_end(service: Attacked) -> None:
         for client in [connect(service.port, chat()) for _ in range(50)]:
             client.close()
     service.pair.upstream.respond = None
+    wait_until(lambda: not service.server.get("/guard/state").json()["in_flight"], 30, "the end")
     assert text_of(service.server.ask("re2-jerry-xl"))
     wait_until(lambda: threads_of(service.server) <= before, 60, "the threads to end")
 
