@@ -391,7 +391,7 @@ class TestReleaseId:
     def test_the_profile_counts(self, id_now: Callable[..., str]) -> None:
         assert id_now(optillm={"profile": "full"}) != id_now()
 
-    @pytest.mark.parametrize("name", ["serve.py", "__init__.py", "door.py"])
+    @pytest.mark.parametrize("name", ["serve.py", "__init__.py", "app.py"])
     def test_the_guard_counts(self, id_now: Callable[..., str], tmp_path: Path, name: str) -> None:
         before = id_now()
         self.edit(tmp_path / "guard" / name)

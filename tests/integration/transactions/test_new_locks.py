@@ -76,7 +76,7 @@ def test_a_lock_is_kept_once_its_release_is_proven(places: Paths) -> None:
     # `install` and another `upgrade` find it, and the release has the same identity
     again = OLD.model_copy(update={"optillm": OLD.optillm.model_copy(update={"version": "0.3.14"})})
     assert upgrade.plan_upgrade(again, places.config, places, "0.3.14").steps == []
-    assert locks.recommended(places, "proxy") == "0.3.14"
+    assert locks.recommended(places, "proxy") == locks.shipped_versions("proxy")[-1]
 
 
 def test_a_canary_keeps_it_too(places: Paths) -> None:
@@ -101,7 +101,7 @@ def _fails(
 
 
 @pytest.mark.parametrize(
-    "function", ["optictl.releases.build.prove", CANARY, LAST_PROOF], ids=["build", "canary", "end"]
+    "function", ["optictl.releases.build.conform", CANARY, LAST_PROOF], ids=["build", "canary", "end"]
 )
 @pytest.mark.parametrize("before", [None, "optillm==0.3.14 --hash=sha256:bb\n"])
 def test_the_lock_of_a_failed_release_is_not_kept(
@@ -117,7 +117,7 @@ def test_the_lock_of_a_failed_release_is_not_kept(
 
 
 @pytest.mark.parametrize(
-    "function", ["optictl.releases.build.prove", CANARY, LAST_PROOF], ids=["build", "canary", "end"]
+    "function", ["optictl.releases.build.conform", CANARY, LAST_PROOF], ids=["build", "canary", "end"]
 )
 @pytest.mark.parametrize("failure", [ProofFailed("moa: 500"), NotReady("it ended")])
 def test_a_kept_lock_whose_release_failed_is_removed(
@@ -134,7 +134,7 @@ def test_a_kept_lock_whose_release_failed_is_removed(
     ("function", "failure"),
     [
         ("optictl.host.uv.install", ToolError("uv pip install failed", "no route to host")),
-        ("optictl.releases.build.prove", KeyboardInterrupt()),
+        ("optictl.releases.build.conform", KeyboardInterrupt()),
         (LAST_PROOF, KeyboardInterrupt()),
     ],
     ids=["tool", "interrupted", "interrupted-at-the-end"],
@@ -309,7 +309,7 @@ def test_the_list_of_versions(
     code, out, _ = run(capsys, places, "upgrade", "--list")
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
-    assert rows["0.3.12"][1:] == ["shipped", "not", "verified", "active", rows["0.3.12"][-1]]
+    assert rows["0.3.12"][1:] == ["shipped", "conformant", "here", "active", rows["0.3.12"][-1]]
     assert rows["0.3.13"][1:] == ["shipped", "verified"]
     assert "The newest on the package index is 0.99.0." in out
     code, out, _ = run(capsys, places, "upgrade", "--list", "--output", "json")
