@@ -101,7 +101,9 @@ def _fails(
 
 
 @pytest.mark.parametrize(
-    "function", ["optictl.releases.build.conform", CANARY, LAST_PROOF], ids=["build", "canary", "end"]
+    "function",
+    ["optictl.releases.build.conform", CANARY, LAST_PROOF],
+    ids=["build", "canary", "end"],
 )
 @pytest.mark.parametrize("before", [None, "optillm==0.3.14 --hash=sha256:bb\n"])
 def test_the_lock_of_a_failed_release_is_not_kept(
@@ -117,7 +119,9 @@ def test_the_lock_of_a_failed_release_is_not_kept(
 
 
 @pytest.mark.parametrize(
-    "function", ["optictl.releases.build.conform", CANARY, LAST_PROOF], ids=["build", "canary", "end"]
+    "function",
+    ["optictl.releases.build.conform", CANARY, LAST_PROOF],
+    ids=["build", "canary", "end"],
 )
 @pytest.mark.parametrize("failure", [ProofFailed("moa: 500"), NotReady("it ended")])
 def test_a_kept_lock_whose_release_failed_is_removed(
