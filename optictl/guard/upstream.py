@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ import httpx2
 import openai
 
 from . import accounting, loops, traces, watchdog
-from .completions import Completion
+from .completions import Completion, Usage
 from .settings import Settings
 
 _PATH = "chat/completions"
@@ -45,6 +46,11 @@ class Answer:
     raw: bytes
     request: httpx2.Request
 
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The JSON object of the body, {} without one."""
+        return _json(self.raw)
+
     @property
     def is_success(self) -> bool:
         return 200 <= self.status < 300
@@ -58,32 +64,25 @@ def _json(raw: bytes) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def error_text(raw: bytes) -> str:
-    """The upstream's error message, at most 500 characters."""
-    error = _json(raw).get("error")
+def error_text(data: dict[str, Any], raw: bytes) -> str:
+    """The upstream's error message, at most 500 characters. `data`: the JSON object in `raw`."""
+    error = data.get("error")
     text = error.get("message") if isinstance(error, dict) else error
     return str(text or raw.decode("utf-8", "replace")).strip()[:500]
 
 
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
-
-
 def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
     usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
+    tokens = Usage(usage if isinstance(usage, dict) else {})
     choices = body.get("choices")
     choices = choices if isinstance(choices, list) else []
     call.completions = len(choices)
     call.truncated = any(
         isinstance(choice, dict) and choice.get("finish_reason") == "length" for choice in choices
     )
-    call.prompt_tokens = _number(usage.get("prompt_tokens"))
-    call.completion_tokens = _number(usage.get("completion_tokens"))
-    details = usage.get("completion_tokens_details")
-    call.reasoning_tokens = (
-        _number(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
-    )
+    call.prompt_tokens, call.completion_tokens = tokens.prompt_tokens, tokens.completion_tokens
+    details = tokens.completion_tokens_details
+    call.reasoning_tokens = details.reasoning_tokens if details is not None else 0
 
 
 def _reason(status: int) -> str:
@@ -230,13 +229,12 @@ class Upstream:
     def _enter(self, request: accounting.Request, call: accounting.Call, answer: Answer) -> None:
         call.status = answer.status
         if not call.failed:
-            body = _json(answer.raw)
-            _enter_answer(call, body)
+            _enter_answer(call, answer.data)
             size = len(answer.raw)
             if request.keeps_content and request.may_keep(size, traces.MAX_CONTENT_BYTES):
-                call.answers = _texts(body)
+                call.answers = _texts(answer.data)
             return
-        call.error, call.reason = error_text(answer.raw), _reason(call.status)
+        call.error, call.reason = error_text(answer.data, answer.raw), _reason(call.status)
         # LiteLLM renames the headers of a model
         call.retry_after = answer.headers.get("retry-after") or answer.headers.get(
             "llm_provider-retry-after", ""
@@ -255,12 +253,13 @@ class Upstream:
             response = self._http.get("models", headers=self._headers, timeout=_SHORT_TIMEOUT)
         except httpx2.HTTPError as error:
             return 0, [], f"{type(error).__name__}: {error}"[:500]
+        data = _json(response.content)
         if not response.is_success:
-            return response.status_code, [], error_text(response.content)
-        data = _json(response.content).get("data")
-        if not isinstance(data, list):
+            return response.status_code, [], error_text(data, response.content)
+        entries = data.get("data")
+        if not isinstance(entries, list):
             return response.status_code, [], "its answer is not a model list"
-        names = [entry.get("id") for entry in data if isinstance(entry, dict)]
+        names = [entry.get("id") for entry in entries if isinstance(entry, dict)]
         return response.status_code, [name for name in names if isinstance(name, str)], ""
 
     def probe(self, base_model: str, text: str, answered: Callable[[str], None]) -> None:
@@ -334,12 +333,12 @@ class PlainClient:
             raise openai.APIConnectionError(request=error.request) from None
         if not answer.is_success:
             raise _status_error(answer)
-        return Completion(_json(answer.raw))
+        return Completion(answer.data)
 
 
 def _status_error(answer: Answer) -> openai.APIStatusError:
     """The SDK's exception for a status. Some strategies read its class and its text."""
-    status, data = answer.status, _json(answer.raw)
+    status, data = answer.status, answer.data
     kind = _ERRORS.get(
         status, openai.InternalServerError if status >= 500 else openai.APIStatusError
     )
