@@ -111,6 +111,14 @@ def _all_changed(site_packages: Path, touched: set[str] | None = None) -> list[s
         return [name for names in changed for name in names]
 
 
+def edited_files(directory: Path) -> list[str]:
+    """The installed files of a release that differ from their package's digest.
+
+    It reads those whose stamp changed since the proof.
+    """
+    return _all_changed(_site_packages(directory / ".venv"), _touched(directory))
+
+
 def _changed(site_packages: Path, record: Path, touched: set[str] | None) -> list[str]:
     wrong = []
     for name, digest in _record(record):
