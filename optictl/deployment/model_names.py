@@ -10,6 +10,9 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Literal
 
+from optictl.deployment.version_order import version_order
+from optictl.guard.invariants import NOT_OFFERED
+
 #: `known_approaches` in server.py of OptiLLM 0.3.12.
 BUILT_IN = (
     "none",
@@ -52,11 +55,10 @@ WORDS = frozenset(BUILT_IN) | frozenset(PLUGINS)
 #: Words of any version that are not strategies -> the reason.
 NOT_STRATEGIES = {
     "none": "is not a strategy: it does nothing",
-    "proxy": "is not a strategy: it is the upstream client",
-    "compact": "is not a strategy: it makes no upstream call and answers with the question",
+    **{word: f"is not a strategy: it {reason}" for word, reason in NOT_OFFERED.items()},
 }
 #: The newest version whose strategies have the words above.
-KNOWN_UNTIL = (0, 4, 0)
+KNOWN_UNTIL = "0.4.0"
 #: Strategies that need a permission, because they act on the text of a model or a prompt -> what
 #: each does.
 CODE_EXECUTION = {
@@ -82,8 +84,7 @@ def is_slug(word: str) -> bool:
 
 def are_known(version: str) -> bool:
     """Whether the strategies of this version of OptiLLM are known without the release."""
-    parts = tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
-    return parts <= KNOWN_UNTIL
+    return version_order(version) <= version_order(KNOWN_UNTIL)
 
 
 def code_execution(strategies: Iterable[str]) -> dict[str, str]:

@@ -19,10 +19,15 @@ from .workers import Workers
 
 @dataclass
 class GuardContext:
-    """The state of one guard. `build`: the versions of OptiLLM, guard and release."""
+    """The state of one guard.
+
+    `build`: the versions of OptiLLM, guard and release. `strategies`: the enabled ones that OptiLLM
+    loaded, sorted.
+    """
 
     settings: Settings
     build: dict[str, str]
+    strategies: list[str]
     runner: Runner
     upstream: Upstream
     inflight: InFlight
@@ -34,8 +39,3 @@ class GuardContext:
     workers: Workers
     #: seconds of the monotonic clock
     started: float = field(default_factory=time.monotonic)
-
-    @property
-    def strategies(self) -> list[str]:
-        """The enabled strategies that OptiLLM loaded."""
-        return sorted(self.runner.strategies.intersection(self.settings.strategies))

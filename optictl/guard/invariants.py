@@ -26,6 +26,12 @@ FORBIDDEN = {
 }
 _OPTILLM_DEFAULT = "changes one of OptiLLM's defaults"
 
+#: Words of OptiLLM that are not strategies -> the reason.
+NOT_OFFERED = {
+    "proxy": "is the upstream client",
+    "compact": "makes no upstream call and answers with the question",
+}
+
 #: Threads of a running request, those of its strategy included. It sizes TasksMax= of the unit.
 REQUEST_THREADS = 8
 MIN_KEY_LENGTH = 24

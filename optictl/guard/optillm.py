@@ -12,13 +12,8 @@ from types import ModuleType
 from typing import Any, cast
 
 from . import fingerprints, logs, patches, stub_imports
+from .invariants import NOT_OFFERED
 from .settings import Refusal, Settings
-
-#: Words of OptiLLM that are not strategies -> the reason.
-NOT_OFFERED = {
-    "proxy": "is the upstream client",
-    "compact": "makes no upstream call and answers with the question",
-}
 
 
 def version() -> str:
@@ -38,6 +33,11 @@ def _arguments(settings: Settings) -> list[str]:
 def words(server: ModuleType) -> set[str]:
     """The words that OptiLLM reads as strategies in model names."""
     return {*server.known_approaches, *server.plugin_approaches}
+
+
+def strategies(server: ModuleType) -> set[str]:
+    """The strategies that can run."""
+    return words(server) - NOT_OFFERED.keys()
 
 
 def load(settings: Settings) -> ModuleType:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from . import accounting, optillm
+from . import accounting
 from .completions import Completion
 from .error_texts import is_error_text
 from .request_schema import Body
@@ -48,11 +48,6 @@ class Runner:
 
     server: ModuleType
     upstream: Upstream
-
-    @property
-    def strategies(self) -> set[str]:
-        """The strategies that can run."""
-        return optillm.words(self.server) - optillm.NOT_OFFERED.keys()
 
     def run(self, request: accounting.Request, body: Body) -> list[str] | None:
         """The answers of the strategy. None when it made no valid answer.

@@ -83,7 +83,7 @@ def load(settings: Settings, workers: Workers, log: logs.ServiceLog) -> Build:
     from . import optillm
 
     server = optillm.load(settings)
-    loaded = optillm.words(server) - optillm.NOT_OFFERED.keys()
+    loaded = optillm.strategies(server)
     missing = sorted(set(settings.strategies) - loaded)
     enabled = sorted(loaded.intersection(settings.strategies))
     logs.write("loaded", optillm=optillm.version(), strategies=enabled, missing=missing)
@@ -92,13 +92,15 @@ def load(settings: Settings, workers: Workers, log: logs.ServiceLog) -> Build:
     def build() -> tuple[GuardContext, Any]:
         from .app import App
 
-        context = _context(settings, workers, server)
+        context = _context(settings, workers, server, enabled)
         return context, App(context)
 
     return build
 
 
-def _context(settings: Settings, workers: Workers, server: Any) -> GuardContext:
+def _context(
+    settings: Settings, workers: Workers, server: Any, strategies: list[str]
+) -> GuardContext:
     """The state of the guard. Called in the event loop."""
     from . import inflight, loops, metrics, optillm, upstream
     from .connections import Connections
@@ -138,6 +140,7 @@ def _context(settings: Settings, workers: Workers, server: Any) -> GuardContext:
     return GuardContext(
         settings=settings,
         build=build,
+        strategies=strategies,
         runner=Runner(server, client),
         upstream=client,
         inflight=in_flight,

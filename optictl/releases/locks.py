@@ -12,6 +12,7 @@ from pathlib import Path
 from optictl.deployment import render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
+from optictl.deployment.version_order import version_order
 from optictl.errors import InvalidFile, NoLock
 from optictl.host import files
 from optictl.releases import failures, release_record, verification
@@ -44,15 +45,10 @@ def lock_name(version: str, profile: str) -> str:
     return f"optillm-{version}-{profile}.txt"
 
 
-def order(version: str) -> list[int]:
-    """The key that sorts versions, the oldest first."""
-    return [int(part) if part.isdigit() else 0 for part in version.split(".")]
-
-
 def _versions(place: Path, profile: str) -> list[str]:
     names = (path.name for path in place.glob(lock_name("*", profile)))
     versions = (name.removeprefix("optillm-").removesuffix(f"-{profile}.txt") for name in names)
-    return sorted(versions, key=order)
+    return sorted(versions, key=version_order)
 
 
 def shipped_versions(profile: str) -> list[str]:
@@ -88,7 +84,7 @@ def working_versions(paths: Paths, profile: str) -> list[str]:
     shipped, kept = shipped_versions(profile), kept_versions(paths, profile)
     outcomes = _outcomes(paths)
     works = []
-    for version in sorted({*shipped, *kept}, key=order):
+    for version in sorted({*shipped, *kept}, key=version_order):
         lock = _find(version, profile, paths)
         known = outcomes.get(files.sha256(lock), []) if lock is not None else []
         if any(known) or (not known and version not in kept):
@@ -121,7 +117,7 @@ def lock_file(version: str, profile: str, paths: Paths) -> Path:
     """
     if (path := _find(version, profile, paths)) is not None:
         return path
-    have = sorted({*shipped_versions(profile), *kept_versions(paths, profile)}, key=order)
+    have = sorted({*shipped_versions(profile), *kept_versions(paths, profile)}, key=version_order)
     working = recommended(paths, profile)
     works = f"{paths.command(f'upgrade {working}')}, a version that works; or " if working else ""
     again = paths.command(f"upgrade {version} --resolve --dry-run")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from optictl.deployment.paths import Paths
+from optictl.deployment.version_order import version_order
 from optictl.errors import NoSuchVersion, OptictlError, UsageFailure
 from optictl.host import uv
 from optictl.releases import locks, store
@@ -31,7 +32,7 @@ _TAGS = ("latest", "newest", "stable", "current", "main", "master", "head")
 
 def is_older(version: str, other: str) -> bool:
     """Whether a version is older than another one. Pure."""
-    return locks.order(version) < locks.order(other)
+    return version_order(version) < version_order(other)
 
 
 def problem(text: str) -> str:
@@ -155,7 +156,7 @@ def offers(
     locked.update(dict.fromkeys(shipped, "shipped"))
     locked.update(dict.fromkeys(kept, "kept"))
     versions = {*locked, *(release.version for release in stored), *([newest] if newest else [])}
-    ordered = sorted(versions, key=locks.order, reverse=True)
+    ordered = sorted(versions, key=version_order, reverse=True)
     return [_offer(v, locked.get(v, "none"), stored, v == newest) for v in ordered]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl.deployment import model_names
-from optictl.guard import optillm
+from optictl.guard import invariants
 
 STRATEGIES = ("moa", "bon", "self_consistency")
 BASES = ("jerry-xl", "xl", "a-b")
@@ -112,8 +112,8 @@ def test_those_that_need_a_permission_are_words() -> None:
 
 
 def test_what_the_guard_does_not_offer_is_no_strategy() -> None:
-    assert set(model_names.NOT_STRATEGIES) == {"none", *optillm.NOT_OFFERED}
-    for word, reason in optillm.NOT_OFFERED.items():
+    assert set(model_names.NOT_STRATEGIES) == {"none", *invariants.NOT_OFFERED}
+    for word, reason in invariants.NOT_OFFERED.items():
         assert model_names.NOT_STRATEGIES[word].endswith(reason)
 
 
