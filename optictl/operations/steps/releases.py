@@ -14,7 +14,18 @@ from optictl.releases import build, interpreters, store
 from optictl.releases.locks import ReleaseSpec
 
 
-class ProofStep(Step):
+@dataclass(frozen=True)
+class ReleaseStep(Step):
+    """A step about one release."""
+
+    release: ReleaseSpec
+
+    @property
+    def target(self) -> str:
+        return self.release.name
+
+
+class ProofStep(ReleaseStep):
     """A step that leaves everything active alone: it builds or proves a release."""
 
 
@@ -25,12 +36,6 @@ class BuildRelease(ProofStep):
     action = "build"
     done = "built and proven"
     effect = "add"
-
-    release: ReleaseSpec
-
-    @property
-    def target(self) -> str:
-        return self.release.name
 
     def apply(self, context: Context) -> None:
         paths, say = context.paths, context.say
@@ -48,12 +53,6 @@ class TryPromises(ProofStep):
     action = "conform"
     done = "keeps the promises of the guard:"
 
-    release: ReleaseSpec
-
-    @property
-    def target(self) -> str:
-        return self.release.name
-
     def apply(self, context: Context) -> None:
         context.say(f"starting {self.release.name} against the stand-in")
         directory, scratch = self.release.directory(context.paths), context.paths.scratch
@@ -67,29 +66,17 @@ class ProveCanary(ProofStep):
     action = "canary"
     done = "proven against the live upstream:"
 
-    release: ReleaseSpec
-
-    @property
-    def target(self) -> str:
-        return self.release.name
-
     def apply(self, context: Context) -> None:
         assert context.canary is not None, "only upgrade and rollback plan a canary"
         context.canary.prove(context.config, context.paths, self.release.name, context.say)
 
 
 @dataclass(frozen=True)
-class SwitchRelease(Step):
+class SwitchRelease(ReleaseStep):
     """Activate a release, in one step."""
 
     action = "switch"
     done = "activated"
-
-    release: ReleaseSpec
-
-    @property
-    def target(self) -> str:
-        return self.release.name
 
     def apply(self, context: Context) -> None:
         store.switch(context.paths, self.release.name)
@@ -103,17 +90,11 @@ class SwitchRelease(Step):
 
 
 @dataclass(frozen=True)
-class ConfirmRelease(Step):
+class ConfirmRelease(ReleaseStep):
     """Prove the active release, which an interrupted run activated and did not prove."""
 
     action = "confirm"
     done = "proven:"
-
-    release: ReleaseSpec
-
-    @property
-    def target(self) -> str:
-        return self.release.name
 
     def apply(self, context: Context) -> None:
         """The caller's proof follows; here, whether it answers where it serves."""
