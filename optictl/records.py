@@ -6,12 +6,18 @@ that is missing, or one of another type, makes the whole record invalid.
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
+
+
+def utc_now() -> str:
+    """The time as records have it, in UTC, such as 2026-11-28T09:30:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 @cache

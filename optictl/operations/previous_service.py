@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from optictl import records
 from optictl.deployment.paths import Paths
 from optictl.facts import units
 from optictl.host import files, network
@@ -38,7 +39,7 @@ def keep(hand_made: HandMade, paths: Paths, targets: Iterable[str]) -> None:
         facts, name = files.file_facts(path), record.kept_name(number, path)
         files.write(paths.before / name, files.read(path) or "", 0o600)
         kept.append(KeptFile(str(path), facts.mode, facts.uid, facts.gid, name))
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    now = records.utc_now()
     state = Record(hand_made.unit, hand_made.enabled, hand_made.active, now, tuple(kept))
     files.write(paths.before / record.STATE, state.dump(), 0o600)
 

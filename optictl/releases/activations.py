@@ -6,19 +6,10 @@ It has a meaning only while its release is active.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from optictl import records
-from optictl.host import files
-
-_FILE = "activating.json"
-
-
-def path(directory: Path) -> Path:
-    """Where the record of a release is."""
-    return directory / _FILE
+from optictl.releases.notes import Note
 
 
 @dataclass(frozen=True)
@@ -28,25 +19,21 @@ class Activation:
     replaced: str | None
 
 
+_NOTE = Note("activating.json", Activation, damaged=Activation(None))
+#: Where the record of a release is.
+path = _NOTE.path
+
+
 def of(directory: Path) -> Activation | None:
     """The activation of a release, or None if it is proven. A damaged record is one, too."""
-    text = files.read(path(directory))
-    return None if text is None else _parsed(text)
-
-
-def _parsed(text: str) -> Activation:
-    try:
-        return records.parse(Activation, json.loads(text))
-    except ValueError:
-        return Activation(None)
+    return _NOTE.of(directory)
 
 
 def record(directory: Path, replaced: str | None) -> None:
     """Record that a release is about to take the place of another one."""
-    text = json.dumps({"schema": 1, **asdict(Activation(replaced))}, indent=1)
-    files.write(path(directory), text + "\n", 0o644)
+    _NOTE.write(directory, Activation(replaced))
 
 
 def forget(directory: Path) -> None:
     """Remove the record: the release is proven."""
-    files.remove(path(directory))
+    _NOTE.forget(directory)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from optictl import records
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError, ProofFailed
@@ -37,37 +38,33 @@ def build(
         OptictlError: the build or the proof failed, and nothing of it is left; the active release
             was not changed.
     """
+    directory = want.directory(paths)
+    with _whole_or_gone(directory):
+        try:
+            _make(directory, want, python, wheelhouse, progress)
+        except OptictlError as error:
+            raise error.reworded(
+                f"the release could not be built: {error.what}",
+                f"{error.remedy or 'fix the problem'}; then run the command again",
+            ) from None
+        progress("testing the release: starting it and trying the guard's promises on the stand-in")
+        proof = conform(directory, config, progress, paths.scratch)
+        record = _record(directory, want, python, proof)
+        progress("reading every file once, and recording its size and time")
+        stamps = json.dumps(integrity.verified_stamps(directory / ".venv"))
+        files.write(directory / integrity.STAMPS, stamps, 0o644)
+        release_record.write(directory, record)
+
+
+@contextmanager
+def _whole_or_gone(directory: Path) -> Iterator[None]:
+    """Remove the directory if the block fails."""
     try:
-        _build(want, paths, config, python, wheelhouse, progress)
+        yield
     except BaseException:
         with suppress(OSError):
-            files.remove(want.directory(paths))
+            files.remove(directory)
         raise
-
-
-def _build(
-    want: ReleaseSpec,
-    paths: Paths,
-    config: Config,
-    python: Interpreter,
-    wheelhouse: Path | None,
-    progress: Progress,
-) -> None:
-    directory = want.directory(paths)
-    try:
-        _make(directory, want, python, wheelhouse, progress)
-    except OptictlError as error:
-        raise error.reworded(
-            f"the release could not be built: {error.what}",
-            f"{error.remedy or 'fix the problem'}; then run the command again",
-        ) from None
-    progress("testing the release: starting it and trying the guard's promises on the stand-in")
-    proof = conform(directory, config, progress, paths.scratch)
-    record = _record(directory, want, python, proof)
-    progress("reading every file once, and recording its size and time")
-    stamps = json.dumps(integrity.verified_stamps(directory / ".venv"))
-    files.write(directory / integrity.STAMPS, stamps, 0o644)
-    release_record.write(directory, record)
 
 
 def _make(
@@ -105,16 +102,12 @@ def _record(directory: Path, want: ReleaseSpec, python: Interpreter, proof: Proo
         flags=tuple(settings.flags()),
         lock_sha256=files.sha256(want.lock),
         python=Python(str(python.path), ".".join(map(str, python.version))),
-        built=_now(),
+        built=records.utc_now(),
         proof=proof,
-        conformance=Conformance(passed=True, at=_now()),
+        conformance=Conformance(passed=True, at=records.utc_now()),
         distributions=integrity.distributions(directory / ".venv"),
         files=integrity.own_files(directory),
     )
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def conform(
@@ -146,7 +139,8 @@ def conform_again(directory: Path, config: Config, progress: Progress, scratch: 
 
 def _record_conformance(directory: Path, *, passed: bool) -> None:
     if record := release_record.read(directory):
-        release_record.write(directory, replace(record, conformance=Conformance(passed, _now())))
+        outcome = Conformance(passed, records.utc_now())
+        release_record.write(directory, replace(record, conformance=outcome))
 
 
 def prove(directory: Path, config: Config, scratch_parent: Path | None = None) -> Proof:

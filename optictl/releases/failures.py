@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from optictl import records
-from optictl.host import files
-
-_FILE = "failed.json"
+from optictl.releases.notes import Note
 
 
 @dataclass(frozen=True)
@@ -24,27 +20,19 @@ class Failure:
         return f"{self.time[:16].replace('T', ' ')} UTC: {self.reason}"
 
 
+_NOTE = Note("failed.json", Failure, damaged=Failure("its record is damaged", ""))
+
+
 def of(directory: Path) -> Failure | None:
     """The failure of a release, or None. A damaged record is one, too."""
-    text = files.read(directory / _FILE)
-    return None if text is None else _parsed(text)
-
-
-def _parsed(text: str) -> Failure:
-    try:
-        return records.parse(Failure, json.loads(text))
-    except ValueError:
-        return Failure("its record is damaged", "")
+    return _NOTE.of(directory)
 
 
 def record(directory: Path, reason: str) -> None:
     """Record that a release failed now."""
-    failure = Failure(reason, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    text = json.dumps({"schema": 1, **asdict(failure)}, indent=1)
-    files.write(directory / _FILE, text + "\n", 0o644)
+    _NOTE.write(directory, Failure(reason, records.utc_now()))
 
 
 def forget(directory: Path) -> None:
     """Remove the record: the release served, whatever failed before."""
-    if files.file_facts(directory / _FILE).kind != "missing":
-        files.remove(directory / _FILE)
+    _NOTE.forget(directory)
