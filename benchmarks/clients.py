@@ -60,11 +60,6 @@ def sequential(port: int, model: str, count: int) -> list[float]:
     return sorted(taken)
 
 
-def percentile(ordered: list[float], share: float) -> float:
-    """The percentile by nearest rank."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
 def concurrent(port: int, model: str, count: int, clients: int) -> tuple[int, float]:
     """Send up to `count` requests from `clients` threads: (number of answers, seconds)."""
     tickets, deadline = iter(range(count)), time.monotonic() + SECONDS

@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import plot
-from benchmarks.clients import Client, Refused, percentile
+from benchmarks.clients import Client, Refused
 from benchmarks.figures import number
 from benchmarks.lab import laboratory, say
 from benchmarks.servers import Server, bare, guarded, upstream
 from benchmarks.watcher import Seen, watched
 from optictl.deployment.config import Limits
+from testing.load import percentile
 
 #: A strategy with one upstream call: the upstream's share of a request is its response time.
 STRATEGY = "re2"

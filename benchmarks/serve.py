@@ -9,6 +9,7 @@ from benchmarks import clients
 from benchmarks.figures import Part, Row, figure
 from benchmarks.lab import Lab, say
 from benchmarks.servers import Server, bare, completions, cpu_seconds, guarded, upstream
+from testing.load import percentile
 
 TITLE = "Serving"
 #: Strategy -> upstream calls of one request.
@@ -59,8 +60,8 @@ class Side:
             raise RuntimeError(
                 f"{self.name}: {strategy} caused {caused} upstream calls instead of {expected}"
             )
-        self.found["p50"].append(clients.percentile(taken, 0.5) - calls * direct)
-        self.found["p95"].append(clients.percentile(taken, 0.95) - calls * direct)
+        self.found["p50"].append(percentile(taken, 0.5) - calls * direct)
+        self.found["p95"].append(percentile(taken, 0.95) - calls * direct)
         self.found["rate"].append(answered / seconds)
         self.found["cpu"].append(cpu / answered * 1000)
 
@@ -74,7 +75,7 @@ def _compare(strategy: str, release_sides: tuple[Side, Side]) -> tuple[list[Row]
     for turn in range(ROUNDS):
         say(f"serve: {strategy}, round {turn + 1} of {ROUNDS}")
         direct.append(
-            clients.percentile(clients.sequential(ours.upstream, "jerry-xl", 2 * SEQUENTIAL), 0.5)
+            percentile(clients.sequential(ours.upstream, "jerry-xl", 2 * SEQUENTIAL), 0.5)
         )
         for side in (ours, other) if turn % 2 == 0 else (other, ours):
             side.run(strategy, direct[-1])

@@ -10,16 +10,15 @@ import http.client
 import json
 import os
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
-from benchmarks.clients import percentile
-from benchmarks.lab import ROOT
 from benchmarks.servers import use
+from testing.load import percentile
+from testing.separate import separate
 
 #: Seconds between two measurements.
 PAUSE = 0.1
@@ -75,23 +74,9 @@ def _look(port: int, pid: int) -> Seen:
 def watched(port: int, pid: int) -> Iterator[Seen]:
     """Watch during the block. The result is filled in at its end."""
     seen = Seen()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.watcher", str(port), str(pid)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()  # it has started
+    with separate("benchmarks.watcher", port, pid, patience=2 * GIVE_UP) as end:
         yield seen
-        output, _ = process.communicate(timeout=2 * GIVE_UP)
-        vars(seen).update(json.loads(output))
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        vars(seen).update(json.loads(end()))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ _PAUSE = 0.2
 _WAITING = 600
 
 
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The percentile by nearest rank."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
 @dataclass(frozen=True)
 class Request:
     """One request: its begin (time.monotonic), its seconds, and how it ended.
@@ -69,8 +74,7 @@ class Tally:
 
     @property
     def p99(self) -> float:
-        ordered = self._ordered()
-        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+        return percentile(self._ordered(), 0.99)
 
 
 def slow_upstream(seen: Seen) -> Reply | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import select
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from testing.support import ROOT
+from testing.load import percentile
+from testing.separate import separate
 
 #: Seconds between two questions, and the longest wait for an answer.
 _PAUSE, _PATIENCE = 0.01, 20.0
@@ -31,31 +31,16 @@ class Probe:
 
     def p99(self, port: int) -> float:
         """The 99th percentile by nearest rank."""
-        ordered = sorted(self.seconds[port])
-        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+        return percentile(sorted(self.seconds[port]), 0.99)
 
 
 @contextmanager
 def probing(ports: Sequence[int]) -> Iterator[Probe]:
     """Ask during the block. The result is filled in at its end."""
     probe = Probe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "testing.probe", *map(str, ports)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()  # it has started
+    with separate("testing.probe", *ports, patience=3 * _PATIENCE) as end:
         yield probe
-        output, _ = process.communicate(timeout=3 * _PATIENCE)
-        probe.seconds = {int(port): taken for port, taken in json.loads(output).items()}
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        probe.seconds = {int(port): taken for port, taken in json.loads(end()).items()}
 
 
 def _ask(port: int) -> float:

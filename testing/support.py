@@ -27,6 +27,21 @@ ROOT = Path(__file__).resolve().parent.parent
 PROXY_KEY = "optillm-test-key-0123456789abcdef"
 UPSTREAM_KEY = "upstream-test-key"
 STRATEGIES = ("moa", "bon", "plansearch", "self_consistency")
+#: Every other strategy that runs with the answers of the stand-in.
+OTHER_STRATEGIES = (
+    "re2",
+    "mcts",
+    "rstar",
+    "leap",
+    "pvg",
+    "cot_reflection",
+    "rto",
+    "majority_voting",
+    "genselect",
+    "deepthink",
+    "cepo",
+    "mars",
+)
 UNPRIVILEGED = 65534
 
 

@@ -13,28 +13,14 @@ import pytest
 
 from optictl.guard import GUARD_VERSION
 from optictl.proof.standin import Reply, Seen, completion
-from testing.support import STRATEGIES, UPSTREAM_KEY
+from testing.support import OTHER_STRATEGIES, STRATEGIES, UPSTREAM_KEY
 
 from .helpers import BOOM, CALLS, MARK, Pair, assert_silent, guarded_pair, spent, text_of
 
 pytestmark = pytest.mark.slow
 
 #: Also run when they are enabled. With the stand-in's answers each stays below the limit below.
-OTHERS = (
-    "none",
-    "re2",
-    "mcts",
-    "rstar",
-    "leap",
-    "pvg",
-    "cot_reflection",
-    "rto",
-    "majority_voting",
-    "genselect",
-    "deepthink",
-    "cepo",
-    "mars",
-)
+OTHERS = ("none", *OTHER_STRATEGIES)
 
 
 @pytest.fixture(scope="module", params=["proxy", "auto"])

@@ -19,25 +19,10 @@ from optictl.host import files
 from optictl.host.uv import Interpreter
 from optictl.proof import conformance
 from optictl.releases import build, integrity, locks, release_record, store
-from testing.support import STRATEGIES, open_directory
+from testing.support import OTHER_STRATEGIES, STRATEGIES, open_directory
 
 pytestmark = pytest.mark.slow
 
-#: Every other strategy that runs with the answers of the stand-in.
-OTHERS = (
-    "re2",
-    "mcts",
-    "rstar",
-    "leap",
-    "pvg",
-    "cot_reflection",
-    "rto",
-    "majority_voting",
-    "genselect",
-    "deepthink",
-    "cepo",
-    "mars",
-)
 _DEFINITION = "def mixture_of_agents("
 #: Put behind the strategy: it then takes the place of its function.
 NO_CALL = """
@@ -129,7 +114,7 @@ def run(release: Path, *strategies: str) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("strategies", [STRATEGIES, OTHERS], ids=["usual", "others"])
+@pytest.mark.parametrize("strategies", [STRATEGIES, OTHER_STRATEGIES], ids=["usual", "others"])
 def test_the_real_optillm_keeps_every_promise(release: Path, strategies: tuple[str, ...]) -> None:
     since = time.monotonic()
     said = run(release, *strategies)

@@ -18,6 +18,7 @@ from optictl.operations import upgrade
 from optictl.releases import build, locks, release_record, store
 from optictl.releases.release_record import Conformance
 from optictl.releases.store import StoredRelease
+from tests.integration.transactions.failing import CANARY, LAST_PROOF, failing
 from tests.integration.transactions.test_every_effect import (
     LATER,
     OLD,
@@ -35,19 +36,9 @@ def _failure(
     act: Callable[[], None],
 ) -> RolledBack:
     """How an act ends in which a function of optictl fails."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise failure
-
-    with monkeypatch.context() as patch:
-        patch.setattr(function, fail)
-        with pytest.raises(RolledBack) as ended:
-            act()
+    with failing(monkeypatch, function, failure), pytest.raises(RolledBack) as ended:
+        act()
     return ended.value
-
-
-LAST_PROOF = "optictl.operations.upgrade._prove_again"
-CANARY = "optictl.operations.canary.ask_release"
 
 
 @pytest.fixture

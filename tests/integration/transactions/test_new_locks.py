@@ -19,6 +19,7 @@ from optictl.operations import resolve, upgrade
 from optictl.operations.installation import Circumstances, Installation
 from optictl.operations.resolve import Resolution
 from optictl.releases import build, locks, store
+from tests.integration.transactions.failing import CANARY, LAST_PROOF, failing
 from tests.integration.transactions.test_every_effect import (
     LATER,
     OLD,
@@ -29,8 +30,6 @@ from tests.integration.transactions.test_every_effect import (
 )
 
 LOCK = "optillm==0.3.14 \\\n    --hash=sha256:aa\n"
-LAST_PROOF = "optictl.operations.upgrade._prove_again"
-CANARY = "optictl.operations.canary.ask_release"
 
 
 @pytest.fixture
@@ -91,13 +90,11 @@ def _fails(
     failure: BaseException,
     act: Callable[[], object],
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise failure
-
-    with monkeypatch.context() as patch:
-        patch.setattr(function, fail)
-        with pytest.raises((RolledBack, KeyboardInterrupt)):
-            act()
+    with (
+        failing(monkeypatch, function, failure),
+        pytest.raises((RolledBack, KeyboardInterrupt)),
+    ):
+        act()
 
 
 @pytest.mark.parametrize(

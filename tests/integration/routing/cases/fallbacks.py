@@ -83,7 +83,10 @@ CASES = [
         ARRIVES,
     ),
     Case(
-        "fall-to-nobody", listed(MOA, DOWN, rest=fallbacks("NN-jerry: [NN-nobody]")), False, ARRIVES
+        "fall-to-unlisted",
+        listed(MOA, DOWN, rest=fallbacks("NN-jerry: [NN-missing]")),
+        False,
+        ARRIVES,
     ),
     Case(
         "fall-without-provider",
