@@ -238,11 +238,11 @@ def _new_lock(
     if lock is None and not resolve:
         yield None
         return
-    found = _resolution(call, version) if lock is None else None
+    found: Resolution | None = None
     if lock is not None:
         target, text = resolving.own_lock(call.config(), call.paths, version, lock)
     else:
-        assert found is not None
+        found = _resolution(call, version)
         target, text = found.path, found.text
     with resolving.unkept(target.name, text) as file:
         yield _NewLock(file, target, found)

@@ -17,7 +17,7 @@ from optictl.facts import units as facts_units
 from optictl.facts.litellm import LiteLLM
 from optictl.guard import envfile, fingerprints
 from optictl.guard.envfile import EnvFile
-from optictl.host import files, network, processes
+from optictl.host import files, network, processes, uv
 from optictl.host.network import Response
 from optictl.host.processes import Listener, Process
 from optictl.host.systemd import Systemd, Unit
@@ -360,7 +360,7 @@ class Deployment:
         Without a release, those that optictl knows.
         """
         try:
-            packages = (self.release / ".venv/lib").glob("python3.*/site-packages")
-        except (MissingFact, OptictlError):
+            packages = uv.site_packages(self.release / ".venv")
+        except OptictlError:
             return model_names.WORDS
-        return next(map(fingerprints.words, packages), frozenset()) or model_names.WORDS
+        return (packages and fingerprints.words(packages)) or model_names.WORDS

@@ -337,6 +337,11 @@ def resolve(requirements: str, excludes: str, preferred: str) -> str:
         return lock.read_text(encoding="utf-8")
 
 
+def site_packages(venv: Path) -> Path | None:
+    """The directory of a virtual environment's packages, None without one."""
+    return next((venv / "lib").glob("python3.*/site-packages"), None)
+
+
 #: How long the index may take to answer a question, in seconds.
 _INDEX_TIMEOUT = 30
 

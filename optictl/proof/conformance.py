@@ -13,7 +13,7 @@ from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.errors import ProofFailed
 from optictl.guard import fingerprints
-from optictl.host import network
+from optictl.host import network, uv
 from optictl.proof import cases, evidence, trial
 from optictl.proof.attempts import PROXY_KEY, TIMEOUT, UPSTREAM_KEY, Attempts
 from optictl.proof.standin import StandIn
@@ -42,8 +42,8 @@ def run(
 
 
 def _words(release: Path) -> frozenset[str]:
-    packages = (release / ".venv/lib").glob("python3.*/site-packages")
-    return next(map(fingerprints.words, packages), frozenset())
+    packages = uv.site_packages(release / ".venv")
+    return fingerprints.words(packages) if packages else frozenset()
 
 
 def _moved(config: Config, upstream: StandIn) -> Config:

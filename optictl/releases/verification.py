@@ -16,7 +16,7 @@ from optictl.deployment import config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.guard import fingerprints
-from optictl.host import files
+from optictl.host import files, uv
 from optictl.releases import integrity
 from optictl.releases.release_record import Conformance, ReleaseRecord
 
@@ -80,10 +80,10 @@ def enabled(paths: Paths) -> Collection[str]:
 
 
 def _unknown_parts(directory: Path, strategies: Collection[str]) -> list[str] | None:
-    site_packages = next((directory / ".venv/lib").glob("python3.*/site-packages"), None)
-    if site_packages is None or not (site_packages / "optillm").is_dir():
+    packages = uv.site_packages(directory / ".venv")
+    if packages is None or not (packages / "optillm").is_dir():
         return None
     try:
-        return fingerprints.unknown(site_packages, strategies)
+        return fingerprints.unknown(packages, strategies)
     except (OSError, SyntaxError, ValueError):
         return None
