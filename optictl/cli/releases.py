@@ -263,7 +263,7 @@ def _resolution(call: Call, version: str) -> Resolution:
         found = resolving.resolve(config, call.paths, version, say)
     call.terminal.preview(NewLock(found))
     try:
-        resolving.refuse_unknown(found, config, call.paths, version)
+        resolving.refuse(found, config, call.paths, version)
     except ReleaseRefused as refused:
         raise typer.Exit(call.terminal.finish(RefusedLock(found, refused))) from None
     return found

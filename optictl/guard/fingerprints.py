@@ -135,3 +135,14 @@ def unknown(site_packages: Path, strategies: Collection[str]) -> list[str]:
         for part, digest in fingerprints(site_packages, strategies).items()
         if digest not in VERIFIED.get(part, ())
     ]
+
+
+def missing(site_packages: Path, strategies: Collection[str]) -> list[str]:
+    """What the guard calls and this OptiLLM does not have: functions, and strategies' files."""
+    parts = sources(site_packages, strategies)
+    package = site_packages / "optillm"
+    return [part for part, text in parts.items() if not text] + [
+        f"optillm/{files(strategy)[0]}"
+        for strategy in sorted(strategies)
+        if files(strategy) and not any(any(package.glob(one)) for one in files(strategy))
+    ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,9 @@ from optictl.errors import (
 )
 from optictl.guard import fingerprints
 from optictl.host import files, uv
-from optictl.releases import locks, verification, versions
-from optictl.results import Progress
+from optictl.releases import locks, versions
+from optictl.releases.verification import listed
+from optictl.results import Progress, Status
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Resolution:
     on.
 
     `closure` has a line for each package: "openai 3.54.0 -> 3.60.1"; `internals` name -> diff;
-    `unknown` are the parts that no verified version has: with them the release is refused.
+    `unknown` are the parts that no verified version has: the conformance run after the build
+    decides about them. `refused` is why the release is refused without a build, or "".
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Resolution:
     closure: list[str]
     internals: dict[str, str]
     unknown: list[str]
+    refused: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape; the lock itself is left out."""
@@ -49,8 +52,16 @@ class Resolution:
             "closure": self.closure,
             "internals": sorted(self.internals),
             "unknown": self.unknown,
+            "refused": self.refused,
         }
-        return {"id": self.path.name, "status": "fail" if self.unknown else "pass", "data": data}
+        return {"id": self.path.name, "status": self.status, "data": data}
+
+    @property
+    def status(self) -> Status:
+        """`warn`: it has texts that only a conformance run can judge."""
+        if self.refused:
+            return "fail"
+        return "warn" if self.unknown else "pass"
 
 
 def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> Resolution:
@@ -69,22 +80,41 @@ def resolve(config: Config, paths: Paths, version: str, progress: Progress) -> R
     progress(f"resolving OptiLLM {version} and its closure")
     text = _resolved(config, paths, version, old)
     progress(f"reading what the guard relies on in OptiLLM {version}")
-    changed, unknown = _internals(config.optillm.version, version, config.strategies)
-    path = paths.locks / locks.lock_name(version, "proxy")
-    return Resolution(path, text, closure_difference(old, text), changed, unknown)
+    parts = _internals(config.optillm.version, version, config.strategies)
+    oldest = locks.shipped_versions("proxy")[0]
+    return Resolution(
+        paths.locks / locks.lock_name(version, "proxy"),
+        text,
+        closure_difference(old, text),
+        parts.changed,
+        parts.unknown,
+        why_refused(version, oldest, parts.missing, parts.unknown),
+    )
 
 
-def refuse_unknown(found: Resolution, config: Config, paths: Paths, version: str) -> None:
-    """Raise ReleaseRefused if the release that this lock leads to is refused."""
-    verdict = verification.judge(found.unknown, None)
-    if verdict.state != "refused":
+def refuse(found: Resolution, config: Config, paths: Paths, version: str) -> None:
+    """Raise ReleaseRefused if the release that this lock leads to is refused without a build."""
+    if not found.refused:
         return
     works = locks.recommended(paths, config.optillm.profile)
     instead = f"{paths.command(f'upgrade {works}')}, a version that works; or: " if works else ""
     raise ReleaseRefused(
-        f"OptiLLM {version} is refused: {verdict.reason}; nothing was built and no lock was kept",
+        f"OptiLLM {version} is refused: {found.refused}; nothing was built and no lock was kept",
         f"{instead}{paths.command('upgrade --list')} shows the versions",
     )
+
+
+def why_refused(version: str, oldest: str, missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """Why a release is refused before it is built, or "". Pure.
+
+    What the guard calls must be there. An OptiLLM before `oldest`, the first that the guard was
+    made for, must have texts that the guard knows; a newer one is tried by a conformance run.
+    """
+    if missing:
+        return f"it has no {listed(missing)}, which the guard calls"
+    if unknown and versions.is_older(version, oldest):
+        return f"it is older than {oldest}, and the guard does not know {listed(unknown)}"
+    return ""
 
 
 def _resolved(config: Config, paths: Paths, version: str, old: str) -> str:
@@ -112,12 +142,19 @@ def _newest() -> str:
         return ""
 
 
-def _internals(
-    old_version: str, version: str, strategies: Collection[str]
-) -> tuple[dict[str, str], list[str]]:
-    """What changed in the parts that the guard calls, name -> diff; and the parts that are of no
-    verified version.
+@dataclass(frozen=True)
+class _Internals:
+    """The parts of an OptiLLM that the guard calls: `changed` name -> diff, those that are
+    `unknown`, and those that are `missing`.
     """
+
+    changed: dict[str, str]
+    unknown: list[str]
+    missing: list[str]
+
+
+def _internals(old_version: str, version: str, strategies: Collection[str]) -> _Internals:
+    """Those of a version, beside those of an older one."""
     old_sources, new_sources = (
         uv.sources(f"optillm=={old_version}"),
         uv.sources(f"optillm=={version}"),
@@ -131,7 +168,8 @@ def _internals(
             if fingerprints.fingerprint(old.get(name, ""))
             != fingerprints.fingerprint(new.get(name, ""))
         }
-        return changed, fingerprints.unknown(new_package, strategies)
+        unknown = fingerprints.unknown(new_package, strategies)
+        return _Internals(changed, unknown, fingerprints.missing(new_package, strategies))
 
 
 def _diff(old: str, new: str) -> str:

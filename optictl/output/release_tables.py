@@ -43,6 +43,9 @@ class NewLock(Report):
                 console.print(diff, markup=False, style="dim", soft_wrap=True)
         if not resolution.internals:
             console.print("  nothing changed")
+        if resolution.unknown and not resolution.refused:
+            words = "A conformance run after the build decides whether the guard's promises hold."
+            wrapped(console, "", words)
 
 
 @dataclass

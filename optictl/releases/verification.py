@@ -54,10 +54,11 @@ def judge(unknown: Sequence[str] | None, conformance: Conformance | None) -> Ver
         return Verification(
             "unknown", "its OptiLLM cannot be read, and no conformance run is on record"
         )
-    return Verification("refused", f"the guard does not know {_listed(unknown)}")
+    return Verification("refused", f"the guard does not know {listed(unknown)}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names of several, for a sentence."""
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more parts of it" if len(names) > 3 else shown
 

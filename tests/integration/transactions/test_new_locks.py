@@ -171,14 +171,18 @@ def run(capsys: pytest.CaptureFixture[str], places: Paths, *words: str) -> tuple
     return code, said.out, " ".join(said.err.split())
 
 
-def resolution(places: Paths, unknown: list[str]) -> Resolution:
+def resolution(places: Paths, unknown: list[str], refused: str = "") -> Resolution:
     changed = dict.fromkeys(unknown, "-old\n+new\n")
-    return Resolution(kept(places), LOCK, ["optillm 0.3.12 -> 0.3.14"], changed, unknown)
+    return Resolution(kept(places), LOCK, ["optillm 0.3.12 -> 0.3.14"], changed, unknown, refused)
+
+
+CALLED = "optillm/server.py:parse_args"
 
 
 @pytest.fixture
 def refused(places: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    found = resolution(places, ["optillm/server.py:main"])
+    why = resolve.why_refused("0.3.14", "0.3.12", [CALLED], [CALLED])
+    found = resolution(places, [CALLED], why)
     monkeypatch.setattr(resolve, "resolve", lambda *_: found)
 
     def build_nothing(*_: object) -> None:
@@ -195,8 +199,8 @@ def test_a_lock_that_leads_to_a_refused_release_ends_there(
     command = ("upgrade", "0.3.14", "--resolve", "--yes", *more)
     code, out, err = run(capsys, refused, *command)
     assert code == 1
-    assert "optillm/server.py:main changed (not known to the guard)" in out
-    assert "OptiLLM 0.3.14 is refused: the guard does not know optillm/server.py:main" in err
+    assert f"{CALLED} changed (not known to the guard)" in out
+    assert f"OptiLLM 0.3.14 is refused: it has no {CALLED}, which the guard calls" in err
     root = refused.etc.parent.parent
     newest = locks.shipped_versions("proxy")[-1]
     assert f"upgrade {newest} --root {root}, a version that works" in err
@@ -204,9 +208,55 @@ def test_a_lock_that_leads_to_a_refused_release_ends_there(
     code, out, _ = run(capsys, refused, *command, "--output", "json")
     said = json.loads(out)
     assert (code, said["status"], said["error"]["code"]) == (1, "failed", "release-refused")
-    assert said["results"][0]["data"]["unknown"] == ["optillm/server.py:main"]
+    assert said["results"][0]["data"]["unknown"] == [CALLED]
+    assert said["results"][0]["status"] == "fail"
     assert not refused.locks.exists()
     assert versions_here(refused) == {"0.3.12": "active"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_conformance_run_decides_about_unknown_texts(
+    fails: bool,
+    places: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(resolve, "resolve", lambda *_: resolution(places, [CALLED]))
+    command = ("upgrade", "0.3.14", "--resolve")
+    code, out, _ = run(capsys, places, *command, "--dry-run")
+    assert code == 0
+    assert "A conformance run after the build decides" in " ".join(out.split())
+    code, out, _ = run(capsys, places, *command, "--dry-run", "--output", "json")
+    assert (code, json.loads(out)["results"][0]["status"]) == (0, "warn")
+    if fails:
+        failure = ProofFailed("moa: 500")
+        with failing(monkeypatch, "optictl.releases.build.conform", failure):
+            code, _, err = run(capsys, places, *command, "--yes")
+        assert code != 0
+        assert "moa: 500" in err
+        assert not kept(places).exists()
+        assert versions_here(places) == {"0.3.12": "active"}
+    else:
+        code, _, _ = run(capsys, places, *command, "--yes")
+        assert code == 0
+        assert kept(places).read_text() == LOCK
+        assert versions_here(places) == {"0.3.12": "previous", "0.3.14": "active"}
+
+
+@pytest.mark.parametrize(
+    ("version", "missing", "unknown", "words"),
+    [
+        ("0.5.0", ["a"], ["a"], "it has no a, which the guard calls"),
+        ("0.3.11", [], ["a", "b"], "it is older than 0.3.12, and the guard does not know a, b"),
+        ("0.3.11", [], [], ""),
+        ("0.5.0", [], ["a"], ""),
+        ("0.3.12", [], ["a"], ""),
+    ],
+)
+def test_what_is_refused_before_a_build(
+    version: str, missing: list[str], unknown: list[str], words: str
+) -> None:
+    assert resolve.why_refused(version, "0.3.12", missing, unknown) == words
 
 
 def test_a_dry_run_shows_the_whole_plan_and_keeps_nothing(
