@@ -27,6 +27,8 @@ KEEPALIVE_SECONDS = 75
 #: Seconds to send the answers at the end of a drain.
 DRAIN_GRACE = 3
 _THREADS = 24
+#: How long a thread may run while others wait.
+_SWITCH_SECONDS = 0.0005
 #: Connections that are accepted before the event loop does something else.
 _ACCEPT_BATCH = 64
 
@@ -95,6 +97,9 @@ class GuardWorker(Worker):  # type: ignore[misc]
         watchdog.stacks_on_abort()
 
     def run(self) -> None:
+        # strategies in threads take turns with the event loop: with 256 clients and CPython's
+        # 5 ms, /health took 160 ms at p95, and 80 ms with this
+        sys.setswitchinterval(_SWITCH_SECONDS)
         build: Build = self.wsgi
         try:
             asyncio.run(self._serve(build))

@@ -181,7 +181,7 @@ def _serve_again(before: StateBefore, installation: Installation, context: Conte
     unit = systemd.show(paths.service_unit)
     directory = files.identity(paths.releases / before.release / "work")
     if not unit.active or units.directory_of(unit.main_pid) != directory:
-        systemd.reset_failed(paths.service_unit)
+        systemd.reset_failed(paths.service_unit)  # or it may have reached its limit of starts
         service.restart(installation.config, paths, context.say)
     elif paths.scope == "system":
         service.remove_sibling(installation.config, paths)

@@ -76,6 +76,8 @@ class StartService(UnitStep):
     done = "started"
 
     def run(self, context: Context, systemd: Systemd) -> None:
+        # systemd starts no unit that has reached its limit of starts; the count of restarts, which
+        # `start` resets, is another one
         systemd.reset_failed(self.unit)
         service.start(context.config, context.paths)
 
