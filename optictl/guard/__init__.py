@@ -8,4 +8,4 @@ checks every request, and counts the upstream calls of each request.
 
 #: The value of the header `x-optillm-guard` in every response. `optictl check` recognizes a guarded
 #: process by it. Increase it when a header, an error code or a refusal changes.
-GUARD_VERSION = "4"
+GUARD_VERSION = "5"

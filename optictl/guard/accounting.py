@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from .exchanges import Run
+from .judgement import Judgement
+
 
 class Abort(BaseException):
     """Ends a strategy at once, with a status, a code and a message for the client.
@@ -50,8 +53,14 @@ class Call:
     purpose: str = ""
     #: an answer of the model ended at the token limit
     truncated: bool = False
+    #: a content filter ended an answer of the model
+    filtered: bool = False
+    #: no answer of the model has a text
+    empty: bool = False
     #: the number of its thread, from 0 in each request; calls of different threads may overlap
     thread: int = 0
+    #: its place among the calls of its request, from 0
+    place: int = 0
     #: prompt and answers; empty unless the request keeps contents
     messages: list[Any] = field(default_factory=list, repr=False)
     answers: list[Any] = field(default_factory=list, repr=False)
@@ -72,6 +81,8 @@ class Request:
     base_model: str
     max_calls: int
     timeout: float
+    #: the client's limit for the tokens of an answer, 0 without one
+    max_tokens: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
     calls: list[Call] = field(default_factory=list)
@@ -86,6 +97,17 @@ class Request:
     messages: list[Any] = field(default_factory=list, repr=False)
     answers: list[Any] = field(default_factory=list, repr=False)
     content_bytes: int = 0
+    #: what its strategy asked, until it is judged
+    runs: list[Run] = field(default_factory=list, repr=False)
+    questions: set[int] = field(default_factory=set, repr=False)
+    #: its strategy uses the SDK's client, so its calls are the exchanges
+    records_calls: bool = False
+    #: the fix `votes` is on (see `patches`)
+    votes_on_answers: bool = False
+    #: the fixes that acted
+    fixed: set[str] = field(default_factory=set)
+    #: None where nothing can be judged
+    judgement: Judgement | None = None
     #: the chain of requests that this one may belong to (see `loops`)
     chain_length: int = 0
     chain_started: float = 0.0
@@ -94,6 +116,11 @@ class Request:
 
     def __post_init__(self) -> None:
         self.chain_started = self.started
+
+    @property
+    def run(self) -> Run:
+        """The run of the strategy that goes on now."""
+        return self.runs[-1]
 
     def abort(self, reason: Abort) -> None:
         """Refuse further upstream calls of this request. Only the first reason is kept."""
@@ -118,6 +145,7 @@ class Request:
                 )
             if self.aborted is not None:
                 raise self.aborted
+            call.place = len(self.calls)
             call.thread = self._threads.setdefault(threading.get_ident(), len(self._threads))
             self.calls.append(call)
 
@@ -161,6 +189,8 @@ class Request:
 
 
 current: contextvars.ContextVar[Request | None] = contextvars.ContextVar("current", default=None)
+#: where the places of this thread's calls are added
+places: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("places", default=None)
 
 
 @contextmanager
@@ -171,3 +201,13 @@ def attributed_to(request: Request) -> Iterator[None]:
         yield
     finally:
         current.reset(token)
+
+
+@contextmanager
+def placed_in(where: list[int]) -> Iterator[None]:
+    """The places of upstream calls of this thread within the block are added to `where`."""
+    token = places.set(where)
+    try:
+        yield
+    finally:
+        places.reset(token)

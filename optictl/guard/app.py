@@ -23,8 +23,10 @@ from . import (
     loops,
     metrics,
     model_names,
+    recent,
     request_schema,
     responses,
+    traces,
 )
 from .context import GuardContext
 from .limiter import Full, Left
@@ -212,6 +214,7 @@ class App:
                 }
                 for entry in context.inflight.requests()
             ],
+            "effect": context.recent.summaries(),
         }
 
     async def _models(self, name: str) -> Response:
@@ -301,6 +304,7 @@ class App:
         entry.seconds = time.monotonic() - entry.started
         entry.status, entry.code = response.status, response.code
         context.meter.request_ended(entry, entry.status, entry.code)
+        context.recent.add(entry)
         context.traces.keep(entry)
         _log(entry)
         return response
@@ -445,6 +449,7 @@ def joined(states: list[dict[str, Any]]) -> dict[str, Any]:
             (entry for state in states for entry in state["in_flight"]),
             key=lambda entry: -entry["age"],
         ),
+        "effect": recent.joined([state["effect"] for state in states]),
     }
 
 
@@ -467,4 +472,5 @@ def _log(entry: accounting.Request) -> None:
         upstream_statuses=sorted({call.status for call in entry.calls}),
         prompt_tokens=entry.total("prompt_tokens"),
         completion_tokens=entry.total("completion_tokens"),
+        **traces.effect(entry),
     )

@@ -10,6 +10,7 @@ from .inflight import InFlight
 from .limiter import Limiter
 from .loops import LoopBreaker
 from .metrics import Meter
+from .recent import RecentEffects
 from .runner import Runner
 from .settings import Settings
 from .traces import Traces
@@ -36,6 +37,7 @@ class GuardContext:
     connections: Connections
     meter: Meter
     traces: Traces
+    recent: RecentEffects
     workers: Workers
     #: seconds of the monotonic clock
     started: float = field(default_factory=time.monotonic)

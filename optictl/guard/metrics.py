@@ -25,6 +25,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from . import accounting
+from .judgement import CODES
+from .settings import FIXES
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
@@ -44,6 +46,8 @@ _ERRORS = (
     "request_timeout",
     "client_gone",
     "answer_truncated",
+    "answer_filtered",
+    "answer_empty",
 )
 _CALL_STATUSES = (*_STATUSES, "none")
 _REASONS = ("connection", "timeout", "ended", "rate_limited", "4xx", "5xx")
@@ -216,6 +220,15 @@ class Meter:
         self._tokens = counter(
             "optillm_upstream_tokens", "Tokens that the upstream reports.", *_LABELS, "kind"
         )
+        self._degraded = counter(
+            "optillm_degraded",
+            "Requests whose strategy lost its effect or a part of it, by code.",
+            *_LABELS,
+            "code",
+        )
+        self._fixed = counter(
+            "optillm_fixed", "Requests in which a fix acted, by fix.", *_LABELS, "fix"
+        )
         self._loops = Counter(
             "optillm_loops_broken", "Routing loops that the guard ended.", registry=registry
         )
@@ -230,6 +243,8 @@ class Meter:
             (self._calls, _CALL_STATUSES),
             (self._failures, _REASONS),
             (self._tokens, ("prompt", "completion")),
+            (self._degraded, tuple(CODES)),
+            (self._fixed, FIXES),
         )
         for labels in self.known:
             for counted, words in zeros:
@@ -265,6 +280,10 @@ class Meter:
         self._amplification(*labels).observe(len(request.calls))
         if code:
             self._errors(*labels, code).inc()
+        for found in request.judgement.codes if request.judgement else ():
+            self._degraded(*labels, found).inc()
+        for fix in request.fixed:
+            self._fixed(*labels, fix).inc()
 
     def refused(self, code: str) -> None:
         """Count a refused request."""

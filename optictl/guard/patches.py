@@ -7,10 +7,13 @@ OptiLLM that the guard does not use: the guard calls strategies directly.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from . import accounting, votes
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,45 @@ def _readable_arguments(server: ModuleType) -> None:
     server.fields = fields  # type: ignore[attr-defined]
 
 
+def _counted_votes(server: ModuleType) -> None:
+    """Count the votes of self-consistency, and let it vote on final answers.
+
+    It compares whole texts, which differ in wording where answers are long, and an empty text can
+    win. Without the fix `votes`, its own comparison is used.
+    """
+    module = importlib.import_module("optillm.self_consistency")
+    own = module.AdvancedSelfConsistency.cluster_similar_responses
+
+    def cluster_similar_responses(self: Any, responses: list[Any]) -> list[list[str]]:
+        request = accounting.current.get()
+        if request is None:
+            return list(own(self, responses))
+        if not request.votes_on_answers:
+            groups: list[list[str]] = own(self, responses)
+        else:
+
+            def similar(one: str, other: str) -> bool:
+                return bool(self.calculate_similarity(one, other) >= self.similarity_threshold)
+
+            groups = votes.clusters(responses, similar)
+            if votes.changed(responses, groups, similar):
+                request.fixed.add("votes")
+        request.run.agreement = max(map(len, groups), default=0), self.num_samples
+        return groups
+
+    module.AdvancedSelfConsistency.cluster_similar_responses = cluster_similar_responses
+
+
 PATCHES = (
     Patch(
         "parse_args fails on Python 3.14: a type annotation is not callable",
         ("0.3.12", "0.4.0"),
         _readable_arguments,
+    ),
+    Patch(
+        "self_consistency votes on whole texts, and does not tell the votes",
+        ("0.3.12", "0.4.0"),
+        _counted_votes,
     ),
 )
 

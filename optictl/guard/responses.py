@@ -73,20 +73,7 @@ def failure(request: accounting.Request) -> Response:
     """The error of a strategy without an answer."""
     failures = request.failures
     if not failures:
-        if any(call.truncated for call in request.calls):
-            # not a 5xx: LiteLLM repeats those, and the same limit would cut the answer again
-            return error(
-                400,
-                "answer_truncated",
-                f"{request.strategy} made no answer: the model reached the token limit; "
-                "raise max_tokens",
-                {"x-should-retry": "false"},
-            )
-        return error(
-            502,
-            "strategy_failed",
-            f"{request.strategy} made no answer from the upstream's responses",
-        )
+        return _without_text(request)
     # the first failure is the cause: after a 401, LiteLLM answers 429 for a while by itself
     first = failures[0]
     said = (
@@ -101,6 +88,35 @@ def failure(request: accounting.Request) -> Response:
     if first.status == 421:
         return error(421, "loop_detected", message, headers)
     return error(502, "upstream_failed", message, headers)
+
+
+def _without_text(request: accounting.Request) -> Response:
+    """The error of a strategy whose calls all had responses, with the reason that they give."""
+    last = request.calls[-1] if request.calls else None
+    no_retry = {"x-should-retry": "false"}
+    said = f"{request.strategy} made no answer"
+    if any(call.truncated for call in request.calls):
+        # not a 5xx: LiteLLM repeats those, and the same limit would cut the answer again
+        thought = max(call.reasoning_tokens for call in request.calls)
+        after = f" after {thought} reasoning tokens" if thought else ""
+        return error(
+            400,
+            "answer_truncated",
+            f"{said}: the model reached the token limit{after} (finish_reason: length); "
+            "raise max_tokens",
+            no_retry,
+        )
+    if any(call.filtered for call in request.calls):
+        # the same question would be filtered again
+        message = f"{said}: a content filter removed the text (finish_reason: content_filter)"
+        return error(400, "answer_filtered", message, no_retry)
+    if last is not None and last.empty:
+        return error(502, "answer_empty", f"{said}: the model returned an empty text")
+    return error(
+        502,
+        "strategy_failed",
+        f"{request.strategy} made no answer from the upstream's responses",
+    )
 
 
 def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, str]:
@@ -118,8 +134,33 @@ def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, s
             request.total("prompt_tokens") + request.total("completion_tokens")
         ),
     }
+    headers.update(effect_headers(request))
     if dropped:
         headers["x-optillm-dropped"] = ",".join(dropped)
+    return headers
+
+
+def effect_headers(request: accounting.Request) -> dict[str, str]:
+    """The headers about the effect of the strategy. None of them has a part of a text."""
+    judged = request.judgement
+    headers = {}
+    if request.fixed:
+        headers["x-optillm-fixed"] = ",".join(sorted(request.fixed))
+    if judged is None:
+        return headers
+    headers["x-optillm-effect"] = judged.effect
+    if judged.codes:
+        headers["x-optillm-degraded"] = ",".join(judged.codes)
+    if judged.samples:
+        headers["x-optillm-samples"] = "/".join(map(str, judged.samples))
+    if judged.ratings:
+        headers["x-optillm-ratings"] = json.dumps(
+            [int(one) if one is not None and one == int(one) else one for one in judged.ratings]
+        )
+    if judged.agreement:
+        headers["x-optillm-agreement"] = "/".join(map(str, judged.agreement))
+    if judged.evidence:
+        headers["x-optillm-evidence"] = "; ".join(judged.evidence)
     return headers
 
 

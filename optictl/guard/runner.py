@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from . import accounting
+from . import accounting, judgement
 from .completions import Completion
 from .error_texts import is_error_text
+from .exchanges import Run, usable
 from .request_schema import Body
 from .upstream import Upstream
 
@@ -42,6 +43,25 @@ def _texts(result: Any) -> list[Any]:
     return list(result) if isinstance(result, list | tuple) else [result]
 
 
+def _delivered(text: Any, run: Run) -> Any:
+    """An answer as the model wrote it: the strategy may have got it without its thinking.
+
+    `moa` sends an empty final text on, although it has candidates. The first one takes its place,
+    as OptiLLM does for a text that is missing.
+    """
+    if not isinstance(text, str):
+        return text
+    steps = {exchange.step for exchange in run.exchanges}
+    if not text.strip() and {"candidate", "critique", "final"} <= steps:
+        good = usable([one for one in run.exchanges if one.step == "candidate"])
+        text = good[0].text if good else text
+    return run.originals.get(text.strip(), text)
+
+
+def _is_answer(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip()) and not is_error_text(text)
+
+
 @dataclass(frozen=True)
 class Runner:
     """The loaded OptiLLM. `server`: its module."""
@@ -52,16 +72,22 @@ class Runner:
     def run(self, request: accounting.Request, body: Body) -> list[str] | None:
         """The answers of the strategy. None when it made no valid answer.
 
-        Blocks for as long as the strategy takes. `n` answers are `n` runs of the strategy.
+        Blocks for as long as the strategy takes. `n` answers are `n` runs of the strategy. The
+        judgement of the request is entered afterwards.
         """
-        with accounting.attributed_to(request):
-            texts: list[Any] = []
-            is_plain = request.strategy == "none"
-            for _ in range(1 if is_plain else body.n):
-                texts += _texts(self._once(request, body))
-        if not texts or any(not isinstance(text, str) or is_error_text(text) for text in texts):
-            return None
-        return texts
+        request.max_tokens = body.token_limits().get("max_tokens", 0)
+        texts: list[Any] = []
+        try:
+            with accounting.attributed_to(request):
+                for _ in range(1 if request.strategy == "none" else body.n):
+                    request.runs.append(Run())
+                    texts += [
+                        _delivered(text, request.run) for text in _texts(self._once(request, body))
+                    ]
+        finally:
+            request.judgement = judgement.judge(request.strategy, request.runs)
+            request.runs.clear()  # prompts and answers take memory
+        return texts if texts and all(map(_is_answer, texts)) else None
 
     def _once(self, request: accounting.Request, body: Body) -> Any:
         system, query = conversation(body.messages)

@@ -106,6 +106,7 @@ def _context(
     from .connections import Connections
     from .context import GuardContext
     from .limiter import Limiter
+    from .recent import RecentEffects
     from .runner import Runner
     from .traces import Traces
 
@@ -151,6 +152,7 @@ def _context(
         ),
         meter=meter,
         traces=Traces(settings.max_traces),
+        recent=RecentEffects(),
         workers=workers,
     )
 

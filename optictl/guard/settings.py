@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,20 @@ EXIT_CONFIG = 78
 
 class Refusal(Exception):
     """The service must not start. `str()` is the reason, in one line."""
+
+
+#: The fixes of strategies (see `fixes`), in the words of `--effect`.
+FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
+#: Token limits of inner steps. OptiLLM's own are 512 and 256.
+BUDGETS = {"critique": 4096, "rating": 1024}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The fixes that are on, and the token limits of the steps `critique` and `rating`."""
+
+    fixes: frozenset[str] = frozenset(FIXES)
+    budgets: Mapping[str, int] = field(default_factory=lambda: dict(BUDGETS))
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,27 @@ class Settings:
     body_timeout: float = 30.0
     read_timeout: float = 30.0
     max_connections: int = 1024
+    effect: Policy = field(default_factory=Policy)
     env_file: envfile.EnvFile | None = None
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part for part in (p.strip() for p in text.split(",")) if part)
+
+
+def _fixes(text: str) -> frozenset[str]:
+    names = frozenset(_names(text)) - {"none"}
+    if wrong := names - set(FIXES):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(wrong))}: no such fix")
+    return names
+
+
+def _budgets(text: str) -> dict[str, int]:
+    """`critique=4096,rating=1024` -> the token limits; OptiLLM's where none is given."""
+    pairs = dict(part.partition("=")[::2] for part in _names(text))
+    if wrong := [name for name in pairs if name not in BUDGETS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(wrong))}: no such step")
+    return {**BUDGETS, **{name: int(value) for name, value in pairs.items()}}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,6 +137,20 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=200,
         help="requests whose traces stay in memory",
+    )
+    parser.add_argument(
+        "--effect",
+        type=_fixes,
+        default=frozenset(FIXES),
+        metavar="FIXES",
+        help="comma-separated fixes of strategies, or none; default: all",
+    )
+    parser.add_argument(
+        "--budget-tokens",
+        type=_budgets,
+        default=dict(BUDGETS),
+        metavar="STEP=TOKENS",
+        help="token limits of inner steps, comma-separated",
     )
     parser.add_argument(
         "--upstream-env",
@@ -193,5 +238,6 @@ def parse(argv: list[str]) -> Settings:
         body_timeout=options.body_timeout,
         read_timeout=options.read_timeout,
         max_connections=options.max_connections,
+        effect=Policy(options.effect, options.budget_tokens),
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
     )

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from . import accounting
+from . import accounting, ratings
 
 #: With this header and the value 1, the trace keeps the prompts and answers of the request.
 CONTENT_HEADER = "x-optillm-trace-content"
@@ -30,7 +30,11 @@ PURPOSES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Please provide a final, optimized response to the original query:", "final"),
         ("", "candidate"),
     ),
-    "bon": (("Rate the above response:", "rating"), ("", "candidate")),
+    "bon": (
+        ("Rate the above response:", "rating"),
+        (ratings.ASK_AGAIN, "rating"),
+        ("", "candidate"),
+    ),
     "self_consistency": (("", "candidate"),),
     "plansearch": (
         ("new observations derived from the existing ones.", "derived observations"),
@@ -66,10 +70,17 @@ def _entry(request: accounting.Request, call: accounting.Call) -> dict[str, Any]
         "completions": call.completions,
         "prompt_tokens": call.prompt_tokens,
         "completion_tokens": call.completion_tokens,
+        "codes": _codes(request, call),
     }
     if request.keeps_content:
         entry["messages"], entry["answers"] = call.messages, call.answers
     return entry
+
+
+def _codes(request: accounting.Request, call: accounting.Call) -> list[str]:
+    """The codes of the judgement that concern a call."""
+    findings = request.judgement.findings if request.judgement else ()
+    return list(dict.fromkeys(one.code for one in findings if call.place in one.calls))
 
 
 def summary(request: accounting.Request) -> dict[str, Any]:
@@ -87,6 +98,17 @@ def summary(request: accounting.Request) -> dict[str, Any]:
         "upstream_failures": sum(call.failed for call in calls),
         "prompt_tokens": request.total("prompt_tokens"),
         "completion_tokens": request.total("completion_tokens"),
+        **effect(request),
+    }
+
+
+def effect(request: accounting.Request) -> dict[str, Any]:
+    """What is known about the effect of the strategy: the judgement and the fixes that acted."""
+    judged = request.judgement
+    return {
+        "effect": judged.effect if judged else "",
+        "degraded": judged.codes if judged else [],
+        "fixed": sorted(request.fixed),
     }
 
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import openai
 
-from . import accounting, loops, traces, watchdog
-from .completions import Completion, Usage
-from .settings import Settings
+from . import accounting, exchanges, loops, traces, watchdog
+from .completions import Usage
+from .exchanges import Exchange
+from .fixes import FixedClient, SampleSupport
+from .settings import Policy, Settings
 
 _PATH = "chat/completions"
 #: Seconds for the model list and for a probe.
@@ -77,9 +79,10 @@ def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
     choices = body.get("choices")
     choices = choices if isinstance(choices, list) else []
     call.completions = len(choices)
-    call.truncated = any(
-        isinstance(choice, dict) and choice.get("finish_reason") == "length" for choice in choices
-    )
+    samples = exchanges.samples_of(body)
+    call.truncated = any(sample.is_truncated for sample in samples)
+    call.filtered = any(sample.is_filtered for sample in samples)
+    call.empty = all(sample.is_empty for sample in samples)
     call.prompt_tokens, call.completion_tokens = tokens.prompt_tokens, tokens.completion_tokens
     details = tokens.completion_tokens_details
     call.reasoning_tokens = details.reasoning_tokens if details is not None else 0
@@ -133,6 +136,7 @@ class Upstream:
             follow_redirects=False,  # a redirect could send prompts off this machine
             **way,
         )
+        self._support = SampleSupport()
         self._sdk = openai.OpenAI(
             api_key=key,
             base_url=settings.base_url,
@@ -147,18 +151,55 @@ class Upstream:
         `plain`: without the SDK, for strategies that read answers only as `completions` has them.
         The SDK makes the retries, so it is used when there are any.
         """
-        if plain and self._settings.max_retries == 0:
-            return PlainClient(self, request)
-        return SdkClient(self._sdk, request)
+        if not plain:
+            request.records_calls = True
+            return SdkClient(self._sdk, request)
+        send = self._retried if self._settings.max_retries else self._plain
+        policy = self._settings.effect if request.strategy != "none" else Policy(frozenset())
+        request.votes_on_answers = "votes" in policy.fixes
+        return FixedClient(request, policy, self._support, partial(send, request))
+
+    def _plain(
+        self, request: accounting.Request, body: dict[str, Any], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """One call without the SDK, which raises the SDK's exceptions."""
+        try:
+            answer = self.post(
+                request, body, options["timeout"], options["headers"], options["calls"]
+            )
+        except httpx2.TimeoutException as error:
+            raise openai.APITimeoutError(request=error.request) from None
+        except httpx2.HTTPError as error:
+            raise openai.APIConnectionError(request=error.request) from None
+        if not answer.is_success:
+            raise _status_error(answer)
+        return answer.data
+
+    def _retried(
+        self, request: accounting.Request, body: dict[str, Any], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """One call with the SDK's retries."""
+        with accounting.attributed_to(request), accounting.placed_in(options["calls"]):
+            answer = self._sdk.chat.completions.with_raw_response.create(
+                messages=body["messages"],
+                model=body["model"],
+                timeout=options["timeout"] or openai.NOT_GIVEN,
+                extra_headers=options["headers"],
+                extra_body=body,
+            )
+        return _json(answer.content)
 
     def post(
         self,
         request: accounting.Request,
         body: dict[str, Any],
         timeout: float | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        places: list[int] | None = None,
     ) -> Answer:
         """Send one call of a request, and record it. Returns the answer, which may be an error.
+
+        `places`: where the place of the call is added.
 
         Raises:
             Abort: the request has ended.
@@ -169,6 +210,8 @@ class Upstream:
             model=str(body.get("model", "")), purpose=traces.purpose(request.strategy, messages)
         )
         request.enter(call)
+        if places is not None:
+            places.append(call.place)
         try:
             content = json.dumps(loops.marked(body, request.id)).encode()
             if request.keeps_content and request.may_keep(len(content), traces.MAX_CONTENT_BYTES):
@@ -185,7 +228,7 @@ class Upstream:
         content: bytes,
         messages: Any,
         timeout: float | None,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
     ) -> Answer:
         # a call may not take longer than its request
         left = max(request.remaining(), 0.1)
@@ -299,7 +342,10 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
         if owner is None or request.method != "POST" or not request.url.path.endswith(_PATH):
             return self._upstream.pass_on(request)
         limits = [limit for limit in request.extensions.get("timeout", {}).values() if limit]
-        answer = self._upstream.post(owner, _json(request.content), max(limits, default=None))
+        body, places = _json(request.content), accounting.places.get()
+        answer = self._upstream.post(owner, body, max(limits, default=None), places=places)
+        if owner.records_calls:
+            owner.run.exchanges.append(_exchange(owner, body, answer))
         return httpx2.Response(
             answer.status,
             headers=answer.headers,
@@ -308,32 +354,17 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
         )
 
 
-class PlainClient:
-    """An OpenAI client for one request: `chat.completions.create` without the SDK."""
-
-    def __init__(self, upstream: Upstream, request: accounting.Request) -> None:
-        self._upstream, self._request = upstream, request
-        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
-
-    def _create(
-        self,
-        *,
-        timeout: float | None = None,
-        extra_body: dict[str, Any] | None = None,
-        extra_headers: dict[str, str] | None = None,
-        **body: Any,
-    ) -> Completion:
-        try:
-            answer = self._upstream.post(
-                self._request, {**body, **(extra_body or {})}, timeout, extra_headers
-            )
-        except httpx2.TimeoutException as error:
-            raise openai.APITimeoutError(request=error.request) from None
-        except httpx2.HTTPError as error:
-            raise openai.APIConnectionError(request=error.request) from None
-        if not answer.is_success:
-            raise _status_error(answer)
-        return Completion(answer.data)
+def _exchange(owner: accounting.Request, body: dict[str, Any], answer: Answer) -> Exchange:
+    """What a plugin asked, and what it got."""
+    count = body.get("n")
+    return Exchange(
+        traces.UNKNOWN_PURPOSE,
+        asked=count if isinstance(count, int) else 1,
+        samples=exchanges.samples_of(answer.data) if answer.is_success else (),
+        calls=[len(owner.calls) - 1],
+        failed=not answer.is_success,
+        question=hash(answer.request.content),
+    )
 
 
 def _status_error(answer: Answer) -> openai.APIStatusError:

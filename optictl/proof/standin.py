@@ -7,8 +7,10 @@ in every answer. Tests script it: `respond` may replace any answer.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,18 +48,27 @@ def _words(messages: list[Any]) -> int:
     return sum(len(str(m.get("content") or "").split()) for m in messages if isinstance(m, dict))
 
 
+def _default(messages: list[Any], place: int) -> str:
+    """The answer to a conversation: a number for `bon`, which asks for ratings, or a sentence.
+
+    The first word of the sentence is a number, too: other strategies ask for ratings in other
+    words.
+    """
+    contents = [str(m.get("content") or "") for m in messages if isinstance(m, dict)]
+    rated = re.match(rf"\d This is answer (\d+) of the {LABEL}", (contents or [""])[-2:][0])
+    if contents and contents[-1].endswith("Rate the above response:"):
+        return f"{10 - int(rated[1])}" if rated else "5"
+    return f"{7 + place % 3} This is answer {place + 1} of the {LABEL}."
+
+
 def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
     """A whole chat.completion for a request body; tokens are counted as words."""
     count = int(body.get("n") or 1)
     messages = body.get("messages") or []
-    # the first word is a number because `bon` asks for a rating and reads one
-    answers = [
-        text if text is not None else f"{7 + i % 3} This is answer {i + 1} of the {LABEL}."
-        for i in range(count)
-    ]
+    answers = [text if text is not None else _default(messages, i) for i in range(count)]
     prompt, completed = _words(messages), sum(len(answer.split()) for answer in answers)
     return {
-        "id": "chatcmpl-standin",
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.get("model"),

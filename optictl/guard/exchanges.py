@@ -1,0 +1,96 @@
+"""What a strategy asked the model, and what it got back: the facts that a judgement needs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import thinking
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text of the model, as the strategy got it. `finish`: why it ended, "" if unknown.
+
+    `id`: that of its completion. A cache answers with an id that was there before.
+    """
+
+    text: str
+    finish: str = ""
+    id: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but thinking came."""
+        return not thinking.without(self.text).strip()
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the token limit ended it."""
+        return self.finish == "length"
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a content filter ended it."""
+        return self.finish == "content_filter"
+
+
+@dataclass
+class Exchange:
+    """A call of a strategy, with the calls that the guard added to it.
+
+    `step`: the purpose (see `traces`). `asked`: the number of samples. `samples`: none if it
+    failed. `calls`: the places of its upstream calls in the request. `cut`: the token limit ended
+    it, and the strategy got the text all the same. `question`: tells equal questions apart from
+    others.
+    """
+
+    step: str
+    asked: int = 1
+    samples: Sequence[Sample] = ()
+    calls: list[int] = field(default_factory=list)
+    failed: bool = False
+    cut: bool = False
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    question: int = 0
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the token limit ended a text of it."""
+        return any(sample.is_truncated for sample in self.samples)
+
+
+def samples_of(data: dict[str, Any]) -> list[Sample]:
+    """The texts in a chat completion. A missing text is empty."""
+    choices = data.get("choices")
+    return [
+        Sample(_text(choice), str(choice.get("finish_reason") or ""), str(data.get("id") or ""))
+        for choice in (choices if isinstance(choices, list) else [])
+        if isinstance(choice, dict)
+    ]
+
+
+def _text(choice: dict[str, Any]) -> str:
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
+
+
+def usable(exchanges: Sequence[Exchange]) -> list[Sample]:
+    """The samples with a text, in order."""
+    return [sample for exchange in exchanges for sample in exchange.samples if not sample.is_empty]
+
+
+@dataclass
+class Run:
+    """One run of a strategy. A request for `n` answers has `n` of them.
+
+    `agreement`: the votes for the answer that won, and the number of samples; None without a vote.
+    `ratings`: those that the strategy read. `originals`: text without thinking -> whole text.
+    """
+
+    exchanges: list[Exchange] = field(default_factory=list)
+    agreement: tuple[int, int] | None = None
+    originals: dict[str, str] = field(default_factory=dict)

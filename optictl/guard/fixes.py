@@ -1,0 +1,375 @@
+"""A strategy's client that keeps its steps working with real models.
+
+Each fix answers one way in which a strategy of OptiLLM loses its effect (see `judgement`). It can
+be turned off, and then the calls and answers are those of OptiLLM's own functions. Every exchange
+is recorded either way.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from . import accounting, exchanges, ratings, thinking, traces, watchdog
+from .completions import Completion
+from .exchanges import Exchange, Sample
+from .settings import Policy
+
+T = TypeVar("T")
+#: What LiteLLM reads as "do not answer from the cache". It does not send it on.
+_NO_CACHE = {"no-cache": True}
+#: Steps whose text is read by the strategy, and not by the client.
+_INNER = ("critique", "rating", "observations", "derived observations", "solution")
+#: Inner steps of which a part is better than nothing.
+_USEFUL_IN_PART = ("critique", "observations", "derived observations", "solution")
+#: Seconds until `n` is tried again on a model that returned too few choices.
+_TRY_AGAIN = 600.0
+#: Characters of an unreadable rating that are sent back to the model.
+_QUOTED = 2000
+
+#: Sends a body, with the client's options for it; returns the JSON of a completion.
+Send = Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+
+
+class SampleSupport:
+    """Which models return fewer choices than `n`. Any thread may use it."""
+
+    def __init__(self, seconds: float = _TRY_AGAIN) -> None:
+        self._seconds = seconds
+        self._until: dict[str, float] = {}
+
+    def is_missing(self, model: str) -> bool:
+        """Whether the model returned too few choices a short time ago."""
+        return time.monotonic() < self._until.get(model, 0.0)
+
+    def remember(self, model: str) -> None:
+        """It did just now."""
+        self._until[model] = time.monotonic() + self._seconds
+
+
+def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    """The results of all calls, each in a thread of its own; or what it raised.
+
+    Raises:
+        Abort: one of the calls ended so.
+    """
+    if len(calls) == 1:
+        return [_outcome(calls[0])]
+    results: list[T | BaseException] = [RuntimeError()] * len(calls)
+
+    def run(place: int, call: Callable[[], T]) -> None:
+        watchdog.leave_abort_to_main()
+        try:
+            results[place] = call()
+        except BaseException as error:
+            results[place] = error
+
+    threads = [
+        threading.Thread(target=run, args=pair, name="sample", daemon=True)
+        for pair in enumerate(calls)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        if isinstance(result, accounting.Abort):
+            raise result
+    return results  # type: ignore[return-value]
+
+
+def _outcome(call: Callable[[], T]) -> T | Exception:
+    try:
+        return call()
+    except Exception as error:
+        return error
+
+
+class FixedClient:
+    """An OpenAI client for one request: `chat.completions.create`.
+
+    `send` makes one upstream call. Any thread of the strategy may use the client.
+    """
+
+    def __init__(
+        self, request: accounting.Request, policy: Policy, support: SampleSupport, send: Send
+    ) -> None:
+        self._request, self._policy, self._support, self._send = request, policy, support, send
+        self._lock = threading.Lock()
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
+
+    def _has(self, fix: str) -> bool:
+        return fix in self._policy.fixes
+
+    def _fixed(self, fix: str) -> None:
+        self._request.fixed.add(fix)
+
+    def _create(
+        self,
+        *,
+        timeout: float | None = None,
+        extra_body: dict[str, Any] | None = None,
+        extra_headers: dict[str, str] | None = None,
+        **arguments: Any,
+    ) -> Completion:
+        asked = {**arguments, **(extra_body or {})}
+        step = traces.purpose(self._request.strategy, asked.get("messages"))
+        count = _number(asked.get("n")) or 1
+        exchange = Exchange(step, count, question=_question({**asked, "n": 1}))
+        call = _Call(self, exchange, {"timeout": timeout, "headers": extra_headers})
+        self._request.run.exchanges.append(exchange)
+        try:
+            return Completion(self._answer(call, self._with_budget(step, asked), asked))
+        except Exception:
+            exchange.failed = True
+            raise
+
+    def _answer(self, call: _Call, body: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+        """What the strategy gets, recorded."""
+        exchange = call.exchange
+        data = self._sampled(call, body)
+        if exchange.step == "rating" and self._has("ratings"):
+            data = self._rated(call, body, data)
+        data = self._read(exchange, data)
+        if self._has("budgets"):
+            data = self._as_far_as_it_goes(exchange, data)
+            if body.get("max_tokens") != asked.get("max_tokens") and (
+                exchange.completion_tokens > (_number(asked.get("max_tokens")) or 0)
+            ):
+                self._fixed("budgets")
+        exchange.samples = exchanges.samples_of(data)
+        return data
+
+    # budgets
+
+    def _with_budget(self, step: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """A body with a limit that an answer of this step fits into. It is never lowered.
+
+        The client's own limit is the most.
+        """
+        own = _number(asked.get("max_tokens"))
+        if not self._has("budgets") or step not in self._policy.budgets or not own:
+            return asked
+        wanted = self._policy.budgets[step]
+        if self._request.max_tokens:
+            wanted = min(wanted, self._request.max_tokens)
+        return {**asked, "max_tokens": max(own, wanted)}
+
+    def _as_far_as_it_goes(self, exchange: Exchange, data: dict[str, Any]) -> dict[str, Any]:
+        """Let a strategy use an inner text that the limit ended. OptiLLM throws it away."""
+        if exchange.step not in _USEFUL_IN_PART:
+            return data
+        samples = exchanges.samples_of(data)
+        if not any(sample.is_truncated and not sample.is_empty for sample in samples):
+            return data
+        exchange.cut = True
+        self._fixed("budgets")
+        return _with_choices(data, [_as_ended(choice) for choice in data["choices"]])
+
+    # samples
+
+    def _sampled(self, call: _Call, body: dict[str, Any]) -> dict[str, Any]:
+        """A completion with as many usable choices as were asked for, if that can be had."""
+        count, model = call.exchange.asked, str(body.get("model"))
+        if not self._has("samples") or (count == 1 and call.exchange.step != "candidate"):
+            return call.send(body)
+        single = {name: value for name, value in body.items() if name != "n"}
+        if count > 1 and self._support.is_missing(model):
+            self._fixed("samples")
+            return self._several(call, single, count, None)
+        data = call.send(body)
+        samples = exchanges.samples_of(data)
+        if 0 < len(samples) < count:
+            self._support.remember(model)
+        lost = [sample for sample in samples if sample.is_empty]
+        # the same limit or filter would end the next one, too
+        final = sum(sample.is_truncated or sample.is_filtered for sample in lost)
+        missing = count - (len(samples) - len(lost)) - final
+        return self._several(call, single, missing, data) if missing > 0 else data
+
+    def _several(
+        self, call: _Call, single: dict[str, Any], count: int, first: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """The usable choices of a first completion, and of `count` more.
+
+        Raises:
+            Exception: there is no first one, and every call failed.
+        """
+        results = side_by_side([lambda: call.send(single)] * count)
+        more = [result for result in results if isinstance(result, dict)]
+        if first is None and not more:
+            raise next(result for result in results if isinstance(result, Exception))
+        whole = [data for data in (first, *more) if data is not None]
+        choices = [choice for data in whole for choice in _choices(data)]
+        good = [choice for choice in choices if not _sample(choice).is_empty]
+        if first is not None and len(good) > len(
+            [sample for sample in exchanges.samples_of(first) if not sample.is_empty]
+        ):
+            self._fixed("samples")
+        return _with_choices(whole[0], good or choices, _usage(whole))
+
+    # ratings
+
+    def _rated(self, call: _Call, body: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """A completion with a bare number as its text, if the model rated at all."""
+        first = _first_text(data)
+        if ratings.is_bare(first) and not any(
+            sample.is_truncated for sample in exchanges.samples_of(data)
+        ):
+            return data
+        value = ratings.read(first)
+        if value is None:
+            again = _outcome(lambda: call.send({**body, "messages": _again(body, first)}))
+            if not isinstance(again, dict):
+                return data
+            value = ratings.read(_first_text(again))
+            data = _with_choices(data, _choices(data), _usage([data, again]))
+        if value is None:
+            return data
+        self._fixed("ratings")
+        rated = {**_as_text(_choices(data), f"{value:g}"), "finish_reason": "stop"}
+        return _with_choices(data, [rated])
+
+    # thinking
+
+    def _read(self, exchange: Exchange, data: dict[str, Any]) -> dict[str, Any]:
+        """A completion as the strategy may read it: without thinking, and `null` for no text."""
+        is_inner = exchange.step in (*_INNER, "candidate")
+        exchange.completion_tokens = _tokens(data, "completion_tokens")
+        exchange.reasoning_tokens = _reasoning(data)
+        if not is_inner:
+            return data
+        choices = _choices(data)
+        read = [self._read_choice(choice) for choice in choices]
+        return data if read == choices else _with_choices(data, read)
+
+    def _read_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
+        text = _sample(choice).text
+        bare = thinking.without(text) if self._has("thinking") else text
+        if bare != text:
+            self._fixed("thinking")
+            if bare.strip():
+                self._request.run.originals[bare.strip()] = text
+        is_lost = not bare.strip() and self._has("samples")
+        if bare == text and not is_lost:
+            return choice
+        # 0.3.12 compares samples without looking for null
+        nothing = "" if self._request.strategy == "self_consistency" else None
+        return _as_text([choice], nothing if is_lost else bare)
+
+    # caches
+
+    def uncached(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A body that LiteLLM does not answer from its cache if it was sent before."""
+        question = _question(body)
+        with self._lock:
+            is_new = question not in self._request.questions
+            self._request.questions.add(question)
+        if is_new or not self._has("caches"):
+            return body
+        self._fixed("caches")
+        return {**body, "cache": _NO_CACHE}
+
+    def send(self, body: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """One upstream call.
+
+        Raises:
+            ValueError: the answer is no completion.
+        """
+        data = self._send(self.uncached(body), options)
+        Completion(data)
+        return data
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of the strategy: what is sent for it belongs to its exchange."""
+
+    client: FixedClient
+    exchange: Exchange
+    options: dict[str, Any]
+
+    def send(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self.client.send(body, {**self.options, "calls": self.exchange.calls})
+
+
+def _question(body: Mapping[str, Any]) -> int:
+    return hash(json.dumps(body, sort_keys=True, default=str))
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _choices(data: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = data.get("choices")
+    return [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+
+
+def _sample(choice: dict[str, Any]) -> Sample:
+    return exchanges.samples_of({"choices": [choice]})[0]
+
+
+def _first_text(data: dict[str, Any]) -> str:
+    samples = exchanges.samples_of(data)
+    return samples[0].text if samples else ""
+
+
+def _with_choices(
+    data: dict[str, Any], choices: list[dict[str, Any]], usage: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    numbered = [{**choice, "index": place} for place, choice in enumerate(choices)]
+    return {**data, "choices": numbered, **({"usage": usage} if usage else {})}
+
+
+def _as_ended(choice: dict[str, Any]) -> dict[str, Any]:
+    sample = _sample(choice)
+    is_part = sample.is_truncated and not sample.is_empty
+    return {**choice, "finish_reason": "stop"} if is_part else choice
+
+
+def _as_text(choices: list[dict[str, Any]], text: str | None) -> dict[str, Any]:
+    """The first choice with another text."""
+    choice = choices[0] if choices else {"message": {"role": "assistant"}}
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {"role": "assistant"}
+    return {**choice, "message": {**message, "content": text}}
+
+
+def _tokens(data: dict[str, Any], name: str) -> int:
+    usage = data.get("usage")
+    return (_number(usage.get(name)) or 0) if isinstance(usage, dict) else 0
+
+
+def _reasoning(data: dict[str, Any]) -> int:
+    usage = data.get("usage")
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    return (_number(details.get("reasoning_tokens")) or 0) if isinstance(details, dict) else 0
+
+
+def _usage(completions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    sums: dict[str, Any] = {
+        name: sum(_tokens(data, name) for data in completions) for name in names
+    }
+    reasoning = sum(map(_reasoning, completions))
+    return {**sums, "completion_tokens_details": {"reasoning_tokens": reasoning}}
+
+
+def _again(body: dict[str, Any], said: str) -> list[dict[str, str]]:
+    """The messages of a rating, with what the model said and a request for the number alone."""
+    messages = list(body.get("messages") or [])
+    if not said.strip():
+        last = messages[-1]
+        return [*messages[:-1], {**last, "content": f"{last['content']}\n{ratings.ASK_AGAIN}"}]
+    quoted = thinking.without(said).strip()[-_QUOTED:] or said.strip()[-_QUOTED:]
+    return [
+        *messages,
+        {"role": "assistant", "content": quoted},
+        {"role": "user", "content": ratings.ASK_AGAIN},
+    ]
