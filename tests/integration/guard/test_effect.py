@@ -31,6 +31,13 @@ def fixed_one(release: Path) -> Iterator[Pair]:
 
 
 @pytest.fixture(scope="module")
+def new_one(release: Path) -> Iterator[Pair]:
+    """Every fix is on, and no model has ignored `n` yet."""
+    with guarded_pair(release) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
 def plain_one(release: Path) -> Iterator[Pair]:
     """Every fix is off."""
     with guarded_pair(release, extra=["--effect", "none"]) as pair:
@@ -73,8 +80,8 @@ def test_what_has_a_fix_is_fixed(fault: Fault, fixed_one: Pair) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_healthy_model_has_its_effect(strategy: str, fixed_one: Pair, plain_one: Pair) -> None:
-    for pair in (fixed_one, plain_one):
+def test_a_healthy_model_has_its_effect(strategy: str, new_one: Pair, plain_one: Pair) -> None:
+    for pair in (new_one, plain_one):
         response = ask(pair, strategy, {})
         assert response.status_code == 200
         assert response.headers["x-optillm-effect"] == "full"
@@ -92,8 +99,8 @@ def test_the_facts_are_in_the_headers(plain_one: Pair) -> None:
     assert votes["x-optillm-agreement"] == "5/5"
 
 
-def test_bon_returns_the_candidate_with_the_best_rating(fixed_one: Pair) -> None:
-    response = ask(fixed_one, "bon", FAULTS["bon of ten"].steps)
+def test_bon_returns_the_candidate_with_the_best_rating(new_one: Pair) -> None:
+    response = ask(new_one, "bon", FAULTS["bon of ten"].steps)
     assert json.loads(response.headers["x-optillm-ratings"]) == [3, 9, 6]
     assert text_of(response).startswith("Way 0.1:")
 
@@ -194,7 +201,7 @@ def test_a_stream_has_the_headers_too(plain_one: Pair) -> None:
 
 @pytest.fixture(scope="module")
 def bare_one(release: Path) -> Iterator[Pair]:
-    with bare_pair(release, key_demanded=None, arguments=("--approach", "none")) as pair:
+    with bare_pair(release, key_demanded=None) as pair:
         yield pair
 
 
@@ -242,5 +249,6 @@ def test_without_fixes_the_calls_and_the_answer_are_those_of_optillm(
         answers.append(text)
     guarded, own = answers
     assert _sent(plain_one) == _sent(bare_one)
-    if guarded is not None:
+    # the guard sends no empty text on
+    if guarded is not None and own:
         assert guarded == own

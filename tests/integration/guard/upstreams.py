@@ -69,7 +69,7 @@ def _some_null(call: int, count: int) -> list[Choice]:
 
 
 def _some_empty(call: int, _count: int) -> list[Choice]:
-    return [("", "stop")] if call in (0, 2, 3) else fresh(call, 1)
+    return [("", "stop")] if call in (0, 2) else fresh(call, 1)
 
 
 def _in_words(call: int, _count: int) -> list[Choice]:
@@ -184,6 +184,13 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+def _codes(a: Fault, b: Fault) -> tuple[str, ...]:
+    """One candidate alone has nothing to be equal to."""
+    codes = (*a.codes, *b.codes)
+    is_alone = a.steps.get("candidate") is _first_sample_only
+    return tuple(code for code in codes if not (is_alone and code == "ratings_equal"))
+
+
 def pairs() -> dict[str, Fault]:
     """Two faults of one strategy in different steps at the same time."""
     found = {}
@@ -192,7 +199,7 @@ def pairs() -> dict[str, Fault]:
             found[f"{one} + {other}"] = Fault(
                 a.strategy,
                 {**a.steps, **b.steps},
-                (*a.codes, *b.codes),
+                _codes(a, b),
                 (*a.left, *b.left),
                 (*a.fixes, *b.fixes),
             )
