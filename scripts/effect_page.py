@@ -13,7 +13,9 @@ def table() -> str:
     """A line for each code: its level, what happened, and what helps."""
     lines = ["| Code | Level | What happened | What helps |", "|---|---|---|---|"]
     for name, code in CODES.items():
-        lines.append(f"| `{name}` | {code.level} | {_sentence(code.what)} | {_sentence(code.fix)} |")
+        lines.append(
+            f"| `{name}` | {code.level} | {_sentence(code.what)} | {_sentence(code.fix)} |"
+        )
     return "\n".join(lines)
 
 

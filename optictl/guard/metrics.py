@@ -47,7 +47,6 @@ _ERRORS = (
     "client_gone",
     "answer_truncated",
     "answer_filtered",
-    "answer_empty",
 )
 _CALL_STATUSES = (*_STATUSES, "none")
 _REASONS = ("connection", "timeout", "ended", "rate_limited", "4xx", "5xx")

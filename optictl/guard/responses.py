@@ -111,12 +111,8 @@ def _without_text(request: accounting.Request) -> Response:
         message = f"{said}: a content filter removed the text (finish_reason: content_filter)"
         return error(400, "answer_filtered", message, no_retry)
     if last is not None and last.empty:
-        return error(502, "answer_empty", f"{said}: the model returned an empty text")
-    return error(
-        502,
-        "strategy_failed",
-        f"{request.strategy} made no answer from the upstream's responses",
-    )
+        return error(502, "strategy_failed", f"{said}: the model returned an empty text")
+    return error(502, "strategy_failed", f"{said} from the upstream's responses")
 
 
 def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, str]:

@@ -110,14 +110,15 @@ def test_an_empty_sample_never_wins(fixed_one: Pair, plain_one: Pair) -> None:
     assert "answer is 4" in text_of(ask(fixed_one, "self_consistency", steps))
     # OptiLLM returns the empty text: that is no answer
     fault = ask(plain_one, "self_consistency", {"candidate": lambda call, _n: [("", "stop")]})
-    assert_refused(fault, 502, "answer_empty")
+    error = assert_refused(fault, 502, "strategy_failed")
+    assert "empty text" in error["message"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
     ("choice", "status", "code", "words"),
     [
-        (("", "stop"), 502, "", ""),
+        (("", "stop"), 502, "strategy_failed", "empty text"),
         ((None, "length"), 400, "answer_truncated", "finish_reason: length"),
         ((None, "content_filter"), 400, "answer_filtered", "finish_reason: content_filter"),
     ],
@@ -137,9 +138,8 @@ def test_no_usable_text_is_an_error_that_names_the_cause(
         assert response.status_code == status, response.text
         error = response.json()["error"]
         assert words in error["message"]
-        if code:
-            assert error["code"] == code
-            assert response.headers["x-should-retry"] == "false"
+        assert error["code"] == code
+        assert (response.headers.get("x-should-retry") == "false") == (status == 400)
 
 
 def test_reasoning_that_took_all_tokens_is_named(fixed_one: Pair) -> None:

@@ -84,6 +84,9 @@ def test_a_request_is_one_line_with_its_numbers(pair: Pair, stream: bool) -> Non
         "upstream_statuses": [200],
         "prompt_tokens": prompt,
         "completion_tokens": completion,
+        "effect": "full",
+        "degraded": [],
+        "fixed": [],
     }
 
 
