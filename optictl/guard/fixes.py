@@ -53,7 +53,7 @@ class SampleSupport:
 
 
 def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """The results of all calls, each in a thread of its own; or what it raised.
+    """The results of all calls, each in its own thread; or what it raised.
 
     Raises:
         Abort: one of the calls ended so.

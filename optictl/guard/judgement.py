@@ -353,7 +353,7 @@ def _any(notes: _Notes) -> None:
     notes.evidence.append(f"{count} answers in {len(exchanges)} calls")
 
 
-#: Equal texts of so many characters are no agreement of a model, but one sample several times.
+#: Equal texts with this many characters are no agreement of a model, but one sample several times.
 _LONG_TEXT = 80
 
 
