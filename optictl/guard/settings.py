@@ -11,6 +11,10 @@ from . import envfile
 
 #: sysexits.h EX_CONFIG. systemd shows it as CONFIG, and scripts can distinguish it from a crash.
 EXIT_CONFIG = 78
+#: The fixes that give a strategy its effect. Each can be off; then OptiLLM behaves as it is.
+FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
+#: Step -> its token limit, with the fix `budgets`.
+BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
 
 
 class Refusal(Exception):
@@ -22,7 +26,8 @@ class Settings:
     """The options of the command line.
 
     Times are in seconds, sizes in bytes. `proxy_key`: the key itself, read from its file; `repr()`
-    does not show it. `env_file`: the file of --upstream-env.
+    does not show it. `env_file`: the file of --upstream-env. `effect`: the fixes that are on.
+    `budget_tokens`: step -> its token limit.
     """
 
     host: str
@@ -47,10 +52,31 @@ class Settings:
     read_timeout: float = 30.0
     max_connections: int = 1024
     env_file: envfile.EnvFile | None = None
+    effect: tuple[str, ...] = FIXES
+    budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part for part in (p.strip() for p in text.split(",")) if part)
+
+
+def _fixes(text: str) -> tuple[str, ...]:
+    """The fixes of `samples,votes`; none of `none`."""
+    names = () if text == "none" else _names(text)
+    if unknown := [name for name in names if name not in FIXES]:
+        raise argparse.ArgumentTypeError(f"unknown fix {unknown[0]!r}")
+    return names
+
+
+def _budgets(text: str) -> dict[str, int]:
+    """The token limits of `critique=4096,rating=1024`. A step that is not named has its default."""
+    limits = dict(BUDGET_TOKENS)
+    for part in _names(text):
+        step, _, tokens = part.partition("=")
+        if step not in limits or not tokens.isdecimal() or int(tokens) < 1:
+            raise argparse.ArgumentTypeError(f"{part!r} is not a step with its token limit")
+        limits[step] = int(tokens)
+    return limits
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,6 +132,19 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=200,
         help="requests whose traces stay in memory",
+    )
+    parser.add_argument(
+        "--effect",
+        type=_fixes,
+        default=FIXES,
+        help=f"fixes that are on, comma-separated ({', '.join(FIXES)}), or none",
+    )
+    parser.add_argument(
+        "--budget-tokens",
+        type=_budgets,
+        default=dict(BUDGET_TOKENS),
+        metavar="STEP=TOKENS,...",
+        help="token limits of the steps, with the fix budgets",
     )
     parser.add_argument(
         "--upstream-env",
@@ -194,4 +233,6 @@ def parse(argv: list[str]) -> Settings:
         read_timeout=options.read_timeout,
         max_connections=options.max_connections,
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
+        effect=options.effect,
+        budget_tokens=options.budget_tokens,
     )
