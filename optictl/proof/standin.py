@@ -1,7 +1,7 @@
 """A stand-in for LiteLLM: an OpenAI-compatible upstream that answers at once and without a model.
 
 It is what `optictl demo` runs against and what a new release is proven with; it says so
-in every answer. Tests script it: `respond` may replace any answer.
+in every answer but a rating, which is a number. Tests script it: `respond` may replace any answer.
 """
 
 from __future__ import annotations
@@ -46,13 +46,29 @@ def _words(messages: list[Any]) -> int:
     return sum(len(str(m.get("content") or "").split()) for m in messages if isinstance(m, dict))
 
 
+#: How `bon` asks for the rating of the message before (bon.py of OptiLLM 0.3.12).
+_RATE = "Rate the above response:"
+
+
+def _rating(messages: list[Any]) -> str | None:
+    """The rating of the last candidate, None if none is asked for.
+
+    It is the number with which the stand-in began it, so that the ratings of several differ.
+    """
+    texts = [str(m.get("content") or "") for m in messages if isinstance(m, dict)]
+    if len(texts) < 2 or texts[-1].strip() != _RATE:
+        return None
+    first = texts[-2].partition(" ")[0]
+    return first if first.isdecimal() else "5"
+
+
 def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
     """A whole chat.completion for a request body; tokens are counted as words."""
     count = int(body.get("n") or 1)
     messages = body.get("messages") or []
-    # the first word is a number because `bon` asks for a rating and reads one
+    fixed = text if text is not None else _rating(messages)
     answers = [
-        text if text is not None else f"{7 + i % 3} This is answer {i + 1} of the {LABEL}."
+        fixed if fixed is not None else f"{7 + i % 3} This is answer {i + 1} of the {LABEL}."
         for i in range(count)
     ]
     prompt, completed = _words(messages), sum(len(answer.split()) for answer in answers)
