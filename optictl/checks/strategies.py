@@ -10,6 +10,7 @@ from optictl.facts import guard_state
 from optictl.facts.deployment import Deployment
 from optictl.facts.guard_state import StrategyEffect
 from optictl.guard.judgement import CODES
+from optictl.proof.effect import clause
 
 if TYPE_CHECKING:
     from optictl.deployment.config import Effect
@@ -79,7 +80,7 @@ def _judged(each: StrategyEffect, limits: Effect) -> Finding:
         found,
         "fail" if percent >= limits.fail_percent else "warn",
         most.fix if most else f"optictl smoke {_model(each)} names the cause",
-        most.what if most else "",
+        clause(most.what) if most else "",
     )
 
 

@@ -18,14 +18,12 @@ class Code:
     fix: str
 
 
-_MORE_TOKENS = (
-    "send a larger max_tokens with the request, or none; a reasoning model needs room to think"
-)
+_MORE_TOKENS = "send a larger max_tokens with the request: a reasoning model needs room to think"
 _OTHER_MODEL = "use a base model that follows instructions better, or another strategy"
 _VARIETY = (
     "let LiteLLM pass temperature on to the model, and keep effect.caches on: a cache repeats texts"
 )
-_CALLS = "optictl logs --errors names the calls that failed; fix the upstream, or its rate limits"
+_CALLS = "find the calls that failed with optictl trace, and raise the limits of the upstream"
 _CRITIQUE = (
     "keep effect.budgets on and raise effect.critique_tokens in optictl.yaml, then optictl install"
 )
@@ -34,9 +32,8 @@ _CRITIQUE = (
 CODES: dict[str, Code] = {
     "candidates_missing": Code(
         "degraded",
-        "The upstream returned fewer candidates than the strategy asked for, and copies or nothing"
-        " stood in for them",
-        "keep effect.samples on: the service then asks for the missing candidates one by one",
+        "The upstream returned fewer candidates than the strategy asked for",
+        "keep effect.samples on: the service then asks for the missing ones",
     ),
     "candidates_identical": Code(
         "degraded",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optictl.output.check_results import Results
+from optictl.output.check_results import Results, listed
 from optictl.output.console import (
     STATUS_STYLE,
     Report,
@@ -21,6 +21,7 @@ from optictl.results import Result
 
 if TYPE_CHECKING:
     from optictl.errors import OptictlError
+    from optictl.requests import smoke
     from optictl.requests.compare.summary import Row
     from optictl.requests.tracing import Trace
 
@@ -147,6 +148,12 @@ class Smoked(Results):
             waterfall(terminal, model, trace)
 
 
+def as_they_end(terminal: Terminal, names: Sequence[str]) -> Callable[[smoke.Smoked], None]:
+    """Prints the line of each of these models, in the text format, when its request has ended."""
+    width = max(map(len, names), default=0)
+    return lambda smoked: listed(terminal, smoked.result, width)
+
+
 def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
     from rich.markup import escape
 
@@ -193,13 +200,35 @@ def waterfall(terminal: Terminal, model: str, trace: Trace) -> None:
     console.print()
     counts = f"{len(trace.calls)} calls{at_once}, {tokens}, {trace.seconds:.2f} s"
     wrapped(console, "", Text.from_markup(f"[bold]{escape(model)}[/]  {state}  {counts}"))
+    _effect(terminal, trace)
     wide = max([len(c.purpose) for c in trace.calls], default=0)
+    wide += max([len(" ".join(c.codes)) for c in trace.calls], default=0)
     full = "━" if console.encoding.startswith("utf") else "="
     drawn = _calls(trace, full, max(12, min(console.width, 120) - wide - 45))
     # the figures say the same as the bars
     shown = drawn if drawn.fits(console.width) else _calls(trace, full, 0)
     shown.print(console)
     _contents(terminal, trace)
+
+
+_EFFECTS = {
+    "full": ("full", STATUS_STYLE["pass"]),
+    "weak": ("a part is lost", STATUS_STYLE["warn"]),
+    "none": ("none", STATUS_STYLE["fail"]),
+}
+
+
+def _effect(terminal: Terminal, trace: Trace) -> None:
+    """Whether the strategy had its effect, what it lost, and which fixes acted."""
+    from optictl.proof import effect
+
+    if trace.effect in _EFFECTS:
+        words, style = _EFFECTS[trace.effect]
+        fixed = f"; fixed: {', '.join(map(one_line, trace.fixed))}" if trace.fixed else ""
+        wrapped(terminal.out, f"effect: [{style}]{words}[/]", fixed)
+    for code in trace.degraded:
+        text = effect.clause(effect.meaning(code).what)
+        wrapped(terminal.out, "  ", f"{one_line(code)}: {text}")
 
 
 def _form(trace: Trace) -> str:
@@ -216,11 +245,13 @@ def _calls(trace: Trace, full: str, width: int) -> Table:
     form = _form(trace)
     axis = "0 s".ljust(width - 8) + f"{trace.span:{form}} s".rjust(8)
     figures = ("at", "s", "in", "out")
-    table = Table("call", *([axis] if width else []), *figures, "status", numbers=figures)
+    # only a call that lost something has codes
+    codes = ["lost"] if any(call.codes for call in trace.calls) else []
+    table = Table("call", *([axis] if width else []), *figures, "status", *codes, numbers=figures)
     for call in trace.calls:
         seconds = trace.lasted(call)
         before, length = tracing.bar(call.start, seconds, trace.span, width or 1)
-        style = STATUS_STYLE["fail"] if call.failed else "cyan"
+        style = STATUS_STYLE["fail"] if call.failed else "yellow" if call.codes else "cyan"
         table.add(
             escape(call.purpose),
             *([f"{' ' * before}[{style}]{full * length}[/]"] if width else []),
@@ -229,6 +260,7 @@ def _calls(trace: Trace, full: str, width: int) -> Table:
             short(call.prompt_tokens),
             short(call.completion_tokens),
             f"[{style}]{escape(call.outcome)}[/]" if call.failed else call.outcome,
+            *([f"[{STATUS_STYLE['warn']}]{escape(' '.join(call.codes))}[/]"] if codes else []),
         )
     return table
 

@@ -57,7 +57,7 @@ class TestVerdict:
             "moa-jerry-xl: 12 of 20 requests without effect"
             " (critique_truncated 10, candidates_identical 4)"
         )
-        assert finding.cause == CODES["critique_truncated"].what
+        assert finding.cause.startswith("the critique reached its token limit, and ")
         assert finding.remedy == CODES["critique_truncated"].fix
 
     @pytest.mark.parametrize("codes", [{}, {"from_the_future": 20}])
