@@ -30,14 +30,26 @@ if TYPE_CHECKING:
 class Compared(Report):
     """Strategies beside their plain models.
 
-    `file` holds the answers. Where `budget` (tokens) ended it, `again` is the command that
-    continues with a larger one.
+    `file` holds the answers, which took `tokens`. `samples_left`: samples of plain models that were
+    not asked for. Where `budget` (tokens) ended it, `again` is the command that continues with a
+    larger one.
     """
 
     rows: Sequence[Row]
     file: str
     budget: int | None
     again: str | None
+    tokens: int = 0
+    samples_left: int = 0
+
+    @property
+    def _asked(self) -> list[Row]:
+        """The rows of requests. A baseline is made of samples, which it shares with others."""
+        return [r for r in self.rows if r.subject.samples == 1]
+
+    @property
+    def left_out(self) -> int:
+        return sum(r.left_out for r in self._asked) + self.samples_left
 
     @property
     def failed(self) -> int:
@@ -46,14 +58,6 @@ class Compared(Report):
     @property
     def ok(self) -> bool:  # type: ignore[override]
         return not self.failed
-
-    @property
-    def left_out(self) -> int:
-        return sum(r.left_out for r in self.rows)
-
-    @property
-    def tokens(self) -> int:
-        return sum(r.tokens for r in self.rows)
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [r.as_dict() for r in self.rows]
@@ -84,16 +88,12 @@ class Compared(Report):
         failed = [r for r in self.rows if r.failed]
         for r in failed:
             last = one_line(r.error)
-            line = f"{r.subject.model}: {r.failed} requests failed, the last one with: {last}"
+            line = f"{r.subject.label}: {r.failed} requests failed, the last one with: {last}"
             kept = f"Failed requests are not counted; --resume {self.file} repeats them"
             yield [line, *([kept] if r is failed[-1] else [])]
         spent = []
         if self.again:
-            asked = sum(r.answered + r.failed for r in self.rows)
-            spent.append(
-                f"Left out: {self.left_out} of {asked + self.left_out} requests:"
-                f" one more may pass the budget of {self.budget} tokens"
-            )
+            spent.append(f"{self._left_out}: one more may pass the budget of {self.budget} tokens")
         if self.budget is not None and self.tokens > self.budget:
             over = self.tokens - self.budget
             spent.append(
@@ -101,6 +101,14 @@ class Compared(Report):
             )
         if spent:
             yield spent
+
+    @property
+    def _left_out(self) -> str:
+        """What was not asked, in words."""
+        left = sum(r.left_out for r in self._asked)
+        asked = sum(r.answered + r.failed for r in self._asked)
+        samples = f", and {self.samples_left} samples of plain models" if self.samples_left else ""
+        return f"Left out: {left} of {asked + left} requests{samples}"
 
 
 @dataclass
@@ -161,27 +169,39 @@ def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
 
     console = terminal.out
     priced = any(r.cost is not None for r in rows)
-    figures = ["right", "95 %", "calls", "tokens", "p50 s", "p95 s", *(["cost"] if priced else [])]
+    figures = ["right", "95 %", "effect", "calls", "tokens", "p50 s", "p95 s"]
+    figures += ["cost"] if priced else []
     table = Table(escape(base_model), *figures, "", numbers=figures)
-    styles = {"better": "green", "worse": "red", "within noise": "dim", "": ""}
     for r in rows:
-        low, high = r.interval
         verdict = r.beside.verdict if r.beside else ""
+        style = _VERDICTS[verdict]
         cost = [number(r.cost, ".4f")] if priced else []
-        share = f"{100 * low:.0f}-{100 * high:.0f}" if r.answered else "-"
-        counts = (f"{r.right}/{r.answered}", share, str(r.calls), short(r.tokens))
-        words = (*counts, number(r.p50), number(r.p95), *cost)
-        style = styles[verdict]
-        table.add(
-            escape(r.subject.strategy or "(plain)"),
-            *words,
-            f"[{style}]{verdict}[/]" if style else verdict,
-        )
+        words = f"[{style}]{verdict}[/]" if style else verdict
+        table.add(escape(_rival(r)), *_shares(r), number(r.p50), number(r.p95), *cost, words)
     table.print(console)
     console.print()
     for r in rows:
-        if text := summary.sentence(r):
+        for text in summary.sentences(r):
             wrapped(console, "", text)
+
+
+_VERDICTS = {"better": "green", "worse": "red", "within noise": "dim", "": ""}
+
+
+def _rival(row: Row) -> str:
+    """The strategy, or how often the plain model was asked."""
+    subject = row.subject
+    times = f" x{subject.samples}" if subject.samples > 1 else ""
+    return subject.strategy or f"(plain{times})"
+
+
+def _shares(row: Row) -> tuple[str, ...]:
+    """The shares of right answers and of those with effect, and what they cost."""
+    low, high = row.interval
+    share = f"{100 * low:.0f}-{100 * high:.0f}" if row.answered else "-"
+    effect = f"{row.effective} of {row.judged}" if row.judged else ""
+    right = f"{row.right}/{row.answered}"
+    return right, share, effect, str(row.calls), short(row.tokens)
 
 
 def waterfall(terminal: Terminal, model: str, trace: Trace) -> None:

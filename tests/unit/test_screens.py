@@ -185,7 +185,9 @@ def row(strategy: str) -> Row:
     beside = Beside(12, 3, 1, 0.04, (0.1, 0.5), "better") if strategy else None
     subject = Subject(f"{strategy}-{MODEL}".strip("-"), strategy, MODEL)
     counts = (10, 12, 1, f"cannot reach {PATH}", 3, (0.6, 1.0), 123, 123_456, 23_456)
-    return Row(subject, *counts, p50=1.25, p95=112.5, cost=1.2345, beside=beside)
+    row = Row(subject, *counts, p50=1.25, p95=112.5, cost=1.2345, beside=beside)
+    judged = {"judged": 26, "effective": 18, "lost": {"ratings_unreadable": 8}}
+    return replace(row, beside_samples=beside, **judged) if strategy else row  # type: ignore[arg-type]
 
 
 def reports() -> Iterator[tuple[str, Report, list[str]]]:
@@ -204,8 +206,11 @@ def reports() -> Iterator[tuple[str, Report, list[str]]]:
         Path(PATH), "", ["openai 3.54.0 -> 3.60.1"], {f"optillm.{MODEL}": f"-{PATH}\n"}, []
     )
     yield "upgrade --resolve", NewLock(resolution), [f"optillm.{MODEL}", "openai 3.54.0 -> 3.60.1"]
-    compared = Compared([row(""), row("plansearch"), row("moa")], PATH, 10**6, f"optictl x {PATH}")
+    baseline = replace(row(""), subject=Subject(MODEL, "", MODEL, 5))
+    rows = [row(""), baseline, row("plansearch"), row("moa")]
+    compared = Compared(rows, PATH, 10**6, f"optictl x {PATH}", 2 * 10**6, 130)
     names = [MODEL, "plansearch", "1.2345", "112.5", f"moa-{MODEL}", f"optictl x {PATH}"]
+    names += ["ratings_unreadable", "130 samples", f"{MODEL} x5"]
     yield "compare", compared, names
     names = [MODEL, TRACE.calls[0].purpose, "upstream_rate_limited", "429"]
     names += ["observations_empty", "step_failed:", "fixed: samples"]
