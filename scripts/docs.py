@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scripts import (
+    alert_rules,
     checks_page,
     commands_page,
     config_page,
@@ -45,6 +46,7 @@ def filled(page: Path, parts: Mapping[str, str]) -> str:
 
 #: File -> its whole text.
 PAGES: dict[Path, Callable[[], str]] = {
+    alert_rules.PAGE: alert_rules.page,
     checks_page.PAGE: checks_page.page,
     commands_page.PAGE: commands_page.page,
     config_page.PAGE: config_page.page,
