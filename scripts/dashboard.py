@@ -64,6 +64,14 @@ def _each(above: str, below: str, by: str = "strategy") -> str:
     return " / ".join(sums)
 
 
+def _share_of_answers(metric: str, by: str) -> str:
+    """The growth of a counter with the label `by`, for each answer of its strategy."""
+    above = f"sum by (strategy, {by}) (rate({metric}{{{_THESE}}}[$__rate_interval]))"
+    answers = f'optillm_requests_total{{{_THESE},status="2xx"}}'
+    below = f"sum by (strategy) (rate({answers}[$__rate_interval]))"
+    return _happened(f"{above} / on (strategy) group_left () {below}")
+
+
 def _query(expression: str, legend: str, ref: str) -> prometheus.Dataquery:
     return (
         prometheus.Dataquery()
@@ -216,6 +224,24 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             "Requests that the guard refused; they caused no upstream call.",
             "short",
             (_happened(_per_minute("optillm_refusals_total", "code", labels=_HERE)), "{{code}}"),
+        ),
+        dashboard.Row("Effect"),
+        _graph(
+            "What strategies lost, by code",
+            "Share of the answers with this code. `optictl smoke` names the cause and the fix.",
+            "percentunit",
+            (_share_of_answers("optillm_degraded_total", "code"), "{{strategy}} {{code}}"),
+            span=12,
+        ),
+        _graph(
+            "Fixes per minute",
+            "Requests in which a fix acted (`effect` in optictl.yaml).",
+            "short",
+            (
+                _happened(_per_minute("optillm_fixed_total", "strategy", "fix")),
+                "{{strategy}} {{fix}}",
+            ),
+            span=12,
         ),
         dashboard.Row("Latency"),
         _graph(

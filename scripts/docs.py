@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scripts import (
+    alert_rules,
     checks_page,
     commands_page,
     config_page,
-    effect_page,
+    effect_codes_page,
     error_codes_page,
     faults_page,
     man_pages,
@@ -45,10 +46,11 @@ def filled(page: Path, parts: Mapping[str, str]) -> str:
 
 #: File -> its whole text.
 PAGES: dict[Path, Callable[[], str]] = {
+    alert_rules.PAGE: alert_rules.page,
     checks_page.PAGE: checks_page.page,
     commands_page.PAGE: commands_page.page,
     config_page.PAGE: config_page.page,
-    effect_page.PAGE: lambda: filled(effect_page.PAGE, {"codes": effect_page.table()}),
+    effect_codes_page.PAGE: effect_codes_page.page,
     error_codes_page.PAGE: error_codes_page.page,
     faults_page.PAGE: lambda: faults_page.page(FAULTS, faults_page.seen()),
     matrix.PAGE: lambda: matrix.page(matrix.read()),

@@ -16,6 +16,7 @@ from optictl.checks import (
     process,
     routing,
     service,
+    strategies,
     timer,
     units,
 )
@@ -30,6 +31,7 @@ FAMILIES = (
     machine,
     timer,
     process,
+    strategies,
     litellm,
     routing,
     units,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +70,13 @@ _ResumeOption = Annotated[
         help="Resume from (or create) this results file.",
     ),
 ]
+_PlainSamplesOption = Annotated[
+    bool,
+    typer.Option(
+        "--plain-samples",
+        help="Also ask the plain model as often as each strategy does, and let most answers win.",
+    ),
+]
 _ContentOption = Annotated[
     bool, typer.Option("--content", help="Keep the texts of the answers, too.")
 ]
@@ -91,25 +99,35 @@ def compare(
     resume: _ResumeOption = None,
     content: _ContentOption = False,
     timeout: _TimeoutOption = None,
+    plain_samples: _PlainSamplesOption = False,
+    yes: options.YesOption = False,
 ) -> int:
     """Ask the plain model and each strategy the same questions:
     what is right, what it costs, and what is noise.
 
     The plain model is asked at LiteLLM, strategies at the proxy, one request at a time.
-    Costs tokens.
+    Costs tokens: on a terminal it says how many requests are to come, and asks.
+
+    With --plain-samples it also compares with what the same number of plain calls achieves.
 
     Every answer is kept in a file: an interrupted comparison can be resumed.
     """
     from optictl.requests.compare.session import Options
 
-    prices = _prices(price_prompt, price_completion)
     options.refuse_no_directory("--save", save)
     options.refuse_no_directory("--resume", resume)
-    files = [path and path.absolute() for path in (prompts, save, resume)]
     chosen = Options(
-        models or [], files[0], budget_tokens, prices, files[1], files[2], content, timeout
+        models=models or [],
+        prompts=prompts and prompts.absolute(),
+        budget=budget_tokens,
+        prices=_prices(price_prompt, price_completion),
+        save=save and save.absolute(),
+        resume=resume and resume.absolute(),
+        content=content,
+        timeout=timeout,
+        plain_samples=plain_samples,
     )
-    return _compare(call, _begin(call, chosen))
+    return _compare(call, _begin(call, chosen), yes)
 
 
 def _prices(prompt: float | None, completion: float | None) -> Prices | None:
@@ -140,12 +158,17 @@ def _begin(call: Call, chosen: Options) -> Session:
     return begun
 
 
-def _compare(call: Call, session: Session) -> int:
+def _compare(call: Call, session: Session, yes: bool) -> int:
+    """Say what is to come; on a terminal, ask. Then compare."""
+    from optictl.cli.questions import ask
     from optictl.host import processes
     from optictl.output.request_results import Compared
 
+    if session.left:
+        call.terminal.note(session.outlook)
+        ask(yes or not sys.stdin.isatty(), "Send these requests?")
     terminal, comparison, budget = call.terminal, session.comparison, session.options.budget
-    steps = terminal.steps("comparing", session.done, session.total)
+    steps = terminal.steps("comparing", session.left)
     try:
         with processes.raise_on_signals(), steps as say:
             is_whole = session.ask(say)
@@ -155,4 +178,6 @@ def _compare(call: Call, session: Session) -> int:
         raise
     session.save()
     again = None if is_whole else session.again(comparison.enough)
-    return terminal.finish(Compared(session.rows(), str(comparison.file), budget, again))
+    compared = Compared(session.rows(), str(comparison.file), budget, again)
+    compared.tokens, compared.samples_left = session.tokens, len(comparison.samples_left)
+    return terminal.finish(compared)

@@ -62,19 +62,27 @@ def smoke(
 ) -> int:
     """Send one real request per model and prove what it caused upstream. Costs tokens.
 
-    Passes if the requested strategy ran, on its base model alone, without a failed call.
+    Passes if the requested strategy ran, on its base model alone, without a failed call,
+    and had its effect. Warns if a part of the effect was lost.
+
+    The service keeps prompts and answers of these requests in memory,
+    until newer requests take their place.
     """
+    from optictl.output import request_results
     from optictl.requests import smoke
-    from optictl.requests.tracing import CONTENT_HEADERS
+    from optictl.requests.smoke import Asking
 
     refuse_unfit(save, content, url, wanted=trace)
     config = call.config()
     names = smoke.names(config, _models(config, models, every), every)
     keys = smoke.keys(call.paths, key_file)
+    asking = Asking(prompt, timeout, url)
+    ended = request_results.as_they_end(call.terminal, names)
     with call.terminal.progress("asking") as say:
-        headers = CONTENT_HEADERS if content else {}
-        smoked = smoke.run(config, keys, names, prompt, timeout, url, say, headers)
-        smoked, problems = smoke.traced(config, call.paths, smoked) if trace else (smoked, [])
+        smoked = smoke.run(config, call.paths, keys, names, say, asking, ended)
+        problems: Sequence[OptictlError] = []
+        if trace:
+            smoked, problems = smoke.traced(config, call.paths, smoked, content)
     return _report(call, smoked, problems, save, content)
 
 
@@ -98,7 +106,7 @@ def _report(
 
     traces = [(one.result.id, one.trace) for one in smoked if one.trace]
     report = request_results.Smoked(
-        [one.result for one in smoked], traces=traces, problems=problems
+        [one.result for one in smoked], traces=traces, problems=problems, is_listed=True
     )
     code = call.terminal.finish(report)
     save_page(call.terminal, save, traces, content)

@@ -166,6 +166,73 @@ class Limits(_Section):
     )
 
 
+class Effect(_Section):
+    """What the service fixes so that a strategy has its effect, and when check reports a loss."""
+
+    samples: bool = Field(
+        True, description="Ask for missing samples: many upstreams return one choice for `n: 3`."
+    )
+    budgets: bool = Field(
+        True,
+        description="Give critiques and ratings a token limit that a real answer fits into: "
+        "OptiLLM drops one that reaches its limit of 512 or 256.",
+    )
+    ratings: bool = Field(
+        True,
+        description="Read ratings such as 8/10, and ask once more for one without a number: "
+        "OptiLLM takes them for 0.",
+    )
+    votes: bool = Field(
+        True,
+        description="Let self_consistency vote on the final answers: long texts are never equal.",
+    )
+    caches: bool = Field(
+        True,
+        description="Keep LiteLLM's response cache away from the calls of one request: "
+        "it returns one sample several times.",
+    )
+    thinking: bool = Field(
+        True,
+        description="Hide the thinking of a candidate from the critique, the rating and the vote: "
+        "only its answer counts.",
+    )
+    critique_tokens: int = Field(
+        4096, ge=256, le=1_000_000, description="The token limit of a critique, with `budgets`."
+    )
+    rating_tokens: int = Field(
+        1024, ge=16, le=1_000_000, description="The token limit of a rating, with `budgets`."
+    )
+    warn_percent: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="Percentage of a strategy's last requests without effect from which "
+        "strategies.effect warns.",
+    )
+    fail_percent: int = Field(
+        50,
+        ge=1,
+        le=100,
+        validate_default=True,
+        description="Percentage from which it fails; at least `warn_percent`.",
+    )
+    at_least: int = Field(
+        20, ge=1, le=100, description="Requests of a strategy that it needs for a verdict."
+    )
+
+    @field_validator("fail_percent")
+    @classmethod
+    def _not_before_the_warning(cls, percent: int, seen: ValidationInfo) -> int:
+        if percent < seen.data.get("warn_percent", 0):
+            raise ValueError("must be at least warn_percent")
+        return percent
+
+    @property
+    def fixes(self) -> tuple[str, ...]:
+        """The fixes that are on."""
+        return tuple(name for name, value in self if value is True)
+
+
 class Monitoring(_Section):
     """A timer that checks the deployment every minute. systemctl --failed lists a failed check."""
 
@@ -231,6 +298,7 @@ class Config(_Section):
     monitoring: Monitoring = Monitoring()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    effect: Effect = Effect()
     workers: int = Field(
         1,
         ge=1,

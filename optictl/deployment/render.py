@@ -96,6 +96,7 @@ def page(template: str, **values: object) -> str:
 
 def guard_arguments(config: Config, key_reference: str) -> list[str]:
     """The flags of the guard, every one explicit. `key_reference`: `@FILE`, never a key itself."""
+    effect = config.effect
     flags = {
         "--host": config.listen.host,
         "--port": str(config.listen.port),
@@ -117,6 +118,8 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--max-in-flight": str(config.limits.max_in_flight),
         "--workers": str(config.workers),
         "--max-traces": str(config.limits.max_traces),
+        "--effect": ",".join(effect.fixes) or "none",
+        "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
     }
     return [word for flag in flags.items() for word in flag]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optictl import records
 from optictl.deployment.config import Config
@@ -39,6 +39,22 @@ class RequestInFlight:
 
 
 @dataclass(frozen=True)
+class StrategyEffect:
+    """The effect of the last judged requests of a strategy on a base model.
+
+    `degraded`: requests whose result is no better than one plain call; `weak`: those that lost a
+    part of the effect. `codes`: code -> requests with it.
+    """
+
+    strategy: str
+    base_model: str
+    requests: int
+    degraded: int
+    weak: int = 0
+    codes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class GuardState:
     """The state of all workers together; `uptime` in seconds.
 
@@ -52,6 +68,7 @@ class GuardState:
     waiting: int | None = None
     max_in_flight: int | None = None
     workers: Workers | None = None
+    effect: tuple[StrategyEffect, ...] | None = None
 
 
 def ask(config: Config, key: str, path: str) -> Response:

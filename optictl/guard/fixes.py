@@ -11,14 +11,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from . import accounting, exchanges, ratings, thinking, traces, watchdog
 from .completions import Completion
 from .exchanges import Exchange, Sample
-from .settings import Policy
+from .settings import BUDGET_TOKENS, FIXES
 
 T = TypeVar("T")
 #: What LiteLLM reads as "do not answer from the cache". It does not send it on.
@@ -34,6 +34,14 @@ _QUOTED = 2000
 
 #: Sends a body, with the client's options for it; returns the JSON of a completion.
 Send = Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The fixes that are on, and the token limits of the steps `critique` and `rating`."""
+
+    fixes: frozenset[str] = frozenset(FIXES)
+    budgets: Mapping[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
 
 
 class SampleSupport:

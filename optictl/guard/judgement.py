@@ -21,96 +21,139 @@ Effect = Literal["full", "weak", "none", ""]
 
 @dataclass(frozen=True)
 class Code:
-    """What a code means: `what` happened, and what helps, both for people."""
+    """What a code means, and what helps: each a sentence without its full stop."""
 
     level: Level
     what: str
     fix: str
 
 
-_MORE_TOKENS = "raise max_tokens of the request, or use a model that writes less"
-_BUDGETS = "turn effect.budgets on, or raise effect.critique_tokens"
-_SAMPLES = "turn effect.samples on, or use an upstream that returns as many choices as asked"
-_EMPTY = "see the model's answers in the trace: it returned no text"
+_MORE_TOKENS = "send a larger max_tokens with the request: a reasoning model needs room to think"
+_OTHER_MODEL = "use a base model that follows instructions better, or another strategy"
+_VARIETY = (
+    "let LiteLLM pass temperature on to the model, and keep effect.caches on: a cache repeats texts"
+)
+_CALLS = "find the calls that failed with optictl trace, and raise the limits of the upstream"
+_CRITIQUE = (
+    "keep effect.budgets on and raise effect.critique_tokens in optictl.yaml, then optictl install"
+)
 
-#: Every code, with the degraded ones first. They are stable: scripts and alerts read them.
+#: Code -> what it means. Scripts may rely on the codes.
 CODES: dict[str, Code] = {
     "candidates_missing": Code(
-        "degraded", "the upstream returned fewer usable candidates than asked", _SAMPLES
+        "degraded",
+        "The upstream returned fewer usable candidates than the strategy asked for",
+        "keep effect.samples on: the service then asks for the missing ones",
     ),
     "candidates_identical": Code(
         "degraded",
-        "all candidates are the same text, so there was nothing to choose from or to combine",
-        "use a model that follows temperature; turn effect.caches on if LiteLLM has a cache",
+        "All candidates are the same text, so there was nothing to choose from",
+        _VARIETY,
     ),
     "critique_truncated": Code(
         "degraded",
-        "the token limit ended the critique, and a fixed sentence took its place",
-        _BUDGETS,
+        "The critique reached its token limit, and OptiLLM put a fixed sentence in its place",
+        _CRITIQUE,
     ),
     "critique_empty": Code(
-        "degraded", "the critique was empty, and a fixed sentence took its place", _EMPTY
+        "degraded",
+        "The critique was empty, and OptiLLM put a fixed sentence in its place",
+        _CRITIQUE,
     ),
     "final_truncated": Code(
-        "degraded", "the token limit ended the final text, and it was not used", _MORE_TOKENS
+        "degraded",
+        "The final answer reached its token limit, and OptiLLM did not use it",
+        _MORE_TOKENS,
     ),
     "final_empty": Code(
-        "degraded", "the final text was empty, and another one took its place", _EMPTY
+        "degraded",
+        "The final answer was empty, and another text took its place",
+        _MORE_TOKENS,
     ),
     "ratings_unreadable": Code(
         "degraded",
-        "a rating held no number that can be read, so it counted as 0",
-        "turn effect.ratings on, or use a model that can answer with a number",
+        "A rating held no number that can be read, so it counted as 0",
+        f"keep effect.ratings on; if it is, {_OTHER_MODEL}",
     ),
     "ratings_equal": Code(
         "degraded",
-        "all ratings were equal, so the first candidate won",
-        "use a model that rates its answers differently",
+        "All ratings are equal, so the first candidate won",
+        _OTHER_MODEL,
     ),
     "no_agreement": Code(
         "degraded",
-        "no two samples agree, so the first sample won",
-        "turn effect.votes on, or use the strategy for questions with a short answer",
+        "No two samples agree, so the first sample won",
+        "keep effect.votes on, and ask for a short final answer; free text needs another strategy",
     ),
-    "samples_empty": Code("degraded", "a sample was empty", _EMPTY),
+    "samples_empty": Code(
+        "degraded",
+        "A sample was empty, so fewer of them could vote",
+        _MORE_TOKENS,
+    ),
     "observations_empty": Code(
         "degraded",
-        "observations were empty or ended by the token limit, and the plan was made without them",
-        "turn effect.budgets on, or raise max_tokens of the request",
+        "Observations were empty or reached their token limit, and the plan was made without them",
+        _MORE_TOKENS,
     ),
     "solution_truncated": Code(
         "degraded",
-        "the plan was empty or ended by the token limit, and an error text took its place",
-        "turn effect.budgets on, or raise max_tokens of the request",
+        "The solution was empty or reached its token limit, and an error text took its place",
+        _MORE_TOKENS,
     ),
     "reflection_missing": Code(
         "degraded",
-        "the model wrote no reflection",
-        "use a model that follows the form of the prompt",
+        "The answer holds no reflection: the model did not keep to the form that was asked for",
+        _OTHER_MODEL,
     ),
     "candidates_repeated": Code(
-        "weak", "some candidates are the same text", "use a model that follows temperature"
+        "weak",
+        "Some candidates are the same text",
+        _VARIETY,
     ),
-    "candidates_truncated": Code("weak", "the token limit ended a candidate", _MORE_TOKENS),
+    "candidates_truncated": Code(
+        "weak",
+        "Some candidates reached the token limit",
+        _MORE_TOKENS,
+    ),
     "critique_cut": Code(
-        "weak", "the token limit ended the critique, and what there was of it was used", _BUDGETS
+        "weak",
+        "The critique reached its token limit, and was used as far as it goes",
+        _CRITIQUE,
     ),
     "observations_cut": Code(
-        "weak", "the token limit ended observations, and what there was was used", _MORE_TOKENS
+        "weak",
+        "The observations reached the token limit, and were used as far as they go",
+        _MORE_TOKENS,
     ),
     "solution_cut": Code(
-        "weak", "the token limit ended the plan, and what there was of it was used", _MORE_TOKENS
+        "weak",
+        "The solution reached the token limit, and was used as far as it goes",
+        _MORE_TOKENS,
     ),
-    "final_cut": Code("weak", "the token limit ended the answer", _MORE_TOKENS),
+    "final_cut": Code(
+        "weak",
+        "The final answer reached the token limit, and was returned as far as it goes",
+        _MORE_TOKENS,
+    ),
     "step_failed": Code(
-        "weak", "a call failed, and the strategy went on", "see the error in the trace"
+        "weak",
+        "An upstream call failed, and the strategy continued without it",
+        _CALLS,
     ),
-    "step_truncated": Code("weak", "the token limit ended a step", _MORE_TOKENS),
-    "step_empty": Code("weak", "a step returned no text", _EMPTY),
+    "step_truncated": Code(
+        "weak",
+        "The answer to an upstream call reached the token limit",
+        _MORE_TOKENS,
+    ),
+    "step_empty": Code(
+        "weak",
+        "The answer to an upstream call was empty",
+        _MORE_TOKENS,
+    ),
     "output_missing": Code(
         "weak",
-        "the model marked no output, and the whole text was the answer",
-        "use a model that follows the form of the prompt",
+        "The answer has no output section, so the client got the whole text",
+        _OTHER_MODEL,
     ),
 }
 _ORDER = {code: place for place, code in enumerate(CODES)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,24 +11,14 @@ from . import envfile
 
 #: sysexits.h EX_CONFIG. systemd shows it as CONFIG, and scripts can distinguish it from a crash.
 EXIT_CONFIG = 78
+#: The fixes that give a strategy its effect. Each can be off; then OptiLLM behaves as it is.
+FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
+#: Step -> its token limit, with the fix `budgets`.
+BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
 
 
 class Refusal(Exception):
     """The service must not start. `str()` is the reason, in one line."""
-
-
-#: The fixes of strategies (see `fixes`), in the words of `--effect`.
-FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
-#: Token limits of inner steps. OptiLLM's own are 512 and 256.
-BUDGETS = {"critique": 4096, "rating": 1024}
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The fixes that are on, and the token limits of the steps `critique` and `rating`."""
-
-    fixes: frozenset[str] = frozenset(FIXES)
-    budgets: Mapping[str, int] = field(default_factory=lambda: dict(BUDGETS))
 
 
 @dataclass(frozen=True)
@@ -37,7 +26,8 @@ class Settings:
     """The options of the command line.
 
     Times are in seconds, sizes in bytes. `proxy_key`: the key itself, read from its file; `repr()`
-    does not show it. `env_file`: the file of --upstream-env.
+    does not show it. `env_file`: the file of --upstream-env. `effect`: the fixes that are on.
+    `budget_tokens`: step -> its token limit.
     """
 
     host: str
@@ -61,27 +51,32 @@ class Settings:
     body_timeout: float = 30.0
     read_timeout: float = 30.0
     max_connections: int = 1024
-    effect: Policy = field(default_factory=Policy)
     env_file: envfile.EnvFile | None = None
+    effect: tuple[str, ...] = FIXES
+    budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part for part in (p.strip() for p in text.split(",")) if part)
 
 
-def _fixes(text: str) -> frozenset[str]:
-    names = frozenset(_names(text)) - {"none"}
-    if wrong := names - set(FIXES):
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(wrong))}: no such fix")
+def _fixes(text: str) -> tuple[str, ...]:
+    """The fixes of `samples,votes`; none of `none`."""
+    names = () if text == "none" else _names(text)
+    if unknown := [name for name in names if name not in FIXES]:
+        raise argparse.ArgumentTypeError(f"unknown fix {unknown[0]!r}")
     return names
 
 
 def _budgets(text: str) -> dict[str, int]:
-    """`critique=4096,rating=1024` -> the token limits; OptiLLM's where none is given."""
-    pairs = dict(part.partition("=")[::2] for part in _names(text))
-    if wrong := [name for name in pairs if name not in BUDGETS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(wrong))}: no such step")
-    return {**BUDGETS, **{name: int(value) for name, value in pairs.items()}}
+    """The token limits of `critique=4096,rating=1024`. A step that is not named has its default."""
+    limits = dict(BUDGET_TOKENS)
+    for part in _names(text):
+        step, _, tokens = part.partition("=")
+        if step not in limits or not tokens.isdecimal() or int(tokens) < 1:
+            raise argparse.ArgumentTypeError(f"{part!r} is not a step with its token limit")
+        limits[step] = int(tokens)
+    return limits
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,16 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--effect",
         type=_fixes,
-        default=frozenset(FIXES),
-        metavar="FIXES",
-        help="comma-separated fixes of strategies, or none; default: all",
+        default=FIXES,
+        help=f"fixes that are on, comma-separated ({', '.join(FIXES)}), or none",
     )
     parser.add_argument(
         "--budget-tokens",
         type=_budgets,
-        default=dict(BUDGETS),
-        metavar="STEP=TOKENS",
-        help="token limits of inner steps, comma-separated",
+        default=dict(BUDGET_TOKENS),
+        metavar="STEP=TOKENS,...",
+        help="token limits of the steps, with the fix budgets",
     )
     parser.add_argument(
         "--upstream-env",
@@ -238,6 +232,7 @@ def parse(argv: list[str]) -> Settings:
         body_timeout=options.body_timeout,
         read_timeout=options.read_timeout,
         max_connections=options.max_connections,
-        effect=Policy(options.effect, options.budget_tokens),
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
+        effect=options.effect,
+        budget_tokens=options.budget_tokens,
     )

@@ -21,8 +21,8 @@ import openai
 from . import accounting, exchanges, loops, traces, watchdog
 from .completions import Usage
 from .exchanges import Exchange
-from .fixes import FixedClient, SampleSupport
-from .settings import Policy, Settings
+from .fixes import FixedClient, Policy, SampleSupport
+from .settings import Settings
 
 _PATH = "chat/completions"
 #: Seconds for the model list and for a probe.
@@ -137,6 +137,7 @@ class Upstream:
             **way,
         )
         self._support = SampleSupport()
+        self._policy = Policy(frozenset(settings.effect), settings.budget_tokens)
         self._sdk = openai.OpenAI(
             api_key=key,
             base_url=settings.base_url,
@@ -155,7 +156,8 @@ class Upstream:
             request.records_calls = True
             return SdkClient(self._sdk, request)
         send = self._retried if self._settings.max_retries else self._plain
-        policy = self._settings.effect if request.strategy != "none" else Policy(frozenset())
+        is_plain = request.strategy == "none"  # a model without a strategy has nothing to fix
+        policy = Policy(frozenset()) if is_plain else self._policy
         request.votes_on_answers = "votes" in policy.fixes
         return FixedClient(request, policy, self._support, partial(send, request))
 

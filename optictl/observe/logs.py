@@ -41,6 +41,17 @@ class Entry:
         return str(self.event.get("trace") or self.event.get("id") or "")
 
     @property
+    def effect(self) -> str:
+        """The effect of a request's strategy: full, weak or none; "" if it was not judged."""
+        return str(self.event.get("effect") or "")
+
+    @property
+    def codes(self) -> list[str]:
+        """What a request's strategy lost of its effect."""
+        codes = self.event.get("degraded")
+        return [str(code) for code in codes] if isinstance(codes, list) else []
+
+    @property
     def bad(self) -> bool:
         """Whether this is a failed request, a refusal or a problem."""
         if not self.event:
@@ -125,12 +136,18 @@ def cells(entry: Entry) -> tuple[str, ...] | None:
         str(event.get("upstream_failures", "")),
         str(tokens),
         entry.trace[:8],
-        str(event.get("code") or ""),
+        str(event.get("code") or _lost(entry)),
     )
 
 
+def _lost(entry: Entry) -> str:
+    """The codes of a strategy without its full effect."""
+    words = "no effect" if entry.effect == "none" else "weak"
+    return f"{words}: {','.join(entry.codes)}" if entry.codes else ""
+
+
 #: Title and width of each cell (negative: left-aligned). With the time they fill 80 columns, except
-#: for the error code of a failed request.
+#: for the error code of a failed request and the codes of one without its full effect.
 COLUMNS = (
     ("st.", -3),
     ("model", -25),

@@ -55,7 +55,7 @@ class Canary:
             active = self.active_config
             current = smokes(active, active.url, self.proxy_key, active.strategies, say)
         self.report(Proof(new, current))
-        refuse_failed(new)
+        refuse_failed(new, current)
 
 
 def ask_release(
@@ -104,18 +104,35 @@ def _refuse_unprotected(config: Config, key: str) -> None:
 def smokes(
     config: Config, url: str, key: str, strategies: Sequence[str], say: Progress
 ) -> list[Result]:
-    """One real request for each strategy, and what it proves."""
+    """One real request for each strategy, and what it proves.
+
+    A strategy without effect is asked once more: samples differ from request to request.
+    """
+
+    def ask(model: str) -> Result:
+        timeout = config.timeouts.request + 10
+        answer = evidence.run(url, key, model, evidence.PROMPT, timeout)
+        return evidence.judge(model, config, answer)
+
     results = []
     for strategy in strategies:
         model = f"{strategy}-{config.model}"
         say(f"asking {model}")
-        timeout = config.timeouts.request + 10
-        answer = evidence.run(url, key, model, evidence.PROMPT, timeout)
-        results.append(evidence.judge(model, config, answer))
+        result = ask(model)
+        if result.failed and evidence.has_run(result):
+            say(f"asking {model} once more: it had no effect")
+            result = ask(model)
+        results.append(result)
     return results
 
 
-def refuse_failed(results: Sequence[Result]) -> None:
-    """Raise OptictlError if a result is no pass."""
-    if failed := [f"{r.id}: {r.found}" for r in results if r.status != "pass"]:
-        raise ProofFailed("; ".join(failed))
+def refuse_failed(results: Sequence[Result], before: Sequence[Result] = ()) -> None:
+    """Raise OptictlError if a strategy did not run, or had no effect any more.
+
+    `before`: what the active release did when it was asked the same. A strategy that had no effect
+    there either is no reason to refuse the new release: the upstream is the cause.
+    """
+    had_effect = {r.id for r in before if not r.failed}
+    failed = [r for r in results if r.failed and (not evidence.has_run(r) or r.id in had_effect)]
+    if failed:
+        raise ProofFailed("; ".join(f"{r.id}: {r.found}" for r in failed))

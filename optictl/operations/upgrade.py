@@ -401,7 +401,10 @@ def _of(installation: Installation, kind: type[Step]) -> list[Step]:
 def _prove_again(
     now: Installation, before: dict[str, Result], proxy_key: str, progress: Progress
 ) -> None:
-    """Raise OptictlError unless what serves now is as healthy as before, and a strategy runs."""
+    """Raise OptictlError unless what serves now is as healthy as before, and a strategy runs.
+
+    The canary has compared its effect: chance does not roll back a release.
+    """
     refuse_worse(before, now.paths)
     if before:
         progress(f"proving {now.want.name} once more, on port {now.config.listen.port}")

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 class Results(Report):
     """Results of checks or of requests. `quiet` leaves out the passed ones, for people.
 
-    `seconds`: how long they took; monitoring systems are told.
+    `seconds`: how long they took; monitoring systems are told. `is_listed`: people have seen the
+    line of each result.
     """
 
     items: Sequence[Result]
     quiet: bool = False
     seconds: float = 0.0
+    is_listed: bool = False
 
     @property
     def ok(self) -> bool:  # type: ignore[override]
@@ -39,7 +41,8 @@ class Results(Report):
 
     def show(self, terminal: Terminal) -> None:
         spelled = terminal.spelled(self.items)
-        _list(terminal, [r for r in spelled if not (self.quiet and r.status == "pass")])
+        if not self.is_listed:
+            _list(terminal, [r for r in spelled if not (self.quiet and r.status == "pass")])
         first = roots(spelled)
         explained = [r for r in spelled if r.failed and r not in first]
         for r in [*first, *explained, *(r for r in spelled if r.status == "warn")]:
@@ -142,8 +145,6 @@ class Catalog(Report):
 
 def _list(terminal: Terminal, shown: Sequence[Result]) -> None:
     """One line for each result, or more where the terminal is narrow. A reason is given once."""
-    from rich.markup import escape
-
     width = max((len(r.id) for r in shown), default=0)
     reasons: dict[str, str] = {}
     for r in shown:
@@ -151,8 +152,25 @@ def _list(terminal: Terminal, shown: Sequence[Result]) -> None:
         first = reasons.setdefault(words, r.id) if r.status == "skip" else r.id
         # grep and awk get the reason on each line
         again = first != r.id and terminal.out.is_terminal
-        head = f"[{STATUS_STYLE[r.status]}]{r.status:<5}[/] {escape(r.id):<{width}}  "
+        head = _line_head(r, width)
         wrapped(terminal.out, head, f"as {first}" if again else words, "dim" if again else "")
+
+
+def _line_head(r: Result, width: int) -> str:
+    """The status and the id of a result, as markup; `width`: of the longest id."""
+    from rich.markup import escape
+
+    return f"[{STATUS_STYLE[r.status]}]{r.status:<5}[/] {escape(r.id):<{width}}  "
+
+
+def listed(terminal: Terminal, r: Result, width: int) -> None:
+    """The line of a result as soon as it is known, before a report that `is_listed`.
+
+    `width`: of the longest id.
+    """
+    if terminal.form == "text":
+        wrapped(terminal.out, _line_head(r, width), one_line(terminal.spell(r.found)))
+        terminal.flush()
 
 
 def _explain(terminal: Terminal, r: Result) -> None:

@@ -6,6 +6,7 @@ terminal it gets no colour, and no line is wrapped.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -251,10 +252,11 @@ class Terminal:
             yield say
 
     @contextmanager
-    def steps(self, title: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
-        """A bar that grows by one with every text that is said; nothing in a pipe."""
+    def steps(self, title: str, total: int) -> Iterator[Callable[[str], None]]:
+        """A bar that grows by one with every text that is said; in a pipe a line for each."""
         if not self._may_move:
-            yield lambda _: None
+            count = itertools.count(1)
+            yield lambda text: self.note(f"{next(count)} of {total}: {one_line(text)}")
             return
         from rich.markup import escape
         from rich.progress import (
@@ -275,7 +277,7 @@ class Terminal:
             TextColumn("{task.description}"),
         )
         bar = Progress(*columns, console=self.err, transient=True)
-        task = bar.add_task(escape(title), total=total, completed=done)
+        task = bar.add_task(escape(title), total=total)
         with self._moving(bar):
             yield lambda text: bar.update(task, advance=1, description=escape(one_line(text)))
 

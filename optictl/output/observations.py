@@ -114,7 +114,7 @@ def _log(terminal: Terminal, entry: Entry) -> None:
         text = f"{entry.event['event']:<8} {words}"
     else:
         text = entry.text
-    style = "red" if entry.bad else ""
+    style = "red" if entry.bad else "yellow" if entry.effect == "none" else ""
     terminal.out.print(f"{when} {printable(text)}", style=style, markup=False, soft_wrap=True)
 
 
@@ -166,6 +166,7 @@ def _top_line(screen: Screen) -> str:
         "refused/min": number(screen.refused),
         "calls/min": number(total.calls),
         "tokens/min": number(total.tokens, ".0f"),
+        "no_effect": _no_effect(total),
         "call_p50_s": number(screen.p50, ".3f"),
         "call_p95_s": number(screen.p95, ".3f"),
         "restarts": "-" if screen.restarts is None else str(screen.restarts),
@@ -243,7 +244,7 @@ def _rates(rows: list[Rates]) -> Table:
     """The rates of strategies; the last row is their sum."""
     from rich.markup import escape
 
-    titles = ("in flight", "requests", "failed", "calls", "tokens")
+    titles = ("in flight", "requests", "failed", "calls", "tokens", "no effect")
     table = Table("per minute", *titles, numbers=titles)
     for rates in rows:
         figures = (rates.requests, rates.failed, rates.calls)
@@ -252,9 +253,15 @@ def _rates(rows: list[Rates]) -> Table:
             str(rates.in_flight),
             *map(number, figures),
             number(rates.tokens, ".0f"),
+            _no_effect(rates),
             style="bold" if rates is rows[-1] else "",
         )
     return table
+
+
+def _no_effect(rates: Rates) -> str:
+    """Requests without effect, of the last ones that were judged."""
+    return "-" if rates.judged is None else f"{rates.degraded}/{rates.judged}"
 
 
 def _in_flight(requests: Iterable[InFlight]) -> Table:

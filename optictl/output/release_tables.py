@@ -111,6 +111,17 @@ class Comparison(Report):
             status = f"[{STATUS_STYLE[r.status]}]{r.status}[/]"
             shown.add(status, escape(r.id), *_figures(r), *_figures(before.get(r.id)))
         shown.print(terminal.out)
+        for r in self.proof.new:
+            if r.status != "pass":
+                wrapped(terminal.out, f"[{STATUS_STYLE[r.status]}]{escape(r.id)}[/]", "")
+                wrapped(terminal.out, "  ", _why(r, before))
+
+
+def _why(result: Result, before: dict[str, Result]) -> str:
+    """What the table leaves out, and whether the active release did no better."""
+    known = before.get(result.id)
+    same = "; the active release did no better" if known and known.status == result.status else ""
+    return one_line(result.found) + same
 
 
 def _figures(result: Result | None) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optictl.output.check_results import Results
+from optictl.output.check_results import Results, listed
 from optictl.output.console import (
     STATUS_STYLE,
     Report,
@@ -21,6 +21,7 @@ from optictl.results import Result
 
 if TYPE_CHECKING:
     from optictl.errors import OptictlError
+    from optictl.requests import smoke
     from optictl.requests.compare.summary import Row
     from optictl.requests.tracing import Trace
 
@@ -29,14 +30,26 @@ if TYPE_CHECKING:
 class Compared(Report):
     """Strategies beside their plain models.
 
-    `file` holds the answers. Where `budget` (tokens) ended it, `again` is the command that
-    continues with a larger one.
+    `file` holds the answers, which took `tokens`. `samples_left`: samples of plain models that were
+    not asked for. Where `budget` (tokens) ended it, `again` is the command that continues with a
+    larger one.
     """
 
     rows: Sequence[Row]
     file: str
     budget: int | None
     again: str | None
+    tokens: int = 0
+    samples_left: int = 0
+
+    @property
+    def _asked(self) -> list[Row]:
+        """The rows of requests. A baseline is made of samples, which it shares with others."""
+        return [r for r in self.rows if r.subject.samples == 1]
+
+    @property
+    def left_out(self) -> int:
+        return sum(r.left_out for r in self._asked) + self.samples_left
 
     @property
     def failed(self) -> int:
@@ -45,14 +58,6 @@ class Compared(Report):
     @property
     def ok(self) -> bool:  # type: ignore[override]
         return not self.failed
-
-    @property
-    def left_out(self) -> int:
-        return sum(r.left_out for r in self.rows)
-
-    @property
-    def tokens(self) -> int:
-        return sum(r.tokens for r in self.rows)
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [r.as_dict() for r in self.rows]
@@ -83,16 +88,12 @@ class Compared(Report):
         failed = [r for r in self.rows if r.failed]
         for r in failed:
             last = one_line(r.error)
-            line = f"{r.subject.model}: {r.failed} requests failed, the last one with: {last}"
+            line = f"{r.subject.label}: {r.failed} requests failed, the last one with: {last}"
             kept = f"Failed requests are not counted; --resume {self.file} repeats them"
             yield [line, *([kept] if r is failed[-1] else [])]
         spent = []
         if self.again:
-            asked = sum(r.answered + r.failed for r in self.rows)
-            spent.append(
-                f"Left out: {self.left_out} of {asked + self.left_out} requests:"
-                f" one more may pass the budget of {self.budget} tokens"
-            )
+            spent.append(f"{self._left_out}: one more may pass the budget of {self.budget} tokens")
         if self.budget is not None and self.tokens > self.budget:
             over = self.tokens - self.budget
             spent.append(
@@ -100,6 +101,14 @@ class Compared(Report):
             )
         if spent:
             yield spent
+
+    @property
+    def _left_out(self) -> str:
+        """What was not asked, in words."""
+        left = sum(r.left_out for r in self._asked)
+        asked = sum(r.answered + r.failed for r in self._asked)
+        samples = f", and {self.samples_left} samples of plain models" if self.samples_left else ""
+        return f"Left out: {left} of {asked + left} requests{samples}"
 
 
 @dataclass
@@ -147,6 +156,12 @@ class Smoked(Results):
             waterfall(terminal, model, trace)
 
 
+def as_they_end(terminal: Terminal, names: Sequence[str]) -> Callable[[smoke.Smoked], None]:
+    """Prints the line of each of these models, in the text format, when its request has ended."""
+    width = max(map(len, names), default=0)
+    return lambda smoked: listed(terminal, smoked.result, width)
+
+
 def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
     from rich.markup import escape
 
@@ -154,27 +169,39 @@ def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
 
     console = terminal.out
     priced = any(r.cost is not None for r in rows)
-    figures = ["right", "95 %", "calls", "tokens", "p50 s", "p95 s", *(["cost"] if priced else [])]
+    figures = ["right", "95 %", "effect", "calls", "tokens", "p50 s", "p95 s"]
+    figures += ["cost"] if priced else []
     table = Table(escape(base_model), *figures, "", numbers=figures)
-    styles = {"better": "green", "worse": "red", "within noise": "dim", "": ""}
     for r in rows:
-        low, high = r.interval
         verdict = r.beside.verdict if r.beside else ""
+        style = _VERDICTS[verdict]
         cost = [number(r.cost, ".4f")] if priced else []
-        share = f"{100 * low:.0f}-{100 * high:.0f}" if r.answered else "-"
-        counts = (f"{r.right}/{r.answered}", share, str(r.calls), short(r.tokens))
-        words = (*counts, number(r.p50), number(r.p95), *cost)
-        style = styles[verdict]
-        table.add(
-            escape(r.subject.strategy or "(plain)"),
-            *words,
-            f"[{style}]{verdict}[/]" if style else verdict,
-        )
+        words = f"[{style}]{verdict}[/]" if style else verdict
+        table.add(escape(_rival(r)), *_shares(r), number(r.p50), number(r.p95), *cost, words)
     table.print(console)
     console.print()
     for r in rows:
-        if text := summary.sentence(r):
+        for text in summary.sentences(r):
             wrapped(console, "", text)
+
+
+_VERDICTS = {"better": "green", "worse": "red", "within noise": "dim", "": ""}
+
+
+def _rival(row: Row) -> str:
+    """The strategy, or how often the plain model was asked."""
+    subject = row.subject
+    times = f" x{subject.samples}" if subject.samples > 1 else ""
+    return subject.strategy or f"(plain{times})"
+
+
+def _shares(row: Row) -> tuple[str, ...]:
+    """The shares of right answers and of those with effect, and what they cost."""
+    low, high = row.interval
+    share = f"{100 * low:.0f}-{100 * high:.0f}" if row.answered else "-"
+    effect = f"{row.effective} of {row.judged}" if row.judged else ""
+    right = f"{row.right}/{row.answered}"
+    return right, share, effect, str(row.calls), short(row.tokens)
 
 
 def waterfall(terminal: Terminal, model: str, trace: Trace) -> None:
@@ -193,13 +220,35 @@ def waterfall(terminal: Terminal, model: str, trace: Trace) -> None:
     console.print()
     counts = f"{len(trace.calls)} calls{at_once}, {tokens}, {trace.seconds:.2f} s"
     wrapped(console, "", Text.from_markup(f"[bold]{escape(model)}[/]  {state}  {counts}"))
+    _effect(terminal, trace)
     wide = max([len(c.purpose) for c in trace.calls], default=0)
+    wide += max([len(" ".join(c.codes)) for c in trace.calls], default=0)
     full = "━" if console.encoding.startswith("utf") else "="
     drawn = _calls(trace, full, max(12, min(console.width, 120) - wide - 45))
     # the figures say the same as the bars
     shown = drawn if drawn.fits(console.width) else _calls(trace, full, 0)
     shown.print(console)
     _contents(terminal, trace)
+
+
+_EFFECTS = {
+    "full": ("full", STATUS_STYLE["pass"]),
+    "weak": ("a part is lost", STATUS_STYLE["warn"]),
+    "none": ("none", STATUS_STYLE["fail"]),
+}
+
+
+def _effect(terminal: Terminal, trace: Trace) -> None:
+    """Whether the strategy had its effect, what it lost, and which fixes acted."""
+    from optictl.proof import effect
+
+    if trace.effect in _EFFECTS:
+        words, style = _EFFECTS[trace.effect]
+        fixed = f"; fixed: {', '.join(map(one_line, trace.fixed))}" if trace.fixed else ""
+        wrapped(terminal.out, f"effect: [{style}]{words}[/]", fixed)
+    for code in trace.degraded:
+        text = effect.clause(effect.meaning(code).what)
+        wrapped(terminal.out, "  ", f"{one_line(code)}: {text}")
 
 
 def _form(trace: Trace) -> str:
@@ -216,11 +265,13 @@ def _calls(trace: Trace, full: str, width: int) -> Table:
     form = _form(trace)
     axis = "0 s".ljust(width - 8) + f"{trace.span:{form}} s".rjust(8)
     figures = ("at", "s", "in", "out")
-    table = Table("call", *([axis] if width else []), *figures, "status", numbers=figures)
+    # only a call that lost something has codes
+    codes = ["lost"] if any(call.codes for call in trace.calls) else []
+    table = Table("call", *([axis] if width else []), *figures, "status", *codes, numbers=figures)
     for call in trace.calls:
         seconds = trace.lasted(call)
         before, length = tracing.bar(call.start, seconds, trace.span, width or 1)
-        style = STATUS_STYLE["fail"] if call.failed else "cyan"
+        style = STATUS_STYLE["fail"] if call.failed else "yellow" if call.codes else "cyan"
         table.add(
             escape(call.purpose),
             *([f"{' ' * before}[{style}]{full * length}[/]"] if width else []),
@@ -229,6 +280,7 @@ def _calls(trace: Trace, full: str, width: int) -> Table:
             short(call.prompt_tokens),
             short(call.completion_tokens),
             f"[{style}]{escape(call.outcome)}[/]" if call.failed else call.outcome,
+            *([f"[{STATUS_STYLE['warn']}]{escape(' '.join(call.codes))}[/]"] if codes else []),
         )
     return table
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.guard.error_texts import is_error_text
 from optictl.host import network
 from optictl.host.network import Response
+from optictl.proof import effect as effects
+from optictl.proof.effect import Effect
 from optictl.results import Result
 
+#: Samples differ in their words, and can agree in their answers.
 PROMPT = (
     "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. "
-    "What does the ball cost? Think it through."
+    "What does the ball cost? Explain it in a few sentences. "
+    "End with a line that says: Answer: and then only the number."
 )
 #: Strategies that make one call by design, with their own prompt (re2.py, cot_reflection.py of
 #: OptiLLM 0.3.12).
@@ -23,6 +28,8 @@ ONE_CALL = frozenset({"re2", "cot_reflection"})
 #: Their prompt is at least this many times the plain one; `re2` repeats all of it.
 LONGER = 1.3
 _REMEDY = "optictl check names what is wrong"
+#: What a result means that fails for one reason only: the strategy ran, and had no effect.
+NO_EFFECT = "The strategy had no effect"
 
 
 def header(answer: Response, name: str) -> str | None:
@@ -106,38 +113,75 @@ def judge(model: str, config: Config, answer: Response, plain: Mapping[str, int]
 
     It passes only if the strategy that ran is the one asked for, more than one completion
     was sampled (or, of a strategy that makes one call, a longer prompt was sent), every upstream
-    call used the base model, none failed and the answer is no error text. `plain` is what the
+    call used the base model, none failed, the answer is no error text, and the guard saw that the
+    strategy had its effect. With a part of the effect it is a warning. `plain` is what the
     same prompt cost without a strategy, as `usage` returns it, {} if unknown.
     """
     target = config.publish.get(model, model)
     parts = model_names.split(target, config.strategies, config.base_models)
     strategy, base_model = parts or ("", "")
     seen = _evidence(answer)
-    if answer.status != 200:
-        problems = [error_message(answer)]
-    elif seen.ran is None:
-        problems = ["OptiLLM runs without the guard: the answer has no proof of what it did"]
-    else:
-        problems = list(_problems(seen, strategy, base_model, plain))
+    effect = effects.read({name: header(answer, name) for name in effects.HEADERS})
+    problems = list(_why_not(answer, seen, strategy, base_model, plain))
+    is_good = not problems and effect.status != "fail"
     how = "once, with its own prompt" if strategy in ONE_CALL else "more than once"
+    cost = _cost(seen, answer.seconds, plain)
+    found = [*problems, *effect.words, *(_facts(effect, cost) if is_good else [])]
     return Result(
         id=model,
         title=f"{strategy} on {base_model}",
-        status="fail" if problems else "pass",
-        expected=f"{strategy} asks {base_model} {how}",
-        found="; ".join(problems) if problems else _cost(seen, answer.seconds, plain),
-        remedy=_REMEDY if problems else "",
-        data={
-            "strategy": seen.ran,
-            "base_model": base_model,
-            "upstream_calls": seen.calls,
-            "upstream_models": seen.models,
-            "upstream_failures": seen.failures,
-            "latency_ms": round(answer.seconds * 1000),
-            "tokens": seen.tokens,
-            "answer": seen.text,
-        },
+        status="fail" if problems else effect.status,
+        expected=f"{strategy} asks {base_model} {how}, and has its effect",
+        found="; ".join(found),
+        cause=effect.determinism if effect.status != "pass" else "",
+        remedy="; ".join([*([_REMEDY] if problems else []), *effect.fixes])
+        or ("" if is_good else _REMEDY),
+        fault="" if problems or is_good else NO_EFFECT,
+        data=_data(seen, base_model, answer.seconds, effect),
     )
+
+
+def has_run(result: Result) -> bool:
+    """Whether the strategy ran as asked, with effect or without."""
+    return not result.failed or result.fault == NO_EFFECT
+
+
+def _data(seen: _Evidence, base_model: str, seconds: float, effect: Effect) -> dict[str, Any]:
+    return {
+        "strategy": seen.ran,
+        "base_model": base_model,
+        "upstream_calls": seen.calls,
+        "upstream_models": seen.models,
+        "upstream_failures": seen.failures,
+        "latency_ms": round(seconds * 1000),
+        "tokens": seen.tokens,
+        "answer": seen.text,
+        **effect.as_dict(),
+    }
+
+
+def _facts(effect: Effect, cost: str) -> list[str]:
+    """What a result shows that does not fail: the evidence of the effect, and the price."""
+    unjudged = "" if effect.level else "effect not judged: the release is older than this optictl"
+    # of a warning it is the cause
+    determinism = effect.determinism if effect.status == "pass" else ""
+    return list(filter(None, (effect.evidence, determinism, cost, unjudged)))
+
+
+def _why_not(
+    answer: Response,
+    seen: _Evidence,
+    strategy: str,
+    base_model: str,
+    plain: Mapping[str, int],
+) -> Iterator[str]:
+    """Why an answer does not prove that the strategy ran."""
+    if answer.status != 200:
+        yield error_message(answer)
+    elif seen.ran is None:
+        yield "OptiLLM runs without the guard: the answer has no proof of what it did"
+    else:
+        yield from _problems(seen, strategy, base_model, plain)
 
 
 def _problems(

@@ -1,13 +1,12 @@
 """A stand-in for LiteLLM: an OpenAI-compatible upstream that answers at once and without a model.
 
 It is what `optictl demo` runs against and what a new release is proven with; it says so
-in every answer. Tests script it: `respond` may replace any answer.
+in every answer but a rating, which is a number. Tests script it: `respond` may replace any answer.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 import uuid
@@ -48,24 +47,31 @@ def _words(messages: list[Any]) -> int:
     return sum(len(str(m.get("content") or "").split()) for m in messages if isinstance(m, dict))
 
 
-def _default(messages: list[Any], place: int) -> str:
-    """The answer to a conversation: a number for `bon`, which asks for ratings, or a sentence.
+#: How `bon` asks for the rating of the message before (bon.py of OptiLLM 0.3.12).
+_RATE = "Rate the above response:"
 
-    The first word of the sentence is a number, too: other strategies ask for ratings in other
-    words.
+
+def _rating(messages: list[Any]) -> str | None:
+    """The rating of the last candidate, None if none is asked for.
+
+    It is the number with which the stand-in began it, so that the ratings of several differ.
     """
-    contents = [str(m.get("content") or "") for m in messages if isinstance(m, dict)]
-    rated = re.match(rf"\d This is answer (\d+) of the {LABEL}", (contents or [""])[-2:][0])
-    if contents and contents[-1].endswith("Rate the above response:"):
-        return f"{10 - int(rated[1])}" if rated else "5"
-    return f"{7 + place % 3} This is answer {place + 1} of the {LABEL}."
+    texts = [str(m.get("content") or "") for m in messages if isinstance(m, dict)]
+    if len(texts) < 2 or texts[-1].strip() != _RATE:
+        return None
+    first = texts[-2].partition(" ")[0]
+    return first if first.isdecimal() else "5"
 
 
 def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
     """A whole chat.completion for a request body; tokens are counted as words."""
     count = int(body.get("n") or 1)
     messages = body.get("messages") or []
-    answers = [text if text is not None else _default(messages, i) for i in range(count)]
+    fixed = text if text is not None else _rating(messages)
+    answers = [
+        fixed if fixed is not None else f"{7 + i % 3} This is answer {i + 1} of the {LABEL}."
+        for i in range(count)
+    ]
     prompt, completed = _words(messages), sum(len(answer.split()) for answer in answers)
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",

@@ -15,6 +15,7 @@ from optictl.host import files
 from optictl.host.network import Response
 from optictl.proof import evidence
 from optictl.requests import tracing
+from optictl.requests.causes import cause
 from optictl.requests.tracing import Trace
 from optictl.results import Result, good
 
@@ -101,50 +102,87 @@ def patience(config: Config) -> float:
     return config.timeouts.request + 10
 
 
+@dataclass(frozen=True)
+class Asking:
+    """How models are tested.
+
+    `prompt`: the question; None: the built-in one. `timeout`: seconds for a model; None: as the
+    deployment's own. `url`: where to ask instead of the service.
+    """
+
+    prompt: str | None = None
+    timeout: float | None = None
+    url: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The service keeps the answers, to quote one in a cause. LiteLLM does not pass this on."""
+        return {} if self.url else dict(tracing.CONTENT_HEADERS)
+
+
 def run(
     config: Config,
+    paths: Paths,
     keys: Keys,
     requested: list[str],
-    prompt: str | None,
-    timeout: float | None,
-    url: str | None,
     say: Callable[[str], None],
-    headers: Mapping[str, str] = {},
+    asking: Asking = Asking(),
+    ended: Callable[[Smoked], None] = lambda smoked: None,
 ) -> list[Smoked]:
-    """Test each model. First ask LiteLLM once per base model, to learn what a plain call costs."""
-    text, seconds = prompt or evidence.PROMPT, timeout or patience(config)
+    """Test each model. First ask LiteLLM once per base model, to learn what a plain call costs.
+
+    `ended` gets each result as soon as it is known.
+    """
+    text, seconds = asking.prompt or evidence.PROMPT, asking.timeout or patience(config)
     plain: dict[str, dict[str, int]] = {}
     results = []
     for name in requested:
-        _, base_model = model_names.split(
-            config.publish.get(name, name), config.strategies, config.base_models
-        ) or (
-            "",
-            config.model,
-        )
+        target = config.publish.get(name, name)
+        parts = model_names.split(target, config.strategies, config.base_models)
+        base_model = parts[1] if parts else config.model
         if keys.upstream and base_model not in plain:
             say(f"asking {base_model} once without a strategy")
             plain[base_model] = evidence.plain_usage(
                 config, keys.upstream, text, base_model, seconds
             )
         say(f"asking {name}")
-        answer = ask(config, keys.proxy, name, text, seconds, url, headers)
-        results.append(
-            Smoked(evidence.judge(name, config, answer, plain.get(base_model, {})), answer)
-        )
+        answer = ask(config, keys.proxy, name, text, seconds, asking.url, asking.headers)
+        result = evidence.judge(name, config, answer, plain.get(base_model, {}))
+        results.append(Smoked(with_cause(result, config, paths, answer), answer))
+        ended(results[-1])
     return results
 
 
+def with_cause(result: Result, config: Config, paths: Paths, answer: Response) -> Result:
+    """The result of a strategy without its full effect, with the answer that lost it.
+
+    Unchanged if the service has no trace of the request.
+    """
+    codes = (result.data or {}).get("codes")
+    if result.status == "pass" or not codes:
+        return result
+    try:
+        trace = tracing.read(config, paths, keys(paths, None).proxy, answer)
+    except OptictlError:
+        return result
+    causes = filter(None, (result.cause, cause(codes, trace)))
+    return replace(result, cause="; ".join(causes))
+
+
 def traced(
-    config: Config, paths: Paths, smoked: Sequence[Smoked]
+    config: Config, paths: Paths, smoked: Sequence[Smoked], content: bool
 ) -> tuple[list[Smoked], list[OptictlError]]:
-    """The same results with their traces, and why some have no trace."""
+    """The same results with their traces, and why some have no trace.
+
+    `content`: whether the traces have prompts and answers.
+    """
     # read the service's key again: the requests may have used LiteLLM's
     proxy_key = keys(paths, None).proxy
     with_traces, problems = [], []
     for request in smoked:
         try:
-            trace = tracing.read(config, paths, proxy_key, request.answer)
+            recorded = tracing.read(config, paths, proxy_key, request.answer)
+            trace = recorded if content else recorded.without_content()
         except OptictlError as problem:
             with_traces.append(request)
             problems.append(problem)
@@ -165,6 +203,4 @@ def first_smoke(
     ):
         return []
     name = list(config.published)[:1]
-    return [
-        request.result for request in run(config, keys(paths, None), name, None, None, None, say)
-    ]
+    return [request.result for request in run(config, paths, keys(paths, None), name, say)]

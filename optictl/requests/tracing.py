@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from optictl.deployment.paths import Paths
 from optictl.errors import NoTrace
 from optictl.host import files, network
 from optictl.host.network import Response
-from optictl.proof import evidence
+from optictl.proof import effect, evidence
 
 #: The header with which a client requests prompts and answers in the trace.
 CONTENT_HEADERS = {"x-optillm-trace-content": "1"}
@@ -29,6 +29,7 @@ class Call:
     """One upstream call.
 
     `seconds` is None if the call was still open. `status` 0 means no answer; `error` says why.
+    `codes`: what kept this call from its part in the strategy's effect.
     """
 
     purpose: str
@@ -40,6 +41,7 @@ class Call:
     completions: int
     prompt_tokens: int
     completion_tokens: int
+    codes: tuple[str, ...] = ()
     messages: list[dict[str, Any]] | None = None
     answers: list[Any] | None = None
 
@@ -55,7 +57,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """A request and its upstream calls, in the order of their starts."""
+    """A request and its upstream calls, in the order of their starts.
+
+    `effect`: full, weak, none, or "" if it was not judged. `degraded`: the codes of all that was
+    lost. `fixed`: the fixes that acted.
+    """
 
     trace: str
     strategy: str
@@ -66,6 +72,9 @@ class Trace:
     prompt_tokens: int
     completion_tokens: int
     calls: tuple[Call, ...]
+    effect: str = ""
+    degraded: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
     messages: list[dict[str, Any]] | None = None
     answers: list[Any] | None = None
 
@@ -88,6 +97,11 @@ class Trace:
             open_calls += step
             most = max(most, open_calls)
         return most
+
+    def without_content(self) -> Trace:
+        """The same without prompts and answers."""
+        calls = tuple(replace(call, messages=None, answers=None) for call in self.calls)
+        return replace(self, calls=calls, messages=None, answers=None)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape: all fields; prompts and answers only if the trace contains them."""
@@ -164,7 +178,11 @@ def page(traces: Sequence[tuple[str, Trace]], when: str) -> str:
     drawn = [
         (model, trace, [_placed(trace, call) for call in trace.calls]) for model, trace in traces
     ]
-    return render.page("trace.html.j2", traces=drawn, when=when)
+    lost = {
+        trace.trace: [(code, effect.meaning(code).what) for code in trace.degraded]
+        for _, trace in traces
+    }
+    return render.page("trace.html.j2", traces=drawn, lost=lost, when=when)
 
 
 def _placed(trace: Trace, call: Call) -> tuple[Call, float, float]:

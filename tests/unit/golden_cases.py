@@ -19,6 +19,7 @@ strategies: [moa, re2]
 publish: {boost: moa-jerry-xl, think-local: "re2-ollama/llama3:8b"}
 plugins: [plugins/mine.py]
 litellm: {config: /etc/litellm/config.yaml, env: /etc/litellm/env}
+effect: {samples: no, budgets: no, ratings: no, votes: no, caches: no, thinking: no}
 """
 _TUNED = """\
 listen: {port: 4120}
@@ -27,6 +28,7 @@ timeouts: {request: 1800, drain: 60}
 limits: {max_upstream_calls: 200, max_body_bytes: 1048576}
 workers: 2
 isolation: loopback
+effect: {votes: false, critique_tokens: 8192, warn_percent: 5, fail_percent: 20, at_least: 50}
 monitoring:
   {timer: true, fail_after: 5, well_after: 1, textfile: "/var/lib/node exporter/optillm.prom"}
 """

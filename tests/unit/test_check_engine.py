@@ -15,7 +15,7 @@ from optictl.checks import catalog, engine
 from optictl.checks.engine import Check, Finding, Skip
 from optictl.results import Result, Status, good
 
-#: Issue 2, point 7: scripts rely on these.
+#: Scripts rely on these.
 IDS = {
     "config.valid",
     "env.forbidden",
@@ -35,6 +35,7 @@ IDS = {
     "health.locked",
     "health.connected",
     "upstream.base-model",
+    "strategies.effect",
 }
 
 

@@ -81,6 +81,48 @@ def test_wrong(expected: Any, answer: str) -> None:
     assert not questions.right(one(expected), answer)
 
 
+@pytest.mark.parametrize(
+    ("expected", "answers"),
+    [
+        ({"number": 42}, ["6 * 7 is 42", "Answer: 42 km", "**Answer:** 42.0", r"so \boxed{42}"]),
+        ({"number": 5}, ["Answer: 1,000 or so", "it is 1000", "<think>7</think> 1e3"]),
+        ("Ben", ["Ann lies. Answer: Carl", "Answer: **carl**.", "<think>Ben</think>Answer: Carl"]),
+        ({"exact": "B"}, ["c", " **C** ", "Answer: C\nbecause of A"]),
+        ({"regex": "^yes"}, ["no", "Answer: No."]),
+        ([{"number": 4}, "four"], ["Answer: 4", "4.0"]),
+    ],
+)
+def test_equal_final_answers_have_one_form(expected: Any, answers: list[str]) -> None:
+    finals = {questions.final_answer(one(expected), answer) for answer in answers}
+    assert len(finals) == 1
+    assert finals != {""}
+
+
+@pytest.mark.parametrize(
+    ("expected", "first", "second"),
+    [
+        ({"number": 42}, "Answer: 41", "Answer: 42"),
+        ("Ben", "Answer: Ann", "Answer: Ben"),
+        ("Ben", "It is Ann.", "It is Ben."),
+    ],
+)
+def test_other_final_answers_have_another(expected: Any, first: str, second: str) -> None:
+    question = one(expected)
+    assert questions.final_answer(question, first) != questions.final_answer(question, second)
+
+
+def test_no_text_has_no_final_answer() -> None:
+    for answer in ("", " \n", "<think>it is 42</think>"):
+        assert questions.final_answer(one({"number": 42}), answer) == ""
+    # a text without a number is an answer, and a wrong one
+    assert questions.final_answer(one({"number": 42}), "I do not know.") == "i do not know"
+
+
+@given(st.text(), st.sampled_from(["yes", {"number": 1}, {"exact": "a"}, {"regex": "a"}]))
+def test_no_text_breaks_the_final_answer(answer: str, expected: Any) -> None:
+    assert isinstance(questions.final_answer(one(expected), answer), str)
+
+
 @given(st.text(), st.sampled_from(["yes", {"number": 1}, {"exact": "a"}, {"regex": "a"}]))
 def test_no_answer_breaks_it(answer: str, expected: Any) -> None:
     questions.right(one(expected), answer)

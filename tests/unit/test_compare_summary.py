@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from optictl.deployment.config import Config
 from optictl.errors import UnknownModel
 from optictl.host.network import Response
 from optictl.requests.compare import page, questions, run, summary
+from optictl.requests.compare.run import Comparison, Request
 from optictl.requests.compare.summary import Header, Prices, Record, RecordsError, Row, Subject
 
 PLAIN, MOA, BON = (
@@ -98,6 +100,34 @@ class TestFile:
 
     def test_no_answer_is_in_a_line_unless_it_is_kept(self) -> None:
         assert "answer" not in json.loads(record("jerry-xl", "q1").line())
+
+    def test_what_is_not_known_is_not_in_a_line(self) -> None:
+        """A file without samples and effects is read by older versions, too."""
+        old = {"question", "model", "right", "error", "seconds", "calls"}
+        old |= {"prompt_tokens", "completion_tokens"}
+        assert set(json.loads(record("jerry-xl", "q1").line())) == old
+
+    def test_effects_and_samples_are_read_as_they_were_written(self) -> None:
+        records = [
+            record("moa-jerry-xl", "q1", effect="none", codes=("critique_empty",), completions=5),
+            record("jerry-xl", "q1", sample=3, final="abc"),
+        ]
+        text = "".join(f"{line}\n" for line in (HEADER.line(), *(r.line() for r in records)))
+        assert summary.read(text) == (HEADER, records)
+
+    def test_a_file_of_an_older_version_is_read(self) -> None:
+        line = (
+            '{"question": "q1", "model": "moa-jerry-xl", "right": true, "error": "",'
+            ' "seconds": 1.0, "calls": 3, "prompt_tokens": 60, "completion_tokens": 40}'
+        )
+        (old,) = summary.read(f"{HEADER.line()}\n{line}\n")[1]
+        assert (old.effect, old.codes, old.sample, old.final) == (None, (), 1, None)
+
+    @pytest.mark.parametrize("codes", ["5", "true"])
+    def test_codes_that_are_none_are_a_broken_line(self, codes: str) -> None:
+        line = record("moa-jerry-xl", "q1").line().replace("}", f', "codes": {codes}}}')
+        with pytest.raises(RecordsError, match="line 2"):
+            summary.read(f"{HEADER.line()}\n{line}\n")
 
 
 class TestWhatIsLeft:
@@ -197,15 +227,17 @@ class TestRows:
         assert (row.beside.pairs, row.beside.gained, row.beside.lost) == (1, 0, 0)
 
     def test_in_words(self) -> None:
-        assert summary.sentence(worth("------------", "++++++------")) == (
+        assert summary.sentences(worth("------------", "++++++------")) == [
             "moa: better. Of 12 questions, right on 6 that the plain model had wrong, "
             "wrong on 0 that it had right: "
             "p = 0.031, +15 to +75 percentage points at 95 %, 100 tokens per question"
-        )
+        ]
         # the interval alone would exclude that there is none: no sentence says both
-        assert "within noise" in (text := summary.sentence(worth("------------", "+++++-------")))
+        (text,) = summary.sentences(worth("------------", "+++++-------"))
+        assert "within noise" in text
         assert "p = 0.062, 0 to +68 percentage points" in text
-        assert summary.sentence(worth(" ", "+")) == "moa: no question has an answer of both models"
+        (text,) = summary.sentences(worth(" ", "+"))
+        assert text.startswith("moa: no question has an answer of both")
 
     def test_as_json(self) -> None:
         item = json.loads(json.dumps(worth("+-", "++").as_dict()))
@@ -228,6 +260,202 @@ class TestRows:
         )
 
 
+class TestEffect:
+    """How many answers of a strategy had an effect, of those that were judged."""
+
+    def row(self, *effects: str | None) -> Row:
+        records = [
+            record(
+                "moa-jerry-xl",
+                f"q{n}",
+                effect=effect,
+                codes=("critique_empty",) if effect == "none" else (),
+                error="no" if effect == "failed" else "",
+            )
+            for n, effect in enumerate(effects)
+        ]
+        return summary.rows(SUBJECTS, QUESTIONS, records, None)[1]
+
+    def test_a_part_of_it_counts_and_what_failed_was_not_judged(self) -> None:
+        row = self.row("full", "weak", "none", None, "failed", "none")
+        assert (row.effective, row.judged, row.lost) == (2, 4, {"critique_empty": 2})
+        assert summary.sentences(row)[-1] == (
+            "moa: 2 of 4 answers with effect; the others are no better than plain ones "
+            "(critique_empty 2)"
+        )
+        data = row.as_dict()["data"]
+        assert (data["effective"], data["judged"]) == (2, 4)
+
+    def test_all_with_effect_need_no_words(self) -> None:
+        assert len(summary.sentences(self.row("full", "weak"))) == 1
+
+    def test_an_older_release_judges_nothing(self) -> None:
+        row = self.row(None, None)
+        assert (row.effective, row.judged, row.lost) == (0, 0, {})
+
+
+def sampled(question: str, *finals: str | None, first: str | None = "a") -> list[Record]:
+    """The plain model's answer and its further samples; "yes" is right, None failed."""
+    records = [record("jerry-xl", question, first == "yes", final=first)]
+    for number, final in enumerate(finals, start=2):
+        records.append(
+            record(
+                "jerry-xl",
+                question,
+                final == "yes",
+                sample=number,
+                final=final,
+                error="" if final is not None else "no",
+                seconds=float(number),
+            )
+        )
+    return records
+
+
+class TestBaseline:
+    """The plain model asked as often as a strategy asks it, best by majority."""
+
+    SUBJECTS = (PLAIN, MOA, BON)
+
+    def test_as_often_as_its_strategies_ask_it(self) -> None:
+        assert [s.samples for s in summary.baselines(self.SUBJECTS, [])] == [5, 6]
+        records = [
+            record("moa-jerry-xl", "q0", completions=3),
+            record("moa-jerry-xl", "q1", completions=3),
+            record("moa-jerry-xl", "q2", completions=9),
+            record("moa-jerry-xl", "q3", completions=9, error="no"),
+            record("moa-jerry-xl", "q4", completions=9, error="no"),
+        ]
+        assert [s.samples for s in summary.baselines([PLAIN, MOA], records)] == [3]
+        re2, own = Subject("re2-jerry-xl", "re2", "jerry-xl"), Subject("my-t", "my", "t")
+        assert summary.baselines([PLAIN, re2], []) == []
+        assert [s.label for s in summary.baselines([Subject("t", "", "t"), own], [])] == ["t x5"]
+
+    def test_the_first_sample_is_the_plain_answer(self) -> None:
+        left = summary.samples_left([PLAIN, MOA], QUESTIONS[:2], sampled("q0"))
+        assert [(s.model, q.id, n) for s, q, n in left] == [
+            *(("jerry-xl", "q0", n) for n in (2, 3, 4, 5)),
+            # without a plain answer one more is needed
+            *(("jerry-xl", "q1", n) for n in (2, 3, 4, 5, 6)),
+        ]
+
+    def test_what_failed_is_asked_again_and_the_rest_is_not(self) -> None:
+        records = sampled("q0", "a", None, "b")
+        left = summary.samples_left([PLAIN, MOA], QUESTIONS[:1], records)
+        assert [n for _, _, n in left] == [3, 5]
+        again = [*records, record("jerry-xl", "q0", sample=3, final="c")]
+        assert [n for _, _, n in summary.samples_left([PLAIN, MOA], QUESTIONS[:1], again)] == [5]
+
+    def test_an_answer_of_an_older_version_cannot_vote(self) -> None:
+        records = sampled("q0", "a", "a", "a", "a", first=None)
+        left = summary.samples_left([PLAIN, MOA], QUESTIONS[:1], records)
+        assert [n for _, _, n in left] == [6]
+
+    @pytest.mark.parametrize(
+        ("finals", "is_right"),
+        [
+            (["no", "yes", "yes"], True),
+            (["yes", "no", "no"], False),
+            # of several answers with as many votes the first one wins
+            (["yes", "no", "other"], True),
+            (["no", "yes", "other"], False),
+            # an empty answer has no vote
+            (["", "", "yes"], True),
+            (["", "", ""], False),
+        ],
+    )
+    def test_most_samples_decide(self, finals: list[str], is_right: bool) -> None:
+        voted = summary.vote(sampled("q0", *finals[1:], first=finals[0]))
+        assert voted.right is is_right
+
+    def test_it_costs_what_all_samples_cost_and_takes_as_long_as_the_slowest(self) -> None:
+        voted = summary.vote(sampled("q0", "a", "a"))
+        assert (voted.calls, voted.tokens, voted.seconds) == (3, 300, 3.0)
+
+    def rows(self, records: list[Record]) -> list[Row]:
+        comparison = Comparison(HEADER, [PLAIN, MOA], QUESTIONS, Path("x"), records, True)
+        return comparison.rows(Prices(1, 1))
+
+    def test_it_is_a_row_behind_its_model_and_the_rival_of_the_strategy(self) -> None:
+        records = []
+        for number in range(12):
+            finals = ("yes", "yes", "yes", "yes") if number < 6 else ("no", "no", "no", "no")
+            records += sampled(f"q{number}", *finals, first="no")
+            records.append(record("moa-jerry-xl", f"q{number}", True, completions=5))
+        plain, baseline, moa = self.rows(records)
+        assert (plain.right, plain.answered, plain.calls, plain.tokens) == (0, 12, 12, 1200)
+        assert (baseline.right, baseline.answered, baseline.calls) == (6, 12, 60)
+        assert (baseline.tokens, baseline.cost) == (6000, pytest.approx(0.006))
+        assert baseline.beside is not None
+        assert (baseline.beside.gained, baseline.beside.verdict) == (6, "better")
+        assert moa.beside is not None
+        assert moa.beside.gained == 12
+        assert moa.beside_samples is not None
+        assert (moa.beside_samples.gained, moa.beside_samples.lost) == (6, 0)
+        said = summary.sentences(moa)
+        assert said[1].startswith(
+            "moa against the plain model asked as often: better. Of 12 questions, right on 6 that "
+            "its majority had wrong, wrong on 0 "
+        )
+        assert summary.sentences(baseline) == []
+        item = baseline.as_dict()
+        assert (item["id"], item["data"]["samples"]) == ("jerry-xl x5", 5)
+        assert moa.as_dict()["data"]["beside_samples"]["verdict"] == "better"
+
+    def test_the_verdict_beside_the_plain_model_does_not_depend_on_it(self) -> None:
+        records = answered("------------", "++++++------")
+        without = summary.rows([PLAIN, MOA], QUESTIONS, records, None)[1]
+        assert self.rows(records)[2].beside == without.beside
+
+    def test_a_question_with_too_few_samples_has_no_vote(self) -> None:
+        baseline = self.rows(sampled("q0", "a", "a"))[1]
+        assert (baseline.answered, baseline.failed, baseline.left_out) == (0, 0, 12)
+        baseline = self.rows(sampled("q0", "a", "a", None, "a"))[1]
+        assert (baseline.answered, baseline.failed, baseline.error) == (0, 1, "no")
+
+    def test_the_page_has_it(self) -> None:
+        records = [*sampled("q0", "yes", "yes", "yes", "yes"), record("moa-jerry-xl", "q0")]
+        rows = self.rows(records)
+        text = page.render_page(rows, QUESTIONS, records, content=False, priced=True, when="now")
+        assert "jerry-xl x5" in text
+        assert "<td>1/1</td>" in text
+
+    @given(st.lists(st.lists(st.sampled_from(["yes", "no", "", None]), max_size=7), max_size=4))
+    def test_asking_for_what_is_left_leaves_nothing(self, finals: list[list[str | None]]) -> None:
+        records = [r for n, of in enumerate(finals) for r in sampled(f"q{n}", *of)]
+        asked = QUESTIONS[:4]
+        records += [
+            record(s.model, q.id, sample=number, final="yes")
+            for s, q, number in summary.samples_left([PLAIN, MOA], asked, records)
+        ]
+        assert summary.samples_left([PLAIN, MOA], asked, records) == []
+        (baseline,) = summary.baselines([PLAIN, MOA], records)
+        assert len(summary.answers(baseline, asked, records)) == len(asked)
+
+
+class TestOutlook:
+    """What is to come, before anything is asked."""
+
+    def comparison(self, plain_samples: bool, *records: Record) -> Comparison:
+        subjects = [PLAIN, MOA, BON]
+        return Comparison(HEADER, subjects, QUESTIONS, Path("x"), list(records), plain_samples)
+
+    def test_requests_and_calls(self) -> None:
+        begun = self.comparison(False)
+        assert (len(begun.left), begun.expected_calls) == (36, 12 * (1 + 3 + 4))
+
+    def test_the_calls_are_those_of_the_requests_so_far(self) -> None:
+        known = [record("moa-jerry-xl", "q0", calls=5), record("moa-jerry-xl", "q1", calls=7)]
+        begun = self.comparison(False, *known)
+        assert (len(begun.left), begun.expected_calls) == (34, 12 * 1 + 10 * 6 + 12 * 4)
+
+    def test_with_samples_of_the_plain_model(self) -> None:
+        begun = self.comparison(True)
+        # bon makes six completions; a plain answer counts, and there is none yet
+        assert len(begun.samples_left) == 12 * 6
+        assert len(begun.left) == 36 + 12 * 6
+
+
 def answer(text: str = "yes", status: int = 200, **headers: str) -> Response:
     body = {
         "choices": [{"message": {"content": text}}],
@@ -245,13 +473,33 @@ def answer(text: str = "yes", status: int = 200, **headers: str) -> Response:
 
 class TestRecord:
     def found(self, given: Response, subject: Subject = MOA, keep: bool = False) -> Record:
-        return run.record(subject, QUESTIONS[0], given, keep)
+        return run.record(Request(subject, QUESTIONS[0]), given, keep)
 
     def test_an_answer(self) -> None:
         assert self.found(answer()) == Record("q0", "moa-jerry-xl", True, "", 1.235, 3, 7, 5)
+        judged = self.found(
+            answer(
+                effect="none",
+                degraded="ratings_equal,step_failed",
+                **{"upstream-completions": "5"},
+            )
+        )
+        assert (judged.effect, judged.completions) == ("none", 5)
+        assert judged.codes == ("ratings_equal", "step_failed")
         assert self.found(answer("no")).right is False
         assert self.found(answer("yes, so"), keep=True).answer == "yes, so"
         assert self.found(answer(), PLAIN).calls == 1
+        assert self.found(answer()).final is None
+
+    def test_equal_final_answers_of_the_plain_model_have_equal_digests(self) -> None:
+        texts = ("yes", "Yes.", "I think so. Answer: **yes**", "no", "")
+        first, *others = (self.found(answer(text), PLAIN).final for text in texts)
+        assert first
+        assert [final == first for final in others] == [True, True, False, False]
+        assert "yes" not in first
+        # an empty text has no answer, and a failed request has no text
+        assert others[-1] == ""
+        assert self.found(answer(status=502), PLAIN).final is None
 
     def test_a_strategy_that_did_not_run_is_no_answer(self) -> None:
         assert self.found(answer(strategy="none")).error == "none ran"

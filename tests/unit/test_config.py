@@ -180,6 +180,8 @@ class TestTypes:
             "isolation: no",
             "litellm: {config: 5}",
             "timeouts: {request: 600.5}",
+            "effect: true",
+            "effect: {samples: 1}",
         ],
     )
     def test_wrong_is_one_problem_in_words_for_people(self, text: str) -> None:
@@ -199,6 +201,10 @@ class TestTypes:
             "timeouts: {drain: -1}",
             "limits: {max_upstream_calls: 0}",
             "limits: {max_body_bytes: 10}",
+            "effect: {warn_percent: 0}",
+            "effect: {fail_percent: 101}",
+            "effect: {rating_tokens: 1}",
+            "effect: {at_least: 0}",
         ],
     )
     def test_out_of_range(self, text: str) -> None:
@@ -211,3 +217,19 @@ def test_metrics_that_nobody_would_collect(path: str) -> None:
         "absolute path that ends in .prom"
         in only_problem(f'monitoring: {{textfile: "{path}"}}').message
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["effect: {warn_percent: 60}", "effect: {fail_percent: 9}", "effect: {warn_percent: 51}"],
+)
+def test_a_failure_before_the_warning(text: str) -> None:
+    problem = only_problem(text)
+    assert problem.path == "effect.fail_percent"
+    assert problem.message == "must be at least warn_percent"
+    assert problem.line == 1
+
+
+def test_both_at_the_same_percentage_only_fail() -> None:
+    effect = config.parse("effect: {warn_percent: 50}", "x").effect
+    assert (effect.warn_percent, effect.fail_percent) == (50, 50)

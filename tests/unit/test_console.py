@@ -58,9 +58,19 @@ def test_a_spinner_repeats_no_line_above_it() -> None:
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_a_step_beside_a_bar_is_not_cut(columns: int) -> None:
     terminal, shown = screen(columns)
-    with terminal.steps("comparing", 10, 600) as say:
+    with terminal.steps("comparing", 600) as say:
         say("self_consistency-jerry-xl: right")
     assert any("self_consistency-jerry-xl: right" in line for line in lines(shown))
+
+
+def test_a_pipe_gets_a_line_for_each_step() -> None:
+    shown, terminal = io.StringIO(), Terminal()
+    terminal._err = Console(file=shown, width=1000)
+    with terminal.steps("comparing", 3) as say:
+        say("jerry-xl: right")
+        assert shown.getvalue() == "1 of 3: jerry-xl: right\n"
+        say("moa-jerry-xl: \x1b[2Jtimed out")
+    assert shown.getvalue().splitlines()[1:] == ["2 of 3: moa-jerry-xl: [2Jtimed out"]
 
 
 def test_only_one_live_display_runs() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from optictl.guard import accounting, fixes, ratings
 from optictl.guard.exchanges import Run
-from optictl.guard.fixes import FixedClient, SampleSupport
-from optictl.guard.settings import FIXES, Policy
+from optictl.guard.fixes import FixedClient, Policy, SampleSupport
+from optictl.guard.settings import FIXES
 
 RATE = "Rate the above response:"
 CRITICISE = "Please provide your critique for each candidate:"

@@ -218,7 +218,7 @@ def test_degraded_codes_come_first_and_every_code_is_explained() -> None:
     levels = [code.level for code in CODES.values()]
     assert levels == sorted(levels)
     for name, code in CODES.items():
-        assert code.what[0].islower() or name.startswith("x"), name
+        assert code.what[0].isupper(), name
         assert not code.what.endswith("."), name
         assert code.fix, name
 

@@ -65,6 +65,32 @@ def test_filters(wanted: Filter, takes: list[bool]) -> None:
     assert [wanted.takes(one) for one in entries] == takes
 
 
+@pytest.mark.parametrize(
+    ("fields", "last"),
+    [
+        ({"effect": "full", "degraded": []}, ""),
+        ({"effect": "none", "degraded": ["critique_empty", "step_failed"]}, "no effect: "),
+        ({"effect": "weak", "degraded": ["step_failed"]}, "weak: step_failed"),
+        # the error of a request says more than what was lost on the way
+        ({"effect": "none", "degraded": ["samples_empty"], "code": "strategy_failed"}, "strategy"),
+        ({"effect": None, "degraded": None}, ""),
+        ({"effect": 5, "degraded": "text"}, ""),
+    ],
+)
+def test_a_lost_effect_is_in_the_last_column(fields: dict[str, Any], last: str) -> None:
+    cells = logs.cells(entry(**fields))
+    assert cells is not None
+    assert cells[-1].startswith(last)
+    assert bool(cells[-1]) == bool(last)
+
+
+def test_every_code_of_a_request_is_shown() -> None:
+    cells = logs.cells(entry(effect="none", degraded=["critique_empty", "step_failed"]))
+    assert cells is not None
+    assert cells[-1] == "no effect: critique_empty,step_failed"
+    assert not entry(effect="none", degraded=["critique_empty"]).bad
+
+
 def test_a_request_fills_80_columns_at_the_most() -> None:
     cells = logs.cells(entry())
     assert cells == (

@@ -13,7 +13,7 @@ from jinja2 import StrictUndefined, UndefinedError
 
 from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import paths, render
-from optictl.deployment.config import Config
+from optictl.deployment.config import Config, Effect
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.guard import invariants, settings
@@ -119,6 +119,30 @@ class TestUnit:
             read.limits.max_traces,
         )
         assert told.workers == read.workers
+        assert told.effect == read.effect.fixes
+        assert told.budget_tokens == {
+            "critique": read.effect.critique_tokens,
+            "rating": read.effect.rating_tokens,
+        }
+
+    def test_the_fixes_that_are_on_are_named_and_none_if_all_are_off(self) -> None:
+        given = flags(exec_start(render.unit(Config(), paths.system()))[3:])
+        assert given["--effect"] == "samples,budgets,ratings,votes,caches,thinking"
+        assert given["--budget-tokens"] == "critique=4096,rating=1024"
+        some = Config(effect=Effect(samples=False, thinking=False))
+        assert flags(exec_start(render.unit(some, paths.system()))[3:])["--effect"] == (
+            "budgets,ratings,votes,caches"
+        )
+        none = Config(effect=Effect(**dict.fromkeys(settings.FIXES, False)))
+        assert flags(exec_start(render.unit(none, paths.system()))[3:])["--effect"] == "none"
+
+    def test_the_guard_has_the_same_fixes_and_defaults_as_the_configuration(self) -> None:
+        effect = Effect()
+        assert effect.fixes == settings.FIXES
+        assert {
+            "critique": effect.critique_tokens,
+            "rating": effect.rating_tokens,
+        } == settings.BUDGET_TOKENS
 
     def test_run_starts_what_the_unit_starts(self) -> None:
         read, places = case("tuned")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from optictl.deployment import paths
 from optictl.deployment.artefacts import Artefact
 from optictl.deployment.config import Config
 from optictl.fleet import playbook_events
+from optictl.host.network import Response
 from optictl.observe.status import Status
 from optictl.observe.top.model import InFlight, Rates, Screen
 from optictl.operations.canary import Proof
@@ -29,11 +32,12 @@ from optictl.output.check_results import Results
 from optictl.output.console import Report, Terminal
 from optictl.output.hosts import Hosts
 from optictl.output.release_tables import Comparison, NewLock, Releases, Switched
-from optictl.output.request_results import Compared, Traced
+from optictl.output.request_results import Compared, Smoked, Traced, as_they_end
 from optictl.output.tables import Table
 from optictl.releases.store import StoredRelease
 from optictl.releases.verification import Verification
 from optictl.requests.compare.summary import Beside, Row, Subject
+from optictl.requests.smoke import Smoked as OneSmoked
 from optictl.requests.tracing import Call, Trace
 from optictl.results import Result
 from optictl.takeover import table
@@ -112,13 +116,25 @@ TRACE = Trace(
     10,
     tuple(
         Call(
-            "derived_observations_of_the_third_candidate", "jerry-xl", at, 1.5, status, "", 1, 5, 2
+            "derived_observations_of_the_third_candidate",
+            "jerry-xl",
+            at,
+            1.5,
+            status,
+            "",
+            1,
+            5,
+            2,
+            codes,
         )
-        for at, status in ((0.0, 200), (2.5, 429))
+        for at, status, codes in ((0.0, 200, ("observations_empty",)), (2.5, 429, ()))
     ),
+    "none",
+    ("observations_empty", "step_failed"),
+    ("samples", "budgets"),
 )
 RATES = [
-    Rates(name, 3, 1234.5, 12.5, 123456.7, 1_234_567)
+    Rates(name, 3, 1234.5, 12.5, 123456.7, 1_234_567, 1600, 1599)
     for name in ("self_consistency", "plansearch", "mixture_of_agents_with_a_long_name")
 ]
 SCREEN = Screen(
@@ -132,7 +148,7 @@ SCREEN = Screen(
     workers_wanted=4,
     max_in_flight=64,
     queued=3,
-    total=Rates("total", 9, 1234.5, 12.5, 123456.7, 1_234_567),
+    total=Rates("total", 9, 1234.5, 12.5, 123456.7, 1_234_567, 4800, 4797),
     rates=RATES,
     refused=1.5,
     upstream_failed=2.5,
@@ -169,7 +185,9 @@ def row(strategy: str) -> Row:
     beside = Beside(12, 3, 1, 0.04, (0.1, 0.5), "better") if strategy else None
     subject = Subject(f"{strategy}-{MODEL}".strip("-"), strategy, MODEL)
     counts = (10, 12, 1, f"cannot reach {PATH}", 3, (0.6, 1.0), 123, 123_456, 23_456)
-    return Row(subject, *counts, p50=1.25, p95=112.5, cost=1.2345, beside=beside)
+    row = Row(subject, *counts, p50=1.25, p95=112.5, cost=1.2345, beside=beside)
+    judged = {"judged": 26, "effective": 18, "lost": {"ratings_unreadable": 8}}
+    return replace(row, beside_samples=beside, **judged) if strategy else row  # type: ignore[arg-type]
 
 
 def reports() -> Iterator[tuple[str, Report, list[str]]]:
@@ -179,17 +197,23 @@ def reports() -> Iterator[tuple[str, Report, list[str]]]:
     fleet = Hosts([FAILED], playbook_events.headline([FAILED]), 1, f"optictl fleet apply -i {PATH}")
     yield "fleet", fleet, [FAILED.id, UNIT, PATH, FAILED.remedy, f"--- {PATH}", fleet.again]
     proof = Proof([smoke(f"{n}-{MODEL}", 12.5) for n in "ab"], [smoke(f"a-{MODEL}", 1.5)])
-    yield "upgrade, proven", Comparison(proof), [f"a-{MODEL}", f"b-{MODEL}", "12345", "12.50"]
+    proof.new.append(replace(smoke(f"c-{MODEL}", 2.5), status="fail", found=f"{PATH} is empty"))
+    names = [f"a-{MODEL}", f"b-{MODEL}", f"c-{MODEL}", "12345", "12.50", PATH]
+    yield "upgrade, proven", Comparison(proof), names
     switched = Switched(RELEASE, True, True, next=f"To go back: optictl rollback --config {PATH}")
     yield "upgrade, done", switched, [RELEASE, switched.next]
     resolution = Resolution(
         Path(PATH), "", ["openai 3.54.0 -> 3.60.1"], {f"optillm.{MODEL}": f"-{PATH}\n"}, []
     )
     yield "upgrade --resolve", NewLock(resolution), [f"optillm.{MODEL}", "openai 3.54.0 -> 3.60.1"]
-    compared = Compared([row(""), row("plansearch"), row("moa")], PATH, 10**6, f"optictl x {PATH}")
+    baseline = replace(row(""), subject=Subject(MODEL, "", MODEL, 5))
+    rows = [row(""), baseline, row("plansearch"), row("moa")]
+    compared = Compared(rows, PATH, 10**6, f"optictl x {PATH}", 2 * 10**6, 130)
     names = [MODEL, "plansearch", "1.2345", "112.5", f"moa-{MODEL}", f"optictl x {PATH}"]
+    names += ["ratings_unreadable", "130 samples", f"{MODEL} x5"]
     yield "compare", compared, names
     names = [MODEL, TRACE.calls[0].purpose, "upstream_rate_limited", "429"]
+    names += ["observations_empty", "step_failed:", "fixed: samples"]
     yield "trace", Traced(MODEL, TRACE, "x"), names
     yield "check", Results([FAILED]), [FAILED.id, UNIT, PATH, FAILED.remedy]
 
@@ -229,15 +253,13 @@ def test_a_plan_with_a_service_to_take_over_splits_nothing(width: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("problem", [SCREEN.problem, ""])
 def test_top_splits_nothing(width: int, problem: str) -> None:
-    from dataclasses import replace
-
     screen = replace(SCREEN, problem=problem)
     shown = lines(
         width,
         lambda t: t.out.print(observations._top_screen(screen, UNIT, 2, False, width, 40)),
     )
     names = [rate.strategy for rate in RATES]
-    wanted = [UNIT, MODEL, "feedface", *names, "1234567", "1024 MiB", "q quits"]
+    wanted = [UNIT, MODEL, "feedface", *names, "1234567", "1024 MiB", "q quits", "1599/1600"]
     # a path that is longer than a line can be nowhere as a whole
     assert split(shown, *wanted, *([PATH] if problem and width > len(PATH) else [])) == []
     assert len(shown) <= 40
@@ -334,6 +356,38 @@ class TestTable:
             "other",
             "  said few  n 5",
         ]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_model_is_shown_when_it_ends_and_not_again(width: int) -> None:
+    results = [smoke(MODEL, 1.5), replace(smoke("moa-jerry-xl", 2.5), status="warn", cause=PATH)]
+    seen = []
+
+    def show(terminal: Terminal) -> None:
+        listed = as_they_end(terminal, [r.id for r in results])
+        for result in results:
+            listed(OneSmoked(result, Response(200)))
+            seen.append(terminal.out.file.getvalue())  # type: ignore[attr-defined]
+        terminal.finish(Smoked(results, is_listed=True))
+
+    shown = lines(width, show)
+    assert MODEL in seen[0]
+    assert "moa-jerry-xl" not in seen[0]
+    assert "moa-jerry-xl" in seen[1]
+    assert split(shown, MODEL, "moa-jerry-xl", PATH) == []
+    assert sum(line.startswith(("pass  ", "warn  ")) for line in shown) == 2
+    assert shown[-1] == "(1 warn, 1 pass)"
+
+
+def test_json_has_one_envelope_however_models_end(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal("smoke", "json")
+    results = [smoke("moa-jerry-xl", 1.5), smoke("bon-jerry-xl", 1.5)]
+    listed = as_they_end(terminal, [r.id for r in results])
+    for result in results:
+        listed(OneSmoked(result, Response(200)))
+    terminal.finish(Smoked(results, is_listed=True))
+    envelope = json.loads(capsys.readouterr().out)
+    assert [r["id"] for r in envelope["results"]] == ["moa-jerry-xl", "bon-jerry-xl"]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -113,6 +113,44 @@ class TestMetrics:
             model.parse(text)
 
 
+class TestEffect:
+    """Requests without effect, of the last ones that the guard judged."""
+
+    @staticmethod
+    def seen(effect: Any) -> model.Screen:
+        state = STATE if effect is None else {**STATE, "effect": effect}
+        return model.screen(None, shot(100, exposed(1, []), state))
+
+    @staticmethod
+    def counted(strategy: str, base_model: str, requests: int, degraded: int) -> dict[str, Any]:
+        fields = {"strategy": strategy, "base_model": base_model, "weak": 1, "codes": {}}
+        return {**fields, "requests": requests, "degraded": degraded}
+
+    def test_all_base_models_of_a_strategy_together(self) -> None:
+        counted = [
+            self.counted("moa", "jerry-xl", 40, 3),
+            self.counted("moa", "tom", 2, 2),
+            self.counted("bon", "jerry-xl", 7, 0),
+        ]
+        screen = self.seen(counted)
+        assert {r.strategy: (r.degraded, r.judged) for r in [*screen.rates, screen.total]} == {
+            "moa": (5, 42),
+            "bon": (0, 7),
+            "all": (5, 49),
+        }
+        assert " no_effect=5/49 " in observations._top_line(screen)
+        assert screen.as_dict()["total"]["judged"] == 49
+
+    def test_nothing_was_judged_yet(self) -> None:
+        screen = self.seen([])
+        assert (screen.total.degraded, screen.total.judged) == (0, 0)
+
+    def test_an_older_guard_does_not_judge(self) -> None:
+        screen = self.seen(None)
+        assert (screen.total.degraded, screen.total.judged) == (None, None)
+        assert " no_effect=- " in observations._top_line(screen)
+
+
 class TestScreen:
     def test_rates_are_those_between_the_two(self) -> None:
         seen = model.screen(

@@ -104,6 +104,36 @@ def test_what_stands_in_it_without_contents() -> None:
     assert _trace(_call(0, None)).as_dict()["calls"][0]["seconds"] is None
 
 
+def test_contents_can_be_left_out() -> None:
+    full = _trace(_call(0, 1, messages=[], answers=["secret"]), messages=[], answers=["secret"])
+    assert "secret" in str(full.as_dict())
+    assert "secret" not in str(full.without_content().as_dict())
+    assert full.without_content() == _trace(_call(0, 1))
+
+
+def test_what_was_lost_and_where() -> None:
+    lost = {"effect": "none", "degraded": ["critique_empty"], "fixed": ["samples"]}
+    trace = _trace(_call(0, 1), _call(1, 1, codes=["critique_empty"]), **lost)
+    assert [call.codes for call in trace.calls] == [(), ("critique_empty",)]
+    data = trace.as_dict()
+    assert (data["effect"], data["degraded"], data["fixed"]) == (
+        "none",
+        ("critique_empty",),
+        ("samples",),
+    )
+    text = tracing.page([("moa-jerry-xl", trace)], "today")
+    assert "<p>Effect: none. Fixed: samples.</p>" in text
+    assert "<li>critique_empty: The critique was empty" in text
+    assert text.count('class="bar lost"') == 1
+    assert '<td class="words">critique_empty</td>' in text
+
+
+def test_a_trace_of_an_older_guard_says_nothing_of_the_effect() -> None:
+    trace = _trace(_call(0, 1))
+    assert (trace.effect, trace.degraded, trace.fixed) == ("", (), ())
+    assert "Effect" not in tracing.page([("moa-jerry-xl", trace)], "today")
+
+
 @pytest.mark.parametrize("wrong", [None, [], {}, {"calls": None}, {"calls": [{}]}, "text"])
 def test_what_is_no_trace_is_not_taken_for_one(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"^\w[\w.]*: |^the whole: "):

@@ -56,7 +56,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates of one strategy per minute; None before there are two snapshots."""
+    """The rates of one strategy per minute; None before there are two snapshots.
+
+    `degraded`: requests without effect, of the last `judged` ones. None if the guard is older.
+    """
 
     strategy: str
     in_flight: int
@@ -64,6 +67,8 @@ class Rates:
     failed: float | None
     calls: float | None
     tokens: float | None
+    judged: int | None = None
+    degraded: int | None = None
 
 
 @dataclass(frozen=True)
@@ -237,26 +242,50 @@ def _rates(now: Snapshot, in_flight: Sequence[RequestInFlight], since: _Since) -
     known = now.state.strategies if now.state else ()
     counted = [strategy for counts in now.counts.values() for strategy in counts.requests]
     names = dict.fromkeys([*known, *counted, *(request.strategy for request in in_flight)])
+    return [_of_strategy(name, now, in_flight, since) for name in names]
+
+
+def _of_strategy(
+    name: str, now: Snapshot, in_flight: Sequence[RequestInFlight], since: _Since
+) -> Rates:
+    judged, degraded = _effect(now, name)
     new = since.new
-    return [
-        Rates(
-            name,
-            sum(request.strategy == name for request in in_flight),
-            *(
-                since.per_minute(counts.get(name, 0))
-                for counts in (new.requests, new.failed, new.calls, new.tokens)
-            ),
-        )
-        for name in names
-    ]
+    return Rates(
+        strategy=name,
+        in_flight=sum(request.strategy == name for request in in_flight),
+        requests=since.per_minute(new.requests.get(name, 0)),
+        failed=since.per_minute(new.failed.get(name, 0)),
+        calls=since.per_minute(new.calls.get(name, 0)),
+        tokens=since.per_minute(new.tokens.get(name, 0)),
+        judged=judged,
+        degraded=degraded,
+    )
+
+
+def _effect(now: Snapshot, strategy: str) -> tuple[int | None, int | None]:
+    """The last judged requests of a strategy on all base models, and those without effect."""
+    if now.state is None or now.state.effect is None:
+        return None, None
+    own = [each for each in now.state.effect if each.strategy == strategy]
+    return sum(each.requests for each in own), sum(each.degraded for each in own)
 
 
 def _total(rates: Sequence[Rates], in_flight: int, *, is_known: bool) -> Rates:
-    sums = (
-        round(sum(getattr(strategy, kind) or 0 for strategy in rates), 2) if is_known else None
-        for kind in ("requests", "failed", "calls", "tokens")
+    def rate(kind: str) -> float | None:
+        summed = sum(getattr(strategy, kind) or 0 for strategy in rates)
+        return round(summed, 2) if is_known else None
+
+    judged = [strategy.judged for strategy in rates if strategy.judged is not None]
+    return Rates(
+        strategy="all",
+        in_flight=in_flight,
+        requests=rate("requests"),
+        failed=rate("failed"),
+        calls=rate("calls"),
+        tokens=rate("tokens"),
+        judged=sum(judged) if judged else None,
+        degraded=sum(strategy.degraded or 0 for strategy in rates) if judged else None,
     )
-    return Rates("all", in_flight, *sums)
 
 
 def _service_state(now: Snapshot) -> str:

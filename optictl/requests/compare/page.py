@@ -58,7 +58,7 @@ def _chart(
     """`values` are (value, low, high, words) of each row; the axis goes from 0 to `whole`."""
     bars = [
         Bar(
-            r.subject.model,
+            r.subject.label,
             26 + _STEP * i,
             _place(value, whole),
             _place(low, whole),
@@ -126,16 +126,22 @@ def render_page(
     when: str,
 ) -> str:
     """The page. It shows questions and answers only with `content`."""
-    last = summary.newest(records)
+    by_question = [
+        {record.question: record for record in summary.answers(row.subject, questions, records)}
+        for row in rows
+    ]
     return render.page(
         "compare.html.j2",
         rows=rows,
         charts=charts(rows),
         width=WIDTH,
         left=_LEFT,
-        sentences=[text for row in rows if (text := summary.sentence(row))],
+        sentences=[text for row in rows for text in summary.sentences(row)],
         questions=questions,
-        answers={q.id: [(r, last.get((r.subject.model, q.id))) for r in rows] for q in questions},
+        answers={
+            q.id: [(r, of.get(q.id)) for r, of in zip(rows, by_question, strict=True)]
+            for q in questions
+        },
         content=content,
         priced=priced,
         when=when,

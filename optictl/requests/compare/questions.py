@@ -64,10 +64,30 @@ def right(question: Question, answer: str) -> bool:
     The model's reasoning (up to `</think>`) does not count. Text after "Answer:" is the final
     answer.
     """
+    text, final = _parts(answer)
+    return any(_matches(rule, text, final) for rule in question.expected)
+
+
+def final_answer(question: Question, answer: str) -> str:
+    """What an answer says in the end, in one form for equal answers; "" if it says nothing.
+
+    It is read as `right` reads it, without the rules' values: a number where a rule wants one,
+    else the line after "Answer:", else the whole text.
+    """
+    text, final = _parts(answer)
+    if any(rule.kind == "number" for rule in question.expected) and (
+        numbers := _numbers(text, final)
+    ):
+        return repr(numbers[0])
+    first = next(filter(None, map(str.strip, final.splitlines())), "")
+    return _plain(first) or _plain(text)
+
+
+def _parts(answer: str) -> tuple[str, str]:
+    """An answer without its reasoning, and what follows the last "Answer:" in it."""
     text = answer.rpartition("</think>")[2]
     marks = list(_MARK.finditer(text))
-    final = text[marks[-1].end() :] if marks else ""
-    return any(_matches(rule, text, final) for rule in question.expected)
+    return text, text[marks[-1].end() :] if marks else ""
 
 
 def _matches(rule: Rule, text: str, final: str) -> bool:
@@ -83,10 +103,14 @@ def _matches(rule: Rule, text: str, final: str) -> bool:
 
 
 def _number_matches(expected: float, tolerance: float, text: str, final: str) -> bool:
-    # after the mark the first number is the answer; without a mark, the last one
-    digits = _NUMBER.findall(final)[:1] or _NUMBER.findall(text)[-1:]
-    numbers = [float(number.replace(",", "").replace("\u2212", "-")) for number in digits]
+    numbers = _numbers(text, final)
     return any(math.isclose(expected, n, rel_tol=1e-9, abs_tol=tolerance) for n in numbers)
+
+
+def _numbers(text: str, final: str) -> list[float]:
+    """The number that an answer gives, or none: after the mark the first one, else the last one."""
+    digits = _NUMBER.findall(final)[:1] or _NUMBER.findall(text)[-1:]
+    return [float(number.replace(",", "").replace("\u2212", "-")) for number in digits]
 
 
 def _plain(text: str) -> str:

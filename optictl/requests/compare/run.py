@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from optictl.deployment import model_names
 from optictl.deployment.config import Config, suggest
@@ -24,7 +26,7 @@ from optictl.errors import (
 from optictl.guard.error_texts import is_error_text
 from optictl.host import files, network
 from optictl.host.network import Response
-from optictl.proof import evidence
+from optictl.proof import effect, evidence
 from optictl.requests.compare import questions as asking
 from optictl.requests.compare import summary
 from optictl.requests.compare.questions import Question, QuestionsError
@@ -39,19 +41,46 @@ _ERROR_LENGTH = 200
 BUILT_IN = Path(__file__).with_name("questions.jsonl")
 
 
+@dataclass(frozen=True)
+class Request:
+    """One request of a comparison. `sample`: its number, where the plain model is asked often."""
+
+    subject: Subject
+    question: Question
+    sample: int = 1
+
+
 @dataclass
 class Comparison:
-    """A comparison and its results so far. Every answer is added to `records` and to `file`."""
+    """A comparison and its results so far. Every answer is added to `records` and to `file`.
+
+    `plain_samples`: the plain model is also asked as often as each strategy asks it.
+    """
 
     header: Header
     subjects: list[Subject]
     questions: list[Question]
     file: Path
     records: list[Record] = field(default_factory=list)
+    plain_samples: bool = False
 
     @property
-    def left(self) -> list[tuple[Subject, Question]]:
-        return summary.left(self.subjects, self.questions, self.records)
+    def left(self) -> list[Request]:
+        """The requests that are left: those of the models, then the samples of the plain ones."""
+        left = summary.left(self.subjects, self.questions, self.records)
+        return [*(Request(subject, question) for subject, question in left), *self.samples_left]
+
+    @property
+    def samples_left(self) -> list[Request]:
+        if not self.plain_samples:
+            return []
+        left = summary.samples_left(self.subjects, self.questions, self.records)
+        return [Request(*request) for request in left]
+
+    @property
+    def expected_calls(self) -> int:
+        """The estimated upstream calls of the requests that are left."""
+        return round(sum(summary.expected_calls(r.subject, self.records) for r in self.left))
 
     @property
     def tokens(self) -> int:
@@ -60,17 +89,29 @@ class Comparison:
     @property
     def enough(self) -> int:
         """The estimated tokens of the whole comparison."""
-        return self.tokens + sum(self._expected(subject, q) for subject, q in self.left)
+        return self.tokens + sum(map(self._expected, self.left))
 
-    def _expected(self, subject: Subject, question: Question) -> int:
-        return summary.expected_tokens(subject, question, self.subjects, self.records)
+    def _expected(self, request: Request) -> int:
+        return summary.expected_tokens(
+            request.subject, request.question, self.subjects, self.records
+        )
 
-    def fits(self, subject: Subject, question: Question, budget: int | None) -> bool:
+    def fits(self, request: Request, budget: int | None) -> bool:
         """Whether a request is expected to stay within the token budget."""
-        return budget is None or self.tokens + self._expected(subject, question) <= budget
+        return budget is None or self.tokens + self._expected(request) <= budget
 
     def rows(self, prices: summary.Prices | None) -> list[summary.Row]:
-        return summary.rows(self.subjects, self.questions, self.records, prices)
+        return summary.rows(self.rivals, self.questions, self.records, prices)
+
+    @property
+    def rivals(self) -> list[Subject]:
+        """All that is compared: each baseline stands behind its plain model."""
+        baselines = summary.baselines(self.subjects, self.records) if self.plain_samples else []
+        return [
+            rival
+            for s in self.subjects
+            for rival in (s, *(b for b in baselines if not s.strategy and b.model == s.model))
+        ]
 
     def command(self, budget: int | None, *flags: str) -> str:
         """The arguments of `optictl` that resume this comparison; `flags` are added."""
@@ -106,9 +147,15 @@ def subjects(config: Config, asked: list[str]) -> list[Subject]:
 
 
 def begin(
-    config: Config, asked: list[str], prompts: Path | None, resume: Path | None
+    config: Config,
+    asked: list[str],
+    prompts: Path | None,
+    resume: Path | None,
+    plain_samples: bool = False,
 ) -> Comparison:
     """A new comparison, or the one in the file `resume`, with its models and questions by default.
+
+    `plain_samples`: as of `Comparison`.
 
     Raises:
         UnknownModel: the deployment does not serve a model.
@@ -131,7 +178,8 @@ def begin(
             remedy="start a new comparison, without --resume",
         )
     file = resume or Path(f"optictl-compare-{time.strftime('%Y%m%d-%H%M%S')}.jsonl").absolute()
-    return Comparison(header, compared, questions, file, kept[1] if kept else [])
+    records = kept[1] if kept else []
+    return Comparison(header, compared, questions, file, records, plain_samples)
 
 
 def _kept(path: Path) -> tuple[Header, list[Record]] | None:
@@ -162,8 +210,9 @@ def _questions(path: Path | None) -> list[Question]:
         ) from None
 
 
-def record(subject: Subject, question: Question, answer: Response, keep: bool) -> Record:
+def record(request: Request, answer: Response, keep: bool) -> Record:
     """The record of an answer. Pure. `keep`: whether it includes the answer's text."""
+    subject, question = request.subject, request.question
     text, tokens = evidence.content(answer), evidence.usage(answer)
     ran = evidence.header(answer, "strategy")
     error = ""
@@ -177,6 +226,7 @@ def record(subject: Subject, question: Question, answer: Response, keep: bool) -
         )
     elif is_error_text(text):
         error = "the answer is an error text of OptiLLM"
+    given = effect.read({name: evidence.header(answer, name) for name in effect.HEADERS})
     return Record(
         question=question.id,
         model=subject.model,
@@ -191,7 +241,18 @@ def record(subject: Subject, question: Question, answer: Response, keep: bool) -
         or (0 if tokens["total"] else evidence.number(answer, "tokens")),
         completion_tokens=tokens["completion"],
         answer=text if keep and not error else None,
+        sample=request.sample,
+        final=None if subject.strategy or error else _digest(question, text),
+        completions=evidence.number(answer, "upstream-completions") or None,
+        effect=given.level or None,
+        codes=given.codes,
     )
+
+
+def _digest(question: Question, text: str) -> str:
+    """A digest of the final answer, "" if there is none: a file without texts can be voted on."""
+    final = asking.final_answer(question, text)
+    return hashlib.sha256(final.encode()).hexdigest()[:16] if final else ""
 
 
 @dataclass(frozen=True)
@@ -222,7 +283,7 @@ def ask(
             or the file cannot be written.
         Locked: another optictl writes the file.
     """
-    if not comparison.records and not comparison.fits(*comparison.left[0], terms.budget):
+    if not comparison.records and not comparison.fits(comparison.left[0], terms.budget):
         raise BudgetTooSmall(
             f"--budget-tokens {terms.budget} may be too small for the first question",
             remedy=f"use --budget-tokens {comparison.enough} (estimate for the whole comparison)",
@@ -250,32 +311,44 @@ def _ask(
     append: Callable[[str], None],
     say: Callable[[str], None],
 ) -> bool:
-    timeout = terms.timeout or patience(config)
     failures, of_model = 0, Counter[str]()
-    for subject, question in comparison.left:
-        if of_model[subject.model] == FAILURES_IN_A_ROW:
+    for request in _in_order(comparison):
+        model = request.subject.model
+        if of_model[model] == FAILURES_IN_A_ROW:
             continue
-        if not comparison.fits(subject, question, terms.budget):
+        if not comparison.fits(request, terms.budget):
             return False
-        url, key = (
-            (config.url, keys.proxy)
-            if subject.strategy
-            else (config.upstream.base_url, keys.upstream)
-        )
-        body = {"model": subject.model, "messages": list(question.messages)}
-        answer = network.request(
-            "POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout
-        )
-        answered = record(subject, question, answer, terms.keep)
+        answered = record(request, _answer(request, config, keys, terms), terms.keep)
         append(answered.line())
         comparison.records.append(answered)
         failures = failures + 1 if answered.error else 0
-        of_model[subject.model] = of_model[subject.model] + 1 if answered.error else 0
-        say(f"{subject.model}: {answered.error or ('right' if answered.right else 'wrong')}")
+        of_model[model] = of_model[model] + 1 if answered.error else 0
+        say(f"{model}: {answered.error or ('right' if answered.right else 'wrong')}")
         if failures == FAILURES_IN_A_ROW:
             raise RequestsFailed(
                 f"{failures} consecutive requests failed",
                 remedy=terms.remedy,
-                detail=f"{subject.model}: {answered.error}",
+                detail=f"{model}: {answered.error}",
             )
     return True
+
+
+def _in_order(comparison: Comparison) -> Iterator[Request]:
+    """The requests that are left. How many samples a strategy is worth is known after its own."""
+    left = summary.left(comparison.subjects, comparison.questions, comparison.records)
+    yield from (Request(subject, question) for subject, question in left)
+    yield from comparison.samples_left
+
+
+def _answer(request: Request, config: Config, keys: Keys, terms: Terms) -> Response:
+    subject = request.subject
+    url, key = (
+        (config.url, keys.proxy) if subject.strategy else (config.upstream.base_url, keys.upstream)
+    )
+    messages = list(request.question.messages)
+    body: dict[str, Any] = {"model": subject.model, "messages": messages}
+    if request.sample > 1:
+        # LiteLLM's response cache would give the same sample again
+        body["cache"] = {"no-cache": True}
+    timeout = terms.timeout or patience(config)
+    return network.request("POST", f"{url}/chat/completions", key=key, body=body, timeout=timeout)

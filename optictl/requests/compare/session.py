@@ -30,6 +30,7 @@ class Options:
     resume: Path | None = None
     content: bool = False
     timeout: float | None = None
+    plain_samples: bool = False
 
 
 @dataclass
@@ -44,12 +45,22 @@ class Session:
     keys: Keys
 
     @property
-    def done(self) -> int:
-        return self.total - len(self.comparison.left)
+    def left(self) -> int:
+        """The requests to come."""
+        return len(self.comparison.left)
 
     @property
-    def total(self) -> int:
-        return len(self.comparison.questions) * len(self.comparison.subjects)
+    def outlook(self) -> str:
+        """What is to come, in words."""
+        samples, calls = len(self.comparison.samples_left), self.comparison.expected_calls
+        of_plain = f", {samples} of them samples of plain models" if samples else ""
+        return f"{self.left} requests to come{of_plain}, with about {calls} upstream calls"
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all that is compared, samples and repeated requests included."""
+        models = {s.model for s in self.comparison.subjects}
+        return sum(r.tokens for r in self.comparison.records if r.model in models)
 
     def again(self, budget: int | None) -> str:
         """The command that continues, with a budget of tokens."""
@@ -58,6 +69,8 @@ class Session:
             words += ["--config", str(self.config_path)]
         if chosen.content:
             words += ["--content"]
+        if chosen.plain_samples:
+            words += ["--plain-samples"]
         if chosen.save is not None:
             words += ["--save", str(chosen.save)]
         if chosen.prices is not None:
@@ -103,7 +116,9 @@ def begin(options: Options, config: Config, paths: Paths, config_path: Path | No
         UnknownModel: a model is not served.
         OptictlError: a file cannot be used, or LiteLLM's key cannot be read.
     """
-    comparison = run.begin(config, options.models, options.prompts, options.resume)
+    comparison = run.begin(
+        config, options.models, options.prompts, options.resume, options.plain_samples
+    )
     keys = smoke.keys(paths, None)
     if not keys.upstream:
         raise MissingFact(

@@ -13,8 +13,10 @@ pytestmark = pytest.mark.slow
 def test_every_check_passes_on_a_running_deployment(deployment: InstalledDeployment) -> None:
     with deployment.standin().running(), deployment.serving():
         results = deployment.check()
-    skipped = {r.found for r in results.values() if r.status == "skip"}
-    assert skipped == {"this deployment is not managed by systemd"}
+    # it has just started: there is no request to judge
+    skipped = {id: r.found for id, r in results.items() if r.status == "skip"}
+    assert skipped.pop("strategies.effect").endswith(("20 are needed", "run optictl install"))
+    assert set(skipped.values()) == {"this deployment is not managed by systemd"}
     assert {
         r.id: (r.status, r.found) for r in results.values() if r.status not in ("pass", "skip")
     } == {}

@@ -251,6 +251,7 @@ def test_ctrl_c_names_the_command_that_goes_on(
         "--models",
         "moa-jerry-xl",
         "--content",
+        "--yes",
     ]
     stopped = in_terminal(
         "compare", *words, home=tmp_path, columns=300, typed="\x03", prompt="moa-jerry-xl: right"
@@ -265,9 +266,12 @@ def test_ctrl_c_names_the_command_that_goes_on(
     )
     assert outcome.code == 0, outcome.err
     assert f"{QUESTIONS}/{QUESTIONS}" in outcome.out
-    assert (
-        outcome.err.count("\n") == 1
-    )  # no progress in a pipe: one line says where the answers are
+    # in a pipe: what is to come, a line for each request, and where the answers are
+    begun, *requests, ended = outcome.err.splitlines()
+    assert re.fullmatch(r"\d+ requests to come, with about \d+ upstream calls", begun)
+    assert requests[-1].startswith(f"{len(requests)} of {len(requests)}: ")
+    assert begun.startswith(f"{len(requests)} ")
+    assert ended.startswith("every answer is in ")
     (kept,) = tmp_path.glob("optictl-compare-*.jsonl")
     assert kept.read_text().count("Answer: 42") == QUESTIONS
     page = tmp_path / "page.html"
@@ -277,7 +281,8 @@ def test_ctrl_c_names_the_command_that_goes_on(
     # a path is never split
     assert max(len(line) for line in shown.lines if kept.name not in line) <= 80
     assert any(
-        re.match(r"moa +8/8 +68-100 +24 ", line) and "better" in line for line in shown.lines
+        re.match(r"moa +8/8 +68-100 +(\d of \d +)?24 ", line) and "better" in line
+        for line in shown.lines
     )
 
 
@@ -358,3 +363,54 @@ def test_sigterm_leaves_a_file_that_goes_on(
     gate.set()
     assert process.returncode == 143
     assert "go on: optictl compare --resume" in said
+
+
+def test_on_a_terminal_it_asks_before_it_spends(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
+    words = ["compare", "--root", root, "--prompts", prompts, "--models", "moa-jerry-xl"]
+    refused = in_terminal(*words, home=tmp_path, columns=100, typed="n\r", prompt="[y/N]")
+    assert refused.code == 1
+    said = f"{2 * QUESTIONS} requests to come, with about {QUESTIONS * (1 + CALLS['moa'])} upstream"
+    assert any(line.startswith(said) for line in refused.lines)
+    assert upstream.calls() == []
+    assert list(tmp_path.glob("optictl-compare-*")) == []
+    agreed = in_terminal(*words, home=tmp_path, columns=100, typed="y\r", prompt="[y/N]")
+    assert agreed.code == 0
+    assert upstream.calls() != []
+
+
+def test_with_samples_of_the_plain_model(
+    root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
+) -> None:
+    """Two of three plain answers are right: the majority is, where a single one may not be."""
+    plain = 0
+
+    def vary(seen: Seen) -> Reply | None:
+        nonlocal plain
+        if seen.body is None or not is_plain(seen):
+            return respond(seen)
+        plain += 1
+        return Reply(body=completion(seen.body, f"Answer: {42 if plain % 3 else 41}"))
+
+    upstream.respond = vary
+    answers = tmp_path / "answers.jsonl"
+    words = ["--prompts", prompts, "--models", "moa-jerry-xl", "--resume", answers, "-o", "json"]
+    outcome = compare(root, tmp_path, *words, "--plain-samples")
+    assert outcome.code == 0, outcome.err
+    one, majority, moa = assert_envelope(outcome.data, "compare", "ok")
+    assert [one["id"], majority["id"], moa["id"]] == ["jerry-xl", "jerry-xl x5", "moa-jerry-xl"]
+    assert 0 < one["data"]["right"] < QUESTIONS
+    assert (majority["data"]["right"], majority["data"]["answered"]) == (QUESTIONS, QUESTIONS)
+    assert majority["data"]["calls"] == 5 * QUESTIONS
+    assert moa["data"]["beside"]["gained"] > 0
+    assert moa["data"]["beside_samples"]["gained"] == 0
+    samples = [seen.body for seen in upstream.calls() if seen.body and is_plain(seen)]
+    assert len(samples) == 5 * QUESTIONS
+    # a further sample never comes from LiteLLM's cache
+    assert sum(body.get("cache") == {"no-cache": True} for body in samples) == 4 * QUESTIONS
+    upstream.seen.clear()
+    again = compare(root, tmp_path, *words, "--plain-samples")
+    assert (again.code, upstream.calls()) == (0, [])
+    assert again.data["results"] == outcome.data["results"]
+    assert "Answer" not in answers.read_text()

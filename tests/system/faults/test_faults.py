@@ -21,8 +21,8 @@ def test_a_healthy_deployment_is_accused_of_nothing(bench: Bench) -> None:
     look = bench.look()
     assert look.complaints == {}
     assert {name for name, wrong in look.others.items() if wrong} == set()
-    # every check has really looked
-    assert [r.id for r in look.results if r.status == "skip"] == []
+    # every check has really looked; few requests are no ground for a verdict about effect
+    assert {r.id for r in look.results if r.status == "skip"} <= {"strategies.effect"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[f.key for f in FAULTS])
