@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks import clients
-from benchmarks.figures import Part, Row, figure
+from benchmarks.figures import Figure, Part, Row, figure
 from benchmarks.lab import Lab, say
 from benchmarks.servers import Server, bare, completions, cpu_seconds, guarded, upstream
 from testing.load import percentile
@@ -14,6 +16,9 @@ from testing.load import percentile
 TITLE = "Serving"
 #: Strategy -> upstream calls of one request.
 STRATEGIES = {"moa": 3, "re2": 1}
+#: Strategy -> how many times the requests/s of bare OptiLLM are expected.
+RATES = {"moa": 6, "re2": 10}
+_FLOOR = Path(__file__).with_name("floor.py")
 ROUNDS, WARM_UP, SEQUENTIAL, CONCURRENT, CLIENTS = 5, 10, 100, 200, 8
 NOTES = [
     f"{ROUNDS} alternating rounds. A round is {SEQUENTIAL} sequential requests, then {CONCURRENT} "
@@ -32,6 +37,9 @@ NOTES = [
     "CPU: user and system time of the program's processes with 8 clients. Other load on the "
     "machine affects this figure "
     "least.",
+    "The floor is what a proxy in Python cannot do without: one bare httpx2 call, and an empty "
+    "ASGI application on uvicorn with httptools, each in its own process. Above it are OptiLLM's "
+    "strategy, the guard's checks, accounting and log, and the threads' turns.",
 ]
 
 
@@ -98,9 +106,43 @@ def _compare(strategy: str, release_sides: tuple[Side, Side]) -> tuple[list[Row]
     return [
         row("added latency, p50", "ms", "p50", 1 / 10),
         row("added latency, p95", "ms", "p95", 1 / 10),
-        row(f"requests/s at {CLIENTS} clients", "1/s", "rate", 10, above=True),
+        row(f"requests/s at {CLIENTS} clients", "1/s", "rate", RATES[strategy], above=True),
         row("CPU per request", "ms", "cpu"),
     ], direct
+
+
+def _floor(python: Path, port: int) -> tuple[list[float], list[float]]:
+    """The CPU milliseconds of a bare httpx2 call, and of a request to an empty application."""
+    calls, requests = [], []
+    program = [str(python), "-I", str(_FLOOR)]
+    for turn in range(ROUNDS):
+        say(f"serve: floor, round {turn + 1} of {ROUNDS}")
+        run = [*program, str(port), str(5 * CONCURRENT)]
+        done = subprocess.run(run, check=True, capture_output=True, text=True)
+        calls.append(float(done.stdout))
+        with subprocess.Popen(
+            [*program, "0", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            own = int(process.stdout.readline())
+            clients.sequential(own, "jerry-xl", WARM_UP)
+            cpu = cpu_seconds(process.pid)
+            answered, _ = clients.concurrent(own, "jerry-xl", 5 * CONCURRENT, CLIENTS)
+            requests.append((cpu_seconds(process.pid) - cpu) / answered * 1000)
+            process.stdin.close()
+    return calls, requests
+
+
+def _above_floor(ours: Figure | None, calls: list[float], requests: list[float]) -> list[Row]:
+    """The CPU time of `re2` with one call, beside that of the parts that it cannot do without."""
+    both = [call + request for call, request in zip(calls, requests, strict=True)]
+    label = "re2 (1 upstream call): CPU per request"
+    return [
+        Row(label, "ms", ours, "floor: a bare httpx2 call", figure(calls)),
+        Row(label, "ms", ours, "floor: an empty ASGI application", figure(requests)),
+        Row(label, "ms", ours, "floor: both", figure(both)),
+    ]
 
 
 def measure(lab: Lab) -> Part:
@@ -122,5 +164,7 @@ def measure(lab: Lab) -> Part:
                 rows, direct = _compare(strategy, sides)
             part.rows += rows
             shares += direct
+        calls, requests = _floor(release / ".venv/bin/python", port)
+        part.rows += _above_floor(part.rows[-1].ours, calls, requests)
     part.notes = [*NOTES, f"A direct call to the upstream took {figure(shares)} ms (p50 a round)."]
     return part

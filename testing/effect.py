@@ -61,9 +61,7 @@ _TEXT = st.text(min_size=1, max_size=60).filter(
 
 
 def _distinct(count: int) -> st.SearchStrategy[list[str]]:
-    return st.lists(
-        _TEXT, min_size=count, max_size=count, unique_by=lambda text: " ".join(text.split())
-    )
+    return st.lists(_TEXT, min_size=count, max_size=count, unique_by=lambda text: text.strip())
 
 
 @st.composite

@@ -242,7 +242,7 @@ def _judged(rules: Callable[[_Notes], None], run: Run) -> Judgement:
 
 def _spoken(sample: Sample) -> str:
     """The text of a sample, to compare it with others."""
-    return " ".join(thinking.without(sample.text).split())
+    return thinking.without(sample.text).strip()
 
 
 def _candidates(notes: _Notes) -> list[Sample]:

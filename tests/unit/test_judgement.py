@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optictl.guard import judgement
@@ -44,7 +44,7 @@ def test_a_mixture_of_three_candidates() -> None:
         ([candidates("a", asked=3), CRITIQUE, FINAL], ["candidates_missing"]),
         ([candidates("a", "", "c"), CRITIQUE, FINAL], ["candidates_missing"]),
         ([candidates("a", "a", "a"), CRITIQUE, FINAL], ["candidates_identical"]),
-        ([candidates("a b", "a  b", "c"), CRITIQUE, FINAL], ["candidates_repeated"]),
+        ([candidates("a b", " a b\n", "c"), CRITIQUE, FINAL], ["candidates_repeated"]),
         (
             [candidates("a", "b", "c", finish="length"), CRITIQUE, FINAL],
             ["candidates_truncated"],
@@ -223,6 +223,7 @@ def test_degraded_codes_come_first_and_every_code_is_explained() -> None:
         assert code.fix, name
 
 
+@settings(max_examples=200)
 @given(st.data())
 def test_a_healthy_conversation_yields_no_code(data: st.DataObject) -> None:
     strategy = data.draw(

@@ -12,7 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from optictl.deployment.config import Config
 from optictl.guard import traces
+from optictl.guard.judgement import CODES
+from optictl.host.network import Response
+from optictl.proof import evidence
 from optictl.proof.standin import Reply, Seen
 from testing.support import STRATEGIES
 
@@ -68,6 +72,21 @@ def test_a_lost_effect_is_told(fault: Fault, plain_one: Pair) -> None:
     assert set(codes(response)) == set(fault.codes)
     assert response.headers["x-optillm-effect"] == ("none" if fault.codes else "full")
     assert fixed(response) == set()
+
+
+@pytest.mark.parametrize("fault", ALL.values(), ids=ALL)
+def test_smoke_judges_it(fault: Fault, plain_one: Pair, fixed_one: Pair) -> None:
+    """It fails without an effect, and passes where a fix gave it back; codes are named."""
+    model, config = f"{fault.strategy}-jerry-xl", Config()
+    for pair, left in ((plain_one, fault.codes), (fixed_one, fault.left)):
+        answer = ask(pair, fault.strategy, fault.steps)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        result = evidence.judge(model, config, Response(200, answer.text, headers))
+        levels = {CODES[code].level for code in left}
+        expected = "fail" if "degraded" in levels else "warn" if levels else "pass"
+        assert result.status == expected, result.found
+        assert all(code in result.found for code in left[:1])
+        assert (result.remedy != "") == bool(left)
 
 
 @pytest.mark.parametrize("fault", ALL.values(), ids=ALL)
