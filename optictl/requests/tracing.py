@@ -108,7 +108,7 @@ class Trace:
 
         def present(fields: list[tuple[str, Any]]) -> dict[str, Any]:
             return {
-                name: value
+                name: list(value) if isinstance(value, tuple) else value
                 for name, value in fields
                 if value is not None or name not in ("messages", "answers")
             }

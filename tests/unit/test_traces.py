@@ -118,8 +118,8 @@ def test_what_was_lost_and_where() -> None:
     data = trace.as_dict()
     assert (data["effect"], data["degraded"], data["fixed"]) == (
         "none",
-        ("critique_empty",),
-        ("samples",),
+        ["critique_empty"],
+        ["samples"],
     )
     text = tracing.page([("moa-jerry-xl", trace)], "today")
     assert "<p>Effect: none. Fixed: samples.</p>" in text

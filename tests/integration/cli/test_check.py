@@ -238,6 +238,13 @@ class TestSmoke:
             "latency_ms",
             "tokens",
             "answer",
+            "effect",
+            "codes",
+            "fixed",
+            "samples",
+            "ratings",
+            "agreement",
+            "evidence",
         }
 
 

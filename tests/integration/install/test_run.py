@@ -338,7 +338,15 @@ def test_smoke_from_the_command_line(deployment: InstalledDeployment) -> None:
         "latency_ms",
         "tokens",
         "answer",
+        "effect",
+        "codes",
+        "fixed",
+        "samples",
+        "ratings",
+        "agreement",
+        "evidence",
     }
+    assert {result["data"]["effect"] for result in results} == {"full"}
     assert bad.returncode == 1
     failed = json.loads(bad.stdout)
     assert failed["status"] == "failed"

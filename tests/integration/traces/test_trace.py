@@ -121,7 +121,7 @@ def test_smoke_draws_each_request(
     done = _run(deployment, "smoke", "moa-jerry-xl", "bon-jerry-xl", "--trace", "--save", str(page))
     assert done.code == 0, done.err
     assert done.out.count("━") > 7
-    assert done.out.index("All good") < done.out.index("critique")
+    assert done.out.index("All good") < done.out.index("\ncritique")
     assert (page.read_text().count("<rect"), stat.S_IMODE(page.stat().st_mode)) == (7, 0o644)
     told = _run(deployment, "smoke", "moa-jerry-xl", "--trace", "--output", "json").data
     (result,) = assert_envelope(told, "smoke", "ok")
