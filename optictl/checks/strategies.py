@@ -60,7 +60,8 @@ def judged(strategies: Iterable[StrategyEffect], limits: Effect) -> Iterator[Fin
 
 
 def _so_far(each: StrategyEffect) -> str:
-    return f"{_model(each)}: {each.requests} requests so far"
+    requests = "1 request" if each.requests == 1 else f"{each.requests} requests"
+    return f"{_model(each)}: {requests} so far"
 
 
 def _model(each: StrategyEffect) -> str:

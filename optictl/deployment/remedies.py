@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from optictl.deployment.paths import Paths
 from optictl.guard import envfile, invariants
 from optictl.guard.envfile import Problem
+
+_COMMAND = re.compile(r"\boptictl (check|install|trace)\b(?! --)")
+
+
+def for_deployment(remedy: str, paths: Paths) -> str:
+    """A remedy with its commands for this deployment. They are the last words of a clause."""
+    return _COMMAND.sub(lambda found: paths.command(found[1]), remedy)
 
 
 def unset(path: Path, name: str) -> str:

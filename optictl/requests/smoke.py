@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optictl.deployment import model_names
+from optictl.deployment import model_names, remedies
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, OptictlError, UnknownModel, UsageFailure
@@ -148,6 +148,7 @@ def run(
         say(f"asking {name}")
         answer = ask(config, keys.proxy, name, text, seconds, asking.url, asking.headers)
         result = evidence.judge(name, config, answer, plain.get(base_model, {}))
+        result = replace(result, remedy=remedies.for_deployment(result.remedy, paths))
         results.append(Smoked(with_cause(result, config, paths, answer), answer))
         ended(results[-1])
     return results
