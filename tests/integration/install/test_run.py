@@ -338,6 +338,13 @@ def test_smoke_from_the_command_line(deployment: InstalledDeployment) -> None:
         "latency_ms",
         "tokens",
         "answer",
+        "effect",
+        "codes",
+        "fixed",
+        "samples",
+        "ratings",
+        "agreement",
+        "evidence",
     }
     assert bad.returncode == 1
     failed = json.loads(bad.stdout)
