@@ -28,6 +28,24 @@ OPTICTL = Path(sys.executable).parent / "optictl"
 #: Colours, cursor movements and window titles.
 ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 SECONDS = 60
+#: The fields of `data` in a result of `optictl smoke`. Scripts rely on them.
+SMOKE_DATA = {
+    "strategy",
+    "base_model",
+    "upstream_calls",
+    "upstream_models",
+    "upstream_failures",
+    "latency_ms",
+    "tokens",
+    "answer",
+    "effect",
+    "codes",
+    "fixed",
+    "samples",
+    "ratings",
+    "agreement",
+    "evidence",
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from optictl.checks import catalog
 from optictl.results import SEVERITY
-from tests.integration.cli.helpers import assert_envelope, configured, optictl, together, tree
+from tests.integration.cli.helpers import (
+    SMOKE_DATA,
+    assert_envelope,
+    configured,
+    optictl,
+    together,
+    tree,
+)
 
 KEYS = {"id", "title", "status", "expected", "found", "cause", "remedy"}
 IDS = [check.id for check in catalog.all_checks()]
@@ -229,23 +236,7 @@ class TestSmoke:
         assert result["id"] == "moa-jerry-xl"
         assert "refused" in result["found"]
         assert "Errno" not in result["found"]
-        assert result["data"].keys() == {
-            "strategy",
-            "base_model",
-            "upstream_calls",
-            "upstream_models",
-            "upstream_failures",
-            "latency_ms",
-            "tokens",
-            "answer",
-            "effect",
-            "codes",
-            "fixed",
-            "samples",
-            "ratings",
-            "agreement",
-            "evidence",
-        }
+        assert result["data"].keys() == SMOKE_DATA
 
 
 class TestRun:

@@ -8,8 +8,8 @@ module: optillm_smoke
 short_description: Send real requests to OptiLLM and verify that the strategies ran
 version_added: 0.1.0
 description:
-  - Runs C(optictl smoke), which costs tokens, and fails when a strategy did not run. Skipped in
-    check mode.
+  - Runs C(optictl smoke), which costs tokens, and fails when a strategy did not run or had no
+    effect. Skipped in check mode.
 author: optictl maintainers (@optictl)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
