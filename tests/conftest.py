@@ -34,6 +34,7 @@ LONGEST_FIRST = (
     "guard",
     "routing",
     "litellm",
+    "model",
     "install",
     "transactions",
     "checks",
