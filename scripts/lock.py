@@ -5,7 +5,8 @@
 It also writes the inputs of `upgrade --resolve`. `proxy` is exported from uv.lock (dependency group
 `optillm`), which is the single source. `full` has everything that OptiLLM declares; uv.lock
 excludes most of it, so `full` is resolved separately from the same pins. The LATER versions of
-OptiLLM are resolved as by `optictl upgrade --resolve`: same pins, locked versions kept.
+OptiLLM are resolved as by `optictl upgrade --resolve`: same pins, locked versions kept. The
+dependency group `model` becomes model.txt.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def main() -> None:
     write(version(), "full", full)
     # the hosts of a fleet install optictl with this lock file
     write_lock(LOCKS / "optictl.txt", "what optictl depends on", export("--no-dev"))
+    real_model = export("--only-group", "model")
+    write_lock(LOCKS / "model.txt", "the model of optictl demo --model", real_model)
 
 
 def export(*what: str) -> str:

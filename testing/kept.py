@@ -11,6 +11,8 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
+from optictl.demo import model
+
 #: What is kept between sessions: virtual environments, keyed by what is in them.
 KEPT = Path(f"/var/tmp/optictl-tests-{os.getuid()}")
 
@@ -70,3 +72,12 @@ def litellm_venv(version: str = LITELLM) -> Path:
 def _needs_overrides(version: str) -> bool:
     """Whether LiteLLM's own pins cannot be installed: from 1.108.8 on they are not published."""
     return tuple(map(int, version.split("."))) >= (1, 108, 8)
+
+
+def model_directory() -> Path:
+    """The real model of `optictl demo --model`, installed as the demonstration does it."""
+
+    def make(directory: Path) -> None:
+        model.install(directory / "model", Path("/usr/bin/python3"), lambda _: None)
+
+    return kept(f"model-{model.digest()}", make) / "model"

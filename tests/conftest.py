@@ -36,6 +36,7 @@ LONGEST_FIRST = (
     "guard",
     "routing",
     "litellm",
+    "model",
     "install",
     "transactions",
     "checks",

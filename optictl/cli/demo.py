@@ -21,6 +21,14 @@ def demo(
     once: Annotated[
         bool, typer.Option("--once", help="Stop when every check and smoke has ended.")
     ] = False,
+    model: Annotated[
+        bool,
+        typer.Option(
+            "--model",
+            help="Ask a small real model (SmolLM2-135M-Instruct on llama.cpp) in place of the"
+            " stand-in. Downloads 130 MB; needs no GPU and no key.",
+        ),
+    ] = False,
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -33,7 +41,10 @@ def demo(
     """Install, run, check and smoke OptiLLM against an embedded stand-in for LiteLLM.
 
     Needs no root, no systemd and no LiteLLM; no model is asked. A second run reuses the release.
+
+    With --model the answers are real, and often wrong: the model is one of the smallest there are.
     """
     from optictl.demo import show
 
-    return show.demonstrate(terminal, directory.absolute() if directory else None, once)
+    place = directory.absolute() if directory else None
+    return show.demonstrate(terminal, place, once, is_real=model)

@@ -1,1 +1,1 @@
-"""The demonstration: a whole deployment in a scratch directory, on the embedded stand-in."""
+"""The demonstration: a whole deployment in a directory, on a stand-in or a small real model."""

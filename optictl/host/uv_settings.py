@@ -199,12 +199,18 @@ def redacted(text: str) -> str:
     return re.sub(r"://[^\s/]*@", "://", text)
 
 
+#: Causes for which a caller may have a better fix.
+FULL = "the disk is full"
+UNREACHABLE = "the index cannot be reached"
+NO_WHEEL = "a package has no wheel for this Python and machine"
+NOT_THERE = "the index does not have a package of the lock"
+OTHER_HASH = "a downloaded file does not have the hash in the lock"
 #: Known failures of uv and pip: a pattern for the output, the cause, the fix. The first match
 #: counts.
 _CAUSES = (
     (
         r"No space left on device|Disk quota exceeded",
-        "the disk is full",
+        FULL,
         "free space on the file system that the message names: a release needs 400 MB, uv's cache "
         "as much again",
     ),
@@ -215,7 +221,7 @@ _CAUSES = (
     ),
     (
         r"(?i)hash mismatch|do not match the hashes",
-        "a downloaded file does not have the hash in the lock",
+        OTHER_HASH,
         "check the index in uv.toml: it serves a file that differs from the locked one; "
         "or install from a directory with --wheelhouse DIR",
     ),
@@ -233,18 +239,18 @@ _CAUSES = (
     (
         r"(?i)error sending request|dns error|Connect|connection|timed out|Temporary failure|"
         r"Failed to fetch",
-        "the index cannot be reached",
+        UNREACHABLE,
         "check the network, and index and https-proxy in /etc/uv/uv.toml; or install offline with "
         "--wheelhouse DIR",
     ),
     (
         r"(?i)no usable wheels|no wheels? |only has wheels|doesn't have a (source|wheel)",
-        "a package has no wheel for this Python and machine",
+        NO_WHEEL,
         "choose another interpreter with --python PATH",
     ),
     (
         r"(?i)was not found in|no version of|No matching distribution",
-        "the index does not have a package of the lock",
+        NOT_THERE,
         "check the index in uv.toml, or the directory given with --wheelhouse",
     ),
 )

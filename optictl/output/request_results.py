@@ -162,6 +162,22 @@ def as_they_end(terminal: Terminal, names: Sequence[str]) -> Callable[[smoke.Smo
     return lambda smoked: listed(terminal, smoked.result, width)
 
 
+#: Characters of an answer that are shown.
+_ANSWER_LENGTH = 600
+
+
+def answer(terminal: Terminal, model: str, text: str) -> None:
+    """The beginning of an answer, below the model that gave it."""
+    from rich.markup import escape
+
+    lines = [printable(line).rstrip() for line in text[:_ANSWER_LENGTH].strip().splitlines()]
+    if len(text) > _ANSWER_LENGTH:
+        lines.append(f"[... {len(text) - _ANSWER_LENGTH} more characters]")
+    terminal.out.print(f"\n[bold]{escape(model)}[/]")
+    for line in lines or ["(no text)"]:
+        wrapped(terminal.out, "  ", line)
+
+
 def _compared(terminal: Terminal, base_model: str, rows: Sequence[Row]) -> None:
     from rich.markup import escape
 
