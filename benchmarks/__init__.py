@@ -4,4 +4,6 @@
 `python -m benchmarks serve cli` runs some and replaces only their tables. A full install of
 OptiLLM (about 7 GB below /var/tmp, removed afterwards) is the alternative of `install` and
 `start`. `--no-full` skips it; its figures are then "not measured".
+
+`python -m benchmarks effect` has a real model, and writes EFFECT.md. It is not run with the parts.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--no-full] [--output DIR] [NAME...]`"""
+"""`python -m benchmarks [--no-full] [--output DIR] [NAME...]`; `python -m benchmarks effect`"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks import check, cli, install, results, serve, start
+from benchmarks import check, cli, effect, install, results, serve, start
 from benchmarks.lab import laboratory
 
 PARTS = {"install": install, "start": start, "serve": serve, "cli": cli, "check": check}
@@ -15,6 +15,8 @@ PARTS = {"install": install, "start": start, "serve": serve, "cli": cli, "check"
 
 def main() -> int:
     """Run the parts, print their tables, and write the results."""
+    if sys.argv[1:2] == ["effect"]:  # it has its options, and its page
+        return effect.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from benchmarks.lab import ROOT
 from optictl.deployment import render
@@ -57,20 +57,15 @@ def _wait(process: subprocess.Popen[bytes], port: int, since: float, log: Path) 
 
 
 @contextmanager
-def _setting(
-    base_url: str, strategies: Sequence[str], workers: int = 1, **limits: int
-) -> Iterator[tuple[Config, Path, Path, IO[bytes]]]:
-    """A configuration on a free port, a HOME with its proxy_config.yaml, and a log."""
-    config = Config(strategies=tuple(strategies), workers=workers, limits=Limits(**limits)).moved(
-        network.free_port(), base_url, request=60, drain=1
-    )
+def _place(config: Config) -> Iterator[tuple[Path, Path, IO[bytes]]]:
+    """A HOME with the proxy_config.yaml of this configuration, and a log."""
     with files.scratch() as directory:
         files.make_directory(directory / "home" / ".optillm")
         files.write(
             directory / "home/.optillm/proxy_config.yaml", render.proxy_config(config), 0o644
         )
         with (directory / "log").open("wb") as output:
-            yield config, directory / "home", directory / "log", output
+            yield directory / "home", directory / "log", output
 
 
 @contextmanager
@@ -82,7 +77,21 @@ def guarded(
     **limits: int,
 ) -> Iterator[Server]:
     """A release, started as its unit starts it."""
-    with _setting(base_url, strategies, workers, **limits) as (config, home, log, output):
+    config = _config(base_url, strategies, workers=workers, limits=Limits(**limits))
+    with configured(release, config) as server:
+        yield server
+
+
+def _config(base_url: str, strategies: Sequence[str], **keys: Any) -> Config:
+    """A configuration for a free port. `keys`: those of optictl.yaml."""
+    config = Config(strategies=tuple(strategies), **keys)
+    return config.moved(network.free_port(), base_url, request=60, drain=1)
+
+
+@contextmanager
+def configured(release: Path, config: Config) -> Iterator[Server]:
+    """A release with this configuration, started as its unit starts it."""
+    with _place(config) as (home, log, output):
         since = time.perf_counter()
         secrets = trial.Secrets.of(PROXY_KEY, UPSTREAM_KEY)
         with trial.running(config, release, home, secrets, output=output) as process:
@@ -93,7 +102,8 @@ def guarded(
 @contextmanager
 def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
     """OptiLLM, started as its documentation says: the prefix selects the strategy."""
-    with _setting(base_url, ("moa",)) as (config, home, log, output):
+    config = _config(base_url, ("moa",))
+    with _place(config) as (home, log, output):
         command = [
             str(venv / "bin/optillm"),
             "--host",
