@@ -94,7 +94,7 @@ def test_smoke_fails_without_effect_and_quotes_the_call(
     assert done.code == 1
     said = done.out.splitlines()
     assert said[0].startswith(
-        "fail  bon-jerry-xl  no rating held a number, so the first candidate won (ratings_unread"
+        "fail  bon-jerry-xl  a rating held no number that can be read, so it counted as 0"
     )
     assert (
         "  cause    the rating model answered with a paragraph: "
