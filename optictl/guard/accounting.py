@@ -106,6 +106,8 @@ class Request:
     votes_on_answers: bool = False
     #: the fixes that acted
     fixed: set[str] = field(default_factory=set)
+    #: the finish_reason of each answer
+    finishes: list[str] = field(default_factory=list)
     #: None where nothing can be judged
     judgement: Judgement | None = None
     #: the chain of requests that this one may belong to (see `loops`)

@@ -83,6 +83,16 @@ def usable(exchanges: Sequence[Exchange]) -> list[Sample]:
     return [sample for exchange in exchanges for sample in exchange.samples if not sample.is_empty]
 
 
+def finish_of(text: str, exchanges: Sequence[Exchange]) -> str:
+    """Why the call ended that an answer comes from: its finish_reason, `stop` if it is unknown."""
+    for exchange in reversed(exchanges):
+        for sample in exchange.samples:
+            is_whole = sample.text.strip() == text.strip()
+            if is_whole or (len(exchanges) == 1 and text.strip() in sample.text):
+                return "length" if exchange.cut else sample.finish or "stop"
+    return "stop"
+
+
 @dataclass
 class Run:
     """One run of a strategy. A request for `n` answers has `n` of them.

@@ -25,8 +25,10 @@ T = TypeVar("T")
 _NO_CACHE = {"no-cache": True}
 #: Steps whose text is read by the strategy, and not by the client.
 _INNER = ("critique", "rating", "observations", "derived observations", "solution")
-#: Inner steps of which a part is better than nothing.
-_USEFUL_IN_PART = ("critique", "observations", "derived observations", "solution")
+#: Steps of which a part is better than nothing: OptiLLM throws it away.
+_USEFUL_IN_PART = ("critique", "observations", "derived observations", "solution", "final")
+#: The strategies that throw a final text away. Others send it on as it is.
+_LOSE_FINAL = ("moa", "plansearch")
 #: Seconds until `n` is tried again on a model that returned too few choices.
 _TRY_AGAIN = 600.0
 #: Characters of an unreadable rating that are sent back to the model.
@@ -169,8 +171,9 @@ class FixedClient:
         return {**asked, "max_tokens": max(own, wanted)}
 
     def _as_far_as_it_goes(self, exchange: Exchange, data: dict[str, Any]) -> dict[str, Any]:
-        """Let a strategy use an inner text that the limit ended. OptiLLM throws it away."""
-        if exchange.step not in _USEFUL_IN_PART:
+        """Let a strategy use a text that the limit ended."""
+        is_passed_on = exchange.step == "final" and self._request.strategy not in _LOSE_FINAL
+        if exchange.step not in _USEFUL_IN_PART or is_passed_on:
             return data
         samples = exchanges.samples_of(data)
         if not any(sample.is_truncated and not sample.is_empty for sample in samples):

@@ -72,7 +72,7 @@ CODES: dict[str, Code] = {
     ),
     "ratings_unreadable": Code(
         "degraded",
-        "A rating held no number that can be read, so it counted as 0",
+        "Ratings held no number that can be read, so they counted as 0",
         f"keep effect.ratings on; if it is, {_OTHER_MODEL}",
     ),
     "ratings_equal": Code(
@@ -109,6 +109,11 @@ CODES: dict[str, Code] = {
         "weak",
         "Some candidates are the same text",
         _VARIETY,
+    ),
+    "ratings_partial": Code(
+        "weak",
+        "A rating held no number that can be read, so its candidate could not win",
+        f"keep effect.ratings on; if it is, {_OTHER_MODEL}",
     ),
     "candidates_truncated": Code(
         "weak",
@@ -269,13 +274,20 @@ def _moa(notes: _Notes) -> None:
     _candidates(notes)
     for exchange in notes.of("critique"):
         _critique(notes, exchange)
+    _final(notes, "final written from them")
+
+
+def _final(notes: _Notes, evidence: str) -> None:
+    """The last call of a strategy that throws a truncated text away."""
     for exchange in notes.of("final"):
-        if exchange.is_truncated:
+        if exchange.cut:
+            notes.found("final_cut", "final", [exchange])
+        elif exchange.is_truncated:
             notes.found("final_truncated", "final", [exchange])
         elif not usable([exchange]):
             notes.found("final_empty", "final", [exchange])
-        elif not exchange.failed:
-            notes.evidence.append("final written from them")
+        if usable([exchange]) and not exchange.is_truncated:
+            notes.evidence.append(evidence)
 
 
 def _critique(notes: _Notes, exchange: Exchange) -> None:
@@ -296,7 +308,9 @@ def _bon(notes: _Notes) -> None:
     notes.evidence.append(f"ratings {shown or 'none'}")
     if len(readable) < len(rated):
         unread = [one for one, value in zip(rated, notes.ratings, strict=True) if value is None]
-        notes.found("ratings_unreadable", "rating", unread)
+        # an unreadable rating counts as 0: of the others one still wins by its rating
+        is_part = len(set(readable)) > 1
+        notes.found("ratings_partial" if is_part else "ratings_unreadable", "rating", unread)
     if len(good) > 1 and len(readable) == len(rated) > 1 and len(set(readable)) == 1:
         notes.found("ratings_equal", "rating", rated)
 
@@ -343,13 +357,7 @@ def _plansearch(notes: _Notes) -> None:
         elif exchange.is_truncated or not usable([exchange]):
             notes.found("solution_truncated", "solution", [exchange])
         notes.evidence.append(f"plan {exchange.completion_tokens} tokens")
-    for exchange in notes.of("final"):
-        if exchange.is_truncated:
-            notes.found("final_truncated", "final", [exchange])
-        elif not usable([exchange]):
-            notes.found("final_empty", "final", [exchange])
-        elif not exchange.failed:
-            notes.evidence.append("program written from the plan")
+    _final(notes, "program written from the plan")
 
 
 def _re2(notes: _Notes) -> None:

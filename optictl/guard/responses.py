@@ -173,6 +173,7 @@ def usage(request: accounting.Request) -> dict[str, Any]:
 
 def completion(request: accounting.Request, model: str, texts: list[str]) -> dict[str, Any]:
     """A chat.completion with one choice for each text."""
+    finishes = [*request.finishes, *["stop"] * len(texts)]
     return {
         "id": f"chatcmpl-{request.id}",
         "object": "chat.completion",
@@ -183,9 +184,9 @@ def completion(request: accounting.Request, model: str, texts: list[str]) -> dic
                 "index": index,
                 "message": {"role": "assistant", "content": text, "refusal": None},
                 "logprobs": None,
-                "finish_reason": "stop",
+                "finish_reason": finish,
             }
-            for index, text in enumerate(texts)
+            for index, (text, finish) in enumerate(zip(texts, finishes, strict=False))
         ],
         "usage": usage(request),
     }

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from . import accounting, judgement
+from . import accounting, judgement, thinking
 from .completions import Completion
 from .error_texts import is_error_text
-from .exchanges import Run, usable
+from .exchanges import Run, finish_of, usable
 from .request_schema import Body
 from .upstream import Upstream
 
@@ -58,6 +58,11 @@ def _delivered(text: Any, run: Run) -> Any:
     return run.originals.get(text.strip(), text)
 
 
+def _finish(text: Any, run: Run) -> str:
+    """The finish_reason of an answer, which the strategy may have got without its thinking."""
+    return finish_of(thinking.without(text), run.exchanges) if isinstance(text, str) else "stop"
+
+
 def _is_answer(text: Any) -> bool:
     return isinstance(text, str) and bool(text.strip()) and not is_error_text(text)
 
@@ -81,9 +86,11 @@ class Runner:
             with accounting.attributed_to(request):
                 for _ in range(1 if request.strategy == "none" else body.n):
                     request.runs.append(Run())
-                    texts += [
+                    found = [
                         _delivered(text, request.run) for text in _texts(self._once(request, body))
                     ]
+                    texts += found
+                    request.finishes += [_finish(text, request.run) for text in found]
         finally:
             request.judgement = judgement.judge(request.strategy, request.runs)
             request.runs.clear()  # prompts and answers take memory

@@ -63,6 +63,7 @@ def test_a_mixture_of_three_candidates() -> None:
             ["final_truncated"],
         ),
         ([candidates("a", "b", "c"), CRITIQUE, exchange("final", "")], ["final_empty"]),
+        ([candidates("a", "b", "c"), CRITIQUE, exchange("final", "x", cut=True)], ["final_cut"]),
         # reasoning that took all the tokens of the step
         (
             [candidates("a", "b", "c"), exchange("critique", "", finish="length"), FINAL],
@@ -94,7 +95,8 @@ def test_the_fallback_of_moa_counts_its_calls_as_one_set() -> None:
         (("7", "7", "3"), []),
         (("7", "7", "7"), ["ratings_equal"]),
         (("8/10", "7/10", "3/10"), ["ratings_unreadable"]),
-        (("7", "a paragraph", "3"), ["ratings_unreadable"]),
+        (("7", "a paragraph", "3"), ["ratings_partial"]),
+        (("7", "a paragraph", "7"), ["ratings_unreadable"]),
         (("", "", ""), ["ratings_unreadable"]),
     ],
 )
@@ -111,7 +113,7 @@ def test_the_ratings_are_shown_as_they_were_read() -> None:
 def test_a_rating_that_the_limit_ended_counts_as_none() -> None:
     cut = exchange("rating", "8", finish="length")
     exchanges = [candidates("a", "b", "c"), cut, *ratings("7", "3")]
-    assert codes("bon", exchanges) == ["ratings_unreadable"]
+    assert codes("bon", exchanges) == ["ratings_partial"]
 
 
 @pytest.mark.parametrize(

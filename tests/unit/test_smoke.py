@@ -88,7 +88,7 @@ def test_a_lost_effect_quotes_the_call_that_lost_it(
     result = smoked(monkeypatch, places, service)
     assert (result.status, result.found) == (
         "fail",
-        "a rating held no number that can be read, so it counted as 0 (ratings_unreadable)",
+        "ratings held no number that can be read, so they counted as 0 (ratings_unreadable)",
     )
     assert result.cause == (
         "the rating model answered with a paragraph: "

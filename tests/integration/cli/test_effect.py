@@ -94,7 +94,7 @@ def test_smoke_fails_without_effect_and_quotes_the_call(
     assert done.code == 1
     said = done.out.splitlines()
     assert said[0].startswith(
-        "fail  bon-jerry-xl  a rating held no number that can be read, so it counted as 0"
+        "fail  bon-jerry-xl  ratings held no number that can be read, so they counted as 0"
     )
     assert (
         "  cause    the rating model answered with a paragraph: "

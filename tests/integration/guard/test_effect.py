@@ -188,6 +188,23 @@ def test_the_client_gets_the_text_as_the_model_wrote_it(fixed_one: Pair) -> None
         assert "<think>" not in json.dumps(rated)
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize(
+    ("strategy", "step"), [("moa", "final"), ("plansearch", "final"), ("bon", "candidate")]
+)
+def test_a_text_that_the_limit_ended_says_so(
+    strategy: str, step: str, is_streamed: bool, new_one: Pair
+) -> None:
+    """OptiLLM returns the first candidate, or an error text, in the place of a final text."""
+    steps: Steps = {step: lambda call, n: [(f"The answer {call}{i}", "length") for i in range(n)]}
+    response = ask(new_one, strategy, steps, stream=is_streamed)
+    assert response.status_code == 200, response.text
+    assert '"finish_reason": "length"' in response.text
+    assert "The answer 0" in response.text
+    healthy = ask(new_one, strategy, {})
+    assert healthy.json()["choices"][0]["finish_reason"] == "stop"
+
+
 def test_several_answers_are_judged_together(plain_one: Pair) -> None:
     response = ask(plain_one, "moa", FAULTS["moa copies"].steps, n=2)
     assert len(response.json()["choices"]) == 2

@@ -127,7 +127,11 @@ FAULTS: dict[str, Fault] = {
         "moa", {"critique": _EMPTY}, ("critique_empty",), ("critique_empty",)
     ),
     "moa final truncated": Fault(
-        "moa", {"final": texts("The", finish="length")}, ("final_truncated",), ("final_truncated",)
+        "moa",
+        {"final": texts("The", finish="length")},
+        ("final_truncated",),
+        ("final_cut",),
+        ("budgets",),
     ),
     "moa final null": Fault("moa", {"final": _NULL}, ("final_empty",), ("final_empty",)),
     "moa final empty": Fault("moa", {"final": _EMPTY}, ("final_empty",), ("final_empty",)),
