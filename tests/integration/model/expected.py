@@ -96,7 +96,7 @@ def _candidates(steps: Sequence[Step]) -> Iterator[str]:
 
 
 def _inner(texts: Sequence[Text], cut: str, lost: str) -> Iterator[str]:
-    """An inner step: a part of a text is used."""
+    """A step of which a part is used."""
     for text in texts:
         if text.is_empty:
             yield lost
@@ -106,10 +106,8 @@ def _inner(texts: Sequence[Text], cut: str, lost: str) -> Iterator[str]:
 
 def _final(steps: Sequence[Step]) -> Iterator[str]:
     for text in texts_of(steps, "final"):
-        if text.truncated:
-            yield "final_truncated"
-        elif text.is_empty:
-            yield "final_empty"
+        lost = "final_truncated" if text.truncated else "final_empty"
+        yield from _inner([text], "final_cut", lost)
 
 
 def _moa(steps: Sequence[Step], _facts: Facts) -> Iterator[str]:
@@ -122,8 +120,9 @@ def _moa(steps: Sequence[Step], _facts: Facts) -> Iterator[str]:
 
 def _bon(steps: Sequence[Step], facts: Facts) -> Iterator[str]:
     yield from _candidates(steps)
+    readable = {rating for rating in facts.ratings if rating is not None}
     if None in facts.ratings:
-        yield "ratings_unreadable"
+        yield "ratings_partial" if len(readable) > 1 else "ratings_unreadable"
     elif len(facts.ratings) > 1 and len(set(facts.ratings)) == 1:
         yield "ratings_equal"
 
@@ -191,9 +190,9 @@ def answers(strategy: str, steps: Sequence[Step], facts: Facts) -> set[str]:
         return {candidates[values.index(max(values))].text} if values else set()
     if strategy == "self_consistency":
         return {text.text for text in candidates}
-    whole = [t for t in texts_of(steps, "final") if not t.truncated and not t.is_empty]
-    if whole or strategy == "plansearch":
-        return {text.text for text in whole}
+    final = [text for text in texts_of(steps, "final") if not text.is_empty]
+    if final or strategy == "plansearch":
+        return {text.text for text in final}
     return {candidates[0].text} if candidates else set()
 
 
@@ -201,5 +200,5 @@ def may_fail(strategy: str, steps: Sequence[Step]) -> bool:
     """Whether an error in place of an answer is right. OptiLLM 0.4.0 votes on whole texts only."""
     last = {"plansearch": "final"}.get(strategy, "candidate")
     texts = [text for text in texts_of(steps, last) if not text.is_empty]
-    ignores_cut = strategy in ("plansearch", "self_consistency")
+    ignores_cut = strategy == "self_consistency"
     return all(text.truncated for text in texts) if ignores_cut else not texts
