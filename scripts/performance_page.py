@@ -94,6 +94,7 @@ def parts() -> dict[str, str]:
     return {
         "figures": figures(results.read(_BENCHMARKS)),
         "load": load(_read("LOAD.md")),
+        "effect": effect(_read("EFFECT.md")),
         "restarts": restarts(_read("RESTARTS.md")),
         "fleet": fleet(_read("FLEET.md")),
     }
@@ -155,6 +156,29 @@ def load(text: str) -> str:
 
 def _has(row: dict[str, str], program: str, column: str) -> bool:
     return row.get("program") == program and column in row
+
+
+def effect(text: str) -> str:
+    """Each strategy: requests with effect, and right answers beside the plain model.
+
+    Raises:
+        ValueError: EFFECT.md has no row of the plain model.
+    """
+    rows = list(_rows(text))
+    shares = {(row["strategy"], row["fixes"]): row["had effect"] for row in rows if "fixes" in row}
+    models = {row["model"]: row for row in rows if "model" in row}
+    if "plain" not in models:
+        raise ValueError("EFFECT.md has no row of the plain model")
+    head = "| | With effect, fixes off | fixes on | Right | Plain model as often | Tokens |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    lines.append(
+        f"| plain model | | | {models['plain']['right']} | | {models['plain']['tokens']} |"
+    )
+    for strategy in dict.fromkeys(strategy for strategy, _ in shares):
+        own, often = models[f"{strategy}, fixes on"], models[f"{strategy}, plain as often"]
+        cells = [shares[strategy, "off"], shares[strategy, "on"], own["right"], often["right"]]
+        lines.append(f"| `{strategy}` | {' | '.join(cells)} | {own['tokens']} |")
+    return "\n".join(lines)
 
 
 def restarts(text: str) -> str:

@@ -13,6 +13,7 @@ from benchmarks import effect, effect_tables
 from benchmarks.effect_tables import OFF, OFTEN, ON, PLAIN, STRATEGIES, Record, Results, name
 from optictl.host.network import Response
 from optictl.requests.compare import questions as asking
+from scripts import performance_page
 
 (QUESTION,) = asking.parse(
     '{"id": "q", "prompt": "What is 6 times 7?", "expected": {"number": 42}}'
@@ -119,3 +120,18 @@ def test_a_slow_judgement_is_marked() -> None:
     table = effect_tables.costs(slow)
     assert line(table, "moa")[1:] == ["0.300", "below 0.2: **not met**"]
     assert line(table, "bon")[1:] == ["0.199", "below 0.2: met"]
+
+
+def test_the_page_shows_what_the_benchmark_wrote() -> None:
+    text = effect_tables.report(RESULTS, 400, 1.0)
+    shown = performance_page.effect(text)
+    assert line(shown, "plain model")[3:] == ["50 % (1 of 2; 9 to 91)", "", "100"]
+    assert line(shown, "`moa`")[1:] == [
+        "0 % (0 of 2; 0 to 66)",
+        "100 % (2 of 2; 34 to 100)",
+        "100 % (2 of 2; 34 to 100)",
+        "50 % (1 of 2; 9 to 91)",
+        "1,200",
+    ]
+    with pytest.raises(ValueError, match="no row of the plain model"):
+        performance_page.effect("")
