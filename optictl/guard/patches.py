@@ -63,7 +63,7 @@ def _counted_votes(server: ModuleType) -> None:
                 return bool(self.calculate_similarity(one, other) >= self.similarity_threshold)
 
             groups = votes.clusters(responses, similar)
-            if votes.changed(responses, groups, similar):
+            if votes.changed(responses, groups):
                 request.fixed.add("votes")
         request.run.agreement = max(map(len, groups), default=0), self.num_samples
         return groups

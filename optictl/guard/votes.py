@@ -167,16 +167,12 @@ def clusters(texts: Sequence[str | None], similar: Callable[[str, str], bool]) -
     return [members for _, members in groups]
 
 
-def changed(
-    texts: Sequence[str | None],
-    groups: Sequence[Sequence[str]],
-    similar: Callable[[str, str], bool],
-) -> bool:
+def changed(texts: Sequence[str | None], groups: Sequence[Sequence[str]]) -> bool:
     """Whether votes on whole texts could have led to another answer.
 
     The group that wins is the largest, of several the first.
     """
-    winner = max(groups, key=len, default=[])
     if not all(map(has_text, texts)):
         return True
-    return not all(similar(text, winner[0]) for text in winner[1:]) if winner else False
+    winner = max(groups, key=len, default=[])
+    return len({text.strip() for text in winner}) > 1 and final_answer(winner[0]) is not None

@@ -75,11 +75,13 @@ def test_a_text_with_an_answer_never_joins_one_without() -> None:
 
 def test_whether_the_vote_differs_from_that_on_whole_texts() -> None:
     texts = ["First 2+2. The answer is 4.", "\\boxed{4}"]
-    groups = votes.clusters(texts, never)
-    assert votes.changed(texts, groups, never)
-    assert not votes.changed(texts, groups, lambda *_: True)
-    assert votes.changed(["", "The answer is 4."], [["The answer is 4."]], lambda *_: True)
-    assert not votes.changed([], [], never)
+    assert votes.changed(texts, votes.clusters(texts, never))
+    same = ["The answer is 4.", "The answer is 4."]
+    assert not votes.changed(same, votes.clusters(same, never))
+    prose = ["Roses are red.", "Roses are red!"]
+    assert not votes.changed(prose, votes.clusters(prose, lambda *_: True))
+    assert votes.changed(["", "The answer is 4."], [["The answer is 4."]])
+    assert not votes.changed([], [])
 
 
 @given(st.text(max_size=200))
