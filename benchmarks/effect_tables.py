@@ -21,9 +21,9 @@ PREAMBLE = """\
 # Effect
 
 Written by `python -m benchmarks effect`. The model is SmolLM2-135M-Instruct, one of the smallest
-there are, on llama.cpp. The questions are those of `optictl compare`. "full": the
-strategy did what its name says. "weak": a part of that is lost. "none": the result is no better
-than one plain call; a request without an answer counts as such. Intervals are at 95 %.
+there are, on llama.cpp. The questions are the first ones of `optictl compare`. "full": the strategy
+did what its name says. "weak": a part of that is lost. "none": the result is no better than one
+plain call; a request without an answer counts as such. Intervals are at 95 %.
 """
 _RIGHT = """\
 Calls and tokens are per question. "plain as often": as many samples of the plain model as the
@@ -162,10 +162,7 @@ def report(results: Results, tokens: int, minutes: float) -> str:
             "## Requests with effect\n",
             effects(results),
             "\n## Right answers\n",
-            'Calls and tokens are per question. "plain as often": as many samples of the plain '
-            'model as the strategy\nhad completions; the answer that most of them give. "gained": '
-            'right where the plain model is wrong;\n"lost": the opposite. p: exact McNemar test, '
-            "adjusted for the number of rows.\n",
+            _RIGHT,
             accuracy(results),
             "\n## A judgement\n",
             f"Texts of {len(judgement.TEXT):,} characters; median of {judgement.REPEATS} rounds.\n",
