@@ -38,6 +38,7 @@ from benchmarks.lab import Lab, laboratory, say
 from benchmarks.servers import PROXY_KEY, configured
 from optictl.demo import model
 from optictl.deployment.config import Config, Effect
+from optictl.guard.settings import FIXES
 from optictl.host import files, network
 from optictl.host.network import Response
 from optictl.proof import evidence
@@ -46,8 +47,6 @@ from optictl.requests.compare.questions import Question
 from optictl.requests.compare.run import BUILT_IN
 from testing.kept import model_directory
 
-#: Keys of `effect:` in optictl.yaml.
-FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
 MINUTES, TOKENS = 60.0, 400
 #: Plain samples of a question: no strategy asks for more completions.
 POOL, AT_ONCE = 8, 4

@@ -24,6 +24,17 @@ class Usage:
         details = data.get("completion_tokens_details")
         self.completion_tokens_details = TokenDetails(details) if details else None
 
+    @classmethod
+    def of(cls, completion: dict[str, Any]) -> Usage:
+        """The token counts in the JSON of a completion."""
+        usage = completion.get("usage")
+        return cls(usage if isinstance(usage, dict) else {})
+
+    @property
+    def reasoning_tokens(self) -> int:
+        details = self.completion_tokens_details
+        return details.reasoning_tokens if details is not None else 0
+
 
 class TokenDetails:
     """`completion_tokens_details` of the token counts."""

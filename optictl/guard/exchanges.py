@@ -53,7 +53,6 @@ class Exchange:
     failed: bool = False
     cut: bool = False
     completion_tokens: int = 0
-    reasoning_tokens: int = 0
     question: int = 0
 
     @property
@@ -98,7 +97,7 @@ class Run:
     """One run of a strategy. A request for `n` answers has `n` of them.
 
     `agreement`: the votes for the answer that won, and the number of samples; None without a vote.
-    `ratings`: those that the strategy read. `originals`: text without thinking -> whole text.
+    `originals`: text without thinking -> whole text.
     """
 
     exchanges: list[Exchange] = field(default_factory=list)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from . import accounting, exchanges, ratings, thinking, traces, watchdog
-from .completions import Completion
+from .completions import Completion, Usage
 from .exchanges import Exchange, Sample
 from .settings import BUDGET_TOKENS, FIXES
 
@@ -251,8 +251,7 @@ class FixedClient:
     def _read(self, exchange: Exchange, data: dict[str, Any]) -> dict[str, Any]:
         """A completion as the strategy may read it: without thinking, and `null` for no text."""
         is_inner = exchange.step in (*_INNER, "candidate")
-        exchange.completion_tokens = _tokens(data, "completion_tokens")
-        exchange.reasoning_tokens = _reasoning(data)
+        exchange.completion_tokens = Usage.of(data).completion_tokens
         if not is_inner:
             return data
         choices = _choices(data)
@@ -275,7 +274,7 @@ class FixedClient:
 
     # caches
 
-    def uncached(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _uncached(self, body: dict[str, Any]) -> dict[str, Any]:
         """A body that LiteLLM does not answer from its cache if it was sent before."""
         question = _question(body)
         with self._lock:
@@ -292,7 +291,7 @@ class FixedClient:
         Raises:
             ValueError: the answer is no completion.
         """
-        data = self._send(self.uncached(body), options)
+        data = self._send(self._uncached(body), options)
         Completion(data)
         return data
 
@@ -352,23 +351,12 @@ def _as_text(choices: list[dict[str, Any]], text: str | None) -> dict[str, Any]:
     return {**choice, "message": {**message, "content": text}}
 
 
-def _tokens(data: dict[str, Any], name: str) -> int:
-    usage = data.get("usage")
-    return (_number(usage.get(name)) or 0) if isinstance(usage, dict) else 0
-
-
-def _reasoning(data: dict[str, Any]) -> int:
-    usage = data.get("usage")
-    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
-    return (_number(details.get("reasoning_tokens")) or 0) if isinstance(details, dict) else 0
-
-
 def _usage(completions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The token counts of several completions as those of one."""
+    counts = list(map(Usage.of, completions))
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    sums: dict[str, Any] = {
-        name: sum(_tokens(data, name) for data in completions) for name in names
-    }
-    reasoning = sum(map(_reasoning, completions))
+    sums = {name: sum(getattr(usage, name) for usage in counts) for name in names}
+    reasoning = sum(usage.reasoning_tokens for usage in counts)
     return {**sums, "completion_tokens_details": {"reasoning_tokens": reasoning}}
 
 

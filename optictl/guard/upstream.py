@@ -74,8 +74,7 @@ def error_text(data: dict[str, Any], raw: bytes) -> str:
 
 
 def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
-    usage = body.get("usage")
-    tokens = Usage(usage if isinstance(usage, dict) else {})
+    tokens = Usage.of(body)
     choices = body.get("choices")
     choices = choices if isinstance(choices, list) else []
     call.completions = len(choices)
@@ -84,8 +83,7 @@ def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
     call.filtered = any(sample.is_filtered for sample in samples)
     call.empty = all(sample.is_empty for sample in samples)
     call.prompt_tokens, call.completion_tokens = tokens.prompt_tokens, tokens.completion_tokens
-    details = tokens.completion_tokens_details
-    call.reasoning_tokens = details.reasoning_tokens if details is not None else 0
+    call.reasoning_tokens = tokens.reasoning_tokens
 
 
 def _reason(status: int) -> str:
@@ -345,9 +343,10 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
             return self._upstream.pass_on(request)
         limits = [limit for limit in request.extensions.get("timeout", {}).values() if limit]
         body, places = _json(request.content), accounting.places.get()
+        places = [] if places is None else places
         answer = self._upstream.post(owner, body, max(limits, default=None), places=places)
         if owner.records_calls:
-            owner.run.exchanges.append(_exchange(owner, body, answer))
+            owner.run.exchanges.append(_exchange(body, answer, places))
         return httpx2.Response(
             answer.status,
             headers=answer.headers,
@@ -356,14 +355,14 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
         )
 
 
-def _exchange(owner: accounting.Request, body: dict[str, Any], answer: Answer) -> Exchange:
+def _exchange(body: dict[str, Any], answer: Answer, places: list[int]) -> Exchange:
     """What a plugin asked, and what it got."""
     count = body.get("n")
     return Exchange(
         traces.UNKNOWN_PURPOSE,
         asked=count if isinstance(count, int) else 1,
         samples=exchanges.samples_of(answer.data) if answer.is_success else (),
-        calls=[len(owner.calls) - 1],
+        calls=places,
         failed=not answer.is_success,
         question=hash(answer.request.content),
     )

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from optictl.guard import traces
+
 LABEL = "optictl stand-in"
 
 
@@ -47,17 +49,13 @@ def _words(messages: list[Any]) -> int:
     return sum(len(str(m.get("content") or "").split()) for m in messages if isinstance(m, dict))
 
 
-#: How `bon` asks for the rating of the message before (bon.py of OptiLLM 0.3.12).
-_RATE = "Rate the above response:"
-
-
 def _rating(messages: list[Any]) -> str | None:
     """The rating of the last candidate, None if none is asked for.
 
     It is the number with which the stand-in began it, so that the ratings of several differ.
     """
     texts = [str(m.get("content") or "") for m in messages if isinstance(m, dict)]
-    if len(texts) < 2 or texts[-1].strip() != _RATE:
+    if len(texts) < 2 or traces.purpose("bon", messages) != "rating":
         return None
     first = texts[-2].partition(" ")[0]
     return first if first.isdecimal() else "5"
