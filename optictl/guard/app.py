@@ -427,6 +427,9 @@ async def _send(request: Request, response: Response, send: Send) -> None:
             ],
         }
     )
+    if request.is_read and len(parts) == 1:
+        await send({"type": "http.response.body", "body": parts[0]})
+        return
     for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
     if not request.is_read:

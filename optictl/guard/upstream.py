@@ -126,6 +126,8 @@ class Upstream:
             way["transport"] = httpx2.HTTPTransport(
                 uds=settings.upstream_socket, limits=limits, **way
             )
+        # parsed once: httpx2 would parse and join it for every call
+        self._url = httpx2.URL(f"{settings.base_url.rstrip('/')}/{_PATH}")
         self._http = httpx2.Client(
             base_url=settings.base_url,
             timeout=settings.request_timeout,
@@ -259,7 +261,7 @@ class Upstream:
         self, request: accounting.Request, content: bytes, headers: dict[str, str], timeout: float
     ) -> Answer:
         with self._http.stream(
-            "POST", _PATH, content=content, headers=headers, timeout=timeout
+            "POST", self._url, content=content, headers=headers, timeout=timeout
         ) as response:
             parts = []
             for part in response.iter_raw():
