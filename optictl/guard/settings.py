@@ -15,6 +15,10 @@ EXIT_CONFIG = 78
 FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
 #: Step -> its token limit, with the fix `budgets`.
 BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
+#: How a streaming client sees the steps of a strategy: not at all, or as reasoning.
+PROGRESS = ("off", "reasoning")
+#: Upstream calls of one request at the same time.
+PARALLEL_CALLS = 16
 
 
 class Refusal(Exception):
@@ -54,6 +58,8 @@ class Settings:
     env_file: envfile.EnvFile | None = None
     effect: tuple[str, ...] = FIXES
     budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
+    parallel_calls: int = PARALLEL_CALLS
+    progress: str = "off"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -114,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-connections", type=int, default=1024, help="open at the same time")
     parser.add_argument("--max-upstream-calls", type=int, default=64)
+    parser.add_argument(
+        "--parallel-calls",
+        type=int,
+        default=PARALLEL_CALLS,
+        help="upstream calls of one request at the same time; 1 is the order of OptiLLM",
+    )
     parser.add_argument("--max-body-bytes", type=int, default=4 * 1024 * 1024)
     parser.add_argument(
         "--max-in-flight",
@@ -145,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
         default=dict(BUDGET_TOKENS),
         metavar="STEP=TOKENS,...",
         help="token limits of the steps, with the fix budgets",
+    )
+    parser.add_argument(
+        "--progress",
+        choices=PROGRESS,
+        default="off",
+        help="send each finished step to a streaming client as reasoning",
     )
     parser.add_argument(
         "--upstream-env",
@@ -235,4 +253,6 @@ def parse(argv: list[str]) -> Settings:
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
         effect=options.effect,
         budget_tokens=options.budget_tokens,
+        parallel_calls=options.parallel_calls,
+        progress=options.progress,
     )
