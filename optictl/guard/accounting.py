@@ -11,13 +11,15 @@ import contextvars
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from .exchanges import Run
 from .judgement import Judgement
+from .live import Live
+from .settings import PARALLEL_CALLS
 
 
 class Abort(BaseException):
@@ -83,6 +85,8 @@ class Request:
     timeout: float
     #: the client's limit for the tokens of an answer, 0 without one
     max_tokens: int = 0
+    #: upstream calls at the same time
+    parallel_calls: int = PARALLEL_CALLS
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
     calls: list[Call] = field(default_factory=list)
@@ -97,11 +101,9 @@ class Request:
     messages: list[Any] = field(default_factory=list, repr=False)
     answers: list[Any] = field(default_factory=list, repr=False)
     content_bytes: int = 0
-    #: what its strategy asked, until it is judged
-    runs: list[Run] = field(default_factory=list, repr=False)
     questions: set[int] = field(default_factory=set, repr=False)
-    #: its strategy uses the SDK's client, so its calls are the exchanges
-    records_calls: bool = False
+    #: what a streaming client gets meanwhile
+    live: Live | None = field(default=None, repr=False)
     #: the fix `votes` is on (see `patches`)
     votes_on_answers: bool = False
     #: the fixes that acted
@@ -114,30 +116,75 @@ class Request:
     chain_length: int = 0
     chain_started: float = 0.0
     _threads: dict[int, int] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    #: close the connections of the calls in flight
+    _closers: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    _is_over: bool = False
+    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
     def __post_init__(self) -> None:
         self.chain_started = self.started
 
-    @property
-    def run(self) -> Run:
-        """The run of the strategy that goes on now."""
-        return self.runs[-1]
-
     def abort(self, reason: Abort) -> None:
-        """Refuse further upstream calls of this request. Only the first reason is kept."""
-        with self._lock:
-            self.aborted = self.aborted or reason
+        """End this request: its calls in flight are closed, and further ones refused.
 
-    def enter(self, call: Call) -> None:
-        """Record a call before it is sent.
+        Only the first reason is kept. Any thread may call this, and it does not wait.
+        """
+        with self._changed:
+            self.aborted = self.aborted or reason
+        self._close_calls()
+
+    def finish(self) -> None:
+        """The strategy has ended: what it left in flight is for nobody."""
+        with self._changed:
+            self._is_over = True
+        self._close_calls()
+
+    def _close_calls(self) -> None:
+        with self._changed:
+            closers = tuple(self._closers)
+            self._changed.notify_all()
+        for close in closers:
+            close()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the request ends.
+
+        Raises:
+            Abort: it ended.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.aborted is not None, min(seconds, self.remaining()))
+            if self.aborted is not None:
+                raise self.aborted
+
+    @contextmanager
+    def calling(self, call: Call, close: Callable[[], None]) -> Iterator[None]:
+        """Record a call, which is in flight during the block. It waits until there is room for it.
+
+        `close`: ends the call from another thread.
 
         Raises:
             Abort: the request has no calls or no time left, or was ended.
         """
-        if self.remaining() <= 0:
-            self.abort(self.too_late())
-        with self._lock:
+        self._enter(call, close)
+        try:
+            yield
+        finally:
+            call.is_open = False
+            with self._changed:
+                self._closers.remove(close)
+                self._changed.notify_all()
+
+    def _enter(self, call: Call, close: Callable[[], None]) -> None:
+        def has_room() -> bool:
+            is_over = self._is_over or self.aborted is not None
+            return is_over or len(self._closers) < self.parallel_calls
+
+        with self._changed:
+            self._changed.wait_for(has_room, max(self.remaining(), 0.0))
+            if self._is_over and self.aborted is None:
+                raise Abort(499, "request_over", "the request has its answer")
+            is_late = self.remaining() <= 0
             if self.aborted is None and len(self.calls) >= self.max_calls:
                 self.aborted = Abort(
                     429,
@@ -145,15 +192,20 @@ class Request:
                     f"the strategy needs more than {self.max_calls} upstream calls "
                     "(limits.max_upstream_calls)",
                 )
-            if self.aborted is not None:
-                raise self.aborted
-            call.place = len(self.calls)
-            call.thread = self._threads.setdefault(threading.get_ident(), len(self._threads))
-            self.calls.append(call)
+            if is_late:
+                self.aborted = self.aborted or self.too_late()
+            if self.aborted is None:
+                call.place, call.started = len(self.calls), time.monotonic()
+                call.thread = self._threads.setdefault(threading.get_ident(), len(self._threads))
+                self.calls.append(call)
+                self._closers.append(close)
+                return
+        self._close_calls()  # the others of a request that has come to its limit
+        raise self.aborted
 
     def may_keep(self, size: int, most: int) -> bool:
         """Whether to keep contents of `size` more bytes, at most `most` in all. Reserves them."""
-        with self._lock:
+        with self._changed:
             if not self.keeps_content or self.content_bytes + size > most:
                 return False
             self.content_bytes += size
@@ -190,26 +242,17 @@ class Request:
         return sum(getattr(call, name) for call in self.calls)
 
 
-current: contextvars.ContextVar[Request | None] = contextvars.ContextVar("current", default=None)
-#: where the places of this thread's calls are added
-places: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("places", default=None)
+#: the request and the run of the strategy in this thread
+current: contextvars.ContextVar[tuple[Request, Run] | None] = contextvars.ContextVar(
+    "current", default=None
+)
 
 
 @contextmanager
-def attributed_to(request: Request) -> Iterator[None]:
-    """Upstream calls of this thread within the block belong to `request`."""
-    token = current.set(request)
+def attributed_to(request: Request, run: Run) -> Iterator[None]:
+    """What this thread does within the block belongs to `run` of `request`."""
+    token = current.set((request, run))
     try:
         yield
     finally:
         current.reset(token)
-
-
-@contextmanager
-def placed_in(where: list[int]) -> Iterator[None]:
-    """The places of upstream calls of this thread within the block are added to `where`."""
-    token = places.set(where)
-    try:
-        yield
-    finally:
-        places.reset(token)

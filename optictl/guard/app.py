@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from . import (
 )
 from .context import GuardContext
 from .limiter import Full, Left
+from .live import Live
 from .responses import Refused, Response
 from .traces import CONTENT_HEADER, MAX_CONTENT_BYTES
 from .workers import ONE_HEADER
@@ -57,6 +58,11 @@ _LISTS = 16
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 #: A refused client may send this much more, and for so long, so that it can read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 16 * 1024 * 1024, 2.0
+#: Seconds until a stream begins without a text, so that an early error has its status.
+_GRACE = 0.2
+#: Seconds without an event after which a comment is sent: clients and proxies give up on silence.
+_PAUSE = 10.0
+_COMMENT = b": the strategy is at work\n\n"
 
 
 class _ClientGone(Exception):
@@ -93,23 +99,26 @@ class App:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         request = Request.of(scope, receive)
+        response = await self._handled(self._respond(request))
+        if response is not None:
+            await _send(request, response, send)
+
+    async def _handled(self, work: Awaitable[Response]) -> Response | None:
+        """The response, also when there is an error. None: the client has gone."""
         try:
-            response = await self._respond(request)
+            return await work
         except Refused as refusal:
             self._report_refused(refusal.status, refusal.code)
-            response = responses.error(
-                refusal.status, refusal.code, refusal.message, refusal.headers
-            )
+            return responses.error(refusal.status, refusal.code, refusal.message, refusal.headers)
         except _ClientGone:
             self._report_refused(499, "client_gone")
-            return
+            return None
         except Exception as error:
             self.context.meter.refused("internal_error")
             logs.write("defect", exception=type(error).__name__)
-            response = responses.error(
+            return responses.error(
                 500, "internal_error", "internal guard error; see the service log"
             )
-        await _send(request, response, send)
 
     def _report_refused(self, status: int, code: str) -> None:
         self.context.meter.refused(code)
@@ -272,6 +281,7 @@ class App:
             base_model,
             max_calls=settings.max_upstream_calls,
             timeout=settings.request_timeout,
+            parallel_calls=settings.parallel_calls,
         )
         entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
         size = sum(len(message["content"]) for message in body.messages)
@@ -279,10 +289,61 @@ class App:
             entry.messages = body.messages
         context.breaker.watch(entry, data["messages"])
         gone = asyncio.ensure_future(_disconnected(request.receive))
+        if body.stream:
+            return await self._streamed(body, entry, gone)
         try:
             return await self._in_turn(body, entry, gone)
         finally:
             gone.cancel()
+
+    async def _streamed(
+        self, body: request_schema.Body, entry: accounting.Request, gone: asyncio.Future[None]
+    ) -> Response:
+        """A response that begins before the strategy has ended.
+
+        An error within a moment of the start, or in the queue, still has its status.
+        """
+        live = Live(shows_progress=self.context.settings.progress == "reasoning")
+        entry.live = live
+        task = asyncio.ensure_future(self._in_turn(body, entry, gone))
+
+        def ended(_task: asyncio.Future[Response]) -> None:
+            gone.cancel()
+            live.end()
+
+        task.add_done_callback(ended)
+        await _first(task, live.began)
+        await _first(task, live.has_part, seconds=_GRACE)
+        if task.done():
+            return task.result()
+        events = responses.Events(f"chatcmpl-{entry.id}", body.model, body.include_usage)
+        headers = responses.early_headers(entry, body.dropped)
+        return Response(
+            self._events(live, task, events), content_type=responses.EVENTS, headers=headers
+        )
+
+    async def _events(
+        self, live: Live, task: asyncio.Future[Response], events: responses.Events
+    ) -> AsyncIterator[bytes]:
+        """The events of a strategy that still runs: its text, or why there is none."""
+        yield _COMMENT
+        while True:
+            try:
+                part = await live.next(_PAUSE)
+            except asyncio.TimeoutError:
+                yield _COMMENT
+                continue
+            if part is None:
+                break
+            yield events.part(part)
+        response = await self._handled(task)
+        if response is None:
+            return
+        if response.completion is None:
+            yield responses.error_event(response)
+            return
+        for event in events.end(response.completion):
+            yield event
 
     async def _in_turn(
         self, body: request_schema.Body, entry: accounting.Request, gone: asyncio.Future[None]
@@ -291,6 +352,8 @@ class App:
         seconds = min(WAIT_SECONDS, entry.remaining())
         try:
             async with context.limiter.turn(seconds, (gone, context.inflight.closed)):
+                if entry.live is not None:
+                    entry.live.begin()
                 response = await self._run(body, entry, gone)
         except Full:
             most = context.settings.max_in_flight
@@ -389,6 +452,11 @@ class App:
             self._body_bytes -= sum(map(len, parts))
 
 
+async def _first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Wait until one of them is done, or for so many seconds."""
+    await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+
 async def _disconnected(receive: Receive) -> None:
     """Wait until the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
@@ -414,7 +482,7 @@ async def _send(request: Request, response: Response, send: Send) -> None:
     }
     if not request.is_read:
         headers["connection"] = "close"
-    parts = response.body if isinstance(response.body, list) else [response.body]
+    parts = _parts(response.body)
     if isinstance(response.body, bytes):
         headers["content-length"] = str(len(response.body))
     await send(
@@ -427,16 +495,28 @@ async def _send(request: Request, response: Response, send: Send) -> None:
             ],
         }
     )
-    if request.is_read and len(parts) == 1:
-        await send({"type": "http.response.body", "body": parts[0]})
+    if request.is_read and isinstance(response.body, bytes):
+        await send({"type": "http.response.body", "body": response.body})
         return
-    for part in parts:
+    async for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
     if not request.is_read:
         # a connection that closes with unread bytes is reset, and the response is lost
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(_discard(request.receive), _LINGER_SECONDS)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _parts(body: bytes | list[bytes] | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A body in parts."""
+    if isinstance(body, bytes):
+        yield body
+    elif isinstance(body, list):
+        for part in body:
+            yield part
+    else:
+        async for part in body:
+            yield part
 
 
 def joined(states: list[dict[str, Any]]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Exchange:
     `step`: the purpose (see `traces`). `asked`: the number of samples. `samples`: none if it
     failed. `calls`: the places of its upstream calls in the request. `cut`: the token limit ended
     it, and the strategy got the text all the same. `question`: tells equal questions apart from
-    others.
+    others. `refused`: the upstream refused the body.
     """
 
     step: str
@@ -54,6 +54,7 @@ class Exchange:
     cut: bool = False
     completion_tokens: int = 0
     question: int = 0
+    refused: bool = False
 
     @property
     def is_truncated(self) -> bool:
@@ -96,6 +97,7 @@ def finish_of(text: str, exchanges: Sequence[Exchange]) -> str:
 class Run:
     """One run of a strategy. A request for `n` answers has `n` of them.
 
+    `place`: which of `runs`, from 0.
     `agreement`: the votes for the answer that won, and the number of samples; None without a vote.
     `originals`: text without thinking -> whole text.
     """
@@ -103,3 +105,5 @@ class Run:
     exchanges: list[Exchange] = field(default_factory=list)
     agreement: tuple[int, int] | None = None
     originals: dict[str, str] = field(default_factory=dict)
+    place: int = 0
+    runs: int = 1

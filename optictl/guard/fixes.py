@@ -7,7 +7,6 @@ is recorded either way.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,12 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from . import accounting, exchanges, ratings, thinking, traces, watchdog
+from . import accounting, ahead, exchanges, ratings, thinking, traces
 from .completions import Completion, Usage
-from .exchanges import Exchange, Sample
+from .exchanges import Exchange, Run, Sample
+from .live import LiveText, Progress
 from .settings import BUDGET_TOKENS, FIXES
+from .threads import Job, Threads
 
 T = TypeVar("T")
 #: What LiteLLM reads as "do not answer from the cache". It does not send it on.
@@ -29,6 +30,12 @@ _INNER = ("critique", "rating", "observations", "derived observations", "solutio
 _USEFUL_IN_PART = ("critique", "observations", "derived observations", "solution", "final")
 #: The strategies that throw a final text away. Others send it on as it is.
 _LOSE_FINAL = ("moa", "plansearch")
+#: Strategies whose answer is the text of their last call.
+_LIVE = ("moa", "plansearch", "re2", "rto", "none")
+#: Arguments of the client that are no part of a body.
+_OPTIONS = ("timeout", "extra_headers", "extra_query")
+#: Statuses with which an upstream refuses a body.
+_REFUSALS = (400, 404, 422)
 #: Seconds until `n` is tried again on a model that returned too few choices.
 _TRY_AGAIN = 600.0
 #: Characters of an unreadable rating that are sent back to the model.
@@ -62,42 +69,19 @@ class SampleSupport:
         self._until[model] = time.monotonic() + self._seconds
 
 
-def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """The results of all calls, each in its own thread; or what it raised.
-
-    Raises:
-        Abort: one of the calls ended so.
-    """
-    if len(calls) == 1:
-        return [_outcome(calls[0])]
-    results: list[T | BaseException] = [RuntimeError()] * len(calls)
-
-    def run(place: int, call: Callable[[], T]) -> None:
-        watchdog.leave_abort_to_main()
-        try:
-            results[place] = call()
-        except BaseException as error:
-            results[place] = error
-
-    threads = [
-        threading.Thread(target=run, args=pair, name="sample", daemon=True)
-        for pair in enumerate(calls)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for result in results:
-        if isinstance(result, accounting.Abort):
-            raise result
-    return results  # type: ignore[return-value]
-
-
 def _outcome(call: Callable[[], T]) -> T | Exception:
     try:
         return call()
     except Exception as error:
         return error
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A call of the strategy that has ended: its answer, or what it raised."""
+
+    exchange: Exchange
+    answer: dict[str, Any] | Exception
 
 
 class FixedClient:
@@ -107,10 +91,21 @@ class FixedClient:
     """
 
     def __init__(
-        self, request: accounting.Request, policy: Policy, support: SampleSupport, send: Send
+        self,
+        request: accounting.Request,
+        run: Run,
+        policy: Policy,
+        support: SampleSupport,
+        send: Send,
+        threads: Threads,
     ) -> None:
-        self._request, self._policy, self._support, self._send = request, policy, support, send
+        self._request, self._run = request, run
+        self._policy, self._support, self._send = policy, support, send
         self._lock = threading.Lock()
+        self._threads = threads
+        self._ahead: ahead.Ahead[_Outcome] = ahead.Ahead(threads, self._perform, self._others)
+        is_shown = request.live is not None and request.live.shows_progress
+        self._progress = Progress(request.live, run) if is_shown and request.live else None
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
 
     def _has(self, fix: str) -> bool:
@@ -119,25 +114,61 @@ class FixedClient:
     def _fixed(self, fix: str) -> None:
         self._request.fixed.add(fix)
 
-    def _create(
-        self,
-        *,
-        timeout: float | None = None,
-        extra_body: dict[str, Any] | None = None,
-        extra_headers: dict[str, str] | None = None,
-        **arguments: Any,
-    ) -> Completion:
-        asked = {**arguments, **(extra_body or {})}
-        step = traces.purpose(self._request.strategy, asked.get("messages"))
-        count = _number(asked.get("n")) or 1
-        exchange = Exchange(step, count, question=_question({**asked, "n": 1}))
-        call = _Call(self, exchange, {"timeout": timeout, "headers": extra_headers})
-        self._request.run.exchanges.append(exchange)
-        try:
-            return Completion(self._answer(call, self._with_budget(step, asked), asked))
-        except Exception:
-            exchange.failed = True
-            raise
+    def _create(self, *, extra_body: dict[str, Any] | None = None, **arguments: Any) -> Completion:
+        outcome = self._ahead.call({**arguments, **(extra_body or {})})
+        exchange, answer = outcome.exchange, outcome.answer
+        # in the order of the strategy, whatever the order of the calls was
+        self._run.exchanges.append(exchange)
+        if isinstance(answer, Exception):
+            raise answer
+        if exchange.step == "candidate" and exchange.asked == 1 and self._refused_several():
+            self._support.remember(self._request.base_model)
+        return Completion(answer)
+
+    def _others(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        others = ahead.expected(self._request.strategy, asked, self._run.exchanges)
+        if self._progress is not None:
+            step = traces.purpose(self._request.strategy, asked.get("messages"))
+            made = sum(one.step == step for one in self._run.exchanges)
+            self._progress.expect(step, made + 1 + len(others))
+        return others if self._request.parallel_calls > 1 else []
+
+    def _refused_several(self) -> bool:
+        """Whether the model refused a call for several samples, and not for what it said."""
+        return any(one.asked > 1 and one.refused for one in self._run.exchanges)
+
+    def _perform(self, asked: dict[str, Any]) -> _Outcome:
+        """Make a call of the strategy."""
+        body = {name: value for name, value in asked.items() if name not in _OPTIONS}
+        step = traces.purpose(self._request.strategy, body.get("messages"))
+        count = _number(body.get("n")) or 1
+        exchange = Exchange(step, count, question=ahead.question({**body, "n": 1}))
+        call = _Call(
+            self,
+            exchange,
+            {"timeout": asked.get("timeout"), "headers": asked.get("extra_headers")},
+            self._live_text(step, count),
+        )
+        started = time.monotonic()
+        answer = _outcome(lambda: self._answer(call, self._with_budget(step, body), body))
+        exchange.failed = isinstance(answer, Exception)
+        exchange.refused = getattr(answer, "status_code", 0) in _REFUSALS
+        if self._progress is not None:
+            seconds = time.monotonic() - started
+            self._progress.step_ended(step, count, seconds, failed=exchange.failed)
+        return _Outcome(exchange, answer)
+
+    def _live_text(self, step: str, count: int) -> LiveText | None:
+        """Where the text of this call goes while the model writes it, if it is the answer."""
+        live, strategy = self._request.live, self._request.strategy
+        if live is None or count > 1 or strategy not in _LIVE:
+            return None
+        if step != "final" and strategy != "none":
+            return None
+        # without this fix OptiLLM may throw the text away
+        if strategy in _LOSE_FINAL and not self._has("budgets"):
+            return None
+        return LiveText(live, self._run.place)
 
     def _answer(self, call: _Call, body: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
         """What the strategy gets, recorded."""
@@ -211,7 +242,10 @@ class FixedClient:
         Raises:
             Exception: there is no first one, and every call failed.
         """
-        results = side_by_side([lambda: call.send(single)] * count)
+        jobs = [
+            Job(self._threads, lambda: _outcome(lambda: call.send(single))) for _ in range(count)
+        ]
+        results = [job.result() for job in jobs]
         more = [result for result in results if isinstance(result, dict)]
         if first is None and not more:
             raise next(result for result in results if isinstance(result, Exception))
@@ -264,7 +298,7 @@ class FixedClient:
         if bare != text:
             self._fixed("thinking")
             if bare.strip():
-                self._request.run.originals[bare.strip()] = text
+                self._run.originals[bare.strip()] = text
         is_lost = not bare.strip() and self._has("samples")
         if bare == text and not is_lost:
             return choice
@@ -276,7 +310,7 @@ class FixedClient:
 
     def _uncached(self, body: dict[str, Any]) -> dict[str, Any]:
         """A body that LiteLLM does not answer from its cache if it was sent before."""
-        question = _question(body)
+        question = ahead.question(body)
         with self._lock:
             is_new = question not in self._request.questions
             self._request.questions.add(question)
@@ -292,7 +326,7 @@ class FixedClient:
             ValueError: the answer is no completion.
         """
         data = self._send(self._uncached(body), options)
-        Completion(data)
+        Completion(data)  # raises
         return data
 
 
@@ -303,13 +337,11 @@ class _Call:
     client: FixedClient
     exchange: Exchange
     options: dict[str, Any]
+    live: LiveText | None
 
     def send(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self.client.send(body, {**self.options, "calls": self.exchange.calls})
-
-
-def _question(body: Mapping[str, Any]) -> int:
-    return hash(json.dumps(body, sort_keys=True, default=str))
+        options = {**self.options, "places": self.exchange.calls, "sink": self.live}
+        return self.client.send(body, options)
 
 
 def _number(value: Any) -> int | None:

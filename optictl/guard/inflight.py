@@ -9,64 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import queue
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from . import accounting, watchdog
+from . import accounting
+from .threads import Threads
 
 T = TypeVar("T")
-
-#: Threads that start with the service, so that no request waits for the start of a thread.
-#: faulthandler prints at most 100 threads.
-READY_THREADS = 64
 
 
 def _draining() -> accounting.Abort:
     return accounting.Abort(
         503, "draining", "the service stopped before it finished this request; send it again"
     )
-
-
-class Threads:
-    """Daemon threads for strategies. Free threads are reused: a start costs as much as an answer.
-
-    A pool of `concurrent.futures` would wait at exit for a strategy that never ends.
-
-    Args:
-        ready: threads that start now.
-        keep: free threads that are kept.
-    """
-
-    def __init__(self, ready: int = 0, keep: int = 0) -> None:
-        self._lock = threading.Lock()
-        self._keep = max(ready, keep)
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._free = ready
-        for _ in range(ready):
-            self._start()
-
-    def run(self, work: Callable[[], None]) -> None:
-        """Run `work` at once in a free or a new thread. `work` must not raise an exception."""
-        with self._lock:
-            is_free = self._free > 0
-            self._free -= is_free
-        if not is_free:
-            self._start()
-        self._work.put(work)
-
-    def _start(self) -> None:
-        threading.Thread(target=self._serve, name="strategy", daemon=True).start()
-
-    def _serve(self) -> None:
-        watchdog.leave_abort_to_main()
-        while True:
-            self._work.get()()
-            with self._lock:
-                if self._free >= self._keep:  # strategies ran on after their clients had left
-                    return
-                self._free += 1
 
 
 class InFlight:

@@ -52,9 +52,10 @@ def _counted_votes(server: ModuleType) -> None:
     own = module.AdvancedSelfConsistency.cluster_similar_responses
 
     def cluster_similar_responses(self: Any, responses: list[Any]) -> list[list[str]]:
-        request = accounting.current.get()
-        if request is None:
+        owner = accounting.current.get()
+        if owner is None:
             return list(own(self, responses))
+        request, run = owner
         if not request.votes_on_answers:
             groups: list[list[str]] = own(self, responses)
         else:
@@ -65,7 +66,7 @@ def _counted_votes(server: ModuleType) -> None:
             groups = votes.clusters(responses, similar)
             if votes.changed(responses, groups):
                 request.fixed.add("votes")
-        request.run.agreement = max(map(len, groups), default=0), self.num_samples
+        run.agreement = max(map(len, groups), default=0), self.num_samples
         return groups
 
     module.AdvancedSelfConsistency.cluster_similar_responses = cluster_similar_responses

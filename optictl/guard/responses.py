@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import accounting
+from .live import Part
 
 #: Seconds in the header Retry-After of a 503.
 RETRY_AFTER = 5
@@ -16,6 +17,10 @@ RETRY_AFTER = 5
 _FINAL = {400, 401, 403, 404, 413, 415, 421, 422}
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _JSON = "application/json"
+EVENTS = "text/event-stream"
+#: Characters of a chunk of a text that is there as a whole: some clients read line by line into a
+#: buffer of a fixed size.
+_PIECE = 2000
 
 
 class Refused(Exception):
@@ -30,13 +35,17 @@ class Refused(Exception):
 
 @dataclass
 class Response:
-    """A response. `body`: whole, or in parts for a stream. `code`: the code of an error, or ""."""
+    """A response. `body`: whole, or in parts for a stream. `code`: the code of an error, or "".
 
-    body: bytes | list[bytes]
+    `completion`: the JSON of a strategy's answer.
+    """
+
+    body: bytes | list[bytes] | AsyncIterator[bytes]
     status: int = 200
     content_type: str = _JSON
     headers: dict[str, str] = field(default_factory=dict)
     code: str = ""
+    completion: dict[str, Any] | None = None
 
 
 def as_json(data: Any) -> Response:
@@ -136,6 +145,15 @@ def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, s
     return headers
 
 
+def early_headers(request: accounting.Request, dropped: list[str]) -> dict[str, str]:
+    """The `x-optillm-*` headers of a stream that begins before the strategy has ended.
+
+    The trace has the rest.
+    """
+    headers = {"x-optillm-trace": request.id, "x-optillm-strategy": request.strategy}
+    return {**headers, **({"x-optillm-dropped": ",".join(dropped)} if dropped else {})}
+
+
 def effect_headers(request: accounting.Request) -> dict[str, str]:
     """The headers about the effect of the strategy. None of them has a part of a text."""
     judged = request.judgement
@@ -194,29 +212,63 @@ def completion(request: accounting.Request, model: str, texts: list[str]) -> dic
 
 def stream(whole: dict[str, Any], include_usage: bool) -> Response:
     """A completion as server-sent events. With `include_usage`, the last chunk has the usage."""
-    return Response(list(_events(whole, include_usage)), content_type="text/event-stream")
+    events = Events(whole["id"], whole["model"], include_usage, whole["created"])
+    return Response(list(events.end(whole)), content_type=EVENTS, completion=whole)
 
 
-def _events(whole: dict[str, Any], include_usage: bool) -> Iterator[bytes]:
-    head = {
-        "id": whole["id"],
-        "object": "chat.completion.chunk",
-        "created": whole["created"],
-        "model": whole["model"],
-    }
-    if include_usage:
-        head["usage"] = None
+class Events:
+    """The chunks of one completion as server-sent events, which may come before it is whole.
 
-    def event(chunk: dict[str, Any]) -> bytes:
-        return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    `created`: Unix time.
+    """
 
-    for choice in whole["choices"]:
-        delta = {"role": "assistant", "content": choice["message"]["content"]}
-        first = {"index": choice["index"], "logprobs": None}
-        yield event({**head, "choices": [{**first, "delta": delta, "finish_reason": None}]})
-        yield event(
-            {**head, "choices": [{**first, "delta": {}, "finish_reason": choice["finish_reason"]}]}
-        )
-    if include_usage:
-        yield event({**head, "choices": [], "usage": whole["usage"]})
-    yield b"data: [DONE]\n\n"
+    def __init__(
+        self, completion_id: str, model: str, include_usage: bool, created: int | None = None
+    ) -> None:
+        self._head = {
+            "id": completion_id,
+            "object": "chat.completion.chunk",
+            "created": int(time.time()) if created is None else created,
+            "model": model,
+            **({"usage": None} if include_usage else {}),
+        }
+        self._include_usage = include_usage
+        self._sent: dict[int, list[str]] = {}
+        self._begun: set[int] = set()
+
+    def part(self, part: Part) -> bytes:
+        """A part of an answer."""
+        if part.is_reasoning:
+            return self._chunk(part.index, {"reasoning_content": part.text})
+        self._sent.setdefault(part.index, []).append(part.text)
+        return self._chunk(part.index, {"content": part.text})
+
+    def end(self, whole: dict[str, Any]) -> Iterator[bytes]:
+        """What is not sent yet of a completion, and its end."""
+        for choice in whole["choices"]:
+            index, text = choice["index"], choice["message"]["content"]
+            sent = "".join(self._sent.get(index, []))
+            left = text.removeprefix(sent) if text.startswith(sent) else ""
+            for start in range(0, len(left), _PIECE):
+                yield self.part(Part(index, left[start : start + _PIECE]))
+            yield self._chunk(index, {}, choice["finish_reason"])
+        if self._include_usage:
+            yield _event({**self._head, "choices": [], "usage": whole["usage"]})
+        yield b"data: [DONE]\n\n"
+
+    def _chunk(self, index: int, delta: dict[str, str], finish: str | None = None) -> bytes:
+        if index not in self._begun:
+            self._begun.add(index)
+            delta = {"role": "assistant", **delta}
+        choice = {"index": index, "logprobs": None, "delta": delta, "finish_reason": finish}
+        return _event({**self._head, "choices": [choice]})
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+def error_event(response: Response) -> bytes:
+    """An error response as an event, for a response whose head was sent before."""
+    assert isinstance(response.body, bytes)
+    return b"event: error\ndata: " + response.body + b"\n\n"

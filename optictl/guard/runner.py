@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ from .completions import Completion
 from .error_texts import is_error_text
 from .exchanges import Run, finish_of, usable
 from .request_schema import Body
+from .threads import Threads, side_by_side
 from .upstream import Upstream
 
 
@@ -44,7 +46,7 @@ def _texts(result: Any) -> list[Any]:
 
 
 def _delivered(text: Any, run: Run) -> Any:
-    """An answer as the model wrote it: the strategy may have got it without its thinking.
+    """An answer as the model wrote it: with its thinking, and the white space around it.
 
     `moa` sends an empty final text on, although it has candidates. The first one takes its place,
     as OptiLLM does for a text that is missing.
@@ -55,7 +57,10 @@ def _delivered(text: Any, run: Run) -> Any:
     if not text.strip() and {"candidate", "critique", "final"} <= steps:
         good = usable([one for one in run.exchanges if one.step == "candidate"])
         text = good[0].text if good else text
-    return run.originals.get(text.strip(), text)
+    if text.strip() in run.originals:
+        return run.originals[text.strip()]
+    samples = (one for exchange in reversed(run.exchanges) for one in exchange.samples)
+    return next((one.text for one in samples if one.text.strip() == text.strip()), text)
 
 
 def _finish(text: Any, run: Run) -> str:
@@ -73,6 +78,7 @@ class Runner:
 
     server: ModuleType
     upstream: Upstream
+    threads: Threads
 
     def run(self, request: accounting.Request, body: Body) -> list[str] | None:
         """The answers of the strategy. None when it made no valid answer.
@@ -81,31 +87,35 @@ class Runner:
         judgement of the request is entered afterwards.
         """
         request.max_tokens = body.token_limits().get("max_tokens", 0)
-        texts: list[Any] = []
+        count = 1 if request.strategy == "none" else body.n
+        runs = [Run(place=place, runs=count) for place in range(count)]
+        work = [partial(self._answers, request, body, run) for run in runs]
         try:
-            with accounting.attributed_to(request):
-                for _ in range(1 if request.strategy == "none" else body.n):
-                    request.runs.append(Run())
-                    found = [
-                        _delivered(text, request.run) for text in _texts(self._once(request, body))
-                    ]
-                    texts += found
-                    request.finishes += [_finish(text, request.run) for text in found]
+            if count > 1 and request.parallel_calls > 1:
+                answers = side_by_side(self.threads, work)
+            else:
+                answers = [run() for run in work]
         finally:
-            request.judgement = judgement.judge(request.strategy, request.runs)
-            request.runs.clear()  # prompts and answers take memory
+            request.finish()
+            begun = [run for run in runs if run.exchanges]
+            request.judgement = judgement.judge(request.strategy, begun)
+        for run, found in zip(runs, answers, strict=True):
+            request.finishes += [_finish(text, run) for text in found]
+        texts = [text for found in answers for text in found]
         return texts if texts and all(map(_is_answer, texts)) else None
 
-    def _once(self, request: accounting.Request, body: Body) -> Any:
+    def _answers(self, request: accounting.Request, body: Body, run: Run) -> list[Any]:
+        """The answers of one run."""
         system, query = conversation(body.messages)
         is_built_in = request.strategy in self.server.known_approaches
-        client = self.upstream.client(request, plain=is_built_in)
-        result, _tokens = self.server.execute_single_approach(
-            request.strategy,
-            system,
-            query,
-            client,
-            request.base_model,
-            {"stream": False, "n": body.n, **body.token_limits()},
-        )
-        return result
+        client = self.upstream.client(request, run, plain=is_built_in)
+        with accounting.attributed_to(request, run):
+            result, _tokens = self.server.execute_single_approach(
+                request.strategy,
+                system,
+                query,
+                client,
+                request.base_model,
+                {"stream": False, "n": body.n, **body.token_limits()},
+            )
+        return [_delivered(text, run) for text in _texts(result)]

@@ -108,6 +108,7 @@ def _context(
     from .limiter import Limiter
     from .recent import RecentEffects
     from .runner import Runner
+    from .threads import READY_THREADS, Threads
     from .traces import Traces
 
     loop = asyncio.get_running_loop()
@@ -117,7 +118,7 @@ def _context(
         "release": _release_name(Path(__file__).resolve().parent.parent),
     }
     most = settings.max_in_flight
-    threads = inflight.Threads(min(most, inflight.READY_THREADS), keep=most)
+    threads = Threads(min(most, READY_THREADS), keep=most)
     in_flight, limiter = inflight.InFlight(threads), Limiter(most)
     meter = metrics.Meter(
         settings.strategies,
@@ -127,7 +128,7 @@ def _context(
     )
     conversations = loops.Conversations()
     key = os.environ["OPENAI_API_KEY"].strip()
-    client = upstream.Upstream(settings, key, meter.call_ended, conversations)
+    client = upstream.Upstream(settings, key, meter.call_ended, conversations, threads)
 
     def probe(base_model: str, text: str) -> None:
         def answered(text: str) -> None:
@@ -142,7 +143,7 @@ def _context(
         settings=settings,
         build=build,
         strategies=strategies,
-        runner=Runner(server, client),
+        runner=Runner(server, client, threads),
         upstream=client,
         inflight=in_flight,
         limiter=limiter,

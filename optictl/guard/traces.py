@@ -44,6 +44,10 @@ PURPOSES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "re2": (("", "final"),),
     "cot_reflection": (("", "final"),),
+    "rto": (
+        ("Only respond with the final code, do not return anything else.", "final"),
+        ("", "call"),
+    ),
 }
 UNKNOWN_PURPOSE = "call"
 

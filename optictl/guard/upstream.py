@@ -7,10 +7,11 @@ validates every answer. Both take far more CPU time than the call itself.
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +21,12 @@ import openai
 
 from . import accounting, exchanges, loops, traces, watchdog
 from .completions import Usage
-from .exchanges import Exchange
+from .events import Sink, StreamedCompletion
+from .exchanges import Exchange, Run
 from .fixes import FixedClient, Policy, SampleSupport
 from .settings import Settings
+from .threads import Threads
+from .transport import Line, NoResponse, TooSlow, Transport
 
 _PATH = "chat/completions"
 #: Seconds for the model list and for a probe.
@@ -37,16 +41,21 @@ _ERRORS: dict[int, type[openai.APIStatusError]] = {
     429: openai.RateLimitError,
 }
 Ended = Callable[[accounting.Request, accounting.Call], None]
+#: Statuses that another try may change. Source: the SDK's `_should_retry`.
+_PASSING = (408, 409, 429)
+#: Seconds until the first retry, and the most between two.
+_FIRST_PAUSE, _MOST_PAUSE = 0.5, 8.0
+#: The longest Retry-After that is kept. Seconds.
+_LONGEST_RETRY_AFTER = 60.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response of the upstream. `raw`: the whole body. `request`: as it was sent."""
+    """A response of the upstream. `raw`: the whole body. `headers`: names in lower case."""
 
     status: int
-    headers: httpx2.Headers
+    headers: Mapping[str, str]
     raw: bytes
-    request: httpx2.Request
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -56,6 +65,15 @@ class Answer:
     @property
     def is_success(self) -> bool:
         return 200 <= self.status < 300
+
+    def checked(self) -> Answer:
+        """The answer; a failure if its body is an error, which some servers send with a 200."""
+        error = self.data.get("error") if self.is_success else None
+        if not error or self.data.get("choices"):
+            return self
+        code = error.get("code") if isinstance(error, dict) else None
+        known = str(code).isdecimal() and 400 <= int(str(code)) < 600
+        return replace(self, status=int(str(code)) if known else 502)
 
 
 def _json(raw: bytes) -> dict[str, Any]:
@@ -112,7 +130,9 @@ class Upstream:
         key: str,
         ended: Ended,
         conversations: loops.Conversations,
+        threads: Threads,
     ) -> None:
+        self._threads = threads
         self._settings, self._ended, self._conversations = settings, ended, conversations
         self._headers = {
             "Authorization": f"Bearer {key}",
@@ -126,8 +146,9 @@ class Upstream:
             way["transport"] = httpx2.HTTPTransport(
                 uds=settings.upstream_socket, limits=limits, **way
             )
-        # parsed once: httpx2 would parse and join it for every call
-        self._url = httpx2.URL(f"{settings.base_url.rstrip('/')}/{_PATH}")
+        self._transport = Transport(
+            f"{settings.base_url.rstrip('/')}/{_PATH}", settings.upstream_socket
+        )
         self._http = httpx2.Client(
             base_url=settings.base_url,
             timeout=settings.request_timeout,
@@ -141,110 +162,125 @@ class Upstream:
         self._sdk = openai.OpenAI(
             api_key=key,
             base_url=settings.base_url,
-            max_retries=settings.max_retries,
+            max_retries=0,  # `call` makes them: it does not sleep on when the request has ended
             timeout=settings.request_timeout,
             http_client=_SdkTransport(self),
         )
 
-    def client(self, request: accounting.Request, *, plain: bool) -> Any:
-        """The client for the strategy of a request.
+    def client(self, request: accounting.Request, run: Run, *, plain: bool) -> Any:
+        """The client for a run of the strategy of a request.
 
         `plain`: without the SDK, for strategies that read answers only as `completions` has them.
-        The SDK makes the retries, so it is used when there are any.
         """
         if not plain:
-            request.records_calls = True
-            return SdkClient(self._sdk, request)
-        send = self._retried if self._settings.max_retries else self._plain
+            return SdkClient(self._sdk, request, run)
         is_plain = request.strategy == "none"  # a model without a strategy has nothing to fix
         policy = Policy(frozenset()) if is_plain else self._policy
         request.votes_on_answers = "votes" in policy.fixes
-        return FixedClient(request, policy, self._support, partial(send, request))
+        send = partial(self._completion, request)
+        return FixedClient(request, run, policy, self._support, send, self._threads)
 
-    def _plain(
+    def _completion(
         self, request: accounting.Request, body: dict[str, Any], options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """One call without the SDK, which raises the SDK's exceptions."""
+        sent = httpx2.Request("POST", self._settings.base_url)
         try:
-            answer = self.post(
-                request, body, options["timeout"], options["headers"], options["calls"]
-            )
-        except httpx2.TimeoutException as error:
-            raise openai.APITimeoutError(request=error.request) from None
-        except httpx2.HTTPError as error:
-            raise openai.APIConnectionError(request=error.request) from None
+            answer = self.call(request, body, **options)
+        except TooSlow:
+            raise openai.APITimeoutError(request=sent) from None
+        except NoResponse:
+            raise openai.APIConnectionError(request=sent) from None
         if not answer.is_success:
-            raise _status_error(answer)
+            raise _status_error(answer, sent)
         return answer.data
 
-    def _retried(
-        self, request: accounting.Request, body: dict[str, Any], options: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """One call with the SDK's retries."""
-        with accounting.attributed_to(request), accounting.placed_in(options["calls"]):
-            answer = self._sdk.chat.completions.with_raw_response.create(
-                messages=body["messages"],
-                model=body["model"],
-                timeout=options["timeout"] or openai.NOT_GIVEN,
-                extra_headers=options["headers"],
-                extra_body=body,
-            )
-        return _json(answer.content)
-
-    def post(
+    def call(
         self,
         request: accounting.Request,
         body: dict[str, Any],
+        *,
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         places: list[int] | None = None,
+        sink: Sink | None = None,
     ) -> Answer:
-        """Send one call of a request, and record it. Returns the answer, which may be an error.
+        """Send one call of a request, with the retries of the settings, and record each.
 
-        `places`: where the place of the call is added.
+        Args:
+            timeout: the longest wait for the next byte, in seconds.
+            places: where the places of the calls are added.
+            sink: gets the text as the model writes it.
+
+        Returns:
+            The answer, which may be an error.
 
         Raises:
             Abort: the request has ended.
-            httpx2.HTTPError: there is no response.
+            NoResponse: there is no whole response.
         """
+        for attempt in range(self._settings.max_retries + 1):
+            is_last = attempt == self._settings.max_retries
+            try:
+                answer = self._post(request, body, timeout, headers or {}, places, sink)
+            except NoResponse:
+                if is_last or (sink is not None and sink.has_text):
+                    raise
+                request.pause(_pause(attempt, {}))
+                continue
+            if is_last or not _may_pass(answer):
+                return answer
+            request.pause(_pause(attempt, answer.headers))
+        raise AssertionError("unreachable")
+
+    def _post(
+        self,
+        request: accounting.Request,
+        body: dict[str, Any],
+        timeout: float | None,
+        headers: Mapping[str, str],
+        places: list[int] | None,
+        sink: Sink | None,
+    ) -> Answer:
         messages = body.get("messages")
+        if sink is not None:
+            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        content = json.dumps(loops.marked(body, request.id)).encode()
         call = accounting.Call(
             model=str(body.get("model", "")), purpose=traces.purpose(request.strategy, messages)
         )
-        request.enter(call)
-        if places is not None:
-            places.append(call.place)
-        try:
-            content = json.dumps(loops.marked(body, request.id)).encode()
-            if request.keeps_content and request.may_keep(len(content), traces.MAX_CONTENT_BYTES):
-                call.messages = messages if isinstance(messages, list) else []
-            return self._send(request, call, content, messages, timeout, headers or {})
-        finally:
-            call.is_open = False
-            self._ended(request, call)
+        line = Line()
+        with request.calling(call, line.close):
+            if places is not None:
+                places.append(call.place)
+            try:
+                if request.may_keep(len(content), traces.MAX_CONTENT_BYTES):
+                    call.messages = messages if isinstance(messages, list) else []
+                with self._conversations.waiting(messages or (), request):
+                    answer = self._timed(request, call, content, timeout, headers, line, sink)
+                self._enter(request, call, answer)
+                return answer
+            finally:
+                self._ended(request, call)
 
-    def _send(
+    def _timed(
         self,
         request: accounting.Request,
         call: accounting.Call,
         content: bytes,
-        messages: Any,
         timeout: float | None,
         headers: Mapping[str, str],
+        line: Line,
+        sink: Sink | None,
     ) -> Answer:
         # a call may not take longer than its request
         left = max(request.remaining(), 0.1)
+        own = {**headers, **self._headers, loops.MARK_HEADER: request.id}
         try:
-            with self._conversations.waiting(messages or (), request):
-                answer = self._exchange(
-                    request,
-                    content,
-                    {**headers, **self._headers, loops.MARK_HEADER: request.id},
-                    min(left, timeout or left),
-                )
+            return self._exchange(request, content, own, min(left, timeout or left), line, sink)
         except Exception as error:
-            call.error = f"{type(error).__name__}: {error}"[:500]
-            call.reason = "timeout" if isinstance(error, httpx2.TimeoutException) else "connection"
+            call.error = str(error)[:500]
+            call.reason = "timeout" if isinstance(error, TooSlow) else "connection"
             raise
         finally:
             call.seconds = time.monotonic() - call.started
@@ -254,29 +290,40 @@ class Upstream:
             if request.aborted is not None:
                 call.reason = "ended"
                 raise request.aborted
-        self._enter(request, call, answer)
-        return answer
 
     def _exchange(
-        self, request: accounting.Request, content: bytes, headers: dict[str, str], timeout: float
+        self,
+        request: accounting.Request,
+        content: bytes,
+        headers: Mapping[str, str],
+        timeout: float,
+        line: Line,
+        sink: Sink | None,
     ) -> Answer:
-        with self._http.stream(
-            "POST", self._url, content=content, headers=headers, timeout=timeout
-        ) as response:
+        streamed = StreamedCompletion(sink) if sink is not None else None
+        with self._transport.post(content, headers, timeout, line) as reply:
+            is_stream = reply.headers.get("content-type", "").startswith("text/event-stream")
             parts = []
-            for part in response.iter_raw():
-                parts.append(part)
+            for part in reply.parts:
+                if streamed is not None and is_stream and reply.status == 200:
+                    streamed.feed(part)
+                else:
+                    parts.append(part)
                 # a byte now and then would keep the read from timing out for ever
                 if request.aborted is not None or request.remaining() <= 0:
                     break
-        return Answer(response.status_code, response.headers, b"".join(parts), response.request)
+        if streamed is not None and is_stream and reply.status == 200:
+            if not streamed.is_whole:
+                raise NoResponse("the stream of the answer ended early")
+            parts = [json.dumps(streamed.completion()).encode()]
+        return Answer(reply.status, reply.headers, b"".join(parts)).checked()
 
     def _enter(self, request: accounting.Request, call: accounting.Call, answer: Answer) -> None:
         call.status = answer.status
         if not call.failed:
             _enter_answer(call, answer.data)
             size = len(answer.raw)
-            if request.keeps_content and request.may_keep(size, traces.MAX_CONTENT_BYTES):
+            if request.may_keep(size, traces.MAX_CONTENT_BYTES):
                 call.answers = _texts(answer.data)
             return
         call.error, call.reason = error_text(answer.data, answer.raw), _reason(call.status)
@@ -343,18 +390,32 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
         owner = accounting.current.get()
         if owner is None or request.method != "POST" or not request.url.path.endswith(_PATH):
             return self._upstream.pass_on(request)
-        limits = [limit for limit in request.extensions.get("timeout", {}).values() if limit]
-        body, places = _json(request.content), accounting.places.get()
-        places = [] if places is None else places
-        answer = self._upstream.post(owner, body, max(limits, default=None), places=places)
-        if owner.records_calls:
-            owner.run.exchanges.append(_exchange(body, answer, places))
+        body, places = _json(request.content), list[int]()
+        answer = self._answer(request, owner[0], body, places)
+        owner[1].exchanges.append(_exchange(body, answer, places))
         return httpx2.Response(
             answer.status,
             headers=answer.headers,
             content=answer.raw,
             request=request,
         )
+
+    def _answer(
+        self,
+        request: Any,
+        owner: accounting.Request,
+        body: dict[str, Any],
+        places: list[int],
+    ) -> Answer:
+        limits = [limit for limit in request.extensions.get("timeout", {}).values() if limit]
+        try:
+            return self._upstream.call(
+                owner, body, timeout=max(limits, default=None), places=places
+            )
+        except TooSlow as error:
+            raise httpx2.ReadTimeout(str(error), request=request) from None
+        except NoResponse as error:
+            raise httpx2.ConnectError(str(error), request=request) from None
 
 
 def _exchange(body: dict[str, Any], answer: Answer, places: list[int]) -> Exchange:
@@ -366,18 +427,38 @@ def _exchange(body: dict[str, Any], answer: Answer, places: list[int]) -> Exchan
         samples=exchanges.samples_of(answer.data) if answer.is_success else (),
         calls=places,
         failed=not answer.is_success,
-        question=hash(answer.request.content),
+        question=hash(json.dumps(body, sort_keys=True)),
     )
 
 
-def _status_error(answer: Answer) -> openai.APIStatusError:
+def _may_pass(answer: Answer) -> bool:
+    """Whether another try may help. The header is that of OpenAI's API."""
+    said = answer.headers.get("x-should-retry")
+    if said in ("true", "false"):
+        return said == "true"
+    return answer.status in _PASSING or answer.status >= 500
+
+
+def _pause(attempt: int, headers: Mapping[str, str]) -> float:
+    """Seconds until the next try: what the upstream asks for, or twice as long each time."""
+    try:
+        asked = float(headers.get("retry-after", ""))
+    except ValueError:
+        asked = 0.0
+    if 0 < asked <= _LONGEST_RETRY_AFTER:
+        return asked
+    longest: float = min(_FIRST_PAUSE * 2**attempt, _MOST_PAUSE)
+    return longest * random.uniform(0.75, 1)  # noqa: S311
+
+
+def _status_error(answer: Answer, sent: httpx2.Request) -> openai.APIStatusError:
     """The SDK's exception for a status. Some strategies read its class and its text."""
     status, data = answer.status, answer.data
     kind = _ERRORS.get(
         status, openai.InternalServerError if status >= 500 else openai.APIStatusError
     )
     text = data or answer.raw.decode("utf-8", "replace")[:500]
-    response = httpx2.Response(status, content=answer.raw, request=answer.request)
+    response = httpx2.Response(status, content=answer.raw, request=sent)
     return kind(
         f"Error code: {status} - {text}", response=response, body=data.get("error", data) or None
     )
@@ -386,12 +467,12 @@ def _status_error(answer: Answer) -> openai.APIStatusError:
 class SdkClient:
     """The SDK's client for one request, in every thread of its strategy."""
 
-    def __init__(self, sdk: openai.OpenAI, request: accounting.Request) -> None:
-        self._sdk, self._request = sdk, request
+    def __init__(self, sdk: openai.OpenAI, request: accounting.Request, run: Run) -> None:
+        self._sdk, self._request, self._run = sdk, request, run
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
 
     def _create(self, **arguments: Any) -> Any:
-        with accounting.attributed_to(self._request):
+        with accounting.attributed_to(self._request, self._run):
             return self._sdk.chat.completions.create(**arguments)
 
     def __getattr__(self, name: str) -> Any:

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from optictl.guard import accounting, fixes, ratings
+from optictl.guard import accounting, ratings
 from optictl.guard.exchanges import Run
 from optictl.guard.fixes import FixedClient, Policy, SampleSupport
 from optictl.guard.settings import FIXES
+from optictl.guard.threads import Threads
 
 RATE = "Rate the above response:"
 CRITICISE = "Please provide your critique for each candidate:"
 Body = dict[str, Any]
+THREADS = Threads()
 
 
 def choice(text: str | None, finish: str = "stop") -> Body:
@@ -38,14 +40,16 @@ class Scripted:
         support: SampleSupport | None = None,
     ) -> None:
         self.request = accounting.Request(strategy, "jerry-xl", 64, 600.0, max_tokens)
-        self.request.runs.append(Run())
+        self.run = Run()
         self.sent: list[Body] = []
         self._respond = respond
         policy = Policy(frozenset(on))
-        self.client = FixedClient(self.request, policy, support or SampleSupport(), self._send)
+        self.client = FixedClient(
+            self.request, self.run, policy, support or SampleSupport(), self._send, THREADS
+        )
 
     def _send(self, body: Body, options: Mapping[str, Any]) -> Body:
-        options["calls"].append(len(self.sent))
+        options["places"].append(len(self.sent))
         self.sent.append(body)
         return self._respond(body)
 
@@ -78,7 +82,7 @@ def test_missing_choices_are_asked_for_side_by_side() -> None:
     assert sorted(map(str, texts(completion))) == ["a", "b", "c"]
     assert [one.get("n") for one in scripted.sent] == [3, None, None]
     assert completion.usage.completion_tokens == 15
-    (exchange,) = scripted.request.run.exchanges
+    (exchange,) = scripted.run.exchanges
     assert (exchange.asked, len(exchange.samples)) == (3, 3)
     assert sorted(exchange.calls) == [0, 1, 2]
     assert "samples" in scripted.fixed
@@ -132,7 +136,7 @@ def test_if_every_single_sample_fails_the_error_is_the_strategys() -> None:
     scripted = Scripted(respond, support=support)
     with pytest.raises(ValueError, match="no"):
         scripted.create("q", n=3)
-    assert scripted.request.run.exchanges[0].failed
+    assert scripted.run.exchanges[0].failed
 
 
 def test_the_end_of_a_request_ends_its_samples() -> None:
@@ -168,10 +172,10 @@ def test_a_part_of_a_critique_is_used() -> None:
     scripted = Scripted(counting(answer("1 is", finish="length")))
     completion = scripted.create(CRITICISE, max_tokens=512, n=1)
     assert completion.choices[0].finish_reason == "stop"
-    assert scripted.request.run.exchanges[0].cut
+    assert scripted.run.exchanges[0].cut
     nothing = Scripted(counting(answer("", finish="length")))
     assert nothing.create(CRITICISE, n=1).choices[0].finish_reason == "length"
-    assert not nothing.request.run.exchanges[0].cut
+    assert not nothing.run.exchanges[0].cut
 
 
 # -- ratings
@@ -218,7 +222,7 @@ def test_the_critic_does_not_see_thinking_and_the_client_gets_it() -> None:
     whole = "<think>2+2</think>\n4"
     scripted = Scripted(counting(answer(whole, "5", "6")))
     assert texts(scripted.create("q", n=3)) == ["4", "5", "6"]
-    assert scripted.request.run.originals == {"4": whole}
+    assert scripted.run.originals == {"4": whole}
     assert scripted.fixed == ["thinking"]
 
 
@@ -274,7 +278,7 @@ def test_without_fixes_nothing_changes(data: Body) -> None:
         sent = {"model": "jerry-xl", "messages": messages, "n": 3, "max_tokens": 512}
         assert scripted.sent == [sent, sent]
         assert scripted.fixed == []
-        assert len(scripted.request.run.exchanges) == 2
+        assert len(scripted.run.exchanges) == 2
 
 
 @pytest.mark.parametrize("data", [{}, {"choices": None}, {"choices": ["x"]}, {"choices": [{}]}])
@@ -283,9 +287,8 @@ def test_what_is_no_completion_is_a_failed_step(data: Body, on: tuple[str, ...])
     scripted = Scripted(lambda _body: data, on=on)
     with pytest.raises(ValueError, match="not a chat completion"):
         scripted.create("q", n=3)
-    assert scripted.request.run.exchanges[0].failed
+    assert scripted.run.exchanges[0].failed
 
 
 def test_every_fix_can_be_named() -> None:
     assert set(FIXES) == {"samples", "budgets", "ratings", "votes", "caches", "thinking"}
-    assert fixes.side_by_side([lambda: 1, lambda: 2]) == [1, 2]

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from optictl.proof.standin import Reply, Seen, StandIn, completion
-from testing.support import PROXY_KEY, UPSTREAM_KEY, Server, bare, guarded
+from testing.support import PROXY_KEY, UPSTREAM_KEY, Server, bare, guarded, wait_until
 
 #: Calls that one request of each strategy causes, when every answer is good.
 CALLS = {"moa": 3, "bon": 4, "self_consistency": 5, "plansearch": 4}
@@ -148,6 +148,18 @@ def events(server: Server) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in server.journal().splitlines()]
     assert all(isinstance(line, dict) for line in lines)
     return lines
+
+
+def wait_until_logged(server: Server, trace: str) -> dict[str, Any]:
+    """The log line of the request with this trace."""
+    found: list[dict[str, Any]] = []
+
+    def is_there() -> bool:
+        found[:] = [line for line in events(server) if line.get("trace") == trace]
+        return bool(found)
+
+    wait_until(is_there, 5, "the log line of the request")
+    return found[0]
 
 
 def journal_of(server: Server) -> list[dict[str, Any]]:

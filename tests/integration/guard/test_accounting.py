@@ -9,10 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl.guard import accounting, loops
+from optictl.guard.exchanges import Run
 
 
 def request(calls: int = 3, timeout: float = 60) -> accounting.Request:
     return accounting.Request("moa", "jerry-xl", max_calls=calls, timeout=timeout)
+
+
+def enter(one: accounting.Request, call: accounting.Call) -> None:
+    """A call that has its answer at once."""
+    with one.calling(call, lambda: None):
+        pass
 
 
 def answered(**numbers: int) -> accounting.Call:
@@ -21,19 +28,19 @@ def answered(**numbers: int) -> accounting.Call:
 
 def test_the_call_beyond_the_limit_is_not_entered() -> None:
     one = request(calls=2)
-    one.enter(answered())
-    one.enter(answered())
+    enter(one, answered())
+    enter(one, answered())
     with pytest.raises(accounting.Abort) as first:
-        one.enter(answered())
+        enter(one, answered())
     assert (first.value.status, first.value.code) == (429, "upstream_call_limit")
     assert len(one.calls) == 2
 
 
 def test_every_call_counts_its_tokens_and_failures() -> None:
     one = request()
-    one.enter(answered(prompt_tokens=2, completion_tokens=1))
-    one.enter(accounting.Call("jerry-xl", status=503))
-    one.enter(answered(prompt_tokens=10, completion_tokens=5))
+    enter(one, answered(prompt_tokens=2, completion_tokens=1))
+    enter(one, accounting.Call("jerry-xl", status=503))
+    enter(one, answered(prompt_tokens=10, completion_tokens=5))
     assert (one.total("prompt_tokens"), one.total("completion_tokens")) == (12, 6)
     assert [call.status for call in one.failures] == [503]
 
@@ -49,7 +56,7 @@ def test_only_a_2xx_is_a_success(status: int, failed: bool) -> None:
 def test_a_request_without_time_makes_no_call() -> None:
     one = request(timeout=0)
     with pytest.raises(accounting.Abort) as reason:
-        one.enter(answered())
+        enter(one, answered())
     assert (reason.value.status, reason.value.code) == (504, "request_timeout")
     assert one.calls == []
 
@@ -64,7 +71,7 @@ def test_the_first_reason_stands() -> None:
     one.abort(second)
     assert one.aborted is first
     with pytest.raises(accounting.Abort) as reason:
-        one.enter(answered())
+        enter(one, answered())
     assert reason.value is first
 
 
@@ -80,7 +87,7 @@ def test_the_limit_holds_with_many_threads() -> None:
     def spend() -> None:
         for _ in range(20):
             try:
-                one.enter(answered())
+                enter(one, answered())
             except accounting.Abort as reason:
                 refused.append(reason)
 
@@ -95,20 +102,21 @@ def test_the_limit_holds_with_many_threads() -> None:
 
 def test_attribution_is_a_matter_of_the_thread() -> None:
     mine, theirs = request(), request()
-    seen: list[accounting.Request | None] = []
+    run = Run()
+    seen: list[object] = []
 
     def other() -> None:
         seen.append(accounting.current.get())
-        with accounting.attributed_to(theirs):
+        with accounting.attributed_to(theirs, run):
             seen.append(accounting.current.get())
 
-    with accounting.attributed_to(mine):
+    with accounting.attributed_to(mine, run):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-        assert accounting.current.get() is mine
+        assert accounting.current.get() == (mine, run)
     assert accounting.current.get() is None
-    assert seen == [None, theirs]
+    assert seen == [None, (theirs, run)]
 
 
 texts = st.text(st.characters(exclude_characters="\0"), min_size=1).filter(str.strip)

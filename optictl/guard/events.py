@@ -1,0 +1,104 @@
+"""Server-sent events of a model: a completion that comes in chunks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+
+class Sink(Protocol):
+    """Gets the parts of a text as they come. `has_text`: whether it got one."""
+
+    has_text: bool
+
+    def text(self, part: str) -> None:
+        """A part of the text."""
+
+    def reasoning(self, part: str) -> None:
+        """A part of what the model thinks."""
+
+
+class StreamedCompletion:
+    """Reads the chunks of a completion with one choice."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._rest = b""
+        self._head: dict[str, Any] = {}
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._finish: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._error: Any = None
+        self._is_done = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the end came."""
+        return self._is_done or self._finish is not None or self._error is not None
+
+    def feed(self, part: bytes) -> None:
+        """Read the next bytes."""
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        for line in lines:
+            name, _, value = line.strip().partition(b":")
+            if name == b"data":
+                self._read(value.strip())
+
+    def _read(self, value: bytes) -> None:
+        if value == b"[DONE]":
+            self._is_done = True
+            return
+        try:
+            chunk = json.loads(value)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(chunk, dict):
+            return
+        if chunk.get("error"):
+            self._error = chunk["error"]
+            return
+        self._head = self._head or {
+            name: chunk.get(name) for name in ("id", "created", "model") if name in chunk
+        }
+        if isinstance(chunk.get("usage"), dict):
+            self._usage = chunk["usage"]
+        choices = chunk.get("choices")
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+            self._read_choice(choices[0])
+
+    def _read_choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta")
+        delta = delta if isinstance(delta, dict) else {}
+        for name, parts in (
+            ("reasoning_content", self._reasoning),
+            ("refusal", self._refusal),
+            ("content", self._texts),
+        ):
+            part = delta.get(name)
+            if isinstance(part, str) and part:
+                parts.append(part)
+                if parts is self._texts:
+                    self._sink.text(part)
+                elif parts is self._reasoning:
+                    self._sink.reasoning(part)
+        if isinstance(choice.get("finish_reason"), str):
+            self._finish = choice["finish_reason"]
+
+    def completion(self) -> dict[str, Any]:
+        """The JSON of the whole completion, or of the error that came instead."""
+        if self._error is not None:
+            return {"error": self._error}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._texts) or None}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        if self._refusal:
+            message["refusal"] = "".join(self._refusal)
+        choice = {"index": 0, "message": message, "finish_reason": self._finish or "stop"}
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [choice],
+            **({"usage": self._usage} if self._usage else {}),
+        }
