@@ -135,7 +135,7 @@ def load(text: str) -> str:
     """Answers per second, and the delay of /health at the default limit."""
     rows = list(_rows(text))
     rates = {
-        program: max(float(row["answers/s"]) for row in rows if _has(row, program, "answers/s"))
+        program: max(_float(row["answers/s"]) for row in rows if _has(row, program, "answers/s"))
         for program in (_GUARDED, _TWO, _BARE)
     }
     limited = [row for row in rows if _has(row, _LIMITED, "worst ms")]
@@ -149,8 +149,8 @@ def load(text: str) -> str:
         f"never took longer than {number(max(_float(row['worst ms']) for row in few))} ms. "
         "With 256 clients 95 % took at most "
         f"{number(max(_float(row['/health p95 ms']) for row in many))} ms;\n"
-        f"the slowest one of a run took {number(min(worst) / 1000)} to "
-        f"{number(max(worst) / 1000)} s, while all clients connected."
+        f"the slowest one of a run took {number(min(worst))} to {number(max(worst))} ms, while all "
+        "clients connected."
     )
 
 
