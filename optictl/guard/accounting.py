@@ -11,11 +11,12 @@ import contextvars
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from .events import Sink
 from .exchanges import Run
 from .judgement import Judgement
 from .live import Live
@@ -73,6 +74,21 @@ class Call:
     @property
     def failed(self) -> bool:
         return not 200 <= self.status < 300
+
+
+@dataclass(frozen=True)
+class Sending:
+    """How a call is sent.
+
+    `timeout`: the longest wait for the next byte, in seconds; None: the rest of the request's time.
+    `places`: where the places of its calls are added (retries are calls, too). `sink`: gets the
+    text as the model writes it.
+    """
+
+    timeout: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    places: list[int] = field(default_factory=list)
+    sink: Sink | None = None
 
 
 @dataclass

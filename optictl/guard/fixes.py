@@ -41,8 +41,8 @@ _TRY_AGAIN = 600.0
 #: Characters of an unreadable rating that are sent back to the model.
 _QUOTED = 2000
 
-#: Sends a body, with the client's options for it; returns the JSON of a completion.
-Send = Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+#: Sends a body; returns the JSON of a completion.
+Send = Callable[[dict[str, Any], accounting.Sending], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,13 @@ class FixedClient:
         step = traces.purpose(self._request.strategy, body.get("messages"))
         count = _number(body.get("n")) or 1
         exchange = Exchange(step, count, question=ahead.question({**body, "n": 1}))
-        call = _Call(
-            self,
-            exchange,
-            {"timeout": asked.get("timeout"), "headers": asked.get("extra_headers")},
+        sending = accounting.Sending(
+            asked.get("timeout"),
+            asked.get("extra_headers") or {},
+            exchange.calls,
             self._live_text(step, count),
         )
+        call = _Call(self, exchange, sending)
         started = time.monotonic()
         answer = _outcome(lambda: self._answer(call, self._with_budget(step, body), body))
         exchange.failed = isinstance(answer, Exception)
@@ -319,13 +320,13 @@ class FixedClient:
         self._fixed("caches")
         return {**body, "cache": _NO_CACHE}
 
-    def send(self, body: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    def send(self, body: dict[str, Any], sending: accounting.Sending) -> dict[str, Any]:
         """One upstream call.
 
         Raises:
             ValueError: the answer is no completion.
         """
-        data = self._send(self._uncached(body), options)
+        data = self._send(self._uncached(body), sending)
         Completion(data)  # raises
         return data
 
@@ -336,12 +337,10 @@ class _Call:
 
     client: FixedClient
     exchange: Exchange
-    options: dict[str, Any]
-    live: LiveText | None
+    sending: accounting.Sending
 
     def send(self, body: dict[str, Any]) -> dict[str, Any]:
-        options = {**self.options, "places": self.exchange.calls, "sink": self.live}
-        return self.client.send(body, options)
+        return self.client.send(body, self.sending)
 
 
 def _number(value: Any) -> int | None:

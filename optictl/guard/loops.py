@@ -231,6 +231,8 @@ class LoopBreaker:
         parent = max(owners, key=lambda owner: owner.chain_length)
         request.chain_length = parent.chain_length + 1
         request.chain_started = parent.chain_started
+        # each pass of a loop would cause several side by side, and each of those again
+        request.parallel_calls = 1
         age = request.started - request.chain_started
         if request.chain_length < _CHAIN or age < _CHAIN_SECONDS:
             return

@@ -17,6 +17,8 @@ from typing import Any
 import httpcore2
 
 _KEPT_ALIVE = 128
+#: Seconds until an unused connection is closed. LiteLLM's server keeps them for five.
+_EXPIRY = 5.0
 
 
 class NoResponse(Exception):
@@ -48,24 +50,23 @@ class Line:
         self._is_closed = False
 
     def take(self, stream: httpcore2.NetworkStream | None) -> None:
-        """Use this connection from now on. None: none.
-
-        Raises:
-            httpcore2.WriteError: the line was closed.
-        """
+        """Use this connection from now on. None: none."""
         with self._lock:
             self._stream = stream
-            if self._is_closed and stream is not None:
-                raise httpcore2.WriteError("the request has ended")
+            if self._is_closed:
+                self._shut_down()
 
     def close(self) -> None:
         """Shut down the connection: the call that waits for it ends at once."""
         with self._lock:
             self._is_closed = True
-            sock = self._stream.get_extra_info("socket") if self._stream is not None else None
-            if isinstance(sock, socket.socket):
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        sock = self._stream.get_extra_info("socket") if self._stream is not None else None
+        if isinstance(sock, socket.socket):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Lines(threading.local):
@@ -131,25 +132,41 @@ class Transport:
     """A pool of kept-alive connections to one server. Any thread may use it.
 
     Proxy variables of the environment have no effect, and redirects are not followed: they could
-    send prompts off this machine. `unix_socket`: a path, or "" for TCP.
+    send prompts off this machine.
+
+    Args:
+        base_url: that of the server, with `/v1`.
+        unix_socket: a path, or "" for TCP.
     """
 
-    def __init__(self, url: str, unix_socket: str = "") -> None:
+    def __init__(self, base_url: str, unix_socket: str = "") -> None:
+        self._base_url = base_url.rstrip("/")
         # parsed once: that takes a tenth of a call
-        self._url = httpcore2.URL(url)
+        self._urls: dict[str, httpcore2.URL] = {}
         self._pool = httpcore2.ConnectionPool(
             max_connections=None,
             max_keepalive_connections=_KEPT_ALIVE,
-            keepalive_expiry=5.0,
+            keepalive_expiry=_EXPIRY,
             uds=unix_socket or None,
             network_backend=_Backend(),
         )
 
+    def _url(self, path: str) -> httpcore2.URL:
+        if path not in self._urls:
+            self._urls[path] = httpcore2.URL(f"{self._base_url}/{path}")
+        return self._urls[path]
+
     @contextmanager
-    def post(
-        self, content: bytes, headers: Mapping[str, str], seconds: float, line: Line
+    def stream(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        line: Line | None = None,
     ) -> Iterator[Reply]:
-        """Send a body. The response can be read during the block.
+        """Send a request to a path below the base URL. The response is read during the block.
 
         Args:
             seconds: the longest wait for the next byte.
@@ -164,8 +181,8 @@ class Transport:
             with (
                 _mapped(),
                 self._pool.stream(
-                    b"POST",
-                    self._url,
+                    method,
+                    self._url(path),
                     headers=list(headers.items()),
                     content=content,
                     extensions={"timeout": limits},
@@ -181,7 +198,24 @@ class Transport:
                 )
         finally:
             _this_thread.line = None
-            line.take(None)
+            if line is not None:
+                line.take(None)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request: status, headers and body of the response.
+
+        Raises:
+            NoResponse: there is no whole response.
+        """
+        with self.stream(method, path, content, headers, seconds) as reply:
+            return reply.status, reply.headers, b"".join(reply.parts)
 
 
 @contextmanager

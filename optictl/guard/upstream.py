@@ -10,7 +10,8 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import SimpleNamespace
@@ -20,8 +21,9 @@ import httpx2
 import openai
 
 from . import accounting, exchanges, loops, traces, watchdog
+from .accounting import Sending
 from .completions import Usage
-from .events import Sink, StreamedCompletion
+from .events import StreamedCompletion
 from .exchanges import Exchange, Run
 from .fixes import FixedClient, Policy, SampleSupport
 from .settings import Settings
@@ -139,24 +141,7 @@ class Upstream:
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # it is on this machine
         }
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=128)
-        # without TLS no certificates are needed, and loading them takes long
-        way: dict[str, Any] = {"verify": not settings.base_url.startswith("http://")}
-        if settings.upstream_socket:
-            way["transport"] = httpx2.HTTPTransport(
-                uds=settings.upstream_socket, limits=limits, **way
-            )
-        self._transport = Transport(
-            f"{settings.base_url.rstrip('/')}/{_PATH}", settings.upstream_socket
-        )
-        self._http = httpx2.Client(
-            base_url=settings.base_url,
-            timeout=settings.request_timeout,
-            limits=limits,
-            trust_env=False,  # proxy variables have no effect
-            follow_redirects=False,  # a redirect could send prompts off this machine
-            **way,
-        )
+        self._transport = Transport(settings.base_url, settings.upstream_socket)
         self._support = SampleSupport()
         self._policy = Policy(frozenset(settings.effect), settings.budget_tokens)
         self._sdk = openai.OpenAI(
@@ -181,12 +166,12 @@ class Upstream:
         return FixedClient(request, run, policy, self._support, send, self._threads)
 
     def _completion(
-        self, request: accounting.Request, body: dict[str, Any], options: Mapping[str, Any]
+        self, request: accounting.Request, body: dict[str, Any], sending: Sending
     ) -> dict[str, Any]:
         """One call without the SDK, which raises the SDK's exceptions."""
         sent = httpx2.Request("POST", self._settings.base_url)
         try:
-            answer = self.call(request, body, **options)
+            answer = self.call(request, body, sending)
         except TooSlow:
             raise openai.APITimeoutError(request=sent) from None
         except NoResponse:
@@ -195,22 +180,8 @@ class Upstream:
             raise _status_error(answer, sent)
         return answer.data
 
-    def call(
-        self,
-        request: accounting.Request,
-        body: dict[str, Any],
-        *,
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
-        places: list[int] | None = None,
-        sink: Sink | None = None,
-    ) -> Answer:
+    def call(self, request: accounting.Request, body: dict[str, Any], sending: Sending) -> Answer:
         """Send one call of a request, with the retries of the settings, and record each.
-
-        Args:
-            timeout: the longest wait for the next byte, in seconds.
-            places: where the places of the calls are added.
-            sink: gets the text as the model writes it.
 
         Returns:
             The answer, which may be an error.
@@ -219,45 +190,37 @@ class Upstream:
             Abort: the request has ended.
             NoResponse: there is no whole response.
         """
-        for attempt in range(self._settings.max_retries + 1):
-            is_last = attempt == self._settings.max_retries
+        sink = sending.sink
+        if sink is not None:
+            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        for attempt in range(self._settings.max_retries):
             try:
-                answer = self._post(request, body, timeout, headers or {}, places, sink)
+                answer = self._post(request, body, sending)
             except NoResponse:
-                if is_last or (sink is not None and sink.has_text):
+                if sink is not None and sink.has_text:  # the client has a part of it
                     raise
                 request.pause(_pause(attempt, {}))
                 continue
-            if is_last or not _may_pass(answer):
+            if not _may_pass(answer) or (sink is not None and sink.has_text):
                 return answer
             request.pause(_pause(attempt, answer.headers))
-        raise AssertionError("unreachable")
+        return self._post(request, body, sending)
 
-    def _post(
-        self,
-        request: accounting.Request,
-        body: dict[str, Any],
-        timeout: float | None,
-        headers: Mapping[str, str],
-        places: list[int] | None,
-        sink: Sink | None,
-    ) -> Answer:
+    def _post(self, request: accounting.Request, body: dict[str, Any], sending: Sending) -> Answer:
+        """Send one call, and record it."""
         messages = body.get("messages")
-        if sink is not None:
-            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         content = json.dumps(loops.marked(body, request.id)).encode()
         call = accounting.Call(
             model=str(body.get("model", "")), purpose=traces.purpose(request.strategy, messages)
         )
         line = Line()
         with request.calling(call, line.close):
-            if places is not None:
-                places.append(call.place)
+            sending.places.append(call.place)
             try:
                 if request.may_keep(len(content), traces.MAX_CONTENT_BYTES):
                     call.messages = messages if isinstance(messages, list) else []
                 with self._conversations.waiting(messages or (), request):
-                    answer = self._timed(request, call, content, timeout, headers, line, sink)
+                    answer = self._timed(request, call, content, sending, line)
                 self._enter(request, call, answer)
                 return answer
             finally:
@@ -268,16 +231,11 @@ class Upstream:
         request: accounting.Request,
         call: accounting.Call,
         content: bytes,
-        timeout: float | None,
-        headers: Mapping[str, str],
+        sending: Sending,
         line: Line,
-        sink: Sink | None,
     ) -> Answer:
-        # a call may not take longer than its request
-        left = max(request.remaining(), 0.1)
-        own = {**headers, **self._headers, loops.MARK_HEADER: request.id}
         try:
-            return self._exchange(request, content, own, min(left, timeout or left), line, sink)
+            return self._exchange(request, content, sending, line)
         except Exception as error:
             call.error = str(error)[:500]
             call.reason = "timeout" if isinstance(error, TooSlow) else "connection"
@@ -292,27 +250,27 @@ class Upstream:
                 raise request.aborted
 
     def _exchange(
-        self,
-        request: accounting.Request,
-        content: bytes,
-        headers: Mapping[str, str],
-        timeout: float,
-        line: Line,
-        sink: Sink | None,
+        self, request: accounting.Request, content: bytes, sending: Sending, line: Line
     ) -> Answer:
-        streamed = StreamedCompletion(sink) if sink is not None else None
-        with self._transport.post(content, headers, timeout, line) as reply:
+        # a call may not take longer than its request
+        left = max(request.remaining(), 0.1)
+        headers = {**sending.headers, **self._headers, loops.MARK_HEADER: request.id}
+        streamed = None
+        parts: list[bytes] = []
+        seconds = min(left, sending.timeout or left)
+        with self._transport.stream("POST", _PATH, content, headers, seconds, line) as reply:
             is_stream = reply.headers.get("content-type", "").startswith("text/event-stream")
-            parts = []
+            if sending.sink is not None and is_stream and reply.status == 200:
+                streamed = StreamedCompletion(sending.sink)
             for part in reply.parts:
-                if streamed is not None and is_stream and reply.status == 200:
-                    streamed.feed(part)
-                else:
+                if streamed is None:
                     parts.append(part)
+                else:
+                    streamed.feed(part)
                 # a byte now and then would keep the read from timing out for ever
                 if request.aborted is not None or request.remaining() <= 0:
                     break
-        if streamed is not None and is_stream and reply.status == 200:
+        if streamed is not None:
             if not streamed.is_whole:
                 raise NoResponse("the stream of the answer ended early")
             parts = [json.dumps(streamed.completion()).encode()]
@@ -336,23 +294,35 @@ class Upstream:
             raise request.aborted or loops.loop(call.model)
 
     def pass_on(self, request: httpx2.Request) -> httpx2.Response:
-        """Send another request of the SDK, for example for the model list. It is not recorded."""
-        return self._http.send(request)
+        """Send another request of the SDK, for example for the model list. It is not recorded.
+
+        Raises:
+            NoResponse: there is no whole response.
+        """
+        base_path = httpx2.URL(self._settings.base_url).path.rstrip("/")
+        path = request.url.raw_path.decode("ascii").removeprefix(f"{base_path}/")
+        headers = {**request.headers, "accept-encoding": "identity"}
+        status, own, raw = self._transport.send(
+            request.method, path, request.read(), headers, self._settings.request_timeout
+        )
+        return httpx2.Response(status, headers=own, content=raw, request=request)
 
     def models(self) -> tuple[int, list[str], str]:
         """LiteLLM's model list: status, names, error text. Status 0 without a response."""
         try:
-            response = self._http.get("models", headers=self._headers, timeout=_SHORT_TIMEOUT)
-        except httpx2.HTTPError as error:
-            return 0, [], f"{type(error).__name__}: {error}"[:500]
-        data = _json(response.content)
-        if not response.is_success:
-            return response.status_code, [], error_text(data, response.content)
+            status, _, raw = self._transport.send(
+                "GET", "models", None, self._headers, _SHORT_TIMEOUT
+            )
+        except NoResponse as error:
+            return 0, [], str(error)[:500]
+        data = _json(raw)
+        if not 200 <= status < 300:
+            return status, [], error_text(data, raw)
         entries = data.get("data")
         if not isinstance(entries, list):
-            return response.status_code, [], "its answer is not a model list"
+            return status, [], "its answer is not a model list"
         names = [entry.get("id") for entry in entries if isinstance(entry, dict)]
-        return response.status_code, [name for name in names if isinstance(name, str)], ""
+        return status, [name for name in names if isinstance(name, str)], ""
 
     def probe(self, base_model: str, text: str, answered: Callable[[str], None]) -> None:
         """Send a probe (see `loops`) in a thread. `answered` is called in it afterwards."""
@@ -365,13 +335,10 @@ class Upstream:
         def send() -> None:
             watchdog.leave_abort_to_main()
             try:
-                self._http.post(
-                    _PATH,
-                    content=json.dumps(body).encode(),
-                    headers=self._headers,
-                    timeout=_SHORT_TIMEOUT,
+                self._transport.send(
+                    "POST", _PATH, json.dumps(body).encode(), self._headers, _SHORT_TIMEOUT
                 )
-            except httpx2.HTTPError:
+            except NoResponse:
                 pass  # only its arrival counts
             finally:
                 answered(text)
@@ -389,7 +356,8 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
     def send(self, request: Any, **_options: Any) -> Any:
         owner = accounting.current.get()
         if owner is None or request.method != "POST" or not request.url.path.endswith(_PATH):
-            return self._upstream.pass_on(request)
+            with _as_httpx2(request):
+                return self._upstream.pass_on(request)
         body, places = _json(request.content), list[int]()
         answer = self._answer(request, owner[0], body, places)
         owner[1].exchanges.append(_exchange(body, answer, places))
@@ -408,14 +376,21 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
         places: list[int],
     ) -> Answer:
         limits = [limit for limit in request.extensions.get("timeout", {}).values() if limit]
-        try:
+        with _as_httpx2(request):
             return self._upstream.call(
-                owner, body, timeout=max(limits, default=None), places=places
+                owner, body, Sending(max(limits, default=None), places=places)
             )
-        except TooSlow as error:
-            raise httpx2.ReadTimeout(str(error), request=request) from None
-        except NoResponse as error:
-            raise httpx2.ConnectError(str(error), request=request) from None
+
+
+@contextmanager
+def _as_httpx2(request: Any) -> Iterator[None]:
+    """Raise what the SDK expects of an HTTP client."""
+    try:
+        yield
+    except TooSlow as error:
+        raise httpx2.ReadTimeout(str(error), request=request) from None
+    except NoResponse as error:
+        raise httpx2.ConnectError(str(error), request=request) from None
 
 
 def _exchange(body: dict[str, Any], answer: Answer, places: list[int]) -> Exchange:

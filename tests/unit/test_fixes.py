@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,8 +48,8 @@ class Scripted:
             self.request, self.run, policy, support or SampleSupport(), self._send, THREADS
         )
 
-    def _send(self, body: Body, options: Mapping[str, Any]) -> Body:
-        options["places"].append(len(self.sent))
+    def _send(self, body: Body, sending: accounting.Sending) -> Body:
+        sending.places.append(len(self.sent))
         self.sent.append(body)
         return self._respond(body)
 

@@ -59,11 +59,9 @@ def test_the_call_that_is_one_too_many_is_not_made(pair: Pair, strategy: str, st
     error = assert_refused(response, 429, "upstream_call_limit")
     assert f"more than {MAX_CALLS} upstream calls" in error["message"]
     assert response.headers["x-should-retry"] == "false"
-    assert (
-        response.headers["x-optillm-upstream-calls"]
-        == str(MAX_CALLS)
-        == str(len(pair.upstream.calls()))
-    )
+    assert response.headers["x-optillm-upstream-calls"] == str(MAX_CALLS)
+    # of calls side by side, the last ones may be closed before they arrive
+    assert len(pair.upstream.calls()) <= MAX_CALLS
 
 
 @pytest.mark.parametrize("strategy", ["moa", "bon", "plansearch"])
@@ -144,7 +142,7 @@ def slow_from(call: int, seconds: float, pair: Pair) -> None:
 
 
 # whichever call hangs: the last one of a strategy has no later one that could notice
-@pytest.mark.parametrize(("strategy", "call"), [("moa", 1), ("moa", 3), ("self_consistency", 1)])
+@pytest.mark.parametrize(("strategy", "call"), [("moa", 1), ("moa", 3), ("plansearch", 1)])
 def test_a_call_that_hangs_ends_with_the_requests_time(
     pair: Pair, strategy: str, call: int
 ) -> None:
@@ -162,7 +160,7 @@ def test_a_call_that_hangs_ends_with_the_requests_time(
 def test_many_calls_share_one_time(pair: Pair) -> None:
     slow_from(1, 0.7, pair)
     begun = time.monotonic()
-    assert_refused(pair.server.ask("bon-jerry-xl"), 504, "request_timeout")
+    assert_refused(pair.server.ask("plansearch-jerry-xl"), 504, "request_timeout")
     assert time.monotonic() - begun < SECONDS + 1.5
     assert len(pair.upstream.calls()) == 3
 

@@ -106,9 +106,9 @@ def test_the_final_text_comes_through_as_it_is_written(provider: str, site: Site
     site.calm()
     chunks = _stream(site, f"{provider}:moa-jerry-xl")
     texts = _deltas(chunks, "content")
-    assert "".join(text for _, text in texts).startswith("answer 2 of the slow model")
+    assert "".join(text for _, text in texts).endswith("of the slow model to 2 messages")
     assert texts[-1][0] - texts[0][0] > 0.6 * CALL
-    finishes = [one["finish_reason"] for _, chunk in chunks for one in chunk["choices"]]
+    finishes = [one.get("finish_reason") for _, chunk in chunks for one in chunk["choices"]]
     assert [one for one in finishes if one] == ["stop"]
 
 
@@ -138,9 +138,8 @@ def test_litellm_raises_an_error_in_the_middle_of_a_text(provider: str, site: Si
     assert _deltas(chunks, "content")
     errors = [chunk["error"] for _, chunk in chunks if "error" in chunk]
     assert len(errors) == 1
-    assert not [
-        1 for _, chunk in chunks for one in chunk.get("choices", []) if one["finish_reason"]
-    ]
+    choices = [one for _, chunk in chunks for one in chunk.get("choices", [])]
+    assert not [one for one in choices if one.get("finish_reason")]
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
