@@ -46,10 +46,13 @@ class Recorder:
             answer = httpx.get(url, timeout=30)
             return Reply(answer.status_code, answer.content)
         limit = body.get("max_tokens") or self.most_tokens
-        body = {**body, "max_tokens": min(limit, self.most_tokens)}
+        # the whole answer is recorded, and streamed afterwards
+        names = body.keys() - {"stream", "stream_options"}
+        body = {**{name: body[name] for name in names}, "max_tokens": min(limit, self.most_tokens)}
         answer = httpx.post(url, json=body, timeout=300)
         if answer.status_code == 200 and seen.path == "/v1/chat/completions":
             self.completions.append(Recorded(body, answer.json()))
+            return Reply(body=answer.json())
         return Reply(answer.status_code, answer.content)
 
 

@@ -253,6 +253,12 @@ class Request:
         """Whether every upstream call failed. False without calls."""
         return len(self.failures) == len(self.calls) > 0
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether calls have ended, and all of them failed."""
+        ended = [call for call in list(self.calls) if not call.is_open]
+        return bool(ended) and all(call.failed for call in ended)
+
     def total(self, name: str) -> int:
         """The sum of a field of `Call` over all calls."""
         return sum(getattr(call, name) for call in self.calls)

@@ -59,7 +59,11 @@ _MAX_BODY_BYTES = 64 * 1024 * 1024
 #: A refused client may send this much more, and for so long, so that it can read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 16 * 1024 * 1024, 2.0
 #: Seconds until a stream begins without a text, so that an early error has its status.
-_GRACE = 0.2
+_GRACE = 0.4
+#: Seconds that a first part waits for the end: with a short text, the head has all headers.
+_SHORT_TEXT = 0.05
+#: The longest such wait while every call has failed so far: the next one will probably fail, too.
+_FAILING_GRACE = 5.0
 #: Seconds without an event after which a comment is sent: clients and proxies give up on silence.
 _PAUSE = 10.0
 _COMMENT = b": the strategy is at work\n\n"
@@ -313,7 +317,11 @@ class App:
 
         task.add_done_callback(ended)
         await _first(task, live.began)
+        begun = time.monotonic()
         await _first(task, live.has_part, seconds=_GRACE)
+        await _first(task, seconds=_SHORT_TEXT)
+        while not task.done() and entry.is_failing and time.monotonic() - begun < _FAILING_GRACE:
+            await _first(task, seconds=_FAILING_GRACE / 100)
         if task.done():
             return task.result()
         events = responses.Events(f"chatcmpl-{entry.id}", body.model, body.include_usage)

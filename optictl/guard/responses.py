@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting
+from . import accounting, traces
 from .live import Part
 
 #: Seconds in the header Retry-After of a 503.
@@ -156,26 +156,7 @@ def early_headers(request: accounting.Request, dropped: list[str]) -> dict[str, 
 
 def effect_headers(request: accounting.Request) -> dict[str, str]:
     """The headers about the effect of the strategy. None of them has a part of a text."""
-    judged = request.judgement
-    headers = {}
-    if request.fixed:
-        headers["x-optillm-fixed"] = ",".join(sorted(request.fixed))
-    if judged is None:
-        return headers
-    headers["x-optillm-effect"] = judged.effect
-    if judged.codes:
-        headers["x-optillm-degraded"] = ",".join(judged.codes)
-    if judged.samples:
-        headers["x-optillm-samples"] = "/".join(map(str, judged.samples))
-    if judged.ratings:
-        headers["x-optillm-ratings"] = json.dumps(
-            [int(one) if one is not None and one == int(one) else one for one in judged.ratings]
-        )
-    if judged.agreement:
-        headers["x-optillm-agreement"] = "/".join(map(str, judged.agreement))
-    if judged.evidence:
-        headers["x-optillm-evidence"] = "; ".join(judged.evidence)
-    return headers
+    return {f"x-optillm-{name}": value for name, value in traces.facts(request).items()}
 
 
 def usage(request: accounting.Request) -> dict[str, Any]:

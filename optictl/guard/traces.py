@@ -6,6 +6,7 @@ that with a header.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -116,6 +117,30 @@ def effect(request: accounting.Request) -> dict[str, Any]:
     }
 
 
+def facts(request: accounting.Request) -> dict[str, str]:
+    """What is known about the effect, as in the headers of an answer (`x-optillm-NAME`)."""
+    judged = request.judgement
+    found = {}
+    if request.fixed:
+        found["fixed"] = ",".join(sorted(request.fixed))
+    if judged is None:
+        return found
+    found["effect"] = judged.effect
+    if judged.codes:
+        found["degraded"] = ",".join(judged.codes)
+    if judged.samples:
+        found["samples"] = "/".join(map(str, judged.samples))
+    if judged.ratings:
+        found["ratings"] = json.dumps(
+            [int(one) if one is not None and one == int(one) else one for one in judged.ratings]
+        )
+    if judged.agreement:
+        found["agreement"] = "/".join(map(str, judged.agreement))
+    if judged.evidence:
+        found["evidence"] = "; ".join(judged.evidence)
+    return found
+
+
 def whole(request: accounting.Request) -> dict[str, Any]:
     """A request with its calls, in order. `start` of a call: seconds since the request's start."""
     content = (
@@ -123,6 +148,7 @@ def whole(request: accounting.Request) -> dict[str, Any]:
     )
     return {
         **summary(request),
+        "facts": facts(request),
         **content,
         "calls": [_entry(request, call) for call in list(request.calls)],
     }

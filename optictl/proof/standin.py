@@ -7,6 +7,7 @@ in every answer but a rating, which is a number. Tests script it: `respond` may 
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -90,6 +91,37 @@ def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
             "total_tokens": prompt + completed,
         },
     }
+
+
+def _encoded(seen: Seen, reply: Reply) -> tuple[str, bytes]:
+    """The content type and the bytes of a reply. A completion is streamed if that was asked for."""
+    if isinstance(reply.body, bytes):
+        return "application/json", reply.body
+    is_completion = isinstance(reply.body, dict) and isinstance(reply.body.get("choices"), list)
+    if is_completion and seen.body and seen.body.get("stream") and reply.status == 200:
+        return "text/event-stream", _events(reply.body)
+    return "application/json", json.dumps(reply.body).encode()
+
+
+def _events(whole: dict[str, Any]) -> bytes:
+    """A completion as server-sent events: a chunk for each word, and the token counts."""
+    head = {name: whole.get(name) for name in ("id", "created", "model")}
+    chunks: list[dict[str, Any]] = []
+    for choice in whole["choices"]:
+        message, index = choice.get("message") or {}, choice.get("index", 0)
+        parts = [("reasoning_content", message.get("reasoning_content"))]
+        parts += [
+            ("content", word) for word in re.findall(r"\s*\S+\s*", message.get("content") or "")
+        ]
+        deltas = [{"role": "assistant"}, *({name: part} for name, part in parts if part)]
+        ends = [None] * len(deltas) + [choice.get("finish_reason")]
+        chunks += [
+            {"choices": [{"index": index, "delta": delta, "finish_reason": end}]}
+            for delta, end in zip([*deltas, {}], ends, strict=True)
+        ]
+    chunks.append({"choices": [], "usage": whole.get("usage")})
+    lines = [json.dumps({**head, "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
+    return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
 
 
 class _Server(ThreadingHTTPServer):
@@ -177,12 +209,10 @@ class StandIn:
                 standin.seen.append(seen)
                 reply = standin._answer(seen)
                 time.sleep(reply.delay)
-                data = (
-                    reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-                )
+                kind, data = _encoded(seen, reply)
                 try:
                     self.send_response(reply.status)
-                    self.send_header("content-type", "application/json")
+                    self.send_header("content-type", kind)
                     self.send_header("content-length", str(len(data)))
                     for name, value in reply.headers.items():
                         self.send_header(name, value)

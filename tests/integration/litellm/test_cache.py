@@ -49,7 +49,13 @@ def cached(release: Path, litellm_program: Path) -> Iterator[Cached]:
         fixed = stack.enter_context(guarded(release, url, environment=environment))
         without = "samples,budgets,ratings,votes,thinking"
         plain = stack.enter_context(
-            guarded(release, url, environment=environment, extra=["--effect", without])
+            guarded(
+                release,
+                url,
+                environment=environment,
+                # side by side they would come before the first one is in the cache
+                extra=["--effect", without, "--parallel-calls", "1"],
+            )
         )
         yield Cached(upstream, fixed, plain)
 

@@ -66,7 +66,8 @@ def ask(site: Site, strategy: str, case: Case) -> Asked:
     )
     newest = site.service.get("/guard/traces").json()["traces"][0]["trace"]
     trace = site.service.get(f"/guard/traces/{newest}").json()
-    headers = facts(response) if response.status_code == 200 else headers_of(trace)
+    is_whole = response.status_code == 200 and not case.is_streamed
+    headers = facts(response) if is_whole else trace["facts"]
     steps = steps_of(trace, site.recorder.completions[before:])
     return Asked(response.status_code, text_of(response), headers, trace, steps)
 
@@ -83,11 +84,6 @@ def text_of(response: httpx.Response) -> str:
     return "".join(
         choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]
     )
-
-
-def headers_of(trace: dict[str, Any]) -> dict[str, str]:
-    """What the trace says of an error: LiteLLM does not pass on the headers of one."""
-    return {"effect": trace["effect"], "degraded": ",".join(trace["degraded"])}
 
 
 def steps_of(trace: dict[str, Any], recorded: Sequence[Recorded]) -> list[Step]:
