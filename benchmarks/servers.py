@@ -17,7 +17,8 @@ from typing import IO, Any
 
 from benchmarks.lab import ROOT
 from optictl.deployment import render
-from optictl.deployment.config import Config, Limits
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import Limits
 from optictl.deployment.paths import NAME
 from optictl.host import files, network, processes
 from optictl.proof import trial

@@ -13,7 +13,8 @@ from pathlib import Path
 from optictl.checks import catalog
 from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
-from optictl.deployment.config import Config, with_version
+from optictl.deployment.config import Config
+from optictl.deployment.config_yaml import with_version
 from optictl.deployment.paths import Paths
 from optictl.errors import (
     MissingFact,

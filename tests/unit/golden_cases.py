@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from optictl.deployment import config, paths, render
+from optictl.deployment import config_yaml, paths, render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 
@@ -63,7 +63,7 @@ ARTEFACTS: dict[str, Callable[[Config, Paths], str]] = {
 def case(name: str) -> tuple[Config, Paths]:
     """A case's configuration, parsed, and its paths."""
     text, places = CASES[name]
-    return config.parse(text, name), places
+    return config_yaml.parse(text, name), places
 
 
 def artefacts(name: str) -> Iterator[tuple[Path, str]]:

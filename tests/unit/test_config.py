@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optictl.deployment import config
+from optictl.deployment import config_yaml
 from optictl.deployment.config import Config
 from tests.unit.config_problems import only_problem, places
 
@@ -36,17 +36,21 @@ class TestDefaults:
 
     @pytest.mark.parametrize("text", ["", "\n", "# nothing but a comment\n", "null", "---\n", "{}"])
     def test_an_empty_file_is_the_defaults(self, text: str) -> None:
-        assert config.parse(text, "optictl.yaml") == Config()
+        assert config_yaml.parse(text, "optictl.yaml") == Config()
 
     def test_the_base_models_default_to_the_model(self) -> None:
-        assert config.parse("model: tom", "f").base_models == ("tom",)
-        assert config.parse("model: tom\nbase_models: []", "f").base_models == ("tom",)
+        assert config_yaml.parse("model: tom", "f").base_models == ("tom",)
+        assert config_yaml.parse("model: tom\nbase_models: []", "f").base_models == ("tom",)
 
     def test_a_trailing_slash_of_the_upstream_does_not_count(self) -> None:
-        assert config.parse("upstream: {base_url: 'http://127.0.0.1:4000/v1/'}", "f") == Config()
+        assert (
+            config_yaml.parse("upstream: {base_url: 'http://127.0.0.1:4000/v1/'}", "f") == Config()
+        )
 
     def test_names_given_twice_count_once(self) -> None:
-        read = config.parse("strategies: [moa, bon, moa]\nbase_models: [jerry-xl, jerry-xl]", "f")
+        read = config_yaml.parse(
+            "strategies: [moa, bon, moa]\nbase_models: [jerry-xl, jerry-xl]", "f"
+        )
         assert read.strategies == ("moa", "bon")
         assert read.base_models == ("jerry-xl",)
 
@@ -231,5 +235,5 @@ def test_a_failure_before_the_warning(text: str) -> None:
 
 
 def test_both_at_the_same_percentage_only_fail() -> None:
-    effect = config.parse("effect: {warn_percent: 50}", "x").effect
+    effect = config_yaml.parse("effect: {warn_percent: 50}", "x").effect
     assert (effect.warn_percent, effect.fail_percent) == (50, 50)

@@ -13,7 +13,8 @@ from jinja2 import StrictUndefined, UndefinedError
 
 from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import paths, render
-from optictl.deployment.config import Config, Effect
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import Effect
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.guard import invariants, settings
