@@ -19,6 +19,7 @@ from optictl.deployment.config_sections import (
     OptiLLM,
     Releases,
     Section,
+    Streaming,
     Timeouts,
     Upstream,
 )
@@ -68,6 +69,7 @@ class Config(Section):
     monitoring: Monitoring = Monitoring()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    streaming: Streaming = Streaming()
     effect: Effect = Effect()
     workers: int = Field(
         1,

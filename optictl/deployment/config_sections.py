@@ -121,6 +121,13 @@ class Limits(Section):
         le=10_000,
         description="Upstream calls of one request; a request with more fails with 429.",
     )
+    parallel_calls: int = Field(
+        16,
+        ge=1,
+        le=64,
+        description="Upstream calls of one request at the same time; 1: one after the other, "
+        "as OptiLLM makes them.",
+    )
     max_body_bytes: int = Field(
         4 * 1024 * 1024,
         ge=1024,
@@ -146,6 +153,22 @@ class Limits(Section):
         le=10_000,
         description="Requests whose traces the service keeps in memory.",
     )
+
+
+class Streaming(Section):
+    """What a client with `stream: true` gets beside the answer."""
+
+    progress: Literal["off", "reasoning"] = Field(
+        "off",
+        description="reasoning: a line for each finished step, which chat clients show as "
+        "thinking.",
+    )
+
+    @field_validator("progress", mode="before")
+    @classmethod
+    def _off(cls, progress: object) -> object:
+        # YAML reads an unquoted off as false
+        return "off" if progress is False else progress
 
 
 class Effect(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optictl.deployment import config_yaml
+from optictl.deployment import config_yaml, render
 from optictl.deployment.config import Config
 from tests.unit.config_problems import only_problem, places
 
@@ -29,6 +29,7 @@ class TestDefaults:
         assert given.optillm.profile == "proxy"
         assert (given.timeouts.request, given.timeouts.drain) == (600, 300)
         assert (given.limits.max_upstream_calls, given.limits.max_body_bytes) == (64, 4_194_304)
+        assert (given.limits.parallel_calls, given.streaming.progress) == (16, "off")
         assert given.isolation == "sealed"
         assert given.allow_code_execution is False
         assert (given.publish, given.plugins) == ({}, ())
@@ -186,6 +187,11 @@ class TestTypes:
             "timeouts: {request: 600.5}",
             "effect: true",
             "effect: {samples: 1}",
+            "streaming: off",
+            "streaming: {progress: on}",
+            "streaming: {progress: 0}",
+            "streaming: {progress: thinking}",
+            "limits: {parallel_calls: true}",
         ],
     )
     def test_wrong_is_one_problem_in_words_for_people(self, text: str) -> None:
@@ -205,6 +211,8 @@ class TestTypes:
             "timeouts: {drain: -1}",
             "limits: {max_upstream_calls: 0}",
             "limits: {max_body_bytes: 10}",
+            "limits: {parallel_calls: 0}",
+            "limits: {parallel_calls: 65}",
             "effect: {warn_percent: 0}",
             "effect: {fail_percent: 101}",
             "effect: {rating_tokens: 1}",
@@ -232,6 +240,22 @@ def test_a_failure_before_the_warning(text: str) -> None:
     assert problem.path == "effect.fail_percent"
     assert problem.message == "must be at least warn_percent"
     assert problem.line == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "progress"),
+    [
+        ("off", "off"),
+        ("'off'", "off"),
+        ("no", "off"),
+        ("false", "off"),
+        ("reasoning", "reasoning"),
+    ],
+)
+def test_off_without_quotes_is_not_false(word: str, progress: str) -> None:
+    read = config_yaml.parse(f"streaming: {{progress: {word}}}", "x")
+    assert read.streaming.progress == progress
+    assert config_yaml.parse(render.configuration(read), "x") == read
 
 
 def test_both_at_the_same_percentage_only_fail() -> None:
