@@ -5,5 +5,7 @@
 OptiLLM (about 7 GB below /var/tmp, removed afterwards) is the alternative of `install` and
 `start`. `--no-full` skips it; its figures are then "not measured".
 
-`python -m benchmarks effect` has a real model, and writes EFFECT.md. It is not run with the parts.
+`python -m benchmarks effect` has a real model, and writes EFFECT.md; `python -m benchmarks
+strategies` measures how long clients wait, and writes STRATEGIES.md. They are not run with the
+parts.
 """

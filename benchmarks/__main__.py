@@ -1,4 +1,7 @@
-"""`python -m benchmarks [--no-full] [--output DIR] [NAME...]`; `python -m benchmarks effect`"""
+"""`python -m benchmarks [--no-full] [--output DIR] [NAME...]`
+
+`python -m benchmarks effect` and `python -m benchmarks strategies` have their own options.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks import check, cli, effect, install, results, serve, start
+from benchmarks import check, cli, effect, install, results, serve, start, strategies
 from benchmarks.lab import laboratory
 
 PARTS = {"install": install, "start": start, "serve": serve, "cli": cli, "check": check}
+#: Those with their own options and page.
+PAGES = {"effect": effect.main, "strategies": strategies.main}
 
 
 def main() -> int:
     """Run the parts, print their tables, and write the results."""
-    if sys.argv[1:2] == ["effect"]:  # it has its options, and its page
-        return effect.main(sys.argv[2:])
+    if sys.argv[1:] and (page := PAGES.get(sys.argv[1])):
+        return page(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__
     )

@@ -37,7 +37,8 @@ from benchmarks.effect_tables import (
 from benchmarks.lab import Lab, laboratory, say
 from benchmarks.servers import PROXY_KEY, configured
 from optictl.demo import model
-from optictl.deployment.config import Config, Effect
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import Effect
 from optictl.guard.settings import FIXES
 from optictl.host import files, network
 from optictl.host.network import Response

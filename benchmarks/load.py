@@ -27,7 +27,7 @@ from benchmarks.figures import number
 from benchmarks.lab import laboratory, say
 from benchmarks.servers import Server, bare, guarded, upstream
 from benchmarks.watcher import Seen, watched
-from optictl.deployment.config import Limits
+from optictl.deployment.config_sections import Limits
 from testing.load import percentile
 
 #: A strategy with one upstream call: the upstream's share of a request is its response time.

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.lab import ROOT
+from benchmarks.slow_upstream import Calls
 from optictl.deployment import render
-from optictl.deployment.config import Config, Limits
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import Limits
 from optictl.deployment.paths import NAME
 from optictl.host import files, network, processes
 from optictl.proof import trial
@@ -133,8 +135,22 @@ def bare(venv: Path, base_url: str, **environment: str) -> Iterator[Server]:
 @contextmanager
 def upstream(seconds: float = 0.0) -> Iterator[int]:
     """An upstream with this response time in seconds. Yields its port."""
+    with _program("benchmarks.upstream", str(seconds)) as port:
+        yield port
+
+
+@contextmanager
+def slow_upstream(mode: str, final_chunks: int) -> Iterator[int]:
+    """An upstream as slow as a model, see `benchmarks.slow_upstream`. Yields its port."""
+    with _program("benchmarks.slow_upstream", mode, str(final_chunks)) as port:
+        yield port
+
+
+@contextmanager
+def _program(module: str, *arguments: str) -> Iterator[int]:
+    """A program that prints its port. Yields the port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.upstream", str(seconds)],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
@@ -150,11 +166,20 @@ def upstream(seconds: float = 0.0) -> Iterator[int]:
 
 def completions(port: int) -> int:
     """The number of completions of the upstream so far."""
+    return int(_counted(port)["completions"])
+
+
+def calls(port: int) -> Calls:
+    """The calls of a slow upstream so far."""
+    return Calls(**_counted(port))
+
+
+def _counted(port: int) -> dict[str, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/count")
-    count = int(json.loads(connection.getresponse().read())["completions"])
+    counted: dict[str, Any] = json.loads(connection.getresponse().read())
     connection.close()
-    return count
+    return counted
 
 
 def _fields(pid: int) -> list[str]:

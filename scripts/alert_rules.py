@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optictl.deployment.config import Effect
+from optictl.deployment.config_sections import Effect
 from optictl.guard.judgement import CODES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/prometheus/optillm-rules.yml"

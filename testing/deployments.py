@@ -11,7 +11,8 @@ from unittest import mock
 
 from optictl.checks import catalog
 from optictl.deployment import paths, render
-from optictl.deployment.config import Config, LiteLLM
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import LiteLLM
 from optictl.deployment.paths import Paths
 from optictl.facts.deployment import Deployment
 from optictl.host import files, uv

@@ -13,7 +13,7 @@ from optictl.guard.judgement import CODES
 from optictl.proof.effect import clause
 
 if TYPE_CHECKING:
-    from optictl.deployment.config import Effect
+    from optictl.deployment.config_sections import Effect
 
 
 @check(

@@ -106,7 +106,7 @@ def compare(
     what is right, what it costs, and what is noise.
 
     The plain model is asked at LiteLLM, strategies at the proxy, one request at a time.
-    Costs tokens: on a terminal it says how many requests are to come, and asks.
+    Costs tokens: it says how many requests and calls are to come, and asks on a terminal.
 
     With --plain-samples it also compares with what the same number of plain calls achieves.
 
@@ -164,7 +164,7 @@ def _compare(call: Call, session: Session, yes: bool) -> int:
     from optictl.host import processes
     from optictl.output.request_results import Compared
 
-    if session.left:
+    if session.may_ask:
         call.terminal.note(session.outlook)
         ask(yes or not sys.stdin.isatty(), "Send these requests?")
     terminal, comparison, budget = call.terminal, session.comparison, session.options.budget

@@ -114,12 +114,14 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--read-timeout": str(config.timeouts.read),
         "--max-connections": str(config.limits.max_connections),
         "--max-upstream-calls": str(config.limits.max_upstream_calls),
+        "--parallel-calls": str(config.limits.parallel_calls),
         "--max-body-bytes": str(config.limits.max_body_bytes),
         "--max-in-flight": str(config.limits.max_in_flight),
         "--workers": str(config.workers),
         "--max-traces": str(config.limits.max_traces),
         "--effect": ",".join(effect.fixes) or "none",
         "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
+        "--progress": config.streaming.progress,
     }
     return [word for flag in flags.items() for word in flag]
 
@@ -226,8 +228,7 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         proxy_key_file=_literal(paths.proxy_key),
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         workers=config.workers,
-        # a running request has a thread and those of its strategy, a waiting one has none
-        tasks_max=(128 + REQUEST_THREADS * config.limits.max_in_flight) * config.workers,
+        tasks_max=_tasks_max(config),
         scope=paths.scope,
         sealed=sealed,
         root_directory=_literal(paths.root_directory),
@@ -238,6 +239,16 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         # ProtectHome= would hide a deployment below a home from its own service
         below_home=_lies_in(places, HOMES),
     )
+
+
+def _tasks_max(config: Config) -> int:
+    """The threads that the service may have.
+
+    A running request has those of its strategy and one for each parallel call, a waiting request
+    has none.
+    """
+    per_request = REQUEST_THREADS + config.limits.parallel_calls
+    return (128 + per_request * config.limits.max_in_flight) * config.workers
 
 
 #: The directories that PrivateTmp= hides.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optictl.deployment import config as configuration
+from optictl.deployment import config_yaml
 from optictl.deployment.config import Config
 from optictl.errors import ConfigMissing, FileFailure
 from optictl.host import files
@@ -33,4 +33,4 @@ def load(path: Path, *, required: bool = False) -> Config:
                 remedy=f"correct the path, or create the file: optictl config show > {path}",
             )
         return Config()
-    return configuration.parse(text, str(path))
+    return config_yaml.parse(text, str(path))

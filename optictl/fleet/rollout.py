@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from optictl.deployment import config as configuration
+from optictl.deployment import config_yaml
 from optictl.deployment.config import Config
 from optictl.errors import ConfigError, MissingFact, NoHosts
 from optictl.fleet import playbook_events, wheelhouse
@@ -112,7 +112,7 @@ def _problems(inventory_config: object) -> list[str]:
     if inventory_config is None:
         return []
     try:
-        configuration.parse(yaml.safe_dump(inventory_config), "optillm_proxy_config")
+        config_yaml.parse(yaml.safe_dump(inventory_config), "optillm_proxy_config")
     except ConfigError as error:
         # without line numbers: they are not those of the inventory
         return [f"{p.path}: {p.message}" if p.path else p.message for p in error.problems]

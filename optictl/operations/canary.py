@@ -5,8 +5,9 @@ touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from optictl.deployment import remedies
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import ProofFailed
@@ -14,13 +15,13 @@ from optictl.host import network
 from optictl.operations.proxy_key import new_proxy_key
 from optictl.proof import evidence, trial
 from optictl.releases import store
-from optictl.results import Progress, Result
+from optictl.results import SEVERITY, Progress, Result, Status
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What releases did when every enabled strategy was asked: the new one on a free port, and
-    the active one.
+    """What releases did when every enabled strategy was asked: the new one on a free port, as
+    `compared` judges it, and the active one.
     """
 
     new: list[Result]
@@ -54,8 +55,12 @@ class Canary:
             say(f"asking {self.active_release}, the active release, the same")
             active = self.active_config
             current = smokes(active, active.url, self.proxy_key, active.strategies, say)
+        new = [
+            replace(result, remedy=remedies.for_deployment(result.remedy, paths))
+            for result in compared(new, current)
+        ]
         self.report(Proof(new, current))
-        refuse_failed(new, current)
+        refuse_failed(new)
 
 
 def ask_release(
@@ -126,13 +131,37 @@ def smokes(
     return results
 
 
-def refuse_failed(results: Sequence[Result], before: Sequence[Result] = ()) -> None:
-    """Raise OptictlError if a strategy did not run, or had no effect any more.
+def compared(new: Sequence[Result], before: Sequence[Result]) -> list[Result]:
+    """The results of a new release, judged by what the active one did when asked the same. Pure.
 
-    `before`: what the active release did when it was asked the same. A strategy that had no effect
-    there either is no reason to refuse the new release: the upstream is the cause.
+    A strategy without effect is a failure only if it had its effect on the active release.
+    Otherwise the upstream is the cause, and it is a warning.
     """
-    had_effect = {r.id for r in before if not r.failed}
-    failed = [r for r in results if r.failed and (not evidence.has_run(r) or r.id in had_effect)]
+    known = {result.id: result for result in before}
+    return [_compared(result, known.get(result.id)) for result in new]
+
+
+def _compared(result: Result, before: Result | None) -> Result:
+    has_no_effect = result.failed and evidence.has_run(result)
+    if result.status == "pass" or (before is None and not has_no_effect):
+        return result
+    if before is None:
+        words = "the active release was not asked"
+    elif SEVERITY.index(before.status) < SEVERITY.index(result.status):
+        words = "the active release did better"
+    else:
+        words = "the active release did no better"
+    is_lost = before is not None and not before.failed
+    status: Status = "warn" if has_no_effect and not is_lost else result.status
+    return replace(result, status=status, found=f"{result.found}; {words}")
+
+
+def refuse_failed(results: Sequence[Result]) -> None:
+    """Raise OptictlError if a result of `compared` failed: a strategy did not run, or lost its
+    effect.
+    """
+    failed = [result for result in results if result.failed]
     if failed:
-        raise ProofFailed("; ".join(f"{r.id}: {r.found}" for r in failed))
+        lost = dict.fromkeys(result.remedy for result in failed if evidence.has_run(result))
+        what = "; ".join(f"{result.id}: {result.found}" for result in failed)
+        raise ProofFailed(what, remedy="; ".join(filter(None, lost)))

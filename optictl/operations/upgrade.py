@@ -13,7 +13,8 @@ from pathlib import Path
 from optictl.checks import catalog
 from optictl.deployment import render
 from optictl.deployment.artefacts import Artefact
-from optictl.deployment.config import Config, with_version
+from optictl.deployment.config import Config
+from optictl.deployment.config_yaml import with_version
 from optictl.deployment.paths import Paths
 from optictl.errors import (
     MissingFact,
@@ -36,7 +37,7 @@ from optictl.operations import (
     previous_service,
     transaction,
 )
-from optictl.operations.canary import Canary, Proof, refuse_failed, smokes
+from optictl.operations.canary import Canary, Proof, compared, refuse_failed, smokes
 from optictl.operations.context import Context
 from optictl.operations.deployment_lock import Done
 from optictl.operations.installation import PLAIN, Circumstances, Installation
@@ -409,4 +410,5 @@ def _prove_again(
     if before:
         progress(f"proving {now.want.name} once more, on port {now.config.listen.port}")
         first = now.config.strategies[:1]
-        refuse_failed(smokes(now.config, now.config.url, proxy_key, first, progress))
+        again = smokes(now.config, now.config.url, proxy_key, first, progress)
+        refuse_failed(compared(again, ()))

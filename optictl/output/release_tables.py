@@ -113,15 +113,19 @@ class Comparison(Report):
         shown.print(terminal.out)
         for r in self.proof.new:
             if r.status != "pass":
-                wrapped(terminal.out, f"[{STATUS_STYLE[r.status]}]{escape(r.id)}[/]", "")
-                wrapped(terminal.out, "  ", _why(r, before))
+                _explain(terminal, r)
 
 
-def _why(result: Result, before: dict[str, Result]) -> str:
-    """What the table leaves out, and whether the active release did no better."""
-    known = before.get(result.id)
-    same = "; the active release did no better" if known and known.status == result.status else ""
-    return one_line(result.found) + same
+def _explain(terminal: Terminal, result: Result) -> None:
+    """What the table leaves out: what was found, and what helps."""
+    from rich.markup import escape
+
+    wrapped(terminal.out, f"[{STATUS_STYLE[result.status]}]{escape(result.id)}[/]", "")
+    wrapped(terminal.out, "  ", one_line(result.found))
+    if result.remedy:
+        # a command that is broken into lines cannot be pasted
+        remedy = escape(one_line(terminal.spell(result.remedy)))
+        terminal.out.print(f"  [dim]fix[/]  {remedy}", soft_wrap=True)
 
 
 def _figures(result: Result | None) -> list[str]:
@@ -147,7 +151,7 @@ class Switched(Report):
     problems: Sequence[Result] = ()
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
-        return [r.as_dict() for proof in self.proofs for r in proof.new]
+        return [r.as_dict() for proof in self.proofs for r in terminal.spelled(proof.new)]
 
     def more(self, terminal: Terminal) -> dict[str, Any]:
         beside = [r.as_dict() for proof in self.proofs for r in proof.current]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from optictl.deployment import config
+from optictl.deployment import config_yaml
+from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import OptictlError
 from optictl.guard import fingerprints
@@ -76,8 +77,8 @@ def enabled(paths: Paths) -> Collection[str]:
     """The enabled strategies of a deployment; the defaults where its configuration is not valid."""
     with suppress(OSError, OptictlError):
         if (text := files.read(paths.config)) is not None:
-            return config.parse(text, str(paths.config)).strategies
-    return config.Config().strategies
+            return config_yaml.parse(text, str(paths.config)).strategies
+    return Config().strategies
 
 
 def _unknown_parts(directory: Path, strategies: Collection[str]) -> list[str] | None:

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import yaml
 
-from optictl.deployment import config, paths, render
+from optictl.deployment import config_yaml, paths, render
 from optictl.proof.standin import Reply, Seen, StandIn
 from optictl.results import Result, roots
 from testing import litellm_proxy
@@ -205,7 +205,7 @@ class Bench(Host):
     @property
     def litellm_configuration(self) -> dict[str, Any]:
         """What `render-litellm` prints, and a real model."""
-        deployed = config.parse(self.configuration, "optictl.yaml")
+        deployed = config_yaml.parse(self.configuration, "optictl.yaml")
         strategies = yaml.safe_load(render.litellm(deployed, paths.system()))["model_list"]
         for entry in strategies:
             entry["model_info"] = {"health_check_timeout": PATIENCE - 1}

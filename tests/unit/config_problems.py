@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from optictl.deployment import config
+from optictl.deployment import config_yaml
 from optictl.errors import ConfigError, Problem
 
 
 def problems(text: str) -> list[Problem]:
     """What is wrong with a configuration that must be refused."""
     with pytest.raises(ConfigError) as caught:
-        config.parse(text, "optictl.yaml")
+        config_yaml.parse(text, "optictl.yaml")
     assert caught.value.source == "optictl.yaml"
     assert caught.value.problems
     return caught.value.problems

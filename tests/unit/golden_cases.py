@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from optictl.deployment import config, paths, render
+from optictl.deployment import config_yaml, paths, render
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 
@@ -20,12 +20,14 @@ publish: {boost: moa-jerry-xl, think-local: "re2-ollama/llama3:8b"}
 plugins: [plugins/mine.py]
 litellm: {config: /etc/litellm/config.yaml, env: /etc/litellm/env}
 effect: {samples: no, budgets: no, ratings: no, votes: no, caches: no, thinking: no}
+streaming: {progress: off}
 """
 _TUNED = """\
 listen: {port: 4120}
 upstream: {base_url: "http://localhost:4100/v1", max_retries: 2}
 timeouts: {request: 1800, drain: 60}
-limits: {max_upstream_calls: 200, max_body_bytes: 1048576}
+limits: {max_upstream_calls: 200, max_body_bytes: 1048576, parallel_calls: 4}
+streaming: {progress: reasoning}
 workers: 2
 isolation: loopback
 effect: {votes: false, critique_tokens: 8192, warn_percent: 5, fail_percent: 20, at_least: 50}
@@ -63,7 +65,7 @@ ARTEFACTS: dict[str, Callable[[Config, Paths], str]] = {
 def case(name: str) -> tuple[Config, Paths]:
     """A case's configuration, parsed, and its paths."""
     text, places = CASES[name]
-    return config.parse(text, name), places
+    return config_yaml.parse(text, name), places
 
 
 def artefacts(name: str) -> Iterator[tuple[Path, str]]:

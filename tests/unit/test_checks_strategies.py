@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optictl.checks import engine, strategies
 from optictl.checks.engine import Finding, Skip
 from optictl.deployment import paths
-from optictl.deployment.config import Effect
+from optictl.deployment.config_sections import Effect
 from optictl.facts import guard_state
 from optictl.facts.deployment import Deployment
 from optictl.facts.guard_state import StrategyEffect

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl.deployment.config import Config
-from optictl.errors import UnknownModel
+from optictl.errors import BudgetTooSmall, UnknownModel
 from optictl.host.network import Response
 from optictl.requests.compare import page, questions, run, summary
 from optictl.requests.compare.run import Comparison, Request
@@ -451,9 +451,40 @@ class TestOutlook:
 
     def test_with_samples_of_the_plain_model(self) -> None:
         begun = self.comparison(True)
-        # bon makes six completions; a plain answer counts, and there is none yet
-        assert len(begun.samples_left) == 12 * 6
-        assert len(begun.left) == 36 + 12 * 6
+        # bon makes six completions; the answer of the plain model, which is to come, is one of six
+        assert len(begun.samples_left) == 12 * 5
+        assert len(begun.left) == 36 + 12 * 5
+
+    def test_what_is_to_come_are_the_requests_that_are_sent(self) -> None:
+        begun = self.comparison(True)
+        announced = len(begun.left)
+        sent = 0
+        for request in run._in_order(begun):
+            sent += 1
+            subject, name = request.subject, request.question.id
+            judged: dict[str, Any] = {"final": "yes"}
+            if subject.strategy:
+                judged = {"completions": summary.times(subject, [])}
+            begun.records.append(record(subject.model, name, sample=request.sample, **judged))
+        assert sent == announced
+        assert begun.left == []
+
+    def test_a_plain_request_that_failed_is_to_come_again(self) -> None:
+        begun = self.comparison(True, *(record(PLAIN.model, q.id, error="no") for q in QUESTIONS))
+        assert len(begun.left) == 36 + 12 * 5
+        # where it is not sent again, another sample takes its place
+        assert len(begun.samples()) == 12 * 6
+
+    def test_a_budget_that_does_not_fit_the_first_request_is_refused(self) -> None:
+        begun = self.comparison(False)
+        with pytest.raises(BudgetTooSmall) as refused:
+            begun.refuse_small(100)
+        assert "--budget-tokens 100 may be too small" in refused.value.what
+        assert refused.value.remedy.startswith(f"use --budget-tokens {begun.enough} ")
+        begun.refuse_small(begun.enough)
+        begun.refuse_small(None)
+        # answers are there: the report says what is left out
+        self.comparison(False, record("moa-jerry-xl", "q0")).refuse_small(1)
 
 
 def answer(text: str = "yes", status: int = 200, **headers: str) -> Response:

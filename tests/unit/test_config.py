@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optictl.deployment import config
+from optictl.deployment import config_yaml, render
 from optictl.deployment.config import Config
 from tests.unit.config_problems import only_problem, places
 
@@ -29,6 +29,7 @@ class TestDefaults:
         assert given.optillm.profile == "proxy"
         assert (given.timeouts.request, given.timeouts.drain) == (600, 300)
         assert (given.limits.max_upstream_calls, given.limits.max_body_bytes) == (64, 4_194_304)
+        assert (given.limits.parallel_calls, given.streaming.progress) == (16, "off")
         assert given.isolation == "sealed"
         assert given.allow_code_execution is False
         assert (given.publish, given.plugins) == ({}, ())
@@ -36,17 +37,21 @@ class TestDefaults:
 
     @pytest.mark.parametrize("text", ["", "\n", "# nothing but a comment\n", "null", "---\n", "{}"])
     def test_an_empty_file_is_the_defaults(self, text: str) -> None:
-        assert config.parse(text, "optictl.yaml") == Config()
+        assert config_yaml.parse(text, "optictl.yaml") == Config()
 
     def test_the_base_models_default_to_the_model(self) -> None:
-        assert config.parse("model: tom", "f").base_models == ("tom",)
-        assert config.parse("model: tom\nbase_models: []", "f").base_models == ("tom",)
+        assert config_yaml.parse("model: tom", "f").base_models == ("tom",)
+        assert config_yaml.parse("model: tom\nbase_models: []", "f").base_models == ("tom",)
 
     def test_a_trailing_slash_of_the_upstream_does_not_count(self) -> None:
-        assert config.parse("upstream: {base_url: 'http://127.0.0.1:4000/v1/'}", "f") == Config()
+        assert (
+            config_yaml.parse("upstream: {base_url: 'http://127.0.0.1:4000/v1/'}", "f") == Config()
+        )
 
     def test_names_given_twice_count_once(self) -> None:
-        read = config.parse("strategies: [moa, bon, moa]\nbase_models: [jerry-xl, jerry-xl]", "f")
+        read = config_yaml.parse(
+            "strategies: [moa, bon, moa]\nbase_models: [jerry-xl, jerry-xl]", "f"
+        )
         assert read.strategies == ("moa", "bon")
         assert read.base_models == ("jerry-xl",)
 
@@ -182,6 +187,11 @@ class TestTypes:
             "timeouts: {request: 600.5}",
             "effect: true",
             "effect: {samples: 1}",
+            "streaming: off",
+            "streaming: {progress: on}",
+            "streaming: {progress: 0}",
+            "streaming: {progress: thinking}",
+            "limits: {parallel_calls: true}",
         ],
     )
     def test_wrong_is_one_problem_in_words_for_people(self, text: str) -> None:
@@ -201,6 +211,8 @@ class TestTypes:
             "timeouts: {drain: -1}",
             "limits: {max_upstream_calls: 0}",
             "limits: {max_body_bytes: 10}",
+            "limits: {parallel_calls: 0}",
+            "limits: {parallel_calls: 65}",
             "effect: {warn_percent: 0}",
             "effect: {fail_percent: 101}",
             "effect: {rating_tokens: 1}",
@@ -230,6 +242,22 @@ def test_a_failure_before_the_warning(text: str) -> None:
     assert problem.line == 1
 
 
+@pytest.mark.parametrize(
+    ("word", "progress"),
+    [
+        ("off", "off"),
+        ("'off'", "off"),
+        ("no", "off"),
+        ("false", "off"),
+        ("reasoning", "reasoning"),
+    ],
+)
+def test_off_without_quotes_is_not_false(word: str, progress: str) -> None:
+    read = config_yaml.parse(f"streaming: {{progress: {word}}}", "x")
+    assert read.streaming.progress == progress
+    assert config_yaml.parse(render.configuration(read), "x") == read
+
+
 def test_both_at_the_same_percentage_only_fail() -> None:
-    effect = config.parse("effect: {warn_percent: 50}", "x").effect
+    effect = config_yaml.parse("effect: {warn_percent: 50}", "x").effect
     assert (effect.warn_percent, effect.fail_percent) == (50, 50)

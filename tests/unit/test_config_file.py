@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.deployment import config, render
+from optictl.deployment import config_yaml, render
 from optictl.deployment.config import Config
 from optictl.errors import ConfigError, OptictlError
 from tests.unit.config_problems import only_problem, places, problems
@@ -78,8 +78,8 @@ isolation: loopback
 
     @pytest.mark.parametrize("text", ["", FULL], ids=["defaults", "everything"])
     def test_what_is_rendered_reads_back_as_the_same(self, text: str) -> None:
-        read = config.parse(text, "f")
-        assert config.parse(render.configuration(read), "again") == read
+        read = config_yaml.parse(text, "f")
+        assert config_yaml.parse(render.configuration(read), "again") == read
 
 
 class TestAnotherVersion:
@@ -107,18 +107,18 @@ class TestAnotherVersion:
         ],
     )
     def test_every_other_sign_stays(self, text: str, edited: str) -> None:
-        assert config.with_version(text, "optictl.yaml", "0.3.13") == edited
-        assert config.parse(edited, "optictl.yaml").optillm.version == "0.3.13"
+        assert config_yaml.with_version(text, "optictl.yaml", "0.3.13") == edited
+        assert config_yaml.parse(edited, "optictl.yaml").optillm.version == "0.3.13"
 
     def test_a_version_that_yaml_would_take_for_a_number_is_quoted(self) -> None:
         assert (
-            config.with_version("optillm: {version: 0.3.12}\n", "x", "1.0")
+            config_yaml.with_version("optillm: {version: 0.3.12}\n", "x", "1.0")
             == 'optillm: {version: "1.0"}\n'
         )
 
     def test_what_cannot_be_edited_is_told(self) -> None:
         with pytest.raises(OptictlError, match=r"cannot set optillm\.version"):
-            config.with_version("optillm: &x {}\n", "optictl.yaml", "0.3.13")
+            config_yaml.with_version("optillm: &x {}\n", "optictl.yaml", "0.3.13")
 
 
 _SCALARS = (
@@ -147,11 +147,11 @@ class TestAnything:
     def judge(text: str) -> None:
         """Either a configuration that renders, or a list of problems; nothing else ever."""
         try:
-            read = config.parse(text, "f")
+            read = config_yaml.parse(text, "f")
         except ConfigError as refused:
             told = [str(problem) for problem in refused.problems]
         else:
-            assert config.parse(render.configuration(read), "again") == read
+            assert config_yaml.parse(render.configuration(read), "again") == read
             return
         assert told
         assert all(told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from optictl.deployment import config, model_names
+from optictl.deployment import config_yaml, model_names
 from tests.unit.config_problems import only_problem, places, problems
 
 
@@ -52,7 +52,7 @@ class TestAddresses:
         "url", ["http://localhost:4000/v1", "http://[::1]:4000/v1", "https://127.0.0.1:4443/v1"]
     )
     def test_other_ways_to_this_machine(self, url: str) -> None:
-        assert config.parse(f"upstream: {{base_url: '{url}'}}", "f").upstream.base_url == url
+        assert config_yaml.parse(f"upstream: {{base_url: '{url}'}}", "f").upstream.base_url == url
 
     @pytest.mark.parametrize(
         "text",
@@ -119,7 +119,7 @@ class TestModelNames:
         ],
     )
     def test_base_models_that_pass(self, name: str) -> None:
-        assert config.parse(yaml.safe_dump({"model": name}), "f").base_models == (name,)
+        assert config_yaml.parse(yaml.safe_dump({"model": name}), "f").base_models == (name,)
 
     def test_the_model_is_a_base_model(self) -> None:
         problem = only_problem("model: tom\nbase_models:\n  - jerry-xl\n")
@@ -148,7 +148,7 @@ class TestStrategies:
 
     def test_a_later_version_may_have_other_strategies(self) -> None:
         later = "optillm: {version: 0.9.0}\nstrategies: [moa, zzz]"
-        assert config.parse(later, "f").strategies == ("moa", "zzz")
+        assert config_yaml.parse(later, "f").strategies == ("moa", "zzz")
 
     def test_every_unknown_one_is_told(self) -> None:
         assert places("strategies:\n  - moe\n  - zzz\n  - proxy\n") == [
@@ -156,7 +156,7 @@ class TestStrategies:
         ]
 
     def test_a_plugin_file_may_bring_a_word_of_its_own(self) -> None:
-        assert config.parse("plugins: [mine.py]\nstrategies: [moa, mine]", "f").strategies == (
+        assert config_yaml.parse("plugins: [mine.py]\nstrategies: [moa, mine]", "f").strategies == (
             "moa",
             "mine",
         )
@@ -174,7 +174,7 @@ class TestStrategies:
         assert (problem.path, problem.line) == ("strategies.1", 3)
         assert problem.message.startswith(f"'{name}' {model_names.CODE_EXECUTION[name]}: ")
         assert problem.message.endswith("needs allow_code_execution: true")
-        allowed = config.parse(f"allow_code_execution: true\nstrategies: [moa, {name}]", "f")
+        allowed = config_yaml.parse(f"allow_code_execution: true\nstrategies: [moa, {name}]", "f")
         assert allowed.strategies == ("moa", name)
 
     def test_each_that_runs_code_is_named(self) -> None:
@@ -212,7 +212,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("name", ["moa-fast", "moa", "fast", "fast-moa", "bonfast"])
     def test_a_name_that_says_the_same_or_nothing(self, name: str) -> None:
-        assert config.parse(f"publish:\n  {name}: moa-jerry-xl\n", "f").publish == {
+        assert config_yaml.parse(f"publish:\n  {name}: moa-jerry-xl\n", "f").publish == {
             name: "moa-jerry-xl"
         }
 
@@ -238,7 +238,7 @@ class TestPublish:
         ]
 
     def test_published_are_all_pairs_and_the_extra_names(self) -> None:
-        read = config.parse(
+        read = config_yaml.parse(
             "base_models: [jerry-xl, tom]\nstrategies: [moa, bon]\npublish: {boost: bon-tom}", "f"
         )
         assert read.published == {

@@ -1,4 +1,4 @@
-"""The flags of the guard for effect: which fixes are on, and how many tokens the steps get."""
+"""The flags of the guard for effect, parallel calls and progress."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Parse:
         return settings.parse([*words, "--optillm-api-key", f"@{self.key}", *flags])
 
 
-def test_an_older_unit_names_neither_and_gets_every_fix(parse: Parse) -> None:
+def test_an_older_unit_names_none_of_them_and_gets_the_defaults(parse: Parse) -> None:
     read = parse()
+    assert (read.parallel_calls, read.progress) == (16, "off")
     assert read.effect == FIXES
     assert read.budget_tokens == {"critique": 4096, "rating": 1024}
 
@@ -67,6 +68,8 @@ def test_the_token_limits_of_steps(parse: Parse) -> None:
         ("--budget-tokens", "rating", "'rating'"),
         ("--budget-tokens", "rating=many", "'rating=many'"),
         ("--budget-tokens", "rating=\u00b2", "is not a step"),
+        ("--progress", "on", "invalid choice: 'on'"),
+        ("--parallel-calls", "many", "invalid int value: 'many'"),
     ],
 )
 def test_a_wrong_value_is_named(
@@ -78,5 +81,11 @@ def test_a_wrong_value_is_named(
     assert said in capsys.readouterr().err
 
 
-def test_a_release_records_both_flags() -> None:
-    assert {"--effect", "--budget-tokens"} <= set(settings.flags())
+def test_parallel_calls_and_progress(parse: Parse) -> None:
+    read = parse("--parallel-calls", "1", "--progress", "reasoning")
+    assert (read.parallel_calls, read.progress) == (1, "reasoning")
+
+
+def test_a_release_records_the_flags() -> None:
+    flags = {"--effect", "--budget-tokens", "--parallel-calls", "--progress"}
+    assert flags <= set(settings.flags())

@@ -407,6 +407,8 @@ def test_every_module_says_what_it_is() -> None:
     [
         *(
             "deployment.config",
+            "deployment.config_sections",
+            "deployment.config_yaml",
             "deployment.render",
             "operations.plan",
             "deployment.model_names",

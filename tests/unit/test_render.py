@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -13,7 +13,8 @@ from jinja2 import StrictUndefined, UndefinedError
 
 from optictl.deployment import artefacts as deployment_artefacts
 from optictl.deployment import paths, render
-from optictl.deployment.config import Config, Effect
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import Effect, Limits, Streaming
 from optictl.deployment.paths import Paths
 from optictl.deployment.render import Host
 from optictl.guard import invariants, settings
@@ -119,6 +120,8 @@ class TestUnit:
             read.limits.max_traces,
         )
         assert told.workers == read.workers
+        assert told.parallel_calls == read.limits.parallel_calls
+        assert told.progress == read.streaming.progress
         assert told.effect == read.effect.fixes
         assert told.budget_tokens == {
             "critique": read.effect.critique_tokens,
@@ -143,6 +146,29 @@ class TestUnit:
             "critique": effect.critique_tokens,
             "rating": effect.rating_tokens,
         } == settings.BUDGET_TOKENS
+
+    def test_the_guard_has_the_same_parallel_calls_and_progress_as_the_configuration(self) -> None:
+        assert Limits().parallel_calls == settings.PARALLEL_CALLS
+        progress = Streaming.model_fields["progress"]
+        assert get_args(progress.annotation) == settings.PROGRESS
+        assert progress.default == settings.PROGRESS[0]
+
+    def test_a_guard_from_before_parallel_calls_starts_without_the_flags(self) -> None:
+        older = tuple(set(settings.flags()) - {"--parallel-calls", "--progress"})
+        text = render.unit(Config(), paths.system(), Host(flags=older))
+        assert "--parallel-calls" not in text
+        assert "--progress" not in text
+        assert "--effect" in text
+
+    def test_the_service_may_have_the_threads_of_its_parallel_calls(self) -> None:
+        def tasks(**limits: int) -> int:
+            text = render.unit(Config(limits=Limits(**limits), workers=2), paths.system())
+            return int(setting(text, "TasksMax"))
+
+        grown = tasks(max_in_flight=10, parallel_calls=64) - tasks(
+            max_in_flight=10, parallel_calls=1
+        )
+        assert grown == 63 * 10 * 2
 
     def test_run_starts_what_the_unit_starts(self) -> None:
         read, places = case("tuned")

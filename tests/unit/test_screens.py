@@ -198,7 +198,9 @@ def reports() -> Iterator[tuple[str, Report, list[str]]]:
     yield "fleet", fleet, [FAILED.id, UNIT, PATH, FAILED.remedy, f"--- {PATH}", fleet.again]
     proof = Proof([smoke(f"{n}-{MODEL}", 12.5) for n in "ab"], [smoke(f"a-{MODEL}", 1.5)])
     proof.new.append(replace(smoke(f"c-{MODEL}", 2.5), status="fail", found=f"{PATH} is empty"))
-    names = [f"a-{MODEL}", f"b-{MODEL}", f"c-{MODEL}", "12345", "12.50", PATH]
+    fix = f"optictl install --config {PATH}"
+    proof.new.append(replace(smoke(f"d-{MODEL}", 2.5), status="warn", remedy=fix))
+    names = [f"{letter}-{MODEL}" for letter in "abcd"] + ["12345", "12.50", PATH, fix]
     yield "upgrade, proven", Comparison(proof), names
     switched = Switched(RELEASE, True, True, next=f"To go back: optictl rollback --config {PATH}")
     yield "upgrade, done", switched, [RELEASE, switched.next]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.deployment.config import Config, Effect
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import Effect
 from optictl.guard import GUARD_VERSION
 from optictl.guard.error_texts import ERROR_TEXTS
 from optictl.guard.judgement import CODES

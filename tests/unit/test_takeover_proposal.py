@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optictl.deployment import config as configuration
-from optictl.deployment import model_names, paths, render
+from optictl.deployment import config_sections, config_yaml, model_names, paths, render
 from optictl.deployment.config import Config
 from optictl.takeover import proposal, unitfile
 from optictl.takeover.handmade import HandMade, Provider
@@ -86,7 +85,7 @@ def test_all_of_a_good_one_is_taken() -> None:
         "sk-upstream-1",
         "/srv/optillm/env",
     )
-    assert found.config == Config(listen=configuration.Listen(port=5220))
+    assert found.config == Config(listen=config_sections.Listen(port=5220))
 
 
 @pytest.mark.parametrize(
@@ -352,7 +351,7 @@ def test_differences_from_a_kept_configuration() -> None:
 
 
 def test_over_another_configuration() -> None:
-    mine = Config(workers=3, strategies=("bon",), listen=configuration.Listen(port=9))
+    mine = Config(workers=3, strategies=("bon",), listen=config_sections.Listen(port=9))
     mixed = propose(GOOD, PLACES).over(mine)
     assert (mixed.workers, mixed.strategies, mixed.listen.port) == (3, ("bon",), 5220)
     # the two do not fit together
@@ -364,7 +363,7 @@ def test_over_another_configuration() -> None:
 
 def test_the_comment_is_a_comment() -> None:
     text = propose(GOOD, PLACES).comment(UNIT) + render.configuration(Config())
-    assert configuration.parse(text, "f") == Config()
+    assert config_yaml.parse(text, "f") == Config()
     assert "#   listen.port: 5220 (--port, line 9)" in text
 
 
@@ -417,7 +416,7 @@ def test_whatever_stands_there_the_proposal_can_be_used(
 ) -> None:
     found = propose(service, PLACES, listed)
     text = found.comment(UNIT) + render.configuration(found.config)
-    assert configuration.parse(text, "f") == found.config
+    assert config_yaml.parse(text, "f") == found.config
     assert all(n.what and n.why for n in found.not_taken)
 
 

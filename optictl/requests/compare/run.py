@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,15 @@ class Comparison:
 
     @property
     def samples_left(self) -> list[Request]:
+        """The samples that are left beside the plain requests that are."""
+        left = summary.left(self.subjects, self.questions, self.records)
+        return self.samples({(s.model, question.id) for s, question in left if not s.strategy})
+
+    def samples(self, to_come: Collection[tuple[str, str]] = ()) -> list[Request]:
+        """The samples that are left. `to_come`: (base model, question) of plain requests."""
         if not self.plain_samples:
             return []
-        left = summary.samples_left(self.subjects, self.questions, self.records)
+        left = summary.samples_left(self.subjects, self.questions, self.records, to_come)
         return [Request(*request) for request in left]
 
     @property
@@ -99,6 +105,14 @@ class Comparison:
     def fits(self, request: Request, budget: int | None) -> bool:
         """Whether a request is expected to stay within the token budget."""
         return budget is None or self.tokens + self._expected(request) <= budget
+
+    def refuse_small(self, budget: int | None) -> None:
+        """Raise BudgetTooSmall if a token budget does not fit the first request of all."""
+        if not self.records and not self.fits(self.left[0], budget):
+            raise BudgetTooSmall(
+                f"--budget-tokens {budget} may be too small for the first question",
+                remedy=f"use --budget-tokens {self.enough} (estimate for the whole comparison)",
+            )
 
     def rows(self, prices: summary.Prices | None) -> list[summary.Row]:
         return summary.rows(self.rivals, self.questions, self.records, prices)
@@ -279,15 +293,9 @@ def ask(
     request.
 
     Raises:
-        OptictlError: too many consecutive requests failed, the budget is too small for one request,
-            or the file cannot be written.
+        OptictlError: too many consecutive requests failed, or the file cannot be written.
         Locked: another optictl writes the file.
     """
-    if not comparison.records and not comparison.fits(comparison.left[0], terms.budget):
-        raise BudgetTooSmall(
-            f"--budget-tokens {terms.budget} may be too small for the first question",
-            remedy=f"use --budget-tokens {comparison.enough} (estimate for the whole comparison)",
-        )
     try:
         with files.appending(comparison.file) as append:
             if not comparison.records and not files.read(comparison.file):
@@ -337,7 +345,8 @@ def _in_order(comparison: Comparison) -> Iterator[Request]:
     """The requests that are left. How many samples a strategy is worth is known after its own."""
     left = summary.left(comparison.subjects, comparison.questions, comparison.records)
     yield from (Request(subject, question) for subject, question in left)
-    yield from comparison.samples_left
+    # a plain request that failed is no sample
+    yield from comparison.samples()
 
 
 def _answer(request: Request, config: Config, keys: Keys, terms: Terms) -> Response:

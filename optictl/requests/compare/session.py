@@ -54,7 +54,17 @@ class Session:
         """What is to come, in words."""
         samples, calls = len(self.comparison.samples_left), self.comparison.expected_calls
         of_plain = f", {samples} of them samples of plain models" if samples else ""
-        return f"{self.left} requests to come{of_plain}, with about {calls} upstream calls"
+        requests = f"{self.left} requests to come{of_plain}, with about {calls} upstream calls"
+        budget, enough = self.options.budget, self.comparison.enough
+        if budget is None or budget >= enough:
+            return requests
+        return f"{requests}; {budget} tokens may end it earlier (estimate for all: {enough})"
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a request is left that is expected to stay within the budget."""
+        left = self.comparison.left
+        return bool(left) and self.comparison.fits(left[0], self.options.budget)
 
     @property
     def tokens(self) -> int:
@@ -114,6 +124,7 @@ def begin(options: Options, config: Config, paths: Paths, config_path: Path | No
 
     Raises:
         UnknownModel: a model is not served.
+        BudgetTooSmall: the budget does not fit one request.
         OptictlError: a file cannot be used, or LiteLLM's key cannot be read.
     """
     comparison = run.begin(
@@ -125,4 +136,5 @@ def begin(options: Options, config: Config, paths: Paths, config_path: Path | No
             f"LiteLLM's key cannot be read in {paths.env}",
             remedy="run it with sudo, or set OPENAI_API_KEY there",
         )
+    comparison.refuse_small(options.budget)
     return Session(options, config, paths, config_path, comparison, keys)

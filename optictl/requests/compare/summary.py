@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -186,15 +186,22 @@ def baselines(subjects: Sequence[Subject], records: Sequence[Record]) -> list[Su
 
 
 def samples_left(
-    subjects: Sequence[Subject], questions: Sequence[Question], records: Sequence[Record]
+    subjects: Sequence[Subject],
+    questions: Sequence[Question],
+    records: Sequence[Record],
+    to_come: Collection[tuple[str, str]] = (),
 ) -> list[tuple[Subject, Question, int]]:
-    """The samples that the baselines need: the base model, the question, the sample's number."""
+    """The samples that the baselines need: the base model, the question, the sample's number.
+
+    `to_come`: (base model, question) of plain requests to come: each gives a first sample.
+    """
     most = {s.model: s for s in baselines(subjects, records)}  # the last one needs most
     usable = _usable(records)
     left = []
     for question in questions:
         for plain in (s for s in subjects if s.model in most and not s.strategy):
-            there = {r.sample for r in usable.get((plain.model, question.id), ())}
+            key = plain.model, question.id
+            there = {r.sample for r in usable.get(key, ())} | ({1} if key in to_come else set())
             missing = most[plain.model].samples - len(there)
             # the first sample is the plain model's answer, which has its own place
             free = (n for n in range(2, missing + len(there) + 2) if n not in there)

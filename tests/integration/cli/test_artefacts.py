@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from optictl.deployment import config, paths
+from optictl.deployment import config, config_yaml, paths
 from tests.integration.cli.helpers import Outcome, optictl, together, without_privileges
 from tests.unit.golden_cases import ARTEFACTS, CASES, GOLDEN
 
@@ -84,7 +84,7 @@ def test_root_moves_every_path_and_reads_the_configuration_there(how: str, tmp_p
     place.etc.mkdir(parents=True)
     place.config.write_text("listen: {port: 4999}\n")
     expected = ARTEFACTS["optillm-proxy.service"](
-        config.parse(place.config.read_text(), "f"), place
+        config_yaml.parse(place.config.read_text(), "f"), place
     )
     if how == "flag":
         outcome = optictl("render-unit", "--root", "root", home=tmp_path)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from optictl.cli import app
 from testing.support import free_port
-from tests.integration.cli.helpers import ESCAPE, assert_envelope, attached, optictl
+from tests.integration.cli.helpers import ESCAPE, assert_envelope, attached, in_terminal, optictl
 
 
 @pytest.fixture
@@ -102,12 +102,31 @@ def test_a_budget_that_is_too_small_for_a_single_question(root: Path, tmp_path: 
         "--budget-tokens 100 may be too small for the first question"
         in outcome.data["error"]["what"]
     )
+    assert "requests to come" not in outcome.err
     enough = outcome.data["error"]["remedy"].split()[2]
     # then it asks, and nothing answers
     assert (
         "consecutive requests failed"
         in optictl("compare", "--root", root, "--budget-tokens", enough, home=tmp_path).err
     )
+
+
+def test_a_budget_that_is_too_small_is_refused_before_the_question(
+    root: Path, tmp_path: Path
+) -> None:
+    words = ["compare", "--root", root, "--budget-tokens"]
+    refused = in_terminal(*words, "100", home=tmp_path, columns=120)
+    assert refused.code == 1
+    assert "may be too small for the first question" in " ".join(refused.lines)
+    assert "Send these requests?" not in refused.out
+    # enough for the first question only: said with the question
+    said = in_terminal(
+        *words, "2000", home=tmp_path, columns=120, typed="n\n", prompt="Send these requests?"
+    )
+    assert said.code == 1
+    assert "2000 tokens may end it earlier (estimate for all: " in " ".join(said.lines)
+    assert "nothing was changed" in said.out
+    assert list(tmp_path.glob("*.jsonl")) == []
 
 
 def test_a_file_that_cannot_be_written(root: Path, tmp_path: Path) -> None:

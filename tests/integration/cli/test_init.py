@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from optictl.deployment import config
+from optictl.deployment import config_yaml
+from optictl.deployment.config import Config
 from optictl.guard import invariants
 from testing.support import UNPRIVILEGED, open_directory
 from tests.integration.cli.helpers import assert_envelope, optictl, tree, without_privileges
@@ -31,7 +32,7 @@ def test_three_files_with_their_modes_whatever_the_umask(umask: int, tmp_path: P
 def test_they_are_what_a_deployment_needs(tmp_path: Path) -> None:
     outcome = optictl("init", "--root", "root", home=tmp_path)
     etc = tmp_path / "root" / ETC
-    assert config.parse((etc / "optictl.yaml").read_text(), "f") == config.Config()
+    assert config_yaml.parse((etc / "optictl.yaml").read_text(), "f") == Config()
     assert (etc / "env").read_text().endswith("OPENAI_API_KEY=\n")
     key = (etc / "proxy_key").read_text().strip()
     assert invariants.key_weakness(key) is None

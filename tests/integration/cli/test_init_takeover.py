@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from optictl.deployment import config
+from optictl.deployment import config_yaml
+from optictl.deployment.config import Config
 from optictl.guard import invariants
 from testing.support import open_directory
 from tests.integration.cli.helpers import assert_envelope, optictl, tree, without_privileges
@@ -42,7 +43,7 @@ def test_the_files_have_its_values(tmp_path: Path) -> None:
     before = unit.read_text()
     outcome = optictl("init", "--root", "root", home=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
-    made = config.parse((root / ETC / "optictl.yaml").read_text(), "f")
+    made = config_yaml.parse((root / ETC / "optictl.yaml").read_text(), "f")
     assert (made.listen.port, made.upstream.base_url, made.model) == (
         5220,
         "http://127.0.0.1:1/v1",
@@ -163,7 +164,7 @@ def test_a_unit_that_cannot_be_understood_is_no_error(tmp_path: Path, text: str)
     assert (outcome.code, outcome.err) == (0, "")
     assert "not taken " in outcome.out
     assert (
-        config.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == config.Config()
+        config_yaml.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == Config()
     )
 
 
@@ -181,7 +182,7 @@ def test_services_of_other_names(tmp_path: Path) -> None:
     )
     # this deployment's files are as ever
     assert (
-        config.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == config.Config()
+        config_yaml.parse((tmp_path / "root" / ETC / "optictl.yaml").read_text(), "f") == Config()
     )
 
 

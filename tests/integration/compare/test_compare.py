@@ -193,6 +193,8 @@ def test_a_budget_is_not_passed_and_what_is_left_is_asked_later(
         first.data["left_out"],
     )
     text = compare(root, tmp_path, *words[2:-2], "--budget-tokens", "800")
+    # no further request fits into the budget
+    assert "requests to come" not in text.err
     assert f"Left out: {first.data['left_out']} of {2 * QUESTIONS} requests" in text.out
     more = re.search(r"^More: optictl (.*)$", text.out, re.MULTILINE)
     assert more is not None

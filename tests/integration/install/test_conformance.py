@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from optictl.deployment import paths
-from optictl.deployment.config import Config, OptiLLM
+from optictl.deployment.config import Config
+from optictl.deployment.config_sections import OptiLLM
 from optictl.deployment.paths import Paths
 from optictl.errors import NotReady, ProofFailed
 from optictl.guard import fingerprints
