@@ -156,8 +156,13 @@ class Limits(Section):
 
 
 class Streaming(Section):
-    """What a client with `stream: true` gets beside the answer."""
+    """Whether upstream calls stream, and what a streaming client gets beside the answer."""
 
+    calls: bool = Field(
+        True,
+        description="Stream upstream calls for one completion: a model server such as llama.cpp "
+        "notices the end of a request only while it sends.",
+    )
     progress: Literal["off", "reasoning"] = Field(
         "off",
         description="reasoning: a line for each finished step, which chat clients show as "

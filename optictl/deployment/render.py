@@ -121,6 +121,7 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--max-traces": str(config.limits.max_traces),
         "--effect": ",".join(effect.fixes) or "none",
         "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
+        "--stream-calls": "yes" if config.streaming.calls else "no",
         "--progress": config.streaming.progress,
     }
     return [word for flag in flags.items() for word in flag]

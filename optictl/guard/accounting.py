@@ -68,6 +68,8 @@ class Call:
     messages: list[Any] = field(default_factory=list, repr=False)
     answers: list[Any] = field(default_factory=list, repr=False)
     is_open: bool = True
+    #: the guard asked for a stream, and reads it as a whole completion
+    is_streamed: bool = False
     #: seconds of the monotonic clock
     started: float = field(default_factory=time.monotonic)
 

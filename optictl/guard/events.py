@@ -19,9 +19,9 @@ class Sink(Protocol):
 
 
 class StreamedCompletion:
-    """Reads the chunks of a completion with one choice."""
+    """Reads the chunks of a completion with one choice. `sink`: None if nobody reads along."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink | None) -> None:
         self._sink = sink
         self._rest = b""
         self._head: dict[str, Any] = {}
@@ -32,6 +32,8 @@ class StreamedCompletion:
         self._usage: dict[str, Any] | None = None
         self._error: Any = None
         self._is_done = False
+        #: an empty text is not the same as none
+        self._has_content = False
 
     @property
     def is_whole(self) -> bool:
@@ -65,12 +67,15 @@ class StreamedCompletion:
         if isinstance(chunk.get("usage"), dict):
             self._usage = chunk["usage"]
         choices = chunk.get("choices")
-        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            self._read_choice(choices[0])
+        for choice in choices if isinstance(choices, list) else ():
+            # more than one was not asked for
+            if isinstance(choice, dict) and not choice.get("index"):
+                self._read_choice(choice)
 
     def _read_choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta")
         delta = delta if isinstance(delta, dict) else {}
+        self._has_content |= isinstance(delta.get("content"), str)
         for name, parts in (
             ("reasoning_content", self._reasoning),
             ("refusal", self._refusal),
@@ -79,9 +84,9 @@ class StreamedCompletion:
             part = delta.get(name)
             if isinstance(part, str) and part:
                 parts.append(part)
-                if parts is self._texts:
+                if self._sink is not None and parts is self._texts:
                     self._sink.text(part)
-                elif parts is self._reasoning:
+                elif self._sink is not None and parts is self._reasoning:
                     self._sink.reasoning(part)
         if isinstance(choice.get("finish_reason"), str):
             self._finish = choice["finish_reason"]
@@ -90,7 +95,8 @@ class StreamedCompletion:
         """The JSON of the whole completion, or of the error that came instead."""
         if self._error is not None:
             return {"error": self._error}
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._texts) or None}
+        text = "".join(self._texts) if self._has_content else None
+        message: dict[str, Any] = {"role": "assistant", "content": text}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
         if self._refusal:

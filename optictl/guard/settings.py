@@ -59,6 +59,7 @@ class Settings:
     effect: tuple[str, ...] = FIXES
     budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
     parallel_calls: int = PARALLEL_CALLS
+    stream_calls: bool = True
     progress: str = "off"
 
 
@@ -159,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
         help="token limits of the steps, with the fix budgets",
     )
     parser.add_argument(
+        "--stream-calls",
+        choices=("yes", "no"),
+        default="yes",
+        help="stream upstream calls for one completion, so that the model notices an early end",
+    )
+    parser.add_argument(
         "--progress",
         choices=PROGRESS,
         default="off",
@@ -254,5 +261,6 @@ def parse(argv: list[str]) -> Settings:
         effect=options.effect,
         budget_tokens=options.budget_tokens,
         parallel_calls=options.parallel_calls,
+        stream_calls=options.stream_calls == "yes",
         progress=options.progress,
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ import httpcore2
 
 _KEPT_ALIVE = 128
 #: Seconds until an unused connection is closed. LiteLLM's server keeps them for five.
-_EXPIRY = 5.0
+_EXPIRY = 4.0
+#: The server has closed the connection before the request if it fails within this time. Seconds.
+_STALE_SECONDS = 0.5
 
 
 class NoResponse(Exception):
@@ -48,6 +51,13 @@ class Line:
         self._lock = threading.Lock()
         self._stream: httpcore2.NetworkStream | None = None
         self._is_closed = False
+        #: the connection has had other calls before
+        self.is_reused = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
 
     def take(self, stream: httpcore2.NetworkStream | None) -> None:
         """Use this connection from now on. None: none."""
@@ -83,14 +93,17 @@ class _Stream(httpcore2.NetworkStream):  # type: ignore[misc]
 
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
+        self._user: Line | None = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data: bytes = self._stream.read(max_bytes, timeout)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if _this_thread.line is not None:
-            _this_thread.line.take(self)
+        line = _this_thread.line
+        if line is not None and line is not self._user:
+            line.is_reused, self._user = self._user is not None, line
+            line.take(self)
         self._stream.write(buffer, timeout)
 
     def close(self) -> None:
@@ -175,19 +188,11 @@ class Transport:
         Raises:
             NoResponse: also within the block, while its parts are read.
         """
-        limits = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+        line = line or Line()
         _this_thread.line = line
         try:
-            with (
-                _mapped(),
-                self._pool.stream(
-                    method,
-                    self._url(path),
-                    headers=list(headers.items()),
-                    content=content,
-                    extensions={"timeout": limits},
-                ) as response,
-            ):
+            with _mapped(), ExitStack() as stack:
+                response = self._begin(stack, method, path, content, headers, seconds)
                 yield Reply(
                     response.status,
                     {
@@ -198,8 +203,41 @@ class Transport:
                 )
         finally:
             _this_thread.line = None
-            if line is not None:
-                line.take(None)
+            line.take(None)
+
+    def _begin(
+        self,
+        stack: ExitStack,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> httpcore2.Response:
+        """The head of the response, which `stack` closes."""
+
+        def begin() -> httpcore2.Response:
+            return stack.enter_context(
+                self._pool.stream(
+                    method,
+                    self._url(path),
+                    headers=list(headers.items()),
+                    content=content,
+                    extensions={
+                        "timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+                    },
+                )
+            )
+
+        started, line = time.monotonic(), _this_thread.line
+        try:
+            return begin()
+        except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError):
+            # a server may close a kept-alive connection in the moment in which it is used again
+            is_new = line is None or not line.is_reused or line.is_closed
+            if is_new or time.monotonic() - started > _STALE_SECONDS:
+                raise
+        return begin()
 
     def send(
         self,

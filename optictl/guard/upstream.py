@@ -191,8 +191,6 @@ class Upstream:
             NoResponse: there is no whole response.
         """
         sink = sending.sink
-        if sink is not None:
-            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         for attempt in range(self._settings.max_retries):
             try:
                 answer = self._post(request, body, sending)
@@ -209,9 +207,14 @@ class Upstream:
     def _post(self, request: accounting.Request, body: dict[str, Any], sending: Sending) -> Answer:
         """Send one call, and record it."""
         messages = body.get("messages")
+        is_streamed = sending.sink is not None or self._streams(body)
+        if is_streamed:
+            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         content = json.dumps(loops.marked(body, request.id)).encode()
         call = accounting.Call(
-            model=str(body.get("model", "")), purpose=traces.purpose(request.strategy, messages)
+            model=str(body.get("model", "")),
+            purpose=traces.purpose(request.strategy, messages),
+            is_streamed=is_streamed,
         )
         line = Line()
         with request.calling(call, line.close):
@@ -226,6 +229,14 @@ class Upstream:
             finally:
                 self._ended(request, call)
 
+    def _streams(self, body: dict[str, Any]) -> bool:
+        """Whether a call streams though nobody reads along: only then a model notices its end.
+
+        Several choices do not: LiteLLM loses the ends of all but one.
+        """
+        is_one = body.get("n") in (1, None)
+        return self._settings.stream_calls and is_one and not body.get("stream")
+
     def _timed(
         self,
         request: accounting.Request,
@@ -235,7 +246,7 @@ class Upstream:
         line: Line,
     ) -> Answer:
         try:
-            return self._exchange(request, content, sending, line)
+            return self._exchange(request, call, content, sending, line)
         except Exception as error:
             call.error = str(error)[:500]
             call.reason = "timeout" if isinstance(error, TooSlow) else "connection"
@@ -250,7 +261,12 @@ class Upstream:
                 raise request.aborted
 
     def _exchange(
-        self, request: accounting.Request, content: bytes, sending: Sending, line: Line
+        self,
+        request: accounting.Request,
+        call: accounting.Call,
+        content: bytes,
+        sending: Sending,
+        line: Line,
     ) -> Answer:
         # a call may not take longer than its request
         left = max(request.remaining(), 0.1)
@@ -260,7 +276,7 @@ class Upstream:
         seconds = min(left, sending.timeout or left)
         with self._transport.stream("POST", _PATH, content, headers, seconds, line) as reply:
             is_stream = reply.headers.get("content-type", "").startswith("text/event-stream")
-            if sending.sink is not None and is_stream and reply.status == 200:
+            if call.is_streamed and is_stream and reply.status == 200:
                 streamed = StreamedCompletion(sending.sink)
             for part in reply.parts:
                 if streamed is None:

@@ -113,7 +113,8 @@ def _events(whole: dict[str, Any]) -> bytes:
         parts += [
             ("content", word) for word in re.findall(r"\s*\S+\s*", message.get("content") or "")
         ]
-        deltas = [{"role": "assistant"}, *({name: part} for name, part in parts if part)]
+        start = {"role": "assistant", "content": "" if message.get("content") is not None else None}
+        deltas = [start, *({name: part} for name, part in parts if part)]
         ends = [None] * len(deltas) + [choice.get("finish_reason")]
         chunks += [
             {"choices": [{"index": index, "delta": delta, "finish_reason": end}]}

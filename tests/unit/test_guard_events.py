@@ -57,6 +57,14 @@ def test_the_text_is_whole_wherever_the_bytes_are_cut(texts: list[str], size: in
     assert (whole["id"], whole["usage"]) == ("x", usage)
 
 
+def test_a_second_choice_that_nobody_asked_for_is_passed_over() -> None:
+    other = {"index": 1, "delta": {"content": "b"}, "finish_reason": None}
+    second = b"data: " + json.dumps({"choices": [other]}).encode() + b"\n\n"
+    stream, sink = read(chunk({"content": "a"}), second, chunk({"content": "c"}), chunk({}, "stop"))
+    assert sink.texts == ["a", "c"]
+    assert len(stream.completion()["choices"]) == 1
+
+
 def test_reasoning_and_a_refusal_are_kept() -> None:
     stream, sink = read(
         chunk({"role": "assistant", "reasoning_content": "Let me "}),
@@ -69,6 +77,12 @@ def test_reasoning_and_a_refusal_are_kept() -> None:
     assert message["refusal"] == "No."
     assert message["content"] is None
     assert (sink.thoughts, sink.texts) == (["Let me ", "think."], [])
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_an_empty_text_is_not_the_same_as_none(content: str | None) -> None:
+    stream, _ = read(chunk({"role": "assistant", "content": content}), chunk({}, "stop"))
+    assert stream.completion()["choices"][0]["message"]["content"] == content
 
 
 def test_an_error_in_a_stream_is_the_answer() -> None:

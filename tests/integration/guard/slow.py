@@ -186,8 +186,9 @@ class SlowModel:
                 parts = [text[start : start + size] for start in range(0, len(text), size)]
                 if isinstance(whole, Failure):
                     parts = parts[: whole.after]
-                for part in parts:
-                    if not self._wait(call, model.seconds / model.chunks):
+                for place, part in enumerate(parts, 1):
+                    due = call.began + place * model.seconds / len(parts)
+                    if not self._wait(call, due - time.monotonic()):
                         return
                     self._event({"choices": [{"index": 0, "delta": {"content": part}}]})
                 if isinstance(whole, Failure):

@@ -8,12 +8,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from optictl.proof.standin import completion
 from testing.support import Server, guarded, wait_until
 
 from .helpers import events, port_of
@@ -190,3 +191,37 @@ def test_no_thread_works_on(release: Path) -> None:
                 connection.close()
             wait_until(lambda: not model.open_calls, 3, "the calls to be closed")
         wait_until(lambda: len(list(worker.iterdir())) <= before + 8, 5, "the threads to end")
+
+
+def test_a_connection_that_the_model_closed_is_replaced(release: Path) -> None:
+    """A server may close a kept-alive connection in the moment in which it is used again."""
+    requests: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            for _ in range(2):
+                received = b""
+                while not received.endswith(b"}"):
+                    received += connection.recv(65536)
+                requests.append(received)
+                if len(requests) % 2 == 0:
+                    return  # as if it had been closed before the request came
+                answer = json.dumps(completion({"messages": []}, "a text")).encode()
+                head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(answer)}\r\n\r\n"
+                connection.sendall(head.encode() + answer)
+
+    def accept(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=listening.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, args=(listening,), daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        with guarded(release, url, strategies=STRATEGIES) as server:
+            response = server.ask("plansearch-jerry-xl")
+            assert response.status_code == 200, response.text
+            assert response.headers["x-optillm-upstream-calls"] == "4"
+            assert response.headers["x-optillm-upstream-failures"] == "0"
+        listening.shutdown(socket.SHUT_RDWR)
+    assert len(requests) > 4

@@ -255,7 +255,7 @@ _SCRIPTS = st.lists(_CHOICES, min_size=1, max_size=6)
 
 def _sent(pair: Pair) -> list[dict[str, Any]]:
     """What reached the upstream, without the guard's mark."""
-    ignored = {"extra_headers", "stream"}
+    ignored = {"extra_headers", "stream", "stream_options"}
     return [
         {name: value for name, value in (seen.body or {}).items() if name not in ignored}
         for seen in pair.upstream.calls()

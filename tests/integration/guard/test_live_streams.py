@@ -87,6 +87,11 @@ def stream(server: Server, model: str, **fields: Any) -> Streamed:
     return found
 
 
+def is_last(strategy: str, body: dict[str, Any]) -> bool:
+    """Whether this is the call whose text is the answer."""
+    return traces.purpose(strategy, body["messages"]) == "final"
+
+
 @contextmanager
 def served(
     release: Path, *extra: str, seconds: float = CALL, **options: Any
@@ -190,7 +195,7 @@ def test_an_error_in_the_text_is_an_event(
     """With an error event of the upstream, and without a word. OpenAI's client raises it."""
     server, model = one
     model.answer = lambda asked, _number: (
-        Failure(500, body, after=3) if asked.get("stream") else "a text"
+        Failure(500, body, after=3) if is_last(strategy, asked) else "a text"
     )
     found = stream(server, f"{strategy}-jerry-xl")
     assert (found.status, found.text) == (200, "the fi")
@@ -232,7 +237,7 @@ def test_a_text_that_the_limit_ended_comes_as_it_is(release: Path) -> None:
         return f"text {number} to {len(body['messages'])}"
 
     with served(release, answer=cut) as (server, model):
-        model.finish = lambda body: "length" if body.get("stream") else "stop"
+        model.finish = lambda body: "length" if is_last("moa", body) else "stop"
         found = stream(server, "moa-jerry-xl")
         assert found.finish == "length"
         assert found.text.startswith("text 2")
@@ -243,8 +248,16 @@ def test_a_text_that_the_limit_ended_comes_as_it_is(release: Path) -> None:
 def test_without_the_fix_the_text_waits_for_optillm(release: Path) -> None:
     with served(release, "--effect", "none") as (server, model):
         found = stream(server, "moa-jerry-xl")
-        assert not any(call.body.get("stream") for call in model.calls)
+        assert [bool(call.body.get("stream")) for call in model.calls] == [False, True, True]
         assert len(found.deltas()) == 1
+
+
+def test_calls_do_not_stream_when_they_may_not(release: Path) -> None:
+    with served(release, "--stream-calls", "no") as (server, model):
+        assert server.ask("moa-jerry-xl").status_code == 200
+        assert not any(call.body.get("stream") for call in model.calls)
+        found = stream(server, "moa-jerry-xl")
+        assert len(found.deltas()) == 10
 
 
 def test_a_model_that_cannot_stream_is_no_error(one: tuple[Server, SlowModel]) -> None:

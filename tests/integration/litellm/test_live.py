@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from optictl.guard import traces
 from testing import litellm_proxy
 from testing.litellm_proxy import MASTER_KEY, LiteLLM, base_url
 from testing.support import Server, free_port, guarded, wait_until
@@ -131,7 +132,7 @@ def test_litellm_raises_an_error_in_the_middle_of_a_text(provider: str, site: Si
     site.calm()
     site.model.answer = lambda body, _number: (
         Failure(500, {"error": {"message": "the model fell over"}}, after=3)
-        if body.get("stream")
+        if traces.purpose("moa", body["messages"]) == "final"
         else "a text"
     )
     chunks = _stream(site, f"{provider}:moa-jerry-xl")
