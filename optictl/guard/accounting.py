@@ -152,7 +152,7 @@ class Request:
         self._close_calls()
 
     def finish(self) -> None:
-        """The strategy has ended: what it left in flight is for nobody."""
+        """The strategy has ended: close what it left in flight."""
         with self._changed:
             self._is_over = True
         self._close_calls()

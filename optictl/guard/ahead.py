@@ -24,7 +24,7 @@ Body = dict[str, Any]
 
 #: The samples of `self_consistency`.
 _SAMPLES = 5
-#: Strategies with a step that judges the texts of earlier calls, each in a call of its own.
+#: Strategies with a step that judges the texts of earlier calls, one call for each.
 _JUDGING = {"bon": "rating", "pvg": traces.UNKNOWN_PURPOSE}
 
 
@@ -47,7 +47,7 @@ def question(body: Mapping[str, Any]) -> int:
 
 
 def _singles(strategy: str, before: Sequence[Exchange]) -> int:
-    """How many samples are left to ask for, each in a call of its own."""
+    """How many samples are left to ask for, one call for each."""
     made = sum(exchange.step == "candidate" and exchange.asked == 1 for exchange in before)
     if strategy == "self_consistency":
         return _SAMPLES - made

@@ -461,7 +461,7 @@ class App:
 
 
 async def _first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
-    """Wait until one of them is done, or for so many seconds."""
+    """Wait until one of them is done, or for `seconds`."""
     await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
 

@@ -19,7 +19,7 @@ class Sink(Protocol):
 
 
 class StreamedCompletion:
-    """Reads the chunks of a completion with one choice. `sink`: None if nobody reads along."""
+    """Reads the chunks of a completion with one choice. `sink`: None if no client reads along."""
 
     def __init__(self, sink: Sink | None) -> None:
         self._sink = sink

@@ -55,7 +55,7 @@ class Live:
         """The next part. None after the last one.
 
         Raises:
-            asyncio.TimeoutError: none comes for so many seconds.
+            asyncio.TimeoutError: none comes within `seconds`.
         """
         return await asyncio.wait_for(self._parts.get(), seconds)
 

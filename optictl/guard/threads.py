@@ -76,7 +76,7 @@ class Job(Generic[T]):
         self._ended.set()
 
     def has_ended(self, seconds: float) -> bool:
-        """Whether it has, after at most so many seconds."""
+        """Whether it has, after at most `seconds`."""
         return self._ended.wait(seconds)
 
     def result(self) -> T:

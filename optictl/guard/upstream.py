@@ -230,7 +230,9 @@ class Upstream:
                 self._ended(request, call)
 
     def _streams(self, body: dict[str, Any]) -> bool:
-        """Whether a call streams though nobody reads along: only then a model notices its end.
+        """Whether a call streams without a client that reads along.
+
+        Only while a model sends does it notice that the connection is closed.
 
         Several choices do not: LiteLLM loses the ends of all but one.
         """

@@ -152,7 +152,7 @@ class SlowModel:
                     call.ended = time.monotonic()
 
             def _wait(self, call: Call, seconds: float) -> bool:
-                """Whether the caller is there after so many seconds."""
+                """Whether the caller is there after `seconds`."""
                 until = time.monotonic() + seconds
                 while (left := until - time.monotonic()) > 0:
                     ready, _, _ = select.select([self.connection], [], [], min(left, _LOOK))

@@ -124,8 +124,11 @@ def test_guarded_tells_what_the_upstream_said(
     error = assert_refused(response, 502, "upstream_failed")
     assert error["message"].startswith(message)
     assert error["type"] == "upstream_error"
-    assert len(pair.upstream.calls()) <= 4
-    assert int(response.headers["x-optillm-upstream-failures"]) == len(pair.upstream.calls())
+    failures = int(response.headers["x-optillm-upstream-failures"])
+    assert failures <= 4
+    # a kept-alive connection that is dropped is tried once more on a new one
+    again = len(pair.upstream.calls()) - failures
+    assert again == 0 or (word == "fails-drop" and again <= failures)
     # a wrong key stays wrong: a client must not try again
     assert response.headers.get("x-should-retry") == ("false" if word == "fails-401" else None)
     assert_silent(pair.server)

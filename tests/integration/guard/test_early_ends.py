@@ -148,7 +148,7 @@ def test_the_call_limit_closes_the_others(release: Path) -> None:
 
 
 def test_a_call_that_fails_closes_those_beside_it(release: Path) -> None:
-    """OptiLLM ends with the first error: what else is on its way is for nobody."""
+    """OptiLLM ends with the first error: what else is on its way is closed."""
     started = threading.Event()
 
     def answer(_body: dict[str, Any], number: int) -> str | Failure:

@@ -1,4 +1,4 @@
-"""A client that leaves frees the slots of llama.cpp, which computes for nobody otherwise."""
+"""A client that leaves frees the slots of llama.cpp."""
 
 from __future__ import annotations
 
