@@ -53,6 +53,10 @@ class Call:
     error: str = ""
     retry_after: str = ""
     reason: str = ""
+    #: the code in an error of the upstream
+    code: str = ""
+    #: the samples that were asked for
+    asked: int = 1
     purpose: str = ""
     #: an answer of the model ended at the token limit
     truncated: bool = False
@@ -249,6 +253,16 @@ class Request:
     @property
     def failures(self) -> list[Call]:
         return [call for call in self.calls if call.failed]
+
+    @property
+    def cause(self) -> Call | None:
+        """The call to blame when the strategy made no answer. None without a failure.
+
+        It is the first one: after a 401, LiteLLM answers 429 for a while by itself. A refused call
+        for several samples is no cause where others follow it, one for each.
+        """
+        failures = self.failures
+        return next((call for call in failures if call.asked == 1), next(iter(failures), None))
 
     @property
     def all_failed(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting, traces
+from . import accounting, refusals, traces
 from .live import Part
 
 #: Seconds in the header Retry-After of a 503.
@@ -80,11 +80,9 @@ def aborted(reason: accounting.Abort) -> Response:
 
 def failure(request: accounting.Request) -> Response:
     """The error of a strategy without an answer."""
-    failures = request.failures
-    if not failures:
+    first = request.cause
+    if first is None:
         return _without_text(request)
-    # the first failure is the cause: after a 401, LiteLLM answers 429 for a while by itself
-    first = failures[0]
     said = (
         f"the upstream answered {first.status}" if first.status else "the upstream did not answer"
     )
@@ -96,6 +94,11 @@ def failure(request: accounting.Request) -> Response:
         return error(429, "upstream_rate_limited", message, headers)
     if first.status == 421:
         return error(421, "loop_detected", message, headers)
+    if first.status in refusals.STATUSES:
+        return error(first.status, first.code, message, headers)
+    if first.status == 503 and first.retry_after:
+        headers["Retry-After"] = first.retry_after
+        return error(503, "upstream_failed", message, headers)
     return error(502, "upstream_failed", message, headers)
 
 

@@ -92,7 +92,7 @@ class Runner:
         work = [partial(self._answers, request, body, run) for run in runs]
         try:
             if count > 1 and request.parallel_calls > 1:
-                answers = side_by_side(self.threads, work)
+                answers = side_by_side(self.threads, work, request.parallel_calls)
             else:
                 answers = [run() for run in work]
         finally:

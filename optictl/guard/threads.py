@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from . import watchdog
@@ -87,16 +88,27 @@ class Job(Generic[T]):
         return self._value[0]
 
 
-def side_by_side(threads: Threads, calls: Sequence[Callable[[], T]]) -> list[T]:
-    """The results of all calls. Calls that end at once are made one after the other.
+def side_by_side(threads: Threads, calls: Sequence[Callable[[], T]], most: int) -> list[T]:
+    """The results of all calls, of which at most `most` run at the same time.
 
-    Raises what the first one of them that failed did raise. The others may go on.
+    Calls that end at once are made one after the other. Raises what the first one of them that
+    failed did raise. The others may go on.
     """
     jobs: list[Job[T]] = []
     for call in calls:
         jobs.append(Job(threads, call))
         if not jobs[-1].has_ended(HEAD_START):
-            jobs += [Job(threads, rest) for rest in calls[len(jobs) :]]
             break
         jobs[-1].result()  # a failure ends the turn
+    room = threading.Semaphore(most - 1)
+
+    def in_turn(call: Callable[[], T]) -> T:
+        try:
+            return call()
+        finally:
+            room.release()
+
+    for call in calls[len(jobs) :]:
+        room.acquire()
+        jobs.append(Job(threads, partial(in_turn, call)))
     return [job.result() for job in jobs]

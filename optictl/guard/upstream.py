@@ -20,7 +20,7 @@ from typing import Any
 import httpx2
 import openai
 
-from . import accounting, exchanges, loops, traces, watchdog
+from . import accounting, exchanges, loops, refusals, traces, watchdog
 from .accounting import Sending
 from .completions import Usage
 from .events import StreamedCompletion
@@ -215,6 +215,7 @@ class Upstream:
             model=str(body.get("model", "")),
             purpose=traces.purpose(request.strategy, messages),
             is_streamed=is_streamed,
+            asked=count if isinstance(count := body.get("n"), int) else 1,
         )
         line = Line()
         with request.calling(call, line.close):
@@ -307,6 +308,11 @@ class Upstream:
         call.retry_after = answer.headers.get("retry-after") or answer.headers.get(
             "llm_provider-retry-after", ""
         )
+        call.code = refusals.code(answer.data)
+        if refusals.is_final(request, call):
+            refusal = refusals.refusal(call)
+            request.abort(refusal)
+            raise request.aborted or refusal
         if call.status == 421:  # the guard's own answer to a loop, here or in another process
             request.abort(loops.loop(call.model))
             raise request.aborted or loops.loop(call.model)

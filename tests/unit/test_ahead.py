@@ -138,7 +138,7 @@ def test_a_quick_failure_ends_the_turn() -> None:
         return "yes"
 
     with pytest.raises(ValueError, match="no"):
-        side_by_side(THREADS, [fails, works, works])
+        side_by_side(THREADS, [fails, works, works], 16)
     assert made == ["fails"]
 
 
@@ -151,7 +151,22 @@ def test_the_results_have_the_order_of_the_calls() -> None:
         return call
 
     waits = [3 * HEAD_START, 0.02, 0.0]
-    assert side_by_side(THREADS, [after(seconds) for seconds in waits]) == waits
+    assert side_by_side(THREADS, [after(seconds) for seconds in waits], 16) == waits
+
+
+def test_there_is_a_limit_of_calls_side_by_side() -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def call() -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(2 * HEAD_START)
+        with lock:
+            now[0] -= 1
+
+    side_by_side(THREADS, [call] * 7, 3)
+    assert most[0] == 3
 
 
 def test_equal_questions_are_told_from_others() -> None:

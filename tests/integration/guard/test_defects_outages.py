@@ -134,7 +134,38 @@ def test_guarded_tells_what_the_upstream_said(
     assert_silent(pair.server)
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
+@pytest.mark.parametrize("strategy", ["moa", "bon", "plansearch", "self_consistency"])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_request_is_told_as_it_is(pair: Pair, status: int, strategy: str) -> None:
+    """After as few calls as possible, and never as a 502, which LiteLLM and clients repeat."""
+    pair.upstream.respond = lambda seen: says(status, "not this")
+    response = pair.server.ask(f"{strategy}-jerry-xl")
+    error = assert_refused(response, status, "upstream_refused")
+    assert error["message"] == f"the upstream answered {status}: not this"
+    assert response.headers["x-should-retry"] == "false"
+    # it may be the number of candidates that is refused
+    assert len(pair.upstream.calls()) == (2 if strategy in ("moa", "bon") else 1)
+
+
+@pytest.mark.parametrize("strategy", ["moa", "bon", "plansearch", "self_consistency"])
+def test_a_conversation_that_is_too_long_costs_one_call(pair: Pair, strategy: str) -> None:
+    said = "litellm.ContextWindowExceededError: This model's maximum context length is 4096"
+    pair.upstream.respond = lambda seen: says(400, said)
+    error = assert_refused(
+        pair.server.ask(f"{strategy}-jerry-xl", n=2), 400, "context_length_exceeded"
+    )
+    assert said in error["message"]
+    assert len(pair.upstream.calls()) == 1
+
+
+def test_a_busy_upstream_says_when_to_come_back(pair: Pair) -> None:
+    pair.upstream.respond = lambda seen: says(503, "busy", **{"Retry-After": "17"})
+    response = pair.server.ask("self_consistency-jerry-xl")
+    assert_refused(response, 503, "upstream_failed")
+    assert response.headers["Retry-After"] == "17"
+
+
+@pytest.mark.parametrize("status", [403, 404])
 def test_guarded_forbids_to_retry_what_is_final(pair: Pair, status: int) -> None:
     pair.upstream.respond = lambda seen: says(status, "never")
     response = pair.server.ask("moa-jerry-xl")
