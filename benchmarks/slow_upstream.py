@@ -1,8 +1,8 @@
 """An upstream as slow as a model: `python -m benchmarks.slow_upstream MODE [CHUNKS]`.
 
-A text has 20 chunks and takes 1 s, also when it is streamed. MODE is what happens to an `n` above
-1: honour, refuse (400, at once) or ignore. CHUNKS: those of the final text of `moa`. It prints its
-port; GET /count tells of its calls.
+A text has 20 chunks and takes 1 s, also when it is streamed; so does a rating. MODE is what happens
+to an `n` above 1: honour, refuse (400, at once) or ignore. CHUNKS: those of the final text of
+`moa`. It prints its port; GET /count tells of its calls.
 """
 
 from __future__ import annotations
@@ -190,9 +190,11 @@ class Connection(asyncio.Protocol):
             _HEAD % (200, b"OK", b"text/event-stream", b"transfer-encoding: chunked")
         )
         longest = max(map(len, texts))
+        # the chunk of a rating comes at the end
+        pause = seconds(texts) / longest
         for place, chunk in enumerate(chunks(body, texts), start=1):
             if place <= longest:
-                await asyncio.sleep(since + place / RATE - loop.time())
+                await asyncio.sleep(since + place * pause - loop.time())
             self._event(json.dumps(chunk))
         self._event("[DONE]")
         self.transport.write(b"0\r\n\r\n")

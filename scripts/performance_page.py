@@ -158,6 +158,48 @@ def _has(row: dict[str, str], program: str, column: str) -> bool:
     return row.get("program") == program and column in row
 
 
+def strategies(text: str) -> str:
+    """How long clients wait, and what many requests at the same time take.
+
+    Raises:
+        ValueError: STRATEGIES.md has no such table.
+    """
+    rows = list(_rows(text))
+    waits, crowds = ([row for row in rows if key in row] for key in ("goal", "calls at once"))
+    if not waits or not crowds:
+        raise ValueError("STRATEGIES.md has no figures")
+    lines = ["| | Guarded | OptiLLM alone | Goal |", "|---|---|---|---|"]
+    for row in waits:
+        label = row["what"].removesuffix(", s")
+        unit = " s" if label != row["what"] else ""
+        figures = (_median(row[side], unit) for side in ("guarded", "bare"))
+        goal = row["goal"] + (", not met" if "no" in row["met"] else "")
+        lines.append(f"| {' | '.join((label, *figures, goal))} |")
+    most = {
+        program: [
+            max(int(row[column].replace(",", "")) for row in crowds if row["program"] == program)
+            for column in ("RSS", "threads")
+        ]
+        for program in ("guarded", "bare")
+    }
+    (ours, threads), (alone, of_alone) = most["guarded"], most["bare"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"With {max(int(row['answered']) for row in crowds)} requests of a strategy at once, "
+            f"the service takes at most {number(ours)} MiB and {threads} threads;",
+            f"OptiLLM alone takes {number(alone)} MiB and {of_alone} threads.",
+        ]
+    )
+
+
+def _median(figure: str, unit: str) -> str:
+    """The median of a figure with its range, and its unit."""
+    value = figure.split(" (")[0]
+    return f"{value}{unit}" if value[:1].isdigit() else value
+
+
 def effect(text: str) -> str:
     """Each strategy: requests with effect, and right answers beside the plain model.
 

@@ -230,6 +230,7 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
         stop_timeout=config.timeouts.drain + STOP_GRACE,
         workers=config.workers,
         tasks_max=_tasks_max(config),
+        files_max=_files_max(config),
         scope=paths.scope,
         sealed=sealed,
         root_directory=_literal(paths.root_directory),
@@ -250,6 +251,13 @@ def _tasks_max(config: Config) -> int:
     """
     per_request = REQUEST_THREADS + config.limits.parallel_calls
     return (128 + per_request * config.limits.max_in_flight) * config.workers
+
+
+def _files_max(config: Config) -> int:
+    """The files that a worker may open: connections of clients and to the upstream, and its own."""
+    limits = config.limits
+    calls = limits.max_in_flight * limits.parallel_calls
+    return max(4096, 512 + limits.max_connections + calls)
 
 
 #: The directories that PrivateTmp= hides.

@@ -170,6 +170,22 @@ class TestUnit:
         )
         assert grown == 63 * 10 * 2
 
+    @pytest.mark.parametrize(
+        ("limits", "files"),
+        [
+            (Limits(), 4096),
+            (
+                Limits(max_in_flight=512, parallel_calls=64, max_connections=2048),
+                512 + 2048 + 2**15,
+            ),
+        ],
+    )
+    def test_the_service_may_have_the_connections_of_its_parallel_calls(
+        self, limits: Limits, files: int
+    ) -> None:
+        unit = render.unit(Config(limits=limits, workers=2), paths.system())
+        assert int(setting(unit, "LimitNOFILE")) == files
+
     def test_run_starts_what_the_unit_starts(self) -> None:
         read, places = case("tuned")
         words = exec_start(render.unit(read, places))

@@ -13,6 +13,7 @@ from benchmarks import slow_clients, slow_upstream, strategies_tables
 from benchmarks.slow_upstream import Model
 from benchmarks.strategies_tables import Crowd, Real, Results, Row
 from optictl.guard import ratings, votes
+from scripts import performance_page
 
 RATE = {"role": "user", "content": "Rate the above response:"}
 FINAL = "Please provide a final, optimized response to the original query:\n    "
@@ -140,6 +141,24 @@ class TestTables:
         assert cells(text, "gone, s")[2] == "never"
         assert cells(text, "moa") == ["moa", "bare", "63", "3.1", "120", "181", "", "70", "64"]
         assert cells(text, "`moa`, stream")[2:] == ["10.0", "420", "42.0", "2.5", ""]
+
+    def test_the_page_of_performance_shows_it(self) -> None:
+        late = replace(ROW, what="late", unit="", guarded=(1,), bare=(), goal=0)
+        crowd = [
+            Crowd("moa", "guarded", 64, 3.0, 115, 121, 94, 67, 64),
+            Crowd("bon", "guarded", 64, 3.0, 115, 119, 94, 259, 64),
+            Crowd("moa", "bare", 64, 3.0, 140, 1197, 94, 66, 64),
+        ]
+        text = strategies_tables.report(Results([ROW, late], crowd), 0.1, 3, 64)
+        shown = performance_page.strategies(text)
+        assert cells(shown, "`bon`") == ["`bon`", "2.10 s", "4.10 s", "at most 2.3"]
+        assert cells(shown, "late") == ["late", "1", "never", "0, not met"]
+        assert shown.endswith(
+            "the service takes at most 121 MiB and 259 threads;\n"
+            "OptiLLM alone takes 1,197 MiB and 66 threads."
+        )
+        with pytest.raises(ValueError, match="no figures"):
+            performance_page.strategies("")
 
     def test_without_the_real_model_nothing_is_said_of_it(self) -> None:
         assert "real model" not in strategies_tables.report(Results([ROW]), 0.1, 3, 64)
