@@ -10,7 +10,9 @@ import pytest
 from testing import litellm_proxy
 from testing.litellm_proxy import Entrance, Ports
 from testing.support import free_port
-from tests.integration.litellm import test_failures, test_loops, test_round_trip
+from tests.integration.litellm import test_failures, test_loops, test_round_trip, test_statuses
+
+_PARTS = (test_failures, test_loops, test_round_trip, test_statuses)
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +21,9 @@ def entrance(litellm_program: Path) -> Iterator[Entrance]:
     port = free_port()
     ports = {
         part.__name__: Ports({name: free_port() for name in part.OPTILLMS}, free_port())
-        for part in (test_failures, test_loops, test_round_trip)
+        for part in _PARTS
     }
-    models = [
-        *test_failures.models(ports[test_failures.__name__]),
-        *test_loops.models(ports[test_loops.__name__]),
-        *test_round_trip.models(ports[test_round_trip.__name__]),
-    ]
+    models = [entry for part in _PARTS for entry in part.models(ports[part.__name__])]
     config = litellm_proxy.configuration(
         models, router_settings={"fallbacks": test_loops.FALLBACKS}
     )
