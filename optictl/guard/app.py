@@ -46,6 +46,8 @@ _METHODS = {
     "/metrics": "GET",
     "/guard/state": "GET",
 }
+#: For the error message of an unknown path.
+_OTHER_APIS = "For model: custom_openai/NAME, LiteLLM translates /v1/responses and /v1/messages to it"
 _TRACES = "/guard/traces"
 #: Paths with more after a slash.
 _PREFIXES = (_TRACES, _MODELS)
@@ -124,7 +126,8 @@ class App:
         if path != "/health":
             self._authenticate(request)
         if allowed is None:
-            raise Refused(404, "not_found", f"unknown path; use {_CHAT}")
+            # not 404: LiteLLM would take the model from all other clients (see `statuses`)
+            raise Refused(400, "not_found", f"unknown path; use {_CHAT}. {_OTHER_APIS}")
         if request.method != allowed and not (allowed == "GET" and request.method == "HEAD"):
             raise Refused(405, "method_not_allowed", f"{path} allows {allowed}", {"Allow": allowed})
         if path == _CHAT:
@@ -361,8 +364,8 @@ class App:
                 self._collect(request, limit, too_large), self.context.settings.body_timeout
             )
         except asyncio.TimeoutError:
-            raise Refused(
-                408, "read_timeout", "the body did not arrive in time (timeouts.body)"
+            raise Refused(  # not 408: see `statuses`
+                400, "read_timeout", "the body did not arrive in time (timeouts.body)"
             ) from None
         request.is_read = True
         return body

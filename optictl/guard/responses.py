@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting
+from . import accounting, statuses
 
 #: Seconds in the header Retry-After of a 503.
 RETRY_AFTER = 5
@@ -66,7 +66,7 @@ def aborted(reason: accounting.Abort) -> Response:
     retry = (
         {"Retry-After": str(RETRY_AFTER)} if reason.status == 503 else {"x-should-retry": "false"}
     )
-    return error(reason.status, reason.code, reason.message, retry)
+    return error(statuses.harmless(reason.status, reason.code), reason.code, reason.message, retry)
 
 
 def failure(request: accounting.Request) -> Response:

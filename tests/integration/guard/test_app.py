@@ -236,7 +236,7 @@ def test_a_wrong_path(pair: Pair, path: str) -> None:
         "Connection: close\r\nContent-Length: 0\r\n\r\n"
     )
     answer = raw(pair.server, head.encode())
-    assert answer.startswith(b"HTTP/1.1 404 "), answer
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "not_found"
 
 
