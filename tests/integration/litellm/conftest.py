@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from optictl.deployment.render import LITELLM_KEY_VARIABLE
 from testing import litellm_proxy
 from testing.litellm_proxy import Entrance, Ports
-from testing.support import free_port
-from tests.integration.litellm import test_failures, test_loops, test_round_trip, test_statuses
+from testing.support import PROXY_KEY, free_port, open_directory
+from tests.integration.litellm import (
+    test_apis,
+    test_failures,
+    test_loops,
+    test_round_trip,
+    test_statuses,
+)
 
-_PARTS = (test_failures, test_loops, test_round_trip, test_statuses)
+_PARTS = (test_apis, test_failures, test_loops, test_round_trip, test_statuses)
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +34,10 @@ def entrance(litellm_program: Path) -> Iterator[Entrance]:
     config = litellm_proxy.configuration(
         models, router_settings={"fallbacks": test_loops.FALLBACKS}
     )
-    with litellm_proxy.litellm(litellm_program, config, port) as litellm:
-        yield Entrance(litellm, ports)
+    with open_directory() as directory:
+        # as its first lines say: saved beside a configuration, and included there
+        (directory / "optillm.yaml").write_text(test_apis.rendered(ports[test_apis.__name__], port))
+        config["include"] = [str(directory / "optillm.yaml")]
+        environment = {LITELLM_KEY_VARIABLE: PROXY_KEY}
+        with litellm_proxy.litellm(litellm_program, config, port, environment) as litellm:
+            yield Entrance(litellm, ports)
