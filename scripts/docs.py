@@ -55,6 +55,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     error_codes_page.PAGE: error_codes_page.page,
     faults_page.PAGE: lambda: faults_page.page(FAULTS, faults_page.seen()),
     http_api_page.PAGE: lambda: filled(http_api_page.PAGE, {"statuses": http_api_page.statuses()}),
+    http_api_page.DESCRIPTION: http_api_page.description,
     matrix.PAGE: lambda: matrix.page(matrix.read()),
     metrics_page.PAGE: lambda: filled(metrics_page.PAGE, metrics_page.tables()),
     performance_page.PAGE: lambda: filled(performance_page.PAGE, performance_page.parts()),

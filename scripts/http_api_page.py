@@ -1,14 +1,17 @@
-"""The generated parts of docs/reference/http-api.md."""
+"""The generated parts of docs/reference/http-api.md, and the OpenAPI description beside it."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+from optictl.guard import openapi
 from optictl.guard.statuses import COOLING
 from testing.litellm_statuses import TREATMENTS, Treatment
 from testing.support import ROOT
 
 PAGE = ROOT / "docs/reference/http-api.md"
+DESCRIPTION = ROOT / "docs/reference/openapi.json"
 
 
 def statuses() -> str:
@@ -28,3 +31,8 @@ def statuses() -> str:
         named = ", ".join(f"**{s}**" if s in COOLING else str(s) for s in equal)
         lines.append(f"| {named} | {client} | {treatment.tries} | {cools[0]} | {cools[1]} |")
     return "\n".join(lines)
+
+
+def description() -> str:
+    """The description without the names of a service."""
+    return json.dumps(openapi.document(), indent=2) + "\n"

@@ -19,10 +19,12 @@ from typing import Any
 from . import (
     GUARD_VERSION,
     accounting,
+    health_probe,
     logs,
     loops,
     metrics,
     model_names,
+    openapi,
     recent,
     request_schema,
     responses,
@@ -45,9 +47,12 @@ _METHODS = {
     "/health": "GET",
     "/metrics": "GET",
     "/guard/state": "GET",
+    openapi.PATH: "GET",
 }
 #: For the error message of an unknown path.
-_OTHER_APIS = "For model: custom_openai/NAME, LiteLLM translates /v1/responses and /v1/messages to it"
+_OTHER_APIS = (
+    "For model: custom_openai/NAME, LiteLLM translates /v1/responses and /v1/messages to it"
+)
 _TRACES = "/guard/traces"
 #: Paths with more after a slash.
 _PREFIXES = (_TRACES, _MODELS)
@@ -98,9 +103,11 @@ class App:
         try:
             response = await self._respond(request)
         except Refused as refusal:
-            self._report_refused(refusal.status, refusal.code)
+            probe = request.headers.get(health_probe.HEADER, "")
+            if not health_probe.is_valid(probe, self.context.settings.proxy_key):
+                self._report_refused(refusal.status, refusal.code)
             response = responses.error(
-                refusal.status, refusal.code, refusal.message, refusal.headers
+                refusal.status, refusal.code, refusal.message, refusal.headers, refusal.param
             )
         except _ClientGone:
             self._report_refused(499, "client_gone")
@@ -123,6 +130,9 @@ class App:
         allowed = "GET" if prefix else _METHODS.get(path)
         if path == "/health" and request.method in ("GET", "HEAD"):
             return responses.as_json({"status": "ok"})
+        if path == openapi.PATH and request.method in ("GET", "HEAD"):  # it tells no secret
+            models = self.context.settings.base_models
+            return responses.as_json(openapi.document(self.context.strategies, models))
         if path != "/health":
             self._authenticate(request)
         if allowed is None:
@@ -262,7 +272,7 @@ class App:
         if context.breaker.report_loop(request.headers, data):
             loop = loops.loop(data.get("model"))
             raise Refused(loop.status, loop.code, loop.message, {"x-should-retry": "false"})
-        body = request_schema.parse(data)
+        body = request_schema.parse(data, prompt_chooses=settings.choice == "prompt")
         strategy, base_model = model_names.resolve(
             body.model,
             body.choice,
@@ -352,6 +362,13 @@ class App:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refused(415, "unsupported_media_type", "the body must be application/json")
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise Refused(
+                415,
+                "unsupported_media_type",
+                "the body must not be compressed",
+                {"Accept-Encoding": "identity"},
+            )
         limit = self.context.settings.max_body_bytes
         too_large = Refused(
             413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)"

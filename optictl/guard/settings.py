@@ -17,6 +17,8 @@ FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
 BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
 #: How a streaming client sees the steps of a strategy: not at all, or as reasoning.
 PROGRESS = ("off", "reasoning")
+#: What chooses the strategy: the model's name only, or a tag in a message and a body field too.
+CHOICES = ("name", "prompt")
 #: Upstream calls of one request at the same time.
 PARALLEL_CALLS = 16
 
@@ -60,6 +62,7 @@ class Settings:
     budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
     parallel_calls: int = PARALLEL_CALLS
     progress: str = "off"
+    choice: str = "name"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -165,6 +168,12 @@ def _parser() -> argparse.ArgumentParser:
         help="send each finished step to a streaming client as reasoning",
     )
     parser.add_argument(
+        "--choice",
+        choices=CHOICES,
+        default="name",
+        help="what chooses the strategy: the model's name, or also <optillm_approach> tags",
+    )
+    parser.add_argument(
         "--upstream-env",
         metavar="@FILE",
         help="env file with OPENAI_API_KEY; default: the environment",
@@ -255,4 +264,5 @@ def parse(argv: list[str]) -> Settings:
         budget_tokens=options.budget_tokens,
         parallel_calls=options.parallel_calls,
         progress=options.progress,
+        choice=options.choice,
     )

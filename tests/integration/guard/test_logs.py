@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from optictl.guard import health_probe
 from optictl.proof.standin import Reply
 from testing.support import PROXY_KEY, UPSTREAM_KEY, Server, wait_until
 
@@ -119,6 +120,37 @@ def test_a_refusal_is_one_line_without_the_clients_words(
     assert response.status_code == status
     assert lines == [{"event": "refused", "status": status, "code": code}]
     assert_silent(pair.server)
+
+
+def _with_mark(server: Server, value: str) -> httpx.Response:
+    """What `optictl check` sends to see that the door is locked."""
+    headers = {health_probe.HEADER.encode(): value.encode()}
+    return httpx.get(f"{server.url}/models", headers=headers, timeout=30, verify=False)
+
+
+def test_a_probe_of_the_locked_door_is_no_refusal_in_the_log(pair: Pair) -> None:
+    _, lines = written_by(pair, lambda server: server.get("/v1/models", key=None))
+    assert len(lines) == 1
+    before = len(events(pair.server))
+    assert _with_mark(pair.server, health_probe.mark(PROXY_KEY)).status_code == 401
+    _, lines = written_by(pair, lambda server: server.get("/v1/models", key=None))
+    assert len(events(pair.server)) == before + len(lines) == before + 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "1",
+        "x:y",
+        health_probe.mark("another key"),
+        health_probe.mark(PROXY_KEY, 1_000_000_000),
+        "\u0662:" + health_probe.mark(PROXY_KEY).partition(":")[2],
+    ],
+)
+def test_nobody_else_can_hide_a_refusal(pair: Pair, value: str) -> None:
+    _, lines = written_by(pair, lambda server: _with_mark(server, value))
+    assert lines == [{"event": "refused", "status": 401, "code": "invalid_api_key"}]
 
 
 def test_a_request_that_used_up_its_calls_is_one_line(pair: Pair) -> None:
