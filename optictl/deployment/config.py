@@ -119,7 +119,7 @@ class Timeouts(_Section):
         description="The longest time for the head of a request to arrive; then 408 or close.",
     )
     body: int = Field(
-        30, ge=1, le=3600, description="The longest time for the body to arrive; then 408."
+        30, ge=1, le=3600, description="The longest time for the body to arrive; then 400."
     )
     read: int = Field(
         30,
@@ -137,7 +137,7 @@ class Limits(_Section):
         64,
         ge=1,
         le=10_000,
-        description="Upstream calls of one request; a request with more fails with 429.",
+        description="Upstream calls of one request; a request with more fails with 400.",
     )
     max_body_bytes: int = Field(
         4 * 1024 * 1024,
@@ -289,6 +289,11 @@ class Config(_Section):
     strategies: tuple[Name, ...] = Field(
         ("moa", "bon", "plansearch", "self_consistency"),
         description="The strategies that requests may use.",
+    )
+    choice: Literal["name", "prompt"] = Field(
+        "name",
+        description="What chooses the strategy. name: the model name only; prompt: also "
+        "<optillm_approach> tags in messages and the body field optillm_approach.",
     )
     publish: dict[Name, Name] = Field(
         {}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}."

@@ -125,6 +125,7 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--max-in-flight": str(config.limits.max_in_flight),
         "--workers": str(config.workers),
         "--max-traces": str(config.limits.max_traces),
+        "--choice": config.choice,
         "--effect": ",".join(effect.fixes) or "none",
         "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
     }
