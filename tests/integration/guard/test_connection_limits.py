@@ -136,11 +136,18 @@ CHUNKED = (CHAT + KEY + "Transfer-Encoding: chunked\r\n\r\n").encode()
         b"GET /health HTTP/1.1\r\nX: " + b"x" * TOO_LARGE,
         b"GET /" + b"x" * TOO_LARGE,
         b"GET /health HTTP/1.1\r\n" + b"X: x\r\n" * (TOO_LARGE // 6),
+        # whole ones, which may arrive at once
+        b"GET /health HTTP/1.1\r\nX: " + b"x" * TOO_LARGE + b"\r\n\r\n",
+        b"GET /" + b"x" * TOO_LARGE + b" HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\n" + b"X: x\r\n" * (TOO_LARGE // 6) + b"\r\n",
         CHUNKED + b"0\r\n" + b"X: x\r\n" * (FAR_TOO_LARGE // 6),
         CHUNKED + b"0\r\nX: " + b"x" * FAR_TOO_LARGE,
         CHUNKED + b"1;x=" + b"x" * FAR_TOO_LARGE,
     ],
-    ids=["value", "path", "fields", "trailer fields", "trailer value", "chunk extension"],
+    ids=[
+        *("value", "path", "fields", "whole value", "whole path", "whole fields"),
+        *("trailer fields", "trailer value", "chunk extension"),
+    ],
 )
 def test_a_head_has_a_size(small: Attacked, data: bytes) -> None:
     def refusals() -> int:
