@@ -15,11 +15,12 @@ from tests.integration.litellm import (
     test_apis,
     test_failures,
     test_loops,
+    test_reached,
     test_round_trip,
     test_statuses,
 )
 
-_PARTS = (test_apis, test_failures, test_loops, test_round_trip, test_statuses)
+_PARTS = (test_apis, test_failures, test_loops, test_reached, test_round_trip, test_statuses)
 
 
 @pytest.fixture(scope="session")
