@@ -15,13 +15,22 @@ if TYPE_CHECKING:
 
 
 def _findings(
-    deployment: Deployment, judge: Callable[[Graph], Iterator[Fault]], good: str
+    deployment: Deployment,
+    judge: Callable[[Graph], Iterator[Fault]],
+    good: str,
+    needs_entries: bool = True,
 ) -> Iterator[Finding]:
-    """The faults that `judge` finds in the configuration and in the running LiteLLM."""
+    """The faults that `judge` finds in the configuration and in the running LiteLLM.
+
+    `needs_entries`: without an entry that leads to OptiLLM there is nothing to judge.
+    """
+    from optictl.litellm.judge import grouped
+
     routing = deployment.litellm.routing
+    graphs = [graph for graph in (routing.configured, routing.running) if graph is not None]
     reported = set()
-    for graph in filter(None, (routing.configured, routing.running)):
-        for fault in judge(graph):
+    for graph in graphs:
+        for fault in grouped(judge(graph)):
             # most skips come from the configuration only: it knows which variables have no value
             is_relevant = fault.status != "skip" or fault.always or graph is not routing.running
             if is_relevant and fault.found not in reported:
@@ -29,6 +38,8 @@ def _findings(
                 yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
     if routing.configured is None:
         raise Skip(f"{deployment.litellm.not_named}; {routing.live}")
+    if needs_entries and not any(graph.arrivals for graph in graphs):
+        raise Skip(f"0 entries lead to OptiLLM; {routing.live}")
     yield Finding(f"{good}; {routing.live}")
 
 
@@ -51,8 +62,8 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
     """
     from optictl.litellm import judge
 
-    if problems := deployment.litellm.problems:
-        for problem in problems:
+    if unusable := deployment.litellm.problems:
+        for problem in unusable:
             yield Finding(
                 problem,
                 "fail",
@@ -60,7 +71,41 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
                 " or name another file: --litellm-config PATH",
             )
         return
-    yield from _findings(deployment, judge.loops, "no route leads back")
+
+    def problems(graph: Graph) -> Iterator[Fault]:
+        yield from judge.duplicates(graph)
+        yield from judge.loops(graph)
+
+    yield from _findings(deployment, problems, "no route leads back")
+
+
+@check(
+    "routing.reached",
+    "LiteLLM sends strategy models to OptiLLM",
+    "each published name leads to the address that OptiLLM listens on",
+    fault="LiteLLM does not send strategy models to OptiLLM",
+    requires=("config.valid",),
+)
+def routing_reached(deployment: Deployment) -> Iterator[Finding]:
+    """At least one published name arrives, and none of them leads elsewhere.
+
+    How: follows every published name (`optictl render-litellm` prints them) to its entries. Each
+    entry must use http and an address of this machine on which the socket listens: 127.0.0.1 or a
+    name of it. [::1], 127.0.0.2 and addresses of the network are not. It also names entries whose
+    names begin with an enabled strategy and lead to another server.
+    Why: with a wrong port or address no strategy ever runs, and every other routing check has
+    nothing to judge.
+    """
+    from optictl.litellm import judge
+
+    routing, config = deployment.litellm.routing, deployment.config
+
+    def missed(graph: Graph) -> Iterator[Fault]:
+        return judge.reached(graph, whole=graph is not routing.running)
+
+    names = judge.arrived(routing.configured) if routing.configured else []
+    good = f"{len(names)} of {len(config.published)} published names lead to {config.url}"
+    yield from _findings(deployment, missed, good, needs_entries=False)
 
 
 @check(
@@ -122,7 +167,27 @@ def routing_base_served(deployment: Deployment) -> Iterator[Finding]:
     def unserved(graph: Graph) -> Iterator[Fault]:
         return judge.unserved(graph, whole=graph is not deployment.litellm.routing.running)
 
-    yield from _findings(deployment, unserved, f"{', '.join(deployment.config.base_models)} served")
+    bases = ", ".join(deployment.config.base_models)
+    yield from _findings(deployment, unserved, f"{bases} served", needs_entries=False)
+
+
+@check(
+    "routing.apis",
+    "Clients can use every API of a strategy model",
+    "entries that lead to OptiLLM have model: custom_openai/NAME",
+    fault="Some APIs of LiteLLM do not work for a strategy model",
+    requires=("config.valid",),
+)
+def routing_apis(deployment: Deployment) -> Iterator[Finding]:
+    """Chat completions, responses and messages of LiteLLM work for every strategy model.
+
+    How: reads the provider prefix of every entry that leads to OptiLLM.
+    Why: OptiLLM has chat completions only. With custom_openai/, LiteLLM translates its other APIs;
+    with openai/ it sends /v1/responses and /v1/messages on, and OptiLLM refuses them.
+    """
+    from optictl.litellm import judge
+
+    yield from _findings(deployment, judge.apis, "LiteLLM translates every API")
 
 
 @check(
@@ -156,7 +221,8 @@ def routing_key(deployment: Deployment) -> Iterator[Finding]:
     """Every entry that leads to OptiLLM sends a key that the guard accepts.
 
     How: compares api_key of the entry, or the key that LiteLLM uses in its place, with the proxy
-    key if that is readable. Keys are never shown.
+    key if that is readable. A variable that is not in LiteLLM's env file is looked up in the
+    environment of this command. Keys are never shown.
     Why: without the key the guard answers 401. OptiLLM would send a key that begins with sk-
     upstream.
     """
@@ -169,8 +235,10 @@ def routing_key(deployment: Deployment) -> Iterator[Finding]:
         proxy_key = deployment.proxy_key
     except (MissingFact, PermissionError):
         proxy_key = None
-    for fault in judge.keys(graph, proxy_key):
+    for fault in judge.grouped(judge.keys(graph, proxy_key, deployment.litellm.own_environment)):
         yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
+    if not graph.arrivals:
+        raise Skip("0 entries lead to OptiLLM")
     if proxy_key is None:
         raise Skip(
             f"LiteLLM sends a key; without {deployment.paths.proxy_key} it cannot be compared"

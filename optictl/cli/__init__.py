@@ -17,6 +17,7 @@ from optictl.cli import (
     install,
     observe,
     releases,
+    render_litellm,
     schema,
     service,
     smoke,
@@ -37,7 +38,18 @@ app = typer.Typer(
 for module in (init, install, service, observe):
     module.register(app)
 service.register_run(app)
-for module in (releases, check, smoke, demo, trace, compare, fleet, artefacts, schema):
+for module in (
+    releases,
+    check,
+    smoke,
+    demo,
+    trace,
+    compare,
+    fleet,
+    artefacts,
+    render_litellm,
+    schema,
+):
     module.register(app)
 
 

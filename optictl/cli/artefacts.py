@@ -43,10 +43,6 @@ _ARTEFACTS = {
         "Print proxy_config.yaml: LiteLLM as the only provider.",
         "optictl render-proxy-config",
     ),
-    "litellm": (
-        "Print the model_list entries that publish every strategy in LiteLLM.",
-        "optictl render-litellm >> litellm.yaml",
-    ),
 }
 
 

@@ -61,6 +61,11 @@ class Config(Section):
         ("moa", "bon", "plansearch", "self_consistency"),
         description="The strategies that requests may use.",
     )
+    choice: Literal["name", "prompt"] = Field(
+        "name",
+        description="What chooses the strategy. name: the model name only; prompt: also "
+        "<optillm_approach> tags in messages and the body field optillm_approach.",
+    )
     publish: dict[Name, Name] = Field(
         {}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}."
     )

@@ -101,7 +101,7 @@ class Timeouts(Section):
         description="The longest time for the head of a request to arrive; then 408 or close.",
     )
     body: int = Field(
-        30, ge=1, le=3600, description="The longest time for the body to arrive; then 408."
+        30, ge=1, le=3600, description="The longest time for the body to arrive; then 400."
     )
     read: int = Field(
         30,
@@ -119,7 +119,7 @@ class Limits(Section):
         64,
         ge=1,
         le=10_000,
-        description="Upstream calls of one request; a request with more fails with 429.",
+        description="Upstream calls of one request; a request with more fails with 400.",
     )
     parallel_calls: int = Field(
         16,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,6 +63,12 @@ def _yaml(value: str | None) -> str:
     )
 
 
+def _price(value: float) -> str:
+    """A small number for a YAML file. Without a point, YAML 1.1 reads `1e-06` as text."""
+    text = repr(value)
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+
+
 @cache
 def _environment() -> Environment:
     # the output is configuration for systemd and YAML, never HTML
@@ -75,6 +81,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["yaml"] = _yaml
+    environment.filters["price"] = _price
     return environment
 
 
@@ -119,6 +126,7 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--max-in-flight": str(config.limits.max_in_flight),
         "--workers": str(config.workers),
         "--max-traces": str(config.limits.max_traces),
+        "--choice": config.choice,
         "--effect": ",".join(effect.fixes) or "none",
         "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
         "--stream-calls": "yes" if config.streaming.calls else "no",
@@ -432,11 +440,39 @@ def proxy_config(config: Config) -> str:
     )
 
 
-def litellm(config: Config, paths: Paths) -> str:
-    """The entries for LiteLLM's model_list: every enabled strategy on every base model."""
+@dataclass(frozen=True)
+class Price:
+    """The prices of one token of a base model: LiteLLM's name of the price -> dollars.
+
+    `source`: where they are from, for a comment.
+    """
+
+    values: Mapping[str, float]
+    source: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    target: str
+    base_model: str
+    price: Price | None
+
+
+def litellm(config: Config, paths: Paths, prices: Mapping[str, Price] = {}) -> str:
+    """A file for LiteLLM to include: every enabled strategy on every base model.
+
+    `prices`: those of the base models that are known.
+    """
+    entries = []
+    for name, target in config.published.items():
+        parts = model_names.split(target, config.strategies, config.base_models)
+        base = parts[1] if parts else target
+        entries.append(_Entry(name, target, base, prices.get(base)))
     return _render(
         "litellm.yaml.j2",
-        published=config.published,
+        entries=entries,
+        unpriced=[base for base in config.base_models if base not in prices],
         url=config.url,
         key_variable=LITELLM_KEY_VARIABLE,
         proxy_key_file=paths.proxy_key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from optictl.errors import ConfigError, MissingFact, OptictlError
 from optictl.facts import config_file
 from optictl.facts import units as facts_units
 from optictl.facts.litellm import LiteLLM
-from optictl.guard import envfile, fingerprints
+from optictl.guard import envfile, fingerprints, health_probe
 from optictl.guard.envfile import EnvFile
 from optictl.host import files, network, processes, uv
 from optictl.host.network import Response
@@ -313,10 +314,29 @@ class Deployment:
             else None
         )
 
-    def ask(self, path: str, *, key: str | None = None, timeout: float = 5) -> Response:
+    def ask(
+        self,
+        path: str,
+        *,
+        key: str | None = None,
+        timeout: float = 5,
+        headers: Mapping[str, str] = {},
+    ) -> Response:
         """The service's answer to a GET request."""
         base = f"http://{self.config.listen.host}:{self.config.listen.port}"
-        return network.request("GET", base + path, key=key, timeout=timeout)
+        return network.request("GET", base + path, key=key, timeout=timeout, headers=headers)
+
+    @cached_property
+    def without_key(self) -> Response:
+        """The service's answer to a request without a key.
+
+        It has a mark with which the guard does not log the refusal, if the proxy key is readable.
+        """
+        try:
+            marked = {health_probe.HEADER: health_probe.mark(self.proxy_key)}
+        except (MissingFact, PermissionError):
+            marked = {}
+        return self.ask("/v1/models", timeout=10, headers=marked)
 
     @cached_property
     def health(self) -> Response:

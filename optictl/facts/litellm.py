@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,19 @@ from optictl.proof import evidence
 if TYPE_CHECKING:
     from optictl.litellm.graph import Graph
     from optictl.litellm.read import Settings
+
+
+class NotUtf8(Exception):
+    """A file that LiteLLM cannot read. `str()` is its path."""
+
+
+def _text(name: str) -> str | None:
+    """The text of one of LiteLLM's files, as LiteLLM reads it. None when there is no file."""
+    raw = files.read_bytes(Path(name))
+    try:
+        return None if raw is None else raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NotUtf8(name) from None
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,11 @@ class LiteLLM:
         return self._config_path.parent / name if name else None
 
     @property
+    def own_environment(self) -> Mapping[str, str]:
+        """The environment of this process, which may be the one of LiteLLM."""
+        return os.environ
+
+    @property
     def not_named(self) -> str:
         """The reason for a skip if no configuration of LiteLLM is named, and how to name one."""
         return (
@@ -80,13 +99,18 @@ class LiteLLM:
         if self.problems:
             raise MissingFact("LiteLLM's configuration is not valid: see routing.no-loop")
         settings = self._read[0]
-        names = network.local_names()
-        configured = graph.Graph(settings, self._config, names, self._words) if settings else None
+        around = (
+            self._config,
+            network.local_names(),
+            self._words,
+            network.names_of(self._config.listen.host),
+        )
+        configured = graph.Graph(settings, *around) if settings else None
         rows, live = self._rows
         running = (settings or read.Settings()).running(rows, self._config.upstream.base_url)
         return Routing(
             configured,
-            graph.Graph(running, self._config, names, self._words) if running.entries else None,
+            graph.Graph(running, *around) if running.entries else None,
             live,
         )
 
@@ -133,9 +157,11 @@ class LiteLLM:
         if path is None:
             return None, []
         try:
-            settings = read.load(str(path), lambda name: files.read(Path(name)), self._environment)
+            settings = read.load(str(path), _text, self._environment)
         except read.Unusable as unusable:
             return None, unusable.problems
+        except NotUtf8 as wrong:
+            return None, [f"{wrong}: not UTF-8 text, which LiteLLM cannot read"]
         except PermissionError:
             raise
         except (OSError, ValueError) as error:

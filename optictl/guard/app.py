@@ -19,10 +19,12 @@ from typing import Any
 from . import (
     GUARD_VERSION,
     accounting,
+    health_probe,
     logs,
     loops,
     metrics,
     model_names,
+    openapi,
     recent,
     request_schema,
     responses,
@@ -46,7 +48,12 @@ _METHODS = {
     "/health": "GET",
     "/metrics": "GET",
     "/guard/state": "GET",
+    openapi.PATH: "GET",
 }
+#: For the error message of an unknown path.
+_OTHER_APIS = (
+    "For model: custom_openai/NAME, LiteLLM translates /v1/responses and /v1/messages to it"
+)
 _TRACES = "/guard/traces"
 #: Paths with more after a slash.
 _PREFIXES = (_TRACES, _MODELS)
@@ -103,17 +110,27 @@ class App:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         request = Request.of(scope, receive)
-        response = await self._handled(self._respond(request))
+        probe = request.headers.get(health_probe.HEADER, "")
+        is_probe = health_probe.is_valid(probe, self.context.settings.proxy_key)
+        response = await self._handled(self._respond(request), is_probe=is_probe)
         if response is not None:
             await _send(request, response, send)
 
-    async def _handled(self, work: Awaitable[Response]) -> Response | None:
-        """The response, also when there is an error. None: the client has gone."""
+    async def _handled(
+        self, work: Awaitable[Response], *, is_probe: bool = False
+    ) -> Response | None:
+        """The response, also when there is an error. None: the client has gone.
+
+        `is_probe`: a refusal is what optictl expects, and not worth a line in the log.
+        """
         try:
             return await work
         except Refused as refusal:
-            self._report_refused(refusal.status, refusal.code)
-            return responses.error(refusal.status, refusal.code, refusal.message, refusal.headers)
+            if not is_probe:
+                self._report_refused(refusal.status, refusal.code)
+            return responses.error(
+                refusal.status, refusal.code, refusal.message, refusal.headers, refusal.param
+            )
         except _ClientGone:
             self._report_refused(499, "client_gone")
             return None
@@ -134,10 +151,14 @@ class App:
         allowed = "GET" if prefix else _METHODS.get(path)
         if path == "/health" and request.method in ("GET", "HEAD"):
             return responses.as_json({"status": "ok"})
+        if path == openapi.PATH and request.method in ("GET", "HEAD"):  # it tells no secret
+            models = self.context.settings.base_models
+            return responses.as_json(openapi.document(self.context.strategies, models))
         if path != "/health":
             self._authenticate(request)
         if allowed is None:
-            raise Refused(404, "not_found", f"unknown path; use {_CHAT}")
+            # not 404: LiteLLM would take the model from all other clients (see `statuses`)
+            raise Refused(400, "not_found", f"unknown path; use {_CHAT}. {_OTHER_APIS}")
         if request.method != allowed and not (allowed == "GET" and request.method == "HEAD"):
             raise Refused(405, "method_not_allowed", f"{path} allows {allowed}", {"Allow": allowed})
         if path == _CHAT:
@@ -272,7 +293,7 @@ class App:
         if context.breaker.report_loop(request.headers, data):
             loop = loops.loop(data.get("model"))
             raise Refused(loop.status, loop.code, loop.message, {"x-should-retry": "false"})
-        body = request_schema.parse(data)
+        body = request_schema.parse(data, prompt_chooses=settings.choice == "prompt")
         strategy, base_model = model_names.resolve(
             body.model,
             body.choice,
@@ -420,6 +441,13 @@ class App:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refused(415, "unsupported_media_type", "the body must be application/json")
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise Refused(
+                415,
+                "unsupported_media_type",
+                "the body must not be compressed",
+                {"Accept-Encoding": "identity"},
+            )
         limit = self.context.settings.max_body_bytes
         too_large = Refused(
             413, "body_too_large", f"the body is larger than {limit} bytes (limits.max_body_bytes)"
@@ -432,8 +460,8 @@ class App:
                 self._collect(request, limit, too_large), self.context.settings.body_timeout
             )
         except asyncio.TimeoutError:
-            raise Refused(
-                408, "read_timeout", "the body did not arrive in time (timeouts.body)"
+            raise Refused(  # not 408: see `statuses`
+                400, "read_timeout", "the body did not arrive in time (timeouts.body)"
             ) from None
         request.is_read = True
         return body

@@ -92,14 +92,15 @@ class Connections:
 class Connection(HttpToolsProtocol):  # type: ignore[misc]
     """A connection of a client. `is_own`: of this service itself, which the limit does not count.
 
-    `_undelivered`: bytes received since the last complete head or part of a body.
+    `_undelivered`: bytes received since the last complete head or part of a body. `_head_bytes`:
+    those of the request line and the headers so far.
     """
 
     def __init__(self, *, connections: Connections, is_own: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._all = connections
         self._is_own = is_own
-        self._undelivered = 0
+        self._undelivered = self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
 
@@ -172,13 +173,32 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         if self.transport.is_closing():
             return
         if self._undelivered > MAX_HEAD_BYTES:  # a head, a trailer or an extension of a chunk
-            self._refuse(431, "head_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
+            self._refuse_head()
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             # empty lines before a request: they ended the time limit of an idle connection
             self._await_head(self._all.head_timeout)
 
+    def _refuse_head(self) -> None:
+        self._refuse(431, "head_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
+
+    def _count_head(self, size: int) -> None:
+        """Count bytes of a head. One that arrives at once is never undelivered."""
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+            raise ValueError("the head is too large")  # the parser stops
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + len(": \r\n"))
+        super().on_header(name, value)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._head_bytes = 0
         if self._head_timer is None:  # the next request of the connection
             self._await_head(self._all.head_timeout)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting, refusals, traces
+from . import accounting, refusals, statuses, traces
 from .live import Part
 
 #: Seconds in the header Retry-After of a 503.
@@ -24,13 +24,22 @@ _PIECE = 2000
 
 
 class Refused(Exception):
-    """The guard refuses a request: a 4xx or 503 in OpenAI's format."""
+    """The guard refuses a request: a 4xx or 503 in OpenAI's format.
+
+    `param`: the field of the body that is wrong.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: dict[str, str] | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+        self.param = param
 
 
 @dataclass
@@ -53,16 +62,23 @@ def as_json(data: Any) -> Response:
     return Response(json.dumps(data).encode())
 
 
-def error_body(status: int, code: str, message: str) -> bytes:
+def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
     """The JSON `{"error": {"message", "type", "param", "code"}}`."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "upstream_error")
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return json.dumps(body).encode()
 
 
-def error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+def error(
+    status: int,
+    code: str,
+    message: str,
+    headers: dict[str, str] | None = None,
+    param: str | None = None,
+) -> Response:
     """The error response with this status."""
-    return Response(error_body(status, code, message), status, _JSON, dict(headers or {}), code)
+    body = error_body(status, code, message, param)
+    return Response(body, status, _JSON, dict(headers or {}), code)
 
 
 def come_back(code: str, what: str) -> Refused:
@@ -75,7 +91,7 @@ def aborted(reason: accounting.Abort) -> Response:
     retry = (
         {"Retry-After": str(RETRY_AFTER)} if reason.status == 503 else {"x-should-retry": "false"}
     )
-    return error(reason.status, reason.code, reason.message, retry)
+    return error(statuses.harmless(reason.status, reason.code), reason.code, reason.message, retry)
 
 
 def failure(request: accounting.Request) -> Response:

@@ -17,6 +17,8 @@ FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
 BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
 #: How a streaming client sees the steps of a strategy: not at all, or as reasoning.
 PROGRESS = ("off", "reasoning")
+#: What chooses the strategy: the model's name only, or a tag in a message and a body field too.
+CHOICES = ("name", "prompt")
 #: Upstream calls of one request at the same time.
 PARALLEL_CALLS = 16
 
@@ -61,6 +63,7 @@ class Settings:
     parallel_calls: int = PARALLEL_CALLS
     stream_calls: bool = True
     progress: str = "off"
+    choice: str = "name"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -172,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
         help="send each finished step to a streaming client as reasoning",
     )
     parser.add_argument(
+        "--choice",
+        choices=CHOICES,
+        default="name",
+        help="what chooses the strategy: the model's name, or also <optillm_approach> tags",
+    )
+    parser.add_argument(
         "--upstream-env",
         metavar="@FILE",
         help="env file with OPENAI_API_KEY; default: the environment",
@@ -263,4 +272,5 @@ def parse(argv: list[str]) -> Settings:
         parallel_calls=options.parallel_calls,
         stream_calls=options.stream_calls == "yes",
         progress=options.progress,
+        choice=options.choice,
     )

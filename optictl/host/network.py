@@ -90,6 +90,16 @@ def local_names() -> frozenset[str]:
     return frozenset(name.lower() for name in names | addresses if name)
 
 
+def names_of(address: str) -> frozenset[str]:
+    """The names that lead to this address of the machine, in lower case: /etc/hosts."""
+    names = {"localhost"} if address == "127.0.0.1" else set()
+    for line in (files.read(Path("/etc/hosts")) or "").splitlines():
+        first, *called = line.partition("#")[0].split()[:20] or [""]
+        if first == address:
+            names.update(called)
+    return frozenset(name.lower() for name in names)
+
+
 def _own_addresses() -> set[str]:
     """The addresses of this machine's interfaces, as /proc/net lists them."""
     addresses = set()

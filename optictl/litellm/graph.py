@@ -87,7 +87,8 @@ class Arrival:
     @property
     def is_lost(self) -> bool:
         """Whether its path is unknown to OptiLLM: LiteLLM adds /chat/completions, but not /v1."""
-        return self.provider == "openai" and urlsplit(self.base).path.rstrip("/") != "/v1"
+        is_literal = self.provider in ("openai", "custom_openai")
+        return is_literal and urlsplit(self.base).path.rstrip("/") != "/v1"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def _pattern(name: str) -> re.Pattern[str]:
 class Graph:
     """The routes through a LiteLLM with these settings, around one deployment of OptiLLM.
 
-    `own_names`: see `is_local`. `words`: those that OptiLLM reads as strategies.
+    `own_names`: see `is_local`. `words`: those that OptiLLM reads as strategies. `listening`: the
+    names of the address that OptiLLM listens on.
     """
 
     def __init__(
@@ -152,8 +154,10 @@ class Graph:
         config: Config,
         own_names: frozenset[str] = frozenset(),
         words: Collection[str] = model_names.WORDS,
+        listening: frozenset[str] = frozenset({"localhost"}),
     ) -> None:
         self.settings, self.config, self.own_names = settings, config, own_names
+        self.listening = listening
         self.words = frozenset(words)
         #: entries that LiteLLM ignores at start
         self.dropped = tuple(d for d in settings.entries if self._is_dropped(d))
@@ -361,7 +365,8 @@ class Graph:
             upstream = urlsplit(self.config.upstream.base_url)
             if port == (upstream.port or {"http": 80, "https": 443}[upstream.scheme]):
                 return Back(name)
-        return Elsewhere(url.netloc or base) if is_known else elsewhere
+        where = url.netloc.rpartition("@")[2]  # an address may hold a password
+        return Elsewhere(where or base) if is_known else elsewhere
 
     def _base(self, provider: str, parameters: Mapping[str, Any]) -> str | Unknown | None:
         """The base URL of a call. None: the provider's public address."""
@@ -456,6 +461,35 @@ class Graph:
                         seen.add(following)
                         pending.append(following)
         return list(loops.values())
+
+    def deliveries(self, name: str) -> list[tuple[Hit, Destination]]:
+        """The entries that LiteLLM has for a client's request, each with its own destination."""
+        entered = self._entered(_asked(name))
+        pairs = [(hit, self.destination(hit)) for hit in self.hits(entered[0])] if entered else []
+        return [(hit, destination) for hit, destination in pairs if destination is not None]
+
+    def address(self, hit: Hit) -> str | None:
+        """The base URL in an entry or its variables, if it is known."""
+        model, named = hit.parameters["model"], hit.parameters.get("custom_llm_provider")
+        split = providers.split(model, named) if isinstance(model, str) else None
+        base = self._base(split[0] if split else "", hit.parameters)
+        return base.strip() if isinstance(base, str) else None
+
+    def listens_at(self, base: str) -> bool | None:
+        """Whether the socket of OptiLLM listens at a base URL. None: only a resolver knows."""
+        url = urlsplit(base)
+        host = (url.hostname or "").rstrip(".")
+        if url.scheme != "http":
+            return False
+        if host in self.listening:
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return None if host.endswith(".localhost") else False
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        # a connection to 0.0.0.0 goes to 127.0.0.1
+        return str(mapped) in (self.config.listen.host, "0.0.0.0")  # noqa: S104
 
     def served(self, name: str) -> list[Destination]:
         """The destinations of a model's own entries, without fallbacks."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from optictl.deployment import model_names
-from optictl.litellm.graph import Arrival, Graph, UnknownPrefix, Way, written
+from optictl.litellm.graph import (
+    Arrival,
+    Destination,
+    Elsewhere,
+    Graph,
+    Hit,
+    UnknownPrefix,
+    Way,
+    is_local,
+    written,
+)
 from optictl.litellm.read import DEFAULT_RETRIES, ModelEntry, Place, Unknown
 from optictl.results import Status
 
@@ -16,7 +28,9 @@ from optictl.results import Status
 class Fault:
     """A problem in a route. With the status "skip": something that cannot be determined.
 
-    `always`: a skip that also counts if only the running LiteLLM has what causes it.
+    `always`: a skip that also counts if only the running LiteLLM has what causes it. `kind`: what
+    is wrong, without the entry at `place`; faults of one kind become one (see `grouped`). `each`:
+    the remedy for all of them, if it is not `remedy`.
     """
 
     found: str
@@ -24,6 +38,34 @@ class Fault:
     cause: str = ""
     status: Status = "fail"
     always: bool = False
+    kind: str = ""
+    place: Place | None = None
+    each: str = ""
+
+
+#: From this number on, faults of one kind are told as one.
+_MANY = 4
+
+
+def grouped(faults: Iterable[Fault]) -> Iterator[Fault]:
+    """The faults, with many of one kind in one file as one fault."""
+    groups: dict[object, list[Fault]] = {}
+    for fault in faults:
+        file = fault.place.file if fault.place else ""
+        key = (fault.kind, fault.status, file) if fault.kind and file else object()
+        groups.setdefault(key, []).append(fault)
+    for group in groups.values():
+        if len(group) < _MANY:
+            yield from group
+            continue
+        first, places = group[0], sorted({f.place.line for f in group if f.place})
+        file = first.place.file if first.place else ""
+        where = f"{file}, lines {places[0]} to {places[-1]}"
+        yield replace(
+            first,
+            found=f"{len(group)} entries ({where}): {first.kind}",
+            remedy=first.each or first.remedy,
+        )
 
 
 #: The names in LiteLLM's retry policies.
@@ -55,6 +97,150 @@ def loops(graph: Graph) -> Iterator[Fault]:
     yield from _unclear(graph)
 
 
+def duplicates(graph: Graph) -> Iterator[Fault]:
+    """Keys that are twice in a mapping of the configuration."""
+    for key in graph.settings.duplicates:
+        yield Fault(
+            f"{key.key} is twice, at {key.first} and {key.last}",
+            f"remove one of the two, or merge them at {key.last}",
+            "LiteLLM reads the last one only",
+            "fail" if key.is_section else "warn",
+        )
+
+
+#: APIs of LiteLLM that do not reach OptiLLM, for each prefix of an entry. Source: LiteLLM 1.106.2
+#: to 1.110.2, measured (`tests/integration/litellm/test_apis.py`).
+APIS_LOST = {"openai": ("/v1/responses", "/v1/messages")}
+
+
+def apis(graph: Graph) -> Iterator[Fault]:
+    """Entries at OptiLLM's address with which some of LiteLLM's APIs do not work."""
+    for entry, provider in _leading_here(graph):
+        if lost := APIS_LOST.get(provider):
+            model = str(entry.parameters["model"])
+            name = model.removeprefix(f"{provider}/")
+            yield Fault(
+                f"{entry.name} ({entry.place}) does not work with {' and '.join(lost)}",
+                f"at {entry.place}: write model: custom_openai/{name}",
+                f"with {provider}/, LiteLLM sends these APIs on as they are, and OptiLLM has only "
+                "/v1/chat/completions; with custom_openai/ it translates them",
+                "warn",
+                kind=f"{provider}/ does not work with {' and '.join(lost)}",
+                place=entry.place,
+                each="write model: custom_openai/NAME in each of them",
+            )
+
+
+def arrived(graph: Graph) -> list[str]:
+    """The published names that LiteLLM sends to OptiLLM's socket."""
+    return [name for name in graph.config.published if None in _of_published(graph, name)]
+
+
+def _of_published(graph: Graph, name: str) -> list[Fault | None]:
+    return [_missed(graph, name, hit, destination) for hit, destination in graph.deliveries(name)]
+
+
+def reached(graph: Graph, whole: bool = True) -> Iterator[Fault]:
+    """Published names that LiteLLM does not send to OptiLLM's socket.
+
+    `whole`: the graph has every entry. A running LiteLLM lists only the entries that a key may see.
+    """
+    published = graph.config.published
+    faults = [fault for name in published for fault in _of_published(graph, name) if fault]
+    yield from faults
+    yield from _strangers(graph)
+    yield from _without_provider(graph)
+    if whole and not arrived(graph):
+        found = f"0 of {len(published)} published names lead to {graph.config.url}"
+        what = ", ".join(graph.settings.uncovered)
+        if what or any(fault.status == "skip" for fault in faults):
+            yield Fault(f"{found}; more depends on {what}" if what else found, status="skip")
+        else:
+            yield Fault(
+                found,
+                "add the entries that optictl render-litellm prints to LiteLLM's configuration",
+                "no client of LiteLLM can use a strategy",
+            )
+
+
+def _without_provider(graph: Graph) -> Iterator[Fault]:
+    """Entries at OptiLLM's address that LiteLLM ignores."""
+    for entry in graph.dropped:
+        address = str(entry.parameters.get("api_base") or entry.parameters.get("base_url") or "")
+        if _is_near(graph, address, graph.config.listen.port):
+            yield Fault(
+                f"{entry.name} has no provider, and LiteLLM ignores it ({entry.place})",
+                f"at {entry.place}: write model: custom_openai/{entry.parameters['model']}",
+                "LiteLLM cannot know the protocol of the server",
+                kind="they have no provider, and LiteLLM ignores them",
+                place=entry.place,
+                each="write model: custom_openai/NAME in each of them",
+            )
+
+
+def _is_near(graph: Graph, address: str, port: int | None = None) -> bool:
+    """Whether an address is on this machine, in the broad reading, and has this port."""
+    try:
+        url = urlsplit(address.strip())
+        return port in (None, url.port) and is_local(url.hostname or "", graph.own_names)
+    except ValueError:
+        return False
+
+
+def _missed(graph: Graph, name: str, hit: Hit, destination: Destination) -> Fault | None:
+    """Why an entry of a published name does not lead to OptiLLM's socket. None if it does."""
+    place, url = hit.entry.place, graph.config.url
+    if isinstance(destination, Unknown):
+        return Fault(f"where {name} leads depends on {destination.variable}", status="skip")
+    if isinstance(destination, UnknownPrefix):
+        return Fault(
+            f"where {name} leads depends on {destination.prefix}/ ({place})", status="skip"
+        )
+    address = graph.address(hit)
+    if isinstance(destination, Arrival):
+        is_right = graph.listens_at(destination.base)
+        if is_right:
+            return None
+        if is_right is None:
+            what = f"whether {destination.base} is this machine depends on its resolver ({place})"
+            return Fault(what, status="skip")
+    where = destination.where if isinstance(destination, Elsewhere) else address or "LiteLLM"
+    # an address may hold a password
+    shown = re.sub(r"//[^/@]*@", "//", address or where)
+    return Fault(
+        f"{name} leads to {shown}, not to {url} ({place})",
+        f"at {place}: write model: custom_openai/{graph.config.published[name]} "
+        f"and api_base: {url}",
+        f"OptiLLM listens at {url} only",
+        kind=f"they lead to {shown}, not to {url}",
+        place=place,
+        each=f"write api_base: {url} in each of them",
+    )
+
+
+def _strangers(graph: Graph) -> Iterator[Fault]:
+    """Entries whose names begin with an enabled strategy, and that lead to another server."""
+    published = graph.config.published
+    for entry in graph.entries:
+        begins = any(entry.name.startswith(f"{s}-") for s in graph.config.strategies)
+        if not begins or entry.name in published or "*" in entry.name:
+            continue
+        for hit, destination in graph.deliveries(entry.name):
+            # another port of this machine may be another deployment, with other base models
+            is_near = _is_near(graph, graph.address(hit) or "")
+            if isinstance(destination, Elsewhere) and hit.entry is entry and not is_near:
+                yield Fault(
+                    f"{entry.name} begins with a strategy, and leads to {destination.where} "
+                    f"({entry.place})",
+                    f"at {entry.place}: rename it, or write api_base: {graph.config.url}",
+                    "its clients expect the strategy, and get another model",
+                    "warn",
+                    kind="their names begin with a strategy, and they lead elsewhere",
+                    place=entry.place,
+                    each=f"rename them, or write api_base: {graph.config.url}",
+                )
+
+
 def unprefixed(graph: Graph) -> Iterator[Fault]:
     """Requests that reach OptiLLM without a strategy prefix, or with another protocol or path."""
     for way, arrival in graph.arrivals:
@@ -62,7 +248,7 @@ def unprefixed(graph: Graph) -> Iterator[Fault]:
         if not arrival.is_understood:
             yield Fault(
                 f"{written(way)} uses the protocol of {arrival.provider} ({place})",
-                f"at {place}: write model: openai/{arrival.name}",
+                f"at {place}: write model: custom_openai/{arrival.name}",
                 "OptiLLM understands only OpenAI's chat completions",
             )
         elif arrival.is_lost:
@@ -137,40 +323,50 @@ def repeats(graph: Graph) -> Iterator[Fault]:
     """Retries and timeouts of LiteLLM that run a strategy more than once for one request."""
     for entry, _ in _leading_here(graph):
         label = f"{entry.name} ({entry.place})"
-        numbers = {
-            "num_retries": _retries(graph, entry),
-            "max_retries": (entry.parameters.get("max_retries", 0), "in the entry"),
-        }
-        for setting, (value, where) in numbers.items():
-            number = _number(value)
-            if isinstance(value, Unknown):
-                yield Fault(f"{setting} of {label} depends on {value.variable}", status="skip")
+        own = _Retries(entry.parameters.get("max_retries", 0), "in the entry", entry.place)
+        for setting, retries in (("num_retries", _retries(graph, entry)), ("max_retries", own)):
+            number = _number(retries.value)
+            if isinstance(retries.value, Unknown):
+                yield Fault(
+                    f"{setting} of {label} depends on {retries.value.variable}", status="skip"
+                )
             elif number is None:
                 yield Fault(
                     f"{setting} of {label} is not a number",
-                    f"at {entry.place}: write {setting}: 0",
+                    f"at {retries.place}: write {setting}: 0",
                 )
             elif number > 0:
-                yield Fault(
-                    f"{label} is tried up to {number + 1:g} times: {setting} is {number:g} {where}",
-                    f"at {entry.place}: write {setting}: 0 (optictl render-litellm prints such "
-                    "entries)",
-                    "each retry runs the strategy again",
-                )
-        yield from _unknown_retries(graph, entry)
+                yield _repeated(entry, setting, retries, number)
         yield from _timeouts(graph, entry, label)
 
 
-def _unknown_retries(graph: Graph, entry: ModelEntry) -> Iterator[Fault]:
-    setting, policy = _policy(graph, entry)
-    for name, value in policy.items():
-        if name not in RETRY_NAMES and (_number(value) or 0) > 0:
-            yield Fault(
-                f"optictl does not know router_settings.{setting}.{name}, which may retry "
-                f"{entry.name}",
-                f"remove {name}, or write {name}: 0",
-                status="skip",
-            )
+@dataclass(frozen=True)
+class _Retries:
+    """A number of retries, and what sets it. `place`: where to change it.
+
+    `name`: the setting at that place, if it is not num_retries. `is_default`: nothing sets it.
+    """
+
+    value: Any
+    where: str
+    place: Place
+    name: str = ""
+    is_default: bool = False
+
+
+def _repeated(entry: ModelEntry, setting: str, retries: _Retries, number: float) -> Fault:
+    written_name = retries.name or setting
+    how = "(optictl render-litellm prints such entries)"
+    return Fault(
+        f"{entry.name} ({entry.place}) is tried up to {number + 1:g} times: "
+        f"{setting} is {number:g} {retries.where}",
+        f"at {retries.place}: write {written_name}: 0" + ("" if retries.name else f" {how}"),
+        "each retry runs the strategy again",
+        "warn" if retries.is_default else "fail",
+        kind=f"they are tried up to {number + 1:g} times: {setting} is {number:g} {retries.where}",
+        place=entry.place,
+        each="" if retries.name else f"write {setting}: 0 in each of them {how}",
+    )
 
 
 def _timeouts(graph: Graph, entry: ModelEntry, label: str) -> Iterator[Fault]:
@@ -185,13 +381,20 @@ def _timeouts(graph: Graph, entry: ModelEntry, label: str) -> Iterator[Fault]:
                 f"for {limit} s",
                 f"at {entry.place}: write {setting}: {limit} or more, or lower timeouts.request",
                 "LiteLLM retries, or uses a fallback, while the first strategy still runs",
+                kind=f"they give up after {seconds:g} s ({setting} {where}), but OptiLLM may work "
+                f"for {limit} s",
+                place=entry.place,
+                each=f"write {setting}: {limit} or more in each of them, or lower timeouts.request",
             )
 
 
-def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
+def keys(
+    graph: Graph, proxy_key: str | None, own_environment: Mapping[str, str] = {}
+) -> Iterator[Fault]:
     """Entries that send OptiLLM a key that it refuses.
 
-    `proxy_key`: the right key. None when it cannot be read.
+    `proxy_key`: the right key. None when it cannot be read. `own_environment`: that of this
+    process. It counts for a variable whose value in LiteLLM's environment is not known.
     """
     for entry, provider in _leading_here(graph):
         label = f"{entry.name} ({entry.place})"
@@ -211,10 +414,7 @@ def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
                 )
                 continue
         if isinstance(key, Unknown):
-            yield Fault(
-                f"the key of {label} is in {key.variable}, whose value is not known",
-                status="skip",
-            )
+            yield from _own_value(label, key.variable, proxy_key, own_environment)
         elif not isinstance(key, str) or not key.strip():
             yield Fault(f"{label} sends no key", remedy, "OptiLLM answers 401")
         elif key.startswith("sk-"):
@@ -227,6 +427,29 @@ def keys(graph: Graph, proxy_key: str | None) -> Iterator[Fault]:
             yield Fault(
                 f"{label} sends a key that is not the proxy key", remedy, "OptiLLM answers 401"
             )
+
+
+def _own_value(
+    label: str, variable: str, proxy_key: str | None, own_environment: Mapping[str, str]
+) -> Iterator[Fault]:
+    """Judge a key of an unknown value by the variable of the same name in our environment."""
+    value = own_environment.get(variable, "").strip()
+    remedy = (
+        "name LiteLLM's environment: --litellm-env FILE, or litellm.env in optictl.yaml; "
+        f"{variable} in it must hold the proxy key"
+    )
+    if not value or (proxy_key is None and not value.startswith("sk-")):
+        yield Fault(
+            f"the key of {label} is in {variable}, whose value is not known", remedy, status="skip"
+        )
+    elif value != proxy_key:
+        yield Fault(
+            f"the key of {label} is in {variable}, which is not the proxy key in the environment "
+            "of this command",
+            remedy,
+            "LiteLLM may have another value",
+            "warn",
+        )
 
 
 def _refused(
@@ -290,34 +513,37 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _policy(graph: Graph, entry: ModelEntry) -> tuple[str, Mapping[Any, Any]]:
-    """The retry policy for an entry, and the name of its setting."""
+def _policy(graph: Graph, entry: ModelEntry) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
+    """The retry policy for an entry, and the path of its setting in router_settings."""
     policies = graph.settings.router.get("model_group_retry_policy")
     own = policies.get(entry.name) if isinstance(policies, Mapping) else None
-    name = "model_group_retry_policy" if own else "retry_policy"
+    path = ("model_group_retry_policy", entry.name) if own else ("retry_policy",)
     policy = own or graph.settings.router.get("retry_policy")
-    return name, policy if isinstance(policy, Mapping) else {}
+    return path, policy if isinstance(policy, Mapping) else {}
 
 
-def _retries(graph: Graph, entry: ModelEntry) -> tuple[Any, str]:
-    """The number of retries that LiteLLM's router makes after a failure, and the setting for it."""
+def _retries(graph: Graph, entry: ModelEntry) -> _Retries:
+    """The number of retries that LiteLLM's router makes after a failure."""
     router, library = graph.settings.router, graph.settings.library
-    name, policy = _policy(graph, entry)
-    allowed = [
-        number
+    path, policy = _policy(graph, entry)
+    allowed = {
+        str(kind): number
         for kind, value in policy.items()
         if kind in RETRY_NAMES and (number := _number(value)) is not None
-    ]
+    }
     candidates: list[tuple[Any, str]] = [
         (entry.parameters.get("num_retries"), "in the entry"),
         (router.get("num_retries"), "in router_settings"),
         (library.get("num_retries"), "in litellm_settings"),
         (DEFAULT_RETRIES, "by default"),
     ]
-    plain = next(candidate for candidate in candidates if candidate[0] is not None)
-    if allowed and max(allowed) > (_number(plain[0]) or 0):
-        return max(allowed), f"in router_settings.{name}, which overrides the entry"
-    return plain
+    value, where = next(candidate for candidate in candidates if candidate[0] is not None)
+    kind = max(allowed, key=lambda name: allowed[name], default="")
+    if kind and allowed[kind] > (_number(value) or 0):
+        place = graph.settings.router_places.get((*path, kind), entry.place)
+        where = f"in router_settings.{path[0]} ({kind}), which overrides the entry"
+        return _Retries(allowed[kind], where, place, kind)
+    return _Retries(value, where, entry.place, is_default=where == "by default")
 
 
 def _limits(graph: Graph, entry: ModelEntry) -> dict[str, tuple[Any, str]]:

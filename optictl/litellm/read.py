@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,13 +94,15 @@ class Unknown:
 class ModelEntry:
     """An entry of `model_list`, or of /model/info of a running LiteLLM.
 
-    `parameters`: its litellm_params, with the values of environment variables.
+    `parameters`: its litellm_params, with the values of environment variables. `info`: its
+    model_info.
     """
 
     name: str
     parameters: Mapping[str, Any]
     place: Place
     id: str | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,19 @@ class Chain:
     group: str
     targets: tuple[str, ...]
     place: Place
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A key that is twice in one mapping. LiteLLM reads the last one and ignores the others.
+
+    `is_section`: it is a key of the whole file, such as model_list.
+    """
+
+    key: str
+    first: Place
+    last: Place
+    is_section: bool
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,9 @@ class Settings:
     environment: Mapping[str, str] | None = None
     #: settings that the graph does not support, as text with the place
     uncovered: tuple[str, ...] = ()
+    duplicates: tuple[Duplicate, ...] = ()
+    #: the places of the keys in router_settings and of those below: path -> place
+    router_places: Mapping[tuple[str, ...], Place] = field(default_factory=dict)
 
     def variable(self, name: str) -> str | Unknown | None:
         """The value of a variable in LiteLLM's environment. None when it is not set or empty."""
@@ -179,6 +197,9 @@ class _Sequence(list[Any]):
 
 class _Loader(yaml.SafeLoader):
     file = ""
+    duplicates: list[Duplicate]
+    #: the mapping of the whole file
+    root: yaml.Node | None = None
 
     def place(self, node: yaml.Node) -> Place:
         return Place(self.file, node.start_mark.line + 1)
@@ -187,9 +208,21 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Any:
     data = _Mapping()
     data.places = {}
+    loader.duplicates += _duplicates(loader, node)  # before `<<` adds the keys of other mappings
     yield data
     data.update(loader.construct_mapping(node))
     data.places.update({loader.construct_object(key): loader.place(key) for key, _ in node.value})
+
+
+def _duplicates(loader: _Loader, node: yaml.MappingNode) -> Iterator[Duplicate]:
+    """The keys that are twice in a mapping, each with its first and its last place."""
+    places: dict[str, list[Place]] = {}
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            places.setdefault(key.value, []).append(loader.place(key))
+    for name, (first, *others) in places.items():
+        if others:
+            yield Duplicate(name, first, others[-1], node is loader.root)
 
 
 def _sequence(loader: _Loader, node: yaml.SequenceNode) -> Any:
@@ -203,10 +236,11 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
 
 
-def _parse(text: str, file: str) -> _Mapping:
-    loader = type("_FileLoader", (_Loader,), {"file": file})(text)
+def _parse(text: str, file: str, duplicates: list[Duplicate]) -> _Mapping:
+    loader = type("_FileLoader", (_Loader,), {"file": file, "duplicates": duplicates})(text)
     try:
-        data = loader.get_single_data()
+        loader.root = loader.get_single_node()
+        data = None if loader.root is None else loader.construct_document(loader.root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "cannot be read"
@@ -225,6 +259,15 @@ def _parse(text: str, file: str) -> _Mapping:
     return data
 
 
+def _places(data: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Place]]:
+    """The places of the keys of a mapping, and of those of the mappings in it, three deep."""
+    for key, place in getattr(data, "places", {}).items() if isinstance(data, _Mapping) else ():
+        path = (*above, str(key))
+        yield path, place
+        if len(path) < 3:  # model_group_retry_policy, a model, a name
+            yield from _places(data.get(key), path)
+
+
 def _merge(base: _Mapping, included: _Mapping) -> None:
     """Merge an included file as LiteLLM does: append to lists, replace everything else."""
     for key, value in included.items():
@@ -239,15 +282,16 @@ def _merge(base: _Mapping, included: _Mapping) -> None:
         base.places[key] = included.places[key] if key in included.places else base.places[key]
 
 
-def _whole(path: str, read: Callable[[str], str | None]) -> _Mapping:
+def _whole(path: str, read: Callable[[str], str | None], duplicates: list[Duplicate]) -> _Mapping:
     """The configuration at `path` with everything that it includes.
 
-    `read`: returns the text of a file, or None when there is no file.
+    `read`: returns the text of a file, or None when there is no file. `duplicates`: gets the keys
+    that are twice in a mapping.
     """
     text = read(path)
     if text is None:
         raise Unusable([f"{path} does not exist"])
-    data = _parse(text, path)
+    data = _parse(text, path, duplicates)
     pending, seen = _includes(data, path), {path}
     while pending:
         name, place = pending.pop(0)
@@ -266,7 +310,7 @@ def _whole(path: str, read: Callable[[str], str | None]) -> _Mapping:
         if file in seen:
             continue
         seen.add(file)
-        included = _parse(text, file)
+        included = _parse(text, file, duplicates)
         _merge(data, included)
         pending += _includes(included, file)
     return data
@@ -348,10 +392,11 @@ class _Reader:
             else:
                 named = credentials.get(str(raw.get("litellm_credential_name")), {})
                 info = entry.get("model_info")
-                own = info.get("id") if isinstance(info, dict) else None
+                info = info if isinstance(info, dict) else {}
+                own = info.get("id")
                 parameters = {**named, **self.value(raw)}
                 parsed.append(
-                    ModelEntry(name, parameters, place, None if own is None else str(own))
+                    ModelEntry(name, parameters, place, None if own is None else str(own), info)
                 )
         return tuple(parsed)
 
@@ -456,6 +501,7 @@ class _Reader:
             chains=self.chains(router, library),
             max_fallbacks=self.number(DEFAULT_MAX_FALLBACKS, "max_fallbacks", router, library),
             router=self.value(router),
+            router_places=dict(_places(router)),
             library=self.value(library),
             environment=self.whole_environment(),
             uncovered=self.uncovered(),
@@ -490,8 +536,9 @@ def load(
     Raises:
         Unusable: LiteLLM cannot start with it. The error lists every problem.
     """
-    reader = _Reader(_whole(path, read), path, environment)
+    duplicates: list[Duplicate] = []
+    reader = _Reader(_whole(path, read, duplicates), path, environment)
     settings = reader.settings()
     if reader.problems:
         raise Unusable(list(dict.fromkeys(reader.problems)))
-    return settings
+    return replace(settings, duplicates=tuple(duplicates))

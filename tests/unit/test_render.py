@@ -393,7 +393,7 @@ class TestLiteLLM:
         read, places = case(name)
         entries = loaded(render.litellm(read, places))["model_list"]
         assert [(e["model_name"], e["litellm_params"]["model"]) for e in entries] == [
-            (published, f"openai/{target}") for published, target in read.published.items()
+            (published, f"custom_openai/{target}") for published, target in read.published.items()
         ]
         assert len(entries) == len(read.strategies) * len(read.base_models) + len(read.publish)
 
@@ -421,10 +421,10 @@ class TestLiteLLM:
         )
         entries = loaded(render.litellm(read, paths.system()))["model_list"]
         assert [(e["model_name"], e["litellm_params"]["model"]) for e in entries] == [
-            ("moa-tom", "openai/moa-tom"),
-            ("moa-end:", "openai/moa-end:"),
-            ("123", "openai/moa-tom"),
-            ("no", "openai/moa-end:"),
+            ("moa-tom", "custom_openai/moa-tom"),
+            ("moa-end:", "custom_openai/moa-end:"),
+            ("123", "custom_openai/moa-tom"),
+            ("no", "custom_openai/moa-end:"),
         ]
 
 

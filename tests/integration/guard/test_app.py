@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -122,7 +123,6 @@ GOOD: dict[str, Any] = {"model": "moa-jerry-xl", "messages": [user(MARK)]}
             {"messages": [user([{"type": "image_url", "image_url": {"url": "data:,"}}])]},
             "user message",
         ),
-        ({"messages": [{"role": "system", "content": MARK}]}, "user message"),
         ({"messages": [{"role": "assistant", "content": None}]}, "user message"),
         ({"messages": [user("\ud800 half")]}, "surrogate"),
         ({"messages": [{"role": "system", "content": "\udfff"}, user("x")]}, "surrogate"),
@@ -143,8 +143,6 @@ GOOD: dict[str, Any] = {"model": "moa-jerry-xl", "messages": [user(MARK)]}
         ({"stream": []}, "stream"),
         ({"stream_options": True}, "stream_options"),
         ({"stream_options": ["include_usage"]}, "stream_options"),
-        ({"optillm_approach": 5}, "optillm_approach"),
-        ({"optillm_approach": ["moa"]}, "optillm_approach"),
     ],
     ids=lambda value: json.dumps(value)[:60],
 )
@@ -153,7 +151,24 @@ def test_a_field_of_a_wrong_type_is_named(pair: Pair, change: dict[str, Any], pl
     error = assert_refused(pair.server.post(content=body, headers=JSON), 400, "invalid_request")
     assert place in error["message"]
     assert error["type"] == "invalid_request_error"
+    assert error["param"].startswith(next(iter(change)))  # as OpenAI's API names it
     assert pair.upstream.seen == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"])
+def test_a_compressed_body(pair: Pair, encoding: str) -> None:
+    headers = {**JSON, "content-encoding": encoding}
+    content = gzip.compress(json.dumps(GOOD).encode())
+    response = pair.server.post(content=content, headers=headers)
+    error = assert_refused(response, 415, "unsupported_media_type")
+    assert "compressed" in error["message"]
+    assert response.headers["accept-encoding"] == "identity"
+    assert pair.upstream.seen == []
+
+
+def test_a_body_with_the_encoding_identity(pair: Pair) -> None:
+    headers = {**JSON, "content-encoding": "identity"}
+    assert text_of(pair.server.post(content=json.dumps(GOOD).encode(), headers=headers))
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])
@@ -174,6 +189,9 @@ def test_a_missing_field_is_named(pair: Pair, name: str) -> None:
         },
         {"messages": [user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])]},
         {"messages": [{"role": "assistant"}, user("x")]},
+        {"messages": [{"role": "system", "content": "What is 2 + 2?"}]},
+        {"messages": [{"role": "developer", "content": "What is 2 + 2?"}]},
+        {"messages": [{"role": "assistant", "content": "What is 2 + 2?"}]},
         {"messages": [user("\U0001f600 \u0000 \u2028 \x7f")]},
         {"stream_options": {"include_usage": "yes"}},
         {"max_tokens": 2**31 - 1, "max_completion_tokens": 1},
@@ -236,8 +254,35 @@ def test_a_wrong_path(pair: Pair, path: str) -> None:
         "Connection: close\r\nContent-Length: 0\r\n\r\n"
     )
     answer = raw(pair.server, head.encode())
-    assert answer.startswith(b"HTTP/1.1 404 "), answer
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET /health HTTP/3.0\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /h\xc3\xa9alth HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://[::1/health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n",
+        b"GET /health HTTP/1.1\nHost: x\n\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x00\xc8" + b"\x01" * 200,
+    ],
+)
+def test_a_head_that_is_not_valid_is_an_error_in_json(pair: Pair, head: bytes) -> None:
+    answer = raw(pair.server, head)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"content-type: application/json\r\n" in answer
+    error = json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
+    assert (error["code"], error["type"]) == ("invalid_request", "invalid_request_error")
 
 
 @pytest.mark.parametrize(

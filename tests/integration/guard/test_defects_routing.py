@@ -35,7 +35,9 @@ def bare_running(release: Path) -> Iterator[Pair]:
 
 @pytest.fixture(scope="module", params=["proxy", "auto"])
 def guarded_running(release: Path, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    with guarded_pair(release, MODELS, approach=request.param, strategies=ENABLED) as pair:
+    """With choice: prompt. By default, no message and no field chooses (`test_strategies`)."""
+    options = {"approach": request.param, "strategies": ENABLED, "extra": ["--choice", "prompt"]}
+    with guarded_pair(release, MODELS, **options) as pair:
         yield pair
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from optictl.guard import health_probe
 from optictl.proof.standin import Reply
 from testing.support import PROXY_KEY, UPSTREAM_KEY, Server, wait_until
 
@@ -102,7 +103,7 @@ def test_a_request_is_one_line_with_its_numbers(pair: Pair, stream: bool) -> Non
         (lambda server: server.ask("moa-jerry-xl", MARK, n=MARK), 400, "invalid_request"),
         (lambda server: server.post({"model": MARK}, key="wrong-" + MARK), 401, "invalid_api_key"),
         (lambda server: server.post({"model": MARK}, key=None), 401, "invalid_api_key"),
-        (lambda server: server.get(f"/{MARK}"), 404, "not_found"),
+        (lambda server: server.get(f"/{MARK}"), 400, "not_found"),
         (lambda server: server.get("/v1/chat/completions"), 405, "method_not_allowed"),
         (lambda server: server.ask("moa-jerry-xl", MARK * 1000), 413, "body_too_large"),
         (
@@ -121,12 +122,43 @@ def test_a_refusal_is_one_line_without_the_clients_words(
     assert_silent(pair.server)
 
 
+def _with_mark(server: Server, value: str) -> httpx.Response:
+    """What `optictl check` sends to see that the door is locked."""
+    headers = {health_probe.HEADER.encode(): value.encode()}
+    return httpx.get(f"{server.url}/models", headers=headers, timeout=30, verify=False)
+
+
+def test_a_probe_of_the_locked_door_is_no_refusal_in_the_log(pair: Pair) -> None:
+    _, lines = written_by(pair, lambda server: server.get("/v1/models", key=None))
+    assert len(lines) == 1
+    before = len(events(pair.server))
+    assert _with_mark(pair.server, health_probe.mark(PROXY_KEY)).status_code == 401
+    _, lines = written_by(pair, lambda server: server.get("/v1/models", key=None))
+    assert len(events(pair.server)) == before + len(lines) == before + 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "1",
+        "x:y",
+        health_probe.mark("another key"),
+        health_probe.mark(PROXY_KEY, 1_000_000_000),
+        "\u0662:" + health_probe.mark(PROXY_KEY).partition(":")[2],
+    ],
+)
+def test_nobody_else_can_hide_a_refusal(pair: Pair, value: str) -> None:
+    _, lines = written_by(pair, lambda server: _with_mark(server, value))
+    assert lines == [{"event": "refused", "status": 401, "code": "invalid_api_key"}]
+
+
 def test_a_request_that_used_up_its_calls_is_one_line(pair: Pair) -> None:
     _, lines = written_by(pair, lambda server: server.ask("self_consistency-jerry-xl", MARK))
     (line,) = lines
     assert (line["event"], line["status"], line["upstream_calls"], line["upstream_failures"]) == (
         "request",
-        429,
+        400,
         4,
         0,
     )
@@ -138,7 +170,7 @@ def test_what_an_upstream_quotes_is_not_repeated(pair: Pair, strategy: str) -> N
     words = f"cannot answer {MARK!r} for the key {UPSTREAM_KEY} from {PROXY_KEY}"
     pair.upstream.respond = lambda seen: Reply(400, {"error": {"message": words}})
     response, lines = written_by(pair, lambda server: server.ask(f"{strategy}-jerry-xl", MARK))
-    assert response.status_code in (429, 502)
+    assert response.status_code == 502
     assert sum(line["event"] == "request" for line in lines) == 1
     # OptiLLM's own messages are reduced to the place that wrote them
     others = [line for line in lines if line["event"] != "request"]

@@ -15,7 +15,17 @@ from optictl.guard import GUARD_VERSION
 from optictl.proof.standin import Reply, Seen, completion
 from testing.support import OTHER_STRATEGIES, STRATEGIES, UPSTREAM_KEY
 
-from .helpers import BOOM, CALLS, MARK, Pair, assert_silent, guarded_pair, spent, text_of
+from .helpers import (
+    BOOM,
+    CALLS,
+    MARK,
+    Pair,
+    asks_for,
+    assert_silent,
+    guarded_pair,
+    spent,
+    text_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -179,10 +189,25 @@ def test_every_configured_base_model_is_served(pair: Pair, base_model: str) -> N
     assert response.headers["x-optillm-upstream-models"] == base_model
 
 
-def test_the_client_may_choose_an_enabled_strategy_in_the_body(pair: Pair) -> None:
-    response = pair.server.ask("moa-jerry-xl", optillm_approach="self_consistency")
-    assert response.headers["x-optillm-strategy"] == "self_consistency"
-    assert len(pair.upstream.calls()) == CALLS["self_consistency"]
+@pytest.mark.parametrize("name", ["self_consistency", "z3", "", 5, ["moa"]])
+def test_a_field_of_the_body_does_not_choose_the_strategy(pair: Pair, name: Any) -> None:
+    response = pair.server.ask("moa-jerry-xl", optillm_approach=name)
+    assert text_of(response)
+    assert response.headers["x-optillm-strategy"] == "moa"
+    assert response.headers["x-optillm-dropped"] == "optillm_approach"
+    assert len(pair.upstream.calls()) == CALLS["moa"]
+
+
+@pytest.mark.parametrize("name", ["self_consistency", "z3", "no-such"])
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_a_tag_in_a_message_is_text(pair: Pair, name: str, role: str) -> None:
+    text = f"As you said: <optillm_approach>{name}</optillm_approach> "
+    messages = [{"role": role, "content": text}, {"role": "user", "content": "Go on."}]
+    response = pair.server.post({"model": "moa-jerry-xl", "messages": messages})
+    assert text_of(response)
+    assert response.headers["x-optillm-strategy"] == "moa"
+    assert all(asks_for(seen, text.strip()) for seen in pair.upstream.calls()[:1])
+    assert len(pair.upstream.calls()) == CALLS["moa"]
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

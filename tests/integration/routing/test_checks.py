@@ -20,9 +20,11 @@ from .test_judge import GOOD, KEY
 
 IDS = [
     "routing.no-loop",
+    "routing.reached",
     "routing.prefixed",
     "routing.enabled",
     "routing.base-served",
+    "routing.apis",
     "routing.retries",
     "routing.key",
 ]
@@ -85,7 +87,8 @@ class TestWithNothingInstalled:
         red = {
             r["id"]: r["root_cause"]
             for r in results
-            if r["status"] == "fail" and r["id"] not in IDS[4:]
+            if r["status"] == "fail"
+            and r["id"] in ("routing.no-loop", "routing.prefixed", "routing.base-served")
         }
         assert red == dict.fromkeys(
             ("routing.no-loop", "routing.prefixed", "routing.base-served"), "routing.no-loop"
@@ -94,7 +97,8 @@ class TestWithNothingInstalled:
     def test_without_an_environment_its_variables_are_named(self, files: Path) -> None:
         (files / "litellm.yaml").write_text(GOOD.replace("http://10.0.0.7/v1", "os.environ/WHERE"))
         results = self.check(files, "--litellm-config", "litellm.yaml")
-        assert statuses(results) == {**dict.fromkeys(IDS, "skip"), "routing.retries": "pass"}
+        passed = dict.fromkeys(("routing.reached", "routing.apis", "routing.retries"), "pass")
+        assert statuses(results) == {**dict.fromkeys(IDS, "skip"), **passed}
         for result in results:
             if result["status"] == "skip":
                 assert ("KEY" if result["id"] == "routing.key" else "WHERE") in result["found"]
@@ -236,7 +240,11 @@ def row(name: str, model: str, base: str, **more: object) -> dict[str, object]:
 
 
 MOA = row(
-    "moa-jerry-xl", "openai/moa-jerry-xl", "http://127.0.0.1:4020/v1", num_retries=0, max_retries=0
+    "moa-jerry-xl",
+    "custom_openai/moa-jerry-xl",
+    "http://127.0.0.1:4020/v1",
+    num_retries=0,
+    max_retries=0,
 )
 JERRY = row("jerry-xl", "openai/real", "http://10.0.0.7/v1")
 

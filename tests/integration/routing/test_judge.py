@@ -18,7 +18,7 @@ GOOD = """\
 model_list:
   - model_name: moa-jerry-xl
     litellm_params:
-      model: openai/moa-jerry-xl
+      model: custom_openai/moa-jerry-xl
       api_base: http://127.0.0.1:4020/v1
       api_key: os.environ/KEY
       num_retries: 0
@@ -50,6 +50,9 @@ def keys(judged: Graph) -> Iterator[Fault]:
 
 JUDGES: list[Callable[[Graph], Iterator[Fault]]] = [
     judge.loops,
+    judge.duplicates,
+    judge.reached,
+    judge.apis,
     judge.unprefixed,
     judge.not_enabled,
     judge.unserved,
@@ -198,10 +201,6 @@ def test_a_base_model_that_nobody_serves(text: str, found: str) -> None:
         ),
         (GOOD.replace("num_retries: 0", "num_retries: '1'"), "tried up to 2 times"),
         (
-            GOOD.replace("      num_retries: 0\n", ""),
-            "num_retries is 2 by default",
-        ),
-        (
             GOOD.replace("      num_retries: 0\n", "") + "litellm_settings: {num_retries: 3}\n",
             "3 in litellm_settings",
         ),
@@ -240,6 +239,19 @@ def test_what_repeats_a_strategy(text: str, reason: str) -> None:
     assert reason in fault.found
     assert "(/etc/litellm.yaml:2)" in fault.found
     assert fault.status == "fail"
+
+
+def test_litellms_own_retries_are_a_warning() -> None:
+    (fault,) = judge.repeats(graph(GOOD.replace("      num_retries: 0\n", "")))
+    assert "num_retries is 2 by default" in fault.found
+    assert fault.status == "warn"
+
+
+def test_the_remedy_of_a_policy_is_at_its_own_line() -> None:
+    more = "router_settings:\n  retry_policy:\n    TimeoutErrorRetries: 3\n"
+    (fault,) = judge.repeats(graph(GOOD + more))
+    assert "tried up to 4 times" in fault.found
+    assert fault.remedy == "at /etc/litellm.yaml:14: write TimeoutErrorRetries: 0"
 
 
 @pytest.mark.parametrize(("seconds", "faults"), [(599, 1), (600, 0), (601, 0)])
@@ -300,6 +312,138 @@ def test_without_the_proxy_key_any_key_may_be_right() -> None:
     assert list(judge.keys(graph(GOOD, {"KEY": "another"}), None)) == []
 
 
+def test_the_own_environment_counts_for_a_variable_without_a_value() -> None:
+    assert list(judge.keys(graph(GOOD, None), KEY, {"KEY": KEY})) == []
+    (fault,) = judge.keys(graph(GOOD, None), KEY, {"KEY": "another-key"})
+    assert fault.status == "warn"
+    assert "KEY, which is not the proxy key in the environment of this command" in fault.found
+    assert "another-key" not in fault.found + fault.remedy + fault.cause
+    (fault,) = judge.keys(graph(GOOD, None), None, {"KEY": KEY})
+    assert fault.status == "skip"
+
+
+def test_litellms_environment_counts_before_the_own_one() -> None:
+    assert list(judge.keys(graph(GOOD), KEY, {"KEY": "another"})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "status"),
+    [
+        (
+            GOOD + "model_list: []\n",
+            "model_list is twice, at /etc/litellm.yaml:1 and /etc/litellm.yaml:12",
+            "fail",
+        ),
+        (
+            GOOD.replace("      timeout: 630\n", "      timeout: 630\n      timeout: 640\n"),
+            "timeout is twice, at /etc/litellm.yaml:9 and /etc/litellm.yaml:10",
+            "warn",
+        ),
+    ],
+)
+def test_a_key_that_is_twice_is_told_with_both_lines(text: str, found: str, status: str) -> None:
+    (fault,) = judge.duplicates(graph(text))
+    assert (fault.found, fault.status) == (found, status)
+
+
+def test_what_a_merge_key_brings_is_not_twice() -> None:
+    text = GOOD + "x: &x {a: 1}\ny: {<<: *x, a: 2}\n"
+    assert list(judge.duplicates(graph(text))) == []
+
+
+@pytest.mark.parametrize("provider", ["openai", "custom_openai", "hosted_vllm"])
+def test_an_entry_with_openai_is_a_warning_that_says_why(provider: str) -> None:
+    text = GOOD.replace("custom_openai/moa", f"{provider}/moa")
+    faults = list(judge.apis(graph(text)))
+    assert [fault.status for fault in faults] == (["warn"] if provider in judge.APIS_LOST else [])
+    for fault in faults:
+        assert "/v1/responses" in fault.found
+        assert "write model: custom_openai/moa-jerry-xl" in fault.remedy
+
+
+class TestReached:
+    """Names that do not arrive, each with its line. Real LiteLLMs: tests/integration/litellm."""
+
+    def only(self, text: str, environment: Mapping[str, str] | None = ENVIRONMENT) -> list[Fault]:
+        config = Config(strategies=("moa",))
+        return list(judge.reached(graph(text, environment, config)))
+
+    @pytest.mark.parametrize(
+        "base",
+        [
+            "http://127.0.0.1:4021/v1",
+            "http://host.docker.internal:4020/v1",
+            "127.0.0.1:4020/v1",
+            "${OPTILLM}/v1",
+            "https://127.0.0.1:4020/v1",
+            "http://[::1]:4020/v1",
+            "http://127.0.0.2:4020/v1",
+            "http://10.0.0.1:4020/v1",
+            "http://vm.lan:4020/v1",
+        ],
+    )
+    def test_an_address_at_which_nothing_listens(self, base: str) -> None:
+        first, second = self.only(GOOD.replace("http://127.0.0.1:4020/v1", f"'{base}'"))
+        assert first.found == (
+            f"moa-jerry-xl leads to {base}, not to http://127.0.0.1:4020/v1 (/etc/litellm.yaml:2)"
+        )
+        assert second.found == "0 of 1 published names lead to http://127.0.0.1:4020/v1"
+        assert {first.status, second.status} == {"fail"}
+
+    @pytest.mark.parametrize(
+        "base",
+        ["http://localhost:4020/v1", "HTTP://127.0.0.1:4020/v1/", "http://0.0.0.0:4020/v1"],
+    )
+    def test_an_address_at_which_it_listens(self, base: str) -> None:
+        assert self.only(GOOD.replace("http://127.0.0.1:4020/v1", f"'{base}'")) == []
+
+    def test_no_entry_at_all(self) -> None:
+        (fault,) = self.only("model_list: []\n")
+        assert fault.status == "fail"
+        assert "0 of 1 published names" in fault.found
+        assert "render-litellm" in fault.remedy
+
+    def test_a_running_litellm_may_show_only_some_entries(self) -> None:
+        judged = graph("model_list: []\n")
+        assert list(judge.reached(judged, whole=False)) == []
+
+    def test_an_address_that_is_not_known_is_a_skip(self) -> None:
+        text = GOOD.replace("http://127.0.0.1:4020/v1", "os.environ/WHERE")
+        assert [fault.status for fault in self.only(text)] == ["skip", "skip"]
+
+    def test_a_name_that_begins_with_a_strategy_and_leads_elsewhere(self) -> None:
+        more = "  - {model_name: moa-tom, litellm_params: {model: openai/tom, api_base: 'http://u:p@10.0.0.9/v1'}}\n"
+        (fault,) = self.only(GOOD + more)
+        assert fault.status == "warn"
+        assert "moa-tom begins with a strategy" in fault.found
+        assert "(/etc/litellm.yaml:12)" in fault.found
+        assert "u:p" not in fault.found
+
+    def test_another_deployment_on_this_machine_is_not_accused(self) -> None:
+        more = "  - {model_name: moa-tom, litellm_params: {model: openai/moa-tom, api_base: 'http://127.0.0.1:4021/v1'}}\n"
+        assert self.only(GOOD + more) == []
+
+    def test_an_entry_without_a_provider_is_a_failure(self) -> None:
+        faults = self.only(GOOD.replace("custom_openai/moa", "moa"))
+        assert "moa-jerry-xl has no provider, and LiteLLM ignores it" in faults[0].found
+        assert {fault.status for fault in faults} == {"fail"}
+
+    def test_many_faults_of_one_kind_are_one(self) -> None:
+        entry = (
+            "  - {{model_name: moa-b{0}, litellm_params: {{model: openai/moa-b{0}, "
+            "api_base: 'http://10.0.0.9/v1'}}}}\n"
+        )
+        bases = tuple(f"b{number}" for number in range(30))
+        config = Config(model="b0", base_models=bases, strategies=("moa",))
+        text = "model_list:\n" + "".join(entry.format(base[1:]) for base in bases)
+        faults = list(judge.grouped(judge.reached(graph(text, ENVIRONMENT, config))))
+        assert [fault.found for fault in faults] == [
+            "30 entries (/etc/litellm.yaml, lines 2 to 31): they lead to http://10.0.0.9/v1, "
+            "not to http://127.0.0.1:4020/v1",
+            "0 of 30 published names lead to http://127.0.0.1:4020/v1",
+        ]
+
+
 class TestWhatCannotBeKnown:
     UNKNOWN = GOOD.replace("http://10.0.0.7/v1", "os.environ/WHERE")
 
@@ -318,7 +462,7 @@ class TestWhatCannotBeKnown:
         ] == ["fail"]
 
     def test_a_model_and_a_number_may_be_unknown_too(self) -> None:
-        text = GOOD.replace("openai/moa-jerry-xl", "os.environ/MODEL").replace(
+        text = GOOD.replace("custom_openai/moa-jerry-xl", "os.environ/MODEL").replace(
             "num_retries: 0", "num_retries: os.environ/N"
         )
         assert ["MODEL" in f.found for f in judge.loops(graph(text))] == [True]
