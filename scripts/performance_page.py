@@ -94,6 +94,7 @@ def parts() -> dict[str, str]:
     return {
         "figures": figures(results.read(_BENCHMARKS)),
         "load": load(_read("LOAD.md")),
+        "strategies": strategies(_read("STRATEGIES.md")),
         "effect": effect(_read("EFFECT.md")),
         "restarts": restarts(_read("RESTARTS.md")),
         "fleet": fleet(_read("FLEET.md")),
