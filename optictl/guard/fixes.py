@@ -19,6 +19,7 @@ from .completions import Completion, Usage
 from .exchanges import Exchange, Run, Sample
 from .live import LiveText, Progress
 from .settings import BUDGET_TOKENS, FIXES
+from .support import SampleSupport
 from .threads import Job, Threads
 
 T = TypeVar("T")
@@ -36,8 +37,6 @@ _LIVE = ("moa", "plansearch", "re2", "rto", "none")
 _OPTIONS = ("timeout", "extra_headers", "extra_query")
 #: Statuses with which an upstream refuses a body.
 _REFUSALS = (400, 404, 422)
-#: Seconds until `n` is tried again on a model that returned too few choices.
-_TRY_AGAIN = 600.0
 #: Characters of an unreadable rating that are sent back to the model.
 _QUOTED = 2000
 
@@ -51,22 +50,6 @@ class Policy:
 
     fixes: frozenset[str] = frozenset(FIXES)
     budgets: Mapping[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
-
-
-class SampleSupport:
-    """Which models return fewer choices than `n`. Any thread may use it."""
-
-    def __init__(self, seconds: float = _TRY_AGAIN) -> None:
-        self._seconds = seconds
-        self._until: dict[str, float] = {}
-
-    def is_missing(self, model: str) -> bool:
-        """Whether the model returned too few choices a short time ago."""
-        return time.monotonic() < self._until.get(model, 0.0)
-
-    def remember(self, model: str) -> None:
-        """It did just now."""
-        self._until[model] = time.monotonic() + self._seconds
 
 
 def _outcome(call: Callable[[], T]) -> T | Exception:

@@ -25,8 +25,9 @@ from .accounting import Sending
 from .completions import Usage
 from .events import StreamedCompletion
 from .exchanges import Exchange, Run
-from .fixes import FixedClient, Policy, SampleSupport
+from .fixes import FixedClient, Policy
 from .settings import Settings
+from .support import SampleSupport, StreamSupport
 from .threads import Threads
 from .transport import Line, NoResponse, TooSlow, Transport
 
@@ -106,6 +107,17 @@ def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
     call.reasoning_tokens = tokens.reasoning_tokens
 
 
+def _is_blank(body: dict[str, Any]) -> bool:
+    """Whether a completion has neither a text nor a reason for having none."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        return False
+    says = any(message.get(name) for name in ("content", "reasoning_content", "refusal"))
+    return not says and choice.get("finish_reason") in (None, "stop")
+
+
 def _reason(status: int) -> str:
     return "rate_limited" if status == 429 else f"{status // 100}xx"
 
@@ -142,7 +154,7 @@ class Upstream:
             "Accept-Encoding": "identity",  # it is on this machine
         }
         self._transport = Transport(settings.base_url, settings.upstream_socket)
-        self._support = SampleSupport()
+        self._samples, self._streams = SampleSupport(), StreamSupport()
         self._policy = Policy(frozenset(settings.effect), settings.budget_tokens)
         self._sdk = openai.OpenAI(
             api_key=key,
@@ -163,7 +175,7 @@ class Upstream:
         policy = Policy(frozenset()) if is_plain else self._policy
         request.votes_on_answers = "votes" in policy.fixes
         send = partial(self._completion, request)
-        return FixedClient(request, run, policy, self._support, send, self._threads)
+        return FixedClient(request, run, policy, self._samples, send, self._threads)
 
     def _completion(
         self, request: accounting.Request, body: dict[str, Any], sending: Sending
@@ -183,6 +195,9 @@ class Upstream:
     def call(self, request: accounting.Request, body: dict[str, Any], sending: Sending) -> Answer:
         """Send one call of a request, with the retries of the settings, and record each.
 
+        A call for one completion streams, because a model notices only while it sends that the
+        connection is closed. Several choices do not: LiteLLM loses the ends of all but one.
+
         Returns:
             The answer, which may be an error.
 
@@ -190,10 +205,37 @@ class Upstream:
             Abort: the request has ended.
             NoResponse: there is no whole response.
         """
+        sink, model = sending.sink, str(body.get("model", ""))
+        is_one = body.get("n") in (1, None) and not body.get("stream")
+        streams = is_one and (sink is not None or self._settings.stream_calls)
+        if not streams or self._streams.is_missing(model):
+            return self._tried(request, body, sending)
+        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        answer = self._tried(request, asked, sending, is_streamed=True)
+        if not answer.is_success:
+            return answer
+        if not _is_blank(answer.data):
+            self._streams.works(model)
+        elif self._streams.is_doubtful(model):
+            whole = self._tried(request, body, sending)
+            if whole.is_success and not _is_blank(whole.data):
+                self._streams.remember(model)
+            return whole
+        return answer
+
+    def _tried(
+        self,
+        request: accounting.Request,
+        body: dict[str, Any],
+        sending: Sending,
+        *,
+        is_streamed: bool = False,
+    ) -> Answer:
+        """Send a call with the retries. `is_streamed`: read a stream as a whole completion."""
         sink = sending.sink
         for attempt in range(self._settings.max_retries):
             try:
-                answer = self._post(request, body, sending)
+                answer = self._post(request, body, sending, is_streamed)
             except NoResponse:
                 if sink is not None and sink.has_text:  # the client has a part of it
                     raise
@@ -202,14 +244,17 @@ class Upstream:
             if not _may_pass(answer) or (sink is not None and sink.has_text):
                 return answer
             request.pause(_pause(attempt, answer.headers))
-        return self._post(request, body, sending)
+        return self._post(request, body, sending, is_streamed)
 
-    def _post(self, request: accounting.Request, body: dict[str, Any], sending: Sending) -> Answer:
+    def _post(
+        self,
+        request: accounting.Request,
+        body: dict[str, Any],
+        sending: Sending,
+        is_streamed: bool,
+    ) -> Answer:
         """Send one call, and record it."""
         messages = body.get("messages")
-        is_streamed = sending.sink is not None or self._streams(body)
-        if is_streamed:
-            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         content = json.dumps(loops.marked(body, request.id)).encode()
         call = accounting.Call(
             model=str(body.get("model", "")),
@@ -229,16 +274,6 @@ class Upstream:
                 return answer
             finally:
                 self._ended(request, call)
-
-    def _streams(self, body: dict[str, Any]) -> bool:
-        """Whether a call streams without a client that reads along.
-
-        Only while a model sends does it notice that the connection is closed.
-
-        Several choices do not: LiteLLM loses the ends of all but one.
-        """
-        is_one = body.get("n") in (1, None)
-        return self._settings.stream_calls and is_one and not body.get("stream")
 
     def _timed(
         self,

@@ -9,8 +9,9 @@ import pytest
 
 from optictl.guard import accounting, ratings
 from optictl.guard.exchanges import Run
-from optictl.guard.fixes import FixedClient, Policy, SampleSupport
+from optictl.guard.fixes import FixedClient, Policy
 from optictl.guard.settings import FIXES
+from optictl.guard.support import SampleSupport
 from optictl.guard.threads import Threads
 
 RATE = "Rate the above response:"

@@ -74,6 +74,8 @@ class SlowModel:
         self.honours_n, self.refuses_n = honours_n, refuses_n
         #: whether it does as `stream` says
         self.streams = True
+        #: what LiteLLM makes of a server that does not: a stream without a text
+        self.streams_empty = False
         #: the finish_reason of a call
         self.finish: Callable[[dict[str, Any]], str] = lambda _body: "stop"
         self.calls: list[Call] = []
@@ -181,6 +183,10 @@ class SlowModel:
                 self.send_header("content-type", "text/event-stream")
                 self.send_header("connection", "close")
                 self.end_headers()
+                if model.streams_empty:
+                    self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+                    self.close_connection = True
+                    return
                 text = "the first words" if isinstance(whole, Failure) else _text(whole)
                 size = -(-len(text) // model.chunks)
                 parts = [text[start : start + size] for start in range(0, len(text), size)]

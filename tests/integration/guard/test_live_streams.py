@@ -271,6 +271,19 @@ def test_a_model_that_cannot_stream_is_no_error(one: tuple[Server, SlowModel]) -
     assert (found.text, found.finish) == ("a text", "stop")
 
 
+def test_a_model_whose_streams_are_empty_is_asked_for_the_whole(release: Path) -> None:
+    """LiteLLM makes such a stream of a server that ignores `stream`."""
+    with served(release, seconds=0.05) as (server, model):
+        model.streams_empty = True
+        found = stream(server, "plansearch-jerry-xl")
+        assert found.text.startswith("answer")
+        # the first call is made twice; then the guard knows
+        assert [bool(call.body.get("stream")) for call in model.calls] == [True, *[False] * 4]
+        model.calls.clear()
+        assert server.ask("moa-jerry-xl").status_code == 200
+        assert not any(call.body.get("stream") for call in model.calls)
+
+
 class TestProgress:
     def test_each_step_is_shown_as_reasoning(self, release: Path) -> None:
         with served(release, "--progress", "reasoning", seconds=0.3) as (server, _):
