@@ -24,12 +24,16 @@ LABEL = "optictl stand-in"
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent back. `delay` is seconds before the first byte."""
+    """What is sent back. `delay` is seconds before the first byte.
+
+    `content_type`: that of a body of bytes.
+    """
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def completion(body: dict[str, Any], text: str | None = None) -> dict[str, Any]:
 def _encoded(seen: Seen, reply: Reply) -> tuple[str, bytes]:
     """The content type and the bytes of a reply. A completion is streamed if that was asked for."""
     if isinstance(reply.body, bytes):
-        return "application/json", reply.body
+        return reply.content_type, reply.body
     is_completion = isinstance(reply.body, dict) and isinstance(reply.body.get("choices"), list)
     if is_completion and seen.body and seen.body.get("stream") and reply.status == 200:
         return "text/event-stream", _events(reply.body)

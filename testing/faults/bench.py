@@ -96,7 +96,8 @@ class Upstream:
             return reply
         headers = {"Authorization": seen.headers.get("authorization", "")}
         answer = self._litellm.request(seen.method, seen.path, json=seen.body, headers=headers)
-        return Reply(answer.status_code, answer.content)
+        kind = answer.headers.get("content-type", "application/json")
+        return Reply(answer.status_code, answer.content, content_type=kind)
 
 
 class _Relay(StandIn):
