@@ -85,6 +85,7 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
     "each published name leads to the address that OptiLLM listens on",
     fault="LiteLLM does not send strategy models to OptiLLM",
     requires=("config.valid",),
+    explained_by=("unit.matches",),
 )
 def routing_reached(deployment: Deployment) -> Iterator[Finding]:
     """At least one published name arrives, and none of them leads elsewhere.
