@@ -66,7 +66,7 @@ def render_litellm(
 ) -> None:
     """Print a file for LiteLLM to include: it publishes every strategy.
 
-    Save it beside LiteLLM's configuration, and write `include: [optillm.yaml]` there. Or let
+    Save it beside LiteLLM's configuration, and list its name under `include:` there. Or let
     --merge write the entries into that configuration.
     """
     from optictl.operations import litellm_file
