@@ -74,7 +74,7 @@ def test_guarded_sends_no_unknown_key_of_the_body_upstream(guarded_one: Pair, mo
     assert guarded_one.models == {"jerry-xl"}
     for seen in guarded_one.upstream.calls():
         body = dict(seen.body or {})
-        # the guard's own: its mark, and that a call for one completion streams; nothing of the client
+        # the mark of the guard, and that the call streams; nothing of the client
         assert body.pop("extra_headers") == {"x-optillm-hop": response.headers["x-optillm-trace"]}
         own = {"stream", "stream_options"}
         assert set(body) - own <= {"model", "messages", "n", "temperature", "max_tokens"}
