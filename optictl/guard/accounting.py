@@ -258,11 +258,15 @@ class Request:
     def cause(self) -> Call | None:
         """The call to blame when the strategy made no answer. None without a failure.
 
-        It is the first one: after a 401, LiteLLM answers 429 for a while by itself. A refused call
-        for several samples is no cause where others follow it, one for each.
+        It is the first one: after a 401, LiteLLM answers 429 for a while by itself. But a model
+        that refuses a call for several samples may only refuse their number.
         """
         failures = self.failures
-        return next((call for call in failures if call.asked == 1), next(iter(failures), None))
+        if not failures:
+            return None
+        is_about_number = failures[0].asked > 1 and failures[0].status in (400, 413, 422)
+        later = (call for call in failures if is_about_number and call.asked == 1)
+        return next(later, failures[0])
 
     @property
     def all_failed(self) -> bool:

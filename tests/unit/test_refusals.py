@@ -64,3 +64,19 @@ def test_the_client_gets_the_words_of_the_upstream() -> None:
     refusal = refusals.refusal(Call("m", status=413, code="upstream_refused", error="too large"))
     assert (refusal.status, refusal.code) == (413, "upstream_refused")
     assert refusal.message == "the upstream answered 413: too large"
+
+
+@pytest.mark.parametrize(
+    ("calls", "cause"),
+    [
+        ([], None),
+        ([Call("m", status=200)], None),
+        ([Call("m", status=401, asked=3), Call("m", status=429)], 0),
+        ([Call("m", status=400, asked=3), Call("m", status=503)], 1),
+        ([Call("m", status=400, asked=3)], 0),
+        ([Call("m", status=200), Call("m", status=500), Call("m", status=429)], 1),
+    ],
+)
+def test_the_call_to_blame(calls: list[Call], cause: int | None) -> None:
+    blamed = request(*calls).cause
+    assert blamed is (None if cause is None else calls[cause])
