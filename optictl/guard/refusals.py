@@ -28,13 +28,21 @@ _MEANINGS = {
     ),
 }
 OTHER = "upstream_refused"
+#: Types of errors about the service's own key. Source: LiteLLM without a database answers a wrong
+#: key with 400.
+_KEY_TYPES = ("no_db_connection", "auth_error")
 
 
 def code(data: dict[str, Any]) -> str:
-    """The code of an error body: what it means, the upstream's own code, or `upstream_refused`."""
+    """The code of an error body: what it means, the upstream's own code, or `upstream_refused`.
+
+    "" if the error is about the service's own key.
+    """
     error = data.get("error")
     if not isinstance(error, dict):
         return OTHER
+    if error.get("type") in _KEY_TYPES:
+        return ""
     words = " ".join(str(error.get(name) or "") for name in ("code", "type", "message")).lower()
     for meaning, signs in _MEANINGS.items():
         if any(sign in words for sign in signs):
@@ -51,7 +59,12 @@ def is_final(request: accounting.Request, call: accounting.Call) -> bool:
     """
     is_known = call.code in _MEANINGS
     has_worked = any(not one.failed for one in list(request.calls))
-    return call.status in STATUSES and not has_worked and (call.asked == 1 or is_known)
+    return is_about_request(call) and not has_worked and (call.asked == 1 or is_known)
+
+
+def is_about_request(call: accounting.Call) -> bool:
+    """Whether a call was refused for what was asked."""
+    return call.status in STATUSES and call.code != ""
 
 
 def refusal(call: accounting.Call) -> accounting.Abort:

@@ -110,7 +110,7 @@ def failure(request: accounting.Request) -> Response:
         return error(429, "upstream_rate_limited", message, headers)
     if first.status == 421:
         return error(421, "loop_detected", message, headers)
-    if first.status in refusals.STATUSES:
+    if refusals.is_about_request(first):
         return error(first.status, first.code, message, headers)
     if first.status == 503 and first.retry_after:
         headers["Retry-After"] = first.retry_after

@@ -28,6 +28,8 @@ def error(**fields: Any) -> dict[str, Any]:
         (error(code="invalid_value", message="bad"), "invalid_value"),
         (error(code="400", message="bad"), "upstream_refused"),
         (error(code=None), "upstream_refused"),
+        # LiteLLM without a database, asked with a wrong key
+        (error(code="400", type="no_db_connection", message="No connected db."), ""),
         ({"error": "bad"}, "upstream_refused"),
         ({}, "upstream_refused"),
     ],
@@ -43,14 +45,15 @@ def request(*calls: Call) -> accounting.Request:
 @pytest.mark.parametrize(
     ("call", "before", "is_final"),
     [
-        (Call("m", status=400), [], True),
-        (Call("m", status=413), [], True),
-        (Call("m", status=422), [Call("m", status=400, asked=3)], True),
+        (Call("m", status=400, code="upstream_refused"), [], True),
+        (Call("m", status=413, code="upstream_refused"), [], True),
+        (Call("m", status=400, code=""), [], False),
+        (Call("m", status=422, code="upstream_refused"), [Call("m", status=400, asked=3)], True),
         # the number of samples may be what it does not like
-        (Call("m", status=400, asked=3), [], False),
+        (Call("m", status=400, code="upstream_refused", asked=3), [], False),
         (Call("m", status=400, asked=3, code="context_length_exceeded"), [], True),
         # the strategy made a prompt that is too long of a request that is not
-        (Call("m", status=400), [Call("m", status=200)], False),
+        (Call("m", status=400, code="upstream_refused"), [Call("m", status=200)], False),
         (Call("m", status=401), [], False),
         (Call("m", status=429), [], False),
         (Call("m", status=500), [], False),
