@@ -65,5 +65,4 @@ TREATMENTS = {
     507: Treatment(507, 3, cools=False, cools_two=True),
     508: Treatment(508, 3, cools=False, cools_two=True),
     511: Treatment(511, 3, cools=False, cools_two=True),
-    529: Treatment(503, 3, cools=False, cools_two=True),
 }

@@ -20,7 +20,7 @@ from optictl.litellm.graph import (
     is_local,
     written,
 )
-from optictl.litellm.read import DEFAULT_RETRIES, ModelEntry, Place, Unknown
+from optictl.litellm.read import DEFAULT_RETRIES, ROW, ModelEntry, Place, Unknown
 from optictl.results import Status
 
 
@@ -58,9 +58,10 @@ def grouped(faults: Iterable[Fault]) -> Iterator[Fault]:
         if len(group) < _MANY:
             yield from group
             continue
-        first, places = group[0], sorted({f.place.line for f in group if f.place})
+        first, lines = group[0], sorted({f.place.line for f in group if f.place})
         file = first.place.file if first.place else ""
-        where = f"{file}, lines {places[0]} to {places[-1]}"
+        what = "entries" if file.endswith(ROW) else "lines"  # of a running LiteLLM, or of a file
+        where = f"{file.removesuffix(ROW)}, {what} {lines[0]} to {lines[-1]}"
         yield replace(
             first,
             found=f"{len(group)} entries ({where}): {first.kind}",

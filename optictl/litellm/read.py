@@ -14,6 +14,8 @@ import yaml
 DEFAULT_RETRIES = 2
 DEFAULT_MAX_FALLBACKS = 5
 
+#: What the address of a running LiteLLM has behind it, where a file has its name.
+ROW = " entry"
 _REFERENCE = "os.environ/"
 #: Settings that affect routing and that the graph does not support: section -> key -> what it does.
 _UNCOVERED = {
@@ -176,9 +178,8 @@ class Settings:
             parameters = row.get("litellm_params") if isinstance(row, dict) else None
             if isinstance(parameters, dict) and isinstance(parameters.get("model"), str):
                 known = {key: value for key, value in parameters.items() if value is not None}
-                entries.append(
-                    ModelEntry(str(row.get("model_name")), known, Place(f"{address} entry", number))
-                )
+                place = Place(f"{address}{ROW}", number)
+                entries.append(ModelEntry(str(row.get("model_name")), known, place))
         uncovered = tuple(text for text in self.uncovered if "store_model_in_db" not in text)
         return replace(self, entries=tuple(entries), uncovered=uncovered)
 

@@ -121,7 +121,7 @@ def test_the_running_litellm_tells_its_entries(site: Callable[[str], Site], tmp_
     # many findings of one kind are one finding, at the running LiteLLM's own address
     retries = results["routing.retries"]
     assert retries.status == "warn"
-    assert f"entries (http://127.0.0.1:{where.litellm.port}/v1 entry, lines " in retries.found
+    assert f"entries (http://127.0.0.1:{where.litellm.port}/v1, entries " in retries.found
     assert "they are tried up to 3 times: num_retries is 2 by default" in retries.found
     # until 1.108 it listed the names that a wildcard stands for; from 1.110 on the wildcard itself
     assert any(
