@@ -117,10 +117,10 @@ def test_the_limit_holds_for_each_request(release: Path) -> None:
 
 
 def test_a_refusal_at_once_costs_one_call(release: Path) -> None:
-    refusal = Failure(400, {"error": {"message": "too long", "code": "400"}})
+    refusal = Failure(400, {"error": {"message": "not this", "code": "400"}})
     with served(release, answer=lambda _body, _number: refusal) as one:
         response, _ = one.ask("self_consistency")
-        assert response.status_code == 502
+        assert response.status_code == 400
         assert len(one.model.calls) == 1
         response, _ = one.ask("self_consistency", n=3)
         assert len(one.model.calls) == 1
