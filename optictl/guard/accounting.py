@@ -23,6 +23,11 @@ from .live import Live
 from .settings import PARALLEL_CALLS
 
 
+#: Statuses with which an upstream refuses a request for what it is. 401, 403 and 404 are about the
+#: way to the model.
+REFUSALS = (400, 413, 422)
+
+
 class Abort(BaseException):
     """Ends a strategy at once, with a status, a code and a message for the client.
 
@@ -264,7 +269,7 @@ class Request:
         failures = self.failures
         if not failures:
             return None
-        is_about_number = failures[0].asked > 1 and failures[0].status in (400, 413, 422)
+        is_about_number = failures[0].asked > 1 and failures[0].status in REFUSALS
         later = (call for call in failures if is_about_number and call.asked == 1)
         return next(later, failures[0])
 

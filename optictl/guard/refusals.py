@@ -10,8 +10,6 @@ from typing import Any
 
 from . import accounting
 
-#: Statuses about the request itself. 401, 403 and 404 are about the way to the model.
-STATUSES = (400, 413, 422)
 #: Code -> words of an error with this meaning. LiteLLM names its classes in the message.
 _MEANINGS = {
     "context_length_exceeded": (
@@ -64,7 +62,7 @@ def is_final(request: accounting.Request, call: accounting.Call) -> bool:
 
 def is_about_request(call: accounting.Call) -> bool:
     """Whether a call was refused for what was asked."""
-    return call.status in STATUSES and call.code != ""
+    return call.status in accounting.REFUSALS and call.code != ""
 
 
 def refusal(call: accounting.Call) -> accounting.Abort:
