@@ -22,7 +22,6 @@ from .judgement import Judgement
 from .live import Live
 from .settings import PARALLEL_CALLS
 
-
 #: Statuses with which an upstream refuses a request for what it is. 401, 403 and 404 are about the
 #: way to the model.
 REFUSALS = (400, 413, 422)
