@@ -8,23 +8,27 @@ import time
 _TRY_AGAIN = 600.0
 
 
-class SampleSupport:
-    """Which models return fewer choices than `n`, or refuse it."""
+class Support:
+    """Which models do not support something, for a while."""
 
     def __init__(self, seconds: float = _TRY_AGAIN) -> None:
         self._seconds = seconds
         self._until: dict[str, float] = {}
 
     def is_missing(self, model: str) -> bool:
-        """Whether the model returned too few choices a short time ago."""
+        """Whether it did not work on the model a short time ago."""
         return time.monotonic() < self._until.get(model, 0.0)
 
     def remember(self, model: str) -> None:
-        """It did just now."""
+        """It did not work just now."""
         self._until[model] = time.monotonic() + self._seconds
 
 
-class StreamSupport:
+class SampleSupport(Support):
+    """Which models return fewer choices than `n`, or refuse it."""
+
+
+class StreamSupport(Support):
     """Which models cannot stream.
 
     LiteLLM turns the answer of a server that ignores `stream` into a stream without a text, which
@@ -32,13 +36,8 @@ class StreamSupport:
     """
 
     def __init__(self, seconds: float = _TRY_AGAIN) -> None:
-        self._seconds = seconds
-        self._until: dict[str, float] = {}
+        super().__init__(seconds)
         self._works: set[str] = set()
-
-    def is_missing(self, model: str) -> bool:
-        """Whether a stream of the model was empty a short time ago, and its whole answer not."""
-        return time.monotonic() < self._until.get(model, 0.0)
 
     def is_doubtful(self, model: str) -> bool:
         """Whether an empty stream may be a fault of the stream."""
@@ -47,7 +46,3 @@ class StreamSupport:
     def works(self, model: str) -> None:
         """A stream of the model had a text."""
         self._works.add(model)
-
-    def remember(self, model: str) -> None:
-        """The whole answer had a text, and the stream had none."""
-        self._until[model] = time.monotonic() + self._seconds

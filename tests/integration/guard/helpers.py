@@ -191,6 +191,19 @@ def raw(server: Server, data: bytes, *, finish: bool = False, seconds: float = 1
     return received
 
 
+def send(server: Server, model: str, text: str = "q", **fields: Any) -> socket.socket:
+    """Send a request, and do not read the response."""
+    messages = [{"role": "user", "content": text}]
+    body = json.dumps({"model": model, "messages": messages, **fields}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {server.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", port_of(server)))
+    connection.sendall(head.encode() + body)
+    return connection
+
+
 def asks_for(seen: Seen, text: str) -> bool:
     """Whether an upstream call carries this text in its messages."""
     return text in json.dumps((seen.body or {}).get("messages"))

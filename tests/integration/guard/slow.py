@@ -8,14 +8,16 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from optictl.guard import traces
 from optictl.proof.standin import completion
+from testing.support import Server, guarded
 
 #: Seconds between two looks at the caller.
 _LOOK = 0.02
@@ -220,3 +222,15 @@ class SlowModel:
 
 def _text(whole: dict[str, Any]) -> str:
     return str(whole["choices"][0]["message"]["content"])
+
+
+@contextmanager
+def served(
+    release: Path, strategies: Sequence[str], extra: Sequence[str], model: SlowModel
+) -> Iterator[tuple[Server, SlowModel]]:
+    """A service in front of the model."""
+    with (
+        model.running(),
+        guarded(release, model.base_url, strategies=strategies, extra=extra) as server,
+    ):
+        yield server, model

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pytest
 from optictl.proof.standin import completion
 from testing.support import Server, guarded, wait_until
 
-from .helpers import events, port_of
+from . import slow
+from .helpers import events, send
 from .slow import Failure, SlowModel
 
 pytestmark = pytest.mark.slow
@@ -27,34 +28,16 @@ LONG = 20.0
 STRATEGIES = ("moa", "bon", "plansearch", "self_consistency", "re2", "majority_voting")
 
 
-@contextmanager
 def served(
     release: Path, *extra: str, seconds: float = LONG, **options: Any
-) -> Iterator[tuple[Server, SlowModel]]:
-    with (
-        SlowModel(seconds, **options).running() as model,
-        guarded(release, model.base_url, strategies=STRATEGIES, extra=extra) as server,
-    ):
-        yield server, model
+) -> AbstractContextManager[tuple[Server, SlowModel]]:
+    return slow.served(release, STRATEGIES, extra, SlowModel(seconds, **options))
 
 
 @pytest.fixture(scope="module")
 def one(release: Path) -> Iterator[tuple[Server, SlowModel]]:
     with served(release, "--max-in-flight", "8") as pair:
         yield pair
-
-
-def send(server: Server, model: str, **fields: Any) -> socket.socket:
-    """Send a request, and do not read the response."""
-    messages = [{"role": "user", "content": "q"}]
-    body = json.dumps({"model": model, "messages": messages, **fields}).encode()
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {server.key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    connection = socket.create_connection(("127.0.0.1", port_of(server)))
-    connection.sendall(head.encode() + body)
-    return connection
 
 
 def in_flight(server: Server) -> int:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from optictl.guard import traces
-from testing.support import Server, guarded
+from testing.support import Server
 
+from . import slow
 from .helpers import events, wait_until_logged
 from .slow import Failure, SlowModel
 
@@ -92,15 +93,10 @@ def is_last(strategy: str, body: dict[str, Any]) -> bool:
     return traces.purpose(strategy, body["messages"]) == "final"
 
 
-@contextmanager
 def served(
     release: Path, *extra: str, seconds: float = CALL, **options: Any
-) -> Iterator[tuple[Server, SlowModel]]:
-    with (
-        SlowModel(seconds, **options).running() as model,
-        guarded(release, model.base_url, strategies=ALL, extra=extra) as server,
-    ):
-        yield server, model
+) -> AbstractContextManager[tuple[Server, SlowModel]]:
+    return slow.served(release, ALL, extra, SlowModel(seconds, **options))
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optictl.guard import traces
-from testing.support import Server, bare, guarded
+from testing.support import Server, bare
 
+from . import slow
 from .helpers import text_of
 from .slow import Failure, SlowModel
 
@@ -43,10 +44,7 @@ class Served:
 
 @contextmanager
 def served(release: Path, *extra: str, seconds: float = 0.6, **options: Any) -> Iterator[Served]:
-    with (
-        SlowModel(seconds, **options).running() as model,
-        guarded(release, model.base_url, strategies=STRATEGIES, extra=extra) as server,
-    ):
+    with slow.served(release, STRATEGIES, extra, SlowModel(seconds, **options)) as (server, model):
         yield Served(server, model)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ import httpx
 import pytest
 
 from testing.support import Server, guarded, wait_until
+from tests.integration.guard.helpers import send
 
 pytestmark = pytest.mark.slow
 
@@ -50,14 +49,7 @@ def test_the_slots_are_free_within_a_second(
 
 def _leave(service: Server, strategy: str, is_streamed: bool) -> None:
     """Ask for a long text, and leave while the model writes it."""
-    message = {"role": "user", "content": "Write a very long story about a river."}
-    fields = {"max_tokens": 3000, "stream": is_streamed, "messages": [message]}
-    body = json.dumps({"model": f"{strategy}-jerry-xl", **fields}).encode()
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {service.key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    port = int(service.url.rsplit(":", 1)[1].split("/")[0])
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(head.encode() + body)
+    text = "Write a very long story about a river."
+    fields = {"max_tokens": 3000, "stream": is_streamed}
+    with send(service, f"{strategy}-jerry-xl", text, **fields):
         time.sleep(1.5)
