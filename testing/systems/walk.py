@@ -316,7 +316,9 @@ def install(walk: Walk) -> None:
 
 def render(walk: Walk) -> None:
     """The entries for LiteLLM's configuration."""
-    walk.see(printed("optictl render-litellm"), "moa-jerry-xl")
+    line = printed(r"optictl render-litellm > \S+")
+    written = line.rpartition(" ")[2]
+    walk.see(f"{line} && cat {written} && rm {written}", "moa-jerry-xl")
 
 
 def check(walk: Walk) -> None:

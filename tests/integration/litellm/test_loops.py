@@ -31,6 +31,9 @@ APPROACHES = ("proxy", "auto")
 LOOPS = ("around", "twice", "fallback")
 #: Seconds. A loop takes about 0.15 on an idle machine; without a guard it never ends.
 SOON = 5.0
+#: A strategy's calls that may be on their way when the first one comes back to the door. The guard
+#: closes them, but a LiteLLM without `cancel_on_disconnect` answers on: each falls back once more.
+SIBLINGS = 4
 
 both_approaches = pytest.mark.parametrize("approach", APPROACHES)
 
@@ -143,14 +146,16 @@ def _assert_loop_named(response: httpx.Response) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 def test_a_loop_ends_within_a_second(site: Site, loop: str, approach: str, stream: bool) -> None:
+    before = site.passes()
     for strategy in STRATEGIES:
-        before, started = site.passes(), time.monotonic()
+        started = time.monotonic()
         response = site.litellm.ask(f"{strategy}-{base(loop, approach)}", stream=stream, timeout=30)
         seconds = time.monotonic() - started
         _assert_loop_named(response)
-        assert site.passes() - before <= 2, strategy
         assert seconds < SOON, strategy
-    helpers.settled(site.passes)
+    time.sleep(0.5)
+    # self_consistency is the one that sends its first calls side by side
+    assert helpers.settled(site.passes) - before <= 2 * len(STRATEGIES) + SIBLINGS
 
 
 @both_approaches
@@ -183,7 +188,7 @@ def test_many_loops_at_once_all_end(site: Site, approach: str) -> None:
     for response in helpers.ask_at_once(site.litellm, models):
         _assert_loop_named(response)
     # its samples are sent side by side: some are on their way when the first one comes back
-    samples = sum(model.startswith("self_consistency") for model in models) * 4
+    samples = sum(model.startswith("self_consistency") for model in models) * SIBLINGS
     time.sleep(1)
     assert helpers.settled(site.passes) - before <= 2 * len(models) + samples
 
