@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from .answers import Answer
 from .events import Sink
 from .exchanges import Run
 from .judgement import Judgement
@@ -54,6 +55,7 @@ class Call:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    cached_tokens: int = 0
     error: str = ""
     retry_after: str = ""
     reason: str = ""
@@ -134,8 +136,8 @@ class Request:
     votes_on_answers: bool = False
     #: the fixes that acted
     fixed: set[str] = field(default_factory=set)
-    #: the finish_reason of each answer
-    finishes: list[str] = field(default_factory=list)
+    #: the answers of the runs that have ended: place of the run -> its answers
+    finished: dict[int, list[Answer]] = field(default_factory=dict, repr=False)
     #: None where nothing can be judged
     judgement: Judgement | None = None
     #: the chain of requests that this one may belong to (see `loops`)

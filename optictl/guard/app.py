@@ -30,6 +30,7 @@ from . import (
     responses,
     traces,
 )
+from .answers import Answer
 from .context import GuardContext
 from .limiter import Full, Left
 from .live import Live
@@ -411,9 +412,9 @@ class App:
                 context.inflight.end(entry.id, _client_gone())
 
         gone.add_done_callback(end_for_nobody)
-        texts: list[str] | None = None
+        answers: list[Answer] | None = None
         try:
-            texts = await context.inflight.run(entry, lambda: context.runner.run(entry, body))
+            answers = await context.inflight.run(entry, lambda: context.runner.run(entry, body))
         except accounting.Abort as abort:
             entry.abort(abort)
         except Exception as error:
@@ -423,11 +424,12 @@ class App:
             gone.remove_done_callback(end_for_nobody)
         if entry.aborted is not None:  # a strategy with threads may swallow the exception
             return responses.aborted(entry.aborted)
-        if texts is None or entry.all_failed:
+        if answers is None or entry.all_failed:
             return responses.failure(entry)
+        texts = [answer.text or "" for answer in answers]
         if entry.may_keep(sum(map(len, texts)), MAX_CONTENT_BYTES):
             entry.answers = texts
-        whole = responses.completion(entry, body.model, texts)
+        whole = responses.completion(entry, body.model, answers)
         if body.stream:
             return responses.stream(whole, body.include_usage)
         return responses.as_json(whole)

@@ -214,7 +214,7 @@ class FixedClient:
             self._support.remember(model)
         lost = [sample for sample in samples if sample.is_empty]
         # the same limit or filter would end the next one, too
-        final = sum(sample.is_truncated or sample.is_filtered for sample in lost)
+        final = sum(one.is_truncated or one.is_filtered or one.is_refused for one in lost)
         missing = count - (len(samples) - len(lost)) - final
         return self._several(call, single, missing, data) if missing > 0 else data
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import accounting, refusals, statuses, traces
+from .answers import Answer
 from .live import Part
 
 #: Seconds in the header Retry-After of a 503.
@@ -185,27 +186,33 @@ def usage(request: accounting.Request) -> dict[str, Any]:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": request.total("cached_tokens")},
         "completion_tokens_details": {"reasoning_tokens": request.total("reasoning_tokens")},
     }
 
 
-def completion(request: accounting.Request, model: str, texts: list[str]) -> dict[str, Any]:
-    """A chat.completion with one choice for each text."""
-    finishes = [*request.finishes, *["stop"] * len(texts)]
+def _choice(index: int, answer: Answer) -> dict[str, Any]:
+    """A choice of a completion, with what the call of the answer had beside its text."""
+    message = {"role": "assistant", "content": answer.text, "refusal": None}
+    beside = {name: value for name, value in answer.beside.items() if name != "logprobs"}
+    return {
+        "index": index,
+        "message": {**message, **beside},
+        "logprobs": answer.beside.get("logprobs"),
+        "finish_reason": answer.finish,
+    }
+
+
+def completion(
+    request: accounting.Request, model: str, answers: Sequence[Answer]
+) -> dict[str, Any]:
+    """A chat.completion with one choice for each answer."""
     return {
         "id": f"chatcmpl-{request.id}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": None},
-                "logprobs": None,
-                "finish_reason": finish,
-            }
-            for index, (text, finish) in enumerate(zip(texts, finishes, strict=False))
-        ],
+        "choices": [_choice(index, answer) for index, answer in enumerate(answers)],
         "usage": usage(request),
     }
 
@@ -234,11 +241,13 @@ class Events:
         }
         self._include_usage = include_usage
         self._sent: dict[int, list[str]] = {}
+        self._sent_reasoning: dict[int, list[str]] = {}
         self._begun: set[int] = set()
 
     def part(self, part: Part) -> bytes:
         """A part of an answer."""
         if part.is_reasoning:
+            self._sent_reasoning.setdefault(part.index, []).append(part.text)
             return self._chunk(part.index, {"reasoning_content": part.text})
         self._sent.setdefault(part.index, []).append(part.text)
         return self._chunk(part.index, {"content": part.text})
@@ -246,21 +255,35 @@ class Events:
     def end(self, whole: dict[str, Any]) -> Iterator[bytes]:
         """What is not sent yet of a completion, and its end."""
         for choice in whole["choices"]:
-            index, text = choice["index"], choice["message"]["content"]
-            sent = "".join(self._sent.get(index, []))
-            left = text.removeprefix(sent) if text.startswith(sent) else ""
-            for start in range(0, len(left), _PIECE):
-                yield self.part(Part(index, left[start : start + _PIECE]))
-            yield self._chunk(index, {}, choice["finish_reason"])
+            yield from self._rest(choice)
         if self._include_usage:
             yield _event({**self._head, "choices": [], "usage": whole["usage"]})
         yield b"data: [DONE]\n\n"
 
-    def _chunk(self, index: int, delta: dict[str, str], finish: str | None = None) -> bytes:
+    def _rest(self, choice: dict[str, Any]) -> Iterator[bytes]:
+        """What is not sent yet of a choice, and its end."""
+        index, message = choice["index"], choice["message"]
+        text, sent = message["content"] or "", "".join(self._sent.get(index, []))
+        thought = message.get("reasoning_content") or ""
+        if not sent and thought not in "".join(self._sent_reasoning.get(index, [])):
+            yield from self._pieces(index, thought, is_reasoning=True)
+        if text.startswith(sent):
+            yield from self._pieces(index, text.removeprefix(sent))
+        if message["refusal"]:
+            yield self._chunk(index, {"refusal": message["refusal"]})
+        yield self._chunk(index, {}, choice["finish_reason"], choice["logprobs"])
+
+    def _pieces(self, index: int, text: str, *, is_reasoning: bool = False) -> Iterator[bytes]:
+        for start in range(0, len(text), _PIECE):
+            yield self.part(Part(index, text[start : start + _PIECE], is_reasoning))
+
+    def _chunk(
+        self, index: int, delta: dict[str, str], finish: str | None = None, logprobs: Any = None
+    ) -> bytes:
         if index not in self._begun:
             self._begun.add(index)
             delta = {"role": "assistant", **delta}
-        choice = {"index": index, "logprobs": None, "delta": delta, "finish_reason": finish}
+        choice = {"index": index, "logprobs": logprobs, "delta": delta, "finish_reason": finish}
         return _event({**self._head, "choices": [choice]})
 
 

@@ -105,6 +105,7 @@ def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
     call.empty = all(sample.is_empty for sample in samples)
     call.prompt_tokens, call.completion_tokens = tokens.prompt_tokens, tokens.completion_tokens
     call.reasoning_tokens = tokens.reasoning_tokens
+    call.cached_tokens = tokens.cached_tokens
 
 
 def _is_blank(body: dict[str, Any]) -> bool:
