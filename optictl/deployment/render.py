@@ -129,6 +129,7 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--choice": config.choice,
         "--effect": ",".join(effect.fixes) or "none",
         "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
+        "--answer-tokens": str(effect.answer_tokens),
         "--stream-calls": "yes" if config.streaming.calls else "no",
         "--progress": config.streaming.progress,
     }

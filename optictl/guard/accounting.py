@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .answers import Answer
+from .carried import Carried
 from .events import Sink
 from .exchanges import Run
 from .judgement import Judgement
 from .live import Live
-from .settings import PARALLEL_CALLS
+from .settings import ANSWER_TOKENS, PARALLEL_CALLS
 
 #: Statuses with which an upstream refuses a request for what it is. 401, 403 and 404 are about the
 #: way to the model.
@@ -113,6 +114,11 @@ class Request:
     timeout: float
     #: the client's limit for the tokens of an answer, 0 without one
     max_tokens: int = 0
+    carried: Carried = field(default_factory=Carried, repr=False)
+    #: the limit for a client that sends none
+    answer_tokens: int = ANSWER_TOKENS
+    #: the keys of `optictl.yaml` whose limits cut the answer
+    limited_by: list[str] = field(default_factory=list)
     #: upstream calls at the same time
     parallel_calls: int = PARALLEL_CALLS
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -215,7 +221,7 @@ class Request:
             is_late = self.remaining() <= 0
             if self.aborted is None and len(self.calls) >= self.max_calls:
                 self.aborted = Abort(
-                    429,
+                    400,  # no rate limit: the same request needs as many calls again
                     "upstream_call_limit",
                     f"the strategy needs more than {self.max_calls} upstream calls "
                     "(limits.max_upstream_calls)",

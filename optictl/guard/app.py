@@ -19,7 +19,10 @@ from typing import Any
 from . import (
     GUARD_VERSION,
     accounting,
+    carried,
+    costs,
     health_probe,
+    limited,
     logs,
     loops,
     metrics,
@@ -65,7 +68,7 @@ _LISTS = 16
 #: Bytes of all request bodies that are on their way.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 #: A refused client may send this much more, and for so long, so that it can read the answer.
-_LINGER_BYTES, _LINGER_SECONDS = 16 * 1024 * 1024, 2.0
+_LINGER_BYTES, _LINGER_SECONDS = 256 * 1024 * 1024, 3.0
 #: Seconds until a stream begins without a text, so that an early error has its status.
 _GRACE = 0.4
 #: Seconds that a first part waits for the end: with a short text, the head has all headers.
@@ -302,12 +305,19 @@ class App:
             base_models=settings.base_models,
             loaded=context.strategies,
         )
+        answers = 1 if strategy == "none" else body.n
+        if reason := costs.excess(strategy, answers, settings.max_upstream_calls):
+            raise Refused(
+                400, "upstream_call_limit", reason, {"x-should-retry": "false"}, param="n"
+            )
         entry = accounting.Request(
             strategy,
             base_model,
             max_calls=settings.max_upstream_calls,
             timeout=settings.request_timeout,
             parallel_calls=settings.parallel_calls,
+            carried=carried.of(request.headers, data),
+            answer_tokens=settings.answer_tokens,
         )
         entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
         size = sum(len(message["content"]) for message in body.messages)
@@ -393,9 +403,9 @@ class App:
             if gone.done():
                 raise _ClientGone from None
             raise responses.come_back("draining", "the service is stopping") from None
-        response.headers.update(responses.call_headers(entry, body.dropped))
         entry.seconds = time.monotonic() - entry.started
         entry.status, entry.code = response.status, response.code
+        response.headers.update(responses.call_headers(entry, body.dropped))
         context.meter.request_ended(entry, entry.status, entry.code)
         context.recent.add(entry)
         context.traces.keep(entry)
@@ -423,7 +433,9 @@ class App:
         finally:
             gone.remove_done_callback(end_for_nobody)
         if entry.aborted is not None:  # a strategy with threads may swallow the exception
-            return responses.aborted(entry.aborted)
+            answers = _finished(entry)
+            if answers is None:
+                return responses.ended(entry, entry.aborted)
         if answers is None or entry.all_failed:
             return responses.failure(entry)
         texts = [answer.text or "" for answer in answers]
@@ -574,6 +586,19 @@ def joined(states: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _finished(entry: accounting.Request) -> list[Answer] | None:
+    """The answers that a request has at one of its limits. None if it has none, or ended otherwise.
+
+    A client that asked for several gets those that were paid for.
+    """
+    limit = limited.key_of(entry.aborted.code) if entry.aborted is not None else ""
+    finished = [answer for _, answers in sorted(entry.finished.items()) for answer in answers]
+    if not limit or not finished:
+        return None
+    entry.limited_by.append(limit)
+    return finished
+
+
 def _client_gone() -> accounting.Abort:
     return accounting.Abort(499, "client_gone", "the client disconnected")
 
@@ -593,5 +618,6 @@ def _log(entry: accounting.Request) -> None:
         upstream_statuses=sorted({call.status for call in entry.calls}),
         prompt_tokens=entry.total("prompt_tokens"),
         completion_tokens=entry.total("completion_tokens"),
+        **({"traceparent": entry.carried.traceparent} if entry.carried.traceparent else {}),
         **traces.effect(entry),
     )

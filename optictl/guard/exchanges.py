@@ -54,7 +54,8 @@ class Exchange:
     `step`: the purpose (see `traces`). `asked`: the number of samples. `samples`: none if it
     failed. `calls`: the places of its upstream calls in the request. `cut`: the token limit ended
     it, and the strategy got the text all the same. `question`: tells equal questions apart from
-    others. `refused`: the upstream refused the body.
+    others. `refused`: the upstream refused the body. `limit`: the tokens that the strategy allowed
+    for a text, 0 without a limit.
     """
 
     step: str
@@ -66,6 +67,7 @@ class Exchange:
     completion_tokens: int = 0
     question: int = 0
     refused: bool = False
+    limit: int = 0
 
     @property
     def is_truncated(self) -> bool:

@@ -125,7 +125,8 @@ class FixedClient:
         body = {name: value for name, value in asked.items() if name not in _OPTIONS}
         step = traces.purpose(self._request.strategy, body.get("messages"))
         count = _number(body.get("n")) or 1
-        exchange = Exchange(step, count, question=ahead.question({**body, "n": 1}))
+        question, limit = ahead.question({**body, "n": 1}), _number(body.get("max_tokens")) or 0
+        exchange = Exchange(step, count, question=question, limit=limit)
         sending = accounting.Sending(
             asked.get("timeout"),
             asked.get("extra_headers") or {},

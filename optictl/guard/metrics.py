@@ -56,6 +56,7 @@ _REFUSALS = (
     "strategy_prefix_required",
     "strategy_not_enabled",
     "strategy_not_loaded",
+    "upstream_call_limit",
     "base_model_unknown",
     "invalid_api_key",
     "not_found",

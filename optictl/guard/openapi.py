@@ -175,6 +175,9 @@ def _request(model: dict[str, Any]) -> dict[str, Any]:
             "max_completion_tokens": count,
             "stream": _nullable({"type": "boolean"}),
             "stream_options": _nullable(_OBJECT),
+            "user": _nullable(_TEXT),
+            "safety_identifier": _nullable(_TEXT),
+            "metadata": _nullable(_OBJECT),
         },
     }
 

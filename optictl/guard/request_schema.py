@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from . import carried
 from .responses import Refused
 
 #: OptiLLM's pattern for a strategy in a message. Source: extract_optillm_approach in server.py.
@@ -29,6 +30,7 @@ _HONOURED = {
     "n",
     "max_tokens",
     "max_completion_tokens",
+    *carried.FIELDS,
 }
 
 
@@ -187,6 +189,8 @@ def parse(data: dict[str, Any], *, prompt_chooses: bool = False) -> Body:
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise _bad("stream_options must be an object", param="stream_options")
+    if wrong := carried.wrong_field(data):
+        raise _bad(f"{wrong[0]} must be {wrong[1]}", param=wrong[0])
     dropped = {key for key, value in data.items() if key not in _HONOURED and value is not None}
     choices: list[str] | None = [] if prompt_chooses else None
     messages = _messages(data, dropped, choices)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting, refusals, statuses, traces
+from . import accounting, costs, limited, refusals, statuses, traces
 from .answers import Answer
 from .live import Part
 
@@ -87,12 +87,14 @@ def come_back(code: str, what: str) -> Refused:
     return Refused(503, code, f"{what}; try again later", {"Retry-After": str(RETRY_AFTER)})
 
 
-def aborted(reason: accounting.Abort) -> Response:
-    """The error of a request that the guard ended."""
+def ended(request: accounting.Request, reason: accounting.Abort) -> Response:
+    """The error of a request that the guard ended. At a limit, it names what was finished."""
+    finished = costs.done(request) if reason.code == "upstream_call_limit" else ""
+    message = f"{reason.message}; finished by then: {finished}" if finished else reason.message
     retry = (
         {"Retry-After": str(RETRY_AFTER)} if reason.status == 503 else {"x-should-retry": "false"}
     )
-    return error(statuses.harmless(reason.status, reason.code), reason.code, reason.message, retry)
+    return error(statuses.harmless(reason.status), reason.code, message, retry)
 
 
 def failure(request: accounting.Request) -> Response:
@@ -132,7 +134,7 @@ def _without_text(request: accounting.Request) -> Response:
             400,
             "answer_truncated",
             f"{said}: the model reached the token limit{after} (finish_reason: length); "
-            "raise max_tokens",
+            f"{_remedy(request)}",
             no_retry,
         )
     if any(call.filtered for call in request.calls):
@@ -142,6 +144,13 @@ def _without_text(request: accounting.Request) -> Response:
     if last is not None and last.empty:
         return error(502, "strategy_failed", f"{said}: the model returned an empty text")
     return error(502, "strategy_failed", f"{said} from the upstream's responses")
+
+
+def _remedy(request: accounting.Request) -> str:
+    if limited.ANSWER_TOKENS not in request.limited_by:
+        return "raise max_tokens"
+    own = f"{limited.ANSWER_TOKENS} ({request.answer_tokens})"
+    return f"send max_tokens, or raise {own} of the service"
 
 
 def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, str]:
@@ -160,6 +169,8 @@ def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, s
         ),
     }
     headers.update(effect_headers(request))
+    if request.limited_by:
+        headers["x-optillm-limited-by"] = ",".join(request.limited_by)
     if dropped:
         headers["x-optillm-dropped"] = ",".join(dropped)
     return headers
@@ -214,6 +225,7 @@ def completion(
         "model": model,
         "choices": [_choice(index, answer) for index, answer in enumerate(answers)],
         "usage": usage(request),
+        **({"optillm": {"limited_by": request.limited_by}} if request.limited_by else {}),
     }
 
 
@@ -256,8 +268,11 @@ class Events:
         """What is not sent yet of a completion, and its end."""
         for choice in whole["choices"]:
             yield from self._rest(choice)
+        more = {name: whole[name] for name in ("optillm",) if name in whole}
         if self._include_usage:
-            yield _event({**self._head, "choices": [], "usage": whole["usage"]})
+            yield _event({**self._head, "choices": [], "usage": whole["usage"], **more})
+        elif more:
+            yield _event({**self._head, "choices": [], **more})
         yield b"data: [DONE]\n\n"
 
     def _rest(self, choice: dict[str, Any]) -> Iterator[bytes]:

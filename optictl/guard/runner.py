@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 
-from . import accounting, answers, judgement
+from . import accounting, answers, judgement, limited
 from .answers import Answer
 from .exchanges import Run
 from .request_schema import Body
@@ -58,6 +58,9 @@ class Runner:
             request.finish()
             begun = [run for run in runs if run.exchanges]
             request.judgement = judgement.judge(request.strategy, begun)
+            exchanges = [exchange for run in begun for exchange in run.exchanges]
+            if not request.max_tokens and limited.has_cut(exchanges, request.answer_tokens):
+                request.limited_by.append(limited.ANSWER_TOKENS)
         valid = [answer for of_run in found for answer in of_run if answer is not None]
         return valid if valid and len(valid) == sum(map(len, found)) else None
 
@@ -66,6 +69,7 @@ class Runner:
         system, query = conversation(body.messages)
         is_built_in = request.strategy in self.server.known_approaches
         client = self.upstream.client(request, run, plain=is_built_in)
+        limits = limited.token_limits(request.strategy, body.token_limits(), request.answer_tokens)
         with accounting.attributed_to(request, run):
             result, _tokens = self.server.execute_single_approach(
                 request.strategy,
@@ -73,9 +77,10 @@ class Runner:
                 query,
                 client,
                 request.base_model,
-                {"stream": False, "n": body.n, **body.token_limits()},
+                {"stream": False, "n": body.n, **limits},
             )
         found = answers.read(result, run)
-        if found and all(found):
+        # a strategy that swallows the end of its request returns what it likes
+        if found and all(found) and request.aborted is None:
             request.finished[run.place] = [answer for answer in found if answer is not None]
         return found

@@ -15,6 +15,8 @@ EXIT_CONFIG = 78
 FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
 #: Step -> its token limit, with the fix `budgets`.
 BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
+#: Tokens of a text for a client that sends no limit. Source: the strategies of OptiLLM 0.3.12.
+ANSWER_TOKENS = 4096
 #: How a streaming client sees the steps of a strategy: not at all, or as reasoning.
 PROGRESS = ("off", "reasoning")
 #: What chooses the strategy: the model's name only, or a tag in a message and a body field too.
@@ -60,6 +62,7 @@ class Settings:
     env_file: envfile.EnvFile | None = None
     effect: tuple[str, ...] = FIXES
     budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
+    answer_tokens: int = ANSWER_TOKENS
     parallel_calls: int = PARALLEL_CALLS
     stream_calls: bool = True
     progress: str = "off"
@@ -161,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
         default=dict(BUDGET_TOKENS),
         metavar="STEP=TOKENS,...",
         help="token limits of the steps, with the fix budgets",
+    )
+    parser.add_argument(
+        "--answer-tokens",
+        type=int,
+        default=ANSWER_TOKENS,
+        help="the token limit of a strategy's texts for a client that sends none",
     )
     parser.add_argument(
         "--stream-calls",
@@ -269,6 +278,7 @@ def parse(argv: list[str]) -> Settings:
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
         effect=options.effect,
         budget_tokens=options.budget_tokens,
+        answer_tokens=options.answer_tokens,
         parallel_calls=options.parallel_calls,
         stream_calls=options.stream_calls == "yes",
         progress=options.progress,

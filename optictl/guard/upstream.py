@@ -256,7 +256,8 @@ class Upstream:
     ) -> Answer:
         """Send one call, and record it."""
         messages = body.get("messages")
-        content = json.dumps(loops.marked(body, request.id)).encode()
+        carried = request.carried.with_body(loops.marked(body, request.id))
+        content = json.dumps(carried).encode()
         call = accounting.Call(
             model=str(body.get("model", "")),
             purpose=traces.purpose(request.strategy, messages),
@@ -309,7 +310,8 @@ class Upstream:
     ) -> Answer:
         # a call may not take longer than its request
         left = max(request.remaining(), 0.1)
-        headers = {**sending.headers, **self._headers, loops.MARK_HEADER: request.id}
+        headers = {**request.carried.headers, **sending.headers, **self._headers}
+        headers[loops.MARK_HEADER] = request.id
         streamed = None
         parts: list[bytes] = []
         seconds = min(left, sending.timeout or left)
@@ -455,13 +457,14 @@ def _as_httpx2(request: Any) -> Iterator[None]:
 
 def _exchange(body: dict[str, Any], answer: Answer, places: list[int]) -> Exchange:
     """What a plugin asked, and what it got."""
-    count = body.get("n")
+    count, limit = body.get("n"), body.get("max_tokens")
     return Exchange(
         traces.UNKNOWN_PURPOSE,
         asked=count if isinstance(count, int) else 1,
         samples=exchanges.samples_of(answer.data) if answer.is_success else (),
         calls=places,
         failed=not answer.is_success,
+        limit=limit if isinstance(limit, int) else 0,
         question=hash(json.dumps(body, sort_keys=True)),
     )
 
