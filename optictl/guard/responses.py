@@ -268,6 +268,9 @@ class Events:
         """What is not sent yet of a completion, and its end."""
         for choice in whole["choices"]:
             yield from self._rest(choice)
+        # after all texts: some readers take the first end for the end of the stream
+        for choice in whole["choices"]:
+            yield self._chunk(choice["index"], {}, choice["finish_reason"], choice["logprobs"])
         more = {name: whole[name] for name in ("optillm",) if name in whole}
         if self._include_usage:
             yield _event({**self._head, "choices": [], "usage": whole["usage"], **more})
@@ -276,7 +279,7 @@ class Events:
         yield b"data: [DONE]\n\n"
 
     def _rest(self, choice: dict[str, Any]) -> Iterator[bytes]:
-        """What is not sent yet of a choice, and its end."""
+        """What is not sent yet of a choice."""
         index, message = choice["index"], choice["message"]
         text, sent = message["content"] or "", "".join(self._sent.get(index, []))
         thought = message.get("reasoning_content") or ""
@@ -286,7 +289,6 @@ class Events:
             yield from self._pieces(index, text.removeprefix(sent))
         if message["refusal"]:
             yield self._chunk(index, {"refusal": message["refusal"]})
-        yield self._chunk(index, {}, choice["finish_reason"], choice["logprobs"])
 
     def _pieces(self, index: int, text: str, *, is_reasoning: bool = False) -> Iterator[bytes]:
         for start in range(0, len(text), _PIECE):

@@ -120,7 +120,10 @@ def _events(whole: dict[str, Any]) -> bytes:
         start = {"role": "assistant", "content": "" if message.get("content") is not None else None}
         parts.append(("refusal", message.get("refusal")))
         deltas = [start, *({name: part} for name, part in parts if part)]
-        chunks += [{"choices": [{"index": index, "delta": delta}]} for delta in deltas]
+        chunks += [
+            {"choices": [{"index": index, "delta": delta, "finish_reason": None}]}
+            for delta in deltas
+        ]
         end = {"index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}
         if choice.get("logprobs"):
             end["logprobs"] = choice["logprobs"]

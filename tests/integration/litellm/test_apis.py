@@ -242,7 +242,7 @@ def test_the_end_of_every_answer_survives(site: Site, stream: bool) -> None:
     assert response.status_code == 200, response.text
     if stream:
         choices = [choice for event in _events(response) for choice in event["choices"]]
-        ends = {one["index"]: one["finish_reason"] for one in choices if one["finish_reason"]}
+        ends = {one["index"]: one["finish_reason"] for one in choices if one.get("finish_reason")}
         thoughts: dict[int, str] = {0: "", 1: ""}
         for one in choices:
             thoughts[one["index"]] += one["delta"].get("reasoning_content") or ""
