@@ -55,16 +55,16 @@ for module in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from optictl import __version__
+        from optictl.cli.version import text
 
-        sys.stdout.write(f"optictl {__version__}\n")
+        sys.stdout.write(text())
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        False, "--version", callback=_version, is_eager=True, help="Show the versions and exit."
     ),
     debug: bool = typer.Option(
         False, "--debug", envvar="OPTICTL_DEBUG", help="Show tracebacks of internal errors."

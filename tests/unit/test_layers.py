@@ -294,6 +294,7 @@ def function_bodies() -> dict[str, Function]:
 FUNCTION_BODIES = function_bodies()
 #: They start a program that only reads. Any other function that starts one counts as a writer.
 READ_WITH_A_PROGRAM = {
+    "host.program.commit",
     "host.processes.readable_as",
     "host.systemd.Systemd._run",
     "host.systemd.Systemd.stream_journal",
