@@ -22,6 +22,7 @@ from optictl.cli import (
     service,
     smoke,
     trace,
+    wheelhouse,
 )
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ for module in (init, install, service, observe):
 service.register_run(app)
 for module in (
     releases,
+    wheelhouse,
     check,
     smoke,
     demo,

@@ -45,6 +45,7 @@ OTHER_COMMANDS = (
     "render-upstream-service",
     "render-upstream-socket",
     "schema",
+    "wheelhouse",
 )
 #: Programs in remedies that act on files and units of root.
 _TOOLS = (
