@@ -18,6 +18,7 @@ from optictl.cli import (
     observe,
     releases,
     render_litellm,
+    sbom,
     schema,
     service,
     smoke,
@@ -50,6 +51,7 @@ for module in (
     fleet,
     artefacts,
     render_litellm,
+    sbom,
     schema,
 ):
     module.register(app)

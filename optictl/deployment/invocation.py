@@ -44,6 +44,7 @@ OTHER_COMMANDS = (
     "render-unit",
     "render-upstream-service",
     "render-upstream-socket",
+    "sbom",
     "schema",
     "wheelhouse",
 )
