@@ -82,7 +82,7 @@ def make(directory: Path, request: Request, source: Path | None, say: Say) -> Wh
     files.make_directory(directory)
     try:
         with files.exclusive(directory / ".lock"):
-            wheel_paths = _complete(directory, request.target, needed, source, say)
+            wheel_paths = complete(directory, request.target, needed, source, say)
             wheel = wheels.pack_optictl(directory, render.template_directory())
             text = _requirements(request, files.sha256(wheel))
             mark = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -123,7 +123,7 @@ def _lock(version: str, profile: str) -> str:
     return path.read_text()
 
 
-def _complete(
+def complete(
     directory: Path,
     target: Target,
     needed: Sequence[Pin],
