@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typer.completion import get_completion_script
+from typer._completion_shared import get_completion_script
 
 #: Shell -> where it looks for completion, below /usr/share.
 PLACES = {

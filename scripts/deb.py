@@ -10,10 +10,12 @@ templates/locks/optictl.txt. Its postinst makes an environment of them below /op
 from __future__ import annotations
 
 import argparse
+import email.utils
 import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,7 +53,8 @@ def build(directory: Path, architecture: str, pythons: Sequence[str]) -> Path:
         package = directory.absolute() / f"optictl_{__version__}_{architecture}.deb"
         directory.mkdir(parents=True, exist_ok=True)
         # wheels are compressed already
-        command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", root, package]
+        command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build"]
+        command += [str(root), str(package)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_environment())
     return package
 
@@ -111,10 +114,25 @@ def _documents(root: Path) -> None:
     for shell, path in completions.PLACES.items():
         _written(share / path, completions.script(shell))
     documents = share / "doc/optictl"
-    _compressed(documents / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
-    _written(documents / "copyright", (ROOT / "LICENSE").read_text())
+    _compressed(documents / "CHANGELOG.md.gz", (ROOT / "CHANGELOG.md").read_bytes())
+    _compressed(documents / "changelog.gz", _filled("changelog.in").encode())
+    _written(documents / "copyright", _filled("copyright.in"))
     bill = sbom.document("optictl", __version__, LOCK.read_text())
     _written(documents / "optictl.cdx.json", json.dumps(bill, indent=2) + "\n")
+
+
+def _filled(name: str, **more: object) -> str:
+    """A file of packaging/debian with the values of this build."""
+    project = parse_toml((ROOT / "pyproject.toml").read_text())["project"]
+    values = {
+        "VERSION": __version__,
+        "HOMEPAGE": project["urls"]["Source"],
+        "DATE": email.utils.formatdate(_epoch()),
+        "OLDEST": f"{uv.OLDEST[0]}.{uv.OLDEST[1]}",
+        "NEXT": f"{uv.NEWEST[0]}.{uv.NEWEST[1] + 1}",
+        **more,
+    }
+    return re.sub(r"@(\w+)@", lambda key: str(values[key[1]]), (PARTS / name).read_text())
 
 
 def _compressed(path: Path, content: bytes) -> None:
@@ -139,18 +157,8 @@ def _control(root: Path, architecture: str) -> None:
         if control not in path.parents
     ]
     (control / "md5sums").write_text("".join(sums))
-    text = (PARTS / "control.in").read_text()
-    project = parse_toml((ROOT / "pyproject.toml").read_text())["project"]
-    for name, value in {
-        "VERSION": __version__,
-        "ARCHITECTURE": architecture,
-        "SIZE": size,
-        "OLDEST": f"{uv.OLDEST[0]}.{uv.OLDEST[1]}",
-        "NEXT": f"{uv.NEWEST[0]}.{uv.NEWEST[1] + 1}",
-        "HOMEPAGE": project["urls"]["Source"],
-    }.items():
-        text = text.replace(f"@{name}@", str(value))
-    (control / "control").write_text(text)
+    control_text = _filled("control.in", ARCHITECTURE=architecture, SIZE=size)
+    (control / "control").write_text(control_text)
     for name in ("postinst", "prerm", "triggers"):
         shutil.copy(PARTS / name, control)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import optictl
-from scripts import deb
+from scripts import completions, deb
 from testing.machine import overlay
 from testing.systems.trees import PACKAGES, tree
 
@@ -88,10 +88,10 @@ def test_man_pages_and_completion_are_where_shells_look(debian: Debian) -> None:
     for page in ("man1/optictl.1", "man5/optictl.yaml.5"):
         text = debian.run(f"gunzip --stdout /usr/share/man/{page}.gz")
         assert text == (deb.ROOT / "man" / page.partition("/")[2]).read_text()
-    completion = "/usr/share/bash-completion/completions/optictl"
-    ask = f". {completion}; COMP_WORDS=(optictl rol); COMP_CWORD=1; _optictl_completion optictl"
+    script = "/usr/share/bash-completion/completions/optictl"
+    ask = f". {script}; COMP_WORDS=(optictl rol); COMP_CWORD=1; _optictl_completion optictl"
     assert debian.run(f"bash -c '{ask}; echo ${{COMPREPLY[@]}}'").split() == ["rollback"]
-    for path in deb.completions.PLACES.values():
+    for path in completions.PLACES.values():
         assert (debian.root / "usr/share" / path).stat().st_mode & 0o777 == 0o644
 
 
