@@ -139,14 +139,17 @@ def _own_files(templates: Path) -> dict[str, bytes]:
     return contents
 
 
-def pack_optictl(directory: Path, templates: Path) -> Path:
+def pack_optictl(directory: Path, templates: Path, commit: str = "") -> Path:
     """Build a wheel of the running optictl in a directory, and return its path.
 
+    `commit`: what a checkout is at. A wheel is away from its repository, and has it in a file.
     The build tag is a digest of the content. Two builds of one version therefore have two names.
     """
     distribution = importlib.metadata.distribution("optictl")
     information = f"optictl-{distribution.version}.dist-info"
     content = _own_files(templates)
+    if commit:
+        content["optictl/commit.txt"] = f"{commit}\n".encode()
     for name in ("METADATA", "entry_points.txt"):
         content[f"{information}/{name}"] = (distribution.read_text(name) or "").encode()
     content[f"{information}/WHEEL"] = (

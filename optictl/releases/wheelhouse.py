@@ -14,7 +14,7 @@ from typing import Any
 from optictl import __version__
 from optictl.deployment import render
 from optictl.errors import Locked, NoLock, NoWheel, OptictlError
-from optictl.host import files, wheels
+from optictl.host import files, program, wheels
 from optictl.releases import locks
 from optictl.releases.targets import Pin, Target, pins
 
@@ -83,7 +83,8 @@ def make(directory: Path, request: Request, source: Path | None, say: Say) -> Wh
     try:
         with files.exclusive(directory / ".lock"):
             wheel_paths = complete(directory, request.target, needed, source, say)
-            wheel = wheels.pack_optictl(directory, render.template_directory())
+            own = program.commit()
+            wheel = wheels.pack_optictl(directory, render.template_directory(), own)
             text = _requirements(request, files.sha256(wheel))
             mark = hashlib.sha256(text.encode()).hexdigest()[:12]
             requirements = directory / f"optictl-{mark}.txt"

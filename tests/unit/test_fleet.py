@@ -100,6 +100,10 @@ def test_optictl_packs_itself(tmp_path: Path) -> None:
         "optictl/cli/fleet.py",
     } <= names
     assert not [name for name in names if "__pycache__" in name]
+    assert "optictl/commit.txt" not in names
+    named = wheels.pack_optictl(tmp_path, render.template_directory(), "0123456789ab")
+    with zipfile.ZipFile(named) as wheel:
+        assert wheel.read("optictl/commit.txt") == b"0123456789ab\n"
 
 
 # -- events, in the shape that ansible-runner gives them
