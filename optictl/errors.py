@@ -572,7 +572,6 @@ def of_exception(failure: BaseException) -> OptictlError:
 FLEET_EXTRA = {
     "ansible": "ansible-core",
     "ansible_runner": "ansible-runner",
-    "packaging": "packaging",
     "pip": "pip",
 }
 

@@ -18,10 +18,12 @@ from optictl.cli import (
     observe,
     releases,
     render_litellm,
+    sbom,
     schema,
     service,
     smoke,
     trace,
+    wheelhouse,
 )
 
 app = typer.Typer(
@@ -40,6 +42,7 @@ for module in (init, install, service, observe):
 service.register_run(app)
 for module in (
     releases,
+    wheelhouse,
     check,
     smoke,
     demo,
@@ -48,6 +51,7 @@ for module in (
     fleet,
     artefacts,
     render_litellm,
+    sbom,
     schema,
 ):
     module.register(app)
@@ -55,16 +59,16 @@ for module in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from optictl import __version__
+        from optictl.cli.version import text
 
-        sys.stdout.write(f"optictl {__version__}\n")
+        sys.stdout.write(text())
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        False, "--version", callback=_version, is_eager=True, help="Show the versions and exit."
     ),
     debug: bool = typer.Option(
         False, "--debug", envvar="OPTICTL_DEBUG", help="Show tracebacks of internal errors."

@@ -70,6 +70,16 @@ WheelhouseOption = Annotated[
         help="Install from these wheels, offline.",
     ),
 ]
+SourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--wheelhouse",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Take wheels from here, not from an index.",
+    ),
+]
 PythonOption = Annotated[
     Path | None,
     typer.Option(

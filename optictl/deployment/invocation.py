@@ -44,7 +44,9 @@ OTHER_COMMANDS = (
     "render-unit",
     "render-upstream-service",
     "render-upstream-socket",
+    "sbom",
     "schema",
+    "wheelhouse",
 )
 #: Programs in remedies that act on files and units of root.
 _TOOLS = (

@@ -41,6 +41,11 @@ def template_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "templates"
 
 
+def schema_file() -> Path:
+    """The JSON Schema of optictl.yaml, as this optictl has it on disk."""
+    return template_directory() / "optictl.schema.json"
+
+
 #: Text that YAML reads as text without quotes: not a number, a date or a reserved word.
 _PLAIN = re.compile(
     r"(?!(?i:true|false|yes|no|on|off|null|y|n)$)[A-Za-z/][\w./@+-]*(:[\w./@+-]+)*"

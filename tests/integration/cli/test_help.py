@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import re
 import shlex
 from collections.abc import Iterator
@@ -61,7 +62,14 @@ def test_the_commands_of_the_contract_are_there() -> None:
 
 
 def test_version(tmp_path: Path) -> None:
-    assert optictl("--version", home=tmp_path) == Outcome(0, f"optictl {package.__version__}\n", "")
+    said = optictl("--version", home=tmp_path)
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == f"optictl {package.__version__}"
+    assert re.fullmatch(r"commit  (unknown|[0-9a-f]{12}(-dirty)?)", lines[1])
+    assert re.fullmatch(r"OptiLLM 0\.3\.12, 0\.3\.13, .+", lines[2])
+    assert lines[3].startswith(f"Python  {platform.python_version()} (")
+    assert len(lines) == 4
 
 
 def test_every_help_fits_80_columns_and_goes_to_stdout(

@@ -1,4 +1,7 @@
-"""Wheelhouses on the controller, one per platform: the wheels of OptiLLM and of optictl."""
+"""Wheelhouses: directories with the wheels of OptiLLM and of optictl, for one platform and Python.
+
+A host without a package index installs from one. The controller of a fleet keeps one per platform.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from typing import Any
 from optictl import __version__
 from optictl.deployment import render
 from optictl.errors import Locked, NoLock, NoWheel, OptictlError
-from optictl.fleet.targets import Pin, Target, pins
 from optictl.host import files, wheels
 from optictl.releases import locks
+from optictl.releases.targets import Pin, Target, pins
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,14 @@ class File:
 
 @dataclass(frozen=True)
 class Wheelhouse:
-    """The files for a host of one platform and one version of OptiLLM.
+    """The files for a host of one platform, and the versions of OptiLLM that they install.
 
     `requirements`: the name of the requirements file of optictl. `program`: the identity of that
     optictl, its version and a digest.
     """
 
     target: str
-    version: str
+    versions: list[str]
     directory: Path
     program: str
     requirements: str
@@ -42,33 +47,44 @@ class Wheelhouse:
 
     def as_dict(self) -> dict[str, Any]:
         """The wheelhouse as variables of the role."""
-        fields = {**asdict(self), "directory": str(self.directory)}
+        fields = {**asdict(self), "version": self.versions[0], "directory": str(self.directory)}
         return {**fields, "files": [asdict(file) for file in self.files]}
 
 
-def make(
-    target: Target, version: str, profile: str, source: Path | None, say: Callable[[str], None]
-) -> Wheelhouse:
-    """Create or complete the wheelhouse of a target, with the closure of one version of OptiLLM.
+@dataclass(frozen=True)
+class Request:
+    """What a wheelhouse must have: the closures of OptiLLM versions, and optictl with its own."""
 
-    Wheels that exist are kept. `source`: a directory that replaces pip's index.
+    target: Target
+    versions: tuple[str, ...]
+    profile: str
+
+    def own(self) -> list[Pin]:
+        """The packages that optictl needs."""
+        return pins((locks.shipped_locks() / "optictl.txt").read_text(), self.target)
+
+    def all(self) -> list[Pin]:
+        """Every package from an index. Raises NoLock for a version without a lock."""
+        closures = [pins(_lock(v, self.profile), self.target) for v in self.versions]
+        return list(dict.fromkeys(pin for part in [self.own(), *closures] for pin in part))
+
+
+def make(directory: Path, request: Request, source: Path | None, say: Say) -> Wheelhouse:
+    """Create or complete the wheelhouse in a directory. Wheels that exist are kept.
+
+    `source`: a directory that replaces pip's index.
 
     Raises:
-        OptictlError: the version has no lock, or a wheel cannot be downloaded.
+        OptictlError: a version has no lock, or a wheel cannot be downloaded.
         Locked: another process works on the same wheelhouse.
     """
-    directory = wheels.cache() / target.name
+    needed = request.all()
     files.make_directory(directory)
-    own = pins((locks.shipped_locks() / "optictl.txt").read_text(), target)
-    needed = [*own, *pins(_lock(version, profile), target)]
     try:
         with files.exclusive(directory / ".lock"):
-            wheel_paths = _complete(directory, target, needed, source, say)
+            wheel_paths = _complete(directory, request.target, needed, source, say)
             wheel = wheels.pack_optictl(directory, render.template_directory())
-            digest = files.sha256(wheel)
-            text = "".join(
-                f"{pin.line}\n" for pin in [*own, Pin("optictl", __version__, frozenset({digest}))]
-            )
+            text = _requirements(request, files.sha256(wheel))
             mark = hashlib.sha256(text.encode()).hexdigest()[:12]
             requirements = directory / f"optictl-{mark}.txt"
             files.write(requirements, text, 0o644)
@@ -76,13 +92,25 @@ def make(
         raise Locked(f"{holder} is filling {directory}", remedy="wait for it to end") from None
     everything = sorted({*wheel_paths, wheel, requirements})
     return Wheelhouse(
-        target.name,
-        version,
+        request.target.name,
+        list(request.versions),
         directory,
         f"{__version__}-{mark}",
         requirements.name,
         [File(path.name, files.sha256(path), path.stat().st_size) for path in everything],
     )
+
+
+def missing(directory: Path, request: Request) -> list[Pin]:
+    """The packages of which a directory has no wheel. Writes nothing."""
+    have = wheels.digests(directory)
+    return [pin for pin in request.all() if not pin.digests & have.keys()]
+
+
+def _requirements(request: Request, digest: str) -> str:
+    """The requirements file of optictl. `digest`: its wheel's SHA-256, in hex."""
+    own = Pin("optictl", __version__, frozenset({digest}))
+    return "".join(f"{pin.line}\n" for pin in [*request.own(), own])
 
 
 def _lock(version: str, profile: str) -> str:
@@ -100,31 +128,14 @@ def _complete(
     target: Target,
     needed: Sequence[Pin],
     source: Path | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[Path]:
     """The wheel of every pin. Downloads wheels that are missing or have another hash."""
     have = wheels.digests(directory)
-    missing = [pin for pin in needed if not pin.digests & have.keys()]
-    if missing:
-        say(f"downloading {len(missing)} wheels for {target.name}")
-        # two locks may pin different versions of one package, which pip reports as a conflict
-        for batch in _batches(missing):
-            requirements = "".join(f"{pin.line}\n" for pin in batch)
-            try:
-                wheels.download(
-                    requirements,
-                    directory,
-                    ".".join(map(str, target.python)),
-                    target.platforms,
-                    source,
-                )
-            except OptictlError as error:
-                remedy = (
-                    error.remedy
-                    or "check that pip reaches its index on this machine, or use --wheelhouse DIR"
-                )
-                what = f"cannot download the wheels for {target.name}: {error.what}"
-                raise error.reworded(what, remedy) from None
+    lacking = [pin for pin in needed if not pin.digests & have.keys()]
+    if lacking:
+        say(f"downloading {len(lacking)} of {len(needed)} wheels for {target.name}")
+        _download(directory, target, lacking, source, say)
         have = wheels.digests(directory)
         if still := [pin.name for pin in needed if not pin.digests & have.keys()]:
             raise NoWheel(
@@ -132,6 +143,24 @@ def _complete(
                 remedy=f"rm -r {directory}, then run it again",
             )
     return [have[min(pin.digests & have.keys())] for pin in needed]
+
+
+def _download(
+    directory: Path, target: Target, lacking: Sequence[Pin], source: Path | None, say: Say
+) -> None:
+    """Download the wheels of these pins."""
+    # two locks may pin different versions of one package, which pip reports as a conflict
+    python = ".".join(map(str, target.python))
+    for batch in _batches(lacking):
+        requirements = "".join(f"{pin.line}\n" for pin in batch)
+        try:
+            wheels.download(requirements, directory, python, target.platforms, source, say)
+        except OptictlError as error:
+            raise error.reworded(
+                f"cannot download the wheels for {target.name}: {error.what}",
+                error.remedy
+                or "check that pip reaches its index on this machine, or use --wheelhouse DIR",
+            ) from None
 
 
 def _batches(missing: Sequence[Pin]) -> list[list[Pin]]:
