@@ -306,6 +306,7 @@ def command(
     shared: Sequence[inspect.Parameter] = (),
     resolve: Resolve = bare,
     panel: str | None = None,
+    hidden: bool = False,
 ) -> None:
     """Add a function to the command line, with the shared options behind its own."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -324,9 +325,13 @@ def command(
     run.__name__, run.__doc__ = function.__name__, _paragraphs(function)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command(name, cls=help_pages.Command, rich_help_panel=panel, epilog=f"Example: {example}")(
-        run
-    )
+    app.command(
+        name,
+        cls=help_pages.Command,
+        rich_help_panel=panel,
+        epilog=f"Example: {example}",
+        hidden=hidden,
+    )(run)
 
 
 def _paragraphs(function: Callable[..., Any]) -> str:
