@@ -243,13 +243,14 @@ def deployment(terminal: Terminal, given: Mapping[str, Any]) -> Call:
     """What a command gets that is about one deployment. Messages spell commands for its caller."""
     from optictl.host import program
 
-    paths = _paths(given["root"], given["user"], given["name"])
+    paths = paths_of(given["root"], given["user"], given["name"])
     terminal.invocation = program.invocation(paths.scope, paths.is_private, os.environ, sys.argv)
     config: Path | None = given.get("config")
     return Call(terminal, paths, config.absolute() if config else paths.config, config is not None)
 
 
-def _paths(root: Path | None, user: bool, name: str) -> Paths:
+def paths_of(root: Path | None, user: bool, name: str) -> Paths:
+    """The deployment that --root, --user and --name select."""
     from optictl.deployment import paths
 
     if root is not None and user:
