@@ -90,7 +90,7 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
 def routing_reached(deployment: Deployment) -> Iterator[Finding]:
     """At least one published name arrives, and none of them leads elsewhere.
 
-    How: follows every published name (`optictl render-litellm` prints them) to its entries. Each
+    How: follows every published name (`optictl render litellm` prints them) to its entries. Each
     entry must use http and an address of this machine on which the socket listens: 127.0.0.1 or a
     name of it. [::1], 127.0.0.2 and addresses of the network are not. It also names entries whose
     names begin with an enabled strategy and lead to another server.

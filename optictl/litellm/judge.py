@@ -159,7 +159,7 @@ def reached(graph: Graph, whole: bool = True) -> Iterator[Fault]:
         else:
             yield Fault(
                 found,
-                "add the entries that optictl render-litellm prints to LiteLLM's configuration",
+                "add the entries that optictl render litellm prints to LiteLLM's configuration",
                 "no client of LiteLLM can use a strategy",
             )
 
@@ -357,7 +357,7 @@ class _Retries:
 
 def _repeated(entry: ModelEntry, setting: str, retries: _Retries, number: float) -> Fault:
     written_name = retries.name or setting
-    how = "(optictl render-litellm prints such entries)"
+    how = "(optictl render litellm prints such entries)"
     return Fault(
         f"{entry.name} ({entry.place}) is tried up to {number + 1:g} times: "
         f"{setting} is {number:g} {retries.where}",

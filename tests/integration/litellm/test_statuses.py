@@ -63,7 +63,7 @@ def models(ports: Ports) -> list[dict[str, Any]]:
             if kind == "retried":
                 del parameters["num_retries"], parameters["max_retries"]
             if kind == "rendered":
-                parameters["cooldown_time"] = 0  # as `optictl render-litellm` prints it
+                parameters["cooldown_time"] = 0  # as `optictl render litellm` prints it
             entries.append(entry)
     return entries
 
