@@ -198,7 +198,8 @@ def _once(call: Call, examination: Examination, quiet: bool) -> int:
     with call.terminal.progress("checking"):
         results = examination()
     kind = NagiosResults if call.terminal.form == "nagios" else Results
-    return call.terminal.finish(kind(results, quiet, examination.seconds))
+    report = kind(results, quiet, examination.seconds, deployment=call.paths.name)
+    return call.terminal.finish(report)
 
 
 def _damped(

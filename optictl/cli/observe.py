@@ -67,8 +67,11 @@ def logs(
     trace: _TraceOption = "",
     lines: _LinesOption = 50,
 ) -> None:
-    """Read the service's journal: requests in columns, all else as it is.
+    """Read the journal of all units of the deployment: requests in columns, all else as it is.
     It holds no prompt and no key.
+
+    An entry that is not of the service has the name of its unit: next is the second process of a
+    restart.
     """
     from optictl.observe.logs import Filter, is_status, read
     from optictl.output import observations
@@ -82,7 +85,7 @@ def logs(
         _refuse_unknown_strategy(call, name)
     chosen = Filter(errors, tuple(strategy or ()), tuple(status or ()), trace)
     entries = read(call.paths, chosen, follow=follow, since=since, lines=lines)
-    observations.logs(call.terminal, entries)
+    observations.logs(call.terminal, call.paths, entries)
 
 
 def _refuse_unknown_strategy(call: Call, name: str) -> None:
@@ -111,7 +114,7 @@ def top(
     """Watch the running service: readiness, requests in flight, rates, tokens, latency,
     restarts, memory.
 
-    In a terminal a live screen: p pauses, q quits.
+    In a terminal a live screen: p pauses, ? shows a help, q quits.
     When piped, one line per refresh; with --output json, one object.
     """
     from optictl.host import processes

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 class Results(Report):
     """Results of checks or of requests. `quiet` leaves out the passed ones, for people.
 
-    `seconds`: how long they took; monitoring systems are told. `is_listed`: people have seen the
-    line of each result.
+    `seconds`: how long they took, and `deployment`: its name; monitoring systems are told.
+    `is_listed`: people have seen the line of each result.
     """
 
     items: Sequence[Result]
     quiet: bool = False
     seconds: float = 0.0
     is_listed: bool = False
+    deployment: str = ""
 
     @property
     def ok(self) -> bool:  # type: ignore[override]
@@ -63,8 +64,8 @@ class Results(Report):
         from optictl.checks import nagios, prometheus
 
         if form == "nagios":
-            return nagios.nagios(terminal.spelled(self.items), self.seconds)
-        return prometheus.prometheus(self.items, self.seconds, time.time())
+            return nagios.nagios(terminal.spelled(self.items), self.deployment, self.seconds)
+        return prometheus.prometheus(self.items, self.deployment, self.seconds, time.time())
 
 
 @dataclass

@@ -159,7 +159,9 @@ class TestCheck:
             "check", "--root", root, "--textfile", path, "--output", "nagios", home=tmp_path
         )
         assert outcome.code == 2
-        assert outcome.out.startswith("OPTILLM CRITICAL - The service does not answer: ")
+        assert outcome.out.startswith(
+            "OPTILLM CRITICAL - optillm-proxy: The service does not answer: "
+        )
         assert path.stat().st_mode & 0o777 == 0o644
         metrics = {m.name: m.samples for m in text_string_to_metric_families(path.read_text())}
         assert {s.labels["id"] for s in metrics["optillm_check_status"]} == set(IDS)
