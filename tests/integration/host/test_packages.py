@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import json
 import os
 import re
 import subprocess
@@ -218,3 +219,30 @@ def test_one_address_stands_for_the_repository() -> None:
     }
     release = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Release\n")[2]
     assert naming - {"CONTRIBUTING.md"} == set(re.findall(r"^- `([^`]+)`", release, re.M))
+
+
+# the collection
+
+
+def test_galaxy_takes_the_collection(tmp_path: Path) -> None:
+    """What `ansible-galaxy collection build` makes, for a Galaxy server."""
+    source = ROOT / "optictl/collections/ansible_collections/optictl/optillm"
+    program = Path(sys.executable).with_name("ansible-galaxy")
+    command = [program, "collection", "build", source, "--output-path", tmp_path]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert (done.returncode, "WARNING" in done.stderr) == (0, False), done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    assert archive.name == f"optictl-optillm-{optictl.__version__}.tar.gz"
+    with tarfile.open(archive) as packed:
+        names = {member.name for member in packed if member.isfile()}
+        (manifest,) = (packed.extractfile(name) for name in names if name == "MANIFEST.json")
+        assert manifest is not None
+        about = json.load(manifest)["collection_info"]
+    urls = PROJECT["urls"]
+    assert (about["repository"], about["issues"]) == (urls["Source"], urls["Issues"])
+    assert about["license"] == ["Apache-2.0"]
+    tracked_here = {name for name in tracked() if (ROOT / name).is_relative_to(source)}
+    relative = {str((ROOT / name).relative_to(source)) for name in tracked_here} - {"galaxy.yml"}
+    assert names - {"MANIFEST.json", "FILES.json"} == relative
