@@ -184,6 +184,7 @@ OVERVIEW: tuple[tuple[tuple[str, ...], str], ...] = (
     (("render", "render-unit"), "print a unit or another file"),
     (("config", "schema"), "show configuration, schemas"),
     (("fleet",), "several hosts, with Ansible"),
+    (("wheelhouse", "sbom"), "all wheels; bill of materials"),
 )
 
 
