@@ -27,7 +27,8 @@ class Finding:
     """One thing that a check found. A check passes if none of its findings is bad.
 
     `alone`: no other check explains this finding, even if the check has an `explained_by`.
-    `applies`: False for a skip of a check that has nothing to ask here.
+    `applies`: False for a skip of a check that has nothing to ask here. `fault`: what this failure
+    means, if it is not what the check's failures mean.
     """
 
     found: str
@@ -36,6 +37,7 @@ class Finding:
     cause: str = ""
     alone: bool = False
     applies: bool = True
+    fault: str = ""
 
 
 class Skip(Exception):
@@ -115,7 +117,7 @@ def _result(check: Check, findings: list[Finding]) -> Result:
         found=joined["found"] or "as expected",
         cause=joined["cause"],
         remedy=joined["remedy"],
-        fault=check.fault,
+        fault=next((f.fault or check.fault for f in reported), check.fault),
         felt=check.felt,
         alone=any(f.alone for f in reported),
         applies=status != "skip" or any(f.applies for f in reported),

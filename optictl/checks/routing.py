@@ -35,7 +35,9 @@ def _findings(
             is_relevant = fault.status != "skip" or fault.always or graph is not routing.running
             if is_relevant and fault.found not in reported:
                 reported.add(fault.found)
-                yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
+                yield Finding(
+                    fault.found, fault.status, fault.remedy, fault.cause, fault=fault.headline
+                )
     if routing.configured is None:
         raise Skip(f"{deployment.litellm.not_named}; {routing.live}")
     if needs_entries and not any(graph.arrivals for graph in graphs):
@@ -69,6 +71,7 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
                 "fail",
                 f"edit {deployment.litellm.config_file},"
                 " or name another file: --litellm-config PATH",
+                fault="LiteLLM's configuration cannot be read",
             )
         return
 
