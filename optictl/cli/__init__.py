@@ -17,7 +17,6 @@ from optictl.cli import (
     install,
     observe,
     releases,
-    render_litellm,
     sbom,
     schema,
     service,
@@ -28,14 +27,12 @@ from optictl.cli import (
 
 app = typer.Typer(
     name="optictl",
-    cls=help_pages.Group,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    cls=help_pages.Root,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Install, guard, check and prove OptiLLM as a localhost service behind LiteLLM.",
-    epilog="Try [bold]optictl demo --once[/bold]:"
-    " everything, on this machine, without root or LiteLLM.",
+    epilog="Try optictl demo --once: everything, on this machine, without root or LiteLLM.",
 )
 for module in (init, install, service, observe):
     module.register(app)
@@ -50,7 +47,6 @@ for module in (
     compare,
     fleet,
     artefacts,
-    render_litellm,
     sbom,
     schema,
 ):

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         cls=help_pages.Group,
         no_args_is_help=True,
         help="The same deployment on several hosts, through Ansible"
-        " (needs the extra: uv tool install 'optictl\\[fleet]').",
+        " (needs the extra: uv tool install 'optictl[fleet]').",
         epilog="Example: optictl fleet apply -i inventory.yml",
     )
     for name, function, example in (

@@ -253,13 +253,14 @@ def deployment(terminal: Terminal, given: Mapping[str, Any]) -> Call:
     """What a command gets that is about one deployment. Messages spell commands for its caller."""
     from optictl.host import program
 
-    paths = _paths(given["root"], given["user"], given["name"])
+    paths = paths_of(given["root"], given["user"], given["name"])
     terminal.invocation = program.invocation(paths.scope, paths.is_private, os.environ, sys.argv)
     config: Path | None = given.get("config")
     return Call(terminal, paths, config.absolute() if config else paths.config, config is not None)
 
 
-def _paths(root: Path | None, user: bool, name: str) -> Paths:
+def paths_of(root: Path | None, user: bool, name: str) -> Paths:
+    """The deployment that --root, --user and --name select."""
     from optictl.deployment import paths
 
     if root is not None and user:
@@ -316,6 +317,7 @@ def command(
     shared: Sequence[inspect.Parameter] = (),
     resolve: Resolve = bare,
     panel: str | None = None,
+    hidden: bool = False,
 ) -> None:
     """Add a function to the command line, with the shared options behind its own."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -334,9 +336,13 @@ def command(
     run.__name__, run.__doc__ = function.__name__, _paragraphs(function)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command(name, cls=help_pages.Command, rich_help_panel=panel, epilog=f"Example: {example}")(
-        run
-    )
+    app.command(
+        name,
+        cls=help_pages.Command,
+        rich_help_panel=panel,
+        epilog=f"Example: {example}",
+        hidden=hidden,
+    )(run)
 
 
 def _paragraphs(function: Callable[..., Any]) -> str:

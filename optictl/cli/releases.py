@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 from optictl.cli.questions import ask, confirm, refuse_blocked
 
@@ -52,6 +52,7 @@ _VersionArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[VERSION]",
+        autocompletion=completion.versions,
         help="Of OptiLLM, such as 0.3.13. Default: what the configuration asks for.",
     ),
 ]

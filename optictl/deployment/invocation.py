@@ -35,6 +35,7 @@ OTHER_COMMANDS = (
     "config",
     "demo",
     "fleet",
+    "render",
     "render-check-timer",
     "render-check-unit",
     "render-env",

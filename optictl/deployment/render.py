@@ -221,7 +221,8 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
     sealed = is_sealed(config, paths)
     release = host.release or paths.current
     relay = ["--upstream-socket", str(relay_socket(paths))] if sealed else []
-    own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay]
+    name = ["--deployment", paths.name]
+    own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay, *name]
     words = command(config, release, "@CREDENTIALS/proxy_key", *own, flags=host.flags)
     # systemd 247 sets the variable; the specifier %d needs 250
     directory = "@${CREDENTIALS_DIRECTORY}/"
