@@ -36,6 +36,8 @@ def register(app: typer.Typer) -> None:
 def install(
     call: Call,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
+    diff: options.DiffOption = options.Diff.changes,
     yes: options.YesOption = False,
     wheelhouse: options.WheelhouseOption = None,
     python: options.PythonOption = None,
@@ -57,15 +59,17 @@ def install(
     from optictl.operations.installation import Circumstances
     from optictl.output.plans import Plan
 
+    options.refuse_undetailed(detailed_exitcode, dry_run)
     given = Circumstances(python, secrets_come)
 
     def plan() -> Installation:
         return plan_install(call.config(), call.paths, start=not no_start, given=given)
 
     installation = plan()
+    shown = Plan(installation, force, diff == options.Diff.full, detailed_exitcode)
     if dry_run:
-        return call.terminal.finish(Plan(installation, force))
-    call.terminal.preview(Plan(installation, force))
+        return call.terminal.finish(shown)
+    call.terminal.preview(shown)
     refuse_blocked(call.terminal, installation)
     if installation.steps:
         _apply(call, installation, plan, confirm(installation, yes, force), python, wheelhouse)
@@ -116,6 +120,7 @@ def uninstall(
     ] = False,
     force: options.ForceOption = False,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
     yes: options.YesOption = False,
 ) -> int:
     """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge.
@@ -125,8 +130,10 @@ def uninstall(
     from optictl.operations import remove
     from optictl.output import plans
 
+    options.refuse_undetailed(detailed_exitcode, dry_run)
     changes = remove.plan_removal(call.paths, purge, restore)
-    removal = plans.Removal(changes, [] if restore else remove.hints(call.paths))
+    hints = [] if restore else remove.hints(call.paths)
+    removal = plans.Removal(changes, hints, detailed_exitcode)
     if dry_run or not changes:
         return call.terminal.finish(removal)
     call.terminal.preview(removal)
