@@ -52,17 +52,16 @@ def install(
 ) -> int:
     """Build the pinned release, prove it, write every artefact and activate it.
 
-    Shows the plan first. A second run changes nothing and says so.
-    Under systemd it ends with check and one smoke.
+    Shows the plan first. A second run changes nothing. Ends with check and one smoke (systemd).
     """
     from optictl.operations.install import plan_install
     from optictl.operations.installation import Circumstances
     from optictl.output.plans import Plan
 
     options.refuse_undetailed(detailed_exitcode, dry_run)
-    given = Circumstances(python, secrets_come)
 
     def plan() -> Installation:
+        given = Circumstances(python, secrets_come)
         return plan_install(call.config(), call.paths, start=not no_start, given=given)
 
     installation = plan()
@@ -73,8 +72,7 @@ def install(
     refuse_blocked(call.terminal, installation)
     if installation.steps:
         _apply(call, installation, plan, confirm(installation, yes, force), python, wheelhouse)
-    smoke = bool(installation.steps) and not no_smoke and not no_start
-    return _prove(call, start=not no_start, smoke=smoke)
+    return _prove(call, start=not no_start, smoke=bool(installation.steps) and not no_smoke)
 
 
 def _apply(
@@ -103,7 +101,7 @@ def _prove(call: Call, *, start: bool, smoke: bool) -> int:
 
     with call.terminal.progress("checking") as say:
         found = after_install.check(call.paths, call.config_path)
-        if smoke and not call.paths.is_private:
+        if smoke and start and not call.paths.is_private:
             found += first_smoke(call.config(), call.paths, found, say)
     action = "run" if call.paths.is_private or not start else "start"
     return call.terminal.finish(InstallResults(found, next=call.paths.command(action)))

@@ -25,7 +25,7 @@ _LEFT, _RIGHT = 9.0, 94.0
 
 @dataclass(frozen=True)
 class Origin:
-    """What somebody needs to repeat a comparison.
+    """What a reader needs to repeat a comparison.
 
     `facts`: (name, value): models, versions, prices. `header`: the first line of the results file.
     """
