@@ -99,7 +99,7 @@ def base_url(port: int) -> str:
 def strategy_entry(name: str, port: int, target: str | None = None) -> dict[str, Any]:
     """LiteLLM's model `name`, which is `target` (default: the same name) at the OptiLLM on `port`.
 
-    As `optictl render-litellm` prints it, without retries, each of which would repeat a whole
+    As `optictl render litellm` prints it, without retries, each of which would repeat a whole
     strategy; but with LiteLLM's cooldown after a failure.
     """
     return {

@@ -67,8 +67,6 @@ def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
 
 
 def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
-    from typer import rich_utils
-
     from optictl.errors import UsageFailure
     from optictl.output.console import Terminal
 
@@ -81,10 +79,8 @@ def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
     terminal = Terminal(command_name(context) if context else "", "json")
     if wants_json(arguments):
         terminal.envelope_of(error)
-    if message:
+    if message:  # else a group without a command, whose help is printed already
         terminal.error(error)
-    else:
-        rich_utils.rich_format_error(wrong)  # type: ignore[arg-type] # no command: the help
     return error.exit_code
 
 

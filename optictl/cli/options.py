@@ -70,6 +70,16 @@ WheelhouseOption = Annotated[
         help="Install from these wheels, offline.",
     ),
 ]
+SourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--wheelhouse",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Take wheels from here, not from an index.",
+    ),
+]
 PythonOption = Annotated[
     Path | None,
     typer.Option(
@@ -91,6 +101,32 @@ SecretsComeOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+DetailedOption = Annotated[
+    bool,
+    typer.Option(
+        "--detailed-exitcode",
+        help="With --dry-run: exit with 0 if there is nothing to do, with 2 if there is.",
+    ),
+]
+
+
+class Diff(str, enum.Enum):
+    """How much of the files a plan shows."""
+
+    changes = "changes"
+    full = "full"
+
+
+DiffOption = Annotated[
+    Diff,
+    typer.Option("--diff", help="What a plan shows of files: the changed lines; or new files too."),
+]
+
+
+def refuse_undetailed(detailed: bool, dry_run: bool) -> None:
+    """--detailed-exitcode has a meaning for a plan only."""
+    if detailed and not dry_run:
+        raise typer.BadParameter("goes with --dry-run", param_hint="--detailed-exitcode")
 
 
 # -- options of many commands
@@ -243,13 +279,14 @@ def deployment(terminal: Terminal, given: Mapping[str, Any]) -> Call:
     """What a command gets that is about one deployment. Messages spell commands for its caller."""
     from optictl.host import program
 
-    paths = _paths(given["root"], given["user"], given["name"])
+    paths = paths_of(given["root"], given["user"], given["name"])
     terminal.invocation = program.invocation(paths.scope, paths.is_private, os.environ, sys.argv)
     config: Path | None = given.get("config")
     return Call(terminal, paths, config.absolute() if config else paths.config, config is not None)
 
 
-def _paths(root: Path | None, user: bool, name: str) -> Paths:
+def paths_of(root: Path | None, user: bool, name: str) -> Paths:
+    """The deployment that --root, --user and --name select."""
     from optictl.deployment import paths
 
     if root is not None and user:
@@ -306,6 +343,7 @@ def command(
     shared: Sequence[inspect.Parameter] = (),
     resolve: Resolve = bare,
     panel: str | None = None,
+    hidden: bool = False,
 ) -> None:
     """Add a function to the command line, with the shared options behind its own."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -324,9 +362,13 @@ def command(
     run.__name__, run.__doc__ = function.__name__, _paragraphs(function)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command(name, cls=help_pages.Command, rich_help_panel=panel, epilog=f"Example: {example}")(
-        run
-    )
+    app.command(
+        name,
+        cls=help_pages.Command,
+        rich_help_panel=panel,
+        epilog=f"Example: {example}",
+        hidden=hidden,
+    )(run)
 
 
 def _paragraphs(function: Callable[..., Any]) -> str:

@@ -122,6 +122,24 @@ class Paths:
         return f"{self.name}-next.service"
 
     @property
+    def unit_names(self) -> tuple[str, ...]:
+        """Every unit of the deployment, the service first. Not all of them exist at all times."""
+        return (
+            self.service_unit,
+            self.sibling_unit,
+            self.socket_unit,
+            self.upstream_service.name,
+            self.upstream_socket.name,
+            self.check_service.name,
+            self.check_timer.name,
+        )
+
+    def short_unit(self, unit: str) -> str:
+        """The name of a unit within the deployment: "next" for the sibling, "" for the service."""
+        rest = unit.removeprefix(self.name)
+        return rest.removesuffix(".service").lstrip("-.") if rest != unit else unit
+
+    @property
     def trial_name(self) -> str:
         """The unit that runs a new release for a test, before the service is changed."""
         return f"{self.name}-trial"

@@ -95,13 +95,14 @@ class Sending:
 
     `timeout`: the longest wait for the next byte, in seconds; None: the rest of the request's time.
     `places`: where the places of its calls are added (retries are calls, too). `sink`: gets the
-    text as the model writes it.
+    text as the model writes it. `is_whole`: without a stream, in which LiteLLM loses fields.
     """
 
     timeout: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
     sink: Sink | None = None
+    is_whole: bool = False
 
 
 @dataclass

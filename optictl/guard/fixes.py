@@ -10,16 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from . import accounting, ahead, exchanges, ratings, thinking, traces
+from . import accounting, ahead, exchanges, likely_ratings, ratings, thinking, traces
 from .completions import Completion, Usage
 from .exchanges import Exchange, Run, Sample
 from .live import LiveText, Progress
 from .settings import BUDGET_TOKENS, FIXES
-from .support import SampleSupport
+from .support import RatingSupport, SampleSupport
 from .threads import Job, Threads
 
 T = TypeVar("T")
@@ -78,12 +78,13 @@ class FixedClient:
         request: accounting.Request,
         run: Run,
         policy: Policy,
-        support: SampleSupport,
+        support: tuple[SampleSupport, RatingSupport],
         send: Send,
         threads: Threads,
     ) -> None:
         self._request, self._run = request, run
-        self._policy, self._support, self._send = policy, support, send
+        self._policy, self._send = policy, send
+        self._support, self._schemas = support
         self._lock = threading.Lock()
         self._threads = threads
         self._ahead: ahead.Ahead[_Outcome] = ahead.Ahead(threads, self._perform, self._others)
@@ -252,18 +253,36 @@ class FixedClient:
             sample.is_truncated for sample in exchanges.samples_of(data)
         ):
             return data
-        value = ratings.read(first)
+        value, answers = ratings.read(first), [data]
         if value is None:
-            again = _outcome(lambda: call.send({**body, "messages": _again(body, first)}))
-            if not isinstance(again, dict):
-                return data
-            value = ratings.read(_first_text(again))
-            data = _with_choices(data, _choices(data), _usage([data, again]))
+            value = self._rated_again(call, body, first, answers)
+            data = _with_choices(data, _choices(data), _usage(answers))
         if value is None:
             return data
         self._fixed("ratings")
         rated = {**_as_text(_choices(data), f"{value:g}"), "finish_reason": "stop"}
         return _with_choices(data, [rated])
+
+    def _rated_again(
+        self, call: _Call, body: dict[str, Any], said: str, answers: list[dict[str, Any]]
+    ) -> float | None:
+        """The rating of a model that did not rate. What it answers is added to `answers`."""
+        again = _outcome(lambda: call.send({**body, "messages": _again(body, said)}))
+        if not isinstance(again, dict):
+            return None
+        answers.append(again)
+        value = ratings.read(_first_text(again))
+        model = str(body.get("model"))
+        if value is not None or self._schemas.is_missing(model):
+            return value
+        forced = _outcome(lambda: call.send({**body, **likely_ratings.FIELDS}, is_whole=True))
+        if isinstance(forced, dict):
+            answers.append(forced)
+            choice = next(iter(_choices(forced)), {})
+            value = likely_ratings.read(_first_text(forced), choice.get("logprobs"))
+        if value is None:
+            self._schemas.remember(model)
+        return value
 
     # thinking
 
@@ -323,8 +342,8 @@ class _Call:
     exchange: Exchange
     sending: accounting.Sending
 
-    def send(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self.client.send(body, self.sending)
+    def send(self, body: dict[str, Any], *, is_whole: bool = False) -> dict[str, Any]:
+        return self.client.send(body, replace(self.sending, is_whole=is_whole))
 
 
 def _number(value: Any) -> int | None:

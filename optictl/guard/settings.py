@@ -19,6 +19,8 @@ BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
 ANSWER_TOKENS = 4096
 #: How a streaming client sees the steps of a strategy: not at all, or as reasoning.
 PROGRESS = ("off", "reasoning")
+#: The name of the deployment where no other one is given.
+DEPLOYMENT = "optillm-proxy"
 #: What chooses the strategy: the model's name only, or a tag in a message and a body field too.
 CHOICES = ("name", "prompt")
 #: Upstream calls of one request at the same time.
@@ -67,6 +69,7 @@ class Settings:
     stream_calls: bool = True
     progress: str = "off"
     choice: str = "name"
+    deployment: str = DEPLOYMENT
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -190,6 +193,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what chooses the strategy: the model's name, or also <optillm_approach> tags",
     )
     parser.add_argument(
+        "--deployment",
+        default=DEPLOYMENT,
+        metavar="NAME",
+        help="the label `deployment` of every metric",
+    )
+    parser.add_argument(
         "--upstream-env",
         metavar="@FILE",
         help="env file with OPENAI_API_KEY; default: the environment",
@@ -283,4 +292,5 @@ def parse(argv: list[str]) -> Settings:
         stream_calls=options.stream_calls == "yes",
         progress=options.progress,
         choice=options.choice,
+        deployment=options.deployment,
     )

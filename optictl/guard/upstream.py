@@ -27,7 +27,7 @@ from .events import StreamedCompletion
 from .exchanges import Exchange, Run
 from .fixes import FixedClient, Policy
 from .settings import Settings
-from .support import SampleSupport, StreamSupport
+from .support import RatingSupport, SampleSupport, StreamSupport
 from .threads import Threads
 from .transport import Line, NoResponse, TooSlow, Transport
 
@@ -156,6 +156,7 @@ class Upstream:
         }
         self._transport = Transport(settings.base_url, settings.upstream_socket)
         self._samples, self._streams = SampleSupport(), StreamSupport()
+        self._ratings = RatingSupport()
         self._policy = Policy(frozenset(settings.effect), settings.budget_tokens)
         self._sdk = openai.OpenAI(
             api_key=key,
@@ -176,7 +177,8 @@ class Upstream:
         policy = Policy(frozenset()) if is_plain else self._policy
         request.votes_on_answers = "votes" in policy.fixes
         send = partial(self._completion, request)
-        return FixedClient(request, run, policy, self._samples, send, self._threads)
+        support = (self._samples, self._ratings)
+        return FixedClient(request, run, policy, support, send, self._threads)
 
     def _completion(
         self, request: accounting.Request, body: dict[str, Any], sending: Sending
@@ -207,7 +209,7 @@ class Upstream:
             NoResponse: there is no whole response.
         """
         sink, model = sending.sink, str(body.get("model", ""))
-        is_one = body.get("n") in (1, None) and not body.get("stream")
+        is_one = body.get("n") in (1, None) and not body.get("stream") and not sending.is_whole
         streams = is_one and (sink is not None or self._settings.stream_calls)
         if not streams or self._streams.is_missing(model):
             return self._tried(request, body, sending)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -305,8 +305,12 @@ class Systemd:
         result = self._run("journalctl", "--output=json", "--no-pager", f"--unit={unit}", *options)
         return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
-    def stream_journal(self, unit: str, *options: str) -> Generator[dict[str, Any], None, None]:
-        """Read the journal entries of a unit one by one, until the caller closes the generator.
+    def stream_journal(
+        self, units: Sequence[str], *options: str
+    ) -> Generator[dict[str, Any], None, None]:
+        """Read the journal entries of units one by one, until the caller closes the generator.
+
+        They are in one order, that of their times.
 
         With the option --follow, wait for new entries at the end.
 
@@ -318,7 +322,7 @@ class Systemd:
             *self._flags,
             "--output=json",
             "--no-pager",
-            f"--unit={unit}",
+            *(f"--unit={unit}" for unit in units),
             *options,
         ]
         with subprocess.Popen(

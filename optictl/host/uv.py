@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optictl.errors import FileFailure, TimedOut, ToolError, ToolMissing
 from optictl.host import uv_settings
@@ -83,8 +84,8 @@ def program() -> Path:
         ) from None
 
 
-def _settings() -> str:
-    """The text of a uv.toml: the settings of this machine and user that optictl keeps."""
+def _tables() -> list[dict[str, Any]]:
+    """uv's settings of this machine and user: the tables of its files, the first one wins."""
     try:
         home = Path.home()
     except RuntimeError:  # a user without one
@@ -105,7 +106,17 @@ def _settings() -> str:
                 f"uv's settings {path} cannot be read: {error}",
                 remedy=f"edit {path}, or move it out of the way",
             ) from None
-    return uv_settings.kept_settings(tables)
+    return tables
+
+
+def _settings() -> str:
+    """The text of a uv.toml: the settings of this machine and user that optictl keeps."""
+    return uv_settings.kept_settings(_tables())
+
+
+def pip_settings() -> dict[str, str]:
+    """Variables that give pip the index of uv's settings. Empty where uv has none."""
+    return uv_settings.pip_variables(_tables(), os.environ)
 
 
 def _uv(*arguments: str, timeout: float | None = None) -> str:

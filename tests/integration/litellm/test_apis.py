@@ -44,7 +44,7 @@ PRICE = Price({"input_cost_per_token": 1e-06, "output_cost_per_token": 3e-06}, "
 
 
 def rendered(ports: Ports, litellm_port: int) -> str:
-    """What `optictl render-litellm` prints for this module's OptiLLM."""
+    """What `optictl render litellm` prints for this module's OptiLLM."""
     config = Config(
         listen=Listen(port=ports.optillms["rendered"]),
         upstream=Upstream(base_url=helpers.base_url(litellm_port)),
