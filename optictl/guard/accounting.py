@@ -16,11 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from .conversation import Conversation
 from .events import Sink
 from .exchanges import Run
 from .judgement import Judgement
 from .live import Live
+from .parameters import Parameters
 from .settings import PARALLEL_CALLS
+from .strategy_options import Chosen
 
 #: Statuses with which an upstream refuses a request for what it is. 401, 403 and 404 are about the
 #: way to the model.
@@ -92,13 +95,14 @@ class Sending:
 
     `timeout`: the longest wait for the next byte, in seconds; None: the rest of the request's time.
     `places`: where the places of its calls are added (retries are calls, too). `sink`: gets the
-    text as the model writes it.
+    text as the model writes it. `purpose`: that of the call (see `traces`), "" if it is not known.
     """
 
     timeout: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
     sink: Sink | None = None
+    purpose: str = ""
 
 
 @dataclass
@@ -111,6 +115,11 @@ class Request:
     timeout: float
     #: the client's limit for the tokens of an answer, 0 without one
     max_tokens: int = 0
+    #: what the client said
+    conversation: Conversation = field(default=Conversation("", ""), repr=False)
+    parameters: Parameters = field(default_factory=Parameters, repr=False)
+    #: the options of the strategy
+    options: Chosen = field(default=Chosen("", {}), repr=False)
     #: upstream calls at the same time
     parallel_calls: int = PARALLEL_CALLS
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -136,6 +145,8 @@ class Request:
     fixed: set[str] = field(default_factory=set)
     #: the finish_reason of each answer
     finishes: list[str] = field(default_factory=list)
+    #: for each answer, the message with calls of tools that it is, or None
+    called: list[dict[str, Any] | None] = field(default_factory=list, repr=False)
     #: None where nothing can be judged
     judgement: Judgement | None = None
     #: the chain of requests that this one may belong to (see `loops`)

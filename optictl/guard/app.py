@@ -19,6 +19,7 @@ from typing import Any
 from . import (
     GUARD_VERSION,
     accounting,
+    conversation,
     health_probe,
     logs,
     loops,
@@ -301,18 +302,24 @@ class App:
             base_models=settings.base_models,
             loaded=context.strategies,
         )
+        body, parameters, options = request_schema.for_strategy(
+            body, strategy, settings.strategy_options
+        )
         entry = accounting.Request(
             strategy,
             base_model,
             max_calls=settings.max_upstream_calls,
             timeout=settings.request_timeout,
+            conversation=conversation.of(body.messages),
+            parameters=parameters,
+            options=options,
             parallel_calls=settings.parallel_calls,
         )
         entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
-        size = sum(len(message["content"]) for message in body.messages)
+        size = sum(len(str(message["content"])) for message in body.messages)
         if entry.may_keep(size, MAX_CONTENT_BYTES):
             entry.messages = body.messages
-        context.breaker.watch(entry, data["messages"])
+        context.breaker.watch(entry, data)
         gone = asyncio.ensure_future(_disconnected(request.receive))
         if body.stream:
             return await self._streamed(body, entry, gone)

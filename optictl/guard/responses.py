@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting, refusals, statuses, traces
+from . import accounting, conversation, refusals, statuses, tool_calls, traces
 from .live import Part
 
 #: Seconds in the header Retry-After of a 503.
@@ -192,6 +192,7 @@ def usage(request: accounting.Request) -> dict[str, Any]:
 def completion(request: accounting.Request, model: str, texts: list[str]) -> dict[str, Any]:
     """A chat.completion with one choice for each text."""
     finishes = [*request.finishes, *["stop"] * len(texts)]
+    called = [*request.called, *[None] * len(texts)]
     return {
         "id": f"chatcmpl-{request.id}",
         "object": "chat.completion",
@@ -200,7 +201,7 @@ def completion(request: accounting.Request, model: str, texts: list[str]) -> dic
         "choices": [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": None},
+                "message": _message(text, called[index]),
                 "logprobs": None,
                 "finish_reason": finish,
             }
@@ -208,6 +209,14 @@ def completion(request: accounting.Request, model: str, texts: list[str]) -> dic
         ],
         "usage": usage(request),
     }
+
+
+def _message(text: str, called: dict[str, Any] | None) -> dict[str, Any]:
+    """An answer: a text, or calls of tools with the text that the model wrote beside them."""
+    if called is None:
+        return {"role": "assistant", "content": text, "refusal": None}
+    calls = {"tool_calls": tool_calls.of(called)}
+    return {"role": "assistant", "content": called.get("content"), "refusal": None, **calls}
 
 
 def stream(whole: dict[str, Any], include_usage: bool) -> Response:
@@ -246,17 +255,20 @@ class Events:
     def end(self, whole: dict[str, Any]) -> Iterator[bytes]:
         """What is not sent yet of a completion, and its end."""
         for choice in whole["choices"]:
-            index, text = choice["index"], choice["message"]["content"]
+            index, message = choice["index"], choice["message"]
+            text = conversation.text_of(message["content"])
             sent = "".join(self._sent.get(index, []))
             left = text.removeprefix(sent) if text.startswith(sent) else ""
             for start in range(0, len(left), _PIECE):
                 yield self.part(Part(index, left[start : start + _PIECE]))
+            for delta in tool_calls.chunks(tool_calls.of(message), _PIECE):
+                yield self._chunk(index, delta)
             yield self._chunk(index, {}, choice["finish_reason"])
         if self._include_usage:
             yield _event({**self._head, "choices": [], "usage": whole["usage"]})
         yield b"data: [DONE]\n\n"
 
-    def _chunk(self, index: int, delta: dict[str, str], finish: str | None = None) -> bytes:
+    def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
         if index not in self._begun:
             self._begun.add(index)
             delta = {"role": "assistant", **delta}

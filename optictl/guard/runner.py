@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-from . import accounting, judgement, thinking
+from . import accounting, judgement, parameters, thinking
 from .completions import Completion
 from .error_texts import is_error_text
 from .exchanges import Run, finish_of, usable
 from .request_schema import Body
 from .threads import Threads, side_by_side
 from .upstream import Upstream
-
-
-def conversation(messages: Sequence[dict[str, str]]) -> tuple[str, str]:
-    """The two texts that a strategy gets: the system prompt and the conversation.
-
-    Strategies know no messages. The form is the same as in `parse_conversation` of OptiLLM, which
-    their prompts expect.
-    """
-    names = {"user": "User", "assistant": "Assistant"}
-    system = [message["content"] for message in messages if message["role"] == "system"]
-    turns = [
-        f"{names[message['role']]}: {message['content']}"
-        for message in messages
-        if message["role"] in names
-    ]
-    return "\n\n".join(filter(None, system)), "\n".join(turns)
 
 
 def _texts(result: Any) -> list[Any]:
@@ -72,6 +55,17 @@ def _is_answer(text: Any) -> bool:
     return isinstance(text, str) and bool(text.strip()) and not is_error_text(text)
 
 
+def _has_format(request: accounting.Request, run: Run, text: str) -> bool:
+    """Whether an answer has the format that the client asked for, if it did.
+
+    A candidate of `moa` in the place of an empty final text has not.
+    """
+    if request.strategy != "moa" or "response_format" not in request.parameters.answering:
+        return True
+    finals = usable([one for one in run.exchanges if one.step == "final"])
+    return text.strip() in {sample.text.strip() for sample in finals}
+
+
 @dataclass(frozen=True)
 class Runner:
     """The loaded OptiLLM. `server`: its module."""
@@ -99,23 +93,39 @@ class Runner:
             request.finish()
             begun = [run for run in runs if run.exchanges]
             request.judgement = judgement.judge(request.strategy, begun)
+        texts: list[Any] = []
         for run, found in zip(runs, answers, strict=True):
-            request.finishes += [_finish(text, run) for text in found]
-        texts = [text for found in answers for text in found]
+            for text in found:
+                self._enter(request, run, text, texts)
         return texts if texts and all(map(_is_answer, texts)) else None
+
+    def _enter(self, request: accounting.Request, run: Run, text: Any, texts: list[Any]) -> None:
+        """Add an answer to `texts`, and what belongs to it to the request."""
+        finish, called = _finish(text, run), None
+        if isinstance(text, str):
+            called = run.called.get(text.strip())
+            whole = text
+            text = text if called else parameters.stopped(text, request.parameters.stops)
+            finish = finish if text == whole else "stop"
+            if not called and not _has_format(request, run, whole):
+                text = ""
+        request.finishes.append(finish)
+        request.called.append(called)
+        texts.append(text)
 
     def _answers(self, request: accounting.Request, body: Body, run: Run) -> list[Any]:
         """The answers of one run."""
-        system, query = conversation(body.messages)
+        said = request.conversation
+        configuration = request.options.configuration(request.parameters.configuration())
         is_built_in = request.strategy in self.server.known_approaches
         client = self.upstream.client(request, run, plain=is_built_in)
         with accounting.attributed_to(request, run):
             result, _tokens = self.server.execute_single_approach(
                 request.strategy,
-                system,
-                query,
+                said.system,
+                said.query,
                 client,
                 request.base_model,
-                {"stream": False, "n": body.n, **body.token_limits()},
+                {"stream": False, "n": body.n, **body.token_limits(), **configuration},
             )
         return [_delivered(text, run) for text in _texts(result)]

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import envfile
+from . import envfile, strategy_options
 
 #: sysexits.h EX_CONFIG. systemd shows it as CONFIG, and scripts can distinguish it from a crash.
 EXIT_CONFIG = 78
@@ -33,7 +33,7 @@ class Settings:
 
     Times are in seconds, sizes in bytes. `proxy_key`: the key itself, read from its file; `repr()`
     does not show it. `env_file`: the file of --upstream-env. `effect`: the fixes that are on.
-    `budget_tokens`: step -> its token limit.
+    `budget_tokens`: step -> its token limit. `strategy_options`: strategy -> option -> bounds.
     """
 
     host: str
@@ -64,6 +64,7 @@ class Settings:
     stream_calls: bool = True
     progress: str = "off"
     choice: str = "name"
+    strategy_options: strategy_options.Deployment = field(default_factory=dict)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -87,6 +88,13 @@ def _budgets(text: str) -> dict[str, int]:
             raise argparse.ArgumentTypeError(f"{part!r} is not a step with its token limit")
         limits[step] = int(tokens)
     return limits
+
+
+def _options(text: str) -> strategy_options.Deployment:
+    try:
+        return strategy_options.deployment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -181,6 +189,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what chooses the strategy: the model's name, or also <optillm_approach> tags",
     )
     parser.add_argument(
+        "--strategy-options",
+        type=_options,
+        default={},
+        metavar="STRATEGY.OPTION=DEFAULT:MIN:MAX,...",
+        help="values and bounds of the options of strategies, or none",
+    )
+    parser.add_argument(
         "--upstream-env",
         metavar="@FILE",
         help="env file with OPENAI_API_KEY; default: the environment",
@@ -273,4 +288,5 @@ def parse(argv: list[str]) -> Settings:
         stream_calls=options.stream_calls == "yes",
         progress=options.progress,
         choice=options.choice,
+        strategy_options=options.strategy_options,
     )
