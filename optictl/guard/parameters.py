@@ -33,9 +33,10 @@ ANSWERING = ("stop", "response_format", *TOOLS)
 #: Source: the strategies of OptiLLM 0.3.12 to 0.4.0.
 _OWN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(
-        ("moa", "bon", "self_consistency", "mcts", "rto", "z3", "pvg", "rstar", "mars", "cepo"),
+        ("moa", "bon", "self_consistency", "mcts", "rto", "z3", "pvg", "rstar", "mars"),
         frozenset({"temperature"}),
     ),
+    "cepo": frozenset({"temperature", "top_p"}),
 }
 #: strategy -> what it reads from the configuration of a request.
 READ: Mapping[str, tuple[str, ...]] = {

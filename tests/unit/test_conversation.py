@@ -79,7 +79,7 @@ class TestMessages:
         assert found.dropped == []
 
     def test_what_is_not_set_is_not_sent(self) -> None:
-        empty = {"role": "assistant", "content": "4", "tool_calls": [], "refusal": None}
+        empty: Message = {"role": "assistant", "content": "4", "tool_calls": [], "refusal": None}
         assert body(empty, user("q")).messages[0] == {"role": "assistant", "content": "4"}
         missing = {"role": "assistant"}
         assert body(missing, user("q")).messages[0] == {"role": "assistant", "content": ""}
