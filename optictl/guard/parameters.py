@@ -47,7 +47,7 @@ READ: Mapping[str, tuple[str, ...]] = {
 }
 #: strategy -> the step whose text is the answer, as it is. "": of every call; None: of each call
 #: that passes the conversation on.
-_ANSWER_STEPS: Mapping[str, str | None] = {
+ANSWER_STEPS: Mapping[str, str | None] = {
     "none": "",
     "moa": "final",
     "plansearch": "final",
@@ -58,7 +58,7 @@ _ANSWER_STEPS: Mapping[str, str | None] = {
     "genselect": None,
 }
 #: The strategies whose answer can be a call of a tool. `plansearch` always writes a program.
-_WITH_TOOLS = ("moa", "bon", "self_consistency", "re2", "none")
+WITH_TOOLS = ("moa", "bon", "self_consistency", "re2", "none")
 _WHOLE_NUMBERS_END = 2**63
 
 
@@ -104,7 +104,7 @@ class Parameters:
 
         `is_whole`: the call passes the conversation on.
         """
-        expected = _ANSWER_STEPS.get(self.strategy, "no step")
+        expected = ANSWER_STEPS.get(self.strategy, "no step")
         return is_whole if expected is None else expected in ("", step)
 
     def of_call(
@@ -144,12 +144,12 @@ def of(strategy: str, given: Mapping[str, Any]) -> Parameters | Problem:
     dropped = {name for name in given if name in own}
     if "tools" not in given:
         dropped |= {name for name in TOOLS if name in given}
-    elif strategy not in _WITH_TOOLS:
+    elif strategy not in WITH_TOOLS:
         if given.get("tool_choice") != "none":
-            return _cannot(strategy, "tools", "call a tool", _WITH_TOOLS)
+            return _cannot(strategy, "tools", "call a tool", WITH_TOOLS)
         dropped |= {name for name in TOOLS if name in given}
-    if "response_format" in given and strategy not in _ANSWER_STEPS:
-        return _cannot(strategy, "response_format", "keep to a format", tuple(_ANSWER_STEPS))
+    if "response_format" in given and strategy not in ANSWER_STEPS:
+        return _cannot(strategy, "response_format", "keep to a format", tuple(ANSWER_STEPS))
     kept = {name: value for name, value in given.items() if name not in dropped}
     return Parameters(
         strategy,

@@ -46,9 +46,9 @@ def _delivered(text: Any, run: Run) -> Any:
     return next((one.text for one in samples if one.text.strip() == text.strip()), text)
 
 
-def _finish(text: Any, run: Run) -> str:
+def _finish(text: str, run: Run) -> str:
     """The finish_reason of an answer, which the strategy may have got without its thinking."""
-    return finish_of(thinking.without(text), run.exchanges) if isinstance(text, str) else "stop"
+    return finish_of(thinking.without(text), run.exchanges)
 
 
 def _is_answer(text: Any) -> bool:
@@ -60,10 +60,20 @@ def _has_format(request: accounting.Request, run: Run, text: str) -> bool:
 
     A candidate of `moa` in the place of an empty final text has not.
     """
-    if request.strategy != "moa" or "response_format" not in request.parameters.answering:
+    has_none = request.strategy != "moa" or "response_format" not in request.parameters.answering
+    if has_none or text.strip() in run.called:
         return True
     finals = usable([one for one in run.exchanges if one.step == "final"])
     return text.strip() in {sample.text.strip() for sample in finals}
+
+
+def _entered(request: accounting.Request, run: Run, text: str) -> str:
+    """An answer as the client gets it. What belongs to it is entered in the request."""
+    called = run.called.get(text.strip())
+    sent = text if called else parameters.stopped(text, request.parameters.stops)
+    request.finishes.append(_finish(text, run) if sent == text else "stop")
+    request.called.append(called)
+    return sent
 
 
 @dataclass(frozen=True)
@@ -93,25 +103,13 @@ class Runner:
             request.finish()
             begun = [run for run in runs if run.exchanges]
             request.judgement = judgement.judge(request.strategy, begun)
-        texts: list[Any] = []
-        for run, found in zip(runs, answers, strict=True):
-            for text in found:
-                self._enter(request, run, text, texts)
-        return texts if texts and all(map(_is_answer, texts)) else None
-
-    def _enter(self, request: accounting.Request, run: Run, text: Any, texts: list[Any]) -> None:
-        """Add an answer to `texts`, and what belongs to it to the request."""
-        finish, called = _finish(text, run), None
-        if isinstance(text, str):
-            called = run.called.get(text.strip())
-            whole = text
-            text = text if called else parameters.stopped(text, request.parameters.stops)
-            finish = finish if text == whole else "stop"
-            if not called and not _has_format(request, run, whole):
-                text = ""
-        request.finishes.append(finish)
-        request.called.append(called)
-        texts.append(text)
+        each = [(run, text) for run, found in zip(runs, answers, strict=True) for text in found]
+        is_answered = all(
+            _is_answer(text) and _has_format(request, run, text) for run, text in each
+        )
+        return (
+            [_entered(request, run, text) for run, text in each] if each and is_answered else None
+        )
 
     def _answers(self, request: accounting.Request, body: Body, run: Run) -> list[Any]:
         """The answers of one run."""
