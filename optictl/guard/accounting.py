@@ -18,11 +18,14 @@ from typing import Any
 
 from .answers import Answer
 from .carried import Carried
+from .conversation import Conversation
 from .events import Sink
 from .exchanges import Run
 from .judgement import Judgement
 from .live import Live
+from .parameters import Parameters
 from .settings import ANSWER_TOKENS, PARALLEL_CALLS
+from .strategy_options import Chosen
 
 #: Statuses with which an upstream refuses a request for what it is. 401, 403 and 404 are about the
 #: way to the model.
@@ -96,12 +99,14 @@ class Sending:
     `timeout`: the longest wait for the next byte, in seconds; None: the rest of the request's time.
     `places`: where the places of its calls are added (retries are calls, too). `sink`: gets the
     text as the model writes it. `is_whole`: without a stream, in which LiteLLM loses fields.
+    `purpose`: that of the call (see `traces`), "" if it is not known.
     """
 
     timeout: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
     sink: Sink | None = None
+    purpose: str = ""
     is_whole: bool = False
 
 
@@ -120,6 +125,11 @@ class Request:
     answer_tokens: int = ANSWER_TOKENS
     #: the keys of `optictl.yaml` whose limits cut the answer
     limited_by: list[str] = field(default_factory=list)
+    #: what the client said
+    conversation: Conversation = field(default=Conversation("", ""), repr=False)
+    parameters: Parameters = field(default_factory=Parameters, repr=False)
+    #: the options of the strategy
+    options: Chosen = field(default=Chosen("", {}), repr=False)
     #: upstream calls at the same time
     parallel_calls: int = PARALLEL_CALLS
     id: str = field(default_factory=lambda: uuid.uuid4().hex)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import thinking
+from . import parameters, thinking, tool_calls
 from .completions import Completion
 from .error_texts import is_error_text
 from .exchanges import Exchange, Run, source_of, usable
@@ -14,7 +14,11 @@ from .exchanges import Exchange, Run, source_of, usable
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer for the client. `text`: None if the model only refused. `beside`: see `Sample`."""
+    """An answer for the client.
+
+    `text`: None if the model only refused, or only called tools. `beside`: see `Sample`; also
+    `tool_calls`.
+    """
 
     text: str | None
     finish: str = "stop"
@@ -60,7 +64,7 @@ def _delivered(text: Any, run: Run) -> Any:
     return next((one.text for one in samples if one.text.strip() == text.strip()), text)
 
 
-def _answer(text: Any, run: Run) -> Answer | None:
+def _answer(text: Any, run: Run, stops: Sequence[str]) -> Answer | None:
     """An answer with what its call tells about it. None if it is no answer.
 
     A text of the model may quote one of OptiLLM's error texts.
@@ -69,18 +73,40 @@ def _answer(text: Any, run: Run) -> Answer | None:
         return None
     # the strategy may have got it without its thinking
     source = source_of(thinking.without(text), run.exchanges)
-    if source is None:
-        return None if is_error_text(text) else Answer(text)
-    if not source.is_whole and is_error_text(text):
+    if (source is None or not source.is_whole) and is_error_text(text):
         return None
-    beside = source.sample.beside
-    if not source.is_whole:  # the probabilities of tokens belong to the whole text
-        beside = {name: value for name, value in beside.items() if name != "logprobs"}
-    return Answer(text, source.finish, beside)
+    finish, beside = (source.finish, dict(source.sample.beside)) if source else ("stop", {})
+    called = run.called.get(text.strip())
+    if called is not None:
+        calls = {"tool_calls": tool_calls.of(called)}
+        return Answer(called.get("content"), finish, {**beside, **calls})
+    sent = parameters.stopped(text, stops)
+    if sent != text:
+        finish = "stop"
+    if sent != text or not (source and source.is_whole):
+        beside.pop("logprobs", None)  # the probabilities of tokens belong to the whole text
+    return Answer(sent, finish, beside)
 
 
-def read(result: Any, run: Run) -> list[Answer | None]:
-    """The answers in the result of a run. None for each text that is no answer."""
-    answers = [_answer(_delivered(text, run), run) for text in _texts(result)]
+def _is_final(text: Any, run: Run) -> bool:
+    finals = usable([one for one in run.exchanges if one.step == "final"])
+    said = str(text).strip()
+    return said in run.called or said in {sample.text.strip() for sample in finals}
+
+
+def read(
+    result: Any, run: Run, *, stops: Sequence[str] = (), final_only: bool = False
+) -> list[Answer | None]:
+    """The answers in the result of a run. None for each text that is no answer.
+
+    Args:
+        stops: texts that end an answer.
+        final_only: only a text of a last call is an answer.
+    """
+    texts = [_delivered(text, run) for text in _texts(result)]
+    answers = [
+        None if final_only and not _is_final(text, run) else _answer(text, run, stops)
+        for text in texts
+    ]
     refused = None if any(answers) else _refusal(run.exchanges)
     return [refused] if refused is not None else answers

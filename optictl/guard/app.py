@@ -20,6 +20,7 @@ from . import (
     GUARD_VERSION,
     accounting,
     carried,
+    conversation,
     costs,
     health_probe,
     limited,
@@ -305,8 +306,12 @@ class App:
             base_models=settings.base_models,
             loaded=context.strategies,
         )
+        body, parameters, options = request_schema.for_strategy(
+            body, strategy, settings.strategy_options
+        )
         answers = 1 if strategy == "none" else body.n
-        if reason := costs.excess(strategy, answers, settings.max_upstream_calls):
+        each = costs.of_answer(strategy, options.values)
+        if reason := costs.excess(strategy, each, answers, settings.max_upstream_calls):
             raise Refused(
                 400, "upstream_call_limit", reason, {"x-should-retry": "false"}, param="n"
             )
@@ -315,15 +320,18 @@ class App:
             base_model,
             max_calls=settings.max_upstream_calls,
             timeout=settings.request_timeout,
+            conversation=conversation.of(body.messages),
+            parameters=parameters,
+            options=options,
             parallel_calls=settings.parallel_calls,
             carried=carried.of(request.headers, data),
             answer_tokens=settings.answer_tokens,
         )
         entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
-        size = sum(len(message["content"]) for message in body.messages)
+        size = sum(len(str(message["content"])) for message in body.messages)
         if entry.may_keep(size, MAX_CONTENT_BYTES):
             entry.messages = body.messages
-        context.breaker.watch(entry, data["messages"])
+        context.breaker.watch(entry, data)
         gone = asyncio.ensure_future(_disconnected(request.receive))
         if body.stream:
             return await self._streamed(body, entry, gone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .accounting import Call, Request
 
@@ -20,9 +20,19 @@ CALLS = {
 }
 
 
-def excess(strategy: str, answers: int, most: int) -> str:
-    """Why a request for this many answers cannot stay within `most` calls. "" if it can."""
-    each = CALLS.get(strategy, 1)
+def of_answer(strategy: str, options: Mapping[str, float]) -> int:
+    """The calls for one answer with these options of the strategy, at least."""
+    samples = int(options.get("samples", 0))
+    if samples and strategy in ("bon", "self_consistency"):
+        return samples + (strategy == "bon")  # each is rated
+    return CALLS.get(strategy, 1)
+
+
+def excess(strategy: str, each: int, answers: int, most: int) -> str:
+    """Why a request for this many answers cannot stay within `most` calls. "" if it can.
+
+    `each`: the calls for one answer.
+    """
     needed = each * answers
     if needed <= most:
         return ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol
 
+from . import tool_calls
+
 
 class Sink(Protocol):
     """Gets the parts of a text as they come. `has_text`: whether it got one."""
@@ -29,6 +31,7 @@ class StreamedCompletion:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._logprobs: dict[str, list[Any]] = {}
+        self._calls = tool_calls.Streamed()
         self._finish: str | None = None
         self._usage: dict[str, Any] | None = None
         self._error: Any = None
@@ -77,6 +80,7 @@ class StreamedCompletion:
         delta = choice.get("delta")
         delta = delta if isinstance(delta, dict) else {}
         self._has_content |= isinstance(delta.get("content"), str)
+        self._calls.feed(delta.get("tool_calls"))
         for name, parts in (
             ("reasoning_content", self._reasoning),
             ("refusal", self._refusal),
@@ -106,6 +110,8 @@ class StreamedCompletion:
             message["reasoning_content"] = "".join(self._reasoning)
         if self._refusal:
             message["refusal"] = "".join(self._refusal)
+        if self._calls.calls:
+            message["tool_calls"] = self._calls.calls
         choice: dict[str, Any] = {
             "index": 0,
             "message": message,

@@ -133,17 +133,32 @@ def source_of(text: str, exchanges: Sequence[Exchange]) -> Source | None:
     return None
 
 
+#: More samples of one question than a run has.
+_SAMPLES_OF_A_RUN = 1000
+
+
 @dataclass
 class Run:
     """One run of a strategy. A request for `n` answers has `n` of them.
 
     `place`: which of `runs`, from 0.
     `agreement`: the votes for the answer that won, and the number of samples; None without a vote.
-    `originals`: text without thinking -> whole text.
+    `originals`: text without thinking -> whole text. `called`: text -> the message with calls of
+    tools for which it stands.
     """
 
     exchanges: list[Exchange] = field(default_factory=list)
     agreement: tuple[int, int] | None = None
     originals: dict[str, str] = field(default_factory=dict)
+    called: dict[str, dict[str, Any]] = field(default_factory=dict)
     place: int = 0
     runs: int = 1
+
+    @property
+    def first_sample(self) -> int:
+        """The number of its first sample of a question: another run has other ones."""
+        return self.place * _SAMPLES_OF_A_RUN
+
+    def samples_of(self, question: int) -> int:
+        """How many samples of a question there are so far."""
+        return sum(one.asked for one in self.exchanges if one.question == question)

@@ -56,6 +56,7 @@ _REASONS = ("connection", "timeout", "ended", "rate_limited", "4xx", "5xx")
 _REFUSALS = (
     "invalid_json",
     "invalid_request",
+    "parameter_not_supported",
     "strategy_prefix_required",
     "strategy_not_enabled",
     "strategy_not_loaded",

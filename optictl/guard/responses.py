@@ -8,7 +8,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting, costs, limited, refusals, statuses, traces
+from . import (
+    accounting,
+    conversation,
+    costs,
+    limited,
+    refusals,
+    statuses,
+    tool_calls,
+    traces,
+)
 from .answers import Answer
 from .live import Part
 
@@ -229,6 +238,14 @@ def completion(
     }
 
 
+def _message(text: str, called: dict[str, Any] | None) -> dict[str, Any]:
+    """An answer: a text, or calls of tools with the text that the model wrote beside them."""
+    if called is None:
+        return {"role": "assistant", "content": text, "refusal": None}
+    calls = {"tool_calls": tool_calls.of(called)}
+    return {"role": "assistant", "content": called.get("content"), "refusal": None, **calls}
+
+
 def stream(whole: dict[str, Any], include_usage: bool) -> Response:
     """A completion as server-sent events. With `include_usage`, the last chunk has the usage."""
     events = Events(whole["id"], whole["model"], include_usage, whole["created"])
@@ -281,7 +298,7 @@ class Events:
     def _rest(self, choice: dict[str, Any]) -> Iterator[bytes]:
         """What is not sent yet of a choice."""
         index, message = choice["index"], choice["message"]
-        text, sent = message["content"] or "", "".join(self._sent.get(index, []))
+        text, sent = conversation.text_of(message["content"]), "".join(self._sent.get(index, []))
         thought = message.get("reasoning_content") or ""
         if not sent and thought not in "".join(self._sent_reasoning.get(index, [])):
             yield from self._pieces(index, thought, is_reasoning=True)
@@ -289,13 +306,15 @@ class Events:
             yield from self._pieces(index, text.removeprefix(sent))
         if message["refusal"]:
             yield self._chunk(index, {"refusal": message["refusal"]})
+        for delta in tool_calls.chunks(tool_calls.of(message), _PIECE):
+            yield self._chunk(index, delta)
 
     def _pieces(self, index: int, text: str, *, is_reasoning: bool = False) -> Iterator[bytes]:
         for start in range(0, len(text), _PIECE):
             yield self.part(Part(index, text[start : start + _PIECE], is_reasoning))
 
     def _chunk(
-        self, index: int, delta: dict[str, str], finish: str | None = None, logprobs: Any = None
+        self, index: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None
     ) -> bytes:
         if index not in self._begun:
             self._begun.add(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -13,22 +12,6 @@ from .exchanges import Run
 from .request_schema import Body
 from .threads import Threads, side_by_side
 from .upstream import Upstream
-
-
-def conversation(messages: Sequence[dict[str, str]]) -> tuple[str, str]:
-    """The two texts that a strategy gets: the system prompt and the conversation.
-
-    Strategies know no messages. The form is the same as in `parse_conversation` of OptiLLM, which
-    their prompts expect.
-    """
-    names = {"user": "User", "assistant": "Assistant"}
-    system = [message["content"] for message in messages if message["role"] == "system"]
-    turns = [
-        f"{names[message['role']]}: {message['content']}"
-        for message in messages
-        if message["role"] in names
-    ]
-    return "\n\n".join(filter(None, system)), "\n".join(turns)
 
 
 @dataclass(frozen=True)
@@ -66,20 +49,28 @@ class Runner:
 
     def _answers(self, request: accounting.Request, body: Body, run: Run) -> list[Answer | None]:
         """The answers of one run. None for each text that is no answer."""
-        system, query = conversation(body.messages)
+        said = request.conversation
+        configuration = request.options.configuration(request.parameters.configuration())
         is_built_in = request.strategy in self.server.known_approaches
         client = self.upstream.client(request, run, plain=is_built_in)
         limits = limited.token_limits(request.strategy, body.token_limits(), request.answer_tokens)
         with accounting.attributed_to(request, run):
             result, _tokens = self.server.execute_single_approach(
                 request.strategy,
-                system,
-                query,
+                said.system,
+                said.query,
                 client,
                 request.base_model,
-                {"stream": False, "n": body.n, **limits},
+                {"stream": False, "n": body.n, **limits, **configuration},
             )
-        found = answers.read(result, run)
+        answering = request.parameters.answering
+        # a candidate of `moa` in the place of an empty final text has no format
+        found = answers.read(
+            result,
+            run,
+            stops=request.parameters.stops,
+            final_only=request.strategy == "moa" and "response_format" in answering,
+        )
         # a strategy that swallows the end of its request returns what it likes
         if found and all(found) and request.aborted is None:
             request.finished[run.place] = [answer for answer in found if answer is not None]

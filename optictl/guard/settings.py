@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import envfile
+from . import envfile, strategy_options
 
 #: sysexits.h EX_CONFIG. systemd shows it as CONFIG, and scripts can distinguish it from a crash.
 EXIT_CONFIG = 78
@@ -37,7 +37,7 @@ class Settings:
 
     Times are in seconds, sizes in bytes. `proxy_key`: the key itself, read from its file; `repr()`
     does not show it. `env_file`: the file of --upstream-env. `effect`: the fixes that are on.
-    `budget_tokens`: step -> its token limit.
+    `budget_tokens`: step -> its token limit. `strategy_options`: strategy -> option -> bounds.
     """
 
     host: str
@@ -70,6 +70,7 @@ class Settings:
     progress: str = "off"
     choice: str = "name"
     deployment: str = DEPLOYMENT
+    strategy_options: strategy_options.Deployment = field(default_factory=dict)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -93,6 +94,13 @@ def _budgets(text: str) -> dict[str, int]:
             raise argparse.ArgumentTypeError(f"{part!r} is not a step with its token limit")
         limits[step] = int(tokens)
     return limits
+
+
+def _options(text: str) -> strategy_options.Deployment:
+    try:
+        return strategy_options.deployment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,6 +207,13 @@ def _parser() -> argparse.ArgumentParser:
         help="the label `deployment` of every metric",
     )
     parser.add_argument(
+        "--strategy-options",
+        type=_options,
+        default={},
+        metavar="STRATEGY.OPTION=DEFAULT:MIN:MAX,...",
+        help="values and bounds of the options of strategies, or none",
+    )
+    parser.add_argument(
         "--upstream-env",
         metavar="@FILE",
         help="env file with OPENAI_API_KEY; default: the environment",
@@ -293,4 +308,5 @@ def parse(argv: list[str]) -> Settings:
         progress=options.progress,
         choice=options.choice,
         deployment=options.deployment,
+        strategy_options=options.strategy_options,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from optictl.guard import traces
+from optictl.guard import tool_calls, traces
 
 LABEL = "optictl stand-in"
 
@@ -120,6 +120,7 @@ def _events(whole: dict[str, Any]) -> bytes:
         start = {"role": "assistant", "content": "" if message.get("content") is not None else None}
         parts.append(("refusal", message.get("refusal")))
         deltas = [start, *({name: part} for name, part in parts if part)]
+        deltas += tool_calls.chunks(tool_calls.of(message), size=16)
         chunks += [
             {"choices": [{"index": index, "delta": delta, "finish_reason": None}]}
             for delta in deltas

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optictl.guard import accounting, answers, events, responses
+from optictl.guard import accounting, answers, costs, events, responses
 from optictl.guard.answers import Answer
 from optictl.guard.completions import Usage
 from optictl.guard.error_texts import ERROR_TEXTS
@@ -78,6 +78,48 @@ def test_a_refusal_is_an_answer_without_a_text() -> None:
     mixed = run_of(("candidate", [refused, choice("a text")]))
     assert read("a text", mixed) == Answer("a text")
     assert read(ERROR_TEXTS[0], mixed) is None
+
+
+def test_a_call_of_a_tool_is_an_answer() -> None:
+    tool = {"id": "1", "type": "function", "function": {"name": "rain", "arguments": "{}"}}
+    run = run_of(("final", [choice("Tool call: rain()", "tool_calls")]))
+    run.called["Tool call: rain()"] = {"content": None, "tool_calls": [tool]}
+    expected = Answer(None, "tool_calls", {"tool_calls": [tool]})
+    assert read("Tool call: rain()", run) == expected
+
+
+def test_an_answer_ends_at_the_texts_of_the_client() -> None:
+    run = run_of(("final", [choice("one two", "length", logprobs=LOGPROBS)]))
+    assert answers.read("one two", run, stops=[" t"]) == [Answer("one", "stop")]
+
+
+def test_only_a_final_text_has_the_format_of_the_client() -> None:
+    run = run_of(
+        ("candidate", [choice("a")]), ("critique", [choice("b")]), ("final", [choice("c")])
+    )
+    assert answers.read("c", run, final_only=True) == [Answer("c")]
+    assert answers.read("a", run, final_only=True) == [None]
+    assert answers.read("a", run) == [Answer("a")]
+
+
+# the calls that a request needs
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "calls"),
+    [
+        ("moa", {"temperature": 0.5}, 3),
+        ("bon", {"samples": 5}, 6),
+        ("self_consistency", {"samples": 7}, 7),
+        ("self_consistency", {}, 5),
+        ("mars", {}, 1),
+    ],
+)
+def test_the_calls_of_an_answer(strategy: str, options: dict[str, float], calls: int) -> None:
+    assert costs.of_answer(strategy, options) == calls
+    assert costs.excess(strategy, calls, 2, 2 * calls) == ""
+    assert "to use it, raise the limit" in costs.excess(strategy, calls, 1, calls - 1)
+    assert "at most 1 answers (n)" in costs.excess(strategy, calls, 2, 2 * calls - 1)
 
 
 # the response

@@ -90,6 +90,19 @@ def test_what_came_with_the_text_goes_with_the_answer(pair: Pair, strategy: str)
     assert [one for one in probabilities if one] == [LOGPROBS]
 
 
+@pytest.mark.parametrize(("strategy", "asked"), [("moa", 1), ("bon", 1), ("self_consistency", 5)])
+def test_probabilities_are_asked_for_where_the_text_is_the_answer(
+    pair: Pair, strategy: str, asked: int
+) -> None:
+    response = pair.server.ask(f"{strategy}-jerry-xl", logprobs=True, top_logprobs=2)
+    assert response.status_code == 200, response.text
+    assert "x-optillm-dropped" not in response.headers
+    sent = [seen.body or {} for seen in pair.upstream.calls()]
+    with_them = [body for body in sent if body.get("logprobs") is True]
+    assert len(with_them) == asked
+    assert {body["top_logprobs"] for body in with_them} == {2}
+
+
 def test_the_details_of_the_usage_are_sums_over_all_calls(pair: Pair) -> None:
     pair.upstream.respond = answering(
         choice("4"),
@@ -171,6 +184,14 @@ def test_what_cannot_stay_within_the_limit_is_refused_at_the_door(
     assert (error["param"], response.headers["x-should-retry"]) == ("n", "false")
     assert pair.upstream.seen == []
     assert len(pair.server.ask(f"{strategy}-jerry-xl", n=most).json()["choices"]) == most
+
+
+def test_the_samples_that_a_client_asks_for_count_at_the_door(pair: Pair) -> None:
+    samples = {"samples": MAX_CALLS}  # and as many ratings, and the call for the samples
+    response = pair.server.ask("bon-jerry-xl", strategy_options=samples)
+    error = assert_refused(response, 400, "upstream_call_limit")
+    assert f"needs {MAX_CALLS + 1} upstream calls (for bon)" in error["message"]
+    assert pair.upstream.seen == []
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import httpx
 import openai
+import pydantic
 import pytest
 import requests
 
@@ -283,6 +284,72 @@ def test_the_sdk_does_not_repeat_what_a_retry_cannot_change(pair: Pair) -> None:
         ask(client)
     assert raised.value.code == "context_length_exceeded"
     assert len(pair.upstream.calls()) <= 2
+
+
+class Sum(pydantic.BaseModel):
+    """What the structured answers of these tests are."""
+
+    total: int
+    reason: str
+
+
+def _structured(seen: Seen) -> Reply | None:
+    """A model that writes JSON only where it is asked for it."""
+    body = seen.body or {}
+    is_asked = body.get("response_format", {}).get("type") == "json_schema"
+    text = Sum(total=4, reason="2 and 2").model_dump_json() if is_asked else ANSWER
+    return Reply(body=completion(body, text)) if seen.body else None
+
+
+@pytest.mark.parametrize("strategy", ["moa", "self_consistency", "re2"])
+def test_the_sdk_parses_a_structured_answer(pair: Pair, sdk: openai.OpenAI, strategy: str) -> None:
+    pair.upstream.respond = _structured
+    answer = sdk.chat.completions.parse(
+        model=f"{strategy}-jerry-xl", messages=QUESTION, response_format=Sum
+    )
+    assert answer.choices[0].message.parsed == Sum(total=4, reason="2 and 2")
+    with sdk.chat.completions.stream(
+        model=f"{strategy}-jerry-xl", messages=QUESTION, response_format=Sum
+    ) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed.total == 4
+
+
+def test_the_sdk_reads_a_refusal_of_the_model(pair: Pair, sdk: openai.OpenAI) -> None:
+    def refuse(seen: Seen) -> Reply | None:
+        whole = completion(seen.body or {})
+        for choice in whole["choices"]:
+            choice["message"] |= {"content": None, "refusal": "I will not."}
+        return Reply(body=whole) if seen.body else None
+
+    pair.upstream.respond = refuse
+    answer = sdk.chat.completions.parse(
+        model="moa-jerry-xl", messages=QUESTION, response_format=Sum
+    )
+    assert answer.choices[0].message.parsed is None
+    assert answer.choices[0].message.refusal == "I will not."
+
+
+def test_a_tool_call_with_typed_arguments(pair: Pair, sdk: openai.OpenAI) -> None:
+    """As `instructor` asks: the answer is a call of a tool, whose arguments are the structure."""
+    arguments = Sum(total=4, reason="2 and 2").model_dump_json()
+    function = {"name": "Sum", "arguments": arguments}
+    call = {"id": "call_1", "type": "function", "function": function}
+
+    def respond(seen: Seen) -> Reply | None:
+        whole = completion(seen.body or {}, ANSWER)
+        if (seen.body or {}).get("tools"):
+            for choice in whole["choices"]:
+                choice["message"] |= {"content": None, "tool_calls": [call]}
+                choice["finish_reason"] = "tool_calls"
+        return Reply(body=whole) if seen.body else None
+
+    pair.upstream.respond = respond
+    tool = openai.pydantic_function_tool(Sum)
+    choice = {"type": "function", "function": {"name": "Sum"}}
+    answer = ask(sdk, tools=[tool], tool_choice=choice)
+    (called,) = answer.choices[0].message.tool_calls
+    assert Sum.model_validate_json(called.function.arguments).total == 4
+    assert answer.choices[0].finish_reason == "tool_calls"
 
 
 def test_the_sdk_lists_the_models(sdk: openai.OpenAI) -> None:
