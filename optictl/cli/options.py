@@ -101,6 +101,32 @@ SecretsComeOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+DetailedOption = Annotated[
+    bool,
+    typer.Option(
+        "--detailed-exitcode",
+        help="With --dry-run: exit with 0 if there is nothing to do, with 2 if there is.",
+    ),
+]
+
+
+class Diff(str, enum.Enum):
+    """How much of the files a plan shows."""
+
+    changes = "changes"
+    full = "full"
+
+
+DiffOption = Annotated[
+    Diff,
+    typer.Option("--diff", help="What a plan shows of files: the changed lines; or new files too."),
+]
+
+
+def refuse_undetailed(detailed: bool, dry_run: bool) -> None:
+    """--detailed-exitcode has a meaning for a plan only."""
+    if detailed and not dry_run:
+        raise typer.BadParameter("goes with --dry-run", param_hint="--detailed-exitcode")
 
 
 # -- options of many commands

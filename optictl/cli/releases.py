@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optictl.operations.canary import Proof
     from optictl.operations.installation import Installation
     from optictl.operations.resolve import Resolution
+    from optictl.output.plans import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +47,15 @@ class _Choices:
     force: bool = False
     python: Path | None = None
     wheelhouse: Path | None = None
+    shown: options.Diff = options.Diff.changes
+    is_detailed: bool = False
+
+    def plan(self, installation: Installation) -> Plan:
+        """What people see of a plan, and what its exit code tells."""
+        from optictl.output.plans import Plan
+
+        is_full = self.shown == options.Diff.full
+        return Plan(installation, self.force, is_full, self.is_detailed)
 
 
 _VersionArgument = Annotated[
@@ -101,6 +111,8 @@ def upgrade(
     canary_only: _CanaryOnlyOption = False,
     build_only: _BuildOnlyOption = False,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
+    diff: options.DiffOption = options.Diff.changes,
     yes: options.YesOption = False,
     force: options.ForceOption = False,
     wheelhouse: options.WheelhouseOption = None,
@@ -117,8 +129,10 @@ def upgrade(
     """
     if list_versions:
         return _list(call, alone=not (version or lock or resolve or canary_only or build_only))
+    options.refuse_undetailed(detailed_exitcode, dry_run)
     wanted = _wanted(call, version)
-    choices = _Choices(yes, force, python, wheelhouse.absolute() if wheelhouse else None)
+    wheels = wheelhouse.absolute() if wheelhouse else None
+    choices = _Choices(yes, force, python, wheels, diff, detailed_exitcode)
     ends = _Ends(dry_run, canary_only, build_only)
     with _new_lock(call, wanted, lock, resolve) as new:
         return _upgrade(call, wanted, new, choices, ends, secrets_come)
@@ -153,7 +167,7 @@ def _upgrade(
         return upgrade.up_to_the_proof(planned) if ends.canary_only else planned
 
     if ends.dry_run and new is not None:
-        report = LockPlan(str(new.target), plan(), choices.force, new.resolution)
+        report = LockPlan(str(new.target), choices.plan(plan()), new.resolution)
         return call.terminal.finish(report)
     if ends.build_only and not ends.dry_run:
         return _build(call, plan(), choices)
@@ -194,6 +208,8 @@ def _wanted(call: Call, version: str | None) -> str:
 def rollback(
     call: Call,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
+    diff: options.DiffOption = options.Diff.changes,
     yes: options.YesOption = False,
     force: options.ForceOption = False,
 ) -> int:
@@ -203,7 +219,9 @@ def rollback(
     def plan() -> Installation:
         return upgrade.plan_rollback(call.config(), call.config_path, call.paths)
 
-    return _change(call, plan, _Choices(yes, force), dry_run=dry_run)
+    options.refuse_undetailed(detailed_exitcode, dry_run)
+    choices = _Choices(yes, force, shown=diff, is_detailed=detailed_exitcode)
+    return _change(call, plan, choices, dry_run=dry_run)
 
 
 def releases(call: Call) -> int:
@@ -296,13 +314,12 @@ def _change(
     following: str = "",
 ) -> int:
     """Show a plan; apply it, if it is confirmed. `following`: the command that may come next."""
-    from optictl.output.plans import Plan
     from optictl.output.release_tables import Switched
 
     installation = plan()
     if dry_run:
-        return call.terminal.finish(Plan(installation, choices.force))
-    call.terminal.preview(Plan(installation, choices.force))
+        return call.terminal.finish(choices.plan(installation))
+    call.terminal.preview(choices.plan(installation))
     refuse_blocked(call.terminal, installation)
     proofs: list[Proof] = []
     if installation.steps:

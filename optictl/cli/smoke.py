@@ -112,7 +112,7 @@ def _report(
         [one.result for one in smoked], traces=traces, problems=problems, is_listed=True
     )
     code = call.terminal.finish(report)
-    save_page(call.terminal, save, traces, content)
+    save_page(call, save, traces, content)
     for problem in problems:
         call.terminal.error(problem)
     return code

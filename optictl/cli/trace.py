@@ -12,7 +12,6 @@ from optictl.cli import completion, options
 from optictl.cli.options import Call
 
 if TYPE_CHECKING:
-    from optictl.output.console import Terminal
     from optictl.requests.tracing import Trace
 
 
@@ -74,7 +73,7 @@ def trace(
         recorded = tracing.read(config, call.paths, own_key, answer)
     problem = "" if answer.status == 200 else evidence.error_message(answer)
     code = call.terminal.finish(Traced(model, recorded, problem))
-    save_page(call.terminal, save, [(model, recorded)], content)
+    save_page(call, save, [(model, recorded)], content)
     return code
 
 
@@ -92,11 +91,12 @@ def refuse_unfit(save: Path | None, content: bool, url: str | None, wanted: bool
 
 
 def save_page(
-    terminal: Terminal, save: Path | None, traces: Sequence[tuple[str, Trace]], content: bool
+    call: Call, save: Path | None, traces: Sequence[tuple[str, Trace]], content: bool
 ) -> None:
     """Write the traces as an HTML page, if --save and a trace are given."""
-    from optictl.requests import tracing
+    from optictl.requests import smoke, tracing
 
     if save is not None and traces:
-        tracing.save(save, traces, content)
-        terminal.note(f"drawn in {save}")
+        versions = tracing.versions(call.config(), smoke.keys(call.paths, None).proxy)
+        tracing.save(save, traces, content, versions)
+        call.terminal.note(f"the page is {save.absolute()}")

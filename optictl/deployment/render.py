@@ -5,6 +5,7 @@ A template that uses an undefined name is an error.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import shlex
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from optictl.deployment import model_names
 from optictl.deployment.paths import HOMES
@@ -104,6 +106,22 @@ def page(template: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(values)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script of a page, and what its Content-Security-Policy allows it by."""
+
+    text: Markup
+    digest: str
+
+
+def script(template: str) -> Script:
+    """One of the scripts in templates/pages. No other script runs in a page that has its digest."""
+    text = (template_directory() / "pages" / template).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    # a text of optictl, never one of a user
+    return Script(Markup(text), f"sha256-{digest}")  # noqa: S704
 
 
 def guard_arguments(config: Config, key_reference: str) -> list[str]:

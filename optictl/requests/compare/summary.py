@@ -481,6 +481,44 @@ def _beside(counts: tuple[int, int, int, int], p: float) -> Beside:
     return Beside(sum(counts), gained, lost, p, (low, high), verdict)
 
 
+def verdict(rows: Sequence[Row]) -> str:
+    """The outcome of a comparison in one line: the best strategy, or that none is better."""
+    judged = [row for row in rows if row.subject.strategy and row.beside and row.beside.pairs]
+    if not judged:
+        return "No question has an answer of a strategy and of its plain model."
+    better = [row for row in judged if row.beside and row.beside.verdict == "better"]
+    worse = [row.subject.label for row in judged if row.beside and row.beside.verdict == "worse"]
+    also = f" Worse: {', '.join(worse)}." if worse else ""
+    pairs = max(row.beside.pairs for row in judged if row.beside)
+    if not better:
+        return (
+            f"No strategy is better than the plain model beyond noise, on {pairs} questions.{also}"
+        )
+    best = max(better, key=lambda row: row.right / row.answered)
+    plain = next(
+        row
+        for row in rows
+        if row.subject.model == best.subject.base_model and row.subject.samples == 1
+    )
+    times = _times(best, plain)
+    said = (
+        f"{best.subject.label} is better than the plain model: {best.right} of {best.answered}"
+        f" right, not {plain.right} of {plain.answered}{times}."
+    )
+    rival = best.beside_samples
+    if rival and rival.pairs and rival.verdict != "better":
+        said += " The plain model asked as often is as good, within noise."
+    return f"{said}{also}"
+
+
+def _times(row: Row, plain: Row) -> str:
+    """How many times the tokens of the plain model a question takes, in words."""
+    if not (plain.answered and plain.tokens and row.answered):
+        return ""
+    times = (row.tokens / row.answered) / (plain.tokens / plain.answered)
+    return f", for {times:.1f} times the tokens"
+
+
 def sentences(row: Row) -> list[str]:
     """A strategy's results as sentences: what it gained, whether that is noise, and what it lost.
 

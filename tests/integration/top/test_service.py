@@ -41,8 +41,14 @@ pytestmark = pytest.mark.slow
 
 BOARD = json.loads((ROOT / "docs/grafana/optillm.json").read_text(encoding="utf-8"))
 PANELS = {panel["title"]: panel for panel in BOARD["panels"] if panel["type"] != "row"}
-#: Their series exist when a strategy lost something: tests/integration/top/test_effect_metrics.py.
-OF_EFFECT = {"What strategies lost, by code", "Fixes per minute"}
+#: Their series exist when a strategy lost something, or are of the checks:
+#: tests/integration/top/test_effect_metrics.py.
+OF_EFFECT = {
+    "What strategies lost, by code",
+    "Fixes per minute",
+    "Checks that do not pass",
+    "Age of the last run of the checks",
+}
 ALL = {"moa", "re2", "self_consistency"}
 #: What the series of each panel are called after the traffic below; a number has no name.
 SERIES = {
@@ -67,6 +73,7 @@ SERIES = {
     "Request duration": {f"{name} {share}" for name in ALL for share in ("p50", "p95")},
     "Upstream call duration": {"jerry-xl p50", "jerry-xl p95"},
     "Upstream calls per request": ALL,
+    "Workers": {"optillm-proxy serve", "optillm-proxy wanted"},
     "Tokens per minute": {
         f"{name} {kind}"
         for name in ("moa", "self_consistency")
@@ -118,6 +125,7 @@ def filled(query: str, **chosen: str) -> str:
     values = {
         "__rate_interval": "10m",
         "__range": "10m",
+        "deployment": ".*",
         "instance": ".*",
         "strategy": ".*",
         "base_model": ".*",
@@ -265,6 +273,7 @@ def test_a_choice_leaves_the_others_out(prometheus: Prometheus) -> None:
     target = PANELS["Requests per minute"]["targets"][0]
     assert set(prometheus.series(target, strategy="(moa|re2)")) == {"moa-jerry-xl", "re2-jerry-xl"}
     assert prometheus.series(target, instance="elsewhere") == {}
+    assert prometheus.series(target, deployment="optillm-b") == {}
 
 
 def test_what_can_be_chosen(prometheus: Prometheus) -> None:
@@ -277,6 +286,7 @@ def test_what_can_be_chosen(prometheus: Prometheus) -> None:
             choices[variable["name"]] = set(
                 prometheus.get(f"label/{label}/values", **{"match[]": filled(metric)})
             )
+    assert choices["deployment"] == {"optillm-proxy"}
     assert choices["strategy"] == ALL
     assert choices["base_model"] == {"jerry-xl"}
     assert len(choices["instance"]) == 1
