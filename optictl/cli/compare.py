@@ -106,9 +106,7 @@ def compare(
     what is right, what it costs, and what is noise.
 
     The plain model is asked at LiteLLM, strategies at the proxy, one request at a time.
-    Costs tokens: it says how many requests, calls and tokens are to come, and their price where
-    LiteLLM knows it; then it asks on a terminal.
-
+    Costs tokens: it says how many, and their price where LiteLLM knows it, and asks on a terminal.
     The first question of each model comes first: a model that fails it is not asked again.
 
     With --plain-samples it also compares with what the same number of plain calls achieves.
