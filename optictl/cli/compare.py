@@ -164,6 +164,7 @@ def _compare(call: Call, session: Session, yes: bool) -> int:
 
     if session.may_ask:
         call.terminal.note(session.outlook)
+        call.terminal.ready()
         ask(yes or not sys.stdin.isatty(), "Send these requests?")
     terminal, comparison, budget = call.terminal, session.comparison, session.options.budget
     steps = terminal.steps("comparing", session.left)
