@@ -67,7 +67,7 @@ def _kind(schema: dict[str, Any]) -> str:
         "boolean": "true or false",
         "null": "null",
         "array": "list of text",
-        "object": "mapping of text to text",
+        "object": "mapping" if "properties" in schema else "mapping of text to text",
     }
     kind = kinds[schema["type"]]
     if "minimum" in schema and "maximum" in schema:

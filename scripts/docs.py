@@ -22,6 +22,7 @@ from scripts import (
     man_pages,
     metrics_page,
     performance_page,
+    requests_page,
     rooms_page,
 )
 from testing.faults.rows import FAULTS
@@ -60,6 +61,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     matrix.PAGE: lambda: matrix.page(matrix.read()),
     metrics_page.PAGE: lambda: filled(metrics_page.PAGE, metrics_page.tables()),
     performance_page.PAGE: lambda: filled(performance_page.PAGE, performance_page.parts()),
+    requests_page.PAGE: lambda: filled(requests_page.PAGE, requests_page.tables()),
     rooms_page.PAGE: lambda: filled(rooms_page.PAGE, {"rooms": rooms_page.picture()}),
     man_pages.COMMAND: man_pages.command_page,
     man_pages.FILE: man_pages.file_page,

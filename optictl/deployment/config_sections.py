@@ -216,6 +216,12 @@ class Effect(Section):
     rating_tokens: int = Field(
         1024, ge=16, le=1_000_000, description="The token limit of a rating, with `budgets`."
     )
+    answer_tokens: int = Field(
+        4096,
+        ge=16,
+        le=1_000_000,
+        description="The token limit of a strategy's texts for a client that sends none.",
+    )
     warn_percent: int = Field(
         10,
         ge=1,

@@ -11,10 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from . import accounting, ahead, exchanges, likely_ratings, ratings, thinking, traces
+from . import (
+    accounting,
+    ahead,
+    exchanges,
+    likely_ratings,
+    ratings,
+    thinking,
+    tool_calls,
+    traces,
+)
 from .completions import Completion, Usage
 from .exchanges import Exchange, Run, Sample
 from .live import LiveText, Progress
@@ -110,7 +120,8 @@ class FixedClient:
         return Completion(answer)
 
     def _others(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        others = ahead.expected(self._request.strategy, asked, self._run.exchanges)
+        samples = int(self._request.options.values.get("samples", 5))
+        others = ahead.expected(self._request.strategy, asked, self._run.exchanges, samples)
         if self._progress is not None:
             step = traces.purpose(self._request.strategy, asked.get("messages"))
             made = sum(one.step == step for one in self._run.exchanges)
@@ -121,19 +132,22 @@ class FixedClient:
         """Whether the model refused a call for several samples, and not for what it said."""
         return any(one.asked > 1 and one.refused for one in self._run.exchanges)
 
-    def _perform(self, asked: dict[str, Any]) -> _Outcome:
-        """Make a call of the strategy."""
+    def _perform(self, asked: dict[str, Any], number: int) -> _Outcome:
+        """Make a call of the strategy. `number`: how many equal ones there were before."""
         body = {name: value for name, value in asked.items() if name not in _OPTIONS}
         step = traces.purpose(self._request.strategy, body.get("messages"))
         count = _number(body.get("n")) or 1
-        exchange = Exchange(step, count, question=ahead.question({**body, "n": 1}))
+        question, limit = ahead.question({**body, "n": 1}), _number(body.get("max_tokens")) or 0
+        exchange = Exchange(step, count, question=question, limit=limit)
         sending = accounting.Sending(
             asked.get("timeout"),
             asked.get("extra_headers") or {},
             exchange.calls,
             self._live_text(step, count),
+            step,
         )
-        call = _Call(self, exchange, sending)
+        is_whole = self._request.conversation.is_whole_in(body.get("messages"))
+        call = _Call(self, exchange, sending, is_whole, number * count)
         started = time.monotonic()
         answer = _outcome(lambda: self._answer(call, self._with_budget(step, body), body))
         exchange.failed = isinstance(answer, Exception)
@@ -215,7 +229,7 @@ class FixedClient:
             self._support.remember(model)
         lost = [sample for sample in samples if sample.is_empty]
         # the same limit or filter would end the next one, too
-        final = sum(sample.is_truncated or sample.is_filtered for sample in lost)
+        final = sum(one.is_truncated or one.is_filtered or one.is_refused for one in lost)
         missing = count - (len(samples) - len(lost)) - final
         return self._several(call, single, missing, data) if missing > 0 else data
 
@@ -227,8 +241,10 @@ class FixedClient:
         Raises:
             Exception: there is no first one, and every call failed.
         """
+        known = len(exchanges.samples_of(first)) if first is not None else 0
         jobs = [
-            Job(self._threads, lambda: _outcome(lambda: call.send(single))) for _ in range(count)
+            Job(self._threads, partial(_outcome, partial(call.send, single, known + place)))
+            for place in range(count)
         ]
         results = [job.result() for job in jobs]
         more = [result for result in results if isinstance(result, dict)]
@@ -274,7 +290,7 @@ class FixedClient:
         model = str(body.get("model"))
         if value is not None or self._schemas.is_missing(model):
             return value
-        forced = _outcome(lambda: call.send({**body, **likely_ratings.FIELDS}, is_whole=True))
+        forced = _outcome(lambda: call.send({**body, **likely_ratings.FIELDS}, unstreamed=True))
         if isinstance(forced, dict):
             answers.append(forced)
             choice = next(iter(_choices(forced)), {})
@@ -322,27 +338,49 @@ class FixedClient:
         self._fixed("caches")
         return {**body, "cache": _NO_CACHE}
 
-    def send(self, body: dict[str, Any], sending: accounting.Sending) -> dict[str, Any]:
-        """One upstream call.
+    def send(self, call: _Call, body: dict[str, Any], sample: int) -> dict[str, Any]:
+        """One upstream call, with the client's parameters. `sample`: of the same question.
 
         Raises:
             ValueError: the answer is no completion.
         """
-        data = self._send(self._uncached(body), sending)
+        data = self._send(self._uncached(self._parametrised(call, body, sample)), call.sending)
         Completion(data)  # raises
-        return data
+        has_tools = self._request.parameters.has_tools
+        return tool_calls.as_text(data, self._run.called) if has_tools else data
+
+    def _parametrised(self, call: _Call, body: dict[str, Any], sample: int) -> dict[str, Any]:
+        request, step = self._request, call.exchange.step
+        temperature = request.options.candidate_temperature
+        if temperature is not None and step == "candidate":
+            body = {**body, "temperature": temperature}
+        return request.parameters.of_call(
+            body,
+            answers=request.parameters.answers(step, is_whole=call.is_whole),
+            has_tool_calls=call.is_whole and request.conversation.has_tool_calls,
+            number=self._run.first_sample + call.number + sample,
+        )
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of the strategy: what is sent for it belongs to its exchange."""
+    """A call of the strategy: what is sent for it belongs to its exchange.
+
+    `is_whole`: it passes the conversation on. `number`: that of its first sample among those of the
+    same question.
+    """
 
     client: FixedClient
     exchange: Exchange
     sending: accounting.Sending
+    is_whole: bool
+    number: int
 
-    def send(self, body: dict[str, Any], *, is_whole: bool = False) -> dict[str, Any]:
-        return self.client.send(body, replace(self.sending, is_whole=is_whole))
+    def send(
+        self, body: dict[str, Any], sample: int = 0, *, unstreamed: bool = False
+    ) -> dict[str, Any]:
+        sending = replace(self.sending, is_whole=True) if unstreamed else self.sending
+        return self.client.send(replace(self, sending=sending), body, sample)
 
 
 def _number(value: Any) -> int | None:

@@ -145,7 +145,7 @@ def test_the_end_of_a_request_ends_its_samples() -> None:
     support.remember("jerry-xl")
 
     def respond(_body: Body) -> Body:
-        raise accounting.Abort(429, "upstream_call_limit", "enough")
+        raise accounting.Abort(400, "upstream_call_limit", "enough")
 
     with pytest.raises(accounting.Abort):
         Scripted(respond, support=support).create("q", n=3)
