@@ -455,7 +455,8 @@ class NoTrace(OptictlError):
 
 
 class RequestsFailed(OptictlError):
-    """Several requests in succession failed; the comparison stopped. `detail` has the last failure.
+    """A comparison stopped: several requests in succession failed, nothing is left to compare, or
+    the proxy or LiteLLM does not answer. `detail` has the last failure.
 
     Fix: correct its cause, then continue with the command in `remedy`.
     """

@@ -11,6 +11,15 @@ Status = Literal["pass", "warn", "fail", "skip", "error"]
 #: Takes a line about what is being done now.
 Progress = Callable[[str], None]
 
+
+def detail_of(progress: Progress) -> Progress:
+    """Takes a line that replaces the one before it, such as a count. It does nothing where a
+    progress has no place for one.
+    """
+    detail: Progress = getattr(progress, "detail", lambda text: None)
+    return detail
+
+
 #: From good to bad; a result is as bad as its worst finding.
 SEVERITY: tuple[Status, ...] = ("pass", "skip", "warn", "fail", "error")
 FAILED: tuple[Status, ...] = ("fail", "error")

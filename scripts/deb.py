@@ -39,6 +39,8 @@ LOCK = ROOT / "templates/locks/optictl.txt"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 #: The oldest C library of the supported systems: Debian 11 and Ubuntu 20.04 have 2.31.
 GLIBC = (2, 31)
+#: The earliest time in a wheel, for a checkout without git.
+_FIRST = 315532800
 PYTHONS = [f"3.{minor}" for minor in range(uv.OLDEST[1], uv.NEWEST[1] + 1)]
 
 
@@ -68,8 +70,11 @@ def _epoch() -> int:
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    return int(asked.stdout) if asked.returncode == 0 else 0
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return _FIRST
+    return int(asked.stdout)
 
 
 def _programs(root: Path, architecture: str, pythons: Sequence[str]) -> None:

@@ -76,5 +76,8 @@ def _options(
 def main() -> None:
     """The console script."""
     from optictl.cli import ending
+    from optictl.host import streams
 
+    streams.use_utf8()
+    streams.prepare()
     sys.exit(ending.run(app, sys.argv[1:]))

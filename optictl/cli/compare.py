@@ -108,8 +108,8 @@ def compare(
     what is right, what it costs, and what is noise.
 
     The plain model is asked at LiteLLM, strategies at the proxy, one request at a time.
-    Costs tokens: it says how many requests and calls are to come, and asks on a terminal.
-
+    Costs tokens: it says how many, and their price where LiteLLM knows it, and asks on a terminal.
+    The first question of each model comes first: a model that fails it is not asked again.
     With --plain-samples it also compares with what the same number of plain calls achieves.
 
     Every answer is kept in a file: an interrupted comparison can be resumed.
@@ -163,6 +163,7 @@ def _compare(call: Call, session: Session, yes: bool) -> int:
 
     if session.may_ask:
         call.terminal.note(session.outlook)
+        call.terminal.ready()
         ask(yes or not sys.stdin.isatty(), "Send these requests?")
     terminal, comparison, budget = call.terminal, session.comparison, session.options.budget
     steps = terminal.steps("comparing", session.left)
@@ -177,4 +178,5 @@ def _compare(call: Call, session: Session, yes: bool) -> int:
     again = None if is_whole else session.again(comparison.enough)
     compared = Compared(session.rows(), str(comparison.file), budget, again)
     compared.tokens, compared.samples_left = session.tokens, len(comparison.samples_left)
+    compared.page = str(session.options.save or "")
     return terminal.finish(compared)

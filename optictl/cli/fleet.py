@@ -112,7 +112,9 @@ def _roll(
     from optictl.fleet import rollout
 
     serial, say = _serial(batch), call.terminal.note
-    found = rollout.roll_out(call.hosts, version, serial, source, force, _ask(yes), say)
+    found = rollout.roll_out(
+        call.hosts, version, serial, source, force, _ask(call.terminal, yes), say
+    )
     return _end(call, found, shlex.join(["optictl", *sys.argv[1:]]))
 
 
@@ -122,7 +124,9 @@ def rollback(call: FleetCall, batch: BatchOption = _BATCH, yes: YesOption = Fals
     """
     from optictl.fleet import rollout
 
-    found = rollout.rollback(call.hosts, _serial(batch), _ask(yes), call.terminal.note)
+    found = rollout.rollback(
+        call.hosts, _serial(batch), _ask(call.terminal, yes), call.terminal.note
+    )
     # a second rollback of a host would return to where it began: the others alone continue
     words = ["optictl", "fleet", "rollback"]
     words += [word for name in call.hosts.inventory for word in ("-i", name)]
@@ -212,8 +216,9 @@ def _serial(batch: str) -> list[int | str]:
         ) from None
 
 
-def _ask(yes: bool) -> Callable[[list[str]], None]:
+def _ask(terminal: Terminal, yes: bool) -> Callable[[list[str]], None]:
     def confirm(names: list[str]) -> None:
+        terminal.ready()
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         hosts = "host" if len(names) == 1 else "hosts"
         ask(yes, f"Change {len(names)} {hosts} ({shown})?", "optictl fleet plan")

@@ -54,16 +54,10 @@ def install(
 
     Shows the plan first. A second run changes nothing. Ends with check and one smoke (systemd).
     """
-    from optictl.operations.install import plan_install
-    from optictl.operations.installation import Circumstances
     from optictl.output.plans import Plan
 
     options.refuse_undetailed(detailed_exitcode, dry_run)
-
-    def plan() -> Installation:
-        given = Circumstances(python, secrets_come)
-        return plan_install(call.config(), call.paths, start=not no_start, given=given)
-
+    plan = _planner(call, python, start=not no_start, secrets_come=secrets_come)
     installation = plan()
     shown = Plan(installation, force, diff == options.Diff.full, detailed_exitcode)
     if dry_run:
@@ -75,6 +69,17 @@ def install(
     return _prove(call, start=not no_start, smoke=bool(installation.steps) and not no_smoke)
 
 
+def _planner(
+    call: Call, python: Path | None, *, start: bool, secrets_come: bool
+) -> Callable[[], Installation]:
+    """What plans the installation: once to show it, once more under the lock."""
+    from optictl.operations.install import plan_install
+    from optictl.operations.installation import Circumstances
+
+    given = Circumstances(python, secrets_come)
+    return lambda: plan_install(call.config(), call.paths, start=start, given=given)
+
+
 def _apply(
     call: Call,
     installation: Installation,
@@ -83,13 +88,12 @@ def _apply(
     python: Path | None,
     wheelhouse: Path | None,
 ) -> None:
-    from optictl.host import processes
     from optictl.operations.install import apply_install
     from optictl.output import plans
 
     wheels = wheelhouse.absolute() if wheelhouse else None
     done = plans.done(call.terminal)
-    with call.terminal.progress("installing") as say, processes.raise_on_signals():
+    with call.changing("installing") as say:
         apply_install(installation, plan, python, wheels, say, done, force)
 
 
@@ -135,9 +139,11 @@ def uninstall(
     if dry_run or not changes:
         return call.terminal.finish(removal)
     call.terminal.preview(removal)
+    call.terminal.ready()
     ask(yes)
     done = plans.done(call.terminal)
-    with call.terminal.progress("removing") as say:
+    with call.changing("removing") as say:
         config = remove.config_or_default(call.config_path)
         remove.apply_removal(changes, config, call.paths, purge, say, done, force, restore)
+    call.terminal.run_log.discard()  # nothing of the deployment stays
     return call.terminal.finish(plans.Removed(changes))

@@ -10,7 +10,8 @@ import enum
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optictl import __version__
 from optictl.cli import help_pages
 from optictl.deployment.paths import NAME
-from optictl.output.console import Terminal
+from optictl.output.console import Screen, Terminal
 
 if TYPE_CHECKING:
     from optictl.deployment.config import Config
     from optictl.deployment.paths import Paths
     from optictl.host.playbooks import Hosts
+    from optictl.output.progress import Steps
 
 
 class Output(str, enum.Enum):
@@ -196,6 +199,38 @@ CHECK_OUTPUT = _shared(
     ),
     default=CheckOutput.text,
 )
+
+
+class Progress(str, enum.Enum):
+    """How the steps of a command are shown."""
+
+    auto = "auto"
+    plain = "plain"
+    json = "json"
+    off = "off"
+
+
+PROGRESS = _shared(
+    "progress",
+    Progress,
+    typer.Option(
+        "--progress",
+        envvar="OPTICTL_PROGRESS",
+        help="Steps on the standard error: auto moves on a terminal, json for programs.",
+    ),
+    default=Progress.auto,
+)
+VERBOSE = _shared(
+    "verbose",
+    bool,
+    typer.Option("--verbose", "-v", help="Also show the programs that are run."),
+    default=False,
+)
+QUIET = _shared(
+    "quiet", bool, typer.Option("--quiet", "-q", help="Only results and errors."), default=False
+)
+#: How much of what a command does is shown. Every command with --output has these, too.
+SCREEN = (PROGRESS, VERBOSE, QUIET)
 #: Where a deployment is; and with its configuration.
 PLACE = (ROOT, USER, NAMED)
 DEPLOYMENT = (CONFIG, *PLACE)
@@ -254,6 +289,37 @@ class Call:
     paths: Paths
     config_path: Path
     explicit: bool
+
+    @contextmanager
+    def changing(self, title: str) -> Iterator[Steps]:
+        """The steps of what changes this deployment. They are kept in a log file, and a signal
+        ends them in order.
+
+        Raises:
+            Interrupted: a signal came; the error says what is active and how to continue.
+        """
+        from optictl.errors import Interrupted
+        from optictl.host import processes
+        from optictl.releases import store
+
+        log, again = self.terminal.run_log, self.terminal.invocation.again
+        log.write(f"optictl {__version__}: {again}")
+        log.open(self.paths.log, self.terminal.command)
+        before = store.active_release(self.paths)
+        try:
+            with self.terminal.progress(title) as say, processes.raise_on_signals():
+                yield say
+        except KeyboardInterrupt as signal:
+            after = store.active_release(self.paths)
+            active = f"{after} is active" if after else "no release is active"
+            same = ", as before" if after == before else ""
+            again = f"{self.terminal.invocation.program} {again}".strip()
+            interrupted = Interrupted(
+                f"interrupted while {title}: {active}{same}",
+                f"run it again, it continues from what is there: {again}",
+            )
+            interrupted.exit_code = getattr(signal, "code", Interrupted.exit_code)
+            raise interrupted from None
 
     def config(self) -> Config:
         """Its configuration; the defaults where there is no file and none was named."""
@@ -347,6 +413,7 @@ def command(
 ) -> None:
     """Add a function to the command line, with the shared options behind its own."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    shared = (*shared, *_screen(own, shared))
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     def run(context: typer.Context, **values: Any) -> int:
@@ -371,6 +438,14 @@ def command(
     )(run)
 
 
+def _screen(
+    own: Sequence[inspect.Parameter], shared: Sequence[inspect.Parameter]
+) -> list[inspect.Parameter]:
+    """The options of SCREEN that a command with --output does not have yet."""
+    has = {parameter.name for parameter in (*own, *shared)}
+    return [option for option in SCREEN if "output" in has and option.name not in has]
+
+
 def _paragraphs(function: Callable[..., Any]) -> str:
     """A docstring as a help text: each paragraph on one line, which the terminal's width breaks."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
@@ -393,10 +468,15 @@ def _run(
     from optictl.cli import ending
 
     output = given.get("output", Output.text)
-    terminal = Terminal(ending.command_name(context), output.value)
+    screen = _screen_of({**given, **values})
+    terminal = Terminal(ending.command_name(context), output.value, screen=screen)
     debug = bool(context.find_root().params.get("debug"))
     try:
-        code = function(resolve(terminal, given), **values)
+        with terminal.listening():
+            if "output" in given:
+                terminal.wait()
+            code = function(resolve(terminal, given), **values)
+            terminal.run_log.write(f"ended with exit code {code or 0}")
         terminal.flush()
     except typer.Exit as end:
         return end.exit_code
@@ -407,6 +487,15 @@ def _run(
     except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001
         return ending.failed(terminal, failure, debug=debug)
     return code or 0
+
+
+def _screen_of(values: Mapping[str, Any]) -> Screen:
+    """How much a command shows, from its options."""
+    if values.get("quiet") and values.get("verbose"):
+        raise typer.BadParameter("--verbose and --quiet exclude each other")
+    verbosity = 1 if values.get("verbose") else -1 if values.get("quiet") else 0
+    steps = values.get("progress", Progress.auto)
+    return Screen(steps.value, verbosity)
 
 
 def refuse_no_directory(option: str, file: Path | None) -> None:

@@ -296,9 +296,10 @@ def _build(call: Call, installation: Installation, choices: _Choices) -> int:
 
     terminal, release = call.terminal, installation.want.name
     if any(isinstance(step, BuildRelease) for step in installation.steps):
+        terminal.ready()
         ask(choices.yes, f"Build {release}?")
         done = plans.done(terminal)
-        with terminal.progress("building") as say:
+        with call.changing("building") as say:
             install.build_beside(installation, choices.python, choices.wheelhouse, say, done)
     upgrade.keep_lock(installation)
     return terminal.finish(Built(release))
@@ -339,7 +340,6 @@ def _apply(
     choices: _Choices,
     force: bool,
 ) -> list[Proof]:
-    from optictl.host import processes
     from optictl.operations import upgrade
     from optictl.output import plans
     from optictl.output.release_tables import Comparison
@@ -350,7 +350,7 @@ def _apply(
         proofs.append(proof)
         call.terminal.preview(Comparison(proof))
 
-    with call.terminal.progress("changing") as say, processes.raise_on_signals():
+    with call.changing("changing the release") as say:
         upgrade.prove_and_switch(
             installation,
             plan,

@@ -29,8 +29,8 @@ class Code:
 
 
 _MORE_TOKENS = (
-    "send a larger max_tokens with the request, or raise effect.answer_tokens for clients without "
-    "one: a reasoning model needs room to think"
+    "send a larger max_tokens, or raise effect.answer_tokens for clients without one: a reasoning "
+    "model needs room to think"
 )
 _OTHER_MODEL = "use a base model that follows instructions better, or another strategy"
 _VARIETY = (

@@ -111,7 +111,11 @@ def _watched(
         cwd="/",
         env=variables,
     ) as process:
-        other = report(process.stdout or (), total, say)
+        try:
+            other = report(process.stdout or (), total, say)
+        except BaseException:
+            process.kill()  # a signal to this process alone does not reach pip
+            raise
     return process.returncode, other
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from optictl import __version__
 from optictl.deployment import render
-from optictl.errors import Locked, NoLock, NoWheel, OptictlError
+from optictl.errors import Locked, NoLock, NoWheel, OptictlError, of_exception
 from optictl.host import files, program, wheels
 from optictl.releases import locks
 from optictl.releases.targets import Pin, Target, pins
@@ -156,6 +156,11 @@ def _download(
         requirements = "".join(f"{pin.line}\n" for pin in batch)
         try:
             wheels.download(requirements, directory, python, target.platforms, source, say)
+        except KeyboardInterrupt as stopped:
+            raise of_exception(stopped).reworded(
+                f"interrupted: {directory} does not have all wheels",
+                "run the command again; pip's cache keeps what was downloaded",
+            ) from None
         except OptictlError as error:
             raise error.reworded(
                 f"cannot download the wheels for {target.name}: {error.what}",

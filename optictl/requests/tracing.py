@@ -221,7 +221,7 @@ def bar(start: float, seconds: float, span: float, width: int) -> tuple[int, int
 
 #: Pixels from one call to the next, and above the first one.
 _STEP, _ABOVE = 36, 36
-#: The lines of the time axis, about.
+#: About the number of lines of the time axis.
 _TICKS = 5
 
 

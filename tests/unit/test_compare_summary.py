@@ -470,7 +470,7 @@ class TestOutlook:
         begun = self.comparison(True)
         announced = len(begun.left)
         sent = 0
-        for request in run._in_order(begun):
+        for request in run._Course(begun).requests():
             sent += 1
             subject, name = request.subject, request.question.id
             judged: dict[str, Any] = {"final": "yes"}

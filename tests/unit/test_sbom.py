@@ -20,9 +20,7 @@ An_Other==2.0 \\
     --hash=sha256:bb \\
     --hash=sha256:cc
 """
-FILES = sorted(
-    path.name for path in locks.shipped_locks().glob("*.txt") if path.name != "model.txt"
-)
+FILES = ("optictl.txt", *sorted(p.name for p in locks.shipped_locks().glob("*-proxy.txt")))
 
 
 def problem(made: dict[str, Any]) -> object:

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from optictl.cli.wheelhouse import platform_of
-from optictl.errors import NoLock
+from optictl.errors import NoLock, OptictlError
 from optictl.host import files, uv_settings, wheels
 from optictl.output.console import Terminal
 from optictl.output.wheelhouses import NewWheelhouse, PlannedWheelhouse
@@ -61,6 +61,19 @@ class TestRequest:
         (tmp_path / "typer-1-py3-none-any.whl").write_bytes(b"something else")
         assert wheelhouse.missing(tmp_path, request) == request.all()
         assert wheelhouse.missing(tmp_path / "absent", request) == request.all()
+
+    def test_ctrl_c_says_how_to_go_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stopped(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(wheels, "download", stopped)
+        request = Request(TARGET, ("0.3.12",), "proxy")
+        with pytest.raises(OptictlError, match="does not have all wheels") as raised:
+            wheelhouse.complete(tmp_path, TARGET, request.all(), None, lambda _: None)
+        assert raised.value.exit_code == 130
+        assert raised.value.remedy.startswith("run the command again")
 
     def test_the_requirements_of_optictl_have_a_hash_for_each(self) -> None:
         text = wheelhouse._requirements(Request(TARGET, ("0.3.12",), "proxy"), "ab")

@@ -25,7 +25,7 @@ _LEFT, _RIGHT = 9.0, 94.0
 
 @dataclass(frozen=True)
 class Origin:
-    """What a reader needs to repeat a comparison.
+    """What is needed to repeat a comparison.
 
     `facts`: (name, value): models, versions, prices. `header`: the first line of the results file.
     """
@@ -166,6 +166,7 @@ def _round_up(value: float) -> float:
 def plot(rows: Sequence[Row], *, priced: bool) -> Plot:
     """Accuracy against cost: the price of a question where prices are known, else its tokens."""
     answered = [row for row in rows if row.answered]
+    priced = priced and all(row.cost is not None for row in answered)
     costs = [_cost(row) if priced else _tokens(row) for row in answered]
     whole = _round_up(max(costs, default=0.0))
     points = [

@@ -312,6 +312,30 @@ class Prices:
             / 1e6
         )
 
+    def expected(self, tokens: float, prompt_share: float) -> float:
+        """The cost of a number of tokens, of which a share is in the prompt."""
+        rate = prompt_share * self.prompt + (1 - prompt_share) * self.completion
+        return tokens * rate / 1e6
+
+    def __str__(self) -> str:
+        return f"{self.prompt:g} a million prompt tokens, {self.completion:g} completion tokens"
+
+
+#: The prices of all base models, or those of each; None where none are known.
+AnyPrices = Prices | Mapping[str, Prices] | None
+
+
+def price_of(prices: AnyPrices, base_model: str) -> Prices | None:
+    """The prices of one base model, if they are known."""
+    return prices.get(base_model) if isinstance(prices, Mapping) else prices
+
+
+def prompt_share(model: str, records: Iterable[Record]) -> float:
+    """The share of prompt tokens in what a model took so far; a half before its first request."""
+    own = [r for r in records if r.model == model]
+    tokens = sum(r.tokens for r in own)
+    return sum(r.prompt_tokens for r in own) / tokens if tokens else 0.5
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -376,7 +400,7 @@ def rows(
     subjects: Sequence[Subject],
     questions: Sequence[Question],
     records: Sequence[Record],
-    prices: Prices | None,
+    prices: AnyPrices,
 ) -> list[Row]:
     """One row per subject, in their order."""
     asked = {s: answers(s, questions, records) for s in subjects}
@@ -386,7 +410,7 @@ def rows(
     for s in subjects:
         # a baseline shares its samples with others
         own = asked[s] if s.samples > 1 else _of_model(s.model, records)
-        row = _row(s, asked[s], own, len(questions), prices)
+        row = _row(s, asked[s], own, len(questions), price_of(prices, s.base_model))
         found.append(replace(row, beside=beside.get(s), beside_samples=beside_samples.get(s)))
     return found
 

@@ -56,7 +56,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 #: Those that succeed where nothing is installed.
 FINE = ("check", "init", "releases", "uninstall")
 #: Those that do not read the configuration.
-WITHOUT_CONFIGURATION = ("check", "init", "logs", "releases", "status", "uninstall")
+WITHOUT_CONFIGURATION = ("check", "init", "logs", "releases", "status", "uninstall", "wheelhouse")
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:

@@ -134,20 +134,32 @@ def test_what_is_installed_renders_from_its_own_templates(wheel: Path, tmp_path:
 # the sdist
 
 
+#: What tools leave in a checkout, if git cannot tell it apart.
+LEFT_BY_TOOLS = {
+    *("dist", ".git", ".venv", ".tools"),
+    *(".hypothesis", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
+}
+
+
+def git(*words: str) -> str:
+    """What git says of this checkout; "" where there is no git or no repository."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout
+
+
 def tracked() -> set[str]:
-    """The files of the repository; outside of one (an unpacked sdist), those that are there."""
-    command = [
-        "git",
-        "-C",
-        str(ROOT),
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]
-    listed = subprocess.run(command, capture_output=True, text=True)
-    names = set(listed.stdout.split("\0")) - {""} if listed.returncode == 0 else set(tree(ROOT))
+    """The files of the repository; without git, those that no tool left there."""
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = set(listed.split("\0")) - {""} or {
+        name
+        for name in tree(ROOT)
+        if not LEFT_BY_TOOLS & set(Path(name).parts) and name != "PKG-INFO"
+    }
     return {name for name in names if (ROOT / name).is_file()}
 
 
@@ -167,11 +179,9 @@ def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel_file: Path, tmp_path
 
 
 def test_the_commit_is_packed(wheel: Path) -> None:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
-    asked = subprocess.run(command, capture_output=True, text=True)
     file = wheel / "optictl/commit.txt"
     packed = file.read_text().strip().removesuffix("-dirty") if file.exists() else ""
-    assert packed == asked.stdout.strip()
+    assert packed == git("rev-parse", "--short=12", "HEAD").strip()
 
 
 def test_the_package_says_what_it_is(metadata: Message) -> None:
