@@ -108,7 +108,6 @@ def compare(
     The plain model is asked at LiteLLM, strategies at the proxy, one request at a time.
     Costs tokens: it says how many, and their price where LiteLLM knows it, and asks on a terminal.
     The first question of each model comes first: a model that fails it is not asked again.
-
     With --plain-samples it also compares with what the same number of plain calls achieves.
 
     Every answer is kept in a file: an interrupted comparison can be resumed.
