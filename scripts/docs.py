@@ -22,6 +22,7 @@ from scripts import (
     man_pages,
     metrics_page,
     performance_page,
+    requests_page,
     rooms_page,
 )
 from testing.faults.rows import FAULTS
@@ -51,6 +52,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     checks_page.PAGE: checks_page.page,
     commands_page.PAGE: commands_page.page,
     config_page.PAGE: config_page.page,
+    config_page.SCHEMA: config_page.schema,
     effect_codes_page.PAGE: effect_codes_page.page,
     error_codes_page.PAGE: error_codes_page.page,
     faults_page.PAGE: lambda: faults_page.page(FAULTS, faults_page.seen()),
@@ -59,6 +61,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     matrix.PAGE: lambda: matrix.page(matrix.read()),
     metrics_page.PAGE: lambda: filled(metrics_page.PAGE, metrics_page.tables()),
     performance_page.PAGE: lambda: filled(performance_page.PAGE, performance_page.parts()),
+    requests_page.PAGE: lambda: filled(requests_page.PAGE, requests_page.tables()),
     rooms_page.PAGE: lambda: filled(rooms_page.PAGE, {"rooms": rooms_page.picture()}),
     man_pages.COMMAND: man_pages.command_page,
     man_pages.FILE: man_pages.file_page,

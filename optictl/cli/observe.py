@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 
 
@@ -40,6 +40,7 @@ _StrategyOption = Annotated[
     typer.Option(
         "--strategy",
         metavar="NAME",
+        autocompletion=completion.strategies,
         help="Only requests of this strategy. May be repeated.",
     ),
 ]
@@ -80,9 +81,22 @@ def logs(
             raise typer.BadParameter(
                 f"{text!r} is not a status such as 502 or 5xx", param_hint="--status"
             )
+    for name in strategy or ():
+        _refuse_unknown_strategy(call, name)
     chosen = Filter(errors, tuple(strategy or ()), tuple(status or ()), trace)
     entries = read(call.paths, chosen, follow=follow, since=since, lines=lines)
     observations.logs(call.terminal, call.paths, entries)
+
+
+def _refuse_unknown_strategy(call: Call, name: str) -> None:
+    """Wrong usage for a strategy that no OptiLLM has, and that this deployment does not enable."""
+    from optictl.deployment import model_names
+    from optictl.deployment.config import suggest
+
+    enabled = call.config().strategies
+    if name not in (*enabled, *model_names.WORDS):
+        hint = suggest(name, [*enabled, *sorted(model_names.WORDS)])
+        raise typer.BadParameter(f"there is no strategy {name!r}{hint}", param_hint="--strategy")
 
 
 def top(

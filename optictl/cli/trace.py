@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ def register(app: typer.Typer) -> None:
     )
 
 
+_ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", autocompletion=completion.models, help="Such as moa-jerry-xl."),
+]
 _TimeoutOption = Annotated[
     float | None,
     typer.Option("--timeout", metavar="SECONDS", min=1, help="Default: timeouts.request."),
@@ -37,7 +41,7 @@ _UrlOption = Annotated[
 
 def trace(
     call: Call,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Such as moa-jerry-xl.")],
+    model: _ModelArgument,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask it.")],
     content: options.ContentOption = False,
     save: options.SaveOption = None,

@@ -6,7 +6,7 @@ import difflib
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
 from optictl.deployment import model_names
@@ -23,16 +23,56 @@ from optictl.deployment.config_sections import (
     Timeouts,
     Upstream,
 )
+from optictl.guard import strategy_options
+
+Place = int | str | tuple[str, ...] | None
 
 
-def _wrong(problems: list[tuple[int | str | None, str]]) -> PydanticCustomError:
-    """An error with several problems of one value: (item, text). The item is None for the value."""
+def _wrong(problems: list[tuple[Place, str]]) -> PydanticCustomError:
+    """An error with several problems of one value: (place, text).
+
+    The place is an item, or a path of keys; None for the value.
+    """
     return PydanticCustomError(
         "several", "{text}", {"text": "; ".join(text for _, text in problems), "problems": problems}
     )
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+#: The address of the JSON Schema: its identity, wherever it is read from.
+SCHEMA_ID = "https://example.com/optictl/raw/main/templates/optictl.schema.json"
+
+
+def _offer_strategies(schema: dict[str, Any]) -> None:
+    """Let editors offer the known strategies. A plugin file adds others."""
+    known = sorted(model_names.WORDS - model_names.NOT_STRATEGIES.keys())
+    schema["anyOf"] = [{"enum": known}, {"pattern": "^[a-z0-9][a-z0-9_]*$"}]
+
+
+StrategyName = Annotated[Name, Field(json_schema_extra=_offer_strategies)]
+
+
+def _number_schema(option: strategy_options.Option) -> dict[str, Any]:
+    kind = "integer" if option.is_whole else "number"
+    number = {"type": kind, "minimum": option.least, "maximum": option.most}
+    ends = {"default": number, "min": number, "max": number}
+    bounds = {"type": "object", "properties": ends, "additionalProperties": False}
+    about = f"{option.about}; OptiLLM: {option.default:g}"
+    return {"description": about, "anyOf": [number, bounds]}
+
+
+def _options_schema() -> dict[str, Any]:
+    """The JSON Schema of `strategy_options`."""
+    strategies = {
+        strategy: {
+            "type": "object",
+            "properties": {name: _number_schema(option) for name, option in options.items()},
+            "additionalProperties": False,
+        }
+        for strategy, options in strategy_options.OPTIONS.items()
+    }
+    return {"type": "object", "properties": strategies, "additionalProperties": False}
 
 
 class Config(Section):
@@ -57,7 +97,7 @@ class Config(Section):
         description="Allow strategies that run code of a model or open addresses that it names: "
         f"{', '.join(model_names.CODE_EXECUTION)}.",
     )
-    strategies: tuple[Name, ...] = Field(
+    strategies: tuple[StrategyName, ...] = Field(
         ("moa", "bon", "plansearch", "self_consistency"),
         description="The strategies that requests may use.",
     )
@@ -65,6 +105,11 @@ class Config(Section):
         "name",
         description="What chooses the strategy. name: the model name only; prompt: also "
         "<optillm_approach> tags in messages and the body field optillm_approach.",
+    )
+    strategy_options: Annotated[dict[str, Any], WithJsonSchema(_options_schema())] = Field(
+        {},
+        description="Options of strategies: {bon: {samples: 5}}. In place of a number, "
+        "{default: 5, min: 2, max: 8} also bounds what a request may choose.",
     )
     publish: dict[Name, Name] = Field(
         {}, description="Extra LiteLLM names for strategy models: {boost: moa-jerry-xl}."
@@ -120,7 +165,7 @@ class Config(Section):
         model = seen.data.get("model")
         if not names:
             return (model,) if model else ()
-        problems: list[tuple[int | str | None, str]] = [
+        problems: list[tuple[Place, str]] = [
             (i, f"{name!r} {problem}")
             for i, name in enumerate(names)
             if (problem := model_names.base_model_problem(name))
@@ -139,7 +184,7 @@ class Config(Section):
         optillm = seen.data.get("optillm")
         if optillm is not None and not model_names.are_known(optillm.version):
             known = None  # the build of the release decides
-        problems: list[tuple[int | str | None, str]] = []
+        problems: list[tuple[Place, str]] = []
         for i, name in enumerate(names):
             if name in model_names.NOT_STRATEGIES:
                 problems.append((i, f"{name!r} {model_names.NOT_STRATEGIES[name]}"))
@@ -166,13 +211,20 @@ class Config(Section):
             raise _wrong(problems)
         return tuple(dict.fromkeys(names))
 
+    @field_validator("strategy_options")
+    @classmethod
+    def _strategy_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if problems := strategy_options.deployment_problems(options):
+            raise _wrong([*problems])
+        return options
+
     @field_validator("publish")
     @classmethod
     def _publish(cls, names: dict[str, str], seen: ValidationInfo) -> dict[str, str]:
         if not {"strategies", "base_models"} <= seen.data.keys():
             return names  # those fields have their own problems
         strategies, base_models = seen.data["strategies"], seen.data["base_models"]
-        problems: list[tuple[int | str | None, str]] = []
+        problems: list[tuple[Place, str]] = []
         for name, target in names.items():
             if not model_names.is_name(name):
                 problems.append((name, "is not a model name (letters, digits and . _ : / @ + -)"))
@@ -229,4 +281,8 @@ def suggest(word: str, known: Any) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of optictl.yaml."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        **Config.model_json_schema(),
+    }

@@ -67,7 +67,7 @@ def _lines(
 
 
 #: The configuration has no key below this depth.
-_DEPTH = 2
+_DEPTH = 3
 
 #: pydantic's error types -> messages for authors of YAML.
 _WORDS = {
@@ -88,8 +88,8 @@ def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
     kind = error["type"]
     if kind == "several":
         return [
-            Problem(*_place(path if item is None else (*path, item), lines), text)
-            for item, text in error["ctx"]["problems"]
+            Problem(*_place((*path, *_steps(place)), lines), text)
+            for place, text in error["ctx"]["problems"]
         ]
     message = error["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
@@ -100,6 +100,13 @@ def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
         )
         message = f"{words}, not {_short(error.get('input'))}"
     return [Problem(*_place(path, lines), message)]
+
+
+def _steps(place: Any) -> tuple[Any, ...]:
+    """The steps to a place: of an item, of a path of keys, or none."""
+    if place is None:
+        return ()
+    return place if isinstance(place, tuple) else (place,)
 
 
 def _place(path: tuple[Any, ...], lines: dict[tuple[Any, ...], int]) -> tuple[str, int | None]:

@@ -44,6 +44,8 @@ class Paths:
     opt: Path
     home: Path
     units: Path
+    #: one log file for each run of a command that changes something
+    log: Path
     name: str = NAME
     #: the options that select this deployment: "--root DIR", "--user", "--name NAME" or none
     flags: str = ""
@@ -202,6 +204,7 @@ def system(root: Path | None = None, name: str = NAME) -> Paths:
         opt=base / "opt" / name,
         home=base / "var/lib" / name,
         units=base / "etc/systemd/system",
+        log=base / "var/log" / name,
         name=name,
         flags=_flags(*([f"--root {shlex.quote(str(root))}"] if root else []), name=name),
     )
@@ -222,6 +225,7 @@ def user(environ: Mapping[str, str], name: str = NAME) -> Paths:
         opt=xdg("XDG_DATA_HOME", ".local/share") / name,
         home=xdg("XDG_STATE_HOME", ".local/state") / name,
         units=xdg("XDG_CONFIG_HOME", ".config") / "systemd/user",
+        log=xdg("XDG_STATE_HOME", ".local/state") / f"{name}-log",
         name=name,
         flags=_flags("--user", name=name),
     )

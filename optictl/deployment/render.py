@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from optictl.deployment import model_names
 from optictl.deployment.paths import HOMES
+from optictl.guard import strategy_options
 from optictl.guard.invariants import REQUEST_THREADS
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def template_directory() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / "templates"
     return installed if installed.is_dir() else package.parent / "templates"
+
+
+def schema_file() -> Path:
+    """The JSON Schema of optictl.yaml, as this optictl has it on disk."""
+    return template_directory() / "optictl.schema.json"
 
 
 #: Text that YAML reads as text without quotes: not a number, a date or a reserved word.
@@ -71,6 +77,15 @@ def _price(value: float) -> str:
     return text.replace("e", ".0e") if "e" in text and "." not in text else text
 
 
+def _flow(numbers: Mapping[str, object]) -> str:
+    """A mapping of names to numbers, or to such mappings, for a YAML file."""
+    parts = (
+        f"{name}: {_flow(value) if isinstance(value, Mapping) else repr(value)}"
+        for name, value in numbers.items()
+    )
+    return f"{{{', '.join(parts)}}}"
+
+
 @cache
 def _environment() -> Environment:
     # the output is configuration for systemd and YAML, never HTML
@@ -84,6 +99,7 @@ def _environment() -> Environment:
     )
     environment.filters["yaml"] = _yaml
     environment.filters["price"] = _price
+    environment.filters["flow"] = _flow
     return environment
 
 
@@ -145,8 +161,10 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--workers": str(config.workers),
         "--max-traces": str(config.limits.max_traces),
         "--choice": config.choice,
+        "--strategy-options": strategy_options.flag(config.strategy_options),
         "--effect": ",".join(effect.fixes) or "none",
         "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
+        "--answer-tokens": str(effect.answer_tokens),
         "--stream-calls": "yes" if config.streaming.calls else "no",
         "--progress": config.streaming.progress,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -22,20 +22,20 @@ from .threads import HEAD_START, Job, Threads
 T = TypeVar("T")
 Body = dict[str, Any]
 
-#: The samples of `self_consistency`.
-_SAMPLES = 5
 #: Strategies with a step that judges the texts of earlier calls, one call for each.
 _JUDGING = {"bon": "rating", "pvg": traces.UNKNOWN_PURPOSE}
 
 
-def expected(strategy: str, asked: Body, before: Sequence[Exchange]) -> list[Body]:
+def expected(
+    strategy: str, asked: Body, before: Sequence[Exchange], samples: int = 5
+) -> list[Body]:
     """The calls that follow this one and do not depend on it, in order. Pure.
 
-    `before`: the exchanges of the strategy so far.
+    `before`: the exchanges of the strategy so far. `samples`: those of `self_consistency`.
     """
     step = traces.purpose(strategy, asked.get("messages"))
     if step == "candidate" and asked.get("n", 1) == 1:
-        return [asked] * (_singles(strategy, before) - 1)
+        return [asked] * (_singles(strategy, before, samples) - 1)
     if step == _JUDGING.get(strategy):
         return _judgements(asked, before)
     return []
@@ -46,11 +46,11 @@ def question(body: Mapping[str, Any]) -> int:
     return hash(json.dumps(body, sort_keys=True, default=str))
 
 
-def _singles(strategy: str, before: Sequence[Exchange]) -> int:
+def _singles(strategy: str, before: Sequence[Exchange], samples: int) -> int:
     """How many samples are left to ask for, one call for each."""
     made = sum(exchange.step == "candidate" and exchange.asked == 1 for exchange in before)
     if strategy == "self_consistency":
-        return _SAMPLES - made
+        return samples - made
     # after a call for all candidates that failed or brought none
     several = [one.asked for one in before if one.step == "candidate" and one.asked > 1]
     return (several[0] if several else 1) - made
@@ -107,19 +107,21 @@ class Ahead(Generic[T]):
     """The calls of one run of a strategy. The threads of the strategy may use it.
 
     Args:
-        perform: makes a call. It raises nothing but Abort.
+        perform: makes a call. It raises nothing but Abort. The number says how many equal calls
+            there were before, in the order of the strategy.
         others: the calls that follow one and do not depend on it.
     """
 
     def __init__(
         self,
         threads: Threads,
-        perform: Callable[[Body], T],
+        perform: Callable[[Body, int], T],
         others: Callable[[Body], list[Body]],
     ) -> None:
         self._threads, self._perform, self._others = threads, perform, others
         self._lock = threading.Lock()
         self._jobs: dict[int, deque[Job[T]]] = defaultdict(deque)
+        self._counts: Counter[int] = Counter()
 
     def call(self, asked: Body) -> T:
         """What a call brings. Blocks."""
@@ -130,11 +132,17 @@ class Ahead(Generic[T]):
             return known.result()
         others = self._others(asked)
         if not others:
-            return self._perform(asked)
-        first = Job(self._threads, partial(self._perform, asked))
+            return self._numbered(asked)()
+        first = Job(self._threads, self._numbered(asked))
         if not first.has_ended(HEAD_START):
+            jobs_of = [(question(other), self._numbered(other)) for other in others]
             with self._lock:
-                for other in others:
-                    job = Job(self._threads, partial(self._perform, other))
-                    self._jobs[question(other)].append(job)
+                for asked_again, work in jobs_of:
+                    self._jobs[asked_again].append(Job(self._threads, work))
         return first.result()
+
+    def _numbered(self, asked: Body) -> Callable[[], T]:
+        with self._lock:
+            number = self._counts[question(asked)]
+            self._counts[question(asked)] += 1
+        return partial(self._perform, asked, number)

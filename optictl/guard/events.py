@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol
 
+from . import tool_calls
+
 
 class Sink(Protocol):
     """Gets the parts of a text as they come. `has_text`: whether it got one."""
@@ -28,6 +30,8 @@ class StreamedCompletion:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
+        self._logprobs: dict[str, list[Any]] = {}
+        self._calls = tool_calls.Streamed()
         self._finish: str | None = None
         self._usage: dict[str, Any] | None = None
         self._error: Any = None
@@ -76,6 +80,7 @@ class StreamedCompletion:
         delta = choice.get("delta")
         delta = delta if isinstance(delta, dict) else {}
         self._has_content |= isinstance(delta.get("content"), str)
+        self._calls.feed(delta.get("tool_calls"))
         for name, parts in (
             ("reasoning_content", self._reasoning),
             ("refusal", self._refusal),
@@ -88,6 +93,10 @@ class StreamedCompletion:
                     self._sink.text(part)
                 elif self._sink is not None and parts is self._reasoning:
                     self._sink.reasoning(part)
+        logprobs = choice.get("logprobs")
+        for name, tokens in (logprobs if isinstance(logprobs, dict) else {}).items():
+            if isinstance(tokens, list):  # those of `content` and of `refusal`
+                self._logprobs.setdefault(name, []).extend(tokens)
         if isinstance(choice.get("finish_reason"), str):
             self._finish = choice["finish_reason"]
 
@@ -101,7 +110,15 @@ class StreamedCompletion:
             message["reasoning_content"] = "".join(self._reasoning)
         if self._refusal:
             message["refusal"] = "".join(self._refusal)
-        choice = {"index": 0, "message": message, "finish_reason": self._finish or "stop"}
+        if self._calls.calls:
+            message["tool_calls"] = self._calls.calls
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": message,
+            "finish_reason": self._finish or "stop",
+        }
+        if self._logprobs:
+            choice["logprobs"] = self._logprobs
         return {
             **self._head,
             "object": "chat.completion",

@@ -10,16 +10,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from . import accounting, ahead, exchanges, ratings, thinking, traces
+from . import (
+    accounting,
+    ahead,
+    exchanges,
+    likely_ratings,
+    ratings,
+    thinking,
+    tool_calls,
+    traces,
+)
 from .completions import Completion, Usage
 from .exchanges import Exchange, Run, Sample
 from .live import LiveText, Progress
 from .settings import BUDGET_TOKENS, FIXES
-from .support import SampleSupport
+from .support import RatingSupport, SampleSupport
 from .threads import Job, Threads
 
 T = TypeVar("T")
@@ -78,12 +88,13 @@ class FixedClient:
         request: accounting.Request,
         run: Run,
         policy: Policy,
-        support: SampleSupport,
+        support: tuple[SampleSupport, RatingSupport],
         send: Send,
         threads: Threads,
     ) -> None:
         self._request, self._run = request, run
-        self._policy, self._support, self._send = policy, support, send
+        self._policy, self._send = policy, send
+        self._support, self._schemas = support
         self._lock = threading.Lock()
         self._threads = threads
         self._ahead: ahead.Ahead[_Outcome] = ahead.Ahead(threads, self._perform, self._others)
@@ -109,7 +120,8 @@ class FixedClient:
         return Completion(answer)
 
     def _others(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        others = ahead.expected(self._request.strategy, asked, self._run.exchanges)
+        samples = int(self._request.options.values.get("samples", 5))
+        others = ahead.expected(self._request.strategy, asked, self._run.exchanges, samples)
         if self._progress is not None:
             step = traces.purpose(self._request.strategy, asked.get("messages"))
             made = sum(one.step == step for one in self._run.exchanges)
@@ -120,19 +132,22 @@ class FixedClient:
         """Whether the model refused a call for several samples, and not for what it said."""
         return any(one.asked > 1 and one.refused for one in self._run.exchanges)
 
-    def _perform(self, asked: dict[str, Any]) -> _Outcome:
-        """Make a call of the strategy."""
+    def _perform(self, asked: dict[str, Any], number: int) -> _Outcome:
+        """Make a call of the strategy. `number`: how many equal ones there were before."""
         body = {name: value for name, value in asked.items() if name not in _OPTIONS}
         step = traces.purpose(self._request.strategy, body.get("messages"))
         count = _number(body.get("n")) or 1
-        exchange = Exchange(step, count, question=ahead.question({**body, "n": 1}))
+        question, limit = ahead.question({**body, "n": 1}), _number(body.get("max_tokens")) or 0
+        exchange = Exchange(step, count, question=question, limit=limit)
         sending = accounting.Sending(
             asked.get("timeout"),
             asked.get("extra_headers") or {},
             exchange.calls,
             self._live_text(step, count),
+            step,
         )
-        call = _Call(self, exchange, sending)
+        is_whole = self._request.conversation.is_whole_in(body.get("messages"))
+        call = _Call(self, exchange, sending, is_whole, number * count)
         started = time.monotonic()
         answer = _outcome(lambda: self._answer(call, self._with_budget(step, body), body))
         exchange.failed = isinstance(answer, Exception)
@@ -214,7 +229,7 @@ class FixedClient:
             self._support.remember(model)
         lost = [sample for sample in samples if sample.is_empty]
         # the same limit or filter would end the next one, too
-        final = sum(sample.is_truncated or sample.is_filtered for sample in lost)
+        final = sum(one.is_truncated or one.is_filtered or one.is_refused for one in lost)
         missing = count - (len(samples) - len(lost)) - final
         return self._several(call, single, missing, data) if missing > 0 else data
 
@@ -226,8 +241,10 @@ class FixedClient:
         Raises:
             Exception: there is no first one, and every call failed.
         """
+        known = len(exchanges.samples_of(first)) if first is not None else 0
         jobs = [
-            Job(self._threads, lambda: _outcome(lambda: call.send(single))) for _ in range(count)
+            Job(self._threads, partial(_outcome, partial(call.send, single, known + place)))
+            for place in range(count)
         ]
         results = [job.result() for job in jobs]
         more = [result for result in results if isinstance(result, dict)]
@@ -251,18 +268,36 @@ class FixedClient:
             sample.is_truncated for sample in exchanges.samples_of(data)
         ):
             return data
-        value = ratings.read(first)
+        value, answers = ratings.read(first), [data]
         if value is None:
-            again = _outcome(lambda: call.send({**body, "messages": _again(body, first)}))
-            if not isinstance(again, dict):
-                return data
-            value = ratings.read(_first_text(again))
-            data = _with_choices(data, _choices(data), _usage([data, again]))
+            value = self._rated_again(call, body, first, answers)
+            data = _with_choices(data, _choices(data), _usage(answers))
         if value is None:
             return data
         self._fixed("ratings")
         rated = {**_as_text(_choices(data), f"{value:g}"), "finish_reason": "stop"}
         return _with_choices(data, [rated])
+
+    def _rated_again(
+        self, call: _Call, body: dict[str, Any], said: str, answers: list[dict[str, Any]]
+    ) -> float | None:
+        """The rating of a model that did not rate. What it answers is added to `answers`."""
+        again = _outcome(lambda: call.send({**body, "messages": _again(body, said)}))
+        if not isinstance(again, dict):
+            return None
+        answers.append(again)
+        value = ratings.read(_first_text(again))
+        model = str(body.get("model"))
+        if value is not None or self._schemas.is_missing(model):
+            return value
+        forced = _outcome(lambda: call.send({**body, **likely_ratings.FIELDS}, unstreamed=True))
+        if isinstance(forced, dict):
+            answers.append(forced)
+            choice = next(iter(_choices(forced)), {})
+            value = likely_ratings.read(_first_text(forced), choice.get("logprobs"))
+        if value is None:
+            self._schemas.remember(model)
+        return value
 
     # thinking
 
@@ -303,27 +338,49 @@ class FixedClient:
         self._fixed("caches")
         return {**body, "cache": _NO_CACHE}
 
-    def send(self, body: dict[str, Any], sending: accounting.Sending) -> dict[str, Any]:
-        """One upstream call.
+    def send(self, call: _Call, body: dict[str, Any], sample: int) -> dict[str, Any]:
+        """One upstream call, with the client's parameters. `sample`: of the same question.
 
         Raises:
             ValueError: the answer is no completion.
         """
-        data = self._send(self._uncached(body), sending)
+        data = self._send(self._uncached(self._parametrised(call, body, sample)), call.sending)
         Completion(data)  # raises
-        return data
+        has_tools = self._request.parameters.has_tools
+        return tool_calls.as_text(data, self._run.called) if has_tools else data
+
+    def _parametrised(self, call: _Call, body: dict[str, Any], sample: int) -> dict[str, Any]:
+        request, step = self._request, call.exchange.step
+        temperature = request.options.candidate_temperature
+        if temperature is not None and step == "candidate":
+            body = {**body, "temperature": temperature}
+        return request.parameters.of_call(
+            body,
+            answers=request.parameters.answers(step, is_whole=call.is_whole),
+            has_tool_calls=call.is_whole and request.conversation.has_tool_calls,
+            number=self._run.first_sample + call.number + sample,
+        )
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of the strategy: what is sent for it belongs to its exchange."""
+    """A call of the strategy: what is sent for it belongs to its exchange.
+
+    `is_whole`: it passes the conversation on. `number`: that of its first sample among those of the
+    same question.
+    """
 
     client: FixedClient
     exchange: Exchange
     sending: accounting.Sending
+    is_whole: bool
+    number: int
 
-    def send(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self.client.send(body, self.sending)
+    def send(
+        self, body: dict[str, Any], sample: int = 0, *, unstreamed: bool = False
+    ) -> dict[str, Any]:
+        sending = replace(self.sending, is_whole=True) if unstreamed else self.sending
+        return self.client.send(replace(self, sending=sending), body, sample)
 
 
 def _number(value: Any) -> int | None:

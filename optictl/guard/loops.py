@@ -68,6 +68,20 @@ def fingerprint(messages: Iterable[Any]) -> bytes:
     return digest.digest()
 
 
+def _mark(body: Mapping[str, Any]) -> tuple[bytes, int | None]:
+    """What a call and a request have in common if the request is the call.
+
+    The token limit tells most clients from the call of a strategy, which sets one. LiteLLM may give
+    it its other name.
+    """
+    messages = body.get("messages")
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    return (
+        fingerprint(messages if isinstance(messages, list) else ()),
+        limit if isinstance(limit, int) else None,
+    )
+
+
 def loop(model: object) -> accounting.Abort:
     """The error of a request whose upstream call came back as a request for `model`."""
     return accounting.Abort(
@@ -100,12 +114,12 @@ class Conversations:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[bytes, list[accounting.Request]] = {}
+        self._waiting: dict[tuple[bytes, int | None], list[accounting.Request]] = {}
 
     @contextmanager
-    def waiting(self, messages: Iterable[Any], request: accounting.Request) -> Iterator[None]:
+    def waiting(self, body: Mapping[str, Any], request: accounting.Request) -> Iterator[None]:
         """Record the conversation of a call during the block."""
-        mark = fingerprint(messages)
+        mark = _mark(body)
         with self._lock:
             self._waiting.setdefault(mark, []).append(request)
         try:
@@ -117,10 +131,10 @@ class Conversations:
                 if not requests:
                     del self._waiting[mark]
 
-    def owners(self, messages: Iterable[Any]) -> list[accounting.Request]:
+    def owners(self, body: Mapping[str, Any]) -> list[accounting.Request]:
         """The requests with an upstream call in flight for exactly this conversation."""
         with self._lock:
-            return list(self._waiting.get(fingerprint(messages), ()))
+            return list(self._waiting.get(_mark(body), ()))
 
 
 class Probes:
@@ -219,11 +233,11 @@ class LoopBreaker:
                 self._inflight.end(request.id, loop(base_model))
         return True
 
-    def watch(self, request: accounting.Request, messages: Iterable[Any]) -> None:
+    def watch(self, request: accounting.Request, body: Mapping[str, Any]) -> None:
         """Look for a chain that ends in this request. Sends a probe when there is one."""
         owners = [
             owner
-            for owner in self._conversations.owners(messages)
+            for owner in self._conversations.owners(body)
             if owner.base_model == request.base_model
         ]
         if not owners:

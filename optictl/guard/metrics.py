@@ -56,9 +56,11 @@ _REASONS = ("connection", "timeout", "ended", "rate_limited", "4xx", "5xx")
 _REFUSALS = (
     "invalid_json",
     "invalid_request",
+    "parameter_not_supported",
     "strategy_prefix_required",
     "strategy_not_enabled",
     "strategy_not_loaded",
+    "upstream_call_limit",
     "base_model_unknown",
     "invalid_api_key",
     "not_found",

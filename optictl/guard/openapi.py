@@ -29,14 +29,29 @@ _TEXT_PART = {
     "required": ["type", "text"],
     "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
 }
+_REFUSAL_PART = {
+    "type": "object",
+    "required": ["type", "refusal"],
+    "properties": {"type": {"const": "refusal"}, "refusal": {"type": "string"}},
+}
+_URL = {"type": "string", "minLength": 1}
+_IMAGE_PART = {
+    "type": "object",
+    "required": ["type", "image_url"],
+    "properties": {
+        "type": {"const": "image_url"},
+        "image_url": {
+            "anyOf": [_URL, {"type": "object", "required": ["url"], "properties": {"url": _URL}}]
+        },
+    },
+}
 _OTHER_PART = {
     "type": "object",
     "required": ["type"],
-    "properties": {"type": {"type": "string", "not": {"const": "text"}}},
+    "properties": {"type": {"type": "string", "not": {"enum": ["text", "refusal", "image_url"]}}},
 }
-_CONTENT = {
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"anyOf": [_TEXT_PART, _OTHER_PART]}}]
-}
+_PARTS = [_TEXT_PART, _IMAGE_PART, _REFUSAL_PART, _OTHER_PART]
+_CONTENT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"anyOf": _PARTS}}]}
 _QUESTION = {
     "type": "object",
     "required": ["role", "content"],
@@ -54,7 +69,14 @@ def _message(roles: Sequence[str], needs_content: bool) -> dict[str, Any]:
     return {
         "type": "object",
         "required": ["role", "content"] if needs_content else ["role"],
-        "properties": {"role": {"enum": list(roles)}, "content": content},
+        "properties": {
+            "role": {"enum": list(roles)},
+            "content": content,
+            "name": _nullable({"type": "string"}),
+            "refusal": _nullable({"type": "string"}),
+            "tool_call_id": _nullable({"type": "string"}),
+            "tool_calls": _nullable({"type": "array", "items": {"type": "object"}}),
+        },
     }
 
 
@@ -175,12 +197,39 @@ def _request(model: dict[str, Any]) -> dict[str, Any]:
             "max_completion_tokens": count,
             "stream": _nullable({"type": "boolean"}),
             "stream_options": _nullable(_OBJECT),
+            "user": _nullable(_TEXT),
+            "safety_identifier": _nullable(_TEXT),
+            "metadata": _nullable(_OBJECT),
+            **{name: _nullable(schema) for name, schema in _PARAMETERS.items()},
         },
     }
 
 
 _OBJECT: dict[str, Any] = {"type": "object"}
 _TEXT: dict[str, Any] = {"type": "string"}
+_WORD: dict[str, Any] = {"type": "string", "minLength": 1}
+_TYPED: dict[str, Any] = {"type": "object", "required": ["type"], "properties": {"type": _WORD}}
+_WHOLE: dict[str, Any] = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+_ANY_NUMBER: dict[str, Any] = {"type": "number"}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("temperature", "top_p", "min_p"), _ANY_NUMBER),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), _ANY_NUMBER),
+    **dict.fromkeys(("seed", "top_k"), _WHOLE),
+    **dict.fromkeys(("reasoning_effort", "verbosity", "service_tier"), _WORD),
+    "logit_bias": {"type": "object", "additionalProperties": _ANY_NUMBER},
+    "stop": {"anyOf": [_WORD, {"type": "array", "minItems": 1, "items": _WORD}]},
+    "response_format": _TYPED,
+    "tools": {"type": "array", "items": _TYPED},
+    "tool_choice": {"anyOf": [_WORD, _TYPED]},
+    "parallel_tool_calls": {"type": "boolean"},
+    "logprobs": {"type": "boolean"},
+    "top_logprobs": _WHOLE,
+    "strategy_options": {
+        "type": "object",
+        "description": "Options of the strategy: names and numbers, as in the documentation.",
+        "additionalProperties": _ANY_NUMBER,
+    },
+}
 _NUMBER: dict[str, Any] = {"type": "integer", "minimum": 0}
 
 

@@ -72,6 +72,72 @@ def _counted_votes(server: ModuleType) -> None:
     module.AdvancedSelfConsistency.cluster_similar_responses = cluster_similar_responses
 
 
+class _OwnConfiguration(dict[str, Any]):
+    """OptiLLM's configuration, with the options of the request that reads it."""
+
+    def __getitem__(self, name: str) -> Any:
+        owner = accounting.current.get()
+        own = owner[0].options.server() if owner is not None else {}
+        return own[name] if name in own else super().__getitem__(name)
+
+
+def _own_options(server: ModuleType) -> None:
+    """Let a request have its own options of a strategy.
+
+    OptiLLM has them in one configuration for all requests, or in defaults of functions.
+    """
+    server.server_config = _OwnConfiguration(server.server_config)  # type: ignore[attr-defined]
+    sampler = importlib.import_module("optillm.self_consistency").AdvancedSelfConsistency
+    own_responses = sampler.generate_responses
+
+    def generate_responses(self: Any, *prompts: str) -> Any:
+        self.num_samples = _option("samples", self.num_samples)
+        self.similarity_threshold = _option("similarity", self.similarity_threshold)
+        return own_responses(self, *prompts)
+
+    sampler.generate_responses = generate_responses
+    planner = importlib.import_module("optillm.plansearch").PlanSearch
+    own_solve = planner.solve
+
+    def solve(self: Any, problem: str, *_counts: int) -> Any:
+        counts = (_option("observations", 3), _option("derived_observations", 2))
+        return own_solve(self, problem, *counts)
+
+    planner.solve = solve
+    own_game, own_cepo = server.inference_time_pv_game, server.cepo
+
+    def inference_time_pv_game(*arguments: Any, **more: Any) -> Any:
+        own = {"num_rounds": _option("rounds", 2), "num_solutions": _option("solutions", 3)}
+        return own_game(*arguments, **{**more, **own})
+
+    def cepo(*arguments: Any) -> Any:
+        *first, configuration, request_id = arguments
+        own = {
+            name: value
+            for name, option in (("bestofn_n", "samples"), ("planning_n", "plans"))
+            if (value := _changed_option(option)) is not None
+        }
+        if own.get("planning_n", 0) > configuration.planning_m:
+            own["planning_m"] = own["planning_n"]  # its attempts to write them
+        return own_cepo(*first, dataclasses.replace(configuration, **own), request_id)
+
+    server.inference_time_pv_game = inference_time_pv_game  # type: ignore[attr-defined]
+    server.cepo = cepo  # type: ignore[attr-defined]
+
+
+def _option(name: str, default: Any) -> Any:
+    """An option of the request in this thread."""
+    value = _changed_option(name)
+    return default if value is None else value
+
+
+def _changed_option(name: str) -> Any:
+    """An option of the request in this thread, None if it is as in OptiLLM."""
+    owner = accounting.current.get()
+    options = owner[0].options if owner is not None else None
+    return options.values[name] if options is not None and options.differs(name) else None
+
+
 PATCHES = (
     Patch(
         "parse_args fails on Python 3.14: a type annotation is not callable",
@@ -82,6 +148,11 @@ PATCHES = (
         "self_consistency votes on whole texts, and does not tell the votes",
         ("0.3.12", "0.4.0"),
         _counted_votes,
+    ),
+    Patch(
+        "the options of a strategy are the same for all requests",
+        ("0.3.12", "0.4.0"),
+        _own_options,
     ),
 )
 

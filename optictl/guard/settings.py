@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import envfile
+from . import envfile, strategy_options
 
 #: sysexits.h EX_CONFIG. systemd shows it as CONFIG, and scripts can distinguish it from a crash.
 EXIT_CONFIG = 78
@@ -15,6 +15,8 @@ EXIT_CONFIG = 78
 FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
 #: Step -> its token limit, with the fix `budgets`.
 BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
+#: Tokens of a text for a client that sends no limit. Source: the strategies of OptiLLM 0.3.12.
+ANSWER_TOKENS = 4096
 #: How a streaming client sees the steps of a strategy: not at all, or as reasoning.
 PROGRESS = ("off", "reasoning")
 #: The name of the deployment where no other one is given.
@@ -35,7 +37,7 @@ class Settings:
 
     Times are in seconds, sizes in bytes. `proxy_key`: the key itself, read from its file; `repr()`
     does not show it. `env_file`: the file of --upstream-env. `effect`: the fixes that are on.
-    `budget_tokens`: step -> its token limit.
+    `budget_tokens`: step -> its token limit. `strategy_options`: strategy -> option -> bounds.
     """
 
     host: str
@@ -62,11 +64,13 @@ class Settings:
     env_file: envfile.EnvFile | None = None
     effect: tuple[str, ...] = FIXES
     budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
+    answer_tokens: int = ANSWER_TOKENS
     parallel_calls: int = PARALLEL_CALLS
     stream_calls: bool = True
     progress: str = "off"
     choice: str = "name"
     deployment: str = DEPLOYMENT
+    strategy_options: strategy_options.Deployment = field(default_factory=dict)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -90,6 +94,13 @@ def _budgets(text: str) -> dict[str, int]:
             raise argparse.ArgumentTypeError(f"{part!r} is not a step with its token limit")
         limits[step] = int(tokens)
     return limits
+
+
+def _options(text: str) -> strategy_options.Deployment:
+    try:
+        return strategy_options.deployment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         help="token limits of the steps, with the fix budgets",
     )
     parser.add_argument(
+        "--answer-tokens",
+        type=int,
+        default=ANSWER_TOKENS,
+        help="the token limit of a strategy's texts for a client that sends none",
+    )
+    parser.add_argument(
         "--stream-calls",
         choices=("yes", "no"),
         default="yes",
@@ -188,6 +205,13 @@ def _parser() -> argparse.ArgumentParser:
         default=DEPLOYMENT,
         metavar="NAME",
         help="the label `deployment` of every metric",
+    )
+    parser.add_argument(
+        "--strategy-options",
+        type=_options,
+        default={},
+        metavar="STRATEGY.OPTION=DEFAULT:MIN:MAX,...",
+        help="values and bounds of the options of strategies, or none",
     )
     parser.add_argument(
         "--upstream-env",
@@ -278,9 +302,11 @@ def parse(argv: list[str]) -> Settings:
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
         effect=options.effect,
         budget_tokens=options.budget_tokens,
+        answer_tokens=options.answer_tokens,
         parallel_calls=options.parallel_calls,
         stream_calls=options.stream_calls == "yes",
         progress=options.progress,
         choice=options.choice,
         deployment=options.deployment,
+        strategy_options=options.strategy_options,
     )

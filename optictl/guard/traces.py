@@ -12,6 +12,7 @@ from collections import OrderedDict
 from typing import Any
 
 from . import accounting, ratings
+from .conversation import text_of
 
 #: With this header and the value 1, the trace keeps the prompts and answers of the request.
 CONTENT_HEADER = "x-optillm-trace-content"
@@ -56,8 +57,7 @@ UNKNOWN_PURPOSE = "call"
 def purpose(strategy: str, messages: Any) -> str:
     """The purpose of a strategy's call, from the end of its last message."""
     last = messages[-1] if isinstance(messages, list) and messages else None
-    content = last.get("content") if isinstance(last, dict) else None
-    text = content.rstrip() if isinstance(content, str) else ""
+    text = text_of(last.get("content") if isinstance(last, dict) else None).rstrip()
     return next(
         (word for end, word in PURPOSES.get(strategy, ()) if text.endswith(end)), UNKNOWN_PURPOSE
     )
@@ -149,6 +149,7 @@ def whole(request: accounting.Request) -> dict[str, Any]:
     return {
         **summary(request),
         "facts": facts(request),
+        "traceparent": request.carried.traceparent,
         **content,
         "calls": [_entry(request, call) for call in list(request.calls)],
     }

@@ -27,7 +27,7 @@ from .events import StreamedCompletion
 from .exchanges import Exchange, Run
 from .fixes import FixedClient, Policy
 from .settings import Settings
-from .support import SampleSupport, StreamSupport
+from .support import RatingSupport, SampleSupport, StreamSupport
 from .threads import Threads
 from .transport import Line, NoResponse, TooSlow, Transport
 
@@ -105,6 +105,7 @@ def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
     call.empty = all(sample.is_empty for sample in samples)
     call.prompt_tokens, call.completion_tokens = tokens.prompt_tokens, tokens.completion_tokens
     call.reasoning_tokens = tokens.reasoning_tokens
+    call.cached_tokens = tokens.cached_tokens
 
 
 def _is_blank(body: dict[str, Any]) -> bool:
@@ -114,7 +115,8 @@ def _is_blank(body: dict[str, Any]) -> bool:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         return False
-    says = any(message.get(name) for name in ("content", "reasoning_content", "refusal"))
+    names = ("content", "reasoning_content", "refusal", "tool_calls")
+    says = any(message.get(name) for name in names)
     return not says and choice.get("finish_reason") in (None, "stop")
 
 
@@ -155,6 +157,7 @@ class Upstream:
         }
         self._transport = Transport(settings.base_url, settings.upstream_socket)
         self._samples, self._streams = SampleSupport(), StreamSupport()
+        self._ratings = RatingSupport()
         self._policy = Policy(frozenset(settings.effect), settings.budget_tokens)
         self._sdk = openai.OpenAI(
             api_key=key,
@@ -175,7 +178,8 @@ class Upstream:
         policy = Policy(frozenset()) if is_plain else self._policy
         request.votes_on_answers = "votes" in policy.fixes
         send = partial(self._completion, request)
-        return FixedClient(request, run, policy, self._samples, send, self._threads)
+        support = (self._samples, self._ratings)
+        return FixedClient(request, run, policy, support, send, self._threads)
 
     def _completion(
         self, request: accounting.Request, body: dict[str, Any], sending: Sending
@@ -195,6 +199,8 @@ class Upstream:
     def call(self, request: accounting.Request, body: dict[str, Any], sending: Sending) -> Answer:
         """Send one call of a request, with the retries of the settings, and record each.
 
+        The client's messages take the places of the texts that stand for them in the strategy.
+
         A call for one completion streams, because a model notices only while it sends that the
         connection is closed. Several choices do not: LiteLLM loses the ends of all but one.
 
@@ -206,7 +212,12 @@ class Upstream:
             NoResponse: there is no whole response.
         """
         sink, model = sending.sink, str(body.get("model", ""))
-        is_one = body.get("n") in (1, None) and not body.get("stream")
+        if not sending.purpose:
+            purpose = traces.purpose(request.strategy, body.get("messages"))
+            sending = replace(sending, purpose=purpose)
+        if "messages" in body:
+            body = {**body, "messages": request.conversation.in_place(body["messages"])}
+        is_one = body.get("n") in (1, None) and not body.get("stream") and not sending.is_whole
         streams = is_one and (sink is not None or self._settings.stream_calls)
         if not streams or self._streams.is_missing(model):
             return self._tried(request, body, sending)
@@ -255,10 +266,11 @@ class Upstream:
     ) -> Answer:
         """Send one call, and record it."""
         messages = body.get("messages")
-        content = json.dumps(loops.marked(body, request.id)).encode()
+        carried = request.carried.with_body(loops.marked(body, request.id))
+        content = json.dumps(carried).encode()
         call = accounting.Call(
             model=str(body.get("model", "")),
-            purpose=traces.purpose(request.strategy, messages),
+            purpose=sending.purpose,
             is_streamed=is_streamed,
             asked=count if isinstance(count := body.get("n"), int) else 1,
         )
@@ -268,7 +280,7 @@ class Upstream:
             try:
                 if request.may_keep(len(content), traces.MAX_CONTENT_BYTES):
                     call.messages = messages if isinstance(messages, list) else []
-                with self._conversations.waiting(messages or (), request):
+                with self._conversations.waiting(body, request):
                     answer = self._timed(request, call, content, sending, line)
                 self._enter(request, call, answer)
                 return answer
@@ -308,7 +320,8 @@ class Upstream:
     ) -> Answer:
         # a call may not take longer than its request
         left = max(request.remaining(), 0.1)
-        headers = {**sending.headers, **self._headers, loops.MARK_HEADER: request.id}
+        headers = {**request.carried.headers, **sending.headers, **self._headers}
+        headers[loops.MARK_HEADER] = request.id
         streamed = None
         parts: list[bytes] = []
         seconds = min(left, sending.timeout or left)
@@ -418,7 +431,7 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
             with _as_httpx2(request):
                 return self._upstream.pass_on(request)
         body, places = _json(request.content), list[int]()
-        answer = self._answer(request, owner[0], body, places)
+        answer = self._answer(request, owner, body, places)
         owner[1].exchanges.append(_exchange(body, answer, places))
         return httpx2.Response(
             answer.status,
@@ -430,14 +443,22 @@ class _SdkTransport(openai.DefaultHttpxClient):  # type: ignore[misc]
     def _answer(
         self,
         request: Any,
-        owner: accounting.Request,
+        owner: tuple[accounting.Request, Run],
         body: dict[str, Any],
         places: list[int],
     ) -> Answer:
+        client, run = owner
         limits = [limit for limit in request.extensions.get("timeout", {}).values() if limit]
+        is_whole = client.conversation.is_whole_in(body.get("messages"))
+        body = client.parameters.of_call(
+            body,
+            answers=client.parameters.answers(traces.UNKNOWN_PURPOSE, is_whole=is_whole),
+            has_tool_calls=is_whole and client.conversation.has_tool_calls,
+            number=run.first_sample + run.samples_of(_question(body)),
+        )
         with _as_httpx2(request):
             return self._upstream.call(
-                owner, body, Sending(max(limits, default=None), places=places)
+                client, body, Sending(max(limits, default=None), places=places)
             )
 
 
@@ -454,15 +475,20 @@ def _as_httpx2(request: Any) -> Iterator[None]:
 
 def _exchange(body: dict[str, Any], answer: Answer, places: list[int]) -> Exchange:
     """What a plugin asked, and what it got."""
-    count = body.get("n")
+    count, limit = body.get("n"), body.get("max_tokens")
     return Exchange(
         traces.UNKNOWN_PURPOSE,
         asked=count if isinstance(count, int) else 1,
         samples=exchanges.samples_of(answer.data) if answer.is_success else (),
         calls=places,
         failed=not answer.is_success,
-        question=hash(json.dumps(body, sort_keys=True)),
+        limit=limit if isinstance(limit, int) else 0,
+        question=_question(body),
     )
+
+
+def _question(body: dict[str, Any]) -> int:
+    return hash(json.dumps(body, sort_keys=True))
 
 
 def _may_pass(answer: Answer) -> bool:

@@ -6,12 +6,13 @@ The paper of the method votes on final answers (Wang et al., 2022). OptiLLM comp
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, TypeGuard
 
-from . import thinking
+from . import thinking, tool_calls
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 #: "the answer is", "Final answer:", "Answer: "
@@ -33,10 +34,15 @@ _FILLER = re.compile(r"^(?:that\s+|the\s+|an?\s+|simply\s+|option\s+|choice\s+)+
 def final_answer(text: str) -> str | None:
     """The final answer of a text in one form for all ways to write it. None without one.
 
-    In this order: what a box holds, what is called the answer, the literal output of a code block,
-    a single letter of a choice at the end, the last number of the last lines.
+    In this order: calls of tools, a whole JSON object or array, what a box holds, what is called
+    the answer, the literal output of a code block, a single letter of a choice at the end, the last
+    number of the last lines.
     """
     text = thinking.without(text).strip()
+    if (called := tool_calls.called(text)) is not None:
+        return called
+    if (document := _document(text)) is not None:
+        return document
     prose = _BLOCK.sub("", text)
     for way in (_boxed, _stated):
         if (found := way(prose)) is not None and (form := _form(found)):
@@ -47,6 +53,16 @@ def final_answer(text: str) -> str | None:
         if (found := way(prose)) is not None and (form := _form(found)):
             return form
     return None
+
+
+def _document(text: str) -> str | None:
+    """A JSON object or array in one form, if the text is nothing else."""
+    if text[:1] not in ("{", "["):
+        return None
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _boxed(text: str) -> str | None:

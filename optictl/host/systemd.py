@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 
 from optictl.deployment.paths import Scope
 from optictl.errors import ToolError, timed_out
+
+_LOG = logging.getLogger(__name__)
 
 #: The oldest systemd that passes secrets to a service as credentials: LoadCredential=,
 #: systemd.exec(5).
@@ -178,9 +183,10 @@ class Systemd:
     def _run(
         self, program: str, *arguments: str, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
+        command, began = [program, *self._flags, *arguments], time.monotonic()
         try:
-            return subprocess.run(
-                [program, *self._flags, *arguments],
+            ended = subprocess.run(
+                command,
                 capture_output=True,
                 text=True,
                 check=False,
@@ -189,6 +195,9 @@ class Systemd:
             )
         except subprocess.TimeoutExpired as late:
             raise timed_out(late) from None
+        seconds = time.monotonic() - began
+        _LOG.debug("ran %s: exit %d, %.1f s", shlex.join(command), ended.returncode, seconds)
+        return ended
 
     def _do(self, *arguments: str, timeout: float = 60) -> None:
         result = self._run("systemctl", *arguments, timeout=timeout)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
-from optictl.results import SEVERITY, Result, good, headline, roots, summary
+from optictl.results import SEVERITY, Result, headline, is_proven, roots, summary
 
 if TYPE_CHECKING:
     from optictl.checks.engine import Check
@@ -32,7 +32,7 @@ class Results(Report):
 
     @property
     def ok(self) -> bool:  # type: ignore[override]
-        return good(self.items)
+        return is_proven(self.items)
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [r.as_dict() for r in terminal.spelled(self.items)]
@@ -51,8 +51,10 @@ class Results(Report):
         counts = [
             f"{n} {status}"
             for status in reversed(SEVERITY)
-            if (n := sum(r.status == status for r in spelled))
+            if (n := sum(r.status == status and r.applies for r in spelled))
         ]
+        if n := sum(not r.applies for r in spelled):
+            counts.append(f"{n} not applicable")
         terminal.out.print()
         style = "bold green" if self.ok else "bold red"
         wrapped(terminal.out, "", one_line(headline(spelled)), style=style)

@@ -76,7 +76,7 @@ class Trace:
     """A request and its upstream calls, in the order of their starts.
 
     `effect`: full, weak, none, or "" if it was not judged. `degraded`: the codes of all that was
-    lost. `fixed`: the fixes that acted.
+    lost. `fixed`: the fixes that acted. `traceparent`: the W3C trace that the client sent, or "".
     """
 
     trace: str
@@ -91,6 +91,7 @@ class Trace:
     effect: str = ""
     degraded: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    traceparent: str = ""
     messages: list[dict[str, Any]] | None = None
     answers: list[Any] | None = None
 

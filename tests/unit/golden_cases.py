@@ -28,6 +28,7 @@ upstream: {base_url: "http://localhost:4100/v1", max_retries: 2}
 timeouts: {request: 1800, drain: 60}
 limits: {max_upstream_calls: 200, max_body_bytes: 1048576, parallel_calls: 4}
 streaming: {progress: reasoning}
+strategy_options: {bon: {samples: {default: 5, max: 8}}, self_consistency: {similarity: 0.9}}
 workers: 2
 isolation: loopback
 effect: {votes: false, critique_tokens: 8192, warn_percent: 5, fail_percent: 20, at_least: 50}

@@ -84,7 +84,7 @@ class Model:
         self.seconds, self.began = seconds, list[float]()
         self._lock = threading.Lock()
 
-    def __call__(self, _asked: dict[str, Any]) -> int:
+    def __call__(self, _asked: dict[str, Any], _number: int) -> int:
         with self._lock:
             self.began.append(time.monotonic())
             number = len(self.began)
@@ -112,10 +112,24 @@ def test_quick_calls_run_in_turn() -> None:
     assert in_turn(model, 5) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("seconds", [0.0, 2 * HEAD_START])
+def test_equal_calls_are_numbered_in_the_order_of_the_strategy(seconds: float) -> None:
+    def perform(_asked: dict[str, Any], number: int) -> int:
+        time.sleep(seconds)
+        return number
+
+    made: list[int] = []
+    run = Ahead(THREADS, perform, lambda asked: [asked] * (3 - len(made)))
+    for _ in range(4):
+        made.append(run.call(body("q")))
+    assert made == [0, 1, 2, 3]
+    assert run.call(body("other")) == 0
+
+
 def test_what_was_not_expected_is_called_when_it_is_asked_for() -> None:
     seen: list[str] = []
 
-    def perform(asked: dict[str, Any]) -> str:
+    def perform(asked: dict[str, Any], _number: int) -> str:
         seen.append(asked["messages"][0]["content"])
         time.sleep(2 * HEAD_START)
         return seen[-1]

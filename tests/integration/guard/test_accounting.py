@@ -32,7 +32,7 @@ def test_the_call_beyond_the_limit_is_not_entered() -> None:
     enter(one, answered())
     with pytest.raises(accounting.Abort) as first:
         enter(one, answered())
-    assert (first.value.status, first.value.code) == (429, "upstream_call_limit")
+    assert (first.value.status, first.value.code) == (400, "upstream_call_limit")
     assert len(one.calls) == 2
 
 
@@ -172,17 +172,21 @@ def test_anything_has_a_fingerprint(messages: list[object]) -> None:
 
 def test_only_waiting_calls_have_owners() -> None:
     conversations, first, second = loops.Conversations(), request(), request()
-    a, b = [{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]
+    a = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 5}
+    b = {"messages": [{"role": "user", "content": "b"}], "max_tokens": 5}
     with conversations.waiting(a, first):
         with conversations.waiting(a, second), conversations.waiting(a, first):
             assert conversations.owners(a) == [first, second, first]
             assert conversations.owners(b) == []
+            assert conversations.owners({"messages": a["messages"]}) == []
+            renamed = {"messages": a["messages"], "max_completion_tokens": 5}
+            assert conversations.owners(renamed) == [first, second, first]
         assert conversations.owners(a) == [first]
     assert conversations.owners(a) == []
 
 
 def test_a_failing_call_does_not_wait_any_more() -> None:
-    conversations, messages = loops.Conversations(), [{"role": "user", "content": "a"}]
-    with pytest.raises(OSError, match="gone"), conversations.waiting(messages, request()):
+    conversations, body = loops.Conversations(), {"messages": [{"role": "user", "content": "a"}]}
+    with pytest.raises(OSError, match="gone"), conversations.waiting(body, request()):
         raise OSError("gone")
-    assert conversations.owners(messages) == []
+    assert conversations.owners(body) == []

@@ -70,6 +70,19 @@ names = st.sampled_from(
         "extra_headers",
         "mcts_simulations",
         "timeout",
+        "strategy_options",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "logit_bias",
+        "reasoning_effort",
+        "response_format",
+        "tool_choice",
+        "name",
+        "refusal",
+        "image_url",
+        "url",
     ]
 )
 words = st.sampled_from(
@@ -200,7 +213,7 @@ def test_any_text_is_a_prompt(pair: Pair, client: httpx.Client, text: str) -> No
     )
     assert text_of(response)
     sent = {(seen.body or {})["messages"][-1]["content"] for seen in pair.upstream.calls()}
-    assert sent == {f"User: {text}"}
+    assert sent == {text}
 
 
 @bounded

@@ -146,7 +146,7 @@ def test_many_clients_with_one_question_are_answered(release: Path) -> None:
 
 
 def test_a_client_that_asks_in_a_strategys_words_is_answered(pair: Pair) -> None:
-    """`moa` asks the upstream "User: X" for a client's "X"; another client may ask just that."""
+    """Another client may send the very messages that `moa` asks the upstream with."""
     pair.upstream.respond = lambda seen: (
         Reply(body=completion(seen.body), delay=0.5) if seen.body else None
     )

@@ -26,7 +26,7 @@ Sample = tuple[str, frozenset[tuple[str, str]]]
 @pytest.fixture(scope="module")
 def running(release: Path) -> Iterator[Pair]:
     flags = ["--max-upstream-calls", "4", "--request-timeout", "5", "--deployment", "optillm-b"]
-    with guarded_pair(release, strategies=[*STRATEGIES, "re2"], extra=flags) as pair:
+    with guarded_pair(release, strategies=[*STRATEGIES, "re2", "rstar"], extra=flags) as pair:
         yield pair
 
 
@@ -133,17 +133,12 @@ def test_an_upstream_that_cannot_be_reached_is_a_failed_connection(release: Path
 
 def test_the_calls_limit_is_an_error_with_the_calls_it_let_through(pair: Pair) -> None:
     before = scrape(pair)
-    assert pair.server.ask("self_consistency-jerry-xl").status_code == 400
+    assert pair.server.ask("rstar-jerry-xl").status_code == 400
     found = gained(before, scrape(pair))
     assert (
-        found[
-            key(
-                "optillm_request_errors_total", **of("self_consistency", code="upstream_call_limit")
-            )
-        ]
-        == 1
+        found[key("optillm_request_errors_total", **of("rstar", code="upstream_call_limit"))] == 1
     )
-    assert found[key("optillm_upstream_calls_per_request_sum", **of("self_consistency"))] == 4
+    assert found[key("optillm_upstream_calls_per_request_sum", **of("rstar"))] == 4
 
 
 def test_refusals_are_counted_by_code_and_what_was_asked_for_is_no_label(pair: Pair) -> None:
@@ -261,6 +256,6 @@ def test_the_state_and_the_build_say_what_runs(pair: Pair, release: Path) -> Non
     assert samples[key("optillm_workers")] == 1
     assert record.waiting == 0
     assert record.max_in_flight is not None
-    assert state["strategies"] == sorted([*STRATEGIES, "re2"])
+    assert state["strategies"] == sorted([*STRATEGIES, "re2", "rstar"])
     assert samples[key("process_start_time_seconds")] > 1.7e9
     assert samples[key("process_resident_memory_bytes")] > 2**20

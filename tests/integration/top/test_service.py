@@ -49,7 +49,7 @@ OF_EFFECT = {
     "Checks that do not pass",
     "Age of the last run of the checks",
 }
-ALL = {"moa", "re2", "self_consistency"}
+ALL = {"moa", "re2", "rstar"}
 #: What the series of each panel are called after the traffic below; a number has no name.
 SERIES = {
     "Uptime": {""},
@@ -63,7 +63,7 @@ SERIES = {
     "Failed requests per minute, by error code": {
         "re2 upstream_failed",
         "re2 loop_detected",
-        "self_consistency upstream_call_limit",
+        "rstar upstream_call_limit",
     },
     "Refused requests per minute, by reason": {
         "strategy_not_enabled",
@@ -75,11 +75,9 @@ SERIES = {
     "Upstream calls per request": ALL,
     "Workers": {"optillm-proxy serve", "optillm-proxy wanted"},
     "Tokens per minute": {
-        f"{name} {kind}"
-        for name in ("moa", "self_consistency")
-        for kind in ("prompt", "completion")
+        f"{name} {kind}" for name in ("moa", "rstar") for kind in ("prompt", "completion")
     },
-    "Tokens per request": {"moa", "self_consistency"},
+    "Tokens per request": {"moa", "rstar"},
     "Upstream calls per minute, by status": {"jerry-xl 2xx", "jerry-xl 5xx", "jerry-xl none"},
     "Failed upstream calls per minute, by reason": {"jerry-xl 5xx", "jerry-xl ended"},
 }
@@ -186,7 +184,7 @@ def traffic(pair: Pair) -> None:
     """One request of everything that a panel shows."""
     assert pair.server.ask("moa-jerry-xl", MARK).status_code == 200
     assert (
-        pair.server.ask("self_consistency-jerry-xl", MARK).status_code == 400
+        pair.server.ask("rstar-jerry-xl", MARK).status_code == 400
     )  # its fifth call is not let through
     assert pair.server.ask(f"{MARK}-jerry-xl").status_code == 400
     assert pair.server.post({}, key="wrong").status_code == 401
@@ -263,7 +261,7 @@ def test_the_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
         return prometheus.series(PANELS[title]["targets"][0])
 
     calls = shown("Upstream calls per request")
-    assert (calls["moa"], calls["self_consistency"]) == (pytest.approx(3), pytest.approx(4))
+    assert (calls["moa"], calls["rstar"]) == (pytest.approx(3), pytest.approx(4))
     # three of four; each series is extrapolated from its own beginning
     assert 0.5 < shown("Failed")[""] < 1
     assert 0 < shown("Uptime")[""] < 600
