@@ -83,7 +83,7 @@ _OF_HOSTS = frozenset(
 )
 #: An option that selects a deployment.
 _PLACE = re.compile(r"--(root|user|name)\b")
-#: The commands of a deployment that take --config; `render` and `config show` take it, too.
+#: The commands of a deployment that take --config; those of `render` take it, too.
 _WITH_CONFIG = (
     "check",
     "compare",
@@ -144,7 +144,8 @@ class Invocation:
         is_text = name.startswith(("render", "config show"))
         if not is_text and name not in DEPLOYMENT_COMMANDS:
             return []
-        takes_config = is_text or name in _WITH_CONFIG
+        # `config show` writes a file that is missing: it may be the one of --config
+        takes_config = name.startswith("render") or name in _WITH_CONFIG
         place = "" if _PLACE.search(rest) else self.place
         config = self.config if takes_config and "--config" not in rest else ""
         return [option for option in (place, config) if option]

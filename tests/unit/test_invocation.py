@@ -73,7 +73,7 @@ OTHER_DEPLOYMENT = Invocation(
             "optictl render litellm > x",
             "optictl render litellm --root /srv/a --config /srv/b.yaml > x",
         ),
-        ("optictl config show", "optictl config show --root /srv/a --config /srv/b.yaml"),
+        ("optictl config show > x", "optictl config show --root /srv/a > x"),
         ("optictl config schema", "optictl config schema"),
         ("optictl fleet plan --limit a", "optictl fleet plan -i hosts.yml --limit a"),
         ("optictl fleet apply -i b.yml", "optictl fleet apply -i b.yml"),
