@@ -20,7 +20,7 @@ from typing import Any
 Message = dict[str, Any]
 
 INSTRUCTING = ("system", "developer")
-#: Strategies with a system prompt of their own in every call. Source: rstar.py and mars/ of OptiLLM
+#: Strategies with their own system prompt in every call. Source: rstar.py and mars/ of OptiLLM
 #: 0.3.12 to 0.4.0.
 WITHOUT_SYSTEM = ("rstar", "mars")
 _LABELS = {
