@@ -404,6 +404,7 @@ class App:
         entry.status, entry.code = response.status, response.code
         context.meter.request_ended(entry, entry.status, entry.code)
         context.recent.add(entry)
+        entry.forget()
         context.traces.keep(entry)
         _log(entry)
         return response
