@@ -29,10 +29,11 @@ from benchmarks.lab import say
 from benchmarks.servers import memory
 from optictl.deployment import render
 from optictl.deployment.config import Config
-from optictl.fleet import wheelhouse
-from optictl.fleet.targets import target
 from optictl.host import files, uv
+from optictl.host.wheels import cache
 from optictl.proof.standin import StandIn
+from optictl.releases import wheelhouse
+from optictl.releases.targets import target
 from testing.support import PROXY_KEY, UPSTREAM_KEY, open_directory
 
 SIZES = (3, 10, 30)
@@ -327,7 +328,8 @@ def _wheelhouse(yard: Yard) -> tuple[Path, str]:
         raise RuntimeError(f"there is no {PYTHON}")
     glibc = [int(word) for word in platform.libc_ver()[1].split(".")]
     kind = target(platform.machine(), python.version, glibc)
-    made = wheelhouse.make(kind, Config().optillm.version, "proxy", None, say)
+    wanted = wheelhouse.Request(kind, (Config().optillm.version,), "proxy")
+    made = wheelhouse.make(cache() / kind.name, wanted, None, say)
     wheels = yard.place / "wheels"
     wheels.mkdir()
     for one in made.files:

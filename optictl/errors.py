@@ -24,6 +24,7 @@ paragraph that begins with "Fix:" says what to do.
       MissingExtra            missing-extra
       MissingFact             missing-fact
         NotInstalled          not-installed
+        NotApplicable         not-applicable
       NoSystemd               no-systemd
       NoLock                  no-lock
       NoSuchVersion           no-such-version
@@ -39,7 +40,7 @@ paragraph that begins with "Fix:" says what to do.
       ReleaseFailed           release-failed
       ProofFailed             proof-failed
       NotReady                not-ready
-      UnknownModel            unknown-model
+      UnknownModel            unknown-model    exit code 2
       NoTrace                 no-trace
       RequestsFailed          requests-failed
       BudgetTooSmall          budget-too-small
@@ -285,6 +286,16 @@ class NotInstalled(MissingFact):
     code = "not-installed"
 
 
+class NotApplicable(MissingFact):
+    """The question does not arise for this deployment, such as that of a unit below --root.
+    A check that asks it is skipped and not counted.
+
+    Fix: nothing is wrong.
+    """
+
+    code = "not-applicable"
+
+
 class NoSystemd(OptictlError):
     """The command needs systemd, which does not run here or does not manage the deployment.
 
@@ -430,6 +441,7 @@ class UnknownModel(OptictlError):
     """
 
     code = "unknown-model"
+    exit_code = 2
 
 
 class NoTrace(OptictlError):
@@ -443,7 +455,8 @@ class NoTrace(OptictlError):
 
 
 class RequestsFailed(OptictlError):
-    """Several requests in succession failed; the comparison stopped. `detail` has the last failure.
+    """A comparison stopped: several requests in succession failed, nothing is left to compare, or
+    the proxy or LiteLLM does not answer. `detail` has the last failure.
 
     Fix: correct its cause, then continue with the command in `remedy`.
     """
@@ -572,7 +585,6 @@ def of_exception(failure: BaseException) -> OptictlError:
 FLEET_EXTRA = {
     "ansible": "ansible-core",
     "ansible_runner": "ansible-runner",
-    "packaging": "packaging",
     "pip": "pip",
 }
 

@@ -11,6 +11,15 @@ Status = Literal["pass", "warn", "fail", "skip", "error"]
 #: Takes a line about what is being done now.
 Progress = Callable[[str], None]
 
+
+def detail_of(progress: Progress) -> Progress:
+    """Takes a line that replaces the one before it, such as a count. It does nothing where a
+    progress has no place for one.
+    """
+    detail: Progress = getattr(progress, "detail", lambda text: None)
+    return detail
+
+
 #: From good to bad; a result is as bad as its worst finding.
 SEVERITY: tuple[Status, ...] = ("pass", "skip", "warn", "fail", "error")
 FAILED: tuple[Status, ...] = ("fail", "error")
@@ -25,7 +34,8 @@ class Result:
     `expected` and `found` are words for people; `data` is for programs. `fault` says what a failure
     means, as a sentence without its full stop; `felt`: clients notice it. `root_cause` is the id
     of the result that explains a failed or a skipped one: its own where no other does, "" where
-    nothing is wrong. `alone`: no other result explains this one.
+    nothing is wrong. `alone`: no other result explains this one. `applies`: False where a check was
+    skipped because it has nothing to ask of this deployment.
     """
 
     id: str
@@ -40,19 +50,23 @@ class Result:
     felt: bool = False
     root_cause: str = ""
     alone: bool = False
+    applies: bool = True
 
     @property
     def failed(self) -> bool:
         return self.status in FAILED
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON shape; `data`, `fault` and `root_cause` only where they hold something."""
+        """The JSON shape. `data`, `fault` and `root_cause` only where they hold something, and
+        `applies` only where it is false.
+        """
         fields = asdict(self)
         del fields["felt"], fields["alone"]
         for name, has_value in (
             ("data", self.data is not None),
             ("fault", self.failed and self.fault),
             ("root_cause", self.root_cause),
+            ("applies", not self.applies),
         ):
             if not has_value:
                 del fields[name]
@@ -62,6 +76,12 @@ class Result:
 def good(results: Iterable[Result]) -> bool:
     """Whether nothing failed. A skipped check is no failure, and no pass either."""
     return not any(result.failed for result in results)
+
+
+def is_proven(results: Iterable[Result]) -> bool:
+    """Whether nothing failed and something was checked: skipped results alone prove nothing."""
+    seen = list(results)
+    return good(seen) and any(result.status in ("pass", "warn") for result in seen)
 
 
 def roots(results: Sequence[Result]) -> list[Result]:
@@ -74,8 +94,14 @@ def roots(results: Sequence[Result]) -> list[Result]:
 
 
 def _passed(results: Sequence[Result]) -> str:
-    passed = sum(r.status == "pass" for r in results)
-    return f"{passed} of {len(results)} checks passed" if passed < len(results) else "All good"
+    """How many of the checks that apply passed."""
+    if not is_proven(results):
+        return "Nothing was checked"
+    passed, counted = (
+        sum(r.status == "pass" for r in results),
+        sum(r.applies for r in results),
+    )
+    return f"{passed} of {counted} checks passed" if passed < counted else "All good"
 
 
 def _noticed(results: Sequence[Result], root: Result) -> Result:

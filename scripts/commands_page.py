@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
 from typer.main import get_command
 
 from optictl.cli import app
+from optictl.cli.help_pages import Parameter, paragraphs, parameters, plain
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/reference/command-line.md"
 #: An option that this many commands have is listed once, in front of the commands.
@@ -27,22 +26,6 @@ separate pages.
 Every command takes `--help`. `NO_COLOR` switches colours off.
 `optictl --install-completion` installs completion for your shell.
 """
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One option or argument. `names` are as typed; `value` is "" for a flag."""
-
-    names: str
-    value: str
-    help: str
-    notes: tuple[str, ...]
-    is_argument: bool = False
-
-    @property
-    def text(self) -> str:
-        """What it means, with its default and its environment variable."""
-        return " ".join([self.help, *(f"{note}." for note in self.notes)]).strip()
 
 
 @dataclass(frozen=True)
@@ -69,56 +52,15 @@ class Command:
         return " ".join(["optictl", self.name, "[OPTIONS]", *(a.value for a in self.arguments)])
 
 
-def plain(text: str | None) -> str:
-    """A help text without Rich's markup, on one line."""
-    return " ".join(Text.from_markup(text or "").plain.split())
-
-
-def _paragraphs(text: str | None) -> tuple[str, ...]:
-    return tuple(plain(part) for part in (text or "").split("\n\n") if part.strip())
-
-
-def _value(param: Any) -> str:
-    if getattr(param, "is_flag", False):
-        return ""
-    if param.metavar:
-        return str(param.metavar)
-    kind = param.type_descriptor.annotation
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return "|".join(str(member.value) for member in kind)
-    return {int: "N", float: "N", str: "TEXT"}.get(kind, "VALUE")
-
-
-def _notes(param: Any) -> Iterator[str]:
-    default = param.default.value if isinstance(param.default, enum.Enum) else param.default
-    if param.required and param.param_type_name == "option":
-        yield "Required"
-    if default not in (None, False, (), [], "") and "Default:" not in (param.help or ""):
-        yield f"Default: {default}"
-    if param.envvar:
-        yield f"Environment: {param.envvar}"
-
-
-def _parameter(param: Any) -> Parameter:
-    is_argument = param.param_type_name == "argument"
-    value = _value(param)
-    if is_argument:
-        value = value if param.required or value.startswith("[") else f"[{value}]"
-        value += "..." if param.nargs == -1 else ""
-    names = value if is_argument else ", ".join(param.opts)
-    return Parameter(names, value, plain(param.help), tuple(_notes(param)), is_argument)
-
-
 def _walk(command: Any, name: str, panel: str) -> Iterator[Command]:
-    shown = [p for p in command.params if not getattr(p, "hidden", False)]
     children = getattr(command, "commands", None)
     if children is None or not name:
         yield Command(
             name,
             panel,
-            _paragraphs(command.help),
+            paragraphs(command.help),
             plain(command.epilog).removeprefix("Example: "),
-            tuple(map(_parameter, shown)),
+            tuple(parameters(command)),
         )
     for child_name, child in (children or {}).items():
         if not getattr(child, "hidden", False):

@@ -10,7 +10,9 @@ from typing import Any
 
 from optictl.deployment import config
 
-PAGE = Path(__file__).resolve().parent.parent / "docs/reference/configuration.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/reference/configuration.md"
+SCHEMA = ROOT / "templates/optictl.schema.json"
 _HEAD = """\
 # Configuration
 
@@ -25,8 +27,10 @@ optictl validates the whole file and reports every problem at once, each with it
 unknown key is a problem. The exit code of an invalid file is 78. An absent key has its default.
 
 - `optictl config show` prints the configuration with all defaults.
-- `optictl config schema` prints the JSON Schema. Editors use it: put
-  `# yaml-language-server: $schema=optictl.schema.json` in the first line of the file.
+- `optictl config schema` prints the JSON Schema. The first line of the file that `init` writes,
+  `# yaml-language-server: $schema=...`, names the schema that is installed with optictl: editors
+  then complete keys and values and show their meaning. On another machine, save the schema beside
+  the file and write `$schema=optictl.schema.json`.
 
 Run `optictl install` after each change: it shows what the change does and applies it.
 """
@@ -114,3 +118,8 @@ def page() -> str:
         parts += [section.text] if section.name else []
         parts += [_table(section.keys)]
     return "\n\n".join(parts) + "\n"
+
+
+def schema() -> str:
+    """templates/optictl.schema.json: what `optictl config schema` prints."""
+    return f"{json.dumps(config.schema(), indent=2, ensure_ascii=False)}\n"

@@ -5,6 +5,7 @@ It uses Grafana's own SDK.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -31,7 +32,8 @@ from grafana_foundation_sdk.models.dashboard import (
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/grafana/optillm.json"
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-_HERE = 'instance=~"$instance"'
+_DEPLOYMENT = 'deployment=~"$deployment"'
+_HERE = f'instance=~"$instance",{_DEPLOYMENT}'
 _BUILD = f"max by (optillm, release) (optillm_build_info{{{_HERE}}})"
 _THESE = f'{_HERE},strategy=~"$strategy",base_model=~"$base_model"'
 
@@ -133,6 +135,26 @@ def _number(
     )
 
 
+#: A restart is a new start time. Grafana's models leave out what the annotations of each data
+#: source add to theirs; the keys are those of the Prometheus data source.
+RESTARTS = {
+    "expr": f"changes(process_start_time_seconds{{{_HERE}}}[$__rate_interval]) > 0",
+    "titleFormat": "Restart of {{deployment}}",
+    "textFormat": "{{instance}}",
+    "step": "30s",
+}
+
+
+def _restarts() -> dashboard.AnnotationQuery:
+    return (
+        dashboard.AnnotationQuery()
+        .name("Restarts")
+        .datasource(_SOURCE)
+        .enable(True)
+        .icon_color("orange")
+    )
+
+
 def _variable(name: str, label: str, metric: str) -> dashboard.QueryVariable:
     """A variable for the values of a label; all are selected at first."""
     return (
@@ -202,6 +224,39 @@ def _panels() -> list[stat.Panel | timeseries.Panel | dashboard.Row]:
             "short",
             _in_range("optillm_loops_broken_total", _HERE),
             bad=0.5,
+        ),
+        dashboard.Row("Checks and workers"),
+        _graph(
+            "Checks that do not pass",
+            "The metrics of `optictl check` (`monitoring.textfile`). No line: all pass.",
+            "short",
+            (
+                _happened(
+                    "max by (deployment, id, status) "
+                    f'(optillm_check_status{{{_DEPLOYMENT},status=~"fail|error|warn"}})'
+                ),
+                "{{deployment}} {{id}} {{status}}",
+            ),
+        ),
+        _graph(
+            "Age of the last run of the checks",
+            "The timer runs them every minute.",
+            "s",
+            (
+                "time() - max by (deployment) "
+                f"(optillm_check_last_run_timestamp_seconds{{{_DEPLOYMENT}}})",
+                "{{deployment}}",
+            ),
+        ),
+        _graph(
+            "Workers",
+            "Processes that serve, and those that the service was started with (`workers`).",
+            "short",
+            (
+                f"count by (deployment) (process_start_time_seconds{{{_HERE}}})",
+                "{{deployment}} serve",
+            ),
+            (f"max by (deployment) (optillm_workers{{{_HERE}}})", "{{deployment}} wanted"),
         ),
         dashboard.Row("Requests"),
         _graph(
@@ -351,7 +406,9 @@ def page() -> str:
         .with_variable(
             dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
         )
-        .with_variable(_variable("instance", "Instance", "optillm_build_info"))
+        .annotation(_restarts())
+        .with_variable(_variable("deployment", "Deployment", "optillm_build_info"))
+        .with_variable(_variable("instance", "Instance", f"optillm_build_info{{{_DEPLOYMENT}}}"))
         .with_variable(_variable("strategy", "Strategy", f"optillm_requests_total{{{_HERE}}}"))
         .with_variable(_variable("base_model", "Base model", f"optillm_requests_total{{{_HERE}}}"))
     )
@@ -360,8 +417,9 @@ def page() -> str:
             board.with_row(panel.id(number))
         else:
             board.with_panel(panel.id(number))
-    text: str = JSONEncoder(indent=2, ensure_ascii=False).encode(board.build())
-    return text + "\n"
+    built = json.loads(JSONEncoder().encode(board.build()))
+    built["annotations"]["list"][0] |= RESTARTS
+    return json.dumps(built, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

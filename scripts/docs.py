@@ -52,6 +52,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     checks_page.PAGE: checks_page.page,
     commands_page.PAGE: commands_page.page,
     config_page.PAGE: config_page.page,
+    config_page.SCHEMA: config_page.schema,
     effect_codes_page.PAGE: effect_codes_page.page,
     error_codes_page.PAGE: error_codes_page.page,
     faults_page.PAGE: lambda: faults_page.page(FAULTS, faults_page.seen()),

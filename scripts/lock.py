@@ -1,6 +1,7 @@
 """Write templates/locks/: lock files with hashes for every profile and for optictl.
 
     uv run scripts/lock.py            # after a change of the pins in pyproject.toml
+    uv run scripts/lock.py --upgrade  # newer packages, as far as the pins allow
 
 It also writes the inputs of `upgrade --resolve`. `proxy` is exported from uv.lock (dependency group
 `optillm`), which is the single source. `full` has everything that OptiLLM declares; uv.lock
@@ -55,15 +56,15 @@ def version() -> str:
     sys.exit("pyproject.toml: the dependency group optillm pins no optillm==VERSION")
 
 
-def main() -> None:
+def main(upgrade: bool) -> None:
     """Lock, export, resolve, write."""
-    run("uv", "lock")
+    run("uv", "lock", *(["--upgrade"] if upgrade else []))
     proxy = export("--only-group", "optillm")
     full_lock = LOCKS / f"optillm-{version()}-full.txt"
     full = uv.resolve(
         "".join(f"{pin}\n" for pin in pins()),
         "",
-        full_lock.read_text() if full_lock.exists() else "",
+        full_lock.read_text() if full_lock.exists() and not upgrade else "",
     )
     others = "".join(f"{pin}\n" for pin in pins() if not pin.startswith("optillm=="))
     left_out = "".join(f"{name}\n" for name in excludes())
@@ -108,4 +109,4 @@ def write_lock(target: Path, title: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("--upgrade" in sys.argv[1:])

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from optictl import __version__
+from optictl.cli.help_pages import Parameter
 from scripts import commands_page, config_page
-from scripts.commands_page import Command, Parameter
+from scripts.commands_page import Command
 
 _ROOT = Path(__file__).resolve().parent.parent
 COMMAND, FILE = _ROOT / "man/optictl.1", _ROOT / "man/optictl.yaml.5"

@@ -28,5 +28,5 @@ def tables() -> dict[str, str]:
     """Marker in the page -> table."""
     build = dict.fromkeys(("optillm", "release", "guard"), "")
     service = Meter(["moa"], ["jerry-xl"], build).exposition().decode()
-    checks = prometheus.prometheus([Result("config.valid", "", "pass")], 0.1, 0.0)
+    checks = prometheus.prometheus([Result("config.valid", "", "pass")], "optillm-proxy", 0.1, 0.0)
     return {"service metrics": _table(service), "check metrics": _table(checks)}

@@ -48,7 +48,7 @@ class InstalledDeployment:
 
     @property
     def litellm_config(self) -> str:
-        """What `optictl render-litellm` prints, and a real model behind every base model."""
+        """What `optictl render litellm` prints, and a real model behind every base model."""
         bases = (
             f"  - {{model_name: {base}, "
             "litellm_params: {model: openai/real, api_base: 'http://192.0.2.9/v1'}}\n"

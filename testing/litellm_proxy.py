@@ -99,7 +99,7 @@ def base_url(port: int) -> str:
 def strategy_entry(name: str, port: int, target: str | None = None) -> dict[str, Any]:
     """LiteLLM's model `name`, which is `target` (default: the same name) at the OptiLLM on `port`.
 
-    As `optictl render-litellm` prints it, without retries, each of which would repeat a whole
+    As `optictl render litellm` prints it, without retries, each of which would repeat a whole
     strategy; but with LiteLLM's cooldown after a failure.
     """
     return {
@@ -108,6 +108,7 @@ def strategy_entry(name: str, port: int, target: str | None = None) -> dict[str,
             "model": f"custom_openai/{target or name}",
             "api_base": base_url(port),
             "api_key": support.PROXY_KEY,
+            "allowed_openai_params": ["user"],
             "num_retries": 0,
             "max_retries": 0,
         },

@@ -8,6 +8,7 @@ from pathlib import Path
 from optictl.checks.engine import Finding, Skip, check
 from optictl.checks.service_units import loaded_service, systemctl
 from optictl.deployment import render
+from optictl.errors import NotApplicable
 from optictl.facts import units as unit_facts
 from optictl.facts.deployment import Deployment
 from optictl.host import files
@@ -37,7 +38,7 @@ def service_exposure(deployment: Deployment) -> Iterator[Finding]:
     """
     deployment.require_managed()
     if deployment.paths.scope != "system" or not Systemd("system").version():
-        raise Skip("only units of the system manager have a sandbox")
+        raise NotApplicable("only units of the system manager have a sandbox")
     if files.file_facts(deployment.paths.service).kind == "missing":
         raise Skip(f"nothing is installed: run {deployment.install}")
     score = Systemd("system").exposure(deployment.paths.service)
@@ -69,7 +70,7 @@ def credential_mode(deployment: Deployment) -> Iterator[Finding]:
     deployment.require_managed()
     loaded_service(deployment)
     if deployment.paths.scope != "system":
-        raise Skip("a user manager keeps credentials in that user's runtime directory")
+        raise NotApplicable("a user manager keeps credentials in that user's runtime directory")
     directory = Path(f"/run/credentials/{deployment.paths.service_unit}")
     if files.file_facts(directory).kind == "missing":
         raise Skip("the service does not run: see service.active")
@@ -102,7 +103,7 @@ def relay_active(deployment: Deployment) -> Iterator[Finding]:
     deployment.require_managed()
     loaded_service(deployment)
     if not render.is_sealed(deployment.config, deployment.paths):
-        raise Skip("only a sealed service needs the relay")
+        raise NotApplicable("only a sealed service needs the relay")
     yield from _failed_relay(deployment)
     socket = deployment.units[deployment.paths.upstream_socket.name]
     path = render.relay_socket(deployment.paths)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optictl.errors import MissingFact
+from optictl.errors import MissingFact, NotApplicable
 from optictl.results import SEVERITY, Result, Status
 
 
@@ -27,6 +27,8 @@ class Finding:
     """One thing that a check found. A check passes if none of its findings is bad.
 
     `alone`: no other check explains this finding, even if the check has an `explained_by`.
+    `applies`: False for a skip of a check that has nothing to ask here. `fault`: what this failure
+    means, if it is not what the check's failures mean.
     """
 
     found: str
@@ -34,10 +36,12 @@ class Finding:
     remedy: str = ""
     cause: str = ""
     alone: bool = False
+    applies: bool = True
+    fault: str = ""
 
 
 class Skip(Exception):
-    """The check does not apply here; `str()` says why. Neither a pass nor a failure."""
+    """The check cannot be made here; `str()` says why. Neither a pass nor a failure."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,10 @@ def _result(check: Check, findings: list[Finding]) -> Result:
         found=joined["found"] or "as expected",
         cause=joined["cause"],
         remedy=joined["remedy"],
-        fault=check.fault,
+        fault=next((f.fault or check.fault for f in reported), check.fault),
         felt=check.felt,
         alone=any(f.alone for f in reported),
+        applies=status != "skip" or any(f.applies for f in reported),
     )
 
 
@@ -127,6 +132,8 @@ def _run(check: Check, subject: Any) -> Result:
             findings.append(finding)
     except Skip as reason:
         findings.append(Finding(str(reason), "skip"))
+    except NotApplicable as reason:
+        findings.append(Finding(reason.what, "skip", applies=False))
     except MissingFact as missing:
         way = f": run {missing.remedy}" if missing.remedy else ""
         findings.append(Finding(f"{missing.what}{way}", "skip"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
-from optictl.errors import MissingFact, OptictlError
+from optictl.errors import MissingFact, NotApplicable, OptictlError
 from optictl.facts.deployment import Deployment
 from optictl.guard import invariants
 from optictl.host import files
@@ -33,7 +33,7 @@ def proxy_config_litellm_only(deployment: Deployment) -> Iterator[Finding]:
     """
     path = deployment.proxy_config
     if deployment.hand_made is not None and deployment.hand_made.approach != "proxy":
-        raise Skip(f"OptiLLM reads {path} with --approach proxy only")
+        raise NotApplicable(f"OptiLLM reads {path} with --approach proxy only")
     for problem in invariants.proxy_config_problems(
         files.read(path), deployment.config.upstream.base_url
     ):

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from optictl.checks.engine import Finding, Skip, check
+from optictl.errors import NotApplicable
 from optictl.facts.deployment import Deployment
 from optictl.host import files
 from optictl.releases import release_record
@@ -116,12 +117,12 @@ def host_journal(deployment: Deployment) -> Iterator[Finding]:
     Why: journald drops what it cannot write; requests and the reasons of failures are lost.
     """
     if not deployment.units:
-        raise Skip("this deployment is not managed by systemd")
+        raise NotApplicable("this deployment is not managed by systemd")
     path = next(
         (p for p in _JOURNALS if files.file_facts(p).kind == "directory" and any(p.iterdir())), None
     )
     if path is None:
-        raise Skip("journald keeps no files")
+        raise NotApplicable("journald keeps no files")
     for machine in sorted(path.iterdir()):
         if problem := _space_problem(machine):
             yield Finding(

@@ -32,8 +32,8 @@ def _clean(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
 
 
-def nagios(results: Sequence[Result], seconds: float) -> str:
-    """The output line of a Nagios plugin: state, problem, performance data.
+def nagios(results: Sequence[Result], deployment: str, seconds: float) -> str:
+    """The output line of a Nagios plugin: state, deployment, problem, performance data.
 
     `seconds`: how long the checks took.
     """
@@ -47,7 +47,8 @@ def nagios(results: Sequence[Result], seconds: float) -> str:
     counts = " ".join(
         f"{status}={sum(r.status == status for r in results)};;;0" for status in SEVERITY
     )
-    return f"OPTILLM {_WORDS[code]} - {_clean(text)} | time={seconds:.3f}s;;;0 {counts}\n"
+    said = f"OPTILLM {_WORDS[code]} - {deployment}: {_clean(text)}"
+    return f"{said} | time={seconds:.3f}s;;;0 {counts}\n"
 
 
 @dataclass(frozen=True)

@@ -7,31 +7,39 @@ from collections.abc import Sequence
 from optictl.results import SEVERITY, Result, good
 
 
-def _label(text: str) -> str:
+def _sample(name: str, value: str, **labels: str) -> str:
+    """One line of the text format."""
+    text = ",".join(f'{label}="{_escaped(words)}"' for label, words in labels.items())
+    return f"optillm_check_{name}{{{text}}} {value}"
+
+
+def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def prometheus(results: Sequence[Result], seconds: float, now: float) -> str:
-    """Metrics for node_exporter's textfile collector; `now` in seconds since the epoch."""
+def prometheus(results: Sequence[Result], deployment: str, seconds: float, now: float) -> str:
+    """Metrics for node_exporter's textfile collector; `now` in seconds since the epoch.
+
+    Every sample has the label `deployment`: two deployments on a host have metrics of the same
+    names.
+    """
     lines = [
         "# HELP optillm_check_status 1 for the current status of each check, 0 for the others.",
         "# TYPE optillm_check_status gauge",
     ]
     for r in results:
         lines += [
-            f'optillm_check_status{{id="{_label(r.id)}",status="{s}"}} {int(r.status == s)}'
+            _sample("status", f"{int(r.status == s)}", deployment=deployment, id=r.id, status=s)
             for s in SEVERITY
         ]
     lines += [
         "# HELP optillm_check_root_cause"
         " 1 for a failed check that no other check explains, else 0.",
         "# TYPE optillm_check_root_cause gauge",
-        *(
-            f'optillm_check_root_cause{{id="{_label(r.id)}"}}'
-            f" {int(r.failed and r.root_cause == r.id)}"
-            for r in results
-        ),
     ]
+    for r in results:
+        is_root = r.failed and r.root_cause == r.id
+        lines.append(_sample("root_cause", f"{int(is_root)}", deployment=deployment, id=r.id))
     for name, description, value in (
         ("healthy", "1 if no check failed, else 0.", f"{int(good(results))}"),
         ("duration_seconds", "Duration of the last run of all checks.", f"{seconds:.3f}"),
@@ -40,6 +48,6 @@ def prometheus(results: Sequence[Result], seconds: float, now: float) -> str:
         lines += [
             f"# HELP optillm_check_{name} {description}",
             f"# TYPE optillm_check_{name} gauge",
-            f"optillm_check_{name} {value}",
+            _sample(name, value, deployment=deployment),
         ]
     return "\n".join(lines) + "\n"

@@ -35,7 +35,9 @@ def _findings(
             is_relevant = fault.status != "skip" or fault.always or graph is not routing.running
             if is_relevant and fault.found not in reported:
                 reported.add(fault.found)
-                yield Finding(fault.found, fault.status, fault.remedy, fault.cause)
+                yield Finding(
+                    fault.found, fault.status, fault.remedy, fault.cause, fault=fault.headline
+                )
     if routing.configured is None:
         raise Skip(f"{deployment.litellm.not_named}; {routing.live}")
     if needs_entries and not any(graph.arrivals for graph in graphs):
@@ -69,6 +71,7 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
                 "fail",
                 f"edit {deployment.litellm.config_file},"
                 " or name another file: --litellm-config PATH",
+                fault="LiteLLM's configuration cannot be read",
             )
         return
 
@@ -90,7 +93,7 @@ def routing_no_loop(deployment: Deployment) -> Iterator[Finding]:
 def routing_reached(deployment: Deployment) -> Iterator[Finding]:
     """At least one published name arrives, and none of them leads elsewhere.
 
-    How: follows every published name (`optictl render-litellm` prints them) to its entries. Each
+    How: follows every published name (`optictl render litellm` prints them) to its entries. Each
     entry must use http and an address of this machine on which the socket listens: 127.0.0.1 or a
     name of it. [::1], 127.0.0.2 and addresses of the network are not. It also names entries whose
     names begin with an enabled strategy and lead to another server.

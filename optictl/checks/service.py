@@ -10,6 +10,7 @@ from pathlib import Path
 from optictl.checks.engine import Finding, Skip, check
 from optictl.checks.service_units import START_BLOCKERS, loaded_service, systemctl
 from optictl.deployment import remedies
+from optictl.errors import NotApplicable
 from optictl.facts import units as unit_facts
 from optictl.facts.deployment import Deployment
 from optictl.host import files, processes
@@ -184,7 +185,7 @@ def process_memory(deployment: Deployment) -> Iterator[Finding]:
     unit = loaded_service(deployment)
     limit = unit.memory_max
     if limit is None:
-        raise Skip("the unit has no MemoryMax")
+        raise NotApplicable("the unit has no MemoryMax")
     used = deployment.memory
     if used > _NEAR * limit:
         lowered = [

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from optictl.checks.engine import Finding, Skip, check
+from optictl.checks.engine import Finding, check
 from optictl.deployment import artefacts, render
 from optictl.deployment.render import Host
+from optictl.errors import NotApplicable
 from optictl.facts.deployment import Deployment
 from optictl.host import files
 
@@ -33,7 +34,7 @@ def timer_active(deployment: Deployment) -> Iterator[Finding]:
     deployment.require_managed()
     paths, monitoring = deployment.paths, deployment.config.monitoring
     if paths.is_private:
-        raise Skip("this deployment is not managed by systemd")
+        raise NotApplicable("this deployment is not managed by systemd")
     timer = deployment.units[paths.check_timer.name]
     installed_units = [
         path

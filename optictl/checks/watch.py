@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from optictl.errors import OptictlError, os_words
-from optictl.results import Result, good
+from optictl.results import Result, is_proven
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Round:
 
     @property
     def good(self) -> bool:
-        return not self.error and good(self.results)
+        return not self.error and is_proven(self.results)
 
 
 def changed(before: Sequence[Result], now: Sequence[Result]) -> list[Result]:

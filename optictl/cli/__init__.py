@@ -17,29 +17,29 @@ from optictl.cli import (
     install,
     observe,
     releases,
-    render_litellm,
+    sbom,
     schema,
     service,
     smoke,
     trace,
+    wheelhouse,
 )
 
 app = typer.Typer(
     name="optictl",
-    cls=help_pages.Group,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    cls=help_pages.Root,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Install, guard, check and prove OptiLLM as a localhost service behind LiteLLM.",
-    epilog="Try [bold]optictl demo --once[/bold]:"
-    " everything, on this machine, without root or LiteLLM.",
+    epilog="Try optictl demo --once: everything, on this machine, without root or LiteLLM.",
 )
 for module in (init, install, service, observe):
     module.register(app)
 service.register_run(app)
 for module in (
     releases,
+    wheelhouse,
     check,
     smoke,
     demo,
@@ -47,7 +47,7 @@ for module in (
     compare,
     fleet,
     artefacts,
-    render_litellm,
+    sbom,
     schema,
 ):
     module.register(app)
@@ -55,16 +55,16 @@ for module in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from optictl import __version__
+        from optictl.cli.version import text
 
-        sys.stdout.write(f"optictl {__version__}\n")
+        sys.stdout.write(text())
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        False, "--version", callback=_version, is_eager=True, help="Show the versions and exit."
     ),
     debug: bool = typer.Option(
         False, "--debug", envvar="OPTICTL_DEBUG", help="Show tracebacks of internal errors."
@@ -76,5 +76,8 @@ def _options(
 def main() -> None:
     """The console script."""
     from optictl.cli import ending
+    from optictl.host import streams
 
+    streams.use_utf8()
+    streams.prepare()
     sys.exit(ending.run(app, sys.argv[1:]))

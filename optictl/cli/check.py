@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ def register(app: typer.Typer) -> None:
 
 _OnlyOption = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="ID", help="One check or one family (health). May be repeated."),
+    typer.Option(
+        "--only",
+        metavar="ID",
+        autocompletion=completion.checks,
+        help="One check or one family (health). May be repeated.",
+    ),
 ]
 _ListedOption = Annotated[
     bool, typer.Option("--list", help="List the checks and what each expects; run none.")
@@ -48,6 +53,7 @@ _ExplainOption = Annotated[
     typer.Option(
         "--explain",
         metavar="ID",
+        autocompletion=completion.check_ids,
         help="Say what one check proves, how, and why it matters; run none.",
     ),
 ]
@@ -62,7 +68,10 @@ _TextfileOption = Annotated[
 _WithoutOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--without", metavar="ID", help="Leave out one check or one family. May be repeated."
+        "--without",
+        metavar="ID",
+        autocompletion=completion.checks,
+        help="Leave out one check or one family. May be repeated.",
     ),
 ]
 _DampOption = Annotated[
@@ -173,8 +182,12 @@ def _named(option: str, names: Sequence[str] | None) -> list[Check]:
     try:
         return catalog.select(names or ())
     except KeyError as unknown:
+        from optictl.deployment.config import suggest
+
+        ids = [check.id for check in catalog.all_checks()]
+        hint = suggest(unknown.args[0], [*ids, *(id.partition(".")[0] for id in ids)])
         raise typer.BadParameter(
-            f"there is no check or family {unknown}; optictl check --list shows them",
+            f"there is no check or family {unknown}{hint or '; optictl check --list shows them'}",
             param_hint=option,
         ) from None
 
@@ -185,7 +198,8 @@ def _once(call: Call, examination: Examination, quiet: bool) -> int:
     with call.terminal.progress("checking"):
         results = examination()
     kind = NagiosResults if call.terminal.form == "nagios" else Results
-    return call.terminal.finish(kind(results, quiet, examination.seconds))
+    report = kind(results, quiet, examination.seconds, deployment=call.paths.name)
+    return call.terminal.finish(report)
 
 
 def _damped(

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
-from optictl.errors import UnknownModel
 
 if TYPE_CHECKING:
     from optictl.requests.compare.session import Options, Session
@@ -31,7 +30,10 @@ def register(app: typer.Typer) -> None:
 _ModelsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--models", metavar="MODEL", help="Such as moa-jerry-xl. May be repeated. Default: all."
+        "--models",
+        metavar="MODEL",
+        autocompletion=completion.compared_models,
+        help="Such as moa-jerry-xl. May be repeated. Default: all.",
     ),
 ]
 _PromptsOption = Annotated[
@@ -106,8 +108,8 @@ def compare(
     what is right, what it costs, and what is noise.
 
     The plain model is asked at LiteLLM, strategies at the proxy, one request at a time.
-    Costs tokens: it says how many requests and calls are to come, and asks on a terminal.
-
+    Costs tokens: it says how many, and their price where LiteLLM knows it, and asks on a terminal.
+    The first question of each model comes first: a model that fails it is not asked again.
     With --plain-samples it also compares with what the same number of plain calls achieves.
 
     Every answer is kept in a file: an interrupted comparison can be resumed.
@@ -144,12 +146,7 @@ def _begin(call: Call, chosen: Options) -> Session:
     from optictl.requests.compare import session
 
     explicit = call.config_path if call.explicit else None
-    try:
-        begun = session.begin(chosen, call.config(), call.paths, explicit)
-    except UnknownModel as unknown:
-        raise typer.BadParameter(
-            f"{unknown.what}; use {unknown.remedy}", param_hint="--models"
-        ) from None
+    begun = session.begin(chosen, call.config(), call.paths, explicit)
     if chosen.prices and len({s.base_model for s in begun.comparison.subjects}) > 1:
         raise typer.BadParameter(
             "prices are those of one base model: name its strategies with --models",
@@ -166,6 +163,7 @@ def _compare(call: Call, session: Session, yes: bool) -> int:
 
     if session.may_ask:
         call.terminal.note(session.outlook)
+        call.terminal.ready()
         ask(yes or not sys.stdin.isatty(), "Send these requests?")
     terminal, comparison, budget = call.terminal, session.comparison, session.options.budget
     steps = terminal.steps("comparing", session.left)
@@ -180,4 +178,5 @@ def _compare(call: Call, session: Session, yes: bool) -> int:
     again = None if is_whole else session.again(comparison.enough)
     compared = Compared(session.rows(), str(comparison.file), budget, again)
     compared.tokens, compared.samples_left = session.tokens, len(comparison.samples_left)
+    compared.page = str(session.options.save or "")
     return terminal.finish(compared)

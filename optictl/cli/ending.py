@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from optictl.errors import OptictlError
     from optictl.output.console import Terminal
 
 #: What typer raises for a command line that is wrong; it has the class for itself alone.
@@ -38,8 +38,10 @@ def failed(terminal: Terminal, failure: BaseException, *, debug: bool) -> int:
 
     With `debug` an internal error is raised.
     """
-    from optictl.errors import InternalError, of_exception
+    from optictl.errors import InternalError, OutputFailed, of_exception
 
+    if isinstance(failure, OutputFailed):
+        return _output_failed(failure)
     if isinstance(failure, BrokenPipeError) or _of_standard_output() is not None:
         return 1  # `run` says why
     error = of_exception(failure)
@@ -51,6 +53,8 @@ def failed(terminal: Terminal, failure: BaseException, *, debug: bool) -> int:
 
 def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     """Run the command line. Nothing but a fault of optictl with --debug ends in a traceback."""
+    from optictl.errors import OptictlError
+
     try:
         code = app(standalone_mode=False)
     except UsageError as wrong:
@@ -63,12 +67,12 @@ def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         code = 130
     except BrokenPipeError:
         code = 1
+    except OptictlError as failure:  # of a help page, which no command prints
+        code = _output_failed(failure)
     return _flushed(code if isinstance(code, int) else 0)
 
 
 def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
-    from typer import rich_utils
-
     from optictl.errors import UsageFailure
     from optictl.output.console import Terminal
 
@@ -81,34 +85,43 @@ def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
     terminal = Terminal(command_name(context) if context else "", "json")
     if wants_json(arguments):
         terminal.envelope_of(error)
-    if message:
+    if message:  # else a group without a command, whose help is printed already
         terminal.error(error)
-    else:
-        rich_utils.rich_format_error(wrong)  # type: ignore[arg-type] # no command: the help
     return error.exit_code
 
 
-def _of_standard_output() -> OSError | None:
+def _output_failed(error: OptictlError) -> int:
+    """Say that the standard output cannot be written, once. Returns the exit code."""
+    from optictl.host import streams
+    from optictl.output.console import Terminal
+
+    streams.abandon_output()
+    Terminal().error(error)
+    return error.exit_code
+
+
+def _of_standard_output() -> Exception | None:
     """The reason why the standard output cannot be written, if that is what failed."""
+    from optictl.errors import OutputFailed
+
     try:
         sys.stdout.flush()
-    except OSError as failure:
+    except (OSError, OutputFailed) as failure:
         return failure
     return None
 
 
 def _flushed(code: int) -> int:
     """Write what is left to the standard output; that it cannot be written is a failure, too."""
-    from optictl.errors import output_failed
-    from optictl.output.console import Terminal
+    from optictl.errors import OptictlError, output_failed
+    from optictl.host import streams
 
     failure = _of_standard_output()
     if failure is None:
         return code
-    # Python must not try again at its end
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(failure, BrokenPipeError):
+        streams.abandon_output()
         return code or 1  # the reader has gone: no message can reach it
-    error = output_failed(failure)
-    Terminal().error(error)
-    return error.exit_code
+    return _output_failed(
+        failure if isinstance(failure, OptictlError) else output_failed(failure)  # type: ignore[arg-type]
+    )

@@ -17,6 +17,7 @@ from optictl.cli.options import (
     OUTPUT,
     FleetCall,
     ForceOption,
+    SourceOption,
     YesOption,
     command,
     fleet,
@@ -34,16 +35,6 @@ BatchOption = Annotated[
         "--batch", metavar="N,N%", help="Hosts at a time: one canary, then a quarter of them each."
     ),
 ]
-SourceOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--wheelhouse",
-        metavar="DIR",
-        exists=True,
-        file_okay=False,
-        help="Take wheels from here, not from an index.",
-    ),
-]
 _BATCH = "1,25%"
 
 
@@ -53,7 +44,7 @@ def register(app: typer.Typer) -> None:
         cls=help_pages.Group,
         no_args_is_help=True,
         help="The same deployment on several hosts, through Ansible"
-        " (needs the extra: uv tool install 'optictl\\[fleet]').",
+        " (needs the extra: uv tool install 'optictl[fleet]').",
         epilog="Example: optictl fleet apply -i inventory.yml",
     )
     for name, function, example in (
@@ -121,7 +112,9 @@ def _roll(
     from optictl.fleet import rollout
 
     serial, say = _serial(batch), call.terminal.note
-    found = rollout.roll_out(call.hosts, version, serial, source, force, _ask(yes), say)
+    found = rollout.roll_out(
+        call.hosts, version, serial, source, force, _ask(call.terminal, yes), say
+    )
     return _end(call, found, shlex.join(["optictl", *sys.argv[1:]]))
 
 
@@ -131,7 +124,9 @@ def rollback(call: FleetCall, batch: BatchOption = _BATCH, yes: YesOption = Fals
     """
     from optictl.fleet import rollout
 
-    found = rollout.rollback(call.hosts, _serial(batch), _ask(yes), call.terminal.note)
+    found = rollout.rollback(
+        call.hosts, _serial(batch), _ask(call.terminal, yes), call.terminal.note
+    )
     # a second rollback of a host would return to where it began: the others alone continue
     words = ["optictl", "fleet", "rollback"]
     words += [word for name in call.hosts.inventory for word in ("-i", name)]
@@ -189,18 +184,17 @@ def wheelhouse(
     """Make the wheelhouse of one kind of host on this controller:
     every wheel, checked against the lock, and optictl's.
     """
+    from optictl.cli.wheelhouse import platform_of
     from optictl.deployment.config import Config
-    from optictl.output.hosts import NewWheelhouse
+    from optictl.host.wheels import cache
+    from optictl.output.wheelhouses import NewWheelhouse
+    from optictl.releases import wheelhouse as making
 
     need_fleet_extra()
-    if architecture not in ("x86_64", "aarch64"):
-        raise typer.BadParameter("x86_64 or aarch64", param_hint="--architecture")
-    from optictl.fleet import wheelhouse as making
-    from optictl.fleet.targets import target
-
-    kind = target(architecture, _numbers(python, "--python"), _numbers(glibc, "--glibc"))
+    kind = platform_of(architecture, python, glibc)
+    wanted = making.Request(kind, (version or Config().optillm.version,), profile)
     with terminal.progress("fetching") as say:
-        made = making.make(kind, version or Config().optillm.version, profile, wheels, say)
+        made = making.make(cache() / kind.name, wanted, wheels, say)
     return terminal.finish(NewWheelhouse(made))
 
 
@@ -222,15 +216,9 @@ def _serial(batch: str) -> list[int | str]:
         ) from None
 
 
-def _numbers(text: str, hint: str) -> list[int]:
-    words = text.split(".")
-    if len(words) != 2 or not all(word.isdigit() for word in words):
-        raise typer.BadParameter("two numbers with a dot, such as 3.12", param_hint=hint)
-    return [int(word) for word in words]
-
-
-def _ask(yes: bool) -> Callable[[list[str]], None]:
+def _ask(terminal: Terminal, yes: bool) -> Callable[[list[str]], None]:
     def confirm(names: list[str]) -> None:
+        terminal.ready()
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         hosts = "host" if len(names) == 1 else "hosts"
         ask(yes, f"Change {len(names)} {hosts} ({shown})?", "optictl fleet plan")

@@ -36,6 +36,8 @@ def register(app: typer.Typer) -> None:
 def install(
     call: Call,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
+    diff: options.DiffOption = options.Diff.changes,
     yes: options.YesOption = False,
     wheelhouse: options.WheelhouseOption = None,
     python: options.PythonOption = None,
@@ -50,27 +52,32 @@ def install(
 ) -> int:
     """Build the pinned release, prove it, write every artefact and activate it.
 
-    Shows the plan first. A second run changes nothing and says so.
-    Under systemd it ends with check and one smoke.
+    Shows the plan first. A second run changes nothing. Ends with check and one smoke (systemd).
     """
-    from optictl.operations.install import plan_install
-    from optictl.operations.installation import Circumstances
     from optictl.output.plans import Plan
 
-    given = Circumstances(python, secrets_come)
-
-    def plan() -> Installation:
-        return plan_install(call.config(), call.paths, start=not no_start, given=given)
-
+    options.refuse_undetailed(detailed_exitcode, dry_run)
+    plan = _planner(call, python, start=not no_start, secrets_come=secrets_come)
     installation = plan()
+    shown = Plan(installation, force, diff == options.Diff.full, detailed_exitcode)
     if dry_run:
-        return call.terminal.finish(Plan(installation, force))
-    call.terminal.preview(Plan(installation, force))
+        return call.terminal.finish(shown)
+    call.terminal.preview(shown)
     refuse_blocked(call.terminal, installation)
     if installation.steps:
         _apply(call, installation, plan, confirm(installation, yes, force), python, wheelhouse)
-    smoke = bool(installation.steps) and not no_smoke and not no_start
-    return _prove(call, start=not no_start, smoke=smoke)
+    return _prove(call, start=not no_start, smoke=bool(installation.steps) and not no_smoke)
+
+
+def _planner(
+    call: Call, python: Path | None, *, start: bool, secrets_come: bool
+) -> Callable[[], Installation]:
+    """What plans the installation: once to show it, once more under the lock."""
+    from optictl.operations.install import plan_install
+    from optictl.operations.installation import Circumstances
+
+    given = Circumstances(python, secrets_come)
+    return lambda: plan_install(call.config(), call.paths, start=start, given=given)
 
 
 def _apply(
@@ -81,13 +88,12 @@ def _apply(
     python: Path | None,
     wheelhouse: Path | None,
 ) -> None:
-    from optictl.host import processes
     from optictl.operations.install import apply_install
     from optictl.output import plans
 
     wheels = wheelhouse.absolute() if wheelhouse else None
     done = plans.done(call.terminal)
-    with call.terminal.progress("installing") as say, processes.raise_on_signals():
+    with call.changing("installing") as say:
         apply_install(installation, plan, python, wheels, say, done, force)
 
 
@@ -99,7 +105,7 @@ def _prove(call: Call, *, start: bool, smoke: bool) -> int:
 
     with call.terminal.progress("checking") as say:
         found = after_install.check(call.paths, call.config_path)
-        if smoke and not call.paths.is_private:
+        if smoke and start and not call.paths.is_private:
             found += first_smoke(call.config(), call.paths, found, say)
     action = "run" if call.paths.is_private or not start else "start"
     return call.terminal.finish(InstallResults(found, next=call.paths.command(action)))
@@ -116,6 +122,7 @@ def uninstall(
     ] = False,
     force: options.ForceOption = False,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
     yes: options.YesOption = False,
 ) -> int:
     """Stop the service and remove what optictl made. Configuration and secrets stay unless --purge.
@@ -125,14 +132,18 @@ def uninstall(
     from optictl.operations import remove
     from optictl.output import plans
 
+    options.refuse_undetailed(detailed_exitcode, dry_run)
     changes = remove.plan_removal(call.paths, purge, restore)
-    removal = plans.Removal(changes, [] if restore else remove.hints(call.paths))
+    hints = [] if restore else remove.hints(call.paths)
+    removal = plans.Removal(changes, hints, detailed_exitcode)
     if dry_run or not changes:
         return call.terminal.finish(removal)
     call.terminal.preview(removal)
+    call.terminal.ready()
     ask(yes)
     done = plans.done(call.terminal)
-    with call.terminal.progress("removing") as say:
+    with call.changing("removing") as say:
         config = remove.config_or_default(call.config_path)
         remove.apply_removal(changes, config, call.paths, purge, say, done, force, restore)
+    call.terminal.run_log.discard()  # nothing of the deployment stays
     return call.terminal.finish(plans.Removed(changes))

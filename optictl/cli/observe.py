@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 
 
@@ -40,6 +40,7 @@ _StrategyOption = Annotated[
     typer.Option(
         "--strategy",
         metavar="NAME",
+        autocompletion=completion.strategies,
         help="Only requests of this strategy. May be repeated.",
     ),
 ]
@@ -66,8 +67,11 @@ def logs(
     trace: _TraceOption = "",
     lines: _LinesOption = 50,
 ) -> None:
-    """Read the service's journal: requests in columns, all else as it is.
+    """Read the journal of all units of the deployment: requests in columns, all else as it is.
     It holds no prompt and no key.
+
+    An entry that is not of the service has the name of its unit: next is the second process of a
+    restart.
     """
     from optictl.observe.logs import Filter, is_status, read
     from optictl.output import observations
@@ -77,9 +81,22 @@ def logs(
             raise typer.BadParameter(
                 f"{text!r} is not a status such as 502 or 5xx", param_hint="--status"
             )
+    for name in strategy or ():
+        _refuse_unknown_strategy(call, name)
     chosen = Filter(errors, tuple(strategy or ()), tuple(status or ()), trace)
     entries = read(call.paths, chosen, follow=follow, since=since, lines=lines)
-    observations.logs(call.terminal, entries)
+    observations.logs(call.terminal, call.paths, entries)
+
+
+def _refuse_unknown_strategy(call: Call, name: str) -> None:
+    """Wrong usage for a strategy that no OptiLLM has, and that this deployment does not enable."""
+    from optictl.deployment import model_names
+    from optictl.deployment.config import suggest
+
+    enabled = call.config().strategies
+    if name not in (*enabled, *model_names.WORDS):
+        hint = suggest(name, [*enabled, *sorted(model_names.WORDS)])
+        raise typer.BadParameter(f"there is no strategy {name!r}{hint}", param_hint="--strategy")
 
 
 def top(
@@ -97,7 +114,7 @@ def top(
     """Watch the running service: readiness, requests in flight, rates, tokens, latency,
     restarts, memory.
 
-    In a terminal a live screen: p pauses, q quits.
+    In a terminal a live screen: p pauses, ? shows a help, q quits.
     When piped, one line per refresh; with --output json, one object.
     """
     from optictl.host import processes

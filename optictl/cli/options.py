@@ -10,7 +10,8 @@ import enum
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optictl import __version__
 from optictl.cli import help_pages
 from optictl.deployment.paths import NAME
-from optictl.output.console import Terminal
+from optictl.output.console import Screen, Terminal
 
 if TYPE_CHECKING:
     from optictl.deployment.config import Config
     from optictl.deployment.paths import Paths
     from optictl.host.playbooks import Hosts
+    from optictl.output.progress import Steps
 
 
 class Output(str, enum.Enum):
@@ -70,6 +73,16 @@ WheelhouseOption = Annotated[
         help="Install from these wheels, offline.",
     ),
 ]
+SourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--wheelhouse",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Take wheels from here, not from an index.",
+    ),
+]
 PythonOption = Annotated[
     Path | None,
     typer.Option(
@@ -91,6 +104,32 @@ SecretsComeOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", envvar="OPTICTL_YES", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+DetailedOption = Annotated[
+    bool,
+    typer.Option(
+        "--detailed-exitcode",
+        help="With --dry-run: exit with 0 if there is nothing to do, with 2 if there is.",
+    ),
+]
+
+
+class Diff(str, enum.Enum):
+    """How much of the files a plan shows."""
+
+    changes = "changes"
+    full = "full"
+
+
+DiffOption = Annotated[
+    Diff,
+    typer.Option("--diff", help="What a plan shows of files: the changed lines; or new files too."),
+]
+
+
+def refuse_undetailed(detailed: bool, dry_run: bool) -> None:
+    """--detailed-exitcode has a meaning for a plan only."""
+    if detailed and not dry_run:
+        raise typer.BadParameter("goes with --dry-run", param_hint="--detailed-exitcode")
 
 
 # -- options of many commands
@@ -160,6 +199,38 @@ CHECK_OUTPUT = _shared(
     ),
     default=CheckOutput.text,
 )
+
+
+class Progress(str, enum.Enum):
+    """How the steps of a command are shown."""
+
+    auto = "auto"
+    plain = "plain"
+    json = "json"
+    off = "off"
+
+
+PROGRESS = _shared(
+    "progress",
+    Progress,
+    typer.Option(
+        "--progress",
+        envvar="OPTICTL_PROGRESS",
+        help="Steps on the standard error: auto moves on a terminal, json for programs.",
+    ),
+    default=Progress.auto,
+)
+VERBOSE = _shared(
+    "verbose",
+    bool,
+    typer.Option("--verbose", "-v", help="Also show the programs that are run."),
+    default=False,
+)
+QUIET = _shared(
+    "quiet", bool, typer.Option("--quiet", "-q", help="Only results and errors."), default=False
+)
+#: How much of what a command does is shown. Every command with --output has these, too.
+SCREEN = (PROGRESS, VERBOSE, QUIET)
 #: Where a deployment is; and with its configuration.
 PLACE = (ROOT, USER, NAMED)
 DEPLOYMENT = (CONFIG, *PLACE)
@@ -219,6 +290,37 @@ class Call:
     config_path: Path
     explicit: bool
 
+    @contextmanager
+    def changing(self, title: str) -> Iterator[Steps]:
+        """The steps of what changes this deployment. They are kept in a log file, and a signal
+        ends them in order.
+
+        Raises:
+            Interrupted: a signal came; the error says what is active and how to continue.
+        """
+        from optictl.errors import Interrupted
+        from optictl.host import processes
+        from optictl.releases import store
+
+        log, again = self.terminal.run_log, self.terminal.invocation.again
+        log.write(f"optictl {__version__}: {again}")
+        log.open(self.paths.log, self.terminal.command)
+        before = store.active_release(self.paths)
+        try:
+            with self.terminal.progress(title) as say, processes.raise_on_signals():
+                yield say
+        except KeyboardInterrupt as signal:
+            after = store.active_release(self.paths)
+            active = f"{after} is active" if after else "no release is active"
+            same = ", as before" if after == before else ""
+            again = f"{self.terminal.invocation.program} {again}".strip()
+            interrupted = Interrupted(
+                f"interrupted while {title}: {active}{same}",
+                f"run it again, it continues from what is there: {again}",
+            )
+            interrupted.exit_code = getattr(signal, "code", Interrupted.exit_code)
+            raise interrupted from None
+
     def config(self) -> Config:
         """Its configuration; the defaults where there is no file and none was named."""
         from optictl.facts import config_file
@@ -243,13 +345,14 @@ def deployment(terminal: Terminal, given: Mapping[str, Any]) -> Call:
     """What a command gets that is about one deployment. Messages spell commands for its caller."""
     from optictl.host import program
 
-    paths = _paths(given["root"], given["user"], given["name"])
+    paths = paths_of(given["root"], given["user"], given["name"])
     terminal.invocation = program.invocation(paths.scope, paths.is_private, os.environ, sys.argv)
     config: Path | None = given.get("config")
     return Call(terminal, paths, config.absolute() if config else paths.config, config is not None)
 
 
-def _paths(root: Path | None, user: bool, name: str) -> Paths:
+def paths_of(root: Path | None, user: bool, name: str) -> Paths:
+    """The deployment that --root, --user and --name select."""
     from optictl.deployment import paths
 
     if root is not None and user:
@@ -306,9 +409,11 @@ def command(
     shared: Sequence[inspect.Parameter] = (),
     resolve: Resolve = bare,
     panel: str | None = None,
+    hidden: bool = False,
 ) -> None:
     """Add a function to the command line, with the shared options behind its own."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    shared = (*shared, *_screen(own, shared))
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     def run(context: typer.Context, **values: Any) -> int:
@@ -324,9 +429,21 @@ def command(
     run.__name__, run.__doc__ = function.__name__, _paragraphs(function)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command(name, cls=help_pages.Command, rich_help_panel=panel, epilog=f"Example: {example}")(
-        run
-    )
+    app.command(
+        name,
+        cls=help_pages.Command,
+        rich_help_panel=panel,
+        epilog=f"Example: {example}",
+        hidden=hidden,
+    )(run)
+
+
+def _screen(
+    own: Sequence[inspect.Parameter], shared: Sequence[inspect.Parameter]
+) -> list[inspect.Parameter]:
+    """The options of SCREEN that a command with --output does not have yet."""
+    has = {parameter.name for parameter in (*own, *shared)}
+    return [option for option in SCREEN if "output" in has and option.name not in has]
 
 
 def _paragraphs(function: Callable[..., Any]) -> str:
@@ -351,10 +468,15 @@ def _run(
     from optictl.cli import ending
 
     output = given.get("output", Output.text)
-    terminal = Terminal(ending.command_name(context), output.value)
+    screen = _screen_of({**given, **values})
+    terminal = Terminal(ending.command_name(context), output.value, screen=screen)
     debug = bool(context.find_root().params.get("debug"))
     try:
-        code = function(resolve(terminal, given), **values)
+        with terminal.listening():
+            if "output" in given:
+                terminal.wait()
+            code = function(resolve(terminal, given), **values)
+            terminal.run_log.write(f"ended with exit code {code or 0}")
         terminal.flush()
     except typer.Exit as end:
         return end.exit_code
@@ -365,6 +487,15 @@ def _run(
     except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001
         return ending.failed(terminal, failure, debug=debug)
     return code or 0
+
+
+def _screen_of(values: Mapping[str, Any]) -> Screen:
+    """How much a command shows, from its options."""
+    if values.get("quiet") and values.get("verbose"):
+        raise typer.BadParameter("--verbose and --quiet exclude each other")
+    verbosity = 1 if values.get("verbose") else -1 if values.get("quiet") else 0
+    steps = values.get("progress", Progress.auto)
+    return Screen(steps.value, verbosity)
 
 
 def refuse_no_directory(option: str, file: Path | None) -> None:

@@ -59,6 +59,7 @@ def refuse_blocked(terminal: Terminal, installation: Installation) -> None:
     """End here, with exit code 1, where the plan that was shown would fail."""
     from optictl.operations import deployment_lock
 
+    terminal.ready()
     if not installation.blockers:
         return
     if terminal.form != "text":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 from optictl.cli.questions import ask, confirm, refuse_blocked
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optictl.operations.canary import Proof
     from optictl.operations.installation import Installation
     from optictl.operations.resolve import Resolution
+    from optictl.output.plans import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -46,12 +47,22 @@ class _Choices:
     force: bool = False
     python: Path | None = None
     wheelhouse: Path | None = None
+    shown: options.Diff = options.Diff.changes
+    is_detailed: bool = False
+
+    def plan(self, installation: Installation) -> Plan:
+        """What people see of a plan, and what its exit code tells."""
+        from optictl.output.plans import Plan
+
+        is_full = self.shown == options.Diff.full
+        return Plan(installation, self.force, is_full, self.is_detailed)
 
 
 _VersionArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[VERSION]",
+        autocompletion=completion.versions,
         help="Of OptiLLM, such as 0.3.13. Default: what the configuration asks for.",
     ),
 ]
@@ -100,6 +111,8 @@ def upgrade(
     canary_only: _CanaryOnlyOption = False,
     build_only: _BuildOnlyOption = False,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
+    diff: options.DiffOption = options.Diff.changes,
     yes: options.YesOption = False,
     force: options.ForceOption = False,
     wheelhouse: options.WheelhouseOption = None,
@@ -116,8 +129,10 @@ def upgrade(
     """
     if list_versions:
         return _list(call, alone=not (version or lock or resolve or canary_only or build_only))
+    options.refuse_undetailed(detailed_exitcode, dry_run)
     wanted = _wanted(call, version)
-    choices = _Choices(yes, force, python, wheelhouse.absolute() if wheelhouse else None)
+    wheels = wheelhouse.absolute() if wheelhouse else None
+    choices = _Choices(yes, force, python, wheels, diff, detailed_exitcode)
     ends = _Ends(dry_run, canary_only, build_only)
     with _new_lock(call, wanted, lock, resolve) as new:
         return _upgrade(call, wanted, new, choices, ends, secrets_come)
@@ -152,7 +167,7 @@ def _upgrade(
         return upgrade.up_to_the_proof(planned) if ends.canary_only else planned
 
     if ends.dry_run and new is not None:
-        report = LockPlan(str(new.target), plan(), choices.force, new.resolution)
+        report = LockPlan(str(new.target), choices.plan(plan()), new.resolution)
         return call.terminal.finish(report)
     if ends.build_only and not ends.dry_run:
         return _build(call, plan(), choices)
@@ -193,6 +208,8 @@ def _wanted(call: Call, version: str | None) -> str:
 def rollback(
     call: Call,
     dry_run: options.DryRunOption = False,
+    detailed_exitcode: options.DetailedOption = False,
+    diff: options.DiffOption = options.Diff.changes,
     yes: options.YesOption = False,
     force: options.ForceOption = False,
 ) -> int:
@@ -202,7 +219,9 @@ def rollback(
     def plan() -> Installation:
         return upgrade.plan_rollback(call.config(), call.config_path, call.paths)
 
-    return _change(call, plan, _Choices(yes, force), dry_run=dry_run)
+    options.refuse_undetailed(detailed_exitcode, dry_run)
+    choices = _Choices(yes, force, shown=diff, is_detailed=detailed_exitcode)
+    return _change(call, plan, choices, dry_run=dry_run)
 
 
 def releases(call: Call) -> int:
@@ -277,9 +296,10 @@ def _build(call: Call, installation: Installation, choices: _Choices) -> int:
 
     terminal, release = call.terminal, installation.want.name
     if any(isinstance(step, BuildRelease) for step in installation.steps):
+        terminal.ready()
         ask(choices.yes, f"Build {release}?")
         done = plans.done(terminal)
-        with terminal.progress("building") as say:
+        with call.changing("building") as say:
             install.build_beside(installation, choices.python, choices.wheelhouse, say, done)
     upgrade.keep_lock(installation)
     return terminal.finish(Built(release))
@@ -295,13 +315,12 @@ def _change(
     following: str = "",
 ) -> int:
     """Show a plan; apply it, if it is confirmed. `following`: the command that may come next."""
-    from optictl.output.plans import Plan
     from optictl.output.release_tables import Switched
 
     installation = plan()
     if dry_run:
-        return call.terminal.finish(Plan(installation, choices.force))
-    call.terminal.preview(Plan(installation, choices.force))
+        return call.terminal.finish(choices.plan(installation))
+    call.terminal.preview(choices.plan(installation))
     refuse_blocked(call.terminal, installation)
     proofs: list[Proof] = []
     if installation.steps:
@@ -321,7 +340,6 @@ def _apply(
     choices: _Choices,
     force: bool,
 ) -> list[Proof]:
-    from optictl.host import processes
     from optictl.operations import upgrade
     from optictl.output import plans
     from optictl.output.release_tables import Comparison
@@ -332,7 +350,7 @@ def _apply(
         proofs.append(proof)
         call.terminal.preview(Comparison(proof))
 
-    with call.terminal.progress("changing") as say, processes.raise_on_signals():
+    with call.changing("changing the release") as say:
         upgrade.prove_and_switch(
             installation,
             plan,

@@ -1,4 +1,4 @@
-"""render-litellm: the entries that publish strategies in LiteLLM, printed or merged into a file."""
+"""render litellm: the entries that publish strategies in LiteLLM, printed or merged into a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli.options import DEPLOYMENT, Call, DryRunOption, YesOption, command, deployment
+from optictl.cli.options import Call, DryRunOption, YesOption
 
 if TYPE_CHECKING:
     from optictl.operations.litellm_file import Change
@@ -41,19 +41,6 @@ _PricesOption = Annotated[
         help="LiteLLM's price map, a JSON file. Default: that of the litellm on the PATH.",
     ),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    command(
-        app,
-        "render-litellm",
-        render_litellm,
-        example="optictl render-litellm > optillm.yaml",
-        shared=DEPLOYMENT,
-        resolve=deployment,
-        panel="Artefacts",
-    )
 
 
 def render_litellm(

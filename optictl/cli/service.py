@@ -27,7 +27,7 @@ def start(call: Call) -> int:
     from optictl.operations import service
     from optictl.output.console import Report
 
-    with call.terminal.progress("starting"):
+    with call.changing("starting"):
         service.start(call.config(), call.paths)
     return call.terminal.finish(Report())
 
@@ -37,7 +37,7 @@ def stop(call: Call) -> int:
     from optictl.operations import service
     from optictl.output.console import Report
 
-    with call.terminal.progress("stopping"):
+    with call.changing("stopping"):
         service.stop(call.config(), call.paths)
     return call.terminal.finish(Report())
 
@@ -49,7 +49,7 @@ def restart(call: Call) -> int:
     from optictl.operations import service
     from optictl.output.console import Report
 
-    with call.terminal.progress("restarting") as say:
+    with call.changing("restarting") as say:
         service.restart(call.config(), call.paths, say)
     return call.terminal.finish(Report())
 

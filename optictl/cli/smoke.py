@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 from optictl.cli.trace import refuse_unfit, save_page
 
@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
 
 
 _ModelsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="MODEL...", help="Such as moa-jerry-xl.")
+    list[str] | None,
+    typer.Argument(
+        metavar="MODEL...", autocompletion=completion.models, help="Such as moa-jerry-xl."
+    ),
 ]
 _EveryOption = Annotated[
     bool, typer.Option("--all", help="Every enabled strategy of every base model.")
@@ -109,7 +112,7 @@ def _report(
         [one.result for one in smoked], traces=traces, problems=problems, is_listed=True
     )
     code = call.terminal.finish(report)
-    save_page(call.terminal, save, traces, content)
+    save_page(call, save, traces, content)
     for problem in problems:
         call.terminal.error(problem)
     return code

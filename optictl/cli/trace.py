@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optictl.cli import options
+from optictl.cli import completion, options
 from optictl.cli.options import Call
 
 if TYPE_CHECKING:
-    from optictl.output.console import Terminal
     from optictl.requests.tracing import Trace
 
 
@@ -27,6 +26,10 @@ def register(app: typer.Typer) -> None:
     )
 
 
+_ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", autocompletion=completion.models, help="Such as moa-jerry-xl."),
+]
 _TimeoutOption = Annotated[
     float | None,
     typer.Option("--timeout", metavar="SECONDS", min=1, help="Default: timeouts.request."),
@@ -38,7 +41,7 @@ _UrlOption = Annotated[
 
 def trace(
     call: Call,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Such as moa-jerry-xl.")],
+    model: _ModelArgument,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask it.")],
     content: options.ContentOption = False,
     save: options.SaveOption = None,
@@ -70,7 +73,7 @@ def trace(
         recorded = tracing.read(config, call.paths, own_key, answer)
     problem = "" if answer.status == 200 else evidence.error_message(answer)
     code = call.terminal.finish(Traced(model, recorded, problem))
-    save_page(call.terminal, save, [(model, recorded)], content)
+    save_page(call, save, [(model, recorded)], content)
     return code
 
 
@@ -88,11 +91,12 @@ def refuse_unfit(save: Path | None, content: bool, url: str | None, wanted: bool
 
 
 def save_page(
-    terminal: Terminal, save: Path | None, traces: Sequence[tuple[str, Trace]], content: bool
+    call: Call, save: Path | None, traces: Sequence[tuple[str, Trace]], content: bool
 ) -> None:
     """Write the traces as an HTML page, if --save and a trace are given."""
-    from optictl.requests import tracing
+    from optictl.requests import smoke, tracing
 
     if save is not None and traces:
-        tracing.save(save, traces, content)
-        terminal.note(f"drawn in {save}")
+        versions = tracing.versions(call.config(), smoke.keys(call.paths, None).proxy)
+        tracing.save(save, traces, content, versions)
+        call.terminal.note(f"the page is {save.absolute()}")

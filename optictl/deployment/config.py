@@ -40,6 +40,18 @@ def _wrong(problems: list[tuple[Place, str]]) -> PydanticCustomError:
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
+#: The address of the JSON Schema: its identity, wherever it is read from.
+SCHEMA_ID = "https://example.com/optictl/raw/main/templates/optictl.schema.json"
+
+
+def _offer_strategies(schema: dict[str, Any]) -> None:
+    """Let editors offer the known strategies. A plugin file adds others."""
+    known = sorted(model_names.WORDS - model_names.NOT_STRATEGIES.keys())
+    schema["anyOf"] = [{"enum": known}, {"pattern": "^[a-z0-9][a-z0-9_]*$"}]
+
+
+StrategyName = Annotated[Name, Field(json_schema_extra=_offer_strategies)]
+
 
 def _number_schema(option: strategy_options.Option) -> dict[str, Any]:
     kind = "integer" if option.is_whole else "number"
@@ -85,7 +97,7 @@ class Config(Section):
         description="Allow strategies that run code of a model or open addresses that it names: "
         f"{', '.join(model_names.CODE_EXECUTION)}.",
     )
-    strategies: tuple[Name, ...] = Field(
+    strategies: tuple[StrategyName, ...] = Field(
         ("moa", "bon", "plansearch", "self_consistency"),
         description="The strategies that requests may use.",
     )
@@ -269,4 +281,8 @@ def suggest(word: str, known: Any) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of optictl.yaml."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        **Config.model_json_schema(),
+    }

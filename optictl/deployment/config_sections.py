@@ -19,7 +19,9 @@ class Listen(Section):
     """Where the proxy listens: this machine only."""
 
     host: str = Field(
-        "127.0.0.1", description="Always 127.0.0.1: clients reach OptiLLM through LiteLLM."
+        "127.0.0.1",
+        description="Always 127.0.0.1: clients reach OptiLLM through LiteLLM.",
+        json_schema_extra={"enum": ["127.0.0.1"]},
     )
     port: int = Field(
         4020, ge=1, le=65535, description="Each deployment on a host needs its own port."
@@ -57,6 +59,8 @@ class OptiLLM(Section):
     version: str = Field(
         "0.3.12",
         pattern=r"^\d+(\.\d+)*([a-z0-9.]*)$",
+        # those with a lock
+        examples=["0.3.12", "0.3.13", "0.3.22", "0.4.0"],
         description="A version that has a lock. `optictl upgrade` changes it.",
     )
     profile: Literal["proxy", "full"] = Field(
@@ -211,6 +215,12 @@ class Effect(Section):
     )
     rating_tokens: int = Field(
         1024, ge=16, le=1_000_000, description="The token limit of a rating, with `budgets`."
+    )
+    answer_tokens: int = Field(
+        4096,
+        ge=16,
+        le=1_000_000,
+        description="The token limit of a strategy's texts for a client that sends none.",
     )
     warn_percent: int = Field(
         10,

@@ -35,6 +35,7 @@ OTHER_COMMANDS = (
     "config",
     "demo",
     "fleet",
+    "render",
     "render-check-timer",
     "render-check-unit",
     "render-env",
@@ -44,7 +45,9 @@ OTHER_COMMANDS = (
     "render-unit",
     "render-upstream-service",
     "render-upstream-socket",
+    "sbom",
     "schema",
+    "wheelhouse",
 )
 #: Programs in remedies that act on files and units of root.
 _TOOLS = (

@@ -44,6 +44,8 @@ class Paths:
     opt: Path
     home: Path
     units: Path
+    #: one log file for each run of a command that changes something
+    log: Path
     name: str = NAME
     #: the options that select this deployment: "--root DIR", "--user", "--name NAME" or none
     flags: str = ""
@@ -122,6 +124,24 @@ class Paths:
         return f"{self.name}-next.service"
 
     @property
+    def unit_names(self) -> tuple[str, ...]:
+        """Every unit of the deployment, the service first. Not all of them exist at all times."""
+        return (
+            self.service_unit,
+            self.sibling_unit,
+            self.socket_unit,
+            self.upstream_service.name,
+            self.upstream_socket.name,
+            self.check_service.name,
+            self.check_timer.name,
+        )
+
+    def short_unit(self, unit: str) -> str:
+        """The name of a unit within the deployment: "next" for the sibling, "" for the service."""
+        rest = unit.removeprefix(self.name)
+        return rest.removesuffix(".service").lstrip("-.") if rest != unit else unit
+
+    @property
     def trial_name(self) -> str:
         """The unit that runs a new release for a test, before the service is changed."""
         return f"{self.name}-trial"
@@ -184,6 +204,7 @@ def system(root: Path | None = None, name: str = NAME) -> Paths:
         opt=base / "opt" / name,
         home=base / "var/lib" / name,
         units=base / "etc/systemd/system",
+        log=base / "var/log" / name,
         name=name,
         flags=_flags(*([f"--root {shlex.quote(str(root))}"] if root else []), name=name),
     )
@@ -204,6 +225,7 @@ def user(environ: Mapping[str, str], name: str = NAME) -> Paths:
         opt=xdg("XDG_DATA_HOME", ".local/share") / name,
         home=xdg("XDG_STATE_HOME", ".local/state") / name,
         units=xdg("XDG_CONFIG_HOME", ".config") / "systemd/user",
+        log=xdg("XDG_STATE_HOME", ".local/state") / f"{name}-log",
         name=name,
         flags=_flags("--user", name=name),
     )

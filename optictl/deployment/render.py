@@ -5,6 +5,7 @@ A template that uses an undefined name is an error.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import shlex
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from optictl.deployment import model_names
 from optictl.deployment.paths import HOMES
@@ -40,6 +42,11 @@ def template_directory() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / "templates"
     return installed if installed.is_dir() else package.parent / "templates"
+
+
+def schema_file() -> Path:
+    """The JSON Schema of optictl.yaml, as this optictl has it on disk."""
+    return template_directory() / "optictl.schema.json"
 
 
 #: Text that YAML reads as text without quotes: not a number, a date or a reserved word.
@@ -112,6 +119,22 @@ def page(template: str, **values: object) -> str:
     return environment.get_template(template).render(values)
 
 
+@dataclass(frozen=True)
+class Script:
+    """A script of a page, and what its Content-Security-Policy allows it by."""
+
+    text: Markup
+    digest: str
+
+
+def script(template: str) -> Script:
+    """One of the scripts in templates/pages. No other script runs in a page that has its digest."""
+    text = (template_directory() / "pages" / template).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    # a text of optictl, never one of a user
+    return Script(Markup(text), f"sha256-{digest}")  # noqa: S704
+
+
 def guard_arguments(config: Config, key_reference: str) -> list[str]:
     """The flags of the guard, every one explicit. `key_reference`: `@FILE`, never a key itself."""
     effect = config.effect
@@ -141,6 +164,7 @@ def guard_arguments(config: Config, key_reference: str) -> list[str]:
         "--strategy-options": strategy_options.flag(config.strategy_options),
         "--effect": ",".join(effect.fixes) or "none",
         "--budget-tokens": f"critique={effect.critique_tokens},rating={effect.rating_tokens}",
+        "--answer-tokens": str(effect.answer_tokens),
         "--stream-calls": "yes" if config.streaming.calls else "no",
         "--progress": config.streaming.progress,
     }
@@ -228,7 +252,8 @@ def unit(config: Config, paths: Paths, host: Host = Host()) -> str:
     sealed = is_sealed(config, paths)
     release = host.release or paths.current
     relay = ["--upstream-socket", str(relay_socket(paths))] if sealed else []
-    own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay]
+    name = ["--deployment", paths.name]
+    own = ["--upstream-env", "@CREDENTIALS/upstream_env", *relay, *name]
     words = command(config, release, "@CREDENTIALS/proxy_key", *own, flags=host.flags)
     # systemd 247 sets the variable; the specifier %d needs 250
     directory = "@${CREDENTIALS_DIRECTORY}/"

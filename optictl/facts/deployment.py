@@ -12,7 +12,7 @@ from pathlib import Path
 from optictl.deployment import model_names
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
-from optictl.errors import ConfigError, MissingFact, OptictlError
+from optictl.errors import ConfigError, MissingFact, NotApplicable, OptictlError
 from optictl.facts import config_file
 from optictl.facts import units as facts_units
 from optictl.facts.litellm import LiteLLM
@@ -170,7 +170,7 @@ class Deployment:
         """This deployment's units as systemd knows them."""
         units = facts_units.read_units(self.paths)
         if units is None:
-            raise MissingFact("this deployment is not managed by systemd")
+            raise NotApplicable("this deployment is not managed by systemd")
         return units
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from optictl import records
+from optictl import __version__, records
 from optictl.deployment.config import Config
 from optictl.errors import MissingFact
 from optictl.host import network
@@ -69,6 +69,15 @@ class GuardState:
     max_in_flight: int | None = None
     workers: Workers | None = None
     effect: tuple[StrategyEffect, ...] | None = None
+    optillm: str = ""
+    guard: str = ""
+    release: str = ""
+
+    @property
+    def versions(self) -> list[tuple[str, str]]:
+        """(name, version) of what serves, for a page that shall be repeated."""
+        named = (("OptiLLM", self.optillm), ("guard", self.guard), ("release", self.release))
+        return [("optictl", __version__), *((name, version) for name, version in named if version)]
 
 
 def ask(config: Config, key: str, path: str) -> Response:

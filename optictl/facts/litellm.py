@@ -97,7 +97,7 @@ class LiteLLM:
         from optictl.litellm import graph, read
 
         if self.problems:
-            raise MissingFact("LiteLLM's configuration is not valid: see routing.no-loop")
+            raise MissingFact("LiteLLM's configuration cannot be read: see routing.no-loop")
         settings = self._read[0]
         around = (
             self._config,

@@ -147,16 +147,7 @@ def read_units(paths: Paths) -> dict[str, Unit] | None:
     systemd = Systemd(paths.scope)
     if not systemd.available():
         return None
-    names = (
-        paths.service_unit,
-        paths.socket_unit,
-        paths.upstream_socket.name,
-        paths.upstream_service.name,
-        paths.sibling_unit,
-        paths.check_service.name,
-        paths.check_timer.name,
-    )
-    return {unit.name: unit for unit in systemd.show_all(*names)}
+    return {unit.name: unit for unit in systemd.show_all(*paths.unit_names)}
 
 
 def drop_ins(paths: Paths, unit: str, read: Sequence[str]) -> list[Path]:

@@ -13,12 +13,13 @@ import yaml
 from optictl.deployment import config_yaml
 from optictl.deployment.config import Config
 from optictl.errors import ConfigError, MissingFact, NoHosts
-from optictl.fleet import playbook_events, wheelhouse
+from optictl.fleet import playbook_events
 from optictl.fleet.event_records import Failure
 from optictl.fleet.playbook_events import PlaybookEvents
-from optictl.fleet.targets import target
-from optictl.host import playbooks
+from optictl.host import playbooks, wheels
 from optictl.host.playbooks import Hosts, PlaybookResult
+from optictl.releases import wheelhouse
+from optictl.releases.targets import target
 from optictl.results import Result
 
 Say = Callable[[str], None]
@@ -134,7 +135,9 @@ def _prepared(events: PlaybookEvents, source: Path | None, say: Say) -> dict[str
         version = requested.version or Config().optillm.version
         key = f"{kind.name} {version} {requested.profile}"
         if key not in made:
-            made[key] = wheelhouse.make(kind, version, requested.profile, source, say).as_dict()
+            wanted = wheelhouse.Request(kind, (version,), requested.profile)
+            directory = wheels.cache() / kind.name
+            made[key] = wheelhouse.make(directory, wanted, source, say).as_dict()
         needed[host.name] = key
     return {"optillm_fleet_wheelhouses": made, "optillm_fleet_targets": needed}
 

@@ -16,13 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from .answers import Answer
+from .carried import Carried
 from .conversation import Conversation
 from .events import Sink
 from .exchanges import Run
 from .judgement import Judgement
 from .live import Live
 from .parameters import Parameters
-from .settings import PARALLEL_CALLS
+from .settings import ANSWER_TOKENS, PARALLEL_CALLS
 from .strategy_options import Chosen
 
 #: Statuses with which an upstream refuses a request for what it is. 401, 403 and 404 are about the
@@ -57,6 +59,7 @@ class Call:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    cached_tokens: int = 0
     error: str = ""
     retry_after: str = ""
     reason: str = ""
@@ -95,7 +98,8 @@ class Sending:
 
     `timeout`: the longest wait for the next byte, in seconds; None: the rest of the request's time.
     `places`: where the places of its calls are added (retries are calls, too). `sink`: gets the
-    text as the model writes it. `purpose`: that of the call (see `traces`), "" if it is not known.
+    text as the model writes it. `is_whole`: without a stream, in which LiteLLM loses fields.
+    `purpose`: that of the call (see `traces`), "" if it is not known.
     """
 
     timeout: float | None = None
@@ -103,6 +107,7 @@ class Sending:
     places: list[int] = field(default_factory=list)
     sink: Sink | None = None
     purpose: str = ""
+    is_whole: bool = False
 
 
 @dataclass
@@ -115,6 +120,11 @@ class Request:
     timeout: float
     #: the client's limit for the tokens of an answer, 0 without one
     max_tokens: int = 0
+    carried: Carried = field(default_factory=Carried, repr=False)
+    #: the limit for a client that sends none
+    answer_tokens: int = ANSWER_TOKENS
+    #: the keys of `optictl.yaml` whose limits cut the answer
+    limited_by: list[str] = field(default_factory=list)
     #: what the client said
     conversation: Conversation = field(default=Conversation("", ""), repr=False)
     parameters: Parameters = field(default_factory=Parameters, repr=False)
@@ -143,10 +153,8 @@ class Request:
     votes_on_answers: bool = False
     #: the fixes that acted
     fixed: set[str] = field(default_factory=set)
-    #: the finish_reason of each answer
-    finishes: list[str] = field(default_factory=list)
-    #: for each answer, the message with calls of tools that it is, or None
-    called: list[dict[str, Any] | None] = field(default_factory=list, repr=False)
+    #: the answers of the runs that have ended: place of the run -> its answers
+    finished: dict[int, list[Answer]] = field(default_factory=dict, repr=False)
     #: None where nothing can be judged
     judgement: Judgement | None = None
     #: the chain of requests that this one may belong to (see `loops`)
@@ -179,7 +187,7 @@ class Request:
     def forget(self) -> None:
         """Drop what the client said and gets: a trace stays longer, and images are large."""
         self.conversation, self.parameters = Conversation("", ""), Parameters()
-        self.called = []
+        self.finished = {}
 
     def _close_calls(self) -> None:
         with self._changed:
@@ -229,7 +237,7 @@ class Request:
             is_late = self.remaining() <= 0
             if self.aborted is None and len(self.calls) >= self.max_calls:
                 self.aborted = Abort(
-                    429,
+                    400,  # no rate limit: the same request needs as many calls again
                     "upstream_call_limit",
                     f"the strategy needs more than {self.max_calls} upstream calls "
                     "(limits.max_upstream_calls)",

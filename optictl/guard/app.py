@@ -19,8 +19,11 @@ from typing import Any
 from . import (
     GUARD_VERSION,
     accounting,
+    carried,
     conversation,
+    costs,
     health_probe,
+    limited,
     logs,
     loops,
     metrics,
@@ -31,6 +34,7 @@ from . import (
     responses,
     traces,
 )
+from .answers import Answer
 from .context import GuardContext
 from .limiter import Full, Left
 from .live import Live
@@ -65,7 +69,7 @@ _LISTS = 16
 #: Bytes of all request bodies that are on their way.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 #: A refused client may send this much more, and for so long, so that it can read the answer.
-_LINGER_BYTES, _LINGER_SECONDS = 16 * 1024 * 1024, 2.0
+_LINGER_BYTES, _LINGER_SECONDS = 256 * 1024 * 1024, 3.0
 #: Seconds until a stream begins without a text, so that an early error has its status.
 _GRACE = 0.4
 #: Seconds that a first part waits for the end: with a short text, the head has all headers.
@@ -305,6 +309,12 @@ class App:
         body, parameters, options = request_schema.for_strategy(
             body, strategy, settings.strategy_options
         )
+        answers = 1 if strategy == "none" else body.n
+        each = costs.of_answer(strategy, options.values)
+        if reason := costs.excess(strategy, each, answers, settings.max_upstream_calls):
+            raise Refused(
+                400, "upstream_call_limit", reason, {"x-should-retry": "false"}, param="n"
+            )
         entry = accounting.Request(
             strategy,
             base_model,
@@ -314,6 +324,8 @@ class App:
             parameters=parameters,
             options=options,
             parallel_calls=settings.parallel_calls,
+            carried=carried.of(request.headers, data),
+            answer_tokens=settings.answer_tokens,
         )
         entry.keeps_content = request.headers.get(CONTENT_HEADER) == "1"
         size = sum(len(str(message["content"])) for message in body.messages)
@@ -399,9 +411,9 @@ class App:
             if gone.done():
                 raise _ClientGone from None
             raise responses.come_back("draining", "the service is stopping") from None
-        response.headers.update(responses.call_headers(entry, body.dropped))
         entry.seconds = time.monotonic() - entry.started
         entry.status, entry.code = response.status, response.code
+        response.headers.update(responses.call_headers(entry, body.dropped))
         context.meter.request_ended(entry, entry.status, entry.code)
         context.recent.add(entry)
         entry.forget()
@@ -419,9 +431,9 @@ class App:
                 context.inflight.end(entry.id, _client_gone())
 
         gone.add_done_callback(end_for_nobody)
-        texts: list[str] | None = None
+        answers: list[Answer] | None = None
         try:
-            texts = await context.inflight.run(entry, lambda: context.runner.run(entry, body))
+            answers = await context.inflight.run(entry, lambda: context.runner.run(entry, body))
         except accounting.Abort as abort:
             entry.abort(abort)
         except Exception as error:
@@ -430,12 +442,15 @@ class App:
         finally:
             gone.remove_done_callback(end_for_nobody)
         if entry.aborted is not None:  # a strategy with threads may swallow the exception
-            return responses.aborted(entry.aborted)
-        if texts is None or entry.all_failed:
+            answers = _finished(entry)
+            if answers is None:
+                return responses.ended(entry, entry.aborted)
+        if answers is None or entry.all_failed:
             return responses.failure(entry)
+        texts = [answer.text or "" for answer in answers]
         if entry.may_keep(sum(map(len, texts)), MAX_CONTENT_BYTES):
             entry.answers = texts
-        whole = responses.completion(entry, body.model, texts)
+        whole = responses.completion(entry, body.model, answers)
         if body.stream:
             return responses.stream(whole, body.include_usage)
         return responses.as_json(whole)
@@ -580,6 +595,19 @@ def joined(states: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _finished(entry: accounting.Request) -> list[Answer] | None:
+    """The answers that a request has at one of its limits. None if it has none, or ended otherwise.
+
+    A client that asked for several gets those that were paid for.
+    """
+    limit = limited.key_of(entry.aborted.code) if entry.aborted is not None else ""
+    finished = [answer for _, answers in sorted(entry.finished.items()) for answer in answers]
+    if not limit or not finished:
+        return None
+    entry.limited_by.append(limit)
+    return finished
+
+
 def _client_gone() -> accounting.Abort:
     return accounting.Abort(499, "client_gone", "the client disconnected")
 
@@ -599,5 +627,6 @@ def _log(entry: accounting.Request) -> None:
         upstream_statuses=sorted({call.status for call in entry.calls}),
         prompt_tokens=entry.total("prompt_tokens"),
         completion_tokens=entry.total("completion_tokens"),
+        **({"traceparent": entry.carried.traceparent} if entry.carried.traceparent else {}),
         **traces.effect(entry),
     )

@@ -15,12 +15,22 @@ def _number(value: Any) -> int:
 class Usage:
     """The token counts. A missing or wrong number is 0."""
 
-    __slots__ = ("completion_tokens", "completion_tokens_details", "prompt_tokens", "total_tokens")
+    __slots__ = (
+        "cached_tokens",
+        "completion_tokens",
+        "completion_tokens_details",
+        "prompt_tokens",
+        "total_tokens",
+    )
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.prompt_tokens = _number(data.get("prompt_tokens"))
         self.completion_tokens = _number(data.get("completion_tokens"))
         self.total_tokens = _number(data.get("total_tokens"))
+        cached = data.get("prompt_tokens_details")
+        self.cached_tokens = _number(
+            cached.get("cached_tokens") if isinstance(cached, dict) else None
+        )
         details = data.get("completion_tokens_details")
         self.completion_tokens_details = TokenDetails(details) if details else None
 

@@ -20,8 +20,8 @@ from typing import Any
 Message = dict[str, Any]
 
 INSTRUCTING = ("system", "developer")
-#: Strategies with their own system prompt in every call. Source: rstar.py and mars/ of OptiLLM
-#: 0.3.12 to 0.4.0.
+#: Strategies whose every call has a system prompt that they wrote. Source: rstar.py and mars/ of
+#: OptiLLM 0.3.12 to 0.4.0.
 WITHOUT_SYSTEM = ("rstar", "mars")
 _LABELS = {
     "user": "User",

@@ -30,6 +30,7 @@ class StreamedCompletion:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
+        self._logprobs: dict[str, list[Any]] = {}
         self._calls = tool_calls.Streamed()
         self._finish: str | None = None
         self._usage: dict[str, Any] | None = None
@@ -92,6 +93,10 @@ class StreamedCompletion:
                     self._sink.text(part)
                 elif self._sink is not None and parts is self._reasoning:
                     self._sink.reasoning(part)
+        logprobs = choice.get("logprobs")
+        for name, tokens in (logprobs if isinstance(logprobs, dict) else {}).items():
+            if isinstance(tokens, list):  # those of `content` and of `refusal`
+                self._logprobs.setdefault(name, []).extend(tokens)
         if isinstance(choice.get("finish_reason"), str):
             self._finish = choice["finish_reason"]
 
@@ -107,7 +112,13 @@ class StreamedCompletion:
             message["refusal"] = "".join(self._refusal)
         if self._calls.calls:
             message["tool_calls"] = self._calls.calls
-        choice = {"index": 0, "message": message, "finish_reason": self._finish or "stop"}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": message,
+            "finish_reason": self._finish or "stop",
+        }
+        if self._logprobs:
+            choice["logprobs"] = self._logprobs
         return {
             **self._head,
             "object": "chat.completion",

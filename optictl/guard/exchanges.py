@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import thinking
+
+#: What a message of a model may have beside its text, and what its choice may have.
+_BESIDE = ("reasoning_content", "refusal")
+_OF_CHOICE = ("logprobs",)
 
 
 @dataclass(frozen=True)
 class Sample:
     """A text of the model, as the strategy got it. `finish`: why it ended, "" if unknown.
 
-    `id`: that of its completion. A cache answers with an id that was there before.
+    `id`: that of its completion. A cache answers with an id that was there before. `beside`: what
+    the model sent with the text (`reasoning_content`, `refusal`, `logprobs`), as it is.
     """
 
     text: str
     finish: str = ""
     id: str = ""
+    beside: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing but thinking came."""
         return not thinking.without(self.text).strip()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the model refused to write it."""
+        return self.is_empty and "refusal" in self.beside
 
     @property
     def is_truncated(self) -> bool:
@@ -43,7 +54,8 @@ class Exchange:
     `step`: the purpose (see `traces`). `asked`: the number of samples. `samples`: none if it
     failed. `calls`: the places of its upstream calls in the request. `cut`: the token limit ended
     it, and the strategy got the text all the same. `question`: tells equal questions apart from
-    others. `refused`: the upstream refused the body.
+    others. `refused`: the upstream refused the body. `limit`: the tokens that the strategy allowed
+    for a text, 0 without a limit.
     """
 
     step: str
@@ -55,6 +67,7 @@ class Exchange:
     completion_tokens: int = 0
     question: int = 0
     refused: bool = False
+    limit: int = 0
 
     @property
     def is_truncated(self) -> bool:
@@ -66,7 +79,12 @@ def samples_of(data: dict[str, Any]) -> list[Sample]:
     """The texts in a chat completion. A missing text is empty."""
     choices = data.get("choices")
     return [
-        Sample(_text(choice), str(choice.get("finish_reason") or ""), str(data.get("id") or ""))
+        Sample(
+            _text(choice),
+            str(choice.get("finish_reason") or ""),
+            str(data.get("id") or ""),
+            _beside(choice),
+        )
         for choice in (choices if isinstance(choices, list) else [])
         if isinstance(choice, dict)
     ]
@@ -78,19 +96,41 @@ def _text(choice: dict[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
+def _beside(choice: dict[str, Any]) -> dict[str, Any]:
+    message = choice.get("message")
+    said = message if isinstance(message, dict) else {}
+    found = {name: said.get(name) for name in _BESIDE if isinstance(said.get(name), str)}
+    found |= {name: choice.get(name) for name in _OF_CHOICE}
+    return {name: value for name, value in found.items() if value}
+
+
 def usable(exchanges: Sequence[Exchange]) -> list[Sample]:
     """The samples with a text, in order."""
     return [sample for exchange in exchanges for sample in exchange.samples if not sample.is_empty]
 
 
-def finish_of(text: str, exchanges: Sequence[Exchange]) -> str:
-    """Why the call ended that an answer comes from: its finish_reason, `stop` if it is unknown."""
+@dataclass(frozen=True)
+class Source:
+    """The call that an answer comes from. `is_whole`: the answer is all of its text."""
+
+    exchange: Exchange
+    sample: Sample
+    is_whole: bool
+
+    @property
+    def finish(self) -> str:
+        """The finish_reason of the answer."""
+        return "length" if self.exchange.cut else self.sample.finish or "stop"
+
+
+def source_of(text: str, exchanges: Sequence[Exchange]) -> Source | None:
+    """The call that an answer comes from. None if the strategy made it of several texts."""
     for exchange in reversed(exchanges):
         for sample in exchange.samples:
             is_whole = sample.text.strip() == text.strip()
             if is_whole or (len(exchanges) == 1 and text.strip() in sample.text):
-                return "length" if exchange.cut else sample.finish or "stop"
-    return "stop"
+                return Source(exchange, sample, is_whole)
+    return None
 
 
 #: More samples of one question than a run has.

@@ -10,17 +10,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from . import accounting, ahead, exchanges, ratings, thinking, tool_calls, traces
+from . import (
+    accounting,
+    ahead,
+    exchanges,
+    likely_ratings,
+    ratings,
+    thinking,
+    tool_calls,
+    traces,
+)
 from .completions import Completion, Usage
 from .exchanges import Exchange, Run, Sample
 from .live import LiveText, Progress
 from .settings import BUDGET_TOKENS, FIXES
-from .support import SampleSupport
+from .support import RatingSupport, SampleSupport
 from .threads import Job, Threads
 
 T = TypeVar("T")
@@ -79,12 +88,13 @@ class FixedClient:
         request: accounting.Request,
         run: Run,
         policy: Policy,
-        support: SampleSupport,
+        support: tuple[SampleSupport, RatingSupport],
         send: Send,
         threads: Threads,
     ) -> None:
         self._request, self._run = request, run
-        self._policy, self._support, self._send = policy, support, send
+        self._policy, self._send = policy, send
+        self._support, self._schemas = support
         self._lock = threading.Lock()
         self._threads = threads
         self._ahead: ahead.Ahead[_Outcome] = ahead.Ahead(threads, self._perform, self._others)
@@ -127,7 +137,8 @@ class FixedClient:
         body = {name: value for name, value in asked.items() if name not in _OPTIONS}
         step = traces.purpose(self._request.strategy, body.get("messages"))
         count = _number(body.get("n")) or 1
-        exchange = Exchange(step, count, question=ahead.question({**body, "n": 1}))
+        question, limit = ahead.question({**body, "n": 1}), _number(body.get("max_tokens")) or 0
+        exchange = Exchange(step, count, question=question, limit=limit)
         sending = accounting.Sending(
             asked.get("timeout"),
             asked.get("extra_headers") or {},
@@ -222,7 +233,7 @@ class FixedClient:
             self._support.remember(model)
         lost = [sample for sample in samples if sample.is_empty]
         # the same limit or filter would end the next one, too
-        final = sum(sample.is_truncated or sample.is_filtered for sample in lost)
+        final = sum(one.is_truncated or one.is_filtered or one.is_refused for one in lost)
         missing = count - (len(samples) - len(lost)) - final
         return self._several(call, single, missing, data) if missing > 0 else data
 
@@ -261,18 +272,36 @@ class FixedClient:
             sample.is_truncated for sample in exchanges.samples_of(data)
         ):
             return data
-        value = ratings.read(first)
+        value, answers = ratings.read(first), [data]
         if value is None:
-            again = _outcome(lambda: call.send({**body, "messages": _again(body, first)}))
-            if not isinstance(again, dict):
-                return data
-            value = ratings.read(_first_text(again))
-            data = _with_choices(data, _choices(data), _usage([data, again]))
+            value = self._rated_again(call, body, first, answers)
+            data = _with_choices(data, _choices(data), _usage(answers))
         if value is None:
             return data
         self._fixed("ratings")
         rated = {**_as_text(_choices(data), f"{value:g}"), "finish_reason": "stop"}
         return _with_choices(data, [rated])
+
+    def _rated_again(
+        self, call: _Call, body: dict[str, Any], said: str, answers: list[dict[str, Any]]
+    ) -> float | None:
+        """The rating of a model that did not rate. What it answers is added to `answers`."""
+        again = _outcome(lambda: call.send({**body, "messages": _again(body, said)}))
+        if not isinstance(again, dict):
+            return None
+        answers.append(again)
+        value = ratings.read(_first_text(again))
+        model = str(body.get("model"))
+        if value is not None or self._schemas.is_missing(model):
+            return value
+        forced = _outcome(lambda: call.send({**body, **likely_ratings.FIELDS}, unstreamed=True))
+        if isinstance(forced, dict):
+            answers.append(forced)
+            choice = next(iter(_choices(forced)), {})
+            value = likely_ratings.read(_first_text(forced), choice.get("logprobs"))
+        if value is None:
+            self._schemas.remember(model)
+        return value
 
     # thinking
 
@@ -351,8 +380,11 @@ class _Call:
     is_whole: bool
     number: int
 
-    def send(self, body: dict[str, Any], sample: int = 0) -> dict[str, Any]:
-        return self.client.send(self, body, sample)
+    def send(
+        self, body: dict[str, Any], sample: int = 0, *, unstreamed: bool = False
+    ) -> dict[str, Any]:
+        sending = replace(self.sending, is_whole=True) if unstreamed else self.sending
+        return self.client.send(replace(self, sending=sending), body, sample)
 
 
 def _number(value: Any) -> int | None:

@@ -28,7 +28,10 @@ class Code:
     fix: str
 
 
-_MORE_TOKENS = "send a larger max_tokens with the request: a reasoning model needs room to think"
+_MORE_TOKENS = (
+    "send a larger max_tokens, or raise effect.answer_tokens for clients without one: a reasoning "
+    "model needs room to think"
+)
 _OTHER_MODEL = "use a base model that follows instructions better, or another strategy"
 _VARIETY = (
     "let LiteLLM pass temperature on to the model, and keep effect.caches on: a cache repeats texts"

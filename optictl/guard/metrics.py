@@ -1,7 +1,8 @@
 """Prometheus metrics: requests, their upstream calls, tokens and durations.
 
 All label values are known in advance: enabled strategies, base models, status classes and error
-codes. Other names become `other`. No label contains a prompt, a key or a client's text.
+codes. Other names become `other`. No label contains a prompt, a key or a client's text. Every
+sample has the label `deployment`: a host may have several deployments.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     Info,
     ProcessCollector,
@@ -23,10 +25,11 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from . import accounting
 from .judgement import CODES
-from .settings import FIXES
+from .settings import DEPLOYMENT, FIXES
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
@@ -57,6 +60,7 @@ _REFUSALS = (
     "strategy_prefix_required",
     "strategy_not_enabled",
     "strategy_not_loaded",
+    "upstream_call_limit",
     "base_model_unknown",
     "invalid_api_key",
     "not_found",
@@ -103,12 +107,21 @@ def joined(expositions: Mapping[int, bytes]) -> bytes:
             whole = families.setdefault(
                 family.name, Metric(family.name, family.documentation, family.type)
             )
-            whole.samples += [
-                sample._replace(labels={**sample.labels, "worker": str(place)})
-                for sample in family.samples
-            ]
+            whole.samples += _labelled(family, worker=str(place))
+    return _text(families.values())
+
+
+def _labelled(family: Metric, **labels: str) -> list[Sample]:
+    """The samples of a metric, with more labels."""
+    return [
+        sample._replace(labels={**sample.labels, **labels})  # a Sample is a named tuple
+        for sample in family.samples
+    ]
+
+
+def _text(families: Iterable[Metric]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(families.values()))
+    registry.register(_Families(families))
     return generate_latest(registry)
 
 
@@ -171,7 +184,11 @@ class _InFlight:
 
 
 class Meter:
-    """The metrics of one process."""
+    """The metrics of one process.
+
+    `deployment`: the label of every sample. `workers`: the processes that the service was started
+    with.
+    """
 
     def __init__(
         self,
@@ -179,8 +196,12 @@ class Meter:
         base_models: Iterable[str],
         build: Mapping[str, str],
         load: Callable[[], Load] = lambda: Load([], 0),
+        *,
+        deployment: str = DEPLOYMENT,
+        workers: int = 1,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._deployment = deployment
         self.known = {
             (strategy, base_model) for base_model in base_models for strategy in strategies
         }
@@ -235,6 +256,9 @@ class Meter:
         Info("optillm_build", "Versions of OptiLLM, guard and release.", registry=registry).info(
             dict(build)
         )
+        Gauge(
+            "optillm_workers", "Processes that the service was started with.", registry=registry
+        ).set(workers)
         registry.register(_Process())
         registry.register(_InFlight(self, load))
         zeros = (
@@ -293,4 +317,7 @@ class Meter:
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        families = list(self._registry.collect())
+        for family in families:
+            family.samples = _labelled(family, deployment=self._deployment)
+        return _text(families)

@@ -198,6 +198,9 @@ def _request(model: dict[str, Any]) -> dict[str, Any]:
             "max_completion_tokens": count,
             "stream": _nullable({"type": "boolean"}),
             "stream_options": _nullable(_OBJECT),
+            "user": _nullable(_TEXT),
+            "safety_identifier": _nullable(_TEXT),
+            "metadata": _nullable(_OBJECT),
             **{name: _nullable(schema) for name, schema in _PARAMETERS.items()},
         },
     }
@@ -220,6 +223,8 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "tools": {"type": "array", "items": _TYPED},
     "tool_choice": {"anyOf": [_WORD, _TYPED]},
     "parallel_tool_calls": {"type": "boolean"},
+    "logprobs": {"type": "boolean"},
+    "top_logprobs": _WHOLE,
 }
 _NUMBER: dict[str, Any] = {"type": "integer", "minimum": 0}
 

@@ -7,7 +7,7 @@ and those about the form of the answer with the calls whose text is the answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,8 @@ EVERYWHERE = (
 )
 #: They go with the calls whose text is the answer.
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
-ANSWERING = ("stop", "response_format", *TOOLS)
+PROBABILITIES = ("logprobs", "top_logprobs")
+ANSWERING = ("stop", "response_format", *PROBABILITIES, *TOOLS)
 
 #: strategy -> what it sets in each of its calls, so that the client's value has no effect.
 #: Source: the strategies of OptiLLM 0.3.12 to 0.4.0.
@@ -150,6 +151,8 @@ def of(strategy: str, given: Mapping[str, Any]) -> Parameters | Problem:
         dropped |= {name for name in TOOLS if name in given}
     if "response_format" in given and strategy not in ANSWER_STEPS:
         return _cannot(strategy, "response_format", "keep to a format", tuple(ANSWER_STEPS))
+    if strategy not in ANSWER_STEPS:
+        dropped |= {name for name in PROBABILITIES if name in given}
     kept = {name: value for name, value in given.items() if name not in dropped}
     return Parameters(
         strategy,
@@ -214,6 +217,8 @@ _FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), _NUMBER),
     **dict.fromkeys(("reasoning_effort", "verbosity", "service_tier"), _WORD),
     "top_k": ("must be a whole number", _is_whole),
+    "logprobs": ("must be true or false", lambda value: isinstance(value, bool)),
+    "top_logprobs": ("must be a whole number", _is_whole),
     "seed": ("must be a whole number of 64 bits", _is_whole),
     "logit_bias": ("must be an object with a number for each token", _are_biases),
     "stop": ("must be a text or a list of texts, none of them empty", _are_stops),
@@ -240,7 +245,7 @@ def problem(given: Mapping[str, Any]) -> Problem | None:
     return None
 
 
-def stopped(text: str, stops: list[str]) -> str:
+def stopped(text: str, stops: Sequence[str]) -> str:
     """A text up to the first of the texts that end it."""
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     return text[: min(places)] if places else text

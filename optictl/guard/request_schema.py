@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import conversation, parameters, strategy_options
+from . import carried, conversation, parameters, strategy_options
 from .conversation import Message
 from .responses import Refused
 
@@ -36,6 +36,7 @@ _HONOURED = {
     "n",
     "max_tokens",
     "max_completion_tokens",
+    *carried.FIELDS,
 }
 
 
@@ -240,6 +241,8 @@ def parse(data: dict[str, Any], *, prompt_chooses: bool = False) -> Body:
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise _bad("stream_options must be an object", param="stream_options")
+    if wrong := carried.wrong_field(data):
+        raise _bad(f"{wrong[0]} must be {wrong[1]}", param=wrong[0])
     dropped = {key for key, value in data.items() if key not in _HONOURED and value is not None}
     given = {name: data[name] for name in parameters.NAMES if data.get(name) is not None}
     if problem := parameters.problem(given):

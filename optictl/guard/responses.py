@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import accounting, conversation, refusals, statuses, tool_calls, traces
+from . import (
+    accounting,
+    conversation,
+    costs,
+    limited,
+    refusals,
+    statuses,
+    tool_calls,
+    traces,
+)
+from .answers import Answer
 from .live import Part
 
 #: Seconds in the header Retry-After of a 503.
@@ -86,12 +96,14 @@ def come_back(code: str, what: str) -> Refused:
     return Refused(503, code, f"{what}; try again later", {"Retry-After": str(RETRY_AFTER)})
 
 
-def aborted(reason: accounting.Abort) -> Response:
-    """The error of a request that the guard ended."""
+def ended(request: accounting.Request, reason: accounting.Abort) -> Response:
+    """The error of a request that the guard ended. At a limit, it names what was finished."""
+    finished = costs.done(request) if reason.code == "upstream_call_limit" else ""
+    message = f"{reason.message}; finished by then: {finished}" if finished else reason.message
     retry = (
         {"Retry-After": str(RETRY_AFTER)} if reason.status == 503 else {"x-should-retry": "false"}
     )
-    return error(statuses.harmless(reason.status, reason.code), reason.code, reason.message, retry)
+    return error(statuses.harmless(reason.status), reason.code, message, retry)
 
 
 def failure(request: accounting.Request) -> Response:
@@ -131,7 +143,7 @@ def _without_text(request: accounting.Request) -> Response:
             400,
             "answer_truncated",
             f"{said}: the model reached the token limit{after} (finish_reason: length); "
-            "raise max_tokens",
+            f"{_remedy(request)}",
             no_retry,
         )
     if any(call.filtered for call in request.calls):
@@ -141,6 +153,13 @@ def _without_text(request: accounting.Request) -> Response:
     if last is not None and last.empty:
         return error(502, "strategy_failed", f"{said}: the model returned an empty text")
     return error(502, "strategy_failed", f"{said} from the upstream's responses")
+
+
+def _remedy(request: accounting.Request) -> str:
+    if limited.ANSWER_TOKENS not in request.limited_by:
+        return "raise max_tokens"
+    own = f"{limited.ANSWER_TOKENS} ({request.answer_tokens})"
+    return f"send max_tokens, or raise {own} of the service"
 
 
 def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, str]:
@@ -159,6 +178,8 @@ def call_headers(request: accounting.Request, dropped: list[str]) -> dict[str, s
         ),
     }
     headers.update(effect_headers(request))
+    if request.limited_by:
+        headers["x-optillm-limited-by"] = ",".join(request.limited_by)
     if dropped:
         headers["x-optillm-dropped"] = ",".join(dropped)
     return headers
@@ -185,29 +206,35 @@ def usage(request: accounting.Request) -> dict[str, Any]:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": request.total("cached_tokens")},
         "completion_tokens_details": {"reasoning_tokens": request.total("reasoning_tokens")},
     }
 
 
-def completion(request: accounting.Request, model: str, texts: list[str]) -> dict[str, Any]:
-    """A chat.completion with one choice for each text."""
-    finishes = [*request.finishes, *["stop"] * len(texts)]
-    called = [*request.called, *[None] * len(texts)]
+def _choice(index: int, answer: Answer) -> dict[str, Any]:
+    """A choice of a completion, with what the call of the answer had beside its text."""
+    message = {"role": "assistant", "content": answer.text, "refusal": None}
+    beside = {name: value for name, value in answer.beside.items() if name != "logprobs"}
+    return {
+        "index": index,
+        "message": {**message, **beside},
+        "logprobs": answer.beside.get("logprobs"),
+        "finish_reason": answer.finish,
+    }
+
+
+def completion(
+    request: accounting.Request, model: str, answers: Sequence[Answer]
+) -> dict[str, Any]:
+    """A chat.completion with one choice for each answer."""
     return {
         "id": f"chatcmpl-{request.id}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [
-            {
-                "index": index,
-                "message": _message(text, called[index]),
-                "logprobs": None,
-                "finish_reason": finish,
-            }
-            for index, (text, finish) in enumerate(zip(texts, finishes, strict=False))
-        ],
+        "choices": [_choice(index, answer) for index, answer in enumerate(answers)],
         "usage": usage(request),
+        **({"optillm": {"limited_by": request.limited_by}} if request.limited_by else {}),
     }
 
 
@@ -243,11 +270,13 @@ class Events:
         }
         self._include_usage = include_usage
         self._sent: dict[int, list[str]] = {}
+        self._sent_reasoning: dict[int, list[str]] = {}
         self._begun: set[int] = set()
 
     def part(self, part: Part) -> bytes:
         """A part of an answer."""
         if part.is_reasoning:
+            self._sent_reasoning.setdefault(part.index, []).append(part.text)
             return self._chunk(part.index, {"reasoning_content": part.text})
         self._sent.setdefault(part.index, []).append(part.text)
         return self._chunk(part.index, {"content": part.text})
@@ -255,24 +284,42 @@ class Events:
     def end(self, whole: dict[str, Any]) -> Iterator[bytes]:
         """What is not sent yet of a completion, and its end."""
         for choice in whole["choices"]:
-            index, message = choice["index"], choice["message"]
-            text = conversation.text_of(message["content"])
-            sent = "".join(self._sent.get(index, []))
-            left = text.removeprefix(sent) if text.startswith(sent) else ""
-            for start in range(0, len(left), _PIECE):
-                yield self.part(Part(index, left[start : start + _PIECE]))
-            for delta in tool_calls.chunks(tool_calls.of(message), _PIECE):
-                yield self._chunk(index, delta)
-            yield self._chunk(index, {}, choice["finish_reason"])
+            yield from self._rest(choice)
+        # after all texts: some readers take the first end for the end of the stream
+        for choice in whole["choices"]:
+            yield self._chunk(choice["index"], {}, choice["finish_reason"], choice["logprobs"])
+        more = {name: whole[name] for name in ("optillm",) if name in whole}
         if self._include_usage:
-            yield _event({**self._head, "choices": [], "usage": whole["usage"]})
+            yield _event({**self._head, "choices": [], "usage": whole["usage"], **more})
+        elif more:
+            yield _event({**self._head, "choices": [], **more})
         yield b"data: [DONE]\n\n"
 
-    def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    def _rest(self, choice: dict[str, Any]) -> Iterator[bytes]:
+        """What is not sent yet of a choice."""
+        index, message = choice["index"], choice["message"]
+        text, sent = conversation.text_of(message["content"]), "".join(self._sent.get(index, []))
+        thought = message.get("reasoning_content") or ""
+        if not sent and thought not in "".join(self._sent_reasoning.get(index, [])):
+            yield from self._pieces(index, thought, is_reasoning=True)
+        if text.startswith(sent):
+            yield from self._pieces(index, text.removeprefix(sent))
+        if message["refusal"]:
+            yield self._chunk(index, {"refusal": message["refusal"]})
+        for delta in tool_calls.chunks(tool_calls.of(message), _PIECE):
+            yield self._chunk(index, delta)
+
+    def _pieces(self, index: int, text: str, *, is_reasoning: bool = False) -> Iterator[bytes]:
+        for start in range(0, len(text), _PIECE):
+            yield self.part(Part(index, text[start : start + _PIECE], is_reasoning))
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None
+    ) -> bytes:
         if index not in self._begun:
             self._begun.add(index)
             delta = {"role": "assistant", **delta}
-        choice = {"index": index, "logprobs": None, "delta": delta, "finish_reason": finish}
+        choice = {"index": index, "logprobs": logprobs, "delta": delta, "finish_reason": finish}
         return _event({**self._head, "choices": [choice]})
 
 

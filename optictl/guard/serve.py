@@ -125,6 +125,8 @@ def _context(
         settings.base_models,
         build,
         lambda: metrics.Load(in_flight.requests(), limiter.waiting),
+        deployment=settings.deployment,
+        workers=settings.workers,
     )
     conversations = loops.Conversations()
     key = os.environ["OPENAI_API_KEY"].strip()

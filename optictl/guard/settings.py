@@ -15,8 +15,12 @@ EXIT_CONFIG = 78
 FIXES = ("samples", "budgets", "ratings", "votes", "caches", "thinking")
 #: Step -> its token limit, with the fix `budgets`.
 BUDGET_TOKENS = {"critique": 4096, "rating": 1024}
+#: Tokens of a text for a client that sends no limit. Source: the strategies of OptiLLM 0.3.12.
+ANSWER_TOKENS = 4096
 #: How a streaming client sees the steps of a strategy: not at all, or as reasoning.
 PROGRESS = ("off", "reasoning")
+#: The name of the deployment where no other one is given.
+DEPLOYMENT = "optillm-proxy"
 #: What chooses the strategy: the model's name only, or a tag in a message and a body field too.
 CHOICES = ("name", "prompt")
 #: Upstream calls of one request at the same time.
@@ -60,10 +64,12 @@ class Settings:
     env_file: envfile.EnvFile | None = None
     effect: tuple[str, ...] = FIXES
     budget_tokens: dict[str, int] = field(default_factory=lambda: dict(BUDGET_TOKENS))
+    answer_tokens: int = ANSWER_TOKENS
     parallel_calls: int = PARALLEL_CALLS
     stream_calls: bool = True
     progress: str = "off"
     choice: str = "name"
+    deployment: str = DEPLOYMENT
     strategy_options: strategy_options.Deployment = field(default_factory=dict)
 
 
@@ -171,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         help="token limits of the steps, with the fix budgets",
     )
     parser.add_argument(
+        "--answer-tokens",
+        type=int,
+        default=ANSWER_TOKENS,
+        help="the token limit of a strategy's texts for a client that sends none",
+    )
+    parser.add_argument(
         "--stream-calls",
         choices=("yes", "no"),
         default="yes",
@@ -187,6 +199,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=CHOICES,
         default="name",
         help="what chooses the strategy: the model's name, or also <optillm_approach> tags",
+    )
+    parser.add_argument(
+        "--deployment",
+        default=DEPLOYMENT,
+        metavar="NAME",
+        help="the label `deployment` of every metric",
     )
     parser.add_argument(
         "--strategy-options",
@@ -284,9 +302,11 @@ def parse(argv: list[str]) -> Settings:
         env_file=_env_file(options.upstream_env) if options.upstream_env else None,
         effect=options.effect,
         budget_tokens=options.budget_tokens,
+        answer_tokens=options.answer_tokens,
         parallel_calls=options.parallel_calls,
         stream_calls=options.stream_calls == "yes",
         progress=options.progress,
         choice=options.choice,
+        deployment=options.deployment,
         strategy_options=options.strategy_options,
     )

@@ -14,12 +14,10 @@ COOLING = frozenset({401, 402, 404, 408, 429})
 _HARMLESS = {402: 400, 404: 400, 408: 400}
 
 
-def harmless(status: int, code: str = "") -> int:
+def harmless(status: int) -> int:
     """The status for the answer to a client of LiteLLM: one after which the model stays.
 
     401 stays: it is about LiteLLM's own key, which no client of LiteLLM chooses. 429 stays for the
     rate limit of the upstream: a lone deployment does not cool down after it.
     """
-    if code == "upstream_call_limit":  # no rate limit: the same request needs as many calls again
-        return 400
     return _HARMLESS.get(status, status)

@@ -28,6 +28,10 @@ class SampleSupport(Support):
     """Which models return fewer choices than `n`, or refuse it."""
 
 
+class RatingSupport(Support):
+    """Which models refuse a JSON schema for a rating, or do not follow it."""
+
+
 class StreamSupport(Support):
     """Which models cannot stream.
 

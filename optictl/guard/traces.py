@@ -149,6 +149,7 @@ def whole(request: accounting.Request) -> dict[str, Any]:
     return {
         **summary(request),
         "facts": facts(request),
+        "traceparent": request.carried.traceparent,
         **content,
         "calls": [_entry(request, call) for call in list(request.calls)],
     }

@@ -27,7 +27,7 @@ from .events import StreamedCompletion
 from .exchanges import Exchange, Run
 from .fixes import FixedClient, Policy
 from .settings import Settings
-from .support import SampleSupport, StreamSupport
+from .support import RatingSupport, SampleSupport, StreamSupport
 from .threads import Threads
 from .transport import Line, NoResponse, TooSlow, Transport
 
@@ -105,6 +105,7 @@ def _enter_answer(call: accounting.Call, body: dict[str, Any]) -> None:
     call.empty = all(sample.is_empty for sample in samples)
     call.prompt_tokens, call.completion_tokens = tokens.prompt_tokens, tokens.completion_tokens
     call.reasoning_tokens = tokens.reasoning_tokens
+    call.cached_tokens = tokens.cached_tokens
 
 
 def _is_blank(body: dict[str, Any]) -> bool:
@@ -156,6 +157,7 @@ class Upstream:
         }
         self._transport = Transport(settings.base_url, settings.upstream_socket)
         self._samples, self._streams = SampleSupport(), StreamSupport()
+        self._ratings = RatingSupport()
         self._policy = Policy(frozenset(settings.effect), settings.budget_tokens)
         self._sdk = openai.OpenAI(
             api_key=key,
@@ -176,7 +178,8 @@ class Upstream:
         policy = Policy(frozenset()) if is_plain else self._policy
         request.votes_on_answers = "votes" in policy.fixes
         send = partial(self._completion, request)
-        return FixedClient(request, run, policy, self._samples, send, self._threads)
+        support = (self._samples, self._ratings)
+        return FixedClient(request, run, policy, support, send, self._threads)
 
     def _completion(
         self, request: accounting.Request, body: dict[str, Any], sending: Sending
@@ -214,7 +217,7 @@ class Upstream:
             sending = replace(sending, purpose=purpose)
         if "messages" in body:
             body = {**body, "messages": request.conversation.in_place(body["messages"])}
-        is_one = body.get("n") in (1, None) and not body.get("stream")
+        is_one = body.get("n") in (1, None) and not body.get("stream") and not sending.is_whole
         streams = is_one and (sink is not None or self._settings.stream_calls)
         if not streams or self._streams.is_missing(model):
             return self._tried(request, body, sending)
@@ -263,7 +266,8 @@ class Upstream:
     ) -> Answer:
         """Send one call, and record it."""
         messages = body.get("messages")
-        content = json.dumps(loops.marked(body, request.id)).encode()
+        carried = request.carried.with_body(loops.marked(body, request.id))
+        content = json.dumps(carried).encode()
         call = accounting.Call(
             model=str(body.get("model", "")),
             purpose=sending.purpose,
@@ -316,7 +320,8 @@ class Upstream:
     ) -> Answer:
         # a call may not take longer than its request
         left = max(request.remaining(), 0.1)
-        headers = {**sending.headers, **self._headers, loops.MARK_HEADER: request.id}
+        headers = {**request.carried.headers, **sending.headers, **self._headers}
+        headers[loops.MARK_HEADER] = request.id
         streamed = None
         parts: list[bytes] = []
         seconds = min(left, sending.timeout or left)
@@ -470,13 +475,14 @@ def _as_httpx2(request: Any) -> Iterator[None]:
 
 def _exchange(body: dict[str, Any], answer: Answer, places: list[int]) -> Exchange:
     """What a plugin asked, and what it got."""
-    count = body.get("n")
+    count, limit = body.get("n"), body.get("max_tokens")
     return Exchange(
         traces.UNKNOWN_PURPOSE,
         asked=count if isinstance(count, int) else 1,
         samples=exchanges.samples_of(answer.data) if answer.is_success else (),
         calls=places,
         failed=not answer.is_success,
+        limit=limit if isinstance(limit, int) else 0,
         question=_question(body),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -81,3 +82,24 @@ def unfit_reason(*, as_root: bool) -> str:
     if (loose := files.changeable_by_others(parts)) is not None:
         return f"users other than root can change {loose}, and root would run it every minute"
     return ""
+
+
+def commit() -> str:
+    """The commit of this optictl, "-dirty" behind it when files differ. "" when it is not known.
+
+    A package has it in commit.txt (hatch_build.py writes it); a checkout asks git.
+    """
+    package = Path(optictl.__file__).resolve().parent
+    written = files.read(package / "commit.txt")
+    if written is not None:
+        return written.strip()
+    if not (package.parent / ".git").exists():
+        return ""
+    asked = ["git", "-C", str(package.parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        said = subprocess.run(
+            [*asked, "--exclude=*"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.strip()

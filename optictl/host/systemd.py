@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optictl.deployment.paths import Scope
 from optictl.errors import ToolError, timed_out
+
+_LOG = logging.getLogger(__name__)
 
 #: The oldest systemd that passes secrets to a service as credentials: LoadCredential=,
 #: systemd.exec(5).
@@ -178,9 +183,10 @@ class Systemd:
     def _run(
         self, program: str, *arguments: str, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
+        command, began = [program, *self._flags, *arguments], time.monotonic()
         try:
-            return subprocess.run(
-                [program, *self._flags, *arguments],
+            ended = subprocess.run(
+                command,
                 capture_output=True,
                 text=True,
                 check=False,
@@ -189,6 +195,9 @@ class Systemd:
             )
         except subprocess.TimeoutExpired as late:
             raise timed_out(late) from None
+        seconds = time.monotonic() - began
+        _LOG.debug("ran %s: exit %d, %.1f s", shlex.join(command), ended.returncode, seconds)
+        return ended
 
     def _do(self, *arguments: str, timeout: float = 60) -> None:
         result = self._run("systemctl", *arguments, timeout=timeout)
@@ -305,8 +314,12 @@ class Systemd:
         result = self._run("journalctl", "--output=json", "--no-pager", f"--unit={unit}", *options)
         return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
-    def stream_journal(self, unit: str, *options: str) -> Generator[dict[str, Any], None, None]:
-        """Read the journal entries of a unit one by one, until the caller closes the generator.
+    def stream_journal(
+        self, units: Sequence[str], *options: str
+    ) -> Generator[dict[str, Any], None, None]:
+        """Read the journal entries of units one by one, until the caller closes the generator.
+
+        They are in one order, that of their times.
 
         With the option --follow, wait for new entries at the end.
 
@@ -318,7 +331,7 @@ class Systemd:
             *self._flags,
             "--output=json",
             "--no-pager",
-            f"--unit={unit}",
+            *(f"--unit={unit}" for unit in units),
             *options,
         ]
         with subprocess.Popen(

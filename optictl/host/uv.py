@@ -5,18 +5,24 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optictl.errors import FileFailure, TimedOut, ToolError, ToolMissing
-from optictl.host import uv_settings
+from optictl.host import uv_progress, uv_settings
 from optictl.host.files import closed_to_others, scratch, write
+
+_LOG = logging.getLogger(__name__)
 
 #: The locked closure has wheels for these minor versions of CPython. pyproject.toml, the README
 #: and the collection name them too; a test compares them.
@@ -83,8 +89,8 @@ def program() -> Path:
         ) from None
 
 
-def _settings() -> str:
-    """The text of a uv.toml: the settings of this machine and user that optictl keeps."""
+def _tables() -> list[dict[str, Any]]:
+    """uv's settings of this machine and user: the tables of its files, the first one wins."""
     try:
         home = Path.home()
     except RuntimeError:  # a user without one
@@ -105,13 +111,26 @@ def _settings() -> str:
                 f"uv's settings {path} cannot be read: {error}",
                 remedy=f"edit {path}, or move it out of the way",
             ) from None
-    return uv_settings.kept_settings(tables)
+    return tables
 
 
-def _uv(*arguments: str, timeout: float | None = None) -> str:
+def _settings() -> str:
+    """The text of a uv.toml: the settings of this machine and user that optictl keeps."""
+    return uv_settings.kept_settings(_tables())
+
+
+def pip_settings() -> dict[str, str]:
+    """Variables that give pip the index of uv's settings. Empty where uv has none."""
+    return uv_settings.pip_variables(_tables(), os.environ)
+
+
+def _uv(
+    *arguments: str, timeout: float | None = None, heard: Callable[[str], None] | None = None
+) -> str:
     """Run uv with the kept settings, and return its standard output.
 
-    It runs in the root directory: there is no project. `timeout` is in seconds.
+    It runs in the root directory: there is no project. `timeout` is in seconds. `heard` gets each
+    line of its standard error at once; there is no timeout then.
 
     Raises:
         ToolError: uv failed, or did not end in time. The error has the end of its output, and a
@@ -120,25 +139,70 @@ def _uv(*arguments: str, timeout: float | None = None) -> str:
     with scratch(mode=0o700) as directory:
         settings = directory / "uv.toml"
         write(settings, _settings(), 0o600)  # an index's address may hold a password
+        command = [str(program()), "--config-file", str(settings), *arguments]
+        environment, began = uv_settings.kept_environment(os.environ), time.monotonic()
         try:
-            result = subprocess.run(
-                [str(program()), "--config-file", str(settings), *arguments],
-                capture_output=True,
-                text=True,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                env=uv_settings.kept_environment(os.environ),
-                cwd="/",
-                timeout=timeout,
+            code, output, errors = (
+                _listen(command, environment, heard)
+                if heard
+                else _silently(command, environment, timeout)
             )
         except subprocess.TimeoutExpired:
             what = f"uv did not end within {timeout:g} s"
             remedy = "look for what blocks it: the package index, or a proxy in between"
             raise TimedOut(what, "", remedy) from None
-    if result.returncode:
+    words = uv_settings.redacted(shlex.join(["uv", *arguments]))
+    _LOG.debug("ran %s: exit %d, %.1f s", words, code, time.monotonic() - began)
+    if code:
         what = " ".join(["uv", *itertools.takewhile(str.isalpha, arguments)])
-        raise failure(what, result.stderr or result.stdout)
-    return result.stdout
+        raise failure(what, uv_progress.without_chatter(errors) or output)
+    return output
+
+
+def _silently(
+    command: Sequence[str], environment: Mapping[str, str], timeout: float | None
+) -> tuple[int, str, str]:
+    """Run a program to its end. Returns its exit code and what it printed to each stream."""
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        cwd="/",
+        timeout=timeout,
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+def _listen(
+    command: Sequence[str], environment: Mapping[str, str], heard: Callable[[str], None]
+) -> tuple[int, str, str]:
+    """The same, and hand over each line of the standard error as it comes. Nothing else is printed
+    in quantity.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd="/",
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        errors = []
+        try:
+            for line in process.stderr:
+                errors.append(line)
+                heard(line)
+            output = process.stdout.read()
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, output, "".join(errors)
 
 
 def failure(what: str, output: str) -> ToolError:
@@ -268,12 +332,18 @@ def make_venv(directory: Path, python: Path) -> None:
     _uv("venv", "--quiet", "--no-project", "--python", str(python), str(directory))
 
 
-def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
+def install(
+    directory: Path,
+    lock: Path,
+    wheelhouse: Path | None,
+    detail: Callable[[str], None] = lambda text: None,
+) -> None:
     """Install a locked closure into a venv: wheels only, every hash checked, bytecode compiled.
 
     Files are copied. A link into uv's cache would let the owner of the cache change a release.
     Test directories of packages are not compiled: they are a quarter of the sources, and nothing
-    imports them. With `wheelhouse`, every wheel comes from that directory.
+    imports them. With `wheelhouse`, every wheel comes from that directory. `detail` gets a line
+    every second about how far it is.
 
     Raises:
         OptictlError: uv fails, or bytecode cannot be written.
@@ -281,7 +351,6 @@ def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
     command = [
         "pip",
         "install",
-        "--quiet",
         "--python",
         str(directory / "bin/python"),
         "--no-deps",
@@ -295,8 +364,10 @@ def install(directory: Path, lock: Path, wheelhouse: Path | None) -> None:
     ]
     if wheelhouse is not None:
         command += ["--offline", "--no-index", "--find-links", str(wheelhouse)]
-    _uv(*command)
-    _compile_packages(directory)
+    installing = uv_progress.Installing(directory, detail)
+    with installing.watched():
+        _uv(*command, heard=installing.heard)
+        _compile_packages(directory)
 
 
 def resolve(requirements: str, excludes: str, preferred: str) -> str:

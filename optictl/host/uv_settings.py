@@ -194,6 +194,44 @@ def _toml(value: Any) -> str:
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def pip_variables(tables: Sequence[Table], environ: Mapping[str, str]) -> dict[str, str]:
+    """The index settings of uv as variables of pip. Only those that uv has, a variable first.
+
+    The value of a variable of pip may be a list with spaces.
+    """
+    kept = _joined([_kept(table, _TOP) for table in tables])
+    named = [entry for entry in kept.get("index", []) if isinstance(entry, Mapping)]
+    defaults = [entry["url"] for entry in named if entry.get("default") is True]
+    others = [entry["url"] for entry in named if entry.get("default") is not True]
+    default = (
+        environ.get("UV_DEFAULT_INDEX")
+        or environ.get("UV_INDEX_URL")
+        or next(iter([*defaults, kept.get("index-url")]), None)
+    )
+    more = [
+        *(word.partition("=")[2] if _NAMED.match(word) else word for word in _words(environ)),
+        *others,
+        *kept.get("extra-index-url", []),
+    ]
+    links = [*environ.get("UV_FIND_LINKS", "").split(","), *kept.get("find-links", [])]
+    variables = {
+        "PIP_INDEX_URL": default,
+        "PIP_EXTRA_INDEX_URL": " ".join(more),
+        "PIP_FIND_LINKS": " ".join(filter(None, links)),
+        "PIP_NO_INDEX": "1" if links[1:] and any(t.get("no-index") is True for t in tables) else "",
+    }
+    return {name: value for name, value in variables.items() if value}
+
+
+#: An index with a name, as UV_INDEX has it: `internal=https://...`
+_NAMED = re.compile(r"[\w.-]+=")
+
+
+def _words(environ: Mapping[str, str]) -> list[str]:
+    """The addresses of further indexes in uv's variables."""
+    return [*environ.get("UV_INDEX", "").split(), *environ.get("UV_EXTRA_INDEX_URL", "").split()]
+
+
 def redacted(text: str) -> str:
     """The text without user names and passwords in URLs."""
     return re.sub(r"://[^\s/]*@", "://", text)

@@ -30,7 +30,8 @@ class Fault:
 
     `always`: a skip that also counts if only the running LiteLLM has what causes it. `kind`: what
     is wrong, without the entry at `place`; faults of one kind become one (see `grouped`). `each`:
-    the remedy for all of them, if it is not `remedy`.
+    the remedy for all of them, if it is not `remedy`. `headline`: what it means, if it is not what
+    the faults of the check mean.
     """
 
     found: str
@@ -41,6 +42,7 @@ class Fault:
     kind: str = ""
     place: Place | None = None
     each: str = ""
+    headline: str = ""
 
 
 #: From this number on, faults of one kind are told as one.
@@ -106,6 +108,7 @@ def duplicates(graph: Graph) -> Iterator[Fault]:
             f"remove one of the two, or merge them at {key.last}",
             "LiteLLM reads the last one only",
             "fail" if key.is_section else "warn",
+            headline="LiteLLM does not read a part of its configuration",
         )
 
 
@@ -159,7 +162,7 @@ def reached(graph: Graph, whole: bool = True) -> Iterator[Fault]:
         else:
             yield Fault(
                 found,
-                "add the entries that optictl render-litellm prints to LiteLLM's configuration",
+                "add the entries that optictl render litellm prints to LiteLLM's configuration",
                 "no client of LiteLLM can use a strategy",
             )
 
@@ -357,7 +360,7 @@ class _Retries:
 
 def _repeated(entry: ModelEntry, setting: str, retries: _Retries, number: float) -> Fault:
     written_name = retries.name or setting
-    how = "(optictl render-litellm prints such entries)"
+    how = "(optictl render litellm prints such entries)"
     return Fault(
         f"{entry.name} ({entry.place}) is tried up to {number + 1:g} times: "
         f"{setting} is {number:g} {retries.where}",

@@ -17,6 +17,7 @@ import yaml
 
 from optictl.errors import InvalidFile
 
+#: As it is in files that were merged before: it is not reworded.
 BEGIN = "# begin of optictl's strategy models: `optictl render-litellm --merge` replaces this block"
 END = "# end of optictl's strategy models"
 #: A line of YAML with a value that a diff must not show, unless it is a reference.
@@ -62,7 +63,7 @@ def _without_secret(line: str) -> str:
 
 
 def merged(text: str, rendered: str, file: str, included: Mapping[str, str] = {}) -> Merged:
-    """A configuration with the entries of `rendered`, the text of `render-litellm`.
+    """A configuration with the entries of `rendered`, the text of `render litellm`.
 
     `included`: the names of entries in files that it includes -> their places.
 
@@ -107,7 +108,7 @@ def entries_of(rendered: str) -> dict[str, str]:
 def _unusable(file: str, why: str) -> InvalidFile:
     return InvalidFile(
         f"optictl cannot merge into {file}: {why}",
-        remedy="optictl render-litellm > optillm.yaml beside it, and write "
+        remedy="optictl render litellm > optillm.yaml beside it, and write "
         f"`include: [optillm.yaml]` into {file}",
     )
 

@@ -1,4 +1,4 @@
-"""The service's log entries: the guard's JSON lines, and systemd's messages about the unit."""
+"""The log entries of a deployment's units: the guard's JSON lines, and systemd's messages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from optictl.errors import ToolError
 from optictl.facts import units
 
 _BAD_EVENTS = {"refused", "defect", "crashed", "plugin_failed", "drain_over"}
+#: How the monitoring unit begins the line of a check that failed.
+_BAD_RESULTS = ("fail ", "error ")
+#: The least important entries of systemd that are shown of the monitoring unit: it starts and ends
+#: every minute. Source: syslog(3), LOG_NOTICE.
+_NOTICE = 5
 #: A status such as 502, or a class of statuses such as 5xx.
 _STATUS = re.compile(r"[1-5](\d\d|xx)", re.IGNORECASE)
 
@@ -22,12 +27,14 @@ _STATUS = re.compile(r"[1-5](\d\d|xx)", re.IGNORECASE)
 class Entry:
     """One journal entry.
 
-    `seconds`: since the epoch. `event`: the guard's JSON, {} for other text.
+    `seconds`: since the epoch. `event`: the guard's JSON, {} for other text. `unit`: the unit that
+    the entry is of, or about.
     """
 
     seconds: float
     text: str
     event: dict[str, Any]
+    unit: str = ""
 
     @property
     def status(self) -> int:
@@ -55,11 +62,12 @@ class Entry:
     def bad(self) -> bool:
         """Whether this is a failed request, a refusal or a problem."""
         if not self.event:
-            return "Failed" in self.text or "refused" in self.text or "exited" in self.text
+            words = ("Failed", "refused", "exited")
+            return any(word in self.text for word in words) or self.text.startswith(_BAD_RESULTS)
         return self.event.get("event") in _BAD_EVENTS or self.status >= 400 or "level" in self.event
 
     def as_dict(self) -> dict[str, Any]:
-        return {"time": self.seconds, "text": self.text, "event": self.event}
+        return {"time": self.seconds, "unit": self.unit, "text": self.text, "event": self.event}
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,26 @@ def entry(record: dict[str, Any]) -> Entry:
         int(record.get("__REALTIME_TIMESTAMP") or 0) / 1e6,
         text,
         event if isinstance(event, dict) else {},
+        _about(record) or _of(record),
+    )
+
+
+def _about(record: dict[str, Any]) -> str:
+    """The unit that an entry of systemd is about; "" for an entry of a unit's own process."""
+    return str(record.get("UNIT") or record.get("USER_UNIT") or "")
+
+
+def _of(record: dict[str, Any]) -> str:
+    return str(record.get("_SYSTEMD_USER_UNIT") or record.get("_SYSTEMD_UNIT") or "")
+
+
+def is_routine(record: dict[str, Any], paths: Paths) -> bool:
+    """Whether a record says only that the monitoring unit started or ended, as every minute."""
+    priority = str(record.get("PRIORITY") or "")
+    return (
+        _about(record) == paths.check_service.name
+        and priority.isdigit()
+        and int(priority) > _NOTICE
     )
 
 
@@ -173,14 +201,21 @@ def read(
 ) -> Iterator[Entry]:
     """The newest `lines` matching entries, or those `since` a time; with `follow` also new ones.
 
+    They are of every unit of the deployment.
+
     Raises:
         OptictlError: this deployment has no journal, or `since` is not a time.
     """
-    systemd, unit = units.manager(paths), paths.service_unit
+    systemd, names = units.manager(paths), paths.unit_names
+
+    def matching(records: Iterable[dict[str, Any]]) -> Iterator[Entry]:
+        told = (record for record in records if not is_routine(record, paths))
+        return filter(criteria.takes, map(entry, told))
+
     if since:
         options = [f"--since={since}", *(["--follow", "--no-tail"] if follow else [])]
         try:
-            yield from filter(criteria.takes, map(entry, systemd.stream_journal(unit, *options)))
+            yield from matching(systemd.stream_journal(names, *options))
         except ToolError as error:
             raise error.reworded(
                 f"{error.what}: {error.output}",
@@ -188,18 +223,12 @@ def read(
             ) from None
         return
     # read backwards until there are enough: matching entries may be rare
-    backwards = systemd.stream_journal(unit, "--reverse")
+    backwards = systemd.stream_journal(names, "--reverse")
     first = next(backwards, {})
-    matching = (
-        candidate
-        for candidate in map(entry, itertools.chain([first] if first else [], backwards))
-        if criteria.takes(candidate)
-    )
-    newest = list(itertools.islice(matching, lines))
+    records = itertools.chain([first] if first else [], backwards)
+    newest = list(itertools.islice(matching(records), lines))
     backwards.close()
     yield from reversed(newest)
     if follow:
         after = f"--after-cursor={first['__CURSOR']}" if first else "--since=now"
-        yield from filter(
-            criteria.takes, map(entry, systemd.stream_journal(unit, "--follow", "--no-tail", after))
-        )
+        yield from matching(systemd.stream_journal(names, "--follow", "--no-tail", after))

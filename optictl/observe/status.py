@@ -20,10 +20,23 @@ _TIERS = ("health.alive", "health.locked", "health.connected")
 
 
 @dataclass(frozen=True)
+class UnitState:
+    """The state of one unit. `memory`: in bytes, None where systemd does not count it."""
+
+    name: str
+    state: str
+    doing: str = ""
+    main_pid: int = 0
+    restarts: int = 0
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a deployment.
 
-    `state`: systemd's state, "" without systemd. `tiers`: check id -> status. `memory`: in bytes.
+    `state`: systemd's state of the service, "" without systemd. `units`: every unit that exists,
+    the service first. `tiers`: check id -> status. `memory`: of all units, in bytes.
     `problem` and `next`: what is wrong, and the command that fixes it. `verification`:
     whether the guard's promises hold on the release; None without one.
     """
@@ -40,6 +53,7 @@ class Status:
     problem: str = ""
     next: str = ""
     verification: Verification | None = None
+    units: list[UnitState] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -73,12 +87,27 @@ def read_status(paths: Paths, config_path: Path) -> Status:
     elif worst and unit.active_state != "active":
         problem = _why_stopped(deployment, unit, units[paths.socket_unit])
         status = replace(status, problem=problem or status.problem)
+    status = replace(status, units=[unit_state(each) for each in units.values() if each.loaded])
     return _of_unit(status, unit, deployment)
+
+
+def unit_state(unit: Unit) -> UnitState:
+    """What a person wants to know of a unit."""
+    return UnitState(
+        unit.name,
+        f"{unit.active_state} ({unit.sub_state})",
+        # systemd keeps the last status text of a stopped service
+        unit.status_text if unit.active or unit.main_pid else "",
+        unit.main_pid,
+        unit.restarts,
+        unit.memory_current,
+    )
 
 
 def _of_unit(status: Status, unit: Unit, deployment: Deployment) -> Status:
     """The status with what systemd says of the service."""
-    accounted = unit.memory_current
+    memories = [each.memory for each in status.units if each.memory is not None]
+    accounted = sum(memories) if memories else None
     state = f"{unit.active_state} ({unit.sub_state})"
     if unit.exec_main_status == 78 and not unit.main_pid:
         state = f"{state}, the configuration was refused (78)"
@@ -86,7 +115,6 @@ def _of_unit(status: Status, unit: Unit, deployment: Deployment) -> Status:
         status,
         state=state,
         since=unit.state_change_timestamp,
-        # systemd keeps the last status text of a stopped service
         doing=unit.status_text if unit.active else "",
         restarts=unit.restarts,
         # without accounting, the memory of the processes

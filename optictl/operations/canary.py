@@ -128,7 +128,15 @@ def smokes(
             say(f"asking {model} once more: it had no effect")
             result = ask(model)
         results.append(result)
+        say(_answered(result))
     return results
+
+
+def _answered(result: Result) -> str:
+    """The line of a result as soon as it is known; the table comes when all are."""
+    if result.failed or not result.data:
+        return f"{result.id}: {result.found}"
+    return f"{result.id} answered in {result.data['latency_ms'] / 1000:.1f} s"
 
 
 def compared(new: Sequence[Result], before: Sequence[Result]) -> list[Result]:

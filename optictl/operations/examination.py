@@ -52,7 +52,7 @@ class Examination:
             results += escape_attempts.attack(deployment)
         self.seconds = time.monotonic() - since
         if self.textfile is not None:
-            metrics = prometheus.prometheus(results, self.seconds, time.time())
+            metrics = prometheus.prometheus(results, self.paths.name, self.seconds, time.time())
             files.write(self.textfile.absolute(), metrics, 0o644)
         return results
 

@@ -66,6 +66,7 @@ def run(
         output=None,
         user=paths.name,
         flags=units.host(paths).flags,
+        deployment=paths.name,
     ) as process:
         stop = _StopOnSignal(process, config.timeouts.drain, say)
         say(f"{release} as process {process.pid} on {config.url}")

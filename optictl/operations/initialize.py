@@ -98,6 +98,8 @@ def _operators_files(
     text = render.configuration(config)
     if proposed and service and proposed.settings:
         text = proposed.comment(service.path) + text
+    # editors read the keys, their values and texts from there
+    text = f"# yaml-language-server: $schema={render.schema_file()}\n{text}"
     key = (proposed.proxy_key if proposed else None) or new_proxy_key()
     upstream_key = proposed.upstream_key if proposed else None
     return [

@@ -66,7 +66,7 @@ def plan(
     path = target.resolve()
     raw = files.read_bytes(path)
     if raw is None:
-        raise InvalidFile(f"{target} does not exist", remedy=f"optictl render-litellm > {target}")
+        raise InvalidFile(f"{target} does not exist", remedy=f"optictl render litellm > {target}")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
-from optictl.results import SEVERITY, Result, good, headline, roots, summary
+from optictl.results import SEVERITY, Result, headline, is_proven, roots, summary
 
 if TYPE_CHECKING:
     from optictl.checks.engine import Check
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 class Results(Report):
     """Results of checks or of requests. `quiet` leaves out the passed ones, for people.
 
-    `seconds`: how long they took; monitoring systems are told. `is_listed`: people have seen the
-    line of each result.
+    `seconds`: how long they took, and `deployment`: its name; monitoring systems are told.
+    `is_listed`: people have seen the line of each result.
     """
 
     items: Sequence[Result]
     quiet: bool = False
     seconds: float = 0.0
     is_listed: bool = False
+    deployment: str = ""
 
     @property
     def ok(self) -> bool:  # type: ignore[override]
-        return good(self.items)
+        return is_proven(self.items)
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [r.as_dict() for r in terminal.spelled(self.items)]
@@ -50,8 +51,10 @@ class Results(Report):
         counts = [
             f"{n} {status}"
             for status in reversed(SEVERITY)
-            if (n := sum(r.status == status for r in spelled))
+            if (n := sum(r.status == status and r.applies for r in spelled))
         ]
+        if n := sum(not r.applies for r in spelled):
+            counts.append(f"{n} not applicable")
         terminal.out.print()
         style = "bold green" if self.ok else "bold red"
         wrapped(terminal.out, "", one_line(headline(spelled)), style=style)
@@ -61,8 +64,8 @@ class Results(Report):
         from optictl.checks import nagios, prometheus
 
         if form == "nagios":
-            return nagios.nagios(terminal.spelled(self.items), self.seconds)
-        return prometheus.prometheus(self.items, self.seconds, time.time())
+            return nagios.nagios(terminal.spelled(self.items), self.deployment, self.seconds)
+        return prometheus.prometheus(self.items, self.deployment, self.seconds, time.time())
 
 
 @dataclass

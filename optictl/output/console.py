@@ -7,21 +7,26 @@ terminal it gets no colour, and no line is wrapped.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from optictl.deployment.invocation import Invocation
 from optictl.errors import output_failed
+from optictl.host.run_log import RunLog
 from optictl.output import envelope
+from optictl.output.figures import span
+from optictl.output.progress import SILENCE, Form, Heart, Moving, Steps, json_line
 from optictl.output.tables import broken
 from optictl.results import Result
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
     from rich.text import Text
 
     from optictl.errors import OptictlError
@@ -67,6 +72,19 @@ class Report:
         raise ValueError(f"this command has no format {form}")
 
 
+@dataclass(frozen=True)
+class Screen:
+    """How much of what a command does is shown, and how.
+
+    `verbosity`: -1 errors and results alone, 0 steps, 1 also the programs that are run.
+    `silence`: seconds after which a line says that the work goes on.
+    """
+
+    steps: Form = "auto"
+    verbosity: int = 0
+    silence: float = SILENCE
+
+
 class _Live(Protocol):
     def start(self) -> None: ...
 
@@ -109,17 +127,22 @@ class Terminal:
         form: str = "text",
         invocation: Invocation | None = None,
         recording: Console | None = None,
+        screen: Screen | None = None,
     ) -> None:
         self.command, self.form = command, form
         self.invocation = invocation or Invocation()
+        self.screen = screen or Screen()
+        self.run_log = RunLog()
         self._is_recorded = recording is not None
         self._out, self._err = recording, recording
         self._live: _Live | None = None
+        self._waits: _Live | None = None
         self._has_envelope = self._is_stream = False
 
     @property
     def out(self) -> Console:
         """The standard output. A live display ends before a result is printed beside it."""
+        self.ready()
         if self._live is not None:
             self._live.stop()
         if self._out is None:
@@ -160,9 +183,14 @@ class Terminal:
 
     def fail(self, error: OptictlError) -> int:
         """Print why a command could not do its work. Returns its exit code."""
+        from rich.markup import escape
+
+        self.ready()
         if self.form == "json" and not self._has_envelope:
             self.envelope_of(error)
         self.error(error)
+        if (log := self.run_log.path) is not None:
+            self.err.print(f"[bold]log[/]    {escape(str(log))}", soft_wrap=True)
         return error.exit_code
 
     def envelope_of(self, error: OptictlError) -> None:
@@ -184,6 +212,7 @@ class Terminal:
 
     def raw(self, text: str) -> None:
         """A text, byte for byte."""
+        self.ready()
         if self._live is not None:
             self._live.stop()
         with _standard_output():
@@ -212,19 +241,42 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """One line about what is going on."""
+        self._note("note", text)
+
+    def _note(self, event: str, text: str, **more: float) -> None:
         from rich.markup import escape
 
-        self.err.print(f"[dim]{escape(self.spell(text))}[/dim]", soft_wrap=True)
+        spelled = self.spell(text)
+        self.run_log.write(spelled)
+        if self.screen.verbosity < 0:
+            return
+        if self.screen.steps == "json":
+            line = json_line(self.command, event, spelled, **more)
+            self.err.print(line, markup=False, soft_wrap=True)
+        else:
+            self.err.print(f"[dim]{escape(spelled)}[/dim]", soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """A line for --verbose and the log file: a program that was run, and how it ended."""
+        if self.screen.verbosity > 0:
+            self.note(text)
+        else:
+            self.run_log.write(self.spell(text))
 
     def headline(self, text: str) -> None:
         """The title of a part of a longer command."""
         from rich.markup import escape
 
+        if self.screen.verbosity < 0 or self.screen.steps == "json":
+            return
         self.err.print(f"\n[bold]{escape(text)}[/bold]", soft_wrap=True)
 
     def error(self, problem: OptictlError) -> None:
         """What is wrong, what a tool said about it, and what fixes it."""
         from rich.markup import escape
+
+        for text in (problem.what, problem.detail, problem.remedy):
+            self.run_log.write(self.spell(text))
 
         wrapped(self.err, "[bold red]error[/]  ", one_line(self.spell(problem.what)))
         for line in problem.detail.splitlines():
@@ -234,29 +286,100 @@ class Terminal:
             remedy = escape(self.spell(problem.remedy))
             self.err.print(f"[bold]fix[/]    {remedy}", soft_wrap=True)
 
-    @contextmanager
-    def progress(self, title: str) -> Iterator[Callable[[str], None]]:
-        """A line for everything that is being done, on a terminal above a spinner."""
-        if not self._may_move:
-            yield self.note
-            return
-        from rich.markup import escape
+    def wait(self) -> None:
+        """Show at once that the command works. What it prints or does next takes the place."""
+        if self._may_move and self.form == "text":
+            self._waits = waits = self._live_line(Moving("working"))
+            waits.start(refresh=True)
 
-        status = self.err.status(f"{escape(title)} ...")
+    def ready(self) -> None:
+        """End what `wait` shows: a result, a question or the end of the command follows."""
+        if self._waits is not None:
+            self._waits.stop()
+            self._waits = None
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Steps]:
+        """A line for everything that is being done, on a terminal above a line that moves."""
+        self.ready()
+        if not self._may_move:
+            with self._beating(title) as heart:
+
+                def noted(text: str) -> None:
+                    heart.said(text)
+                    self._step(text)
+
+                yield Steps(noted, lambda text: setattr(heart, "detail", text))
+            return
+        moving = Moving(title)
+        live = self._live_line(moving)
 
         def say(text: str) -> None:
-            self.note(text)  # the spinner stays below it, and repeats nothing
-            status.start()  # a result on the standard output stopped it
+            moving.detail = ""
+            self.note(text)  # the moving line stays below it, and repeats nothing
+            live.start()  # a result on the standard output stopped it
 
-        with self._moving(status):
-            yield say
+        with self._moving(live):
+            yield Steps(say, lambda text: setattr(moving, "detail", one_line(text)))
+
+    def _step(self, text: str) -> None:
+        """A step where nothing moves."""
+        if self.screen.steps == "off":
+            self.run_log.write(self.spell(text))
+        else:
+            self._note("step", text)
+
+    @contextmanager
+    def _beating(self, title: str) -> Iterator[Heart]:
+        """Lines that say that the work goes on, while nothing else is said."""
+
+        def alive(text: str, seconds: float) -> None:
+            words = text if self.screen.steps == "json" else f"{text} ({span(seconds)})"
+            self._note("waiting", one_line(words), seconds=round(seconds, 1))
+
+        heart = Heart(title, alive, self.screen.silence)
+        is_off = self.screen.steps == "off" or self.screen.verbosity < 0 or self._is_recorded
+        if is_off or self._live is not None:
+            yield heart
+            return
+        with heart.beating():
+            yield heart
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take what optictl's modules log about the programs that they run, while a command runs.
+        At its end nothing moves any more.
+        """
+        logger, handler = logging.getLogger("optictl"), _Listener(self)
+        level, logger.propagate = logger.level, False
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            self.ready()
+
+    def _live_line(self, moving: Moving) -> Live:
+        from rich.live import Live
+
+        return Live(moving, console=self.err, refresh_per_second=10, transient=True)
 
     @contextmanager
     def steps(self, title: str, total: int) -> Iterator[Callable[[str], None]]:
         """A bar that grows by one with every text that is said; in a pipe a line for each."""
+        self.ready()
         if not self._may_move:
             count = itertools.count(1)
-            yield lambda text: self.note(f"{next(count)} of {total}: {one_line(text)}")
+            with self._beating(title) as heart:
+
+                def counted(text: str) -> None:
+                    line = f"{next(count)} of {total}: {one_line(text)}"
+                    heart.said(line)
+                    self._step(line)
+
+                yield counted
             return
         from rich.markup import escape
         from rich.progress import (
@@ -283,7 +406,8 @@ class Terminal:
 
     @property
     def _may_move(self) -> bool:
-        return self.err.is_terminal and not self._is_recorded and self._live is None
+        may = self.screen.steps == "auto" and self.screen.verbosity >= 0
+        return may and self.err.is_terminal and not self._is_recorded and self._live is None
 
     @contextmanager
     def _moving(self, live: _Live) -> Iterator[None]:
@@ -294,6 +418,17 @@ class Terminal:
         finally:
             live.stop()
             self._live = None
+
+
+class _Listener(logging.Handler):
+    """Hands the records of a logger to a terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._terminal.detail(record.getMessage())
 
 
 def wrapped(console: Console, head: str, text: str | Text, style: str = "") -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optictl.output.console import STATUS_STYLE, Report, Terminal, one_line, wrapped
 from optictl.results import Result
-
-if TYPE_CHECKING:
-    from optictl.fleet.wheelhouse import Wheelhouse
 
 
 @dataclass
@@ -61,18 +58,3 @@ class Hosts(Report):
         if self.again:
             again = escape(terminal.spell(self.again))
             console.print(f"[dim]continue:[/] {again}", soft_wrap=True)
-
-
-@dataclass
-class NewWheelhouse(Report):
-    """A wheelhouse that was filled."""
-
-    made: Wheelhouse
-
-    def results(self, terminal: Terminal) -> list[dict[str, Any]]:
-        return [{"id": self.made.target, "status": "pass", "data": self.made.as_dict()}]
-
-    def show(self, terminal: Terminal) -> None:
-        size = sum(file.size for file in self.made.files) / 1e6
-        count = len(self.made.files)
-        terminal.message(f"{self.made.directory}: {count} files, {size:.0f} MB")

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
+    from optictl.deployment.paths import Paths
     from optictl.observe.logs import Entry
     from optictl.observe.status import Status
     from optictl.observe.top.model import InFlight, Rates, Screen
+    from optictl.observe.top.run import Show
 
 
 @dataclass
@@ -52,10 +54,12 @@ class StatusReport(Report):
             Text(f"{id.removeprefix('health.')} {tier}", STATUS_STYLE[tier])
             for id, tier in status.tiers.items()
         )
-        rows = {name: Text(text) for name, text in _rows(status).items()}
-        rows["health"] = Text("  ").join(tiers)
-        rows["problem"] = Text(status.problem, "bold red")
-        for name, text in rows.items():
+        rows = [(name, Text(text)) for name, text in _rows(status).items()]
+        titles = ["units", *[""] * len(status.units)]
+        rows += zip(titles, map(Text, _unit_lines(status)), strict=False)
+        rows.append(("health", Text("  ").join(tiers)))
+        rows.append(("problem", Text(status.problem, "bold red")))
+        for name, text in rows:
             if text:
                 wrapped(terminal.out, f"[dim]{name:<8}[/]  ", text)
         if status.next:
@@ -76,13 +80,23 @@ def _rows(status: Status) -> dict[str, str]:
     }
 
 
+def _unit_lines(status: Status) -> list[str]:
+    """A line for each unit but the service, whose state is above."""
+    width = max((len(unit.name) for unit in status.units), default=0)
+    lines = []
+    for unit in status.units[1:]:
+        more = f": {unit.doing}" if unit.doing else ""
+        lines.append(f"{unit.name:<{width}}  {unit.state}{more}")
+    return lines
+
+
 def _release(status: Status) -> str:
     verdict = status.verification
     return f"{status.release} ({verdict.words})" if verdict else status.release
 
 
-def logs(terminal: Terminal, entries: Iterable[Entry]) -> None:
-    """The journal's entries, each as it comes.
+def logs(terminal: Terminal, paths: Paths, entries: Iterable[Entry]) -> None:
+    """The journal's entries of the deployment at `paths`, each as it comes.
 
     In columns for people, a JSON object a line for programs.
     """
@@ -94,19 +108,22 @@ def logs(terminal: Terminal, entries: Iterable[Entry]) -> None:
         if terminal.form == "json":
             terminal.line(json.dumps(entry.as_dict(), ensure_ascii=False))
         else:
-            _log(terminal, entry)
+            _log(terminal, entry, paths.short_unit(entry.unit))
     if is_empty:
         terminal.note("no journal entry matches")
 
 
-def _log(terminal: Terminal, entry: Entry) -> None:
-    """A request in columns, another entry as its time and text."""
+def _log(terminal: Terminal, entry: Entry, unit: str) -> None:
+    """A request in columns, another entry as its time and text.
+
+    `unit`: the short name of its unit, "" for the service.
+    """
     from optictl.observe import logs
 
     when = time.strftime("%m-%d %H:%M:%S", time.localtime(entry.seconds))
     cells = logs.cells(entry)
     if cells is not None:
-        text = logs.line(cells)
+        text = logs.line((*cells[:-1], " ".join(filter(None, (cells[-1], unit and f"[{unit}]")))))
     elif "event" in entry.event:
         words = "  ".join(
             f"{name}={value}" for name, value in entry.event.items() if name != "event"
@@ -114,6 +131,8 @@ def _log(terminal: Terminal, entry: Entry) -> None:
         text = f"{entry.event['event']:<8} {words}"
     else:
         text = entry.text
+    if cells is None and unit:
+        text = f"[{unit}] {text}"
     style = "red" if entry.bad else "yellow" if entry.effect == "none" else ""
     terminal.out.print(f"{when} {printable(text)}", style=style, markup=False, soft_wrap=True)
 
@@ -132,25 +151,74 @@ def _now() -> str:
 
 
 @contextmanager
-def top(terminal: Terminal, name: str, interval: float) -> Iterator[Callable[[Screen, bool], None]]:
-    """Shows a screen, and whether it is paused.
+def top(terminal: Terminal, name: str, interval: float) -> Iterator[Show]:
+    """Shows screens: on a terminal's whole screen, in a pipe as a line, or as a JSON object.
 
-    On a terminal's whole screen, in a pipe as a line, or as a JSON object.
+    Only a terminal shows one again that is not fresh.
     """
     console = terminal.out
     if terminal.form == "json":
-        yield lambda screen, _: terminal.line(
-            json.dumps({"schema": SCHEMA, "time": _now(), **screen.as_dict()}, ensure_ascii=False)
+        yield _when_fresh(
+            lambda screen: terminal.line(
+                json.dumps(
+                    {"schema": SCHEMA, "time": _now(), **screen.as_dict()}, ensure_ascii=False
+                )
+            )
         )
     elif not console.is_terminal:
-        yield lambda screen, _: terminal.line(_top_line(screen))
+        yield _when_fresh(lambda screen: terminal.line(_top_line(screen)))
     else:
         from rich.live import Live
 
         with Live(console=console, screen=True, auto_refresh=False) as live:
-            yield lambda screen, paused: live.update(
-                _top_screen(screen, name, interval, paused, *console.size), refresh=True
+            yield lambda screen, mode: live.update(
+                _top_help(console.width)
+                if mode.help
+                else _top_screen(screen, name, interval, mode.paused, *console.size),
+                refresh=True,
             )
+
+
+def _when_fresh(write: Callable[[Screen], None]) -> Show:
+    return lambda screen, mode: write(screen) if mode.fresh else None
+
+
+#: What the screen of top says, for its help.
+_TOP_HELP = (
+    ("p", "pauses and continues; the service goes on"),
+    ("?", "shows this help, and leaves it"),
+    ("q", "quits"),
+    ("", ""),
+    ("run, wait", "requests that run a strategy, of at most limits.max_in_flight; and the queue"),
+    ("refused", "requests that the guard refused before a call went upstream"),
+    ("p50, p95", "half, and 95 %, of the upstream calls took at most this long. ~: an estimate"),
+    ("", "from the buckets of a histogram. >: longer than its last bucket"),
+    ("calls", "upstream calls, of all requests of a strategy"),
+    ("tokens", "prompt and completion tokens that the upstream reported"),
+    ("no effect", "requests no better than a plain call, of the last ones that were judged"),
+    ("restarts", "automatic restarts of all units since they were started"),
+    ("-", "not known, or not known yet: rates need two snapshots"),
+)
+
+
+def _top_help(width: int) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    indent = max(len(name) for name, _ in _TOP_HELP) + 2
+    lines = []
+    for name, words in _TOP_HELP:
+        first, *others = broken(Text(words), max(20, width - indent)) or [Text()]
+        lines.append(Text(f"{name:<{indent}}", "bold") + first)
+        lines += [Text(" " * indent) + other for other in others]
+    return Group(*lines)
+
+
+def _estimate(seconds: float | None, last: float | None) -> str:
+    """A quantile with its mark: an estimate, or longer than the last bucket."""
+    if seconds is None:
+        return "-"
+    return f"{'>' if seconds == last else '~'}{seconds:.2f} s"
 
 
 def _top_line(screen: Screen) -> str:
@@ -167,11 +235,15 @@ def _top_line(screen: Screen) -> str:
         "calls/min": number(total.calls),
         "tokens/min": number(total.tokens, ".0f"),
         "no_effect": _no_effect(total),
-        "call_p50_s": number(screen.p50, ".3f"),
-        "call_p95_s": number(screen.p95, ".3f"),
+        # estimates: from the buckets of a histogram
+        "est_call_p50_s": number(screen.p50, ".3f"),
+        "est_call_p95_s": number(screen.p95, ".3f"),
         "restarts": "-" if screen.restarts is None else str(screen.restarts),
         "memory_mib": number(None if screen.memory is None else screen.memory / 2**20, ".0f"),
     }
+    if screen.noted:
+        states = {unit.name: unit.state.replace(" ", "") for unit in screen.units}
+        figures["units"] = ",".join(f"{name}:{states[name]}" for name in screen.noted)
     line = f"{_now()} {' '.join(f'{name}={value}' for name, value in figures.items())}"
     return f"{line} problem={json.dumps(one_line(screen.problem))}" if screen.problem else line
 
@@ -234,10 +306,21 @@ def _head(screen: Screen, name: str) -> list[Text]:
         f" {queued}refused {number(screen.refused)}/min{restarts}",
         f"[bold red]{escape(one_line(screen.problem))}[/]"
         if screen.problem
-        else f"upstream: p50 {number(screen.p50, '.2f')} s, p95 {number(screen.p95, '.2f')} s; "
-        f"failed {number(screen.upstream_failed)} calls/min{workers}",
+        else f"upstream: p50 {_estimate(screen.p50, screen.last_bucket)},"
+        f" p95 {_estimate(screen.p95, screen.last_bucket)};"
+        f" failed {number(screen.upstream_failed)} calls/min{workers}",
+        *(f"[yellow]{escape(one_line(line))}[/]" for line in _noted(screen)),
     ]
     return [Text.from_markup(line) for line in lines]
+
+
+def _noted(screen: Screen) -> list[str]:
+    """A line for each unit that a person must see."""
+    return [
+        f"{unit.name}  {unit.state}{f': {unit.doing}' if unit.doing else ''}"
+        for unit in screen.units
+        if unit.name in screen.noted
+    ]
 
 
 def _rates(rows: list[Rates]) -> Table:
@@ -283,4 +366,4 @@ def _foot(screen: Screen, interval: float, paused: bool) -> Text:
         if paused
         else f"every {interval:g} s, rates over {screen.seconds:.0f} s  p pauses"
     )
-    return Text.from_markup(f"[dim]{last}  q quits[/]")
+    return Text.from_markup(f"[dim]{last}  ? help  q quits[/]")

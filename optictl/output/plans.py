@@ -22,14 +22,24 @@ _COLOUR: dict[Effect, str] = {"add": "green", "change": "yellow", "remove": "red
 
 @dataclass
 class Plan(Report):
-    """What an installation or an upgrade would do, and what stands in its way."""
+    """What an installation or an upgrade would do, and what stands in its way.
+
+    `is_full`: also show the text of new files. `is_detailed`: the exit code tells whether there is
+    something to do.
+    """
 
     installation: Installation
     force: bool = False
+    is_full: bool = False
+    is_detailed: bool = False
 
     @property
     def ok(self) -> bool:  # type: ignore[override]
         return not self.installation.blockers
+
+    @property
+    def exit_code(self) -> int:
+        return detailed(self.ok, self.installation.steps if self.is_detailed else ())
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [step.as_dict() for step in self.installation.steps]
@@ -51,24 +61,34 @@ class Plan(Report):
         if installation.hand_made is not None and installation.steps:
             takeover(terminal, installation.hand_made.unit, installation.table, forced=self.force)
         if installation.steps:
-            changes(terminal, installation.steps)
+            changes(terminal, installation.steps, is_full=self.is_full)
+            count(terminal, installation.steps, len(installation.blockers))
         else:
             terminal.message("No changes.")
 
 
 @dataclass
 class Removal(Report):
-    """What `uninstall` removes. `hints`: lines about what it keeps."""
+    """What `uninstall` removes. `hints`: lines about what it keeps. `is_detailed`: the exit code
+    tells whether there is something to do.
+    """
 
     planned: Sequence[Step]
     hints: Sequence[str] = ()
+    is_detailed: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return detailed(True, self.planned if self.is_detailed else ())
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [step.as_dict() for step in self.planned]
 
     def show(self, terminal: Terminal) -> None:
         changes(terminal, self.planned)
-        if not self.planned:
+        if self.planned:
+            count(terminal, self.planned)
+        else:
             terminal.message("Nothing is installed.")
         for hint in self.hints:
             terminal.message(hint)
@@ -130,20 +150,55 @@ def takeover(terminal: Terminal, unit: str, rows: Sequence[TakeoverRow], *, forc
     console.print()
 
 
-def changes(terminal: Terminal, planned: Sequence[Step]) -> None:
-    """A plan: each step with its reason, then its diff."""
-    from rich.markup import escape
+def detailed(is_ok: bool, steps: Sequence[Step]) -> int:
+    """The exit code of a plan: 0 nothing to do, 1 it would fail, 2 something to do."""
+    return (2 if steps else 0) if is_ok else 1
+
+
+#: How the last line of a plan counts its steps, in this order.
+_COUNTED: dict[Effect, str] = {
+    "add": "to add",
+    "change": "to change",
+    "remove": "to remove",
+    "run": "to run",
+}
+
+
+def count(terminal: Terminal, planned: Sequence[Step], blockers: int = 0) -> None:
+    """The last line of a plan: how many steps of each kind, and what stands in the way."""
+    numbers = {
+        words: sum(step.effect == effect for step in planned) for effect, words in _COUNTED.items()
+    }
+    text = ", ".join(f"{number} {words}" for words, number in numbers.items() if number)
+    if blockers:
+        text += f"; blocked by {'1 problem' if blockers == 1 else f'{blockers} problems'}"
+    terminal.out.print()
+    wrapped(terminal.out, "", f"Plan: {text}.", style="bold red" if blockers else "bold")
+
+
+#: The first line of the diff of a file that is not there yet.
+_NEW = "--- /dev/null"
+
+
+def changes(terminal: Terminal, planned: Sequence[Step], *, is_full: bool = False) -> None:
+    """A plan: each step with its reason, then its diff. A new file has one line, or all of them
+    if `is_full`.
+    """
     from rich.syntax import Syntax
+    from rich.text import Text
 
     console = terminal.out
     for step in planned:
         shown, style = step.describe(), _COLOUR[step.effect]
-        edited = " [bold red](edited)[/]" if shown.edited else ""
-        reason = f"[dim]({escape(shown.reason)})[/dim]"
-        console.print(
-            f"[{style}]{shown.action:<7}[/] {escape(shown.target)}{edited} {reason}",
-            soft_wrap=True,
-        )
+        edited = " (edited)" if shown.edited else ""
+        is_hidden = shown.diff.startswith(_NEW) and not is_full
+        added = sum(line.startswith("+") for line in shown.diff.splitlines()) - 1
+        size = f"; {added} lines" if is_hidden else ""
+        line = Text(shown.target).append(edited, "bold red")
+        line.append(f" ({shown.reason}{size})", "dim")
+        wrapped(console, f"[{style}]{shown.action:<7}[/] ", line)
+        if is_hidden:
+            continue
         if shown.diff.startswith("---"):
             if console.is_terminal:
                 highlighted = Syntax("", "diff", background_color="default").highlight(shown.diff)

@@ -14,7 +14,6 @@ from optictl.results import Result
 if TYPE_CHECKING:
     from optictl.errors import OptictlError
     from optictl.operations.canary import Proof
-    from optictl.operations.installation import Installation
     from optictl.operations.resolve import Resolution
     from optictl.releases.store import StoredRelease
     from optictl.releases.versions import Offers
@@ -53,26 +52,25 @@ class LockPlan(Report):
     """An upgrade with a lock that would be kept."""
 
     target: str
-    installation: Installation
-    force: bool = False
+    plan: Plan
     resolution: Resolution | None = None
 
     @property
-    def _plan(self) -> Plan:
-        return Plan(self.installation, self.force)
+    def ok(self) -> bool:  # type: ignore[override]
+        return self.plan.ok
 
     @property
-    def ok(self) -> bool:  # type: ignore[override]
-        return self._plan.ok
+    def exit_code(self) -> int:
+        return self.plan.exit_code
 
     def results(self, terminal: Terminal) -> list[dict[str, Any]]:
         return [self.resolution.as_dict()] if self.resolution else []
 
     def more(self, terminal: Terminal) -> dict[str, Any]:
-        return {"plan": self._plan.results(terminal), **self._plan.more(terminal)}
+        return {"plan": self.plan.results(terminal), **self.plan.more(terminal)}
 
     def show(self, terminal: Terminal) -> None:
-        self._plan.show(terminal)
+        self.plan.show(terminal)
         terminal.note(f"the lock would be kept as {self.target}")
 
 

@@ -32,7 +32,7 @@ class Compared(Report):
 
     `file` holds the answers, which took `tokens`. `samples_left`: samples of plain models that were
     not asked for. Where `budget` (tokens) ended it, `again` is the command that continues with a
-    larger one.
+    larger one. `page`: the file with the page, "" for none.
     """
 
     rows: Sequence[Row]
@@ -41,6 +41,7 @@ class Compared(Report):
     again: str | None
     tokens: int = 0
     samples_left: int = 0
+    page: str = ""
 
     @property
     def _asked(self) -> list[Row]:
@@ -65,6 +66,7 @@ class Compared(Report):
     def more(self, terminal: Terminal) -> dict[str, Any]:
         return {
             "file": self.file,
+            "page": self.page,
             "tokens": self.tokens,
             "budget_tokens": self.budget,
             "left_out": self.left_out,
@@ -81,6 +83,8 @@ class Compared(Report):
                 wrapped(terminal.out, "", line)
         if self.again:
             terminal.message(f"More: {self.again}")
+        if self.page:
+            terminal.note(f"the page is {self.page}")
         terminal.note(f"every answer is in {self.file}")
 
     def _notes(self) -> Iterator[list[str]]:

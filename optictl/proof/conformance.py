@@ -17,7 +17,7 @@ from optictl.host import network, uv
 from optictl.proof import cases, evidence, trial
 from optictl.proof.attempts import PROXY_KEY, TIMEOUT, UPSTREAM_KEY, Attempts
 from optictl.proof.standin import StandIn
-from optictl.results import Progress, Result
+from optictl.results import Progress, Result, detail_of
 
 #: More than any strategy needs with the stand-in's answers.
 _MAX_CALLS = 1000
@@ -68,8 +68,9 @@ def try_all(to: Attempts, words: Collection[str], progress: Progress, log: Path)
     # how good the answers of a model are, the stand-in does not tell
     if not evidence.has_run(first):
         raise _broken(f"{enabled[0]} runs", first.found, log)
-    for case in cases.cases(_tried(to, words, log)):
-        progress(f"trying a promise: {case.name}")
+    promises = list(cases.cases(_tried(to, words, log)))
+    for number, case in enumerate(promises, 1):
+        detail_of(progress)(f"promise {number} of {len(promises)}: {case.name}")
         if problem := case.attempt(to):
             raise _broken(case.name, problem, log)
     return first

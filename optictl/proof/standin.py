@@ -118,13 +118,17 @@ def _events(whole: dict[str, Any]) -> bytes:
             ("content", word) for word in re.findall(r"\s*\S+\s*", message.get("content") or "")
         ]
         start = {"role": "assistant", "content": "" if message.get("content") is not None else None}
+        parts.append(("refusal", message.get("refusal")))
         deltas = [start, *({name: part} for name, part in parts if part)]
         deltas += tool_calls.chunks(tool_calls.of(message), size=16)
-        ends = [None] * len(deltas) + [choice.get("finish_reason")]
         chunks += [
-            {"choices": [{"index": index, "delta": delta, "finish_reason": end}]}
-            for delta, end in zip([*deltas, {}], ends, strict=True)
+            {"choices": [{"index": index, "delta": delta, "finish_reason": None}]}
+            for delta in deltas
         ]
+        end = {"index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}
+        if choice.get("logprobs"):
+            end["logprobs"] = choice["logprobs"]
+        chunks.append({"choices": [end]})
     chunks.append({"choices": [], "usage": whole.get("usage")})
     lines = [json.dumps({**head, "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
     return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()

@@ -114,12 +114,14 @@ def running(
     user: str = NAME,
     scratch_parent: Path | None = None,
     flags: Sequence[str] = (),
+    deployment: str = NAME,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of a release, with all that the unit gives it; it is stopped when the block ends.
 
     The environment holds what the unit's holds, and the guard refuses what it refuses there. Root
     starts it as `user`. `output` takes what it logs (None: this process's streams). The secrets are
     in files below `scratch_parent`. `flags` are those that its guard knows; none: all.
+    `deployment` is the name in its metrics.
     """
     identity = processes.service_identity(user)
     # the guard of an older release takes the key from the environment, as its unit gives it
@@ -128,10 +130,8 @@ def running(
     environment = unit_environment(home, variables, by_reference=by_reference)
     contents = {"proxy_key": secrets.proxy_key, "upstream_env": secrets.env_file}
     with processes.credentials(contents, identity, scratch_parent) as credentials:
-        reference = ("--upstream-env", f"@{credentials}/upstream_env")
-        command = render.command(
-            config, release, f"@{credentials}/proxy_key", *reference, flags=flags
-        )
+        own = ("--upstream-env", f"@{credentials}/upstream_env", "--deployment", deployment)
+        command = render.command(config, release, f"@{credentials}/proxy_key", *own, flags=flags)
         process = processes.start(command, environment, release / "work", output, identity)
         try:
             yield process

@@ -21,7 +21,7 @@ from optictl.proof.standin import StandIn
 from optictl.releases import integrity, locks, release_record
 from optictl.releases.locks import ReleaseSpec
 from optictl.releases.release_record import Conformance, Proof, Python, ReleaseRecord
-from optictl.results import Progress, Result
+from optictl.results import Progress, Result, detail_of
 
 
 def build(
@@ -81,7 +81,7 @@ def _make(
     progress(f"creating a virtual environment with {python}")
     uv.make_venv(venv, python.path)
     progress(f"installing OptiLLM {want.version} and its dependencies, verifying every hash")
-    uv.install(venv, want.lock, wheelhouse)
+    uv.install(venv, want.lock, wheelhouse, detail_of(progress))
     progress("copying the guard")
     files.copy_tree(locks.GUARD, directory / "guard")
     plugin_directory = directory / "work" / "optillm" / "plugins"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optictl.deployment import model_names, remedies
-from optictl.deployment.config import Config
+from optictl.deployment.config import Config, suggest
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact, OptictlError, UnknownModel, UsageFailure
 from optictl.facts.deployment import Deployment
@@ -45,7 +45,8 @@ def names(config: Config, asked: list[str], every: bool) -> list[str]:
             is None
         ):
             raise UnknownModel(
-                f"{name} is not an enabled strategy on a base model",
+                f"{name} is not an enabled strategy on a base model"
+                f"{suggest(name, config.published)}",
                 remedy=f"one of these: {', '.join(config.published)}",
             )
     return list(dict.fromkeys(requested))

@@ -20,7 +20,7 @@ OUTPUT = "the output of a program"
 def proxy_key(service: HandMade, paths: Paths) -> _Key:
     give = (
         f"LiteLLM must send the new key: replace the old key in LiteLLM's environment by the text "
-        f"of {paths.proxy_key} ({paths.command('render-litellm')} prints the entries), "
+        f"of {paths.proxy_key} ({paths.command('render litellm')} prints the entries), "
         "and restart LiteLLM"
     )
     where = service.where.get("proxy_key", "")

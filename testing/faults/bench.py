@@ -205,7 +205,7 @@ class Bench(Host):
 
     @property
     def litellm_configuration(self) -> dict[str, Any]:
-        """What `render-litellm` prints, and a real model."""
+        """What `render litellm` prints, and a real model."""
         deployed = config_yaml.parse(self.configuration, "optictl.yaml")
         strategies = yaml.safe_load(render.litellm(deployed, paths.system()))["model_list"]
         for entry in strategies:

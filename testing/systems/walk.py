@@ -316,7 +316,7 @@ def install(walk: Walk) -> None:
 
 def render(walk: Walk) -> None:
     """The entries for LiteLLM's configuration."""
-    line = printed(r"optictl render-litellm > \S+")
+    line = printed(r"optictl render litellm > \S+")
     written = line.rpartition(" ")[2]
     walk.see(f"{line} && cat {written} && rm {written}", "moa-jerry-xl")
 

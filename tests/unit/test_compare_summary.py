@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,15 @@ from optictl.errors import BudgetTooSmall, UnknownModel
 from optictl.host.network import Response
 from optictl.requests.compare import page, questions, run, summary
 from optictl.requests.compare.run import Comparison, Request
-from optictl.requests.compare.summary import Header, Prices, Record, RecordsError, Row, Subject
+from optictl.requests.compare.summary import (
+    Beside,
+    Header,
+    Prices,
+    Record,
+    RecordsError,
+    Row,
+    Subject,
+)
 
 PLAIN, MOA, BON = (
     Subject("jerry-xl", "", "jerry-xl"),
@@ -418,7 +429,7 @@ class TestBaseline:
         rows = self.rows(records)
         text = page.render_page(rows, QUESTIONS, records, content=False, priced=True, when="now")
         assert "jerry-xl x5" in text
-        assert "<td>1/1</td>" in text
+        assert ">1/1</td>" in text
 
     @given(st.lists(st.lists(st.sampled_from(["yes", "no", "", None]), max_size=7), max_size=4))
     def test_asking_for_what_is_left_leaves_nothing(self, finals: list[list[str | None]]) -> None:
@@ -459,7 +470,7 @@ class TestOutlook:
         begun = self.comparison(True)
         announced = len(begun.left)
         sent = 0
-        for request in run._in_order(begun):
+        for request in run._Course(begun).requests():
             sent += 1
             subject, name = request.subject, request.question.id
             judged: dict[str, Any] = {"final": "yes"}
@@ -604,23 +615,56 @@ class Page(HTMLParser):
         self.text += data
 
 
+ORIGIN = page.Origin()
+
+
 class TestPage:
+    def text(
+        self,
+        records: list[Record],
+        content: bool = False,
+        prices: Prices | None = None,
+        origin: page.Origin = ORIGIN,
+    ) -> str:
+        rows = summary.rows(SUBJECTS, QUESTIONS, records, prices)
+        priced = prices is not None
+        return page.render_page(
+            rows, QUESTIONS, records, content=content, priced=priced, when="today", origin=origin
+        )
+
     def page(
         self, records: list[Record], content: bool = False, prices: Prices | None = None
     ) -> Page:
-        rows = summary.rows(SUBJECTS, QUESTIONS, records, prices)
-        priced = prices is not None
-        return Page(
-            page.render_page(rows, QUESTIONS, records, content=content, priced=priced, when="today")
-        )
+        return Page(self.text(records, content, prices))
 
     def test_it_needs_nothing_else(self) -> None:
         found = self.page(answered("+-+", "++-"))
         assert found.loads == []
-        assert not {"script", "link", "img", "iframe", "object"} & set(found.tags)
-        assert found.tags.count("svg") == 3
-        assert found.tags.count("rect") == 6
+        assert not {"link", "img", "iframe", "object"} & set(found.tags)
+        # the plot, its square for the plain model, and three charts
+        assert found.tags.count("svg") == 5
+        assert found.tags.count("rect") == 1 + 6
+        assert found.tags.count("circle") == 1
         assert "within noise" in found.text
+
+    def test_only_its_own_script_runs(self) -> None:
+        text = self.text(answered("+-+", "++-"))
+        (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in text
+        assert "default-src 'none'" in text
+
+    def test_it_says_how_to_repeat_it(self) -> None:
+        origin = page.Origin("optictl compare --models x", (("models", "tom"),), '{"header": 1}')
+        records = [record("jerry-xl", "q0", answer="a secret")]
+        text = self.text(records, origin=origin)
+        assert "optictl compare --models x" in text
+        assert "<dt>models</dt><dd>tom</dd>" in text
+        found = Page(text).text
+        assert '{"header": 1}' in found
+        assert records[0].question in found
+        assert "a secret" not in found
+        assert "a secret" in Page(self.text(records, origin=origin, content=True)).text
 
     def test_texts_only_where_they_were_asked_for(self) -> None:
         records = [record("jerry-xl", "q0", answer="<script>alert(1)</script>")]
@@ -628,7 +672,7 @@ class TestPage:
         assert "xxx" not in self.page(records).text
         found = self.page(records, content=True)
         assert "<script>alert(1)</script>" in found.text
-        assert "script" not in found.tags
+        assert found.tags.count("script") == 1
         assert "xxx" in found.text
 
     def test_nothing_answered_yet(self) -> None:
@@ -651,9 +695,75 @@ class TestPage:
             )
             for n, (sign, seconds, tokens) in enumerate(given)
         ]
-        for chart in page.charts(summary.rows(SUBJECTS, QUESTIONS, records, None)):
+        rows = summary.rows(SUBJECTS, QUESTIONS, records, None)
+        for chart in page.charts(rows):
             assert len({words for _, words in chart.ticks}) == 5
             for bar in chart.bars:
-                assert 0 < bar.low <= bar.high < page.WIDTH
-                assert 0 < bar.end < page.WIDTH
+                assert 0 <= bar.low <= bar.high <= 100
+                assert 0 <= bar.end <= 100
                 assert bar.y < chart.height
+        drawn = page.plot(rows, priced=False)
+        assert len({words for _, words in drawn.columns}) == 5
+        for point in drawn.points:
+            assert 5 < point.x < 95
+            assert 0 < point.high <= point.y <= point.low < 300
+
+    def test_the_plot_has_accuracy_against_cost(self) -> None:
+        rows = summary.rows(SUBJECTS, QUESTIONS, answered("+-+", "+++"), Prices(1, 2))
+        plain, strategy = page.plot(rows, priced=True).points
+        assert (plain.kind, strategy.kind) == ("plain", "noise")
+        assert strategy.y < plain.y
+        assert page.plot(rows, priced=True).baselines == [plain.y]
+        assert "2 of 3 right" in plain.words
+        assert "a question" in plain.words
+        assert page.plot(summary.rows(SUBJECTS, QUESTIONS, [], None), priced=False).points == []
+
+
+class TestVerdict:
+    def of(self, *rows: Row) -> str:
+        return summary.verdict(rows)
+
+    def row(self, strategy: str, right: int, verdict: str = "", rival: str = "") -> Row:
+        def beside(word: str) -> Beside:
+            return Beside(20, 9, 1, 0.01, (0.1, 0.5), word)  # type: ignore[arg-type]
+
+        subject = Subject(f"{strategy}-tom".strip("-"), strategy, "tom")
+        tokens = 1000 if strategy else 250
+        return Row(
+            subject=subject,
+            right=right,
+            answered=20,
+            failed=0,
+            error="",
+            left_out=0,
+            interval=(0, 1),
+            calls=20,
+            prompt_tokens=tokens,
+            completion_tokens=tokens,
+            p50=1,
+            p95=2,
+            cost=None,
+            beside=beside(verdict) if verdict else None,
+            beside_samples=beside(rival) if rival else None,
+        )
+
+    def test_the_best_one_is_named_with_its_cost(self) -> None:
+        rows = (self.row("", 8), self.row("moa", 16, "better"), self.row("bon", 14, "better"))
+        assert self.of(*rows) == (
+            "moa-tom is better than the plain model: 16 of 20 right, not 8 of 20, "
+            "for 4.0 times the tokens."
+        )
+
+    def test_a_strategy_that_only_asks_more_often(self) -> None:
+        said = self.of(self.row("", 8), self.row("moa", 16, "better", "within noise"))
+        assert said.endswith("The plain model asked as often is as good, within noise.")
+
+    def test_none_is_better(self) -> None:
+        rows = (self.row("", 8), self.row("moa", 9, "within noise"), self.row("bon", 1, "worse"))
+        assert self.of(*rows) == (
+            "No strategy is better than the plain model beyond noise, on 20 questions. "
+            "Worse: bon-tom."
+        )
+
+    def test_nothing_to_compare(self) -> None:
+        assert self.of(self.row("", 8)).startswith("No question has an answer of a strategy")

@@ -171,7 +171,7 @@ def test_the_json_page_has_every_field_of_a_result() -> None:
     listed = {
         name for cell in re.findall(r"^\| (`.+?) \|", table, re.M) for name in cell.split(", ")
     }
-    whole = Result("a", "b", "fail", data={}, fault="c", root_cause="a").as_dict()
+    whole = Result("a", "b", "fail", data={}, fault="c", root_cause="a", applies=False).as_dict()
     assert listed == {f"`{name}`" for name in whole}
 
 

@@ -11,7 +11,7 @@ from optictl.guard import accounting, parameters, ratings, strategy_options
 from optictl.guard.exchanges import Run
 from optictl.guard.fixes import FixedClient, Policy
 from optictl.guard.settings import FIXES
-from optictl.guard.support import SampleSupport
+from optictl.guard.support import RatingSupport, SampleSupport
 from optictl.guard.threads import Threads
 
 RATE = "Rate the above response:"
@@ -39,15 +39,15 @@ class Scripted:
         on: tuple[str, ...] = FIXES,
         max_tokens: int = 0,
         support: SampleSupport | None = None,
+        schemas: RatingSupport | None = None,
     ) -> None:
         self.request = accounting.Request(strategy, "jerry-xl", 64, 600.0, max_tokens)
         self.run = Run()
         self.sent: list[Body] = []
         self._respond = respond
         policy = Policy(frozenset(on))
-        self.client = FixedClient(
-            self.request, self.run, policy, support or SampleSupport(), self._send, THREADS
-        )
+        known = (support or SampleSupport(), schemas or RatingSupport())
+        self.client = FixedClient(self.request, self.run, policy, known, self._send, THREADS)
 
     def _send(self, body: Body, sending: accounting.Sending) -> Body:
         sending.places.append(len(self.sent))
@@ -202,7 +202,7 @@ def test_the_end_of_a_request_ends_its_samples() -> None:
     support.remember("jerry-xl")
 
     def respond(_body: Body) -> Body:
-        raise accounting.Abort(429, "upstream_call_limit", "enough")
+        raise accounting.Abort(400, "upstream_call_limit", "enough")
 
     with pytest.raises(accounting.Abort):
         Scripted(respond, support=support).create("q", n=3)
@@ -255,9 +255,22 @@ def test_a_rating_without_a_number_is_asked_for_once_more() -> None:
     asked = scripted.sent[1]["messages"]
     assert [one["role"] for one in asked] == ["user", "assistant", "user"]
     assert asked[-1]["content"] == ratings.ASK_AGAIN
-    never = Scripted(counting(answer("It is good.")), "bon")
+
+
+def test_a_rating_that_never_comes_is_forced_with_a_schema() -> None:
+    schemas = RatingSupport()
+    shapes = counting(answer("It is good."), answer("Fine."), answer('{"rating": 7}'))
+    scripted = Scripted(shapes, "bon", schemas=schemas)
+    assert texts(scripted.create(RATE, max_tokens=256, n=1)) == ["7"]
+    assert scripted.sent[2]["response_format"]["type"] == "json_schema"
+    assert scripted.sent[2]["messages"] == scripted.sent[0]["messages"]
+    assert scripted.fixed == ["ratings"]
+    never = Scripted(counting(answer("It is good.")), "bon", schemas=schemas)
     assert texts(never.create(RATE, max_tokens=256, n=1)) == ["It is good."]
-    assert len(never.sent) == 2
+    assert len(never.sent) == 3
+    # a model that does not follow it is not asked so again for a while
+    assert texts(never.create(RATE, max_tokens=256, n=1)) == ["It is good."]
+    assert len(never.sent) == 5
 
 
 def test_a_rating_that_the_limit_ended_is_read_all_the_same() -> None:

@@ -8,15 +8,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from optictl.cli.fleet import _numbers
 from optictl.deployment import render
 from optictl.fleet import playbook_events, rollout
 from optictl.fleet.event_records import Failure, HostInfo, Interpreter, RequestedDeployment
 from optictl.fleet.playbook_events import Host, PlaybookEvents
-from optictl.fleet.targets import Pin, pins, target
-from optictl.fleet.wheelhouse import _batches
 from optictl.host import playbooks, wheels
 from optictl.releases import locks
+from optictl.releases.targets import Pin, pins, target
+from optictl.releases.wheelhouse import _batches
 
 SHIPPED = sorted(path.name for path in locks.shipped_locks().glob("*-proxy.txt"))
 LOCK = """# a lock
@@ -101,6 +100,10 @@ def test_optictl_packs_itself(tmp_path: Path) -> None:
         "optictl/cli/fleet.py",
     } <= names
     assert not [name for name in names if "__pycache__" in name]
+    assert "optictl/commit.txt" not in names
+    named = wheels.pack_optictl(tmp_path, render.template_directory(), "0123456789ab")
+    with zipfile.ZipFile(named) as wheel:
+        assert wheel.read("optictl/commit.txt") == b"0123456789ab\n"
 
 
 # -- events, in the shape that ansible-runner gives them
@@ -395,10 +398,6 @@ def test_an_inventory_is_judged_before_anything_starts() -> None:
     )
     (problem,) = rollout._problems({"strategys": ["moa"]})
     assert problem.startswith("strategys: ")
-
-
-def test_two_numbers() -> None:
-    assert _numbers("3.12", "--python") == [3, 12]
 
 
 def test_the_collection_is_where_ansible_looks() -> None:

@@ -294,6 +294,7 @@ def function_bodies() -> dict[str, Function]:
 FUNCTION_BODIES = function_bodies()
 #: They start a program that only reads. Any other function that starts one counts as a writer.
 READ_WITH_A_PROGRAM = {
+    "host.program.commit",
     "host.processes.readable_as",
     "host.systemd.Systemd._run",
     "host.systemd.Systemd.stream_journal",
@@ -418,7 +419,7 @@ def test_every_module_says_what_it_is() -> None:
         *(f"requests.compare.{name}" for name in ("stats", "questions", "summary", "page")),
         "observe.top.model",
         *("litellm.read", "litellm.providers", "litellm.graph", "litellm.judge"),
-        *("fleet.targets", "fleet.playbook_events"),
+        *("releases.targets", "fleet.playbook_events"),
         "host.uv_settings",
         *("takeover.unitfile", "takeover.command", "takeover.handmade", "takeover.proposal"),
         *("takeover.taken", "takeover.taken_settings", "takeover.taken_keys", "takeover.not_taken"),

@@ -28,7 +28,3 @@ def test_a_status_that_does_no_harm_stays(status: int) -> None:
 def test_the_key_of_litellm_and_the_limit_of_the_upstream_keep_their_status() -> None:
     assert [statuses.harmless(status) for status in (401, 429)] == [401, 429]
     assert not TREATMENTS[429].cools  # a lone deployment stays
-
-
-def test_a_limit_of_calls_is_no_rate_limit() -> None:
-    assert statuses.harmless(429, "upstream_call_limit") == 400

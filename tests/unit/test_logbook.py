@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optictl.deployment import paths
+from optictl.facts import units as unit_facts
 from optictl.observe import logs
 from optictl.observe.logs import Entry, Filter
+from optictl.output import observations
+from optictl.output.console import Terminal
 
 REQUEST = {
     "event": "request",
@@ -160,3 +165,88 @@ def test_no_line_breaks_it(fields: dict[str, Any], event: str) -> None:
 )
 def test_statuses(word: str, good: bool) -> None:
     assert logs.is_status(word) is good
+
+
+PATHS = paths.system(name="optillm-b")
+
+
+def record(text: str, unit: str, *, manager: bool = False, **fields: str) -> dict[str, str]:
+    """A record of the journal: of a unit, or of systemd about it."""
+    own = {"UNIT": unit, "_SYSTEMD_UNIT": "init.scope"} if manager else {"_SYSTEMD_UNIT": unit}
+    return {"MESSAGE": text, "PRIORITY": "6", "__CURSOR": text, **own, **fields}
+
+
+#: The newest one last.
+JOURNAL = [
+    record(json.dumps(REQUEST), "optillm-b.service"),
+    record("Starting optillm-b-check.service", "optillm-b-check.service", manager=True),
+    record("fail  health.alive  no answer", "optillm-b-check.service"),
+    record("Failed with result", "optillm-b-check.service", manager=True, PRIORITY="4"),
+    record("Started optillm-b-next.service", "optillm-b-next.service", manager=True),
+    record(json.dumps({**REQUEST, "status": 502}), "optillm-b-next.service"),
+]
+
+
+class Journal:
+    """A systemd with only a journal."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def stream_journal(self, units: Sequence[str], *options: str) -> Iterator[dict[str, str]]:
+        self.asked.append(tuple(units))
+        yield from reversed(JOURNAL) if "--reverse" in options else JOURNAL
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
+    found = Journal()
+    monkeypatch.setattr(unit_facts, "manager", lambda _: found)
+    return found
+
+
+@pytest.mark.parametrize("since", [None, "today"])
+def test_the_entries_are_of_every_unit(journal: Journal, since: str | None) -> None:
+    found = list(logs.read(PATHS, Filter(), follow=False, since=since, lines=50))
+    assert [PATHS.short_unit(one.unit) for one in found] == ["", "check", "check", "next", "next"]
+    assert journal.asked == [PATHS.unit_names]
+    assert {"optillm-b-next.service", "optillm-b-upstream.socket"} <= set(PATHS.unit_names)
+    assert found[-1].as_dict()["unit"] == "optillm-b-next.service"
+
+
+def test_the_errors_of_every_unit(journal: Journal) -> None:
+    found = list(logs.read(PATHS, Filter(errors=True), follow=False, since=None, lines=2))
+    assert [(one.unit, one.status) for one in found] == [
+        ("optillm-b-check.service", 0),
+        ("optillm-b-next.service", 502),
+    ]
+
+
+def test_a_user_has_units_too() -> None:
+    own = {"MESSAGE": "x", "_SYSTEMD_UNIT": "user@1000.service", "_SYSTEMD_USER_UNIT": "a.service"}
+    assert logs.entry(own).unit == "a.service"
+    assert logs.entry({"MESSAGE": "Started", "USER_UNIT": "b.socket"}).unit == "b.socket"
+
+
+@pytest.mark.parametrize(
+    ("unit", "short"),
+    [
+        ("optillm-b.service", ""),
+        ("optillm-b.socket", "socket"),
+        ("optillm-b-next.service", "next"),
+        ("optillm-b-upstream.socket", "upstream.socket"),
+        ("", ""),
+    ],
+)
+def test_units_have_short_names(unit: str, short: str) -> None:
+    assert PATHS.short_unit(unit) == short
+
+
+def test_an_entry_of_another_unit_has_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    observations.logs(terminal, PATHS, map(logs.entry, JOURNAL))
+    terminal.flush()
+    lines = capsys.readouterr().out.splitlines()
+    assert "[" not in lines[0]
+    assert lines[2].endswith("[check] fail  health.alive  no answer")
+    assert lines[5].endswith("01234567 [next]")

@@ -41,10 +41,10 @@ def test_a_plugin_says_one_line_and_its_exit_code(
 ) -> None:
     found = results(*statuses)
     assert nagios.nagios_code(found) == code
-    line = nagios.nagios(found, 0.25)
+    line = nagios.nagios(found, "optillm-b", 0.25)
     assert line.count("\n") == line.count("|") == 1
     text, _, data = line.partition(" | ")
-    assert text.startswith(f"OPTILLM {word} - ")
+    assert text.startswith(f"OPTILLM {word} - optillm-b: ")
     assert all(PERFDATA.fullmatch(item) for item in data.split())
     values = dict(item.split("=") for item in data.split())
     assert values["time"] == "0.250s;;;0"
@@ -101,7 +101,9 @@ def families(text: str) -> dict[str, Metric]:
 
 
 def test_the_metrics_are_a_strict_exposition_and_each_check_is_in_one_state() -> None:
-    metrics = families(prometheus.prometheus(results("pass", "fail", "skip"), 1.5, 1700000000.0))
+    metrics = families(
+        prometheus.prometheus(results("pass", "fail", "skip"), "optillm-b", 1.5, 1700000000.0)
+    )
     states = {
         s.labels["id"]: s.labels["status"]
         for s in metrics["optillm_check_status"].samples
@@ -109,7 +111,12 @@ def test_the_metrics_are_a_strict_exposition_and_each_check_is_in_one_state() ->
     }
     assert states == {"family.n0": "pass", "family.n1": "fail", "family.n2": "skip"}
     assert len(metrics["optillm_check_status"].samples) == 3 * len(SEVERITY)
-    single = {name: m.samples[0].value for name, m in metrics.items() if not m.samples[0].labels}
+    single = {
+        name: m.samples[0].value for name, m in metrics.items() if len(m.samples[0].labels) == 1
+    }
+    # two deployments on a host have metrics of the same names
+    names = {s.labels["deployment"] for m in metrics.values() for s in m.samples}
+    assert names == {"optillm-b"}
     assert single == {
         "optillm_check_healthy": 0,
         "optillm_check_duration_seconds": 1.5,
@@ -127,7 +134,7 @@ def test_the_metrics_are_a_strict_exposition_and_each_check_is_in_one_state() ->
 )
 def test_no_text_breaks_the_metrics(ids: list[str]) -> None:
     found = [Result(id, "A title", "fail", found=id) for id in ids]
-    status = families(prometheus.prometheus(found, 0, 0))["optillm_check_status"]
+    status = families(prometheus.prometheus(found, "optillm-proxy", 0, 0))["optillm_check_status"]
     assert [s.labels["id"] for s in status.samples if s.value == 1] == ids
 
 
@@ -137,7 +144,9 @@ def test_no_text_breaks_the_metrics(ids: list[str]) -> None:
 )
 def test_no_text_breaks_the_line_of_a_plugin(found: str, status: Status) -> None:
     line = nagios.nagios(
-        [Result("a.b", "A title", status, found=found, cause=found, remedy=found)], 0.25
+        [Result("a.b", "A title", status, found=found, cause=found, remedy=found)],
+        "optillm-proxy",
+        0.25,
     )
     assert line.count("\n") == line.count("|") == 1
     assert all(PERFDATA.fullmatch(item) for item in line.partition("|")[2].split())

@@ -191,8 +191,10 @@ class TestUnit:
         words = exec_start(render.unit(read, places))
         command = render.command(read, places.current, "@${CREDENTIALS_DIRECTORY}/proxy_key")
         assert words[: len(command)] == command
-        # what only systemd can give: credentials, and the way out of a sealed service
-        assert set(words[len(command) :: 2]) <= {"--upstream-env", "--upstream-socket"}
+        # what only systemd can give: credentials, and the way out of a sealed service; and what
+        # trial.running adds itself
+        own = {"--upstream-env", "--upstream-socket", "--deployment"}
+        assert set(words[len(command) :: 2]) <= own
 
     @EVERY_CASE
     def test_it_is_a_supervised_service_with_a_journal(self, name: str) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from optictl.results import Result, Status, good, roots, summary
+from dataclasses import replace
+
+import pytest
+
+from optictl.results import Result, Status, good, is_proven, roots, summary
 
 
 def result(id: str, status: Status = "fail", root_cause: str = "", **fields: object) -> Result:
@@ -41,12 +45,18 @@ def test_roots_come_in_the_order_of_what_they_explain() -> None:
 
 
 def test_nothing_wrong_has_no_root() -> None:
-    found = [result("a", "pass"), result("b", "skip"), result("c", "warn")]
+    found = [result("b", "pass"), result("a", "skip"), result("c", "warn")]
     assert roots(found) == []
     assert good(found)
     assert summary(found) == "1 of 3 checks passed"
     assert summary(found[:1]) == "All good"
-    assert summary([]) == "All good"
+    assert summary([replace(found[0]), replace(found[1], applies=False)]) == "All good"
+
+
+@pytest.mark.parametrize("found", [[], [result("a", "skip")], [result("a", "skip")] * 2])
+def test_what_checked_nothing_proves_nothing(found: list[Result]) -> None:
+    assert not is_proven(found)
+    assert summary(found) == "Nothing was checked"
 
 
 def test_the_line_names_what_clients_notice_then_the_root_and_what_fixes_it() -> None:

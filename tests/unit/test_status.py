@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,14 +22,21 @@ from testing import release_records
 TIERS = ("health.alive", "health.locked", "health.connected")
 
 
-def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unit: Unit, *failed: str) -> Status:
+def seen(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    unit: Unit,
+    *failed: str,
+    others: Sequence[Unit] = (),
+) -> Status:
     """The status with these facts of systemd, and with these tiers failed."""
     places = paths.system(tmp_path)
     results = [
         Result(id, id, "fail" if id in failed else "pass", found=f"{id} found", root_cause=id)
         for id in TIERS
     ]
-    found = {places.service_unit: unit, places.socket_unit: Unit(places.socket_unit)}
+    found = {unit.name: unit for unit in (replace(unit, name=places.service_unit), *others)}
+    found.setdefault(places.socket_unit, Unit(places.socket_unit))
     monkeypatch.setattr(unit_facts, "read_units", lambda _: found)
     monkeypatch.setattr(catalog, "run", lambda *_: results)
     monkeypatch.setattr(unit_facts, "port_taken", lambda *_: "")
@@ -80,3 +89,21 @@ def test_it_says_whether_the_release_is_verified(
     store.switch(places, "a")
     data = seen(monkeypatch, tmp_path, unit).as_dict()["data"]
     assert data["verification"]["state"] == "conformant"
+
+
+def test_it_has_every_unit_that_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs = {"load_state": "loaded", "active_state": "active", "sub_state": "running"}
+    unit = Unit("x", **runs, memory_current=1000)  # type: ignore[arg-type]
+    sibling = Unit(
+        "optillm-proxy-next.service",
+        **runs,  # type: ignore[arg-type]
+        status_text="serving",
+        memory_current=200,
+    )
+    missing = Unit("optillm-proxy-check.timer", load_state="not-found", active_state="inactive")
+    found = seen(monkeypatch, tmp_path, unit, others=(sibling, missing))
+    assert [(each.name, each.state, each.doing) for each in found.units] == [
+        ("optillm-proxy.service", "active (running)", ""),
+        ("optillm-proxy-next.service", "active (running)", "serving"),
+    ]
+    assert found.memory == 1200

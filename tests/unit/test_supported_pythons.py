@@ -13,10 +13,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
-from optictl.fleet.targets import Target, pins, target
 from optictl.host.uv import NEWEST, OLDEST, SUPPORTED
 from optictl.host.uv_settings import parse_toml
 from optictl.releases import locks
+from optictl.releases.targets import Target, pins, target
 from testing.support import ROOT
 
 COLLECTION = ROOT / "optictl/collections/ansible_collections/optictl/optillm"

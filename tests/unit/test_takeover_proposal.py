@@ -182,7 +182,7 @@ def test_what_litellm_publishes() -> None:
             replace(GOOD, proxy_key=""),
             "the proxy key",
             "clients need no key now; init generates a new one",
-            "render-litellm",
+            "render litellm",
         ),
         (env(OPTILLM_API_KEY="x"), "variable OPTILLM_API_KEY", "local inference", ""),
         (

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optictl.guard import accounting, responses, tool_calls, votes
+from optictl.guard.answers import Answer
 from optictl.guard.events import StreamedCompletion
 
 
@@ -115,8 +116,8 @@ def test_what_a_client_reads_is_what_the_model_called(
     calls = [call(arguments=one, id=f"c{place}") for place, one in enumerate(arguments)]
     request = accounting.Request("moa", "m", 64, 600.0)
     message = {"role": "assistant", "content": content, "tool_calls": calls}
-    request.called, request.finishes = [message], ["tool_calls"]
-    whole = responses.completion(request, "moa-m", ["Tool call: x()"])
+    answer = Answer(content, "tool_calls", {"tool_calls": calls})
+    whole = responses.completion(request, "moa-m", [answer])
     assert whole["choices"][0]["message"] == {**message, "refusal": None}
     body = responses.stream(whole, include_usage=False).body
     assert isinstance(body, list)

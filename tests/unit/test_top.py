@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,13 +319,128 @@ class TestWindow:
             "",
             interval=0,
             count=6,
-            show=lambda screen, _: seen.append(screen.seconds),
+            show=lambda screen, mode: seen.append(screen.seconds) if mode.fresh else None,
             wait=lambda _: "",
         )
         assert seen == over
 
 
+class TestUnits:
+    """A restart has two processes on one socket: the service, and its sibling."""
+
+    SIBLING = Unit(
+        "optillm-proxy-next.service",
+        load_state="loaded",
+        active_state="active",
+        sub_state="running",
+        main_pid=2,
+        restarts=1,
+        status_text="serving, 1 request",
+        memory_current=1000,
+    )
+
+    def test_the_sibling_is_seen_beside_the_service(self) -> None:
+        drains = replace(
+            UNIT,
+            active_state="deactivating",
+            sub_state="stop-sigterm",
+            main_pid=1,
+            status_text="draining, 2 requests",
+        )
+        screen = model.screen(None, replace(shot(1, unit=drains), others=(self.SIBLING,)))
+        assert screen.noted == [drains.name, self.SIBLING.name]
+        assert (screen.restarts, screen.memory) == (3, 179306496 + 1000)
+        assert {unit.name: unit.doing for unit in screen.units} == {
+            drains.name: "draining, 2 requests",
+            self.SIBLING.name: "serving, 1 request",
+        }
+        line = observations._top_line(screen)
+        shown = "optillm-proxy.service:deactivating(stop-sigterm),optillm-proxy-next.service:active"
+        assert f" units={shown}(running)" in line
+        assert screen.as_dict()["units"][1]["state"] == "active (running)"
+
+    def test_a_unit_that_failed_is_seen_and_others_are_not(self) -> None:
+        relay = Unit("optillm-proxy-upstream.service", active_state="failed", sub_state="failed")
+        socket = Unit("optillm-proxy.socket", active_state="active", sub_state="running")
+        ended = replace(self.SIBLING, active_state="inactive")
+        screen = model.screen(None, replace(shot(1), others=(ended, socket, relay)))
+        assert screen.noted == [relay.name]
+        assert model.screen(None, replace(shot(1), others=(socket,))).noted == []
+
+    def test_two_processes_that_answer_in_turn_are_told_apart(self) -> None:
+        def at(seconds: float, started: float, requests: int) -> Snapshot:
+            text = f"process_start_time_seconds {started}\n"
+            return shot(seconds, exposed(requests, []) + text)
+
+        # the sibling has counted less, and the service answers again: nothing is known of it
+        assert model.screen(at(0, 100, 5000), at(60, 160, 7)).total.requests == 8
+        assert model.screen(at(0, 160, 7), at(60, 100, 5000)).total.requests == 0
+        assert model.screen(at(0, 100, 5000), at(60, 100, 5003)).total.requests == 3
+
+
+class TestKeys:
+    def watch(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, typed: str, **options: Any
+    ) -> list[run.Mode]:
+        """The modes in which screens were shown while these keys were typed, "." for none."""
+        monkeypatch.setattr(run, "take_snapshot", lambda *_: shot(1))
+        keys, seen = iter([*typed.replace(".", " "), "q"]), list[run.Mode]()
+        run.watch(
+            Config(),
+            paths.system(tmp_path),
+            "",
+            interval=60,
+            count=None,
+            show=lambda _, mode: seen.append(mode),
+            wait=lambda _: next(keys).strip(),
+        )
+        return seen
+
+    def test_a_pause_takes_no_snapshot_and_draws_again(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        seen = self.watch(monkeypatch, tmp_path, "p..p.")
+        assert [mode.fresh for mode in seen] == [True, *[False] * 5]
+        assert [mode.paused for mode in seen] == [False, True, True, True, False, False]
+
+    def test_a_question_mark_shows_the_help_and_leaves_it(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        seen = self.watch(monkeypatch, tmp_path, "?.?h")
+        assert [mode.help for mode in seen] == [False, True, True, False, True]
+
+    @pytest.mark.parametrize("width", [40, 60, 80, 120])
+    def test_the_help_fits(self, width: int) -> None:
+        from rich.console import Console
+
+        console = Console(width=width, height=40, color_system=None, force_terminal=True)
+        with console.capture() as shown:
+            console.print(observations._top_help(width))
+        lines = ESCAPE.sub("", shown.get()).splitlines()
+        assert max(map(len, lines)) <= width
+        assert width < 80 or len(lines) <= 24
+        assert "estimate" in shown.get()
+
+    def test_a_pipe_gets_each_screen_once(self) -> None:
+        written: list[model.Screen] = []
+        show, screen = observations._when_fresh(written.append), model.screen(None, shot(1))
+        show(screen, run.Mode())
+        show(screen, run.Mode(fresh=False))
+        assert written == [screen]
+
+
 class TestShown:
+    def test_quantiles_are_marked_as_estimates(self) -> None:
+        from rich.console import Console
+
+        before, now = shot(0, exposed(0, [])), shot(60, exposed(1, [0.5, 0.5, 0.5, 20, 20]))
+        screen = model.screen(before, now)
+        console = Console(width=80, height=24, color_system=None)
+        with console.capture() as shown:
+            console.print(*observations._head(screen, "optillm-proxy"))
+        assert "p50 ~0.85 s, p95 >10.00 s" in shown.get()
+        assert " est_call_p50_s=0.850 est_call_p95_s=10.000 " in observations._top_line(screen)
+
     @pytest.mark.parametrize("width", [60, 80, 120])
     @pytest.mark.parametrize("many", [0, 3, 500])
     def test_it_fits_24_lines(self, width: int, many: int) -> None:

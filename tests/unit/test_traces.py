@@ -122,16 +122,17 @@ def test_what_was_lost_and_where() -> None:
         ["samples"],
     )
     text = tracing.page([("moa-jerry-xl", trace)], "today")
-    assert "<p>Effect: none. Fixed: samples.</p>" in text
+    assert "<dt>effect</dt><dd>none; fixed: samples</dd>" in text
     assert "<li>critique_empty: The critique was empty" in text
     assert text.count('class="bar lost"') == 1
     assert '<td class="words">critique_empty</td>' in text
+    assert ">candidate (lost: critique_empty)</text>" in text
 
 
 def test_a_trace_of_an_older_guard_says_nothing_of_the_effect() -> None:
     trace = _trace(_call(0, 1))
     assert (trace.effect, trace.degraded, trace.fixed) == ("", (), ())
-    assert "Effect" not in tracing.page([("moa-jerry-xl", trace)], "today")
+    assert "<dt>effect</dt>" not in tracing.page([("moa-jerry-xl", trace)], "today")
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, {"calls": None}, {"calls": [{}]}, "text"])
@@ -184,6 +185,43 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows() -> None:
     assert "script" not in {tag for tag, _ in tags.seen}
     assert not [a for _, attributes in tags.seen for a in attributes if a in ("src", "href")]
     bars = [(a["class"], a["x"], a["width"]) for tag, a in tags.seen if tag == "rect"]
-    assert bars == [("bar", "0.0", "25.0"), ("bar failed", "25.0", "50.0")]
+    assert bars == [("bar", "0.0%", "25.0%"), ("bar failed", "25.0%", "50.0%")]
     assert evil not in text
     assert text.count("&lt;script") == 2
+
+
+def test_it_shows_the_prompt_the_answer_and_the_versions() -> None:
+    call = _call(0, 1, messages=[], answers=[])
+    asked = [{"role": "user", "content": "Why is the sky blue?"}]
+    trace = _trace(call, messages=asked, answers=["Rayleigh & co"])
+    text = tracing.page([("moa-jerry-xl", trace)], "today", [("OptiLLM", "0.3.12")])
+    assert "<pre>user: Why is the sky blue?</pre>" in text
+    assert "<pre>Rayleigh &amp; co</pre>" in text
+    assert "today, OptiLLM 0.3.12</p>" in text
+    assert "Prompt" not in tracing.page([("moa-jerry-xl", _trace(_call(0, 1)))], "today")
+
+
+def test_parallel_and_serial_time_are_apart() -> None:
+    trace = _trace(_call(0.5, 2), _call(0.5, 1), _call(3, 1), seconds=4.5)
+    times = trace.time
+    assert (times.parallel, times.serial, times.none) == (1, 2, 1.5)
+    assert times.calls == 4
+    assert "1.00 s with several calls side by side, 2.00 s with one call" in tracing.page(
+        [("moa-jerry-xl", trace)], "today"
+    )
+
+
+@pytest.mark.parametrize(
+    ("span", "labels"),
+    [
+        (0, ["0 s"]),
+        (0.0021, ["0 s", "0.5 ms", "1 ms", "1.5 ms", "2 ms"]),
+        (0.4, ["0 s", "100 ms", "200 ms", "300 ms", "400 ms"]),
+        (9.4, ["0 s", "2 s", "4 s", "6 s", "8 s"]),
+        (300, ["0 s", "100 s", "200 s", "300 s"]),
+    ],
+)
+def test_the_axis_has_round_numbers(span: float, labels: list[str]) -> None:
+    ticks = tracing.ticks(span)
+    assert [label for _, label in ticks] == labels
+    assert all(0 <= place <= 100 for place, _ in ticks)

@@ -26,7 +26,8 @@ _BUCKETS = "optillm_upstream_call_duration_seconds_bucket"
 class Counts:
     """What a worker of the guard counted since it started, or within a period, by strategy.
 
-    `buckets` maps an upper bound to the number of calls that took at most that long.
+    `buckets` maps an upper bound to the number of calls that took at most that long. `started`:
+    the start of its process, Unix time; it tells processes apart that answer in turn.
     """
 
     requests: dict[str, float] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Counts:
     refusals: float = 0.0
     buckets: dict[float, float] = field(default_factory=dict)
     memory: float | None = None
+    started: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Snapshot:
     """The state of the service at one time.
 
     `at`: monotonic time. `problem`: why the guard did not report its state, or "". `counts`: by
-    worker ("" if there is only one). `unit`: None if systemd does not manage the deployment.
+    worker ("" if there is only one). `unit`: the service, None if systemd does not manage the
+    deployment. `others`: its other units that exist, the sibling of a restart among them.
     """
 
     at: float
@@ -52,6 +55,7 @@ class Snapshot:
     state: GuardState | None = None
     counts: Mapping[str, Counts] = field(default_factory=dict)
     unit: Unit | None = None
+    others: tuple[Unit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,23 @@ class InFlight:
 
 
 @dataclass(frozen=True)
+class UnitLine:
+    """A unit, and what it says of itself."""
+
+    name: str
+    state: str
+    doing: str = ""
+
+
+@dataclass(frozen=True)
 class Screen:
     """Everything that a screen shows.
 
-    `seconds`: the period of the rates. `p50`, `p95`: durations of upstream calls that ended in it.
+    `restarts`, `memory`: of all units together. `seconds`: the period of the rates. `p50`, `p95`:
+    durations of upstream calls that ended in it. They are estimates: within a bucket of the guard's
+    histogram the durations count as evenly spread. One that is `last_bucket` is longer than that.
+    `units`: every unit that exists. `noted`: those
+    that a person must see: the sibling of a restart, the service beside it, units that failed.
     """
 
     state: str
@@ -107,6 +124,9 @@ class Screen:
     max_in_flight: int | None
     workers: int | None
     workers_wanted: int | None
+    last_bucket: float | None = None
+    units: list[UnitLine] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -138,19 +158,26 @@ def parse(text: str) -> dict[str, Counts]:
                 by_worker[worker] = replace(counts, refusals=counts.refusals + sample.value)
             elif sample.name == "process_resident_memory_bytes":
                 by_worker[worker] = replace(counts, memory=sample.value)
+            elif sample.name == "process_start_time_seconds":
+                by_worker[worker] = replace(counts, started=sample.value)
     return by_worker
 
 
 def grown(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
     """What all workers counted between two snapshots, without `memory`.
 
-    A worker that counts less than before was restarted: all its counts are new. A worker that was
-    not in the first snapshot is left out, because it is unknown how many of its counts are new.
+    A worker that counts less than before, or that started later, was restarted: all its counts are
+    new. A worker that was not in the first snapshot is left out, because it is unknown how many of
+    its counts are new; so is one that started earlier: during a restart two processes answer.
     """
     total = Counts()
     refusals = 0.0
     for worker in now.keys() & before.keys():
         old, new = before[worker], now[worker]
+        if old.started is not None and new.started is not None and old.started != new.started:
+            if new.started < old.started:
+                continue
+            old = Counts()
         refusals += new.refusals - old.refusals if new.refusals >= old.refusals else new.refusals
         restarted = any(count < old.buckets.get(bound, 0) for bound, count in new.buckets.items())
         for bound, count in new.buckets.items():
@@ -198,12 +225,13 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
     since = _since(before, now)
     rates = _rates(now, in_flight, since)
     workers = state.workers if state else None
+    every = (*([unit] if unit else []), *now.others)
     return Screen(
         state=_service_state(now),
         ready=not now.problem and state is not None and state.ready,
         problem=now.problem,
         uptime=state.uptime if state else None,
-        restarts=unit.restarts if unit else None,
+        restarts=sum(each.restarts for each in every) if unit else None,
         memory=_memory(now),
         seconds=round(since.seconds, 1),
         total=_total(rates, len(in_flight), is_known=bool(since.seconds)),
@@ -212,12 +240,35 @@ def screen(before: Snapshot | None, now: Snapshot) -> Screen:
         upstream_failed=since.per_minute(sum(since.new.failures.values())),
         p50=quantile(since.new.buckets, 0.5) if since.seconds else None,
         p95=quantile(since.new.buckets, 0.95) if since.seconds else None,
+        last_bucket=max((b for b in since.new.buckets if b != float("inf")), default=None),
         in_flight=[_shown(request) for request in sorted(in_flight, key=lambda r: -r.age)],
         queued=state.waiting if state else None,
         max_in_flight=state.max_in_flight if state else None,
         workers=workers.serving if workers else None,
         workers_wanted=workers.wanted if workers else None,
+        units=[UnitLine(each.name, _unit_state(each), _doing(each)) for each in every],
+        noted=_noted(every),
     )
+
+
+def _noted(units: Sequence[Unit]) -> list[str]:
+    """The names of the units that a person must see, the service first if it is beside a sibling.
+
+    A sibling serves while the service drains.
+    """
+    siblings = [unit for unit in units[1:] if unit.active and unit.name.endswith("-next.service")]
+    shown = [*units[:1], *siblings] if siblings else []
+    shown += [unit for unit in units[1:] if unit.active_state == "failed" and unit not in shown]
+    return [unit.name for unit in shown]
+
+
+def _unit_state(unit: Unit) -> str:
+    return f"{unit.active_state} ({unit.sub_state})"
+
+
+def _doing(unit: Unit) -> str:
+    """The status of a unit; systemd keeps the last one of a stopped unit."""
+    return unit.status_text if unit.main_pid else ""
 
 
 @dataclass(frozen=True)
@@ -290,14 +341,15 @@ def _total(rates: Sequence[Rates], in_flight: int, *, is_known: bool) -> Rates:
 
 def _service_state(now: Snapshot) -> str:
     if now.unit:
-        return f"{now.unit.active_state} ({now.unit.sub_state})"
+        return _unit_state(now.unit)
     return "not answering" if now.problem else "running"
 
 
 def _memory(now: Snapshot) -> float | None:
-    """The memory that systemd accounts; without accounting, the memory of the processes."""
+    """The memory of all units as systemd counts it; without that, the memory of the processes."""
     if now.unit and now.unit.memory_current is not None:
-        return float(now.unit.memory_current)
+        of_others = (each.memory_current or 0 for each in now.others)
+        return float(now.unit.memory_current + sum(of_others))
     memories = [counts.memory for counts in now.counts.values() if counts.memory is not None]
     return sum(memories) if memories else None
 

@@ -36,6 +36,8 @@ from optictl.requests.smoke import Keys, patience
 #: After this many consecutive failures of one model, that model is asked no more; after this many
 #: of all models, the comparison stops.
 FAILURES_IN_A_ROW = 3
+#: Seconds in which a server that runs answers at least with an error.
+_DOWN_TIMEOUT = 10
 #: Characters of an error message that are kept.
 _ERROR_LENGTH = 200
 BUILT_IN = Path(__file__).with_name("questions.jsonl")
@@ -102,6 +104,18 @@ class Comparison:
             request.subject, request.question, self.subjects, self.records
         )
 
+    def expected_cost(self, prices: summary.AnyPrices) -> float | None:
+        """The estimated cost of the requests that are left; None if a price is not known."""
+        costs = [self._cost(request, prices) for request in self.left]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
+
+    def _cost(self, request: Request, prices: summary.AnyPrices) -> float | None:
+        subject = request.subject
+        of_model = summary.price_of(prices, subject.base_model)
+        share = summary.prompt_share(subject.model, self.records)
+        return of_model.expected(self._expected(request), share) if of_model else None
+
     def fits(self, request: Request, budget: int | None) -> bool:
         """Whether a request is expected to stay within the token budget."""
         return budget is None or self.tokens + self._expected(request) <= budget
@@ -114,7 +128,7 @@ class Comparison:
                 remedy=f"use --budget-tokens {self.enough} (estimate for the whole comparison)",
             )
 
-    def rows(self, prices: summary.Prices | None) -> list[summary.Row]:
+    def rows(self, prices: summary.AnyPrices) -> list[summary.Row]:
         return summary.rows(self.rivals, self.questions, self.records, prices)
 
     @property
@@ -319,34 +333,113 @@ def _ask(
     append: Callable[[str], None],
     say: Callable[[str], None],
 ) -> bool:
-    failures, of_model = 0, Counter[str]()
-    for request in _in_order(comparison):
+    _refuse_down(comparison, config, terms)
+    failures, course = 0, _Course(comparison)
+    for request in course.requests():
         model = request.subject.model
-        if of_model[model] == FAILURES_IN_A_ROW:
+        if course.is_out(model):
             continue
         if not comparison.fits(request, terms.budget):
             return False
-        answered = record(request, _answer(request, config, keys, terms), terms.keep)
+        response = _answer(request, config, keys, terms)
+        answered = record(request, response, terms.keep)
         append(answered.line())
         comparison.records.append(answered)
         failures = failures + 1 if answered.error else 0
-        of_model[model] = of_model[model] + 1 if answered.error else 0
-        say(f"{model}: {answered.error or ('right' if answered.right else 'wrong')}")
-        if failures == FAILURES_IN_A_ROW:
-            raise RequestsFailed(
-                f"{failures} consecutive requests failed",
-                remedy=terms.remedy,
-                detail=f"{model}: {answered.error}",
-            )
+        course.note(request.subject, answered)
+        out = "; it is not asked again" if answered.error and course.is_out(model) else ""
+        say(f"{model}: {answered.error or ('right' if answered.right else 'wrong')}{out}")
+        if not response.status:
+            _stop_if_down(request.subject, config, terms)
+        if failures == FAILURES_IN_A_ROW or course.nothing_left:
+            what = f"{failures} consecutive requests failed"
+            if course.nothing_left:
+                what = f"{model} failed, and without it there is nothing left to compare"
+            raise RequestsFailed(what, remedy=terms.remedy, detail=f"{model}: {answered.error}")
     return True
 
 
-def _in_order(comparison: Comparison) -> Iterator[Request]:
-    """The requests that are left. How many samples a strategy is worth is known after its own."""
-    left = summary.left(comparison.subjects, comparison.questions, comparison.records)
-    yield from (Request(subject, question) for subject, question in left)
-    # a plain request that failed is no sample
-    yield from comparison.samples()
+class _Course:
+    """The requests of one run in their order, and which models are out.
+
+    The first request of each model comes first of all. A model that fails it is out: whatever is
+    wrong with it costs one request. Later, a model is out after several failures in a row.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        known = {r.model for r in comparison.records if not r.error}
+        self._unproven = {s.model for s in comparison.subjects} - known
+        self._failures = Counter[str]()
+        self._out: set[str] = set()
+
+    def requests(self) -> Iterator[Request]:
+        """The requests that are left. The number of samples is known after the strategies'."""
+        comparison = self._comparison
+        left = summary.left(comparison.subjects, comparison.questions, comparison.records)
+        # stable: beside that, the order of the questions stays
+        place: dict[str, str] = {}
+        for subject, question in left:
+            if subject.model in self._unproven:
+                place.setdefault(subject.model, question.id)
+        for subject, question in sorted(
+            left, key=lambda pair: place.get(pair[0].model) != pair[1].id
+        ):
+            yield Request(subject, question)
+        # a plain request that failed is no sample
+        yield from comparison.samples()
+
+    def is_out(self, model: str) -> bool:
+        return model in self._out
+
+    def note(self, subject: Subject, answered: Record) -> None:
+        """Take note of a request that ended."""
+        model = subject.model
+        if not answered.error:
+            self._unproven.discard(model)
+            self._failures[model] = 0
+            return
+        self._failures[model] += 1
+        if model in self._unproven or self._failures[model] == FAILURES_IN_A_ROW:
+            self._out.add(model)
+            if not subject.strategy and model in self._unproven:
+                # strategies are compared with it
+                self._out |= {s.model for s in self._of(model)}
+
+    def _of(self, base_model: str) -> list[Subject]:
+        return [s for s in self._comparison.subjects if s.base_model == base_model and s.strategy]
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether no model was proven that could be compared with another one."""
+        plain = [s for s in self._comparison.subjects if not s.strategy]
+        return all(
+            (of := self._of(s.model) or [s])
+            and all(one.model in self._out and one.model in self._unproven for one in of)
+            for s in plain
+        )
+
+
+def _refuse_down(comparison: Comparison, config: Config, terms: Terms) -> None:
+    """Raise RequestsFailed before a token is spent, if strategies are asked and none can answer."""
+    strategy = next((r.subject for r in comparison.left if r.subject.strategy), None)
+    if strategy is not None:
+        _stop_if_down(strategy, config, terms)
+
+
+def _stop_if_down(subject: Subject, config: Config, terms: Terms) -> None:
+    """Raise RequestsFailed if the server of a model does not answer at all."""
+    name, url = ("the proxy", config.url) if subject.strategy else _litellm(config)
+    # without a key: an answer of any status will do
+    answer = network.request("GET", f"{url}/models", timeout=_DOWN_TIMEOUT)
+    if not answer.status:
+        raise RequestsFailed(
+            f"{name} at {url} does not answer", remedy=terms.remedy, detail=answer.error
+        )
+
+
+def _litellm(config: Config) -> tuple[str, str]:
+    return "LiteLLM", config.upstream.base_url
 
 
 def _answer(request: Request, config: Config, keys: Keys, terms: Terms) -> Response:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from optictl import __version__
 from optictl.deployment.config import Config
 from optictl.deployment.paths import Paths
 from optictl.errors import MissingFact
 from optictl.host import files
-from optictl.requests import smoke
-from optictl.requests.compare import page, run
+from optictl.requests import smoke, tracing
+from optictl.requests.compare import page, prices, run
 from optictl.requests.compare.run import Comparison
 from optictl.requests.compare.summary import Prices, Row
 from optictl.requests.smoke import Keys
@@ -35,7 +37,10 @@ class Options:
 
 @dataclass
 class Session:
-    """A comparison that runs. `config_path` is the configuration that the caller named, or None."""
+    """A comparison that runs. `config_path` is the configuration that the caller named, or None.
+
+    `prices`: base model -> its prices, those that the caller stated or LiteLLM's.
+    """
 
     options: Options
     config: Config
@@ -43,6 +48,7 @@ class Session:
     config_path: Path | None
     comparison: Comparison
     keys: Keys
+    prices: Mapping[str, Prices] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -54,11 +60,24 @@ class Session:
         """What is to come, in words."""
         samples, calls = len(self.comparison.samples_left), self.comparison.expected_calls
         of_plain = f", {samples} of them samples of plain models" if samples else ""
-        requests = f"{self.left} requests to come{of_plain}, with about {calls} upstream calls"
+        tokens = self.comparison.enough - self.comparison.tokens
+        requests = (
+            f"{self.left} requests to come{of_plain}, with about {calls} upstream calls"
+            f" and {tokens} tokens, {self._cost}"
+        )
         budget, enough = self.options.budget, self.comparison.enough
         if budget is None or budget >= enough:
             return requests
         return f"{requests}; {budget} tokens may end it earlier (estimate for all: {enough})"
+
+    @property
+    def _cost(self) -> str:
+        """What the requests to come will cost, in words."""
+        cost = self.comparison.expected_cost(self.prices)
+        if cost is None:
+            return "at an unknown price"
+        source = "the stated prices" if self.options.prices else "LiteLLM's prices"
+        return f"for about {cost:.2g} ({source})"
 
     @property
     def may_ask(self) -> bool:
@@ -74,6 +93,24 @@ class Session:
 
     def again(self, budget: int | None) -> str:
         """The command that continues, with a budget of tokens."""
+        words = self._words()
+        if self.options.save is not None:
+            words += ["--save", str(self.options.save)]
+        return self.paths.command(self.comparison.command(budget, *words))
+
+    @property
+    def repeat(self) -> str:
+        """The command that makes the same comparison again."""
+        words, prompts = self._words(), self.comparison.header.prompts
+        if prompts:
+            words += ["--prompts", prompts]
+        if not self.options.models:
+            strategies = (s.model for s in self.comparison.subjects if s.strategy)
+            words += [word for model in strategies for word in ("--models", model)]
+        return self.paths.command(" ".join(["compare", *map(shlex.quote, words)]))
+
+    def _words(self) -> list[str]:
+        """The options of the caller."""
         chosen, words = self.options, list[str]()
         if self.config_path is not None:
             words += ["--config", str(self.config_path)]
@@ -81,13 +118,10 @@ class Session:
             words += ["--content"]
         if chosen.plain_samples:
             words += ["--plain-samples"]
-        if chosen.save is not None:
-            words += ["--save", str(chosen.save)]
         if chosen.prices is not None:
             words += ["--price-prompt", f"{chosen.prices.prompt:g}"]
             words += ["--price-completion", f"{chosen.prices.completion:g}"]
-        words += [word for model in chosen.models for word in ("--models", model)]
-        return self.paths.command(self.comparison.command(budget, *words))
+        return words + [word for model in chosen.models for word in ("--models", model)]
 
     def ask(self, say: Callable[[str], None]) -> bool:
         """Ask what is left. False where the budget ended it."""
@@ -98,7 +132,24 @@ class Session:
         return run.ask(self.comparison, self.config, self.keys, terms, say)
 
     def rows(self) -> list[Row]:
-        return self.comparison.rows(self.options.prices)
+        return self.comparison.rows(self.prices)
+
+    @property
+    def origin(self) -> page.Origin:
+        """What is needed to repeat the comparison."""
+        header = self.comparison.header
+        models = [subject.model for subject in self.comparison.subjects]
+        serving = tracing.versions(self.config, self.keys.proxy)
+        built_in = f"the built-in ones of optictl {__version__}"
+        facts = {
+            "models": ", ".join(models),
+            "questions": f"{header.prompts or built_in} ({header.questions})",
+            "versions": ", ".join(f"{name} {version}" for name, version in serving),
+            "prices": "; ".join(f"{model}: {of}" for model, of in self.prices.items()),
+            "results file": str(self.comparison.file),
+        }
+        known = tuple((name, text) for name, text in facts.items() if text)
+        return page.Origin(self.repeat, known, header.line())
 
     def save(self) -> None:
         """Write the HTML page, where one is wanted.
@@ -113,8 +164,9 @@ class Session:
             self.comparison.questions,
             self.comparison.records,
             content=chosen.content,
-            priced=chosen.prices is not None,
+            priced=any(row.cost is not None for row in self.rows()),
             when=time.strftime("%Y-%m-%d %H:%M"),
+            origin=self.origin,
         )
         files.write(chosen.save, text, 0o600 if chosen.content else 0o644)
 
@@ -137,4 +189,10 @@ def begin(options: Options, config: Config, paths: Paths, config_path: Path | No
             remedy="run it with sudo, or set OPENAI_API_KEY there",
         )
     comparison.refuse_small(options.budget)
-    return Session(options, config, paths, config_path, comparison, keys)
+    base_models = {subject.base_model for subject in comparison.subjects}
+    known = (
+        dict.fromkeys(base_models, options.prices)
+        if options.prices
+        else prices.ask(config.upstream.base_url, keys.upstream, base_models)
+    )
+    return Session(options, config, paths, config_path, comparison, keys, known)

@@ -312,6 +312,30 @@ class Prices:
             / 1e6
         )
 
+    def expected(self, tokens: float, prompt_share: float) -> float:
+        """The cost of a number of tokens, of which a share is in the prompt."""
+        rate = prompt_share * self.prompt + (1 - prompt_share) * self.completion
+        return tokens * rate / 1e6
+
+    def __str__(self) -> str:
+        return f"{self.prompt:g} a million prompt tokens, {self.completion:g} completion tokens"
+
+
+#: The prices of all base models, or those of each; None where none are known.
+AnyPrices = Prices | Mapping[str, Prices] | None
+
+
+def price_of(prices: AnyPrices, base_model: str) -> Prices | None:
+    """The prices of one base model, if they are known."""
+    return prices.get(base_model) if isinstance(prices, Mapping) else prices
+
+
+def prompt_share(model: str, records: Iterable[Record]) -> float:
+    """The share of prompt tokens in what a model took so far; a half before its first request."""
+    own = [r for r in records if r.model == model]
+    tokens = sum(r.tokens for r in own)
+    return sum(r.prompt_tokens for r in own) / tokens if tokens else 0.5
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -376,7 +400,7 @@ def rows(
     subjects: Sequence[Subject],
     questions: Sequence[Question],
     records: Sequence[Record],
-    prices: Prices | None,
+    prices: AnyPrices,
 ) -> list[Row]:
     """One row per subject, in their order."""
     asked = {s: answers(s, questions, records) for s in subjects}
@@ -386,7 +410,7 @@ def rows(
     for s in subjects:
         # a baseline shares its samples with others
         own = asked[s] if s.samples > 1 else _of_model(s.model, records)
-        row = _row(s, asked[s], own, len(questions), prices)
+        row = _row(s, asked[s], own, len(questions), price_of(prices, s.base_model))
         found.append(replace(row, beside=beside.get(s), beside_samples=beside_samples.get(s)))
     return found
 
@@ -479,6 +503,44 @@ def _beside(counts: tuple[int, int, int, int], p: float) -> Beside:
     else:
         low, high = min(low, 0.0), max(high, 0.0)
     return Beside(sum(counts), gained, lost, p, (low, high), verdict)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """The outcome of a comparison in one line: the best strategy, or that none is better."""
+    judged = [row for row in rows if row.subject.strategy and row.beside and row.beside.pairs]
+    if not judged:
+        return "No question has an answer of a strategy and of its plain model."
+    better = [row for row in judged if row.beside and row.beside.verdict == "better"]
+    worse = [row.subject.label for row in judged if row.beside and row.beside.verdict == "worse"]
+    also = f" Worse: {', '.join(worse)}." if worse else ""
+    pairs = max(row.beside.pairs for row in judged if row.beside)
+    if not better:
+        return (
+            f"No strategy is better than the plain model beyond noise, on {pairs} questions.{also}"
+        )
+    best = max(better, key=lambda row: row.right / row.answered)
+    plain = next(
+        row
+        for row in rows
+        if row.subject.model == best.subject.base_model and row.subject.samples == 1
+    )
+    times = _times(best, plain)
+    said = (
+        f"{best.subject.label} is better than the plain model: {best.right} of {best.answered}"
+        f" right, not {plain.right} of {plain.answered}{times}."
+    )
+    rival = best.beside_samples
+    if rival and rival.pairs and rival.verdict != "better":
+        said += " The plain model asked as often is as good, within noise."
+    return f"{said}{also}"
+
+
+def _times(row: Row, plain: Row) -> str:
+    """How many times the tokens of the plain model a question takes, in words."""
+    if not (plain.answered and plain.tokens and row.answered):
+        return ""
+    times = (row.tokens / row.answered) / (plain.tokens / plain.answered)
+    return f", for {times:.1f} times the tokens"
 
 
 def sentences(row: Row) -> list[str]:

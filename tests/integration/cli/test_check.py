@@ -36,7 +36,7 @@ class TestCheck:
         assert outcome.data["summary"].startswith("The service does not answer: ")
         assert [r["id"] for r in results] == IDS
         for result in results:
-            assert result.keys() - {"data", "fault", "root_cause"} == KEYS
+            assert result.keys() - {"data", "fault", "root_cause", "applies"} == KEYS
             assert result["status"] in SEVERITY
             assert all(isinstance(result[key], str) for key in KEYS)
             assert result["found"]
@@ -113,11 +113,11 @@ class TestCheck:
             "key.not-in-argv",
         ]
 
-    def test_a_skip_alone_is_no_failure(self, root: Path, tmp_path: Path) -> None:
+    def test_a_skip_alone_proves_nothing(self, root: Path, tmp_path: Path) -> None:
         outcome = optictl("check", "--root", root, "--only", "bind", home=tmp_path)
-        assert outcome.code == 0
+        assert outcome.code == 1
         assert "nothing listens on port" in outcome.out
-        assert "0 of" in outcome.out
+        assert outcome.out.splitlines()[-2:] == ["Nothing was checked", "(1 skip)"]
 
     def test_what_was_not_asked_for_is_told_where_it_is_red(
         self, root: Path, tmp_path: Path
@@ -147,7 +147,9 @@ class TestCheck:
         assert outcome.code == 0
         assert outcome.out.startswith("env.forbidden: ")
         assert "Why: OPTILLM_API_KEY" in outcome.out
-        assert optictl("check", "--explain", "no.such", home=tmp_path).code == 2
+        wrong = optictl("check", "--explain", "env.forbiden", home=tmp_path)
+        assert wrong.code == 2
+        assert "did you mean 'env.forbidden'?" in wrong.err
 
     def test_a_textfile_is_written_whole_and_for_everybody(
         self, root: Path, tmp_path: Path
@@ -157,7 +159,9 @@ class TestCheck:
             "check", "--root", root, "--textfile", path, "--output", "nagios", home=tmp_path
         )
         assert outcome.code == 2
-        assert outcome.out.startswith("OPTILLM CRITICAL - The service does not answer: ")
+        assert outcome.out.startswith(
+            "OPTILLM CRITICAL - optillm-proxy: The service does not answer: "
+        )
         assert path.stat().st_mode & 0o777 == 0o644
         metrics = {m.name: m.samples for m in text_string_to_metric_families(path.read_text())}
         assert {s.labels["id"] for s in metrics["optillm_check_status"]} == set(IDS)
@@ -215,7 +219,7 @@ class TestSmoke:
     @pytest.mark.parametrize("name", ["jerry-xl", "mcts-jerry-xl", "moa-tom"])
     def test_a_model_that_is_not_served(self, name: str, root: Path, tmp_path: Path) -> None:
         outcome = optictl("smoke", name, "--root", root, home=tmp_path)
-        assert (outcome.code, outcome.out) == (1, "")
+        assert (outcome.code, outcome.out) == (2, "")
         assert f"{name} is not an enabled strategy on a base model" in outcome.err
         assert "plansearch-jerry-xl" in outcome.err
 

@@ -51,11 +51,12 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "trace": ("moa-jerry-xl", "Hello"),
     "uninstall": ("--dry-run",),
     "upgrade": ("--dry-run",),
+    "wheelhouse": ("wheels",),
 }
 #: Those that succeed where nothing is installed.
 FINE = ("check", "init", "releases", "uninstall")
 #: Those that do not read the configuration.
-WITHOUT_CONFIGURATION = ("check", "init", "logs", "releases", "status", "uninstall")
+WITHOUT_CONFIGURATION = ("check", "init", "logs", "releases", "status", "uninstall", "wheelhouse")
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
@@ -161,7 +162,7 @@ def test_a_full_standard_output_is_an_error(words: list[str], tmp_path: Path) ->
 
 
 def test_the_extra_that_is_missing_is_named(tmp_path: Path) -> None:
-    hidden = "import sys\nsys.modules['packaging'] = None\nsys.modules['ansible_runner'] = None\n"
+    hidden = "import sys\nsys.modules['ansible'] = None\nsys.modules['ansible_runner'] = None\n"
     (tmp_path / "sitecustomize.py").write_text(hidden)
     (tmp_path / "inventory.yml").write_text("all:\n  hosts:\n")
     variables = {"PYTHONPATH": str(tmp_path)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import optictl as package
 from optictl.cli import app
 from tests.integration.cli.helpers import ESCAPE, Outcome, optictl
 
-EXAMPLE = re.compile(r"(?:Example:|Try) (?:sudo )?(optictl [^\n:│]+)")
+EXAMPLE = re.compile(r"(?:Example:|Try) (?:sudo )?(optictl [^\n:]+)")
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -28,6 +29,9 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 
 
 ALL = list(commands(typer.main.get_command(app)))
+#: What stands alone on a line, above a list.
+TITLES = {"Options", "Arguments", "Commands", "A deployment", "Releases", "Proof", "Artefacts"}
+TITLES |= {"Several hosts"}
 
 
 def within(*words: str) -> Outcome:
@@ -47,11 +51,14 @@ def test_the_commands_of_the_contract_are_there() -> None:
     assert names >= {
         "init",
         "install",
-        "render-unit",
-        "render-socket",
-        "render-env",
-        "render-proxy-config",
-        "render-litellm",
+        "render",
+        *(
+            f"render-{name}"
+            for name in (
+                *("unit", "socket", "upstream-socket", "upstream-service"),
+                *("check-unit", "check-timer", "env", "proxy-config", "litellm"),
+            )
+        ),
         "check",
         "smoke",
         "run",
@@ -61,7 +68,14 @@ def test_the_commands_of_the_contract_are_there() -> None:
 
 
 def test_version(tmp_path: Path) -> None:
-    assert optictl("--version", home=tmp_path) == Outcome(0, f"optictl {package.__version__}\n", "")
+    said = optictl("--version", home=tmp_path)
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == f"optictl {package.__version__}"
+    assert re.fullmatch(r"commit  (unknown|[0-9a-f]{12}(-dirty)?)", lines[1])
+    assert re.fullmatch(r"OptiLLM 0\.3\.12, 0\.3\.13, .+", lines[2])
+    assert lines[3].startswith(f"Python  {platform.python_version()} (")
+    assert len(lines) == 4
 
 
 def test_every_help_fits_80_columns_and_goes_to_stdout(
@@ -104,14 +118,23 @@ def test_every_option_is_explained(helps: dict[tuple[str, ...], Outcome]) -> Non
 def test_no_help_breaks_a_line_in_the_middle(helps: dict[tuple[str, ...], Outcome]) -> None:
     """A paragraph fills its lines: where the next word would have fitted, no line ends."""
     for words, outcome in helps.items():
-        prose = outcome.out.split("╭")[0].splitlines()
-        for line, following in itertools.pairwise(prose):
-            if line.strip() and following.strip():
-                assert len(line.rstrip()) + 1 + len(following.split()[0]) >= 79, (
-                    words,
-                    line,
-                    following,
-                )
+        for line, following in itertools.pairwise(outcome.out.splitlines()):
+            is_prose = following[:1].isalpha() and line[:1].isalpha() and line not in TITLES
+            if is_prose and not following.startswith("Example:"):
+                whole = len(line.rstrip()) + 1 + len(following.split()[0])
+                assert whole > 80, (words, line, following)
+
+
+def test_no_flag_has_a_value_and_no_help_shows_a_type(
+    helps: dict[tuple[str, ...], Outcome],
+) -> None:
+    for words, outcome in helps.items():
+        assert not re.search(r"<\w+>|\[x|\[default|\[env", outcome.out), words
+
+
+def test_brackets_are_shown_as_they_are(helps: dict[tuple[str, ...], Outcome]) -> None:
+    assert "uv tool install 'optictl[fleet]'" in " ".join(helps[("fleet",)].out.split())
+    assert "[VERSION]" in helps[("upgrade",)].out
 
 
 def test_help_is_asked_for_with_either_flag(
@@ -120,10 +143,30 @@ def test_help_is_asked_for_with_either_flag(
     assert optictl("check", "-h", home=tmp_path) == helps[("check",)]
 
 
-def test_without_a_command_it_shows_help(tmp_path: Path) -> None:
-    outcome = optictl(home=tmp_path)
-    assert outcome.code == 2
-    assert "Usage: optictl" in outcome.out + outcome.err
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_without_a_command_it_shows_every_command_on_one_screen(columns: int) -> None:
+    done = CliRunner().invoke(app, [], env={"COLUMNS": str(columns)})
+    assert done.exit_code == 2
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Usage: optictl")
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= columns
+    shown = [line for line in lines if line.startswith("  ")]
+    typed = {name for line in shown for name in re.split(", *", line.strip().split("  ")[0])}
+    group = typer.main.get_command(app)
+    assert typed == {name for name, inner in group.commands.items() if not inner.hidden}  # type: ignore[attr-defined]
+
+
+def test_an_older_spelling_is_hidden_and_does_the_same() -> None:
+    group = typer.main.get_command(app)
+    hidden = [name for name, inner in group.commands.items() if inner.hidden]  # type: ignore[attr-defined]
+    assert len(hidden) == 8
+    for name in hidden:
+        word = name.removeprefix("render-")
+        old, new = within(name, "--root", "/nowhere"), within("render", word, "--root", "/nowhere")
+        assert old == new
+        assert new.code == 0
+        assert new.out
 
 
 #: A wrong command line, and what of it the message names.

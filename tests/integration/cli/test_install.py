@@ -26,15 +26,16 @@ class TestDryRun:
         assert list(tmp_path.iterdir()) == []
 
     def test_it_shows_each_step_with_its_reason_and_diff(self, root: Path, tmp_path: Path) -> None:
-        shown = optictl("install", "--dry-run", "--root", root, home=tmp_path).out
+        shown = optictl("install", "--dry-run", "--diff", "full", "--root", root, home=tmp_path).out
         notes, _, steps = shown.partition("\n\n")
         assert notes.startswith("note    OPENAI_API_KEY is not set in ")
         lines = steps.splitlines()
         assert lines[0].startswith("build   0.3.12-")
         assert any(line.startswith("switch  0.3.12-") for line in lines)
-        # the view for people comes last
-        assert lines[-1].startswith("create ")
-        assert lines[-1].endswith("/.optillm (it is missing)")
+        # the view for people comes last, then the count
+        assert lines[-3].startswith("create ")
+        assert lines[-3].endswith("/.optillm (it is missing)")
+        assert lines[-1] == "Plan: 10 to add, 1 to run."
         assert "this release is not on this machine yet" in lines[0]
         assert "+Restart=always" in lines
         assert f"create  {root}/etc/systemd/system/optillm-proxy.service (it is missing)" in lines

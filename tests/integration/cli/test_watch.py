@@ -102,11 +102,11 @@ def test_a_pipe_is_told_what_changed_and_every_round_is_in_the_textfile(
         broken = pipe.until("Fix: ")
         assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d fail  key\.strength: ", broken, re.M)
         assert "config.valid" not in broken
-        assert "optillm_check_healthy 0\n" in metrics.read_text()
+        assert 'optillm_check_healthy{deployment="optillm-proxy"} 0\n' in metrics.read_text()
         key.write_text(STRONG)
         well = pipe.until("All good").splitlines()
         assert [line.split()[2:4] for line in well] == [["pass", "key.strength:"], ["pass", "All"]]
-        assert "optillm_check_healthy 1\n" in metrics.read_text()
+        assert 'optillm_check_healthy{deployment="optillm-proxy"} 1\n' in metrics.read_text()
         # a round that cannot do its work is told, and the next one goes on
         metrics.unlink()
         metrics.mkdir()

@@ -166,6 +166,11 @@ def test_the_plain_model_and_every_strategy(
     assert plain["cost"] == pytest.approx(
         (plain["prompt_tokens"] + 10 * plain["completion_tokens"]) / 1e6
     )
+    assert outcome.data["page"] == str(page)
+    shown = page.read_text()
+    assert f"optictl compare --price-prompt 1 --price-completion 10 --prompts {prompts}" in shown
+    assert "OptiLLM 0.3.12" in shown
+    assert "1 a million prompt tokens" in shown
     # texts and keys are nowhere, and the file is for its owner
     kept = answers.read_text() + outcome.out + outcome.err + page.read_text()
     assert not [
@@ -269,11 +274,15 @@ def test_ctrl_c_names_the_command_that_goes_on(
     assert outcome.code == 0, outcome.err
     assert f"{QUESTIONS}/{QUESTIONS}" in outcome.out
     # in a pipe: what is to come, a line for each request, and where the answers are
-    begun, *requests, ended = outcome.err.splitlines()
-    assert re.fullmatch(r"\d+ requests to come, with about \d+ upstream calls", begun)
+    begun, *requests, drawn, ended = outcome.err.splitlines()
+    assert re.fullmatch(
+        r"\d+ requests to come, with about \d+ upstream calls and \d+ tokens, at an unknown price",
+        begun,
+    )
     assert requests[-1].startswith(f"{len(requests)} of {len(requests)}: ")
     assert begun.startswith(f"{len(requests)} ")
     assert ended.startswith("every answer is in ")
+    assert drawn == f"the page is {tmp_path / 'page.html'}"
     (kept,) = tmp_path.glob("optictl-compare-*.jsonl")
     assert kept.read_text().count("Answer: 42") == QUESTIONS
     page = tmp_path / "page.html"
@@ -308,8 +317,11 @@ def test_where_nothing_answers_it_stops_and_says_so(
     outcome = compare(root, tmp_path, *words)
     assert outcome.code == 1
     assert assert_envelope(outcome.data, "compare", "failed") == []
-    assert "3 consecutive requests failed" in outcome.data["error"]["what"]
+    what = "jerry-xl failed, and without it there is nothing left to compare"
+    assert outcome.data["error"]["what"] == what
     assert "out of order" in outcome.err
+    # one request was enough to know it
+    assert len(answers.read_text().splitlines()) == 2
     upstream.respond = respond
     mended = compare(root, tmp_path, *words)
     assert mended.code == 0
@@ -319,11 +331,18 @@ def test_where_nothing_answers_it_stops_and_says_so(
 def test_one_that_fails_is_no_wrong_answer(
     root: Path, upstream: StandIn, prompts: Path, tmp_path: Path
 ) -> None:
-    upstream.respond = lambda seen: (
-        Reply(500, {"error": {"message": "out of order"}})
-        if seen.method == "POST" and not is_plain(seen)
-        else respond(seen)
-    )
+    whole: list[Seen] = []
+
+    def fail_later(seen: Seen) -> Reply | None:
+        """The first answer of the strategy is one; after it, its calls fail."""
+        if seen.method != "POST" or is_plain(seen):
+            return respond(seen)
+        whole.append(seen)
+        if len(whole) <= CALLS["moa"]:
+            return respond(seen)
+        return Reply(500, {"error": {"message": "out of order"}})
+
+    upstream.respond = fail_later
     outcome = compare(
         root, tmp_path, "--prompts", prompts, "--models", "moa-jerry-xl", "-o", "json"
     )
@@ -331,10 +350,10 @@ def test_one_that_fails_is_no_wrong_answer(
     plain, moa = outcome.data["results"]
     assert (plain["status"], plain["data"]["answered"]) == ("pass", QUESTIONS)
     # after three in a row it is left alone: every failure may have cost tokens
-    assert (moa["status"], moa["data"]["answered"], moa["data"]["failed"]) == ("fail", 0, 3)
-    assert moa["data"]["left_out"] == QUESTIONS - 3
+    assert (moa["status"], moa["data"]["answered"], moa["data"]["failed"]) == ("fail", 1, 3)
+    assert moa["data"]["left_out"] == QUESTIONS - 4
     assert "out of order" in moa["data"]["error"]
-    assert moa["data"]["beside"]["verdict"] == ""
+    assert moa["data"]["beside"]["pairs"] == 1
 
 
 def test_sigterm_leaves_a_file_that_goes_on(

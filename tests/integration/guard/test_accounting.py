@@ -32,7 +32,7 @@ def test_the_call_beyond_the_limit_is_not_entered() -> None:
     enter(one, answered())
     with pytest.raises(accounting.Abort) as first:
         enter(one, answered())
-    assert (first.value.status, first.value.code) == (429, "upstream_call_limit")
+    assert (first.value.status, first.value.code) == (400, "upstream_call_limit")
     assert len(one.calls) == 2
 
 

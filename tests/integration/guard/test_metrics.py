@@ -25,8 +25,8 @@ Sample = tuple[str, frozenset[tuple[str, str]]]
 
 @pytest.fixture(scope="module")
 def running(release: Path) -> Iterator[Pair]:
-    flags = ["--max-upstream-calls", "4", "--request-timeout", "5"]
-    with guarded_pair(release, strategies=[*STRATEGIES, "re2"], extra=flags) as pair:
+    flags = ["--max-upstream-calls", "4", "--request-timeout", "5", "--deployment", "optillm-b"]
+    with guarded_pair(release, strategies=[*STRATEGIES, "re2", "rstar"], extra=flags) as pair:
         yield pair
 
 
@@ -48,7 +48,7 @@ def scrape(pair: Pair) -> dict[Sample, float]:
 
 
 def key(name: str, **labels: str) -> Sample:
-    return name, frozenset(labels.items())
+    return name, frozenset({"deployment": "optillm-b", **labels}.items())
 
 
 def gained(before: dict[Sample, float], after: dict[Sample, float]) -> dict[Sample, float]:
@@ -123,7 +123,7 @@ def test_failures_have_a_reason_and_a_code(
 
 
 def test_an_upstream_that_cannot_be_reached_is_a_failed_connection(release: Path) -> None:
-    with guarded_pair(release, strategies=["re2"]) as pair:
+    with guarded_pair(release, strategies=["re2"], extra=["--deployment", "optillm-b"]) as pair:
         pair.upstream._server.shutdown()
         pair.upstream._server.server_close()
         assert pair.server.ask("re2-jerry-xl").status_code == 502
@@ -133,17 +133,12 @@ def test_an_upstream_that_cannot_be_reached_is_a_failed_connection(release: Path
 
 def test_the_calls_limit_is_an_error_with_the_calls_it_let_through(pair: Pair) -> None:
     before = scrape(pair)
-    assert pair.server.ask("self_consistency-jerry-xl").status_code == 400
+    assert pair.server.ask("rstar-jerry-xl").status_code == 400
     found = gained(before, scrape(pair))
     assert (
-        found[
-            key(
-                "optillm_request_errors_total", **of("self_consistency", code="upstream_call_limit")
-            )
-        ]
-        == 1
+        found[key("optillm_request_errors_total", **of("rstar", code="upstream_call_limit"))] == 1
     )
-    assert found[key("optillm_upstream_calls_per_request_sum", **of("self_consistency"))] == 4
+    assert found[key("optillm_upstream_calls_per_request_sum", **of("rstar"))] == 4
 
 
 def test_refusals_are_counted_by_code_and_what_was_asked_for_is_no_label(pair: Pair) -> None:
@@ -250,15 +245,17 @@ def test_what_is_in_flight_is_seen_while_it_is(pair: Pair) -> None:
 def test_the_state_and_the_build_say_what_runs(pair: Pair, release: Path) -> None:
     state, samples = pair.server.get("/guard/state").json(), scrape(pair)
     (build,) = [dict(labels) for name, labels in samples if name == "optillm_build_info"]
-    assert build == {name: state[name] for name in ("optillm", "guard", "release")}
+    versions = {name: state[name] for name in ("optillm", "guard", "release")}
+    assert build == {"deployment": "optillm-b", **versions}
     assert build["release"] == release.name
     assert state["ready"] is True
     assert state["uptime"] > 0
     record = records.parse(GuardState, state)
     assert (record.ready, record.strategies) == (True, tuple(state["strategies"]))
     assert record.workers == Workers(wanted=1, serving=1)
+    assert samples[key("optillm_workers")] == 1
     assert record.waiting == 0
     assert record.max_in_flight is not None
-    assert state["strategies"] == sorted([*STRATEGIES, "re2"])
+    assert state["strategies"] == sorted([*STRATEGIES, "re2", "rstar"])
     assert samples[key("process_start_time_seconds")] > 1.7e9
     assert samples[key("process_resident_memory_bytes")] > 2**20

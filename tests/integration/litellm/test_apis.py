@@ -37,11 +37,14 @@ CALLS = {"moa": 3, "bon": 4, "self_consistency": 5, "plansearch": 4}
 #: A base model that refuses a question which says so.
 LIMITED = "apis-limited-xl"
 _REFUSE = "Please refuse with"
+#: A question whose answers reach the token limit.
+_CUT = "Please be long."
+THOUGHT = "2 and 2."
 PRICE = Price({"input_cost_per_token": 1e-06, "output_cost_per_token": 3e-06}, "the tests")
 
 
 def rendered(ports: Ports, litellm_port: int) -> str:
-    """What `optictl render-litellm` prints for this module's OptiLLM."""
+    """What `optictl render litellm` prints for this module's OptiLLM."""
     config = Config(
         listen=Listen(port=ports.optillms["rendered"]),
         upstream=Upstream(base_url=helpers.base_url(litellm_port)),
@@ -57,7 +60,8 @@ def models(ports: Ports) -> list[dict[str, Any]]:
     # LiteLLM asks the base model itself: only its strategy model is in question
     limited = helpers.model_entry(LIMITED, ports.model_url, cooldown_time=0, num_retries=0)
     strategy = helpers.strategy_entry(f"moa-{LIMITED}", ports.optillms["rendered"])
-    return [helpers.model_entry(BASE, ports.model_url), old, limited, strategy]
+    base = helpers.model_entry(BASE, ports.model_url, allowed_openai_params=["user"])
+    return [base, old, limited, strategy]
 
 
 def _answer(seen: Seen) -> Reply | None:
@@ -65,11 +69,21 @@ def _answer(seen: Seen) -> Reply | None:
     if seen.body is None:
         return None
     asked = re.search(rf"{_REFUSE} (\d+)", str(seen.body["messages"]))
+    if _CUT in str(seen.body["messages"]):
+        return Reply(body=_cut(completion(seen.body, ANSWER)))
     if seen.model == LIMITED and asked:
         said = "invalid_request_error model_not_found litellm.NotFoundError: no such model"
         error = {"message": said, "code": "model_not_found", "type": "invalid_request_error"}
         return Reply(int(asked[1]), {"error": error})
     return Reply(body=completion(seen.body, ANSWER))
+
+
+def _cut(whole: dict[str, Any]) -> dict[str, Any]:
+    """A completion that the token limit ended, of a model that thinks."""
+    for choice in whole["choices"]:
+        choice["finish_reason"] = "length"
+        choice["message"]["reasoning_content"] = THOUGHT
+    return whole
 
 
 @dataclass
@@ -286,6 +300,54 @@ def test_a_call_of_a_tool_comes_back_as_such(site: Site, api: Api, stream: bool)
         choice = response.json()["choices"][0]
         assert choice["finish_reason"] == "tool_calls"
         assert choice["message"]["tool_calls"][0]["id"] == "call_1"
+
+
+# what comes back, and what goes along
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_end_of_every_answer_survives(site: Site, stream: bool) -> None:
+    response = site.litellm.ask(f"bon-{BASE}", _CUT, n=2, stream=stream)
+    assert response.status_code == 200, response.text
+    if stream:
+        choices = [choice for event in _events(response) for choice in event["choices"]]
+        ends = {one["index"]: one["finish_reason"] for one in choices if one.get("finish_reason")}
+        thoughts: dict[int, str] = {0: "", 1: ""}
+        for one in choices:
+            thoughts[one["index"]] += one["delta"].get("reasoning_content") or ""
+    else:
+        choices = response.json()["choices"]
+        ends = {one["index"]: one["finish_reason"] for one in choices}
+        thoughts = {one["index"]: one["message"]["reasoning_content"] for one in choices}
+    assert ends == {0: "length", 1: "length"}
+    assert thoughts == {0: THOUGHT, 1: THOUGHT}
+
+
+def test_a_limit_of_the_service_is_named(site: Site) -> None:
+    response = site.litellm.ask(f"bon-{BASE}", _CUT)
+    assert helpers.facts(response)["limited-by"] == "effect.answer_tokens"
+    assert response.json()["optillm"] == {"limited_by": ["effect.answer_tokens"]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_end_user_reaches_the_base_model(site: Site, stream: bool) -> None:
+    """Through LiteLLM, the guard and LiteLLM again, whose entry lets the user pass, too."""
+    before = len(site.upstream.calls())
+    response = site.litellm.ask(f"moa-{BASE}", user="alice", safety_identifier="a-1", stream=stream)
+    assert response.status_code == 200, response.text
+    calls = site.upstream.calls()[before:]
+    assert len(calls) == CALLS["moa"]
+    assert [(seen.body or {}).get("user") for seen in calls] == ["alice"] * len(calls)
+    assert {(seen.body or {}).get("safety_identifier") for seen in calls} == {"a-1"}
+
+
+def test_the_trace_of_a_client_reaches_the_base_model(site: Site) -> None:
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    before = len(site.upstream.calls())
+    response = site.litellm.ask(f"moa-{BASE}", extra_headers=trace)
+    assert response.status_code == 200, response.text
+    calls = site.upstream.calls()[before:]
+    assert {seen.headers.get("traceparent") for seen in calls} == {trace["traceparent"]}
 
 
 # what one client can do to the others

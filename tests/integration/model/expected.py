@@ -46,11 +46,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Step:
-    """An upstream call: its purpose, its texts, and the end of its prompt."""
+    """An upstream call: its purpose, its texts, and its thread.
+
+    `rated`: the candidate that it is about. `is_first`: the strategy made it, not a fix.
+    """
 
     purpose: str
     texts: Sequence[Text]
-    prompt_end: str = ""
+    thread: int = 0
+    rated: str = ""
+    is_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,14 +162,20 @@ _RULES: dict[str, Callable[[Sequence[Step], Facts], Iterator[str]]] = {
 
 
 def rating_groups(steps: Sequence[Step]) -> list[list[Text]]:
-    """The texts about each candidate's rating: the first one, and one after a second request."""
-    groups: list[list[Text]] = []
+    """The texts about each candidate's rating, in the order of the candidates.
+
+    The first one, one after a second request, and one that a schema asked for.
+    """
+    found: list[tuple[str, list[Text]]] = []
+    newest: dict[int, list[Text]] = {}
     for step in steps:
+        if step.purpose == "rating" and step.is_first:
+            newest[step.thread] = []
+            found.append((step.rated, newest[step.thread]))
         if step.purpose == "rating":
-            if step.prompt_end.endswith("Rate the above response:"):
-                groups.append([])
-            groups[-1] += step.texts
-    return groups
+            newest[step.thread] += step.texts
+    order = [text.text.strip() for text in texts_of(steps, "candidate")]
+    return [texts for _, texts in sorted(found, key=lambda one: order.index(one[0]))]
 
 
 _BARE = re.compile(r"\s*\d+(?:\.\d+)?\s*")
@@ -172,7 +183,7 @@ _NUMBER = re.compile(r"\d|\b(?:zero|one|two|three|four|five|six|seven|eight|nine
 
 
 def allows(texts: Sequence[Text], rating: float | None) -> bool:
-    """Whether these texts of a model can be read as this rating: the first one, then the second."""
+    """Whether these texts of a model can be read as this rating: the first one, then the others."""
     first = texts[0]
     if _BARE.fullmatch(first.text) and not first.truncated:
         return rating == float(first.text)

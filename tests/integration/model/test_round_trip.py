@@ -102,8 +102,18 @@ def steps_of(trace: dict[str, Any], recorded: Sequence[Recorded]) -> list[Step]:
             Text(text, finish == "length")
             for text, finish in zip(one.texts, one.finishes, strict=True)
         ]
-        steps.append(Step(call["purpose"], texts, call["messages"][-1]["content"].rstrip()))
+        steps.append(Step(call["purpose"], texts, call["thread"], *rating_of(one.body)))
     return steps
+
+
+def rating_of(body: dict[str, Any]) -> tuple[str, bool]:
+    """The candidate that a call rates, and whether the strategy made the call."""
+    said = [message["content"].strip() for message in body["messages"]]
+    places = [at for at, text in enumerate(said) if text.startswith("Rate the above response:")]
+    if not places:
+        return "", True
+    is_last = said[-1] == "Rate the above response:"
+    return said[places[0] - 1], is_last and "response_format" not in body
 
 
 def assert_facts(asked: Asked, strategy: str) -> None:

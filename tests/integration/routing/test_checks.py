@@ -131,6 +131,8 @@ class TestWithNothingInstalled:
         assert statuses(results) == {**dict.fromkeys(IDS, "skip"), "routing.no-loop": "fail"}
         assert found in results[0]["found"]
         assert results[0]["remedy"]
+        # no request was seen to come back
+        assert results[0]["fault"] == "LiteLLM's configuration cannot be read"
         assert all("see routing.no-loop" in r["found"] for r in results[1:])
 
     def test_a_directory_in_place_of_the_file(self, files: Path) -> None:

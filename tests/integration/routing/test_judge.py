@@ -401,7 +401,7 @@ class TestReached:
         (fault,) = self.only("model_list: []\n")
         assert fault.status == "fail"
         assert "0 of 1 published names" in fault.found
-        assert "render-litellm" in fault.remedy
+        assert "render litellm" in fault.remedy
 
     def test_a_running_litellm_may_show_only_some_entries(self) -> None:
         judged = graph("model_list: []\n")

@@ -1,9 +1,9 @@
-"""The panels and the alert about effect, with a real Prometheus and a service that is scripted."""
+"""The panels about effect, checks and workers, with a real Prometheus and scripted metrics."""
 
 from __future__ import annotations
 
-import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
 
-from scripts import alert_rules
+from optictl.checks.prometheus import prometheus as checks_metrics
+from optictl.results import Result
 from testing.support import wait_until
-from tests.integration.top.test_service import PANELS, Prometheus, scraping
+from tests.integration.top.test_service import BOARD, PANELS, Prometheus, scraping
 
 pytestmark = pytest.mark.slow
 
-LABELS = ("strategy", "base_model")
+NAME = "optillm-proxy"
+LABELS = ("deployment", "strategy", "base_model")
 
 
 class Exporter:
@@ -39,22 +40,28 @@ class Exporter:
         fixed = Counter("optillm_fixed", "x", (*LABELS, "fix"), registry=registry)
         self._registry = registry
         self._growth = {
-            requests.labels("moa", "jerry-xl", "2xx"): 10,
-            requests.labels("moa", "jerry-xl", "5xx"): 30,
-            requests.labels("bon", "jerry-xl", "2xx"): 5,
-            degraded.labels("moa", "jerry-xl", "critique_empty"): 4,
-            degraded.labels("moa", "jerry-xl", "candidates_repeated"): 1,
-            degraded.labels("bon", "jerry-xl", "ratings_equal"): 0,
-            fixed.labels("moa", "jerry-xl", "samples"): 2,
-            fixed.labels("bon", "jerry-xl", "ratings"): 0,
+            requests.labels(NAME, "moa", "jerry-xl", "2xx"): 10,
+            requests.labels(NAME, "moa", "jerry-xl", "5xx"): 30,
+            requests.labels(NAME, "bon", "jerry-xl", "2xx"): 5,
+            degraded.labels(NAME, "moa", "jerry-xl", "critique_empty"): 4,
+            degraded.labels(NAME, "moa", "jerry-xl", "candidates_repeated"): 1,
+            degraded.labels(NAME, "bon", "jerry-xl", "ratings_equal"): 0,
+            fixed.labels(NAME, "moa", "jerry-xl", "samples"): 2,
+            fixed.labels(NAME, "bon", "jerry-xl", "ratings"): 0,
         }
+        self._started = Gauge(
+            "process_start_time_seconds", "x", ("deployment",), registry=registry
+        ).labels(NAME)
+        results = [Result("health.alive", "", "fail"), Result("env.file", "", "pass")]
+        self._checks = checks_metrics(results, NAME, 1.5, time.time() - 30).encode()
         self.scrapes = 0
 
     def scrape(self) -> bytes:
         self.scrapes += 1
         for counter, growth in self._growth.items():
             counter.inc(growth)
-        return generate_latest(self._registry)
+        self._started.set(1000 if self.scrapes < 3 else 2000)
+        return generate_latest(self._registry) + self._checks
 
 
 @contextmanager
@@ -85,7 +92,7 @@ def _has_grown(exporter: Exporter, prometheus: Prometheus) -> bool:
     return exporter.scrapes > 3 and prometheus.value("optillm_fixed_total > 5") > 0
 
 
-def test_the_panels_show_shares_and_fixes(prometheus_program: Path) -> None:
+def test_the_panels_show_shares_fixes_checks_and_restarts(prometheus_program: Path) -> None:
     exporter = Exporter()
     with serving(exporter) as url, scraping(prometheus_program, url) as prometheus:
         wait_until(partial(_has_grown, exporter, prometheus), 30, "some scrapes", pause=0.3)
@@ -97,45 +104,10 @@ def test_the_panels_show_shares_and_fixes(prometheus_program: Path) -> None:
         }
         fixes = prometheus.series(PANELS["Fixes per minute"]["targets"][0])
         assert fixes.keys() == {"moa samples"}
-
-
-@pytest.mark.parametrize(
-    ("answers", "code", "with_it", "fires"),
-    [
-        ("10", "critique_empty", "5", True),
-        ("10", "critique_empty", "4", False),
-        ("10", "ratings_equal", "10", True),
-        # a part of the effect is no alert
-        ("10", "candidates_repeated", "10", False),
-        # twelve answers in an hour are too few for a verdict
-        ("0.2", "critique_empty", "0.2", False),
-    ],
-)
-def test_the_alert_fires_from_half_of_the_answers_on(
-    answers: str, code: str, with_it: str, fires: bool, prometheus_program: Path, tmp_path: Path
-) -> None:
-    """For an hour, a minute has `answers` answers, and `with_it` of them have the code."""
-    (tmp_path / "rules.yml").write_text(alert_rules.page())
-    labels = 'instance="here",strategy="moa",base_model="jerry-xl"'
-    series = [
-        {"series": f'optillm_requests_total{{{labels},status="2xx"}}', "values": f"0+{answers}x90"},
-        {
-            "series": f'optillm_degraded_total{{{labels},code="{code}"}}',
-            "values": f"0+{with_it}x90",
-        },
-    ]
-    alert = 'alertname="OptiLLMStrategyWithoutEffect",alertstate="firing",severity="warning"'
-    firing = [{"labels": f"ALERTS{{{alert},{labels}}}", "value": 1}]
-    query = {"expr": 'ALERTS{alertstate="firing"}', "eval_time": "80m"}
-    case = {"promql_expr_test": [{**query, "exp_samples": firing if fires else []}]}
-    cases = {
-        "rule_files": ["rules.yml"],
-        "evaluation_interval": "1m",
-        "tests": [{"interval": "1m", "input_series": series, **case}],
-    }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(cases))
-    promtool = prometheus_program.with_name("promtool")
-    done = subprocess.run(
-        [promtool, "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+        failing = prometheus.series(PANELS["Checks that do not pass"]["targets"][0])
+        assert failing == {"optillm-proxy health.alive fail": 1}
+        age = prometheus.series(PANELS["Age of the last run of the checks"]["targets"][0])
+        assert 30 <= age["optillm-proxy"] < 300
+        (restarts,) = BOARD["annotations"]["list"]
+        shown = {**restarts, "legendFormat": restarts["titleFormat"]}
+        assert prometheus.series(shown) == {"Restart of optillm-proxy": 1}

@@ -41,9 +41,15 @@ pytestmark = pytest.mark.slow
 
 BOARD = json.loads((ROOT / "docs/grafana/optillm.json").read_text(encoding="utf-8"))
 PANELS = {panel["title"]: panel for panel in BOARD["panels"] if panel["type"] != "row"}
-#: Their series exist when a strategy lost something: tests/integration/top/test_effect_metrics.py.
-OF_EFFECT = {"What strategies lost, by code", "Fixes per minute"}
-ALL = {"moa", "re2", "self_consistency"}
+#: Their series exist when a strategy lost something, or are of the checks:
+#: tests/integration/top/test_effect_metrics.py.
+OF_EFFECT = {
+    "What strategies lost, by code",
+    "Fixes per minute",
+    "Checks that do not pass",
+    "Age of the last run of the checks",
+}
+ALL = {"moa", "re2", "rstar"}
 #: What the series of each panel are called after the traffic below; a number has no name.
 SERIES = {
     "Uptime": {""},
@@ -57,7 +63,7 @@ SERIES = {
     "Failed requests per minute, by error code": {
         "re2 upstream_failed",
         "re2 loop_detected",
-        "self_consistency upstream_call_limit",
+        "rstar upstream_call_limit",
     },
     "Refused requests per minute, by reason": {
         "strategy_not_enabled",
@@ -67,12 +73,11 @@ SERIES = {
     "Request duration": {f"{name} {share}" for name in ALL for share in ("p50", "p95")},
     "Upstream call duration": {"jerry-xl p50", "jerry-xl p95"},
     "Upstream calls per request": ALL,
+    "Workers": {"optillm-proxy serve", "optillm-proxy wanted"},
     "Tokens per minute": {
-        f"{name} {kind}"
-        for name in ("moa", "self_consistency")
-        for kind in ("prompt", "completion")
+        f"{name} {kind}" for name in ("moa", "rstar") for kind in ("prompt", "completion")
     },
-    "Tokens per request": {"moa", "self_consistency"},
+    "Tokens per request": {"moa", "rstar"},
     "Upstream calls per minute, by status": {"jerry-xl 2xx", "jerry-xl 5xx", "jerry-xl none"},
     "Failed upstream calls per minute, by reason": {"jerry-xl 5xx", "jerry-xl ended"},
 }
@@ -118,6 +123,7 @@ def filled(query: str, **chosen: str) -> str:
     values = {
         "__rate_interval": "10m",
         "__range": "10m",
+        "deployment": ".*",
         "instance": ".*",
         "strategy": ".*",
         "base_model": ".*",
@@ -178,7 +184,7 @@ def traffic(pair: Pair) -> None:
     """One request of everything that a panel shows."""
     assert pair.server.ask("moa-jerry-xl", MARK).status_code == 200
     assert (
-        pair.server.ask("self_consistency-jerry-xl", MARK).status_code == 400
+        pair.server.ask("rstar-jerry-xl", MARK).status_code == 400
     )  # its fifth call is not let through
     assert pair.server.ask(f"{MARK}-jerry-xl").status_code == 400
     assert pair.server.post({}, key="wrong").status_code == 401
@@ -255,7 +261,7 @@ def test_the_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
         return prometheus.series(PANELS[title]["targets"][0])
 
     calls = shown("Upstream calls per request")
-    assert (calls["moa"], calls["self_consistency"]) == (pytest.approx(3), pytest.approx(4))
+    assert (calls["moa"], calls["rstar"]) == (pytest.approx(3), pytest.approx(4))
     # three of four; each series is extrapolated from its own beginning
     assert 0.5 < shown("Failed")[""] < 1
     assert 0 < shown("Uptime")[""] < 600
@@ -265,6 +271,7 @@ def test_a_choice_leaves_the_others_out(prometheus: Prometheus) -> None:
     target = PANELS["Requests per minute"]["targets"][0]
     assert set(prometheus.series(target, strategy="(moa|re2)")) == {"moa-jerry-xl", "re2-jerry-xl"}
     assert prometheus.series(target, instance="elsewhere") == {}
+    assert prometheus.series(target, deployment="optillm-b") == {}
 
 
 def test_what_can_be_chosen(prometheus: Prometheus) -> None:
@@ -277,6 +284,7 @@ def test_what_can_be_chosen(prometheus: Prometheus) -> None:
             choices[variable["name"]] = set(
                 prometheus.get(f"label/{label}/values", **{"match[]": filled(metric)})
             )
+    assert choices["deployment"] == {"optillm-proxy"}
     assert choices["strategy"] == ALL
     assert choices["base_model"] == {"jerry-xl"}
     assert len(choices["instance"]) == 1

@@ -189,6 +189,10 @@ class TestTerminal:
             looks = len(guard.seen)
             time.sleep(1)
             assert len(guard.seen) == looks
+            screen.type("?")
+            assert "estimate" in ESCAPE.sub("", screen.until("buckets of a histogram"))
+            screen.type("?")
+            screen.until("p continues")
             screen.type("p")
             screen.until("p pauses")
             screen.type("q")

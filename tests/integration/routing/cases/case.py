@@ -69,7 +69,7 @@ def aliased(aliases: str, *chains: str) -> str:
     )
 
 
-#: What `optictl render-litellm` prints, in short.
+#: What `optictl render litellm` prints, in short.
 MOA = entry("moa-NN-jerry", "openai/moa-NN-jerry", "OPTILLM")
 JERRY = entry("NN-jerry", "openai/NN-jerry", "REAL")
 DOWN = entry("NN-jerry", "openai/NN-down", "REAL")

@@ -1,4 +1,4 @@
-"""The wheels of a lock that a host needs. Pure.
+"""The packages of a lock, and the wheels that a host needs. Pure.
 
 A lock covers every platform and Python. A wheelhouse is for one platform and one Python.
 """
@@ -6,9 +6,10 @@ A lock covers every platform and Python. A wheelhouse is for one platform and on
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 
 #: The newest glibc that a wheel of the shipped locks needs (z3-solver on aarch64). Hosts with a
@@ -84,13 +85,12 @@ class Pin:
         )
 
 
-def pins(lock: str, of: Target) -> list[Pin]:
-    """The packages of a lock that a target needs.
+def entries(lock: str) -> Iterator[tuple[Pin, Marker | None]]:
+    """Every package of a lock, and the marker that says where it is needed (None: everywhere).
 
     Raises:
         ValueError: a line of the lock is not a pinned requirement with hashes.
     """
-    packages = []
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         text = line.partition("#")[0].strip()
         if not text:
@@ -103,6 +103,14 @@ def pins(lock: str, of: Target) -> list[Pin]:
         )
         if pin is None or not digests:
             raise ValueError(f"not a pinned requirement with hashes: {words}")
-        if requirement.marker is None or requirement.marker.evaluate(of.environment()):
-            packages.append(Pin(requirement.name, pin.group(1), digests))
-    return packages
+        yield Pin(requirement.name, pin.group(1), digests), requirement.marker
+
+
+def pins(lock: str, of: Target) -> list[Pin]:
+    """The packages of a lock that a target needs.
+
+    Raises:
+        ValueError: a line of the lock is not a pinned requirement with hashes.
+    """
+    environment = of.environment()
+    return [pin for pin, marker in entries(lock) if marker is None or marker.evaluate(environment)]
