@@ -112,7 +112,7 @@ KNOWN = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined
 DESCRIPTIONS = ("envelope.py", "fleet.py")
 #: A command that is named, not typed: a mark in a file, and a subject of a sentence.
 NAMES = ("optictl render-litellm ", "optictl fleet needs")
-OTHER = ("demo", "fleet", "schema", "config schema")
+OTHER = ("demo", "fleet", "schema", "config schema", "sbom", "wheelhouse")
 MESSAGES = sorted(
     {
         found[0].strip()
