@@ -14,12 +14,5 @@ _COUNTS = ("n", "max_tokens", "max_completion_tokens", "seed", "top_k")
 
 @schemathesis.hook  # type: ignore[untyped-decorator]
 def filter_body(_context: Any, body: Any) -> bool:
-    """Whether to send a body.
-
-    For JSON Schema, 1.0 is an integer; for OpenAI's API it is none. The names of options depend on
-    the strategy.
-    """
-    if not isinstance(body, dict):
-        return True
-    is_whole = not any(isinstance(body.get(name), float) for name in _COUNTS)
-    return is_whole and not body.get("strategy_options")
+    """Whether to send a body. For JSON Schema, 1.0 is an integer; for OpenAI's API it is none."""
+    return not (isinstance(body, dict) and any(isinstance(body.get(n), float) for n in _COUNTS))

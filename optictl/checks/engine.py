@@ -149,9 +149,15 @@ def _run(check: Check, subject: Any) -> Result:
                 "error",
                 _run_again(check),
                 f"{type(error).__name__}: {error}",
+                fault=_no_answer(check),
             )
         )
     return _result(check, findings)
+
+
+def _no_answer(check: Check) -> str:
+    """What it means that a check crashed or timed out: nothing was seen, good or bad."""
+    return f"{check.id} could not be made"
 
 
 def _run_again(check: Check) -> str:
@@ -226,6 +232,7 @@ def _wait(
             "error",
             _run_again(check),
             "the check timed out",
+            fault=_no_answer(check),
         )
         result = _result(check, [late])
     if running.pop(result.id, None):  # ignore a check that ends after its timeout

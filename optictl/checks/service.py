@@ -24,6 +24,8 @@ _MAX_RESTARTS = 3
 _WINDOW = 600
 #: Memory usage, as a fraction of the limit, from which on the check fails.
 _NEAR = 0.9
+#: States of the service while a restart replaces its process.
+_CHANGING = ("deactivating", "activating")
 #: MESSAGE_ID of "Scheduled restart job" (sd-messages(3)).
 _RESTART_MESSAGE = "5eb03494b6584870a536b337290809b3"
 
@@ -98,13 +100,18 @@ def _strangers(deployment: Deployment, listeners: Sequence[Listener]) -> Iterato
 def service_active(deployment: Deployment) -> Iterator[Finding]:
     """The service is started and has reported that it is ready.
 
-    How: reads ActiveState of the unit, and the journal of its last run if it is not active.
+    How: reads ActiveState of the unit, and the journal of its last run if it is not active. While
+    a restart drains the service, its sibling must be active.
     Why: the socket still accepts connections while the service is down, so clients hang instead of
     failing.
     """
     unit = loaded_service(deployment)
     if unit.active_state == "active":
         yield Finding(f"active since {unit.active_enter_timestamp}")
+        return
+    sibling = deployment.units.get(deployment.paths.sibling_unit)
+    if sibling is not None and sibling.active_state == "active" and unit.active_state in _CHANGING:
+        yield Finding(f"{unit.active_state}, in a restart; {sibling.name} serves meanwhile")
         return
     cause = unit_facts.last_problem(Systemd(deployment.paths.scope), deployment.paths)
     if unit.exec_main_status == 78:  # systemd keeps restarting it

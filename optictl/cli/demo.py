@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from optictl.cli.options import command
+from optictl.cli.options import SCREEN, command
 from optictl.output.console import Terminal
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's command."""
-    command(app, "demo", demo, example="optictl demo --once", panel="Proof")
+    example = "optictl demo --once"
+    command(app, "demo", demo, example=example, shared=SCREEN, panel="Proof")
 
 
 def demo(

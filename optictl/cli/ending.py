@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,12 +73,30 @@ def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     return _flushed(code if isinstance(code, int) else 0)
 
 
+#: The words of the library that reads values, and plain ones.
+_PLAIN = (
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer.*", "must be a whole number"),
+    (r"Input should be a valid number.*", "must be a number"),
+    (r"Input should be greater than or equal to ", "must be at least "),
+    (r"Input should be less than or equal to ", "must be at most "),
+    (r"Input should ", "must "),
+)
+
+
+def in_plain_words(message: str) -> str:
+    """A message about a wrong command line, as a person would say it."""
+    for pattern, words in _PLAIN:
+        message = re.sub(pattern, words, message)
+    return message
+
+
 def _wrong_usage(wrong: Exception, arguments: Sequence[str]) -> int:
     from optictl.errors import UsageFailure
     from optictl.output.console import Terminal
 
     context = getattr(wrong, "ctx", None)
-    message = wrong.format_message()  # type: ignore[attr-defined]
+    message = in_plain_words(wrong.format_message())  # type: ignore[attr-defined]
     error = UsageFailure(
         message,
         f"{context.command_path if context else 'optictl'} --help shows what is allowed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -346,8 +347,15 @@ def deployment(terminal: Terminal, given: Mapping[str, Any]) -> Call:
     from optictl.host import program
 
     paths = paths_of(given["root"], given["user"], given["name"])
-    terminal.invocation = program.invocation(paths.scope, paths.is_private, os.environ, sys.argv)
     config: Path | None = given.get("config")
+    terminal.invocation = program.invocation(
+        paths.scope,
+        paths.is_private,
+        os.environ,
+        sys.argv,
+        place=paths.flags,
+        config=f"--config {shlex.quote(str(config.absolute()))}" if config else "",
+    )
     return Call(terminal, paths, config.absolute() if config else paths.config, config is not None)
 
 
@@ -374,6 +382,8 @@ def fleet(terminal: Terminal, given: Mapping[str, Any]) -> FleetCall:
     for name in given["inventory"]:
         if "," not in name and not Path(name).exists():
             raise typer.BadParameter(f"there is no {name}", param_hint="--inventory")
+    names = " ".join(f"-i {shlex.quote(name)}" for name in given["inventory"])
+    terminal.invocation = replace(terminal.invocation, inventory=names)
     vault: Path | None = given["vault_password_file"]
     return FleetCall(
         terminal,

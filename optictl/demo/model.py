@@ -29,7 +29,7 @@ DOWNLOAD_MB, DISK_MB = 130, 200
 READY_SECONDS = 120
 #: The program in the environment.
 SERVER = Path(__file__).with_name("model_server.py")
-_WITHOUT = "run optictl demo without --model"
+_WITHOUT = "run it without --model"
 #: What prevents the installation -> the fix. Any other cause has the fix of `uv_settings`.
 _FIXES = {
     uv_settings.FULL: f"free {2 * DISK_MB} MB there (uv's cache and the model), "

@@ -77,8 +77,26 @@ _WORDS = {
     "string_type": "must be text (quote it when YAML reads it as something else)",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "int_parsing": "must be a whole number",
     "invalid_key": "must be text",
 }
+
+
+def _plain(message: str) -> str:
+    """pydantic's message in other words, where its type has none above."""
+    for theirs, ours in (
+        ("Input should be greater than or equal to", "must be at least"),
+        ("Input should be less than or equal to", "must be at most"),
+        ("Input should be greater than", "must be more than"),
+        ("Input should be less than", "must be less than"),
+        ("Input should", "must"),
+    ):
+        message = message.replace(theirs, ours)
+    return f"{message[:1].lower()}{message[1:]}"
 
 
 def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
@@ -95,9 +113,7 @@ def _problems(error: Any, lines: dict[tuple[Any, ...], int]) -> list[Problem]:
     if kind == "extra_forbidden":
         message = f"unknown key{suggest(str(path[-1]), _known_keys(path[:-1]))}"
     elif kind not in ("value_error", "missing"):
-        words = _WORDS.get(
-            kind, f"{message[:1].lower()}{message[1:]}".replace("input should", "must")
-        )
+        words = _WORDS.get(kind) or _plain(message)
         message = f"{words}, not {_short(error.get('input'))}"
     return [Problem(*_place(path, lines), message)]
 

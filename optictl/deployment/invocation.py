@@ -74,7 +74,29 @@ _TOOLS = (
     "iconv",
 )
 _NAMES = "|".join(sorted((*DEPLOYMENT_COMMANDS, *OTHER_COMMANDS), key=len, reverse=True))
-_OWN = re.compile(rf"(?<![\w./@-])(?:sudo )?optictl (?P<name>{_NAMES})\b(?P<rest>[^;&,)\n]*)")
+_OWN = re.compile(
+    r"(?<![\w./@-])(?:sudo )?optictl"
+    rf" (?P<name>config show|render [a-z-]+|fleet [a-z]+|{_NAMES})\b(?![\w-])"
+    r"(?P<rest>[^;&,)\n]*)"
+)
+#: The commands that are about the hosts of an inventory.
+_OF_HOSTS = frozenset(
+    f"fleet {name}" for name in ("apply", "check", "plan", "rollback", "smoke", "status", "upgrade")
+)
+#: An option that selects a deployment.
+_PLACE = re.compile(r"--(root|user|name)\b")
+#: The commands of a deployment that take --config; those of `render` take it, too.
+_WITH_CONFIG = (
+    "check",
+    "compare",
+    "install",
+    "rollback",
+    "run",
+    "smoke",
+    "top",
+    "trace",
+    "upgrade",
+)
 #: Where a command begins in a remedy: at its start, or after a separator of two commands.
 _BEGIN = r"(?:(?<=^)|(?<=&& )|(?<=\|\| )|(?<=; )|(?<=, then )|(?<=: ))"
 _EDITOR = r"\$\{EDITOR:-vi\}"
@@ -88,12 +110,17 @@ class Invocation:
     """How this caller runs optictl. The defaults are the words of the documentation.
 
     `program`: the word for `optictl`, quoted for a shell. `sudo`: commands for this deployment need
-    it. `again`: the present command line without the program.
+    it. `again`: the present command line without the program. `place`: the options that select this
+    deployment, `config`: the one that names its configuration, `inventory`: those of a fleet; a
+    command that has none gets them.
     """
 
     program: str = "optictl"
     sudo: bool = False
     again: str = ""
+    place: str = ""
+    config: str = ""
+    inventory: str = ""
 
     def spell(self, text: str) -> str:
         """The text with every command as this caller must type it."""
@@ -107,7 +134,23 @@ class Invocation:
     def _own(self, command: re.Match[str]) -> str:
         name, rest = command["name"], command["rest"]
         needed = self.sudo and name in DEPLOYMENT_COMMANDS and "--user" not in rest
-        return f"{'sudo ' if needed else ''}{self.program} {name}{rest}"
+        words = ["sudo"] if needed else []
+        words += [self.program, name, *self._selecting(name, rest)]
+        return " ".join(words) + rest
+
+    def _selecting(self, name: str, rest: str) -> list[str]:
+        """The options without which a command would be about another deployment."""
+        if name in _OF_HOSTS:
+            has_inventory = re.search(r"(^| )(-i|--inventory) ", rest)
+            return [self.inventory] if self.inventory and not has_inventory else []
+        is_text = name.startswith(("render", "config show"))
+        if not is_text and name not in DEPLOYMENT_COMMANDS:
+            return []
+        # `config show` writes a file that is missing: it may be the one of --config
+        takes_config = name.startswith("render") or name in _WITH_CONFIG
+        place = "" if _PLACE.search(rest) else self.place
+        config = self.config if takes_config and "--config" not in rest else ""
+        return [option for option in (place, config) if option]
 
 
 def needs_sudo(*, is_root: bool, through_sudo: bool, scope: str, private: bool) -> bool:

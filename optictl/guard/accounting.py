@@ -184,6 +184,11 @@ class Request:
             self._is_over = True
         self._close_calls()
 
+    def forget(self) -> None:
+        """Drop what the client said and gets: a trace stays longer, and images are large."""
+        self.conversation, self.parameters = Conversation("", ""), Parameters()
+        self.finished = {}
+
     def _close_calls(self) -> None:
         with self._changed:
             closers = tuple(self._closers)

@@ -416,6 +416,7 @@ class App:
         response.headers.update(responses.call_headers(entry, body.dropped))
         context.meter.request_ended(entry, entry.status, entry.code)
         context.recent.add(entry)
+        entry.forget()
         context.traces.keep(entry)
         _log(entry)
         return response

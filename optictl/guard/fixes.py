@@ -164,6 +164,10 @@ class FixedClient:
             return None
         if step != "final" and strategy != "none":
             return None
+        # a text that no model ends is ended when it is whole
+        parameters = self._request.parameters
+        if parameters.stops and not parameters.answers(step, is_whole=False):
+            return None
         # without this fix OptiLLM may throw the text away
         if strategy in _LOSE_FINAL and not self._has("budgets"):
             return None

@@ -36,7 +36,10 @@ _OTHER_MODEL = "use a base model that follows instructions better, or another st
 _VARIETY = (
     "let LiteLLM pass temperature on to the model, and keep effect.caches on: a cache repeats texts"
 )
-_CALLS = "find the calls that failed with optictl trace, and raise the limits of the upstream"
+_CALLS = (
+    "find the calls that failed with optictl trace MODEL PROMPT, "
+    "and raise the limits of the upstream"
+)
 _CRITIQUE = (
     "keep effect.budgets on and raise effect.critique_tokens in optictl.yaml, then optictl install"
 )

@@ -1,14 +1,16 @@
 """The log of the service: JSON lines on stdout, without prompts and keys.
 
 OptiLLM logs prompts, answers and upstream errors. While the service serves, the log has only the
-source line of such a message. While it loads there are no requests yet, and messages are logged
-unchanged.
+source line of such a message, and its text without the values. While it loads there are no requests
+yet, and messages are logged unchanged.
 """
 
 from __future__ import annotations
 
 import json
+import linecache
 import logging
+import re
 import sys
 from typing import Any
 
@@ -35,9 +37,28 @@ class JsonLines(logging.Formatter):
             elif record.name.startswith(("gunicorn", "uvicorn")):
                 # after a colon may be a malformed header line with a key; after " /" a path
                 event["message"] = record.getMessage().split(": ")[0].split(" /")[0]
-            elif record.exc_info and record.exc_info[0]:
-                event["exception"] = record.exc_info[0].__name__
+            else:
+                event |= _in_other_words(record)
         return json.dumps(event, ensure_ascii=False)
+
+
+def _in_other_words(record: logging.LogRecord) -> dict[str, str]:
+    """What can be said of a message whose text may hold a client's data: the kind of the exception,
+    and the text as it is in the source, with the names of its values in place of the values.
+    """
+    words = {}
+    if record.exc_info and record.exc_info[0]:
+        words["exception"] = record.exc_info[0].__name__
+    lines = range(record.lineno, record.lineno + _CALL_LINES)
+    source = "".join(linecache.getline(record.pathname, number) for number in lines)
+    if literal := _LITERAL.search(source):
+        words["statement"] = literal[2]
+    return words
+
+
+#: A call of a logger has its text on one of so few lines.
+_CALL_LINES = 3
+_LITERAL = re.compile(r"""(["'])((?:(?!\1)[^\\\n]|\\.)+)\1""")
 
 
 class UnusedPlugins(logging.Filter):

@@ -182,7 +182,8 @@ def _request(model: dict[str, Any]) -> dict[str, Any]:
     count = _nullable({"type": "integer", "minimum": 1, "maximum": 2**31 - 1})
     return {
         "type": "object",
-        "description": "Other fields are ignored, and named in the header x-optillm-dropped.",
+        "description": "Also strategy_options: an object with options of the strategy, as in the "
+        "documentation. Other fields are ignored, and named in the header x-optillm-dropped.",
         "required": ["model", "messages"],
         "properties": {
             "model": model,
@@ -224,11 +225,6 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "parallel_tool_calls": {"type": "boolean"},
     "logprobs": {"type": "boolean"},
     "top_logprobs": _WHOLE,
-    "strategy_options": {
-        "type": "object",
-        "description": "Options of the strategy: names and numbers, as in the documentation.",
-        "additionalProperties": _ANY_NUMBER,
-    },
 }
 _NUMBER: dict[str, Any] = {"type": "integer", "minimum": 0}
 

@@ -29,15 +29,25 @@ def own_program() -> Path | None:
 
 
 def invocation(
-    scope: Scope, private: bool, environ: Mapping[str, str], argv: Sequence[str]
+    scope: Scope,
+    private: bool,
+    environ: Mapping[str, str],
+    argv: Sequence[str],
+    *,
+    place: str = "",
+    config: str = "",
 ) -> Invocation:
-    """How the present caller must type commands for this deployment."""
+    """How the present caller must type commands for this deployment.
+
+    `place` and `config`: the options that select it.
+    """
     is_root = os.geteuid() == 0
     through_sudo = is_root and "SUDO_UID" in environ
     sudo = needs_sudo(is_root=is_root, through_sudo=through_sudo, scope=scope, private=private)
     # sudo has already replaced the search path of the caller
     searched = environ.get("PATH", os.defpath) if through_sudo or not sudo else _SUDO_PATH
-    return Invocation(_word(searched, environ, argv[0]), sudo, shlex.join(argv[1:]))
+    word = _word(searched, environ, argv[0])
+    return Invocation(word, sudo, shlex.join(argv[1:]), place, config)
 
 
 def _word(searched: str, environ: Mapping[str, str], typed: str) -> str:

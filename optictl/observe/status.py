@@ -115,7 +115,7 @@ def _of_unit(status: Status, unit: Unit, deployment: Deployment) -> Status:
         status,
         state=state,
         since=unit.state_change_timestamp,
-        doing=unit.status_text if unit.active else "",
+        doing=unit.status_text if unit.active or unit.main_pid else "",
         restarts=unit.restarts,
         # without accounting, the memory of the processes
         memory=_memory(deployment) if accounted is None else accounted,

@@ -190,7 +190,10 @@ class Terminal:
             self.envelope_of(error)
         self.error(error)
         if (log := self.run_log.path) is not None:
-            self.err.print(f"[bold]log[/]    {escape(str(log))}", soft_wrap=True)
+            if self.screen.steps == "json":
+                self.note(f"log {log}")
+            else:
+                self.err.print(f"[bold]log[/]    {escape(str(log))}", soft_wrap=True)
         return error.exit_code
 
     def envelope_of(self, error: OptictlError) -> None:
@@ -277,6 +280,11 @@ class Terminal:
 
         for text in (problem.what, problem.detail, problem.remedy):
             self.run_log.write(self.spell(text))
+        if self.screen.steps == "json":
+            more = {"code": problem.code, "remedy": self.spell(problem.remedy)}
+            line = json_line(self.command, "error", self.spell(problem.what), **more)
+            self.err.print(line, markup=False, soft_wrap=True)
+            return
 
         wrapped(self.err, "[bold red]error[/]  ", one_line(self.spell(problem.what)))
         for line in problem.detail.splitlines():

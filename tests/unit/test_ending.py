@@ -33,3 +33,25 @@ def test_a_fault_of_optictl_is_raised_with_debug_only() -> None:
     assert ending.failed(Terminal(), fault, debug=False) == InternalError("x").exit_code
     with pytest.raises(ZeroDivisionError):
         ending.failed(Terminal(), fault, debug=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        (
+            "Invalid value for '--watch': Input should be greater than or equal to 1",
+            "Invalid value for '--watch': must be at least 1",
+        ),
+        (
+            "Invalid value for '-n': Input should be a valid integer, unable to parse string as an"
+            " integer",
+            "Invalid value for '-n': must be a whole number",
+        ),
+        (
+            "Invalid value for '-o': Value error, 'xml' is not one of 'text', 'json'.",
+            "Invalid value for '-o': 'xml' is not one of 'text', 'json'.",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(said: str, plain: str) -> None:
+    assert ending.in_plain_words(said) == plain

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from optictl.guard import accounting, ratings
+from optictl.guard import accounting, parameters, ratings, strategy_options
 from optictl.guard.exchanges import Run
 from optictl.guard.fixes import FixedClient, Policy
 from optictl.guard.settings import FIXES
@@ -71,6 +71,63 @@ def counting(*shapes: Body) -> Callable[[Body], Body]:
     """These answers in turn, the last one again and again."""
     left = list(shapes)
     return lambda _body: left.pop(0) if len(left) > 1 else left[0]
+
+
+# -- the client's parameters and options
+
+
+def settle(one: Scripted, **given: Any) -> Scripted:
+    """The client of a strategy for a request with parameters."""
+    found = parameters.of(one.request.strategy, given)
+    assert isinstance(found, parameters.Parameters)
+    one.request.parameters = found
+    return one
+
+
+def test_missing_samples_have_the_next_seeds() -> None:
+    one = settle(Scripted(counting(answer("a"), answer("b"))), seed=10)
+    assert texts(one.create("q", n=3)) == ["a", "b", "b"]
+    assert sorted(body["seed"] for body in one.sent) == [10, 11, 12]
+    one.create("q", n=3)
+    assert sorted(body["seed"] for body in one.sent[3:]) == [13, 14, 15]
+    one.create("other")
+    assert one.sent[-1]["seed"] == 10
+
+
+def test_another_run_has_other_seeds() -> None:
+    one = settle(Scripted(lambda _body: answer("a", "b", "c")), seed=10)
+    one.run.place = 1
+    one.create("q", n=3)
+    assert one.sent[0]["seed"] == 1010
+
+
+def test_samples_with_different_seeds_are_no_copies_of_a_cache() -> None:
+    one = settle(Scripted(lambda _body: answer("a"), "self_consistency"), seed=10)
+    for _ in range(2):
+        one.create("q")
+    assert not any("cache" in body for body in one.sent)
+
+
+def test_a_temperature_of_the_options_is_that_of_the_candidates() -> None:
+    one = Scripted(lambda _body: answer("a", "b", "c"))
+    chosen = strategy_options.chosen("moa", {"temperature": 0.2}, {})
+    assert isinstance(chosen, strategy_options.Chosen)
+    one.request.options = chosen
+    one.create("q", n=3, temperature=1)
+    one.create(CRITICISE, temperature=0.1)
+    assert [body["temperature"] for body in one.sent] == [0.2, 0.1]
+
+
+def test_a_call_of_a_tool_is_no_missing_sample() -> None:
+    tool = {"type": "function", "function": {"name": "rain"}}
+    call = {"id": "c", "type": "function", "function": {"name": "rain", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    whole = {**answer(None), "choices": [{"message": message, "finish_reason": "tool_calls"}] * 3}
+    one = settle(Scripted(lambda _body: whole, "bon"), tools=[tool])
+    assert texts(one.create("q", n=3)) == ["Tool call: rain({})"] * 3
+    assert len(one.sent) == 1
+    assert one.run.called == {"Tool call: rain({})": message}
+    assert one.run.exchanges[0].samples[0].finish == "tool_calls"
 
 
 # -- samples

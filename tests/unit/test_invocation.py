@@ -57,6 +57,33 @@ def test_through_sudo(text: str, typed: str) -> None:
     assert THROUGH_SUDO.spell(typed).count("sudo sudo") == 0
 
 
+OTHER_DEPLOYMENT = Invocation(
+    place="--root /srv/a", config="--config /srv/b.yaml", inventory="-i hosts.yml"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("optictl start", "optictl start --root /srv/a"),
+        ("optictl check names it", "optictl check --root /srv/a --config /srv/b.yaml names it"),
+        ("optictl init --name two", "optictl init --name two"),
+        ("optictl check --root /srv/a", "optictl check --config /srv/b.yaml --root /srv/a"),
+        (
+            "optictl render litellm > x",
+            "optictl render litellm --root /srv/a --config /srv/b.yaml > x",
+        ),
+        ("optictl config show > x", "optictl config show --root /srv/a > x"),
+        ("optictl config schema", "optictl config schema"),
+        ("optictl fleet plan --limit a", "optictl fleet plan -i hosts.yml --limit a"),
+        ("optictl fleet apply -i b.yml", "optictl fleet apply -i b.yml"),
+        ("optictl demo --once", "optictl demo --once"),
+    ],
+)
+def test_a_command_is_for_this_deployment(text: str, typed: str) -> None:
+    assert OTHER_DEPLOYMENT.spell(text) == typed
+
+
 @pytest.mark.parametrize(
     ("is_root", "through_sudo", "scope", "private", "needed"),
     [

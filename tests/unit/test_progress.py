@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from optictl.cli import options
+from optictl.errors import UnknownModel
 from optictl.output.console import Screen, Terminal
 from optictl.output.progress import Form
 from optictl.results import detail_of
@@ -41,6 +42,14 @@ def test_json_is_one_object_a_line() -> None:
     assert first.pop("time").endswith("Z")
     assert first == {"command": "install", "event": "step", "text": "building"}
     assert (second["event"], second["text"]) == ("note", "wrote /etc/x")
+
+
+def test_json_errors_are_json_too() -> None:
+    made, shown = terminal(Screen("json"))
+    made.fail(UnknownModel("moa-x is not there", "one of these: moa-y"))
+    (line,) = map(json.loads, shown.getvalue().splitlines())
+    assert (line["event"], line["code"]) == ("error", "unknown-model")
+    assert (line["text"], line["remedy"]) == ("moa-x is not there", "one of these: moa-y")
 
 
 def test_off_shows_no_step_and_keeps_notes() -> None:

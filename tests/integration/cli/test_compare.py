@@ -26,8 +26,6 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--models", "moa-jery-xl"], "did you mean 'moa-jerry-xl'?"),
-        (["--models", "z3-jerry-xl"], "z3-jerry-xl"),
         (["--prompts", "nosuch.jsonl"], "nosuch.jsonl"),
         (["--save", "nosuch/page.html"], "there is no directory"),
         (["--resume", "nosuch/answers.jsonl"], "there is no directory"),
@@ -42,6 +40,17 @@ def test_a_wrong_command_line(
     outcome = CliRunner().invoke(app, ["compare", "--root", str(root), *words])
     assert (outcome.exit_code, outcome.stdout) == (2, "")
     assert named in " ".join(ESCAPE.sub("", outcome.stderr).replace("│", " ").split())
+    assert list(tmp_path.glob("*.jsonl")) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [("moa-jery-xl", "did you mean 'moa-jerry-xl'?"), ("z3-jerry-xl", "z3-jerry-xl is not")],
+)
+def test_an_unknown_model(model: str, named: str, root: Path, tmp_path: Path) -> None:
+    outcome = optictl("compare", "--root", root, "--models", model, home=tmp_path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert named in outcome.err
     assert list(tmp_path.glob("*.jsonl")) == []
 
 

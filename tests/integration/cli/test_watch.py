@@ -165,7 +165,7 @@ def test_a_terminal(colour: bool, root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--watch", "0"], "greater than or equal to 1"),
+        (["--watch", "0"], "must be at least 1"),
         (["--watch", "nan"], "valid integer"),
         (["--watch", "5", "--output", "nagios"], "text or json"),
         (["--watch", "5", "--attack"], "without --attack"),

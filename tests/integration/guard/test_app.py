@@ -55,6 +55,8 @@ def user(content: Any) -> dict[str, Any]:
         b"\xff\xfe{}",
         b"\x00",
         b"nope",
+        b"NaN",
+        b'{"temperature": Infinity}',
         b'{"model": "\xc3\x28"}',
         b'{"a": 1} {"b": 2}',
         b'{"a": "\n"}',
@@ -73,7 +75,7 @@ def test_a_body_that_is_no_json(pair: Pair, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["null", "[]", '"text"', "1", "true", "-0.5", "NaN", "Infinity", '[{"model": "moa-jerry-xl"}]'],
+    ["null", "[]", '"text"', "1", "true", "-0.5", '[{"model": "moa-jerry-xl"}]'],
 )
 def test_json_that_is_no_object(pair: Pair, body: str) -> None:
     error = assert_refused(
@@ -120,7 +122,7 @@ GOOD: dict[str, Any] = {"model": "moa-jerry-xl", "messages": [user(MARK)]}
         ({"messages": [user(" \n ")]}, "user message"),
         ({"messages": [user([])]}, "user message"),
         (
-            {"messages": [user([{"type": "image_url", "image_url": {"url": "data:,"}}])]},
+            {"messages": [user([{"type": "input_audio", "input_audio": {"data": ""}}])]},
             "user message",
         ),
         ({"messages": [{"role": "assistant", "content": None}]}, "user message"),

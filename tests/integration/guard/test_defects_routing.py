@@ -168,7 +168,7 @@ def test_guarded_runs_an_enabled_strategy_that_a_message_chose(guarded: Pair) ->
     [
         [
             {"type": "text", "text": "hello <optillm_approach>re2</optillm_"},
-            {"type": "text", "text": "approach>"},
+            {"type": "text", "text": " approach>"},
         ],
         "hello <optillm_approach>re2\n</optillm_approach>",
         "hello <optillm_approach>re2",

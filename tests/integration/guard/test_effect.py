@@ -220,7 +220,8 @@ def test_the_log_the_trace_the_metrics_and_the_state_tell_it(plain_one: Pair) ->
     line = journal_of(server)[-1]
     assert (line["effect"], line["degraded"], line["fixed"]) == ("none", ["critique_empty"], [])
     metrics = server.get("/metrics").text
-    sample = 'optillm_degraded_total{base_model="jerry-xl",code="critique_empty",strategy="moa"}'
+    labels = 'base_model="jerry-xl",code="critique_empty",deployment="optillm-proxy",strategy="moa"'
+    sample = f"optillm_degraded_total{{{labels}}}"
     assert any(line.startswith(sample) and float(line.split()[-1]) for line in metrics.splitlines())
     state = server.get("/guard/state").json()["effect"]
     moa = next(one for one in state if one["strategy"] == "moa")

@@ -206,8 +206,8 @@ def test_beyond_the_queue_requests_are_sent_away_and_health_is_answered(running:
             == 200
         )
         scraped = running.server.get("/metrics").text
-        assert f"optillm_requests_waiting {float(MOST)}" in scraped
-        assert 'optillm_refusals_total{code="overloaded"} 1.0' in scraped
+        assert f'optillm_requests_waiting{{deployment="optillm-proxy"}} {float(MOST)}' in scraped
+        assert 'optillm_refusals_total{code="overloaded",deployment="optillm-proxy"} 1.0' in scraped
         assert len(gate.asked) == MOST
     assert [text_of(one.result(30)) != "" for one in asked] == [True] * 2 * MOST
     assert len(gate.asked) == 2 * MOST

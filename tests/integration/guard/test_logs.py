@@ -175,7 +175,10 @@ def test_what_an_upstream_quotes_is_not_repeated(
     # OptiLLM's own messages are reduced to the place that wrote them
     others = [line for line in lines if line["event"] != "request"]
     assert others or status == 400
-    assert all(set(line) <= {"event", "level", "at", "exception", "strategy"} for line in others)
+    assert all(
+        set(line) <= {"event", "level", "at", "exception", "statement", "strategy"}
+        for line in others
+    )
     assert_silent(pair.server)
 
 

@@ -233,6 +233,75 @@ def test_litellm_books_the_tokens_of_all_calls_at_the_price_of_the_base_model(
     assert "dropped" not in said  # LiteLLM sends no setting of the entry on
 
 
+# what a client sends arrives, through LiteLLM in front and behind
+
+_PICTURE = "data:image/png;base64,iVBORw0KGgo="
+_FUNCTION = {"name": "get_rain", "parameters": {"type": "object", "properties": {}}}
+
+
+def _calling(seen: Seen) -> Reply | None:
+    """A model that calls its tool, if it has one."""
+    if seen.body is None:
+        return None
+    body = completion(seen.body, ANSWER)
+    if seen.body.get("tools") and seen.body.get("tool_choice") != "none":
+        call = {"name": "get_rain", "arguments": '{"city": "Bern"}'}
+        for choice in body["choices"]:
+            tool_calls = [{"id": "call_1", "type": "function", "function": call}]
+            choice["message"] |= {"content": None, "tool_calls": tool_calls}
+            choice["finish_reason"] = "tool_calls"
+    return Reply(body=body)
+
+
+def test_pictures_parameters_and_options_arrive(site: Site) -> None:
+    content = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": _PICTURE}},
+    ]
+    sent = {"top_p": 0.5, "seed": 3, "stop": ["END"], "presence_penalty": 0.1}
+    body = {
+        "model": f"bon-{BASE}",
+        "messages": [{"role": "user", "content": content, "name": "ann"}],
+        "strategy_options": {"samples": 2},
+        **sent,
+    }
+    site.upstream.seen.clear()
+    response = site.send("/v1/chat/completions", body)
+    assert response.status_code == 200, response.text
+    assert "dropped" not in helpers.facts(response)
+    candidates, *ratings = [seen.body or {} for seen in site.upstream.calls()]
+    assert (candidates["n"], len(ratings)) == (2, 2)
+    assert {name: candidates.get(name) for name in sent} == sent
+    for call in (candidates, *ratings):
+        assert _PICTURE in str(call["messages"])
+
+
+@every_api
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_of_a_tool_comes_back_as_such(site: Site, api: Api, stream: bool) -> None:
+    tools = {
+        "chat": [{"type": "function", "function": _FUNCTION}],
+        "responses": [{"type": "function", **_FUNCTION}],
+        "messages": [{"name": "get_rain", "input_schema": _FUNCTION["parameters"]}],
+    }
+    site.upstream.respond = _calling
+    try:
+        name = next(name for name, one in APIS.items() if one is api)
+        path, body = api(f"moa-{BASE}", stream=stream, tools=tools[name])
+        response = site.send(path, body)
+    finally:
+        site.upstream.respond = _answer
+    assert response.status_code == 200, response.text
+    assert "get_rain" in response.text
+    assert "Bern" in response.text
+    kind = {"chat": "tool_calls", "responses": "function_call", "messages": "tool_use"}[name]
+    assert kind in response.text
+    if not stream and name == "chat":
+        choice = response.json()["choices"][0]
+        assert choice["finish_reason"] == "tool_calls"
+        assert choice["message"]["tool_calls"][0]["id"] == "call_1"
+
+
 # what comes back, and what goes along
 
 
@@ -309,6 +378,7 @@ BAD: dict[str, dict[str, Any]] = {
     "negative": {"max_tokens": -1},
     "huge": {"messages": [{"role": "user", "content": "x" * 5_000_000}]},
     "field": {"optillm_approach": "z3"},
+    "option": {"strategy_options": {"samples": 5}},
     "key": {"api_key": "another key"},
     "address": {"api_base": "http://127.0.0.1:9/v1"},
 }

@@ -37,7 +37,7 @@ def quick(locked_venv: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     model_directory()  # before uv is replaced
     serving, urls = model.serving, list[str]()
 
-    def copy(directory: Path, _lock: Path, _wheelhouse: Path | None) -> None:
+    def copy(directory: Path, *_: object) -> None:
         subprocess.run(["cp", "-a", f"{locked_venv}/.", str(directory)], check=True)
 
     def prove(directory: Path, config: Config, _say: object, scratch: Path) -> Proof:

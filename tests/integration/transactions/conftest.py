@@ -39,7 +39,7 @@ def small_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_venv: 
     def make_venv(directory: Path, python: Path) -> None:
         subprocess.run(["cp", "-a", str(empty_venv), str(directory)], check=True)
 
-    def install(directory: Path, lock: Path, _: object) -> None:
+    def install(directory: Path, lock: Path, *_: object) -> None:
         packages = next((directory / "lib").glob("python3.*")) / "site-packages"
         info = packages / "optillm-1.dist-info"
         files.make_directory(info)

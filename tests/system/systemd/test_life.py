@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from optictl.proof.standin import Seen
 from testing.host import ETC, OPT, Host
 from testing.support import PROXY_KEY, UPSTREAM_KEY, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
+
+#: The service, and its sibling.
+UNITS = ("optillm-proxy.service", "optillm-proxy-next.service")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,6 +156,43 @@ def test_logs_are_the_journal_without_prompts(host: Host) -> None:
         time.sleep(5)
         host.ask("nosuch-jerry-xl")
         assert following.result().stdout.count("strategy_not_enabled") == 2
+
+
+def test_the_sibling_of_a_restart_is_seen(host: Host) -> None:
+    """While the service drains, its sibling serves: status, top and logs show both."""
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def hold(seen: Seen) -> None:
+        if seen.method == "POST":
+            arrived.set()
+            go_on.wait(60)
+
+    def both() -> bool:
+        service, sibling = (host.machine.show(unit, "ActiveState") for unit in UNITS)
+        return (service, sibling) == ("deactivating", "active")
+
+    host.upstream.respond = hold
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            asked = pool.submit(host.ask)
+            assert arrived.wait(20)
+            restarting = pool.submit(host.optictl, "restart")
+            wait_until(both, 60, "the service to drain beside its sibling", pause=0.1)
+            (told,) = json.loads(host.optictl("status", "-o", "json").stdout)["results"]
+            line = host.optictl("top", "--count", "1").stdout
+        finally:
+            host.upstream.respond = None
+            go_on.set()
+        assert asked.result().status_code == 200
+        assert restarting.result().returncode == 0
+    units = {unit["name"]: unit for unit in told["data"]["units"]}
+    assert units[UNITS[0]]["state"].startswith("deactivating")
+    assert "1 in flight" in units[UNITS[0]]["doing"]
+    assert units[UNITS[1]]["state"] == "active (running)"
+    assert f"{UNITS[1]}:active(running)" in line
+    entries = map(json.loads, host.optictl("logs", "-o", "json").stdout.splitlines())
+    assert UNITS[1] in {entry["unit"] for entry in entries}
+    assert "[next] " in host.optictl("logs").stdout
 
 
 def test_the_other_isolation(host: Host) -> None:
