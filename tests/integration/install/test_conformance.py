@@ -18,6 +18,7 @@ from optictl.errors import NotReady, ProofFailed
 from optictl.guard import fingerprints
 from optictl.host import files
 from optictl.host.uv import Interpreter
+from optictl.output.progress import Steps
 from optictl.proof import conformance
 from optictl.releases import build, integrity, locks, release_record, store
 from testing.support import OTHER_STRATEGIES, STRATEGIES, open_directory
@@ -111,7 +112,7 @@ def changeable(release: Path) -> Iterator[Changeable]:
 def run(release: Path, *strategies: str) -> list[str]:
     """What a passed run said while it tried the promises."""
     said: list[str] = []
-    conformance.run(Config(strategies=strategies), release, said.append)
+    conformance.run(Config(strategies=strategies), release, Steps(said.append, said.append))
     return said
 
 
@@ -228,5 +229,5 @@ def test_a_strategy_that_the_release_does_not_have(release: Path) -> None:
 def test_a_plugin_of_the_operator_promises_nothing(release: Path) -> None:
     config = Config(plugins=("mine.py",), strategies=("moa", "mine"))
     said: list[str] = []
-    conformance.run(config, release, said.append)
+    conformance.run(config, release, Steps(said.append, said.append))
     assert not any("mine" in line for line in said)
