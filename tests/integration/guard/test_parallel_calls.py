@@ -151,10 +151,12 @@ def _answer(script: list[str]) -> Any:
 
 
 def _sent(model: SlowModel) -> list[str]:
+    """What reached the model, without the guard's marks, and without OptiLLM's label."""
     ignored = {"extra_headers", "stream", "stream_options", "cache"}
+    bodies = ({k: v for k, v in call.body.items() if k not in ignored} for call in model.calls)
+    # bare OptiLLM puts it before a lone message
     return sorted(
-        json.dumps({k: v for k, v in call.body.items() if k not in ignored}, sort_keys=True)
-        for call in model.calls
+        json.dumps(body, sort_keys=True).replace("User: What is", "What is") for body in bodies
     )
 
 
