@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -177,7 +178,7 @@ class TestFilesThatCannotBeRead:
         assert outcome.code == 1
         told = outcome.out + outcome.err
         assert f"the configuration {tmp_path / 'nosuch.yaml'} does not exist" in told
-        assert "optictl config show >" in told or "optictl init" in told
+        assert re.search(r"optictl (config show .*>|init)", told)
 
     def test_a_directory(self, tmp_path: Path) -> None:
         outcome = optictl("render-unit", "--config", tmp_path, home=tmp_path)
