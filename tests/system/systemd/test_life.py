@@ -169,7 +169,9 @@ def test_the_sibling_of_a_restart_is_seen(host: Host) -> None:
 
     def both() -> bool:
         service, sibling = (host.machine.show(unit, "ActiveState") for unit in UNITS)
-        return (service, sibling) == ("deactivating", "active")
+        # the service tells systemd every few seconds what it does
+        doing = host.machine.show(UNITS[0], "StatusText")
+        return (service, sibling) == ("deactivating", "active") and "1 in flight" in doing
 
     host.upstream.respond = hold
     with ThreadPoolExecutor(2) as pool:
