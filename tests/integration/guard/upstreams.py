@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from optictl.guard import traces
 from optictl.proof.standin import Reply, Seen, completion
 
 Choice = tuple[str | None, str]
-#: step -> choices, from the number of the call at this step and of samples asked
+#: step -> choices, from the number of the call at this step and of samples asked. For a rating from
+#: the place of its candidate and the number of the attempt: ratings come in any order.
 Steps = dict[str, Callable[[int, int], list[Choice]]]
 
 
@@ -28,8 +30,8 @@ def fresh(call: int, count: int) -> list[Choice]:
     ]
 
 
-def ratings(call: int, _count: int) -> list[Choice]:
-    return [(str((3, 9, 6)[call % 3]), "stop")]
+def ratings(place: int, _attempt: int) -> list[Choice]:
+    return [(str((3, 9, 6)[place % 3]), "stop")]
 
 
 #: What a model without faults answers.
@@ -69,7 +71,8 @@ def _some_null(call: int, count: int) -> list[Choice]:
 
 
 def _some_empty(call: int, _count: int) -> list[Choice]:
-    return [("", "stop")] if call in (0, 2) else fresh(call, 1)
+    # the first one only: of samples side by side, each one may be the third
+    return [("", "stop")] if call == 0 else fresh(call, 1)
 
 
 def _in_words(call: int, _count: int) -> list[Choice]:
@@ -89,11 +92,11 @@ def _thinking(call: int, count: int) -> list[Choice]:
 
 
 def _rated(form: str) -> Steps:
-    return {"rating": lambda call, _count: [(form.format((3, 9, 6)[call % 3]), "stop")]}
+    return {"rating": lambda place, _attempt: [(form.format((3, 9, 6)[place % 3]), "stop")]}
 
 
-def _number_when_asked_again(call: int, _count: int) -> list[Choice]:
-    return [("It is a good response.", "stop") if call % 2 == 0 else (str(3 + call), "stop")]
+def _number_when_asked_again(place: int, attempt: int) -> list[Choice]:
+    return [("It is a good response.", "stop") if attempt == 0 else (str(4 + place), "stop")]
 
 
 _CUT = texts("1 is short, 2 is", finish="length")
@@ -216,6 +219,8 @@ class Model:
     def __init__(self, strategy: str, steps: Steps) -> None:
         self._strategy, self._steps = strategy, {**HEALTHY, **steps}
         self._calls = dict.fromkeys(self._steps, 0)
+        self._candidates: list[str | None] = []
+        self._attempts: Counter[int] = Counter()
 
     def respond(self, seen: Seen) -> Reply | None:
         if seen.body is None:
@@ -223,7 +228,19 @@ class Model:
         step = traces.purpose(self._strategy, seen.body.get("messages"))
         call, count = self._calls[step], int(seen.body.get("n") or 1)
         self._calls[step] += 1
-        return Reply(body=answer(seen.body, self._steps[step](call, count)))
+        if step == "rating":
+            call, count = self._rated(seen.body["messages"])
+        choices = self._steps[step](call, count)
+        if step == "candidate":
+            self._candidates += [text for text, _ in choices]
+        return Reply(body=answer(seen.body, choices))
+
+    def _rated(self, messages: list[dict[str, Any]]) -> tuple[int, int]:
+        """Which candidate a call rates, and how often that was asked before."""
+        said = [one["content"] for one in messages if one["role"] == "assistant"]
+        place = self._candidates.index(said[0]) if said and said[0] in self._candidates else 0
+        self._attempts[place] += 1
+        return place, self._attempts[place] - 1
 
 
 def answer(body: dict[str, Any], choices: list[Choice]) -> dict[str, Any]:
