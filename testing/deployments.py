@@ -121,7 +121,7 @@ def make(root: Path, venv: Path) -> InstalledDeployment:
     def plan() -> Installation:
         return installing.plan_install(config, deployment.paths)
 
-    def install(directory: Path, _lock: Path, _wheelhouse: Path | None) -> None:
+    def install(directory: Path, *_: object) -> None:
         subprocess.run(["cp", "-a", f"{venv}/.", str(directory)], check=True)
 
     with mock.patch.object(uv, "install", install):
