@@ -9,7 +9,7 @@ from typing import Any
 
 import schemathesis  # type: ignore[import-not-found]
 
-_COUNTS = ("n", "max_tokens", "max_completion_tokens", "seed", "top_k")
+_COUNTS = ("n", "max_tokens", "max_completion_tokens", "seed", "top_k", "top_logprobs")
 
 
 @schemathesis.hook  # type: ignore[untyped-decorator]
