@@ -138,11 +138,16 @@ def test_the_trace_has_the_calls_in_order_and_side_by_side(parallel: Served) -> 
 _TEXTS = ("The answer is 4.", "It must be 5, as I see it.", "7", "Score: 3\nExplanation: short")
 
 
+def _unlabelled(text: str) -> str:
+    """Without what bare OptiLLM puts before a lone message."""
+    return text.replace("User: What is", "What is")
+
+
 def _answer(script: list[str]) -> Any:
     """A text that depends on nothing but the question."""
 
     def answer(body: dict[str, Any], _number: int) -> str:
-        text = json.dumps(body["messages"][-2:], sort_keys=True)
+        text = _unlabelled(json.dumps(body["messages"][-2:], sort_keys=True))
         step = traces.purpose("bon", body["messages"])
         chosen = script[sum(map(ord, text)) % len(script)]
         return str(sum(map(ord, text)) % 11) if step == "rating" else chosen
@@ -154,10 +159,7 @@ def _sent(model: SlowModel) -> list[str]:
     """What reached the model, without the guard's marks, and without OptiLLM's label."""
     ignored = {"extra_headers", "stream", "stream_options", "cache"}
     bodies = ({k: v for k, v in call.body.items() if k not in ignored} for call in model.calls)
-    # bare OptiLLM puts it before a lone message
-    return sorted(
-        json.dumps(body, sort_keys=True).replace("User: What is", "What is") for body in bodies
-    )
+    return sorted(_unlabelled(json.dumps(body, sort_keys=True)) for body in bodies)
 
 
 @pytest.fixture(scope="module")
