@@ -43,6 +43,7 @@ LONGEST_FIRST = (
     "top",
     "compare",
     "traces",
+    "pages",
     "host",
     "unit",
 )

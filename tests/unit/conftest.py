@@ -34,9 +34,9 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_refuse)  # a hook cannot be removed
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _neither_process_nor_network() -> Iterator[None]:
-    """For the whole run, so that fixtures of modules are judged, too."""
+    """For the whole directory, so that fixtures of modules are judged, too."""
     global _seen
     _seen = []
     yield

@@ -166,7 +166,7 @@ def test_a_terminal(colour: bool, root: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--watch", "0"], "must be at least 1"),
-        (["--watch", "nan"], "valid integer"),
+        (["--watch", "nan"], "must be a whole number"),
         (["--watch", "5", "--output", "nagios"], "text or json"),
         (["--watch", "5", "--attack"], "without --attack"),
     ],
