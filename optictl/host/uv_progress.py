@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from optictl.host.repeating import repeating
 
 #: What uv says besides errors; sources: uv's crates uv (commands/reporters.rs, pip/operations.rs).
 _CHATTER = re.compile(
@@ -30,7 +31,6 @@ class Installing:
     def __init__(self, venv: Path, detail: Callable[[str], None]) -> None:
         self._venv, self._detail = venv, detail
         self._total, self._download = 0, ""
-        self._ended = threading.Event()
 
     def heard(self, line: str) -> None:
         """A line of uv's."""
@@ -45,17 +45,8 @@ class Installing:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Tell how far it is while the block runs."""
-        thread = threading.Thread(target=self._watch, name="uv progress", daemon=True)
-        thread.start()
-        try:
+        with repeating(self._tell, _SECONDS, "uv progress"):
             yield
-        finally:
-            self._ended.set()
-            thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_SECONDS):
-            self._tell()
 
     def _tell(self) -> None:
         packages, size = installed(self._venv)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from optictl.host.repeating import repeating
 from optictl.output.figures import span
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ class Heart:
         self.title, self.detail = title, ""
         self._say, self._silence = say, silence
         self._since = self._last = time.monotonic()
-        self._ended = threading.Event()
 
     def said(self, text: str) -> None:
         """A line was printed."""
@@ -71,21 +70,15 @@ class Heart:
     @contextmanager
     def beating(self) -> Iterator[None]:
         """Watch the silence while the block runs."""
-        thread = threading.Thread(target=self._watch, name="progress", daemon=True)
-        thread.start()
-        try:
+        with repeating(self._look, min(1.0, self._silence / 4), "progress"):
             yield
-        finally:
-            self._ended.set()
-            thread.join()
 
-    def _watch(self) -> None:
-        while not self._ended.wait(min(1.0, self._silence / 4)):
-            now = time.monotonic()
-            if now - self._last >= self._silence:
-                self._last = now
-                words = f"still {self.title}" + (f": {self.detail}" if self.detail else "")
-                self._say(words, now - self._since)
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._silence:
+            self._last = now
+            words = f"still {self.title}" + (f": {self.detail}" if self.detail else "")
+            self._say(words, now - self._since)
 
 
 def json_line(command: str, event: str, text: str, **more: float | str) -> str:
